@@ -1,0 +1,30 @@
+//! Dead letters: messages that a consumer could not handle.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{DeadLetterId, Timestamp, topic::payload};
+
+/// A message that `group` rejected. It is reissued to that group alone, `retryIntervalMillis` after
+/// `timeStamp`, until `retryCount` reaches `maxRetryCount`; then it waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// The dead letter's own id: stable over all its retries.
+    pub event_id: DeadLetterId,
+    /// How many times it has been reissued so far.
+    pub retry_count: u32,
+    pub max_retry_count: u32,
+    pub retry_interval_millis: u64,
+    pub time_stamp: Timestamp,
+    pub reason: String,
+    pub reissued_topic: String,
+    pub reissued_key: String,
+    /// The payload as it came, byte for byte where it was text.
+    pub reissued_payload: String,
+    /// The consumer group that rejected it.
+    pub group: String,
+    /// The id of the message that was rejected first.
+    pub message_id: String,
+}
+payload!(DeadLetter, "common.dlt", event_id);

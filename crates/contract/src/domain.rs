@@ -1,0 +1,175 @@
+//! Domain messages: what has become of an event, a payment, a ticket. Each carries the whole state and a version;
+//! a consumer applies a newer version and ignores an older one.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
+
+use crate::{EventId, Money, Payload, PaymentId, Points, SagaId, TicketId, Timestamp, UserId};
+
+/// Whether the aggregate is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    Create,
+    Update,
+}
+
+/// The state that a domain message carries.
+pub trait Aggregate: Serialize + DeserializeOwned + Send + Sync + 'static {
+    const TOPIC: &'static str;
+    const TYPE: &'static str;
+
+    fn aggregate_id(&self) -> String;
+
+    /// All domain messages are ordered by event, so that one consumer owns an event's allocation.
+    fn event_id(&self) -> EventId;
+}
+
+/// The envelope around a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", bound = "T: Aggregate")]
+pub struct DomainMessage<T> {
+    /// The message's own id: `<aggregate type>:<aggregate id>:<version>`.
+    pub event_id: String,
+    pub version: i64,
+    pub aggregate_id: String,
+    pub aggregate_type: String,
+    pub event_type: Change,
+    pub time_stamp: Timestamp,
+    pub payload: T,
+}
+
+impl<T: Aggregate> DomainMessage<T> {
+    /// Version 1 is the creation.
+    #[must_use]
+    pub fn new(payload: T, version: i64, now: Timestamp) -> Self {
+        let aggregate_id = payload.aggregate_id();
+        Self {
+            event_id: format!("{}:{aggregate_id}:{version}", T::TYPE),
+            version,
+            aggregate_id,
+            aggregate_type: T::TYPE.to_owned(),
+            event_type: if version == 1 {
+                Change::Create
+            } else {
+                Change::Update
+            },
+            time_stamp: now,
+            payload,
+        }
+    }
+}
+
+impl<T: Aggregate> Payload for DomainMessage<T> {
+    const TOPIC: &'static str = T::TOPIC;
+    fn key(&self) -> String {
+        self.payload.event_id().to_string()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    pub id: EventId,
+    pub name: String,
+    pub ticket_quantity: i64,
+    /// The price of every ticket; where it is absent, the buyer's client names it.
+    #[serde(default)]
+    pub price: Option<Money>,
+    #[serde(default)]
+    pub sale_opens_at: Option<Timestamp>,
+    #[serde(default)]
+    pub sale_closes_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Aggregate for Event {
+    const TOPIC: &'static str = "domain.event";
+    const TYPE: &'static str = "event";
+    fn aggregate_id(&self) -> String {
+        self.id.to_string()
+    }
+    fn event_id(&self) -> EventId {
+        self.id
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PaymentStatus {
+    /// Open: the buyer can pay.
+    Created,
+    /// An attempt is at the gateway, its outcome not known yet.
+    Confirming,
+    /// Money was taken.
+    Succeeded,
+    /// The last attempt was declined; another may follow.
+    Failed,
+    /// Money was given back.
+    Cancelled,
+    /// Closed before anything was paid.
+    Deleted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Payment {
+    pub id: PaymentId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub ticket_id: TicketId,
+    #[serde(default)]
+    pub saga_id: Option<SagaId>,
+    pub pg_payment_id: Option<String>,
+    pub status: PaymentStatus,
+    pub total_amount: Money,
+    pub point_amount: Points,
+    pub final_amount: Money,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Aggregate for Payment {
+    const TOPIC: &'static str = "domain.payment";
+    const TYPE: &'static str = "payment";
+    fn aggregate_id(&self) -> String {
+        self.id.to_string()
+    }
+    fn event_id(&self) -> EventId {
+        self.event_id
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TicketStatus {
+    /// The buyer owns it.
+    Reserved,
+    /// Given back.
+    Cancelled,
+    /// Its show is over, or it was never paid.
+    Expired,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ticket {
+    pub id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub status: TicketStatus,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Aggregate for Ticket {
+    const TOPIC: &'static str = "domain.ticket";
+    const TYPE: &'static str = "ticket";
+    fn aggregate_id(&self) -> String {
+        self.id.to_string()
+    }
+    fn event_id(&self) -> EventId {
+        self.event_id
+    }
+}

@@ -1,0 +1,141 @@
+//! Names of things. Events and users are counted (64-bit integers); everything that is made under load is a
+//! UUID of version 7, which sorts by the time of its making and so stays together in an index.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Why a text is not an id.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is not a {kind}")]
+pub struct InvalidId {
+    kind: &'static str,
+    text: String,
+}
+
+macro_rules! uuid_id {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let invalid = || InvalidId { kind: "UUID", text: text.to_owned() };
+                Uuid::parse_str(text).map($name).map_err(|_| invalid())
+            }
+        }
+    )+};
+}
+
+macro_rules! integer_id {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let invalid = || InvalidId { kind: "64-bit integer", text: text.to_owned() };
+                text.parse().map($name).map_err(|_| invalid())
+            }
+        }
+    )+};
+}
+
+uuid_id! {
+    /// A reservation from its first moment, and the ticket issued for it later.
+    TicketId,
+    /// A saga, and the correlation and key of every request it sends.
+    SagaId,
+    /// A payment; the gateway knows it as `orderId`.
+    PaymentId,
+    /// A message that a consumer could not handle.
+    DeadLetterId,
+}
+
+integer_id! {
+    /// A show on sale.
+    EventId,
+    /// A buyer.
+    UserId,
+}
+
+/// Makes a stable UUID out of another one and a label.
+///
+/// Whoever derives again gets the same id, so deciding twice names the same thing twice. The time stamp of
+/// `parent` is kept, so that derived ids sort beside it; the other bits are a SHA-256 of both. The version is 8
+/// (RFC 9562, section 5.8: vendor-specific).
+#[must_use]
+pub fn derive(parent: Uuid, label: &str) -> Uuid {
+    let digest = Sha256::new()
+        .chain_update(parent.as_bytes())
+        .chain_update(label.as_bytes())
+        .finalize();
+    let mut bytes = [0_u8; 16];
+    bytes[..6].copy_from_slice(&parent.as_bytes()[..6]);
+    bytes[6..].copy_from_slice(&digest[..10]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+impl TicketId {
+    /// The saga that buys this ticket: one ticket, one purchase.
+    #[must_use]
+    pub fn purchase_saga(self) -> SagaId {
+        SagaId(derive(self.0, "ticketing.process"))
+    }
+
+    /// The saga that takes back an unpaid purchase of this ticket.
+    #[must_use]
+    pub fn expire_saga(self) -> SagaId {
+        SagaId(derive(self.0, "ticketing.expire"))
+    }
+}
+
+impl SagaId {
+    /// The payment that this saga's `payment.create.request` makes. It is known before any answer came, so that
+    /// a compensation can name a payment whose creation it has not heard of.
+    #[must_use]
+    pub fn payment(self) -> PaymentId {
+        PaymentId(derive(self.0, "payment"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derived_ids_are_stable_distinct_and_sort_with_their_parent() {
+        let parent = Uuid::parse_str("0192f0c1-2f00-7abc-8def-0123456789ab").unwrap();
+        let one = derive(parent, "one");
+        assert_eq!(one, derive(parent, "one"));
+        assert_ne!(one, derive(parent, "two"));
+        assert_eq!(one.as_bytes()[..6], parent.as_bytes()[..6]);
+        assert_eq!(one.get_version_num(), 8);
+    }
+
+    #[test]
+    fn a_malformed_id_is_refused() {
+        assert!("not-a-uuid".parse::<TicketId>().is_err());
+        assert!("12x".parse::<EventId>().is_err());
+        assert_eq!("12".parse::<EventId>(), Ok(EventId(12)));
+    }
+}

@@ -1,0 +1,79 @@
+//! Requests to the payment service, and its responses.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, topic::payload,
+};
+
+/// Open a payment that the buyer can settle at the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateRequest {
+    pub saga_id: SagaId,
+    pub ticket_id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub total_amount: Money,
+    pub point: Points,
+    /// After this instant the payment is refused without asking the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+payload!(CreateRequest, "payment.create.request", saga_id);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateResponse {
+    pub saga_id: SagaId,
+    pub succeed: bool,
+    pub user_id: UserId,
+    pub event_id: EventId,
+    #[serde(default)]
+    pub payment_id: Option<PaymentId>,
+}
+payload!(CreateResponse, "payment.create.response", saga_id);
+
+/// Close a payment that nobody has paid. Refused (`succeed: false`) while or after money moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteRequest {
+    pub saga_id: SagaId,
+    pub payment_id: PaymentId,
+}
+payload!(DeleteRequest, "payment.delete.request", saga_id);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteResponse {
+    pub saga_id: SagaId,
+    pub succeed: bool,
+    pub payment_id: PaymentId,
+}
+payload!(DeleteResponse, "payment.delete.response", saga_id);
+
+/// What the gateway said of a payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfirmedRequest {
+    pub payment_id: PaymentId,
+    pub pg_payment_id: String,
+    pub confirmed: bool,
+    /// Which attempt this is the outcome of, counted from 1. A late outcome of an earlier attempt changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// The gateway's code, where it declined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decline_code: Option<String>,
+}
+payload!(ConfirmedRequest, "payment.confirmed.request", payment_id);
+
+/// Give the money of a payment back: there is no ticket for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelRequest {
+    pub payment_id: PaymentId,
+    pub reason: String,
+}
+payload!(CancelRequest, "payment.cancel.request", payment_id);

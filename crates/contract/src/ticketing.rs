@@ -1,0 +1,51 @@
+//! Messages that the ticketing service sends to itself, and the one that starts a purchase.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{EventId, Money, Points, SagaId, TicketId, UserId, topic::payload};
+
+/// Start the purchase of a reserved ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    pub ticket_id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub total_amount: Money,
+    pub point: Points,
+}
+payload!(Process, "ticketing.process", ticket_id);
+
+/// Give a reservation back to the stock: its purchase was compensated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    pub ticket_id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+}
+payload!(Release, "ticketing.release", ticket_id);
+
+/// A reservation lapsed before it was paid: take back what its purchase took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Expire {
+    pub ticket_id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+}
+payload!(Expire, "ticketing.expire", ticket_id);
+
+/// A saga's request or compensation got no answer in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SagaTimeout {
+    pub saga_id: SagaId,
+    /// The step's place in its definition, from 0.
+    pub step: u32,
+    pub compensating: bool,
+    /// Counted from 1.
+    pub attempt: u32,
+}
+payload!(SagaTimeout, "ticketing.saga.timeout", saga_id);

@@ -1,0 +1,52 @@
+//! Topics: which payload travels where, and by which key it is ordered.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{dead_letter, domain, payment, ticketing, user};
+
+/// A payload knows its topic and its key. Messages of one key are handled in the order they were committed.
+pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {
+    const TOPIC: &'static str;
+
+    /// The id of the aggregate or saga that this message belongs to.
+    fn key(&self) -> String;
+}
+
+/// Ties a payload to its topic, with the field that is its key.
+macro_rules! payload {
+    ($name:ty, $topic:literal, $($key:ident).+) => {
+        impl $crate::Payload for $name {
+            const TOPIC: &'static str = $topic;
+            fn key(&self) -> String {
+                self.$($key).+.to_string()
+            }
+        }
+    };
+}
+pub(crate) use payload;
+
+/// Every topic, in the order of a purchase.
+pub const ALL: &[&str] = &[
+    ticketing::Process::TOPIC,
+    ticketing::Release::TOPIC,
+    ticketing::Expire::TOPIC,
+    ticketing::SagaTimeout::TOPIC,
+    user::CheckActiveRequest::TOPIC,
+    user::CheckActiveResponse::TOPIC,
+    user::ReservePointRequest::TOPIC,
+    user::ReservePointResponse::TOPIC,
+    user::RestorePointRequest::TOPIC,
+    user::RestorePointResponse::TOPIC,
+    user::CheckFraudRequest::TOPIC,
+    user::CheckFraudResponse::TOPIC,
+    payment::CreateRequest::TOPIC,
+    payment::CreateResponse::TOPIC,
+    payment::DeleteRequest::TOPIC,
+    payment::DeleteResponse::TOPIC,
+    payment::ConfirmedRequest::TOPIC,
+    payment::CancelRequest::TOPIC,
+    domain::DomainMessage::<domain::Event>::TOPIC,
+    domain::DomainMessage::<domain::Payment>::TOPIC,
+    domain::DomainMessage::<domain::Ticket>::TOPIC,
+    dead_letter::DeadLetter::TOPIC,
+];
