@@ -81,7 +81,7 @@ impl Saga {
     /// The answer this saga waits for, parked or not; `None` when it has ended.
     #[must_use]
     pub fn pending(&self) -> Option<Pending> {
-        let (awaited, direction) = match self.state {
+        let (outstanding, direction) = match self.state {
             SagaState::Started => (StepState::Started, Direction::Request),
             SagaState::Compensating => (StepState::Compensating, Direction::Compensation),
             SagaState::Compensated | SagaState::Completed => return None,
@@ -89,7 +89,7 @@ impl Saga {
         let step = self
             .steps
             .iter()
-            .rposition(|progress| progress.state == awaited)?;
+            .rposition(|progress| progress.state == outstanding)?;
         Some(Pending {
             step,
             direction,
