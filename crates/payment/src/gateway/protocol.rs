@@ -1,0 +1,250 @@
+//! The words of the wire, shared by the client and the sandbox: paths, headers and bodies.
+//!
+//! Bodies are read tolerantly: fields that decide nothing here may be missing, null or new.
+
+use serde::{Deserialize, Serialize};
+
+/// The same key asks for the same answer again, for 15 days.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+/// Makes a test gateway answer the named error.
+pub const TEST_CODE_HEADER: &str = "tosspayments-test-code";
+/// Documented limit of an idempotency key.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 300;
+/// Documented limit of a payment key.
+pub const PAYMENT_KEY_CHARS_MAX: usize = 200;
+/// Documented limits of an order id.
+pub const ORDER_ID_CHARS_MIN: usize = 6;
+/// See [`ORDER_ID_CHARS_MIN`].
+pub const ORDER_ID_CHARS_MAX: usize = 64;
+/// Documented limit of the reason of a cancellation.
+pub const CANCEL_REASON_CHARS_MAX: usize = 200;
+
+/// Path segments of the confirm call.
+pub const CONFIRM_PATH: [&str; 3] = ["v1", "payments", "confirm"];
+
+/// Path segments of the cancel call.
+pub fn cancel_path(payment_key: &str) -> [&str; 4] {
+    ["v1", "payments", payment_key, "cancel"]
+}
+
+/// Path segments of the lookup by payment key.
+pub fn payment_path(payment_key: &str) -> [&str; 3] {
+    ["v1", "payments", payment_key]
+}
+
+/// Path segments of the lookup by order id.
+pub fn order_path(order_id: &str) -> [&str; 4] {
+    ["v1", "payments", "orders", order_id]
+}
+
+/// Whether a key can stand in a path and still name only itself.
+pub fn is_path_key(key: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=.".contains(&byte);
+    (1..=PAYMENT_KEY_CHARS_MAX).contains(&key.len())
+        && key.bytes().all(is_plain)
+        && key.bytes().any(|byte| byte != b'.')
+}
+
+/// Whether an order id keeps the documented alphabet and length.
+pub fn is_order_id(order_id: &str) -> bool {
+    (ORDER_ID_CHARS_MIN..=ORDER_ID_CHARS_MAX).contains(&order_id.len())
+        && order_id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte))
+}
+
+/// Whether an idempotency key can stand in a header within the documented limit.
+pub fn is_idempotency_key(key: &str) -> bool {
+    (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// What confirm is asked with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfirmBody {
+    pub payment_key: String,
+    pub order_id: String,
+    /// Minor units.
+    pub amount: i64,
+}
+
+/// What cancel is asked with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelBody {
+    pub cancel_reason: String,
+    /// Minor units; everything that is left when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_amount: Option<i64>,
+}
+
+/// What every failed call is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub code: String,
+    pub message: String,
+}
+
+/// What every successful call is answered with, as far as it is read or written here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentBody {
+    pub payment_key: String,
+    pub order_id: String,
+    pub status: ChargeStatus,
+    /// Minor units.
+    pub total_amount: i64,
+    /// Minor units that could still be cancelled.
+    pub balance_amount: i64,
+    #[serde(default)]
+    pub currency: Option<String>,
+    #[serde(default)]
+    pub method: Option<String>,
+    #[serde(default)]
+    pub requested_at: Option<String>,
+    #[serde(default)]
+    pub approved_at: Option<String>,
+    #[serde(default)]
+    pub last_transaction_key: Option<String>,
+    #[serde(default)]
+    pub cancels: Option<Vec<CancelEntry>>,
+    #[serde(default)]
+    pub failure: Option<ErrorBody>,
+}
+
+/// One cancellation of a payment, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelEntry {
+    /// Minor units.
+    pub cancel_amount: i64,
+    #[serde(default)]
+    pub cancel_reason: Option<String>,
+    #[serde(default)]
+    pub canceled_at: Option<String>,
+    #[serde(default)]
+    pub transaction_key: Option<String>,
+}
+
+/// Where a payment stands at the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum ChargeStatus {
+    Ready,
+    InProgress,
+    WaitingForDeposit,
+    Done,
+    Canceled,
+    PartialCanceled,
+    Aborted,
+    Expired,
+    /// A status that this system does not know: nothing may be concluded from it.
+    Other(String),
+}
+
+impl ChargeStatus {
+    /// Its name on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Ready => "READY",
+            Self::InProgress => "IN_PROGRESS",
+            Self::WaitingForDeposit => "WAITING_FOR_DEPOSIT",
+            Self::Done => "DONE",
+            Self::Canceled => "CANCELED",
+            Self::PartialCanceled => "PARTIAL_CANCELED",
+            Self::Aborted => "ABORTED",
+            Self::Expired => "EXPIRED",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<String> for ChargeStatus {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "READY" => Self::Ready,
+            "IN_PROGRESS" => Self::InProgress,
+            "WAITING_FOR_DEPOSIT" => Self::WaitingForDeposit,
+            "DONE" => Self::Done,
+            "CANCELED" => Self::Canceled,
+            "PARTIAL_CANCELED" => Self::PartialCanceled,
+            "ABORTED" => Self::Aborted,
+            "EXPIRED" => Self::Expired,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+impl From<ChargeStatus> for String {
+    fn from(status: ChargeStatus) -> Self {
+        status.as_str().to_owned()
+    }
+}
+
+/// `Basic base64("secret:")`, RFC 7617. Twelve lines here spare a dependency for this one header.
+pub(crate) fn basic_authorization(secret: &str) -> String {
+    format!("Basic {}", base64(format!("{secret}:").as_bytes()))
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = (0..3).fold(0_u32, |group, index| {
+            group << 8 | u32::from(chunk.get(index).copied().unwrap_or(0))
+        });
+        for index in 0..4 {
+            let sextet = (group >> (18 - 6 * index)) & 0x3f;
+            let is_data = index <= chunk.len();
+            text.push(if is_data {
+                char::from(ALPHABET[sextet as usize])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_agrees_with_the_vectors_of_rfc_4648() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+
+    #[test]
+    fn a_key_that_would_name_another_address_is_not_a_path_key() {
+        for key in ["", ".", "..", "a/b", "a?b", "a b", "결제", &"k".repeat(201)] {
+            assert!(!is_path_key(key), "{key}");
+        }
+        for key in ["tviva20240213121757MvuS8", "a-b_c=d.e", &"k".repeat(200)] {
+            assert!(is_path_key(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_status_keeps_its_name_even_when_it_is_new() {
+        for name in ["READY", "DONE", "PARTIAL_CANCELED", "SOMETHING_NEW"] {
+            assert_eq!(ChargeStatus::from(name.to_owned()).as_str(), name);
+        }
+        assert_eq!(
+            ChargeStatus::from("SOMETHING_NEW".to_owned()),
+            ChargeStatus::Other("SOMETHING_NEW".to_owned())
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! One HTTP exchange with the gateway: a pool of kept connections, a bound on requests under way, a deadline over
+//! the whole exchange, and a bound on the answer. It judges nothing.
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, RequestBuilder, Response, Url, redirect, retry};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::Semaphore;
+
+use super::outcome::{Answer, Doubt};
+use super::protocol::{IDEMPOTENCY_HEADER, TEST_CODE_HEADER};
+use super::{Error, Settings};
+
+/// Ten times the largest payment object seen; beyond it the peer is not the gateway.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Shorter than a server's usual minute, so that we close an idle connection before it does.
+const POOL_IDLE_SECS_MAX: u64 = 30;
+
+/// What a POST needs beside its body.
+pub(super) struct Call<'a> {
+    pub url: Url,
+    pub idempotency_key: &'a str,
+    pub test_code: Option<&'a str>,
+}
+
+#[derive(Debug)]
+pub(super) struct Transport {
+    http: Client,
+    base_url: Url,
+    request_timeout: Duration,
+    slots: Semaphore,
+}
+
+impl Transport {
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        let limits = [
+            ("connect timeout", settings.connect_timeout_millis),
+            ("request timeout", settings.request_timeout_millis),
+            ("number of connections", settings.max_connections as u64),
+        ];
+        if let Some((name, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
+            return Err(Error::Limit { name });
+        }
+        Ok(Self {
+            http: client(settings)?,
+            base_url: base_url(&settings.base_url)?,
+            request_timeout: Duration::from_millis(settings.request_timeout_millis),
+            slots: Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)),
+        })
+    }
+
+    /// The address of a call below the base address; segments are escaped.
+    pub fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base_url.clone();
+        url.path_segments_mut()
+            .expect("an http address has a path")
+            .pop_if_empty()
+            .extend(segments);
+        url
+    }
+
+    pub async fn get(&self, url: Url) -> Result<Answer, Doubt> {
+        self.exchange(self.http.get(url)).await
+    }
+
+    pub async fn post(&self, call: Call<'_>, body: Vec<u8>) -> Result<Answer, Doubt> {
+        let mut request = self
+            .http
+            .post(call.url)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .header(IDEMPOTENCY_HEADER, call.idempotency_key)
+            .body(body);
+        if let Some(code) = call.test_code {
+            request = request.header(TEST_CODE_HEADER, code);
+        }
+        self.exchange(request).await
+    }
+
+    async fn exchange(&self, request: RequestBuilder) -> Result<Answer, Doubt> {
+        let exchange = async {
+            let _slot = self
+                .slots
+                .acquire()
+                .await
+                .expect("the semaphore is never closed");
+            let response = request.send().await.map_err(|error| doubt(&error))?;
+            read(response).await
+        };
+        tokio::time::timeout(self.request_timeout, exchange)
+            .await
+            .unwrap_or(Err(Doubt::Timeout))
+    }
+}
+
+async fn read(mut response: Response) -> Result<Answer, Doubt> {
+    let status = response.status().as_u16();
+    let is_json = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(is_json);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| doubt(&error))? {
+        if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
+            return Err(Doubt::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer {
+        status,
+        is_json,
+        body,
+    })
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// In our own words: the error of the library may quote addresses.
+fn doubt(error: &reqwest::Error) -> Doubt {
+    if error.is_timeout() {
+        Doubt::Timeout
+    } else if error.is_connect() {
+        Doubt::NoConnection
+    } else {
+        Doubt::Broken
+    }
+}
+
+fn base_url(text: &str) -> Result<Url, Error> {
+    let url = Url::parse(text).map_err(|_| Error::BaseUrl)?;
+    let is_plain = matches!(url.scheme(), "http" | "https")
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if is_plain {
+        Ok(url)
+    } else {
+        Err(Error::BaseUrl)
+    }
+}
+
+fn client(settings: &Settings) -> Result<Client, Error> {
+    Client::builder()
+        .tls_backend_preconfigured(tls()?)
+        .default_headers(headers(settings)?)
+        .connect_timeout(Duration::from_millis(settings.connect_timeout_millis))
+        .tcp_nodelay(true)
+        .http1_only()
+        .pool_max_idle_per_host(settings.max_connections)
+        .pool_idle_timeout(Duration::from_secs(POOL_IDLE_SECS_MAX))
+        // A redirect would carry the secret to an address that nobody configured.
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        // When to ask again is the caller's decision, made with the record of the attempt in hand.
+        .retry(retry::never())
+        .no_proxy()
+        .build()
+        .map_err(Error::Client)
+}
+
+fn headers(settings: &Settings) -> Result<HeaderMap, Error> {
+    if settings.secret_key.is_empty() {
+        return Err(Error::SecretKey);
+    }
+    let mut authorization = HeaderValue::try_from(settings.secret_key.basic_authorization())
+        .map_err(|_| Error::SecretKey)?;
+    authorization.set_sensitive(true);
+    Ok(HeaderMap::from_iter([
+        (AUTHORIZATION, authorization),
+        (ACCEPT, HeaderValue::from_static("application/json")),
+    ]))
+}
+
+/// Built here, so that the process needs no global choice of a cryptography provider.
+fn tls() -> Result<ClientConfig, Error> {
+    let roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    Ok(
+        ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .map_err(Error::Tls)?
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
+}

@@ -1,0 +1,78 @@
+//! A payment gateway of our own that speaks the Toss Payments protocol: for tests, for the demo, and for running
+//! everything on one machine without a network.
+//!
+//! It owns one small SQLite file: charges, cancellations, and the first answer given to each idempotency key. The
+//! file survives the death of the process, which is all that a sandbox promises (`synchronous=OFF`: not a power cut).
+//!
+//! Where it is more lenient than the live gateway, or stricter, it is so on purpose:
+//! - A payment key that it does not know is taken as a payment of that amount which the buyer has authenticated: the
+//!   window where a card is typed does not exist here.
+//! - A test code answers its error and leaves no trace, so a further attempt with a new idempotency key may succeed.
+//! - An idempotency key that comes again with another body is refused (422): the live gateway compares only the key,
+//!   the address and the method, and would repeat its answer to the *other* payment. Better that a test notices.
+//! - There is no smallest amount, and idempotency keys are forgotten only when the file is opened.
+//!
+//! `TossPayments-Test-Code` takes any error code of the gateway, and two faults: `SANDBOX_CHARGE_THEN_500` charges
+//! and then answers as a failing server does; `SANDBOX_HANG` charges and then answers only after two minutes.
+
+mod faults;
+mod routes;
+mod rules;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::gateway::SecretKey;
+use state::State;
+
+/// What a sandbox is opened with.
+#[derive(Clone, Debug)]
+pub struct SandboxSettings {
+    /// Its file; `None` keeps everything in memory.
+    pub path: Option<PathBuf>,
+    /// The only secret that it accepts.
+    pub secret_key: SecretKey,
+}
+
+/// Why a sandbox could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("the sandbox's file cannot be used")]
+    File(#[source] rusqlite::Error),
+}
+
+/// The gateway's double. Cloning it shares its state.
+#[derive(Clone)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    authorization: String,
+    state: State,
+}
+
+impl Sandbox {
+    /// Opens or creates the file, and forgets the idempotency keys that are no longer valid.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or is not a sandbox's.
+    pub fn open(settings: SandboxSettings) -> Result<Self, Error> {
+        let state = State::open(settings.path.as_deref(), Timestamp::now()).map_err(Error::File)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                authorization: settings.secret_key.basic_authorization(),
+                state,
+            }),
+        })
+    }
+
+    /// The gateway's addresses, and `GET /healthz`. Serve it with `TCP_NODELAY`, as the gateway does.
+    pub fn router(&self) -> axum::Router {
+        routes::router(self.shared.clone())
+    }
+}
