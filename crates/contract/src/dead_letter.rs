@@ -28,3 +28,11 @@ pub struct DeadLetter {
     pub message_id: String,
 }
 payload!(DeadLetter, "common.dlt", event_id);
+
+/// A reissued message was handled at last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetterResolved {
+    pub event_id: DeadLetterId,
+}
+payload!(DeadLetterResolved, "common.dlt.resolved", event_id);

@@ -49,4 +49,5 @@ pub const ALL: &[&str] = &[
     domain::DomainMessage::<domain::Payment>::TOPIC,
     domain::DomainMessage::<domain::Ticket>::TOPIC,
     dead_letter::DeadLetter::TOPIC,
+    dead_letter::DeadLetterResolved::TOPIC,
 ];

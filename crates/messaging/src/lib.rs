@@ -1,1 +1,50 @@
-//! placeholder
+//! Messages between services that are neither lost nor handled twice.
+//!
+//! A consumer is a pure decision: *which records does this message concern*, then *given these records and this
+//! message, what changes*. The answer is a [`Commit`]: records to save, rows to append, messages to publish now or at
+//! a time, and the mark that the message was handled. The store applies a Commit whole or not at all, so a crash
+//! between any two effects loses and doubles nothing.
+//!
+//! - [`message`]: [`Message`], and [`Rejection`] for what cannot be handled
+//! - [`record`]: a row with a version, and its table
+//! - [`commit`]: [`Commit`], and why one is refused
+//! - [`store`]: where commits become durable; [`sqlite`] is the embedded one
+//! - [`bus`]: consumer groups and their positions
+//! - [`worker`]: receive, decide, commit, acknowledge
+//! - [`coordinator`]: runs `saga` machines on records, messages and timers
+//! - [`timers`], [`dead_letters`], [`housekeeping`], [`lease`]: messages at a time, messages that failed, cleaning, fencing
+//! - [`clock`]: time and chance, handed in
+
+pub mod bus;
+pub mod clock;
+pub mod commit;
+pub mod coordinator;
+pub mod dead_letters;
+pub mod housekeeping;
+pub mod lease;
+pub mod message;
+pub mod metrics;
+pub mod record;
+pub mod shutdown;
+pub mod sqlite;
+pub mod store;
+pub mod timers;
+pub mod worker;
+
+pub use bus::{Batch, Bus};
+pub use clock::{Clock, Random};
+pub use commit::{Commit, CommitError, Fence, StoreError};
+pub use dead_letters::DeadLetterSettings;
+pub use message::{Message, Rejection};
+pub use metrics::Metrics;
+pub use record::{Column, Entry, Key, Record, Ref, Table};
+pub use shutdown::{Shutdown, ShutdownSwitch};
+pub use store::{Find, Store, Submission};
+pub use worker::{Consumer, Records, Shell, Worker};
+
+/// The tables of this crate's own records; a store is opened with them and the services'.
+pub const TABLES: &[&Table] = &[
+    <coordinator::SagaRecord as Record>::TABLE,
+    <dead_letters::DeadLetterRecord as Record>::TABLE,
+    <lease::LeaseRecord as Record>::TABLE,
+];

@@ -1,0 +1,209 @@
+//! A Commit: everything that one decision changes, as data, applied atomically or not at all.
+
+use contract::Timestamp;
+
+use crate::{
+    Message,
+    record::{Entry, Key, Record, Row, Table, to_row},
+};
+
+/// Everything that one handled message (or one request) changes.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    pub puts: Vec<Put>,
+    pub deletes: Vec<Delete>,
+    pub appends: Vec<Append>,
+    pub messages: Vec<Message>,
+    pub timers: Vec<TimerChange>,
+    /// The inbox mark: this group has handled this message.
+    pub handled: Option<Handled>,
+    /// The commit is refused where any of these no longer holds.
+    pub fences: Vec<Fence>,
+}
+
+/// A record to save, where the stored version is still `expected` (0: where there is none yet).
+#[derive(Debug, Clone)]
+pub struct Put {
+    pub table: &'static Table,
+    pub key: Key,
+    pub expected: i64,
+    /// Carries the version `expected + 1`.
+    pub row: Row,
+}
+
+/// A record to remove, where the stored version is still `expected`.
+#[derive(Debug, Clone)]
+pub struct Delete {
+    pub table: &'static Table,
+    pub key: Key,
+    pub expected: i64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub table: &'static Table,
+    pub row: Row,
+}
+
+/// A timer is a message published at a time. There is one for each id; setting it again replaces it.
+#[derive(Debug, Clone)]
+pub enum TimerChange {
+    Set {
+        id: String,
+        due_at: Timestamp,
+        message: Message,
+    },
+    Cancel {
+        id: String,
+    },
+    /// Publish the message and remove the timer, where it is still the one that was due.
+    Fire {
+        id: String,
+        due_at: Timestamp,
+        message: Message,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Handled {
+    pub group: String,
+    pub message_id: String,
+    pub at: Timestamp,
+}
+
+/// Proof that a lease is still held: the token that was given with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    pub lease: String,
+    pub token: i64,
+}
+
+impl Commit {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Saves a record under the version after the one it was loaded with.
+    pub fn put<R: Record>(&mut self, record: &R) -> &mut Self {
+        let expected = record.version();
+        let mut row = to_row(record);
+        row.insert("version".to_owned(), (expected + 1).into());
+        self.puts.push(Put {
+            table: R::TABLE,
+            key: record.key(),
+            expected,
+            row,
+        });
+        self
+    }
+
+    pub fn delete<R: Record>(&mut self, record: &R) -> &mut Self {
+        self.deletes.push(Delete {
+            table: R::TABLE,
+            key: record.key(),
+            expected: record.version(),
+        });
+        self
+    }
+
+    pub fn append<E: Entry>(&mut self, entry: &E) -> &mut Self {
+        self.appends.push(Append {
+            table: E::TABLE,
+            row: to_row(entry),
+        });
+        self
+    }
+
+    pub fn publish(&mut self, message: Message) -> &mut Self {
+        self.messages.push(message);
+        self
+    }
+
+    /// Publishes `message` at `due_at`, in place of an earlier timer of the same id.
+    pub fn set_timer(
+        &mut self,
+        id: impl Into<String>,
+        due_at: Timestamp,
+        message: Message,
+    ) -> &mut Self {
+        self.timers.push(TimerChange::Set {
+            id: id.into(),
+            due_at,
+            message,
+        });
+        self
+    }
+
+    pub fn cancel_timer(&mut self, id: impl Into<String>) -> &mut Self {
+        self.timers.push(TimerChange::Cancel { id: id.into() });
+        self
+    }
+
+    pub fn fenced_by(&mut self, fence: Fence) -> &mut Self {
+        self.fences.push(fence);
+        self
+    }
+
+    /// Takes over everything that `other` changes.
+    pub fn join(&mut self, other: Commit) -> &mut Self {
+        self.puts.extend(other.puts);
+        self.deletes.extend(other.deletes);
+        self.appends.extend(other.appends);
+        self.messages.extend(other.messages);
+        self.timers.extend(other.timers);
+        self.handled = other.handled.or(self.handled.take());
+        self.fences.extend(other.fences);
+        self
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty()
+            && self.deletes.is_empty()
+            && self.appends.is_empty()
+            && self.messages.is_empty()
+            && self.timers.is_empty()
+            && self.handled.is_none()
+            && self.fences.is_empty()
+    }
+}
+
+/// Why a Commit was not applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody else changed the record first: load again and decide again.
+    #[error("{table} {key} was changed by another")]
+    Conflict { table: String, key: String },
+    /// The change breaks a rule of the table, such as `CHECK (sold <= quantity)`.
+    #[error("{detail}")]
+    Constraint { detail: String },
+    /// The lease was lost: somebody else leads now.
+    #[error("the lease {lease} is held by another")]
+    Fenced { lease: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a store could not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Too much is waiting to be committed; nothing of this was taken.
+    #[error("the store is overloaded")]
+    Overloaded,
+    /// It may work again later (disk full, busy).
+    #[error("the store cannot answer now: {0}")]
+    Unavailable(String),
+    /// A write failed in a way that says nothing of what is on disk: the process must stop and recover.
+    #[error("the store has failed and must be opened again: {0}")]
+    Poisoned(String),
+    /// The stored data is not what this program wrote.
+    #[error("stored data cannot be read: {0}")]
+    Corrupt(String),
+}
+
+impl From<crate::Rejection> for StoreError {
+    fn from(rejection: crate::Rejection) -> Self {
+        Self::Corrupt(rejection.reason)
+    }
+}

@@ -1,0 +1,264 @@
+//! Runs saga machines on records, messages and timers. The state row, the outgoing request and the timer are one
+//! [`Commit`], so no answer can come before the state is saved, and a crash leaves all of them or none.
+
+use contract::{SagaId, Timestamp, ticketing::SagaTimeout};
+use saga::{Catalog, Command, Definition, Direction, Input, Saga, SagaState, StepProgress};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Commit, Message, Rejection,
+    record::{Column, Key, Record, Table},
+};
+
+/// A saga as it is stored. The payload is the domain's own: what its requests are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SagaRecord {
+    pub saga_id: SagaId,
+    pub saga_type: String,
+    pub definition_version: u32,
+    /// What the saga is about; one saga of a type for each.
+    pub reference_id: String,
+    pub state: SagaState,
+    pub current_step: Option<String>,
+    pub steps: Vec<StepProgress>,
+    pub payload: serde_json::Value,
+    pub failure: Option<String>,
+    pub parked: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub version: i64,
+}
+
+impl Record for SagaRecord {
+    const TABLE: &'static Table = &Table {
+        name: "saga",
+        columns: &[
+            Column::text("saga_id"),
+            Column::text("saga_type"),
+            Column::integer("definition_version"),
+            Column::text("reference_id"),
+            Column::text("state"),
+            Column::text("current_step").null(),
+            Column::json("steps"),
+            Column::json("payload"),
+            Column::text("failure").null(),
+            Column::text("parked").null(),
+            Column::text("created_at"),
+            Column::text("updated_at"),
+            Column::integer("version"),
+        ],
+        key: "saga_id",
+        constraints: &["CHECK (state IN ('STARTED', 'COMPENSATING', 'COMPENSATED', 'COMPLETED'))"],
+        indexes: &["(state) WHERE state IN ('STARTED', 'COMPENSATING')"],
+    };
+    fn key(&self) -> Key {
+        self.saga_id.into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+impl SagaRecord {
+    fn saga(&self) -> Saga {
+        Saga {
+            kind: self.saga_type.clone(),
+            definition_version: self.definition_version,
+            state: self.state,
+            steps: self.steps.clone(),
+            failure: self.failure.clone(),
+            parked: self.parked.clone(),
+        }
+    }
+
+    fn take(&mut self, saga: Saga, now: Timestamp) {
+        self.current_step = saga.current_step().map(str::to_owned);
+        self.state = saga.state;
+        self.steps = saga.steps;
+        self.failure = saga.failure;
+        self.parked = saga.parked;
+        self.updated_at = now;
+    }
+}
+
+/// What a domain knows about its sagas: which there are, and what their requests say.
+pub trait Domain {
+    fn catalog(&self) -> Catalog;
+
+    /// The request (or compensation) of a step, as a message with this id.
+    ///
+    /// # Errors
+    /// A [`Rejection`] where the saga's payload cannot be read.
+    fn request(&self, saga: &SagaRecord, send: &Send, now: Timestamp)
+    -> Result<Message, Rejection>;
+}
+
+/// A request to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    pub topic: &'static str,
+    pub step: usize,
+    pub direction: Direction,
+    /// Stable: a function of saga, step, direction and attempt.
+    pub message_id: String,
+}
+
+/// Names a new saga.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    pub saga_id: SagaId,
+    pub reference_id: String,
+    pub payload: serde_json::Value,
+}
+
+/// What an input made of a saga.
+#[derive(Debug)]
+pub struct Progress {
+    pub record: SagaRecord,
+    pub commit: Commit,
+    /// Set where this input ended the saga.
+    pub finished: Option<SagaState>,
+}
+
+/// Starts a saga.
+///
+/// # Errors
+/// A [`Rejection`] where its first request cannot be made.
+pub fn begin(
+    domain: &impl Domain,
+    definition: &Definition,
+    beginning: Beginning,
+    now: Timestamp,
+) -> Result<Progress, Rejection> {
+    let (saga, commands) = saga::start(definition);
+    let mut record = SagaRecord {
+        saga_id: beginning.saga_id,
+        saga_type: definition.kind.to_owned(),
+        definition_version: definition.version,
+        reference_id: beginning.reference_id,
+        state: saga.state,
+        current_step: None,
+        steps: Vec::new(),
+        payload: beginning.payload,
+        failure: None,
+        parked: None,
+        created_at: now,
+        updated_at: now,
+        version: 0,
+    };
+    record.take(saga, now);
+    carry_out(domain, record, commands, now)
+}
+
+/// Hands an input to a stored saga, under the definition that it began with. `None` where it changes nothing.
+///
+/// # Errors
+/// A [`Rejection`] where the stored saga or the input does not fit its definition.
+pub fn advance(
+    domain: &impl Domain,
+    mut record: SagaRecord,
+    input: Input,
+    now: Timestamp,
+) -> Result<Option<Progress>, Rejection> {
+    let definition = domain
+        .catalog()
+        .find(&record.saga_type, record.definition_version)
+        .ok_or_else(|| {
+            Rejection::new(format_args!(
+                "no definition of saga {} version {}",
+                record.saga_type, record.definition_version
+            ))
+        })?;
+    let before = record.saga();
+    let (after, commands) = saga::step(definition, &before, input).map_err(Rejection::new)?;
+    if after == before && commands.is_empty() {
+        return Ok(None);
+    }
+    record.take(after, now);
+    carry_out(domain, record, commands, now).map(Some)
+}
+
+fn carry_out(
+    domain: &impl Domain,
+    record: SagaRecord,
+    commands: Vec<Command>,
+    now: Timestamp,
+) -> Result<Progress, Rejection> {
+    let mut commit = Commit::new();
+    let mut finished = None;
+    for command in commands {
+        match command {
+            Command::Send {
+                step,
+                direction,
+                attempt,
+                topic,
+            } => {
+                let message_id =
+                    format!("{}:{step}:{}:{attempt}", record.saga_id, direction.as_str());
+                let send = Send {
+                    topic,
+                    step,
+                    direction,
+                    message_id,
+                };
+                commit.publish(domain.request(&record, &send, now)?);
+            }
+            Command::SetTimer {
+                step,
+                direction,
+                attempt,
+                after_millis,
+            } => {
+                let timeout = SagaTimeout {
+                    saga_id: record.saga_id,
+                    step: u32::try_from(step).map_err(Rejection::new)?,
+                    compensating: direction == Direction::Compensation,
+                    attempt,
+                };
+                let message_id = format!(
+                    "{}:{step}:{}:{attempt}:timeout",
+                    record.saga_id,
+                    direction.as_str()
+                );
+                let due_at = now.plus_millis(i64::try_from(after_millis).unwrap_or(i64::MAX));
+                commit.set_timer(
+                    timer_id(record.saga_id),
+                    due_at,
+                    Message::new(message_id, &timeout, due_at),
+                );
+            }
+            Command::CancelTimer => {
+                commit.cancel_timer(timer_id(record.saga_id));
+            }
+            Command::Finished { state } => finished = Some(state),
+            Command::Parked { reason } => {
+                tracing::error!(saga.id = %record.saga_id, reason, "a saga is parked and needs a person");
+            }
+        }
+    }
+    commit.put(&record);
+    Ok(Progress {
+        record,
+        commit,
+        finished,
+    })
+}
+
+/// The input that a timer's message stands for.
+#[must_use]
+pub fn timeout_input(timeout: &SagaTimeout) -> Input {
+    Input::Timeout {
+        step: timeout.step as usize,
+        direction: if timeout.compensating {
+            Direction::Compensation
+        } else {
+            Direction::Request
+        },
+        attempt: timeout.attempt,
+    }
+}
+
+fn timer_id(saga_id: SagaId) -> String {
+    format!("saga/{saga_id}")
+}

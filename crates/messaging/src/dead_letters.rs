@@ -1,0 +1,311 @@
+//! Dead letters: a message that a consumer rejected is reissued to that consumer alone, on schedule, and then waits
+//! for a person, who can list, inspect, replay and discard it.
+//!
+//! State: one [`DeadLetterRecord`] each, and a timer for the next reissue.
+
+use contract::{
+    DeadLetterId, Payload, Timestamp,
+    dead_letter::{DeadLetter, DeadLetterResolved},
+    id::derive,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Commit, CommitError, Consumer, Find, Message, Records, Rejection, Store, StoreError,
+    record::{Column, Key, Record, Ref, Table},
+};
+
+/// How rejected messages are tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetterSettings {
+    pub max_retry_count: u32,
+    pub retry_interval_millis: u64,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self {
+            max_retry_count: 3,
+            retry_interval_millis: 10_000,
+        }
+    }
+}
+
+impl DeadLetterSettings {
+    /// The dead letter for a message that `group` rejected. A reissued message keeps the dead letter it came from.
+    pub(crate) fn letter(
+        &self,
+        group: &str,
+        message: &Message,
+        rejection: &Rejection,
+        now: Timestamp,
+    ) -> DeadLetter {
+        let (event_id, retry_count, message_id) = match &message.reissue {
+            Some(reissue) => (
+                reissue.dead_letter,
+                reissue.count,
+                reissue.message_id.clone(),
+            ),
+            None => (first_id(group, message), 0, message.id.clone()),
+        };
+        DeadLetter {
+            event_id,
+            retry_count,
+            max_retry_count: self.max_retry_count,
+            retry_interval_millis: self.retry_interval_millis,
+            time_stamp: now,
+            reason: rejection.reason.clone(),
+            reissued_topic: message.topic.clone(),
+            reissued_key: message.key.clone(),
+            reissued_payload: message.payload.clone(),
+            group: group.to_owned(),
+            message_id,
+        }
+    }
+}
+
+/// Stable: the same message rejected by the same group is the same dead letter.
+fn first_id(group: &str, message: &Message) -> DeadLetterId {
+    let millis = u64::try_from(message.time.as_millis()).unwrap_or(0);
+    let time = uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid();
+    DeadLetterId(derive(time, &format!("{group}\n{}", message.id)))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DeadLetterState {
+    /// Will be reissued by itself.
+    Waiting,
+    /// Needs a person.
+    Parked,
+    /// A person sent it again; it has not come back.
+    Replayed,
+    /// It was handled in the end.
+    Resolved,
+    /// A person decided that it does not matter.
+    Discarded,
+}
+
+/// A dead letter as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterRecord {
+    pub id: DeadLetterId,
+    pub state: DeadLetterState,
+    pub letter: DeadLetter,
+    pub reissues: u32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub version: i64,
+}
+
+impl Record for DeadLetterRecord {
+    const TABLE: &'static Table = &Table {
+        name: "dead_letter",
+        columns: &[
+            Column::text("id"),
+            Column::text("state"),
+            Column::json("letter"),
+            Column::integer("reissues"),
+            Column::text("created_at"),
+            Column::text("updated_at"),
+            Column::integer("version"),
+        ],
+        key: "id",
+        constraints: &[],
+        indexes: &["(state)"],
+    };
+    fn key(&self) -> Key {
+        self.id.into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+/// The consumer group of dead letters.
+pub const GROUP: &str = "dead-letter";
+
+/// Schedules what was rejected, and closes what was handled after all.
+pub struct DeadLetterConsumer;
+
+impl Consumer for DeadLetterConsumer {
+    type Prepared = ();
+
+    fn group(&self) -> &'static str {
+        GROUP
+    }
+
+    fn topics(&self) -> &'static [&'static str] {
+        &[DeadLetter::TOPIC, DeadLetterResolved::TOPIC]
+    }
+
+    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        let id = if message.topic == DeadLetter::TOPIC {
+            message.parse::<DeadLetter>()?.event_id
+        } else {
+            message.parse::<DeadLetterResolved>()?.event_id
+        };
+        Ok(vec![Ref::to::<DeadLetterRecord>(id)])
+    }
+
+    fn decide(
+        &self,
+        message: &Message,
+        records: &Records,
+        (): &(),
+        now: Timestamp,
+    ) -> Result<Commit, Rejection> {
+        if message.topic == DeadLetter::TOPIC {
+            let letter: DeadLetter = message.parse()?;
+            let known = records.get::<DeadLetterRecord>(letter.event_id)?;
+            Ok(schedule(letter, known, now))
+        } else {
+            let resolved: DeadLetterResolved = message.parse()?;
+            let mut commit = Commit::new();
+            if let Some(mut record) = records.get::<DeadLetterRecord>(resolved.event_id)? {
+                record.state = DeadLetterState::Resolved;
+                record.updated_at = now;
+                commit.put(&record);
+            }
+            Ok(commit)
+        }
+    }
+}
+
+/// Reissue after the interval, or park.
+fn schedule(letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp) -> Commit {
+    let mut record = known.unwrap_or_else(|| DeadLetterRecord {
+        id: letter.event_id,
+        state: DeadLetterState::Waiting,
+        letter: letter.clone(),
+        reissues: 0,
+        created_at: now,
+        updated_at: now,
+        version: 0,
+    });
+    record.updated_at = now;
+    record.letter = letter;
+    let mut commit = Commit::new();
+    if record.letter.retry_count >= record.letter.max_retry_count {
+        record.state = DeadLetterState::Parked;
+        tracing::error!(dead_letter = %record.id, group = record.letter.group, reason = record.letter.reason, "a dead letter is parked");
+    } else {
+        record.state = DeadLetterState::Waiting;
+        record.reissues = record.letter.retry_count + 1;
+        let wait = i64::try_from(record.letter.retry_interval_millis).unwrap_or(i64::MAX);
+        let message = Message::reissued(&record.letter, record.reissues, now);
+        commit.set_timer(timer_id(record.id), now.plus_millis(wait), message);
+    }
+    commit.put(&record);
+    commit
+}
+
+fn timer_id(id: DeadLetterId) -> String {
+    format!("dead-letter/{id}")
+}
+
+/// Why a person's word about a dead letter was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no dead letter {0}")]
+    NotFound(DeadLetterId),
+    #[error("the dead letter {id} is {state:?}")]
+    WrongState {
+        id: DeadLetterId,
+        state: DeadLetterState,
+    },
+    #[error("the dead letter {0} was changed at the same moment")]
+    Changed(DeadLetterId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Dead letters in the order of their making; `state` narrows.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot answer.
+pub async fn list(
+    store: &Store,
+    state: Option<DeadLetterState>,
+    after: Option<DeadLetterId>,
+    limit: u32,
+) -> Result<Vec<DeadLetterRecord>, StoreError> {
+    let mut find = Find::all(DeadLetterRecord::TABLE, limit).after(after);
+    if let Some(state) = state {
+        find = find.equals(
+            "state",
+            serde_json::to_value(state).expect("a state is a string"),
+        );
+    }
+    store.find(find).await
+}
+
+/// One dead letter.
+///
+/// # Errors
+/// [`Error::NotFound`]; [`Error::Store`].
+pub async fn show(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, Error> {
+    store.load(id).await?.ok_or(Error::NotFound(id))
+}
+
+/// Sends a dead letter's message to its group again, at once.
+///
+/// # Errors
+/// [`Error::WrongState`] where it is resolved or discarded; [`Error::NotFound`]; [`Error::Store`].
+pub async fn replay(
+    store: &Store,
+    id: DeadLetterId,
+    now: Timestamp,
+) -> Result<DeadLetterRecord, Error> {
+    let mut record = open(store, id).await?;
+    record.state = DeadLetterState::Replayed;
+    record.reissues += 1;
+    record.updated_at = now;
+    let mut commit = Commit::new();
+    commit
+        .cancel_timer(timer_id(id))
+        .publish(Message::reissued(&record.letter, record.reissues, now))
+        .put(&record);
+    save(store, id, commit).await?;
+    Ok(record)
+}
+
+/// Closes a dead letter without handling its message.
+///
+/// # Errors
+/// [`Error::WrongState`] where it is resolved or discarded; [`Error::NotFound`]; [`Error::Store`].
+pub async fn discard(
+    store: &Store,
+    id: DeadLetterId,
+    now: Timestamp,
+) -> Result<DeadLetterRecord, Error> {
+    let mut record = open(store, id).await?;
+    record.state = DeadLetterState::Discarded;
+    record.updated_at = now;
+    let mut commit = Commit::new();
+    commit.cancel_timer(timer_id(id)).put(&record);
+    save(store, id, commit).await?;
+    Ok(record)
+}
+
+async fn open(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, Error> {
+    let record = show(store, id).await?;
+    match record.state {
+        DeadLetterState::Waiting | DeadLetterState::Parked | DeadLetterState::Replayed => {
+            Ok(record)
+        }
+        DeadLetterState::Resolved | DeadLetterState::Discarded => Err(Error::WrongState {
+            id,
+            state: record.state,
+        }),
+    }
+}
+
+async fn save(store: &Store, id: DeadLetterId, commit: Commit) -> Result<(), Error> {
+    store.commit(commit).await.map_err(|error| match error {
+        CommitError::Conflict { .. }
+        | CommitError::Constraint { .. }
+        | CommitError::Fenced { .. } => Error::Changed(id),
+        CommitError::Store(error) => Error::Store(error),
+    })
+}

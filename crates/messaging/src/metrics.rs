@@ -1,0 +1,123 @@
+//! What the machinery counts. Names follow Prometheus; the registry is handed in.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct GroupLabel {
+    pub group: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SagaLabel {
+    pub saga_type: &'static str,
+    pub state: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Metrics {
+    pub commit_secs: Histogram,
+    pub commit_size: Histogram,
+    pub messages_published: Counter<u64, AtomicU64>,
+    pub messages_handled: Family<GroupLabel, Counter>,
+    pub messages_rejected: Family<GroupLabel, Counter>,
+    pub messages_duplicate: Family<GroupLabel, Counter>,
+    pub decisions_repeated: Family<GroupLabel, Counter>,
+    pub lag: Family<GroupLabel, Gauge<i64, AtomicI64>>,
+    pub timers_fired: Counter,
+    pub sagas: Family<SagaLabel, Counter>,
+    /// Reading statements run so far; tests hold the number of statements a batch against it.
+    pub store_statements: Counter,
+}
+
+/// Bucket bounds from 0.1 ms to 3.3 s, each twice the one before.
+fn secs_buckets() -> impl Iterator<Item = f64> {
+    (0..16).map(|power| 0.0001 * f64::from(1 << power))
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Arc<Self> {
+        let metrics = Self {
+            commit_secs: Histogram::new(secs_buckets()),
+            commit_size: Histogram::new((0..11).map(|power| f64::from(1 << power))),
+            messages_published: Counter::default(),
+            messages_handled: Family::default(),
+            messages_rejected: Family::default(),
+            messages_duplicate: Family::default(),
+            decisions_repeated: Family::default(),
+            lag: Family::default(),
+            timers_fired: Counter::default(),
+            sagas: Family::default(),
+            store_statements: Counter::default(),
+        };
+        let m = &metrics;
+        registry.register_with_unit(
+            "commit",
+            "Time of a store transaction, fsync included",
+            Unit::Seconds,
+            m.commit_secs.clone(),
+        );
+        registry.register(
+            "commit_batch_size",
+            "Commits in one store transaction",
+            m.commit_size.clone(),
+        );
+        registry.register(
+            "messages_published",
+            "Messages put on the bus",
+            m.messages_published.clone(),
+        );
+        registry.register(
+            "messages_handled",
+            "Messages handled by a consumer group",
+            m.messages_handled.clone(),
+        );
+        registry.register(
+            "messages_rejected",
+            "Messages that became dead letters",
+            m.messages_rejected.clone(),
+        );
+        registry.register(
+            "messages_duplicate",
+            "Messages dropped because the group had seen them",
+            m.messages_duplicate.clone(),
+        );
+        registry.register(
+            "decisions_repeated",
+            "Decisions taken again after a version conflict",
+            m.decisions_repeated.clone(),
+        );
+        registry.register(
+            "consumer_lag_messages",
+            "Messages on the bus that a group has not looked at",
+            m.lag.clone(),
+        );
+        registry.register(
+            "timers_fired",
+            "Timers that published their message",
+            m.timers_fired.clone(),
+        );
+        registry.register("sagas", "Sagas that reached a state", m.sagas.clone());
+        registry.register(
+            "store_statements",
+            "Reading statements by key",
+            m.store_statements.clone(),
+        );
+        Arc::new(metrics)
+    }
+
+    /// Metrics that nobody scrapes.
+    #[must_use]
+    pub fn unregistered() -> Arc<Self> {
+        Self::register(&mut Registry::default())
+    }
+}

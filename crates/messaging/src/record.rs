@@ -1,0 +1,202 @@
+//! Records: rows that are loaded and saved by id, with a version. A record is a `struct` with serde and a
+//! [`Table`]; every store makes its own schema from the same table.
+
+use contract::{DeadLetterId, EventId, PaymentId, SagaId, TicketId, UserId};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::Rejection;
+
+/// A row as the stores pass it: column name to value.
+pub type Row = Map<String, Value>;
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Integer,
+    Text,
+    Boolean,
+    Json,
+}
+
+#[derive(Debug)]
+pub struct Column {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub nullable: bool,
+}
+
+impl Column {
+    const fn new(name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            nullable: false,
+        }
+    }
+    #[must_use]
+    pub const fn integer(name: &'static str) -> Self {
+        Self::new(name, Kind::Integer)
+    }
+    #[must_use]
+    pub const fn text(name: &'static str) -> Self {
+        Self::new(name, Kind::Text)
+    }
+    #[must_use]
+    pub const fn boolean(name: &'static str) -> Self {
+        Self::new(name, Kind::Boolean)
+    }
+    #[must_use]
+    pub const fn json(name: &'static str) -> Self {
+        Self::new(name, Kind::Json)
+    }
+    #[must_use]
+    pub const fn null(self) -> Self {
+        Self {
+            nullable: true,
+            ..self
+        }
+    }
+}
+
+/// A table, in words that SQLite and PostgreSQL share.
+#[derive(Debug)]
+pub struct Table {
+    pub name: &'static str,
+    pub columns: &'static [Column],
+    /// The column by which rows are loaded; unique.
+    pub key: &'static str,
+    /// `CHECK (…)`, `UNIQUE (…)`.
+    pub constraints: &'static [&'static str],
+    /// What follows `CREATE INDEX … ON table`, such as `(user_id)` or `(state) WHERE state = 'STARTED'`.
+    pub indexes: &'static [&'static str],
+}
+
+impl Table {
+    #[must_use]
+    pub fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name)
+    }
+}
+
+/// A row with a version. The struct has one field for each column of its table, `version` among them.
+pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    const TABLE: &'static Table;
+
+    fn key(&self) -> Key;
+
+    /// The version as it was loaded; 0 for a record that is not stored yet.
+    fn version(&self) -> i64;
+}
+
+/// A row that is only ever added: history, ledger.
+pub trait Entry: Serialize + DeserializeOwned + Send + Sync + 'static {
+    const TABLE: &'static Table;
+}
+
+/// The value of a key column.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    Integer(i64),
+    Text(String),
+}
+
+impl Key {
+    /// The key of a row of `table`.
+    pub(crate) fn of(table: &Table, row: &Row) -> Option<Key> {
+        match row.get(table.key)? {
+            Value::Number(number) => number.as_i64().map(Key::Integer),
+            Value::String(text) => Some(Key::Text(text.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+impl From<i64> for Key {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+impl From<EventId> for Key {
+    fn from(id: EventId) -> Self {
+        Self::Integer(id.0)
+    }
+}
+impl From<UserId> for Key {
+    fn from(id: UserId) -> Self {
+        Self::Integer(id.0)
+    }
+}
+impl From<TicketId> for Key {
+    fn from(id: TicketId) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+impl From<SagaId> for Key {
+    fn from(id: SagaId) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+impl From<PaymentId> for Key {
+    fn from(id: PaymentId) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+impl From<DeadLetterId> for Key {
+    fn from(id: DeadLetterId) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+
+/// One record that a message concerns.
+#[derive(Debug, Clone)]
+pub struct Ref {
+    pub table: &'static Table,
+    pub key: Key,
+}
+
+impl Ref {
+    pub fn to<R: Record>(key: impl Into<Key>) -> Self {
+        Self {
+            table: R::TABLE,
+            key: key.into(),
+        }
+    }
+}
+
+pub(crate) fn to_row<T: Serialize>(value: &T) -> Row {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(row)) => row,
+        _ => unreachable!("records and entries are structs with string keys"),
+    }
+}
+
+/// # Errors
+/// A [`Rejection`] where the stored row is not what the struct says.
+pub fn from_row<T: DeserializeOwned>(table: &Table, row: Row) -> Result<T, Rejection> {
+    serde_json::from_value(Value::Object(row)).map_err(|error| {
+        Rejection::new(format_args!(
+            "a row of {} cannot be read: {error}",
+            table.name
+        ))
+    })
+}

@@ -1,0 +1,336 @@
+//! The embedded store: one SQLite file, one writer thread, a few reading connections.
+//!
+//! The writer takes every waiting Commit into one transaction and one fsync ([`writer`]), so a commit costs less the
+//! more of them come together. Reads by key run on the caller's thread: they touch a few pages that are nearly
+//! always in memory, and a hop to another thread costs more than they do. State: the file, the tail of the message
+//! log in memory ([`tail`]), and the next ids.
+
+mod reader;
+mod schema;
+mod tail;
+mod writer;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+};
+
+use contract::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+pub use tail::Stored;
+
+use crate::{
+    CommitError, Metrics, StoreError,
+    record::{Key, Row, Table},
+    store::{DueTimer, Find, Position, Submission},
+};
+use reader::Readers;
+use tail::Tail;
+use writer::{Job, Writer};
+
+/// Submissions waiting for the writer; one more is refused.
+const SUBMISSIONS_WAITING_MAX: usize = 8192;
+/// Rows removed by one cleaning.
+const CLEAN_ROWS_MAX: u32 = 2000;
+
+pub struct Sqlite {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    waiting: Arc<AtomicUsize>,
+    readers: Readers,
+    statements: Arc<Statements>,
+    tail: Arc<Tail>,
+    committed: watch::Sender<i64>,
+    failure: Arc<watch::Sender<Option<String>>>,
+    next_ids: Mutex<HashMap<&'static str, i64>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    metrics: Arc<Metrics>,
+    /// Held as long as the store is open, so that no second process opens the folder.
+    _lock: File,
+}
+
+/// The promise of outcomes for a submission.
+pub struct Receipt {
+    outcomes: Result<oneshot::Receiver<Vec<Result<(), CommitError>>>, StoreError>,
+    commits: usize,
+}
+
+impl Receipt {
+    /// One outcome for each commit, in order. They are durable when this returns.
+    pub async fn outcomes(self) -> Vec<Result<(), CommitError>> {
+        let gone = || StoreError::Poisoned("the writer has stopped".to_owned());
+        match self.outcomes {
+            Ok(receiver) => match receiver.await {
+                Ok(outcomes) => outcomes,
+                Err(_) => vec![Err(gone().into()); self.commits.max(1)],
+            },
+            Err(error) => vec![Err(error.into()); self.commits.max(1)],
+        }
+    }
+}
+
+impl Sqlite {
+    pub(crate) fn open(
+        folder: &Path,
+        tables: &[&'static Table],
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let lock = schema::lock_folder(folder)?;
+        let path = folder.join(schema::FILE_NAME);
+        let connection = schema::open_writer(&path, tables)?;
+        let head = schema::last_offset(&connection)?;
+        let tail = Arc::new(Tail::new(head));
+        let committed = watch::Sender::new(head);
+        let failure = Arc::new(watch::Sender::new(None));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (jobs, queue) = mpsc::channel();
+        let statements = Arc::new(Statements::new(tables));
+        let writer = Writer {
+            connection,
+            statements: Arc::clone(&statements),
+            queue,
+            waiting: Arc::clone(&waiting),
+            tail: Arc::clone(&tail),
+            committed: committed.clone(),
+            failure: Arc::clone(&failure),
+            metrics: Arc::clone(&metrics),
+            next_offset: head + 1,
+        };
+        let thread = std::thread::Builder::new()
+            .name("sqlite-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            waiting,
+            readers: Readers::open(&path)?,
+            statements,
+            tail,
+            committed,
+            failure,
+            next_ids: Mutex::default(),
+            thread: Mutex::new(Some(thread)),
+            metrics,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn submit(&self, submission: Submission) -> Receipt {
+        let commits = submission.commits.len();
+        let refused = |error| Receipt {
+            outcomes: Err(error),
+            commits,
+        };
+        if let Err(error) = self.check() {
+            return refused(error);
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= SUBMISSIONS_WAITING_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return refused(StoreError::Overloaded);
+        }
+        let (reply, outcomes) = oneshot::channel();
+        self.send(Job::Apply { submission, reply });
+        Receipt {
+            outcomes: Ok(outcomes),
+            commits,
+        }
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(jobs) = self
+            .jobs
+            .lock()
+            .expect("no holder of this lock panics")
+            .as_ref()
+        {
+            // Where the writer is gone, the job's reply is dropped with it and its waiter is told.
+            let _ = jobs.send(job);
+        }
+    }
+
+    pub(crate) fn load(&self, table: &'static Table, keys: &[Key]) -> Result<Vec<Row>, StoreError> {
+        self.metrics.store_statements.inc();
+        let text = &self.statements.of(table).load;
+        self.readers
+            .with(|connection| reader::load(connection, text, table, keys))
+    }
+
+    pub(crate) fn find(&self, find: &Find) -> Result<Vec<Row>, StoreError> {
+        self.readers
+            .with(|connection| reader::find(connection, find))
+    }
+
+    pub(crate) fn count_by(
+        &self,
+        table: &'static Table,
+        column: &'static str,
+        only: Option<&'static str>,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        self.readers
+            .with(|connection| reader::count_by(connection, table, column, only))
+    }
+
+    pub(crate) fn seen(
+        &self,
+        group: &str,
+        message_ids: &[&str],
+    ) -> Result<HashSet<String>, StoreError> {
+        self.metrics.store_statements.inc();
+        self.readers
+            .with(|connection| reader::seen(connection, group, message_ids))
+    }
+
+    pub(crate) fn due_timers(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        self.readers
+            .with(|connection| reader::due_timers(connection, now, limit))
+    }
+
+    pub(crate) fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
+        let mut next_ids = self.next_ids.lock().expect("no holder of this lock panics");
+        let next = match next_ids.get(table.name) {
+            Some(next) => *next,
+            None => {
+                self.readers
+                    .with(|connection| reader::max_key(connection, table))?
+                    + 1
+            }
+        };
+        next_ids.insert(table.name, next + 1);
+        Ok(next)
+    }
+
+    /// Messages after `offset` that `wanted` wants, at most `max`, and the offset up to which this looked.
+    pub(crate) fn read(
+        &self,
+        offset: i64,
+        max: usize,
+        wanted: &dyn Fn(&crate::Message) -> bool,
+    ) -> Result<(Vec<Stored>, i64), StoreError> {
+        if let Some(found) = self.tail.read(offset, max, wanted) {
+            return Ok(found);
+        }
+        self.readers
+            .with(|connection| reader::messages(connection, offset, max, wanted))
+    }
+
+    pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
+        self.readers
+            .with(|connection| reader::position(connection, group))
+    }
+
+    pub(crate) async fn clean(
+        &self,
+        groups: &[&'static str],
+        inbox_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let (reply, cleaned) = oneshot::channel();
+        self.send(Job::Clean {
+            groups: groups.to_vec(),
+            inbox_before,
+            rows_max: CLEAN_ROWS_MAX,
+            reply,
+        });
+        cleaned
+            .await
+            .map_err(|_| StoreError::Poisoned("the writer has stopped".to_owned()))?
+    }
+
+    pub(crate) fn committed(&self) -> watch::Receiver<i64> {
+        self.committed.subscribe()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        match self.failure.borrow().as_ref() {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Poisoned(reason.clone())),
+        }
+    }
+
+    pub(crate) async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Sqlite {
+    /// Lets the writer finish what was submitted, and waits for it.
+    fn drop(&mut self) {
+        drop(
+            self.jobs
+                .lock()
+                .expect("no holder of this lock panics")
+                .take(),
+        );
+        let thread = self
+            .thread
+            .lock()
+            .expect("no holder of this lock panics")
+            .take();
+        if let Some(thread) = thread {
+            // A panicked writer has already failed every waiter.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Turns an SQLite error into the store's, for reads.
+fn read_error(error: &rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+/// The texts of the statements on our tables, made once when the store is opened.
+struct Statements(HashMap<&'static str, TableStatements>);
+
+struct TableStatements {
+    load: String,
+    insert: String,
+    update: String,
+    delete: String,
+}
+
+impl Statements {
+    fn new(tables: &[&'static Table]) -> Self {
+        let texts = |table: &&'static Table| {
+            let statements = TableStatements {
+                load: reader::load_text(table),
+                insert: writer::insert_text(table),
+                update: writer::update_text(table),
+                delete: writer::delete_text(table),
+            };
+            (table.name, statements)
+        };
+        Self(tables.iter().map(texts).collect())
+    }
+
+    fn of(&self, table: &Table) -> &TableStatements {
+        self.0
+            .get(table.name)
+            .expect("every table is named when the store is opened")
+    }
+}
+
+fn position_text() -> &'static str {
+    "INSERT INTO consumer (name, position) VALUES (?1, ?2)
+     ON CONFLICT (name) DO UPDATE SET position = excluded.position WHERE excluded.position > position"
+}
+
+fn save_position(connection: &Connection, position: &Position) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(position_text())?
+        .execute((&position.group, position.offset))?;
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The file, its lock, its settings and its tables.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::Path,
+};
+
+use rusqlite::Connection;
+
+use crate::{
+    StoreError,
+    record::{Kind, Table},
+};
+
+pub(super) const FILE_NAME: &str = "boxoffice.db";
+const LOCK_NAME: &str = "boxoffice.lock";
+/// The layout of the tables below; a file with a newer one is refused.
+const FORMAT_VERSION: i64 = 1;
+/// Pages of the write-ahead log (4 KiB each) after which the writer copies them into the file.
+const CHECKPOINT_PAGES: u32 = 8192;
+
+const OWN_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS message (
+    offset INTEGER PRIMARY KEY, id TEXT NOT NULL, topic TEXT NOT NULL, key TEXT NOT NULL,
+    time INTEGER NOT NULL, payload TEXT NOT NULL, reissue TEXT);
+CREATE TABLE IF NOT EXISTS consumer (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inbox (
+    consumer TEXT NOT NULL, message_id TEXT NOT NULL, seen_at INTEGER NOT NULL,
+    PRIMARY KEY (consumer, message_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS timer (
+    id TEXT PRIMARY KEY, due_at INTEGER NOT NULL, message_id TEXT NOT NULL, topic TEXT NOT NULL,
+    key TEXT NOT NULL, payload TEXT NOT NULL, reissue TEXT) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS timer_due ON timer (due_at);
+";
+
+fn unavailable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+/// Makes the folder where it is missing and locks it; the lock goes with the process.
+pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreError> {
+    fs::create_dir_all(folder).map_err(|error| {
+        unavailable(format_args!(
+            "the data folder {} cannot be made: {error}",
+            folder.display()
+        ))
+    })?;
+    let path = folder.join(LOCK_NAME);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| {
+            unavailable(format_args!("{} cannot be opened: {error}", path.display()))
+        })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(unavailable(format_args!(
+            "another process has the data folder {} open",
+            folder.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    }
+}
+
+pub(super) fn open_writer(
+    path: &Path,
+    tables: &[&'static Table],
+) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path).map_err(unavailable)?;
+    let format: i64 = connection
+        .query_row("PRAGMA user_version", (), |row| row.get(0))
+        .map_err(unavailable)?;
+    if format > FORMAT_VERSION {
+        return Err(unavailable(format_args!(
+            "{} was written by a newer program (format {format}, this one knows {FORMAT_VERSION})",
+            path.display()
+        )));
+    }
+    configure(&connection).map_err(unavailable)?;
+    let mut statements = OWN_TABLES.to_owned();
+    for table in tables {
+        statements.push_str(&create_table(table));
+    }
+    statements.push_str(&format!("PRAGMA user_version = {FORMAT_VERSION};"));
+    connection
+        .execute_batch(&format!("BEGIN IMMEDIATE; {statements} COMMIT;"))
+        .map_err(unavailable)?;
+    Ok(connection)
+}
+
+/// Write-ahead log, and an fsync at every commit.
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(256);
+    connection.busy_timeout(std::time::Duration::from_secs(5))
+}
+
+fn create_table(table: &Table) -> String {
+    let mut parts: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| {
+            let kind = match column.kind {
+                Kind::Integer | Kind::Boolean => "INTEGER",
+                Kind::Text | Kind::Json => "TEXT",
+            };
+            let key = if column.name == table.key {
+                " PRIMARY KEY"
+            } else {
+                ""
+            };
+            let null = if column.nullable { "" } else { " NOT NULL" };
+            format!("\"{}\" {kind}{null}{key}", column.name)
+        })
+        .collect();
+    parts.extend(
+        table
+            .constraints
+            .iter()
+            .map(|constraint| (*constraint).to_owned()),
+    );
+    let mut text = format!(
+        "CREATE TABLE IF NOT EXISTS \"{}\" ({});\n",
+        table.name,
+        parts.join(", ")
+    );
+    for (number, index) in table.indexes.iter().enumerate() {
+        text.push_str(&format!(
+            "CREATE INDEX IF NOT EXISTS \"{0}_{number}\" ON \"{0}\" {index};\n",
+            table.name
+        ));
+    }
+    text
+}
+
+/// The highest offset ever given. Messages are removed only once a consumer's position has passed them, so the
+/// positions remember what the log no longer holds.
+pub(super) fn last_offset(connection: &Connection) -> Result<i64, StoreError> {
+    let text = "SELECT max(coalesce((SELECT max(offset) FROM message), 0),
+                           coalesce((SELECT max(position) FROM consumer), 0))";
+    connection
+        .query_row(text, (), |row| row.get(0))
+        .map_err(unavailable)
+}

@@ -1,0 +1,588 @@
+//! The one writer: takes every waiting Commit into one transaction and one fsync.
+//!
+//! Commits are first applied without savepoints. Where one of them cannot be applied, the whole transaction is
+//! rolled back and applied again with a savepoint around each, so that the failing ones fall out alone: conflicts
+//! are rare, and the common path pays nothing for them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Instant,
+};
+
+use contract::Timestamp;
+use rusqlite::{Connection, ErrorCode, types::Value as Cell};
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+
+use super::{Statements, Stored, save_position, tail::Tail};
+use crate::{
+    Commit, CommitError, Message, Metrics, StoreError,
+    commit::{Append, Delete, Fence, Handled, Put, TimerChange},
+    record::{Kind, Row, Table},
+    store::Submission,
+};
+
+/// Commits taken into one transaction.
+const COMMITS_PER_TRANSACTION_MAX: usize = 1024;
+
+pub(super) enum Job {
+    Apply {
+        submission: Submission,
+        reply: oneshot::Sender<Vec<Result<(), CommitError>>>,
+    },
+    Clean {
+        groups: Vec<&'static str>,
+        inbox_before: Timestamp,
+        rows_max: u32,
+        reply: oneshot::Sender<Result<u64, StoreError>>,
+    },
+}
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) statements: Arc<Statements>,
+    pub(super) queue: mpsc::Receiver<Job>,
+    pub(super) waiting: Arc<AtomicUsize>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) committed: watch::Sender<i64>,
+    pub(super) failure: Arc<watch::Sender<Option<String>>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) next_offset: i64,
+}
+
+type Reply = oneshot::Sender<Vec<Result<(), CommitError>>>;
+type Outcome = Result<(), CommitError>;
+
+/// Why a statement of a commit did not do what it should.
+enum Trouble {
+    /// This commit alone is at fault.
+    Commit(CommitError),
+    /// The transaction is lost.
+    Transaction(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => Self::Commit(CommitError::Constraint {
+                detail: error.to_string(),
+            }),
+            _ => Self::Transaction(error),
+        }
+    }
+}
+
+impl Writer {
+    /// Until every sender is gone; what was sent before is applied.
+    pub(super) fn run(mut self) {
+        let mut inbox_cursor = (String::new(), String::new());
+        while let Ok(job) = self.queue.recv() {
+            let mut applies = Vec::new();
+            let mut cleans = Vec::new();
+            let mut commits = 0;
+            let mut next = Some(job);
+            while let Some(job) = next {
+                match job {
+                    Job::Apply { submission, reply } => {
+                        commits += submission.commits.len().max(1);
+                        applies.push((submission, reply));
+                    }
+                    clean @ Job::Clean { .. } => cleans.push(clean),
+                }
+                next = if commits < COMMITS_PER_TRANSACTION_MAX {
+                    self.queue.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            self.waiting.fetch_sub(applies.len(), Ordering::Relaxed);
+            if !applies.is_empty() {
+                self.apply(applies);
+            }
+            for clean in cleans {
+                self.clean(clean, &mut inbox_cursor);
+            }
+        }
+    }
+
+    fn apply(&mut self, applies: Vec<(Submission, Reply)>) {
+        let started = Instant::now();
+        let (submissions, replies): (Vec<_>, Vec<_>) = applies.into_iter().unzip();
+        let commits: usize = submissions
+            .iter()
+            .map(|submission| submission.commits.len())
+            .sum();
+        match self.transact(submissions) {
+            Ok((outcomes, published)) => {
+                if let Some(last) = published.last() {
+                    self.next_offset = last.offset + 1;
+                    self.metrics
+                        .messages_published
+                        .inc_by(published.len() as u64);
+                    self.tail.append(published);
+                }
+                fail::fail_point!("store.after_commit", |_| std::process::abort());
+                self.metrics
+                    .commit_secs
+                    .observe(started.elapsed().as_secs_f64());
+                self.metrics.commit_size.observe(commits as f64);
+                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                    // A waiter that went away does not undo its commit.
+                    let _ = reply.send(outcome);
+                }
+                let head = self.next_offset - 1;
+                self.committed.send_modify(|seen| *seen = head);
+            }
+            Err(error) => {
+                for reply in replies {
+                    let _ = reply.send(vec![Err(error.clone().into()); commits.max(1)]);
+                }
+            }
+        }
+    }
+
+    fn transact(
+        &mut self,
+        submissions: Vec<Submission>,
+    ) -> Result<(Vec<Vec<Outcome>>, Vec<Stored>), StoreError> {
+        if let Some(reason) = self.failure.borrow().as_ref() {
+            return Err(StoreError::Poisoned(reason.clone()));
+        }
+        let attempt = match self.attempt(&submissions, false) {
+            Err(Trouble::Commit(_)) => {
+                self.roll_back()?;
+                self.attempt(&submissions, true)
+            }
+            other => other,
+        };
+        match attempt {
+            Ok(applied) => Ok(applied),
+            Err(Trouble::Commit(error)) => {
+                Err(self.poison(&format!("a rejected commit broke its transaction: {error}")))
+            }
+            Err(Trouble::Transaction(error)) => Err(self.lost_transaction(&error)),
+        }
+    }
+
+    fn attempt(
+        &self,
+        submissions: &[Submission],
+        savepoints: bool,
+    ) -> Result<(Vec<Vec<Outcome>>, Vec<Stored>), Trouble> {
+        self.connection
+            .prepare_cached("BEGIN IMMEDIATE")?
+            .execute(())?;
+        let mut session = Session {
+            connection: &self.connection,
+            statements: &self.statements,
+            next_offset: self.next_offset,
+            published: Vec::new(),
+        };
+        let mut all = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            let mut outcomes = Vec::with_capacity(submission.commits.len());
+            for commit in &submission.commits {
+                outcomes.push(if savepoints {
+                    session.apply_alone(commit)?
+                } else {
+                    session.apply(commit).map(Ok)?
+                });
+            }
+            if let Some(position) = submission
+                .position
+                .as_ref()
+                .filter(|_| outcomes.iter().all(Result::is_ok))
+            {
+                save_position(&self.connection, position)?;
+            }
+            if outcomes.is_empty() {
+                outcomes.push(Ok(()));
+            }
+            all.push(outcomes);
+        }
+        fail::fail_point!("store.before_commit", |_| std::process::abort());
+        self.connection.prepare_cached("COMMIT")?.execute(())?;
+        Ok((all, session.published))
+    }
+
+    fn roll_back(&self) -> Result<(), StoreError> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.connection
+            .execute_batch("ROLLBACK")
+            .map_err(|error| self.poison(&error.to_string()))
+    }
+
+    /// A full disk or a busy file rolls back cleanly and may pass. Anything else (a failed fsync above all) says
+    /// nothing of what is on disk, and the only safe thing left is to stop and recover.
+    fn lost_transaction(&self, error: &rusqlite::Error) -> StoreError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                match self.roll_back() {
+                    Ok(()) => StoreError::Unavailable(error.to_string()),
+                    Err(poisoned) => poisoned,
+                }
+            }
+            _ => self.poison(&error.to_string()),
+        }
+    }
+
+    fn poison(&self, reason: &str) -> StoreError {
+        tracing::error!(reason, "the store has failed; the process must stop");
+        self.failure.send_replace(Some(reason.to_owned()));
+        StoreError::Poisoned(reason.to_owned())
+    }
+
+    fn clean(&self, job: Job, cursor: &mut (String, String)) {
+        let Job::Clean {
+            groups,
+            inbox_before,
+            rows_max,
+            reply,
+        } = job
+        else {
+            return;
+        };
+        let cleaned = clean_messages(&self.connection, &groups, rows_max).and_then(|messages| {
+            Ok(messages + clean_inbox(&self.connection, inbox_before, rows_max, cursor)?)
+        });
+        let _ = reply.send(cleaned.map_err(|error| self.lost_transaction(&error)));
+    }
+}
+
+/// Removes messages that every group has passed.
+fn clean_messages(
+    connection: &Connection,
+    groups: &[&'static str],
+    rows_max: u32,
+) -> rusqlite::Result<u64> {
+    let mut passed = i64::MAX;
+    for group in groups {
+        let text = "SELECT coalesce((SELECT position FROM consumer WHERE name = ?1), 0)";
+        let position: i64 = connection
+            .prepare_cached(text)?
+            .query_row([group], |row| row.get(0))?;
+        passed = passed.min(position);
+    }
+    let text = "DELETE FROM message WHERE offset IN (SELECT offset FROM message WHERE offset <= ?1 ORDER BY offset LIMIT ?2)";
+    Ok(connection
+        .prepare_cached(text)?
+        .execute((passed, rows_max))? as u64)
+}
+
+/// Walks the inbox a piece at a time, in the order of its key, and removes what is old: no index on the time is
+/// kept up for it.
+fn clean_inbox(
+    connection: &Connection,
+    before: Timestamp,
+    rows_max: u32,
+    cursor: &mut (String, String),
+) -> rusqlite::Result<u64> {
+    let text = "SELECT consumer, message_id, seen_at FROM inbox
+                WHERE (consumer, message_id) > (?1, ?2) ORDER BY consumer, message_id LIMIT ?3";
+    let walked: Vec<(String, String, i64)> = connection
+        .prepare_cached(text)?
+        .query_map((&cursor.0, &cursor.1, rows_max), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let old = walked
+        .iter()
+        .filter(|(_, _, seen_at)| *seen_at < before.as_millis())
+        .count();
+    if old > 0
+        && let Some((consumer, message_id, _)) = walked.last()
+    {
+        let text = "DELETE FROM inbox WHERE (consumer, message_id) > (?1, ?2)
+                    AND (consumer, message_id) <= (?3, ?4) AND seen_at < ?5";
+        let bounds = (
+            &cursor.0,
+            &cursor.1,
+            consumer,
+            message_id,
+            before.as_millis(),
+        );
+        connection.prepare_cached(text)?.execute(bounds)?;
+    }
+    *cursor = match walked.into_iter().last() {
+        Some((consumer, message_id, _)) => (consumer, message_id),
+        None => (String::new(), String::new()),
+    };
+    Ok(old as u64)
+}
+
+/// One transaction in the making.
+struct Session<'a> {
+    connection: &'a Connection,
+    statements: &'a Statements,
+    next_offset: i64,
+    published: Vec<Stored>,
+}
+
+impl Session<'_> {
+    /// Applies a commit so that it can fall out alone.
+    fn apply_alone(&mut self, commit: &Commit) -> Result<Outcome, Trouble> {
+        let published = self.published.len();
+        let next_offset = self.next_offset;
+        self.connection
+            .prepare_cached("SAVEPOINT one")?
+            .execute(())?;
+        let outcome = match self.apply(commit) {
+            Ok(()) => Ok(()),
+            Err(Trouble::Commit(error)) => {
+                self.connection
+                    .prepare_cached("ROLLBACK TO one")?
+                    .execute(())?;
+                self.published.truncate(published);
+                self.next_offset = next_offset;
+                Err(error)
+            }
+            Err(lost) => return Err(lost),
+        };
+        self.connection.prepare_cached("RELEASE one")?.execute(())?;
+        Ok(outcome)
+    }
+
+    fn apply(&mut self, commit: &Commit) -> Result<(), Trouble> {
+        for fence in &commit.fences {
+            self.check_fence(fence)?;
+        }
+        if let Some(handled) = &commit.handled {
+            self.mark_handled(handled)?;
+        }
+        for put in &commit.puts {
+            self.put(put)?;
+        }
+        for delete in &commit.deletes {
+            self.delete(delete)?;
+        }
+        for append in &commit.appends {
+            self.append(append)?;
+        }
+        for message in &commit.messages {
+            self.publish(message)?;
+        }
+        for timer in &commit.timers {
+            self.change_timer(timer)?;
+        }
+        Ok(())
+    }
+
+    fn check_fence(&self, fence: &Fence) -> Result<(), Trouble> {
+        let text = "SELECT count(*) FROM lease WHERE name = ?1 AND token = ?2";
+        let held: i64 = self
+            .connection
+            .prepare_cached(text)?
+            .query_row((&fence.lease, fence.token), |row| row.get(0))?;
+        if held == 1 {
+            Ok(())
+        } else {
+            Err(Trouble::Commit(CommitError::Fenced {
+                lease: fence.lease.clone(),
+            }))
+        }
+    }
+
+    /// A message that was handled meanwhile must not be handled again.
+    fn mark_handled(&self, handled: &Handled) -> Result<(), Trouble> {
+        let text =
+            "INSERT OR IGNORE INTO inbox (consumer, message_id, seen_at) VALUES (?1, ?2, ?3)";
+        let mark = (&handled.group, &handled.message_id, handled.at.as_millis());
+        match self.connection.prepare_cached(text)?.execute(mark)? {
+            0 => Err(conflict("inbox", &handled.message_id)),
+            _ => Ok(()),
+        }
+    }
+
+    fn put(&self, put: &Put) -> Result<(), Trouble> {
+        let table = put.table;
+        let statements = self.statements.of(table);
+        let changed = if put.expected == 0 {
+            self.connection
+                .prepare_cached(&statements.insert)?
+                .execute(rusqlite::params_from_iter(cells(table, &put.row)))?
+        } else {
+            let expected = std::iter::once(Cell::Integer(put.expected));
+            let parameters = cells(table, &put.row).chain(expected);
+            self.connection
+                .prepare_cached(&statements.update)?
+                .execute(rusqlite::params_from_iter(parameters))?
+        };
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(conflict(table.name, &put.key))
+        }
+    }
+
+    fn delete(&self, delete: &Delete) -> Result<(), Trouble> {
+        let table = delete.table;
+        let text = &self.statements.of(table).delete;
+        let bounds = (Cell::from(&delete.key), delete.expected);
+        match self.connection.prepare_cached(text)?.execute(bounds)? {
+            1 => Ok(()),
+            _ => Err(conflict(table.name, &delete.key)),
+        }
+    }
+
+    /// An entry that is there already was decided by another: unique keys of entries are stable ids.
+    fn append(&self, append: &Append) -> Result<(), Trouble> {
+        let table = append.table;
+        let text = &self.statements.of(table).insert;
+        match self
+            .connection
+            .prepare_cached(text)?
+            .execute(rusqlite::params_from_iter(cells(table, &append.row)))?
+        {
+            1 => Ok(()),
+            _ => Err(conflict(
+                table.name,
+                &append
+                    .row
+                    .get(table.key)
+                    .map_or_else(String::new, Value::to_string),
+            )),
+        }
+    }
+
+    fn publish(&mut self, message: &Message) -> Result<(), Trouble> {
+        let text = "INSERT INTO message (offset, id, topic, key, time, payload, reissue) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let offset = self.next_offset;
+        self.connection.prepare_cached(text)?.execute((
+            offset,
+            &message.id,
+            &message.topic,
+            &message.key,
+            message.time.as_millis(),
+            &message.payload,
+            reissue_text(message),
+        ))?;
+        self.next_offset += 1;
+        self.published.push(Stored {
+            offset,
+            message: Arc::new(message.clone()),
+        });
+        Ok(())
+    }
+
+    fn change_timer(&mut self, change: &TimerChange) -> Result<(), Trouble> {
+        match change {
+            TimerChange::Set {
+                id,
+                due_at,
+                message,
+            } => {
+                let text = "INSERT INTO timer (id, due_at, message_id, topic, key, payload, reissue)
+                            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                            ON CONFLICT (id) DO UPDATE SET due_at = excluded.due_at, message_id = excluded.message_id,
+                            topic = excluded.topic, key = excluded.key, payload = excluded.payload,
+                            reissue = excluded.reissue";
+                self.connection.prepare_cached(text)?.execute((
+                    id,
+                    due_at.as_millis(),
+                    &message.id,
+                    &message.topic,
+                    &message.key,
+                    &message.payload,
+                    reissue_text(message),
+                ))?;
+            }
+            TimerChange::Cancel { id } => {
+                self.connection
+                    .prepare_cached("DELETE FROM timer WHERE id = ?1")?
+                    .execute([id])?;
+            }
+            TimerChange::Fire {
+                id,
+                due_at,
+                message,
+            } => {
+                let text = "DELETE FROM timer WHERE id = ?1 AND due_at = ?2";
+                if self
+                    .connection
+                    .prepare_cached(text)?
+                    .execute((id, due_at.as_millis()))?
+                    == 1
+                {
+                    self.publish(message)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn conflict(table: &str, key: &impl std::fmt::Display) -> Trouble {
+    Trouble::Commit(CommitError::Conflict {
+        table: table.to_owned(),
+        key: key.to_string(),
+    })
+}
+
+fn reissue_text(message: &Message) -> Option<String> {
+    let reissue = message.reissue.as_ref()?;
+    Some(serde_json::to_string(reissue).expect("a reissue has string keys only"))
+}
+
+pub(super) fn insert_text(table: &Table) -> String {
+    let names: Vec<_> = table
+        .columns
+        .iter()
+        .map(|column| format!("\"{}\"", column.name))
+        .collect();
+    let places: Vec<_> = (1..=names.len()).map(|place| format!("?{place}")).collect();
+    format!(
+        "INSERT INTO \"{}\" ({}) VALUES ({}) ON CONFLICT DO NOTHING",
+        table.name,
+        names.join(", "),
+        places.join(", ")
+    )
+}
+
+pub(super) fn delete_text(table: &Table) -> String {
+    format!(
+        "DELETE FROM \"{}\" WHERE \"{}\" = ?1 AND version = ?2",
+        table.name, table.key
+    )
+}
+
+pub(super) fn update_text(table: &Table) -> String {
+    let mut sets = Vec::new();
+    let mut key_place = 0;
+    for (place, column) in table.columns.iter().enumerate() {
+        if column.name == table.key {
+            key_place = place + 1;
+        } else {
+            sets.push(format!("\"{}\" = ?{}", column.name, place + 1));
+        }
+    }
+    let expected_place = table.columns.len() + 1;
+    format!(
+        "UPDATE \"{}\" SET {} WHERE \"{}\" = ?{key_place} AND version = ?{expected_place}",
+        table.name,
+        sets.join(", "),
+        table.key
+    )
+}
+
+/// The values of a row, in the order of the table's columns.
+fn cells<'a>(table: &'a Table, row: &'a Row) -> impl Iterator<Item = Cell> + 'a {
+    table
+        .columns
+        .iter()
+        .map(|column| match (column.kind, row.get(column.name)) {
+            (_, None | Some(Value::Null)) => Cell::Null,
+            (Kind::Json, Some(value)) => Cell::Text(value.to_string()),
+            (_, Some(Value::Bool(yes))) => Cell::Integer(i64::from(*yes)),
+            (_, Some(Value::Number(number))) => number.as_i64().map_or(Cell::Null, Cell::Integer),
+            (_, Some(Value::String(text))) => Cell::Text(text.clone()),
+            (_, Some(value @ (Value::Array(_) | Value::Object(_)))) => {
+                Cell::Text(value.to_string())
+            }
+        })
+}

@@ -1,0 +1,271 @@
+//! The store: records, and everything that commits with them. A closed choice of backends, matched here only.
+
+use std::{collections::HashSet, path::Path, sync::Arc};
+
+use contract::Timestamp;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::{
+    Commit, CommitError, Message, Metrics, StoreError,
+    record::{Key, Record, Row, Table, from_row},
+    sqlite::{Receipt, Sqlite},
+};
+
+/// A handle to the store; clones share it.
+#[derive(Clone)]
+pub enum Store {
+    Sqlite(Arc<Sqlite>),
+}
+
+/// Which rows of a table, in the order of their key.
+#[derive(Debug, Clone)]
+pub struct Find {
+    pub table: &'static Table,
+    /// Rows whose column has this value.
+    pub equals: Option<(&'static str, Value)>,
+    /// Rows for which this predicate, fixed in the source, holds.
+    pub only: Option<&'static str>,
+    /// Rows behind this key (before it, where `newest_first`).
+    pub after: Option<Key>,
+    pub newest_first: bool,
+    pub limit: u32,
+}
+
+impl Find {
+    #[must_use]
+    pub const fn all(table: &'static Table, limit: u32) -> Self {
+        Self {
+            table,
+            equals: None,
+            only: None,
+            after: None,
+            newest_first: false,
+            limit,
+        }
+    }
+
+    #[must_use]
+    pub fn equals(mut self, column: &'static str, value: impl Into<Value>) -> Self {
+        self.equals = Some((column, value.into()));
+        self
+    }
+
+    #[must_use]
+    pub const fn only(mut self, predicate: &'static str) -> Self {
+        self.only = Some(predicate);
+        self
+    }
+
+    #[must_use]
+    pub fn after(mut self, key: Option<impl Into<Key>>) -> Self {
+        self.after = key.map(Into::into);
+        self
+    }
+
+    #[must_use]
+    pub const fn newest_first(mut self) -> Self {
+        self.newest_first = true;
+        self
+    }
+}
+
+/// Commits of one batch, in order, and how far the batch has come.
+#[derive(Debug, Default)]
+pub struct Submission {
+    pub commits: Vec<Commit>,
+    /// Stored with the commits, where all of them were applied.
+    pub position: Option<Position>,
+}
+
+/// A consumer group has handled everything up to here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    pub group: String,
+    pub offset: i64,
+}
+
+/// A timer as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueTimer {
+    pub id: String,
+    pub due_at: Timestamp,
+    pub message: Message,
+}
+
+impl Store {
+    /// Opens the embedded store in `folder`, which is made where it is missing, and makes the tables that are
+    /// missing in it.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written, another process has it open, or a newer program wrote it.
+    pub fn open_embedded(
+        folder: &Path,
+        tables: &[&'static Table],
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        Sqlite::open(folder, tables, metrics).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
+    }
+
+    /// The records with these keys; a key without a record is left out.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn load_rows(
+        &self,
+        table: &'static Table,
+        keys: &[Key],
+    ) -> Result<Vec<Row>, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.load(table, keys),
+        }
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn load<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>, StoreError> {
+        let row = self.load_rows(R::TABLE, &[key.into()]).await?.pop();
+        Ok(row.map(|row| from_row(R::TABLE, row)).transpose()?)
+    }
+
+    /// Rows in the order of their key.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn find<T: serde::de::DeserializeOwned>(
+        &self,
+        find: Find,
+    ) -> Result<Vec<T>, StoreError> {
+        let table = find.table;
+        let rows = match self {
+            Self::Sqlite(sqlite) => {
+                let sqlite = Arc::clone(sqlite);
+                let found = tokio::task::spawn_blocking(move || sqlite.find(&find)).await;
+                found.map_err(|error| StoreError::Unavailable(error.to_string()))??
+            }
+        };
+        rows.into_iter()
+            .map(|row| Ok(from_row(table, row)?))
+            .collect()
+    }
+
+    /// How many rows there are by the value of a column, where `only` holds.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn count_by(
+        &self,
+        table: &'static Table,
+        column: &'static str,
+        only: Option<&'static str>,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.count_by(table, column, only),
+        }
+    }
+
+    /// A number that this table's integer key has not had.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.next_id(table),
+        }
+    }
+
+    /// Applies one Commit; it is durable when this returns `Ok`. Dropping the future does not undo it.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing was changed.
+    pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+        let submission = Submission {
+            commits: vec![commit],
+            position: None,
+        };
+        self.submit(submission)
+            .outcomes()
+            .await
+            .pop()
+            .expect("one outcome for one commit")
+    }
+
+    /// Queues commits in this order, behind everything submitted before, and returns at once. They are applied
+    /// whether or not the receipt is awaited.
+    #[must_use]
+    pub fn submit(&self, submission: Submission) -> Receipt {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.submit(submission),
+        }
+    }
+
+    /// Which of these messages `group` has handled.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn seen(
+        &self,
+        group: &str,
+        message_ids: &[&str],
+    ) -> Result<HashSet<String>, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.seen(group, message_ids),
+        }
+    }
+
+    /// Up to `limit` timers that are due, earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn due_timers(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.due_timers(now, limit),
+        }
+    }
+
+    /// Removes a bounded part of what nobody needs any more: messages that every group in `groups` has handled,
+    /// and inbox marks older than `inbox_before`. Returns how many rows went.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn clean(
+        &self,
+        groups: &[&'static str],
+        inbox_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.clean(groups, inbox_before).await,
+        }
+    }
+
+    /// Counts commits; changes whenever something was committed here.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<i64> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.committed(),
+        }
+    }
+
+    /// Resolves when the store has failed for good and the process must stop.
+    pub async fn failed(&self) -> String {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.failed().await,
+        }
+    }
+
+    /// Whether the store takes commits.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.check(),
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision around records; the worker does
+//! everything else, in batches whose number of statements does not depend on the number of messages in them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use contract::{
+    Timestamp,
+    dead_letter::{DeadLetter, DeadLetterResolved},
+};
+use futures::future::BoxFuture;
+
+use crate::{
+    Batch, Bus, Clock, Commit, CommitError, Message, Metrics, Random, Rejection, Shutdown, Store,
+    StoreError, Submission,
+    bus::Subscription,
+    commit::Handled,
+    metrics::GroupLabel,
+    record::{Key, Record, Ref, Row, Table, from_row},
+};
+
+/// Messages taken at once.
+pub const BATCH_MESSAGES_MAX: usize = 128;
+/// Times that one batch is decided again over conflicts before the worker waits.
+const ROUNDS_MAX: u32 = 16;
+/// Messages for others that are passed before the position is stored on their account alone.
+const SKIP_MESSAGES: i64 = 1024;
+/// The first wait after a failure of the store; doubled each time.
+const BACKOFF_MILLIS_MIN: u64 = 10;
+const BACKOFF_MILLIS_MAX: u64 = 5_000;
+
+/// A group's decision about its messages.
+pub trait Consumer: Send + Sync + 'static {
+    /// What was learnt, before deciding, from outside the store; `()` where nothing is asked.
+    type Prepared: Default + Send + Sync;
+
+    fn group(&self) -> &'static str;
+
+    fn topics(&self) -> &'static [&'static str];
+
+    /// Which records this message concerns.
+    ///
+    /// # Errors
+    /// A [`Rejection`] where the message cannot be read.
+    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection>;
+
+    /// Asks what lies outside the store, once for the whole batch. It may be asked again for the same messages, so
+    /// it must be idempotent.
+    fn prepare<'a>(
+        &'a self,
+        _messages: &'a [Arc<Message>],
+    ) -> BoxFuture<'a, Result<Self::Prepared, StoreError>> {
+        Box::pin(async { Ok(Self::Prepared::default()) })
+    }
+
+    /// What this message changes.
+    ///
+    /// # Errors
+    /// A [`Rejection`] where this message can never be handled as things stand.
+    fn decide(
+        &self,
+        message: &Message,
+        records: &Records,
+        prepared: &Self::Prepared,
+        now: Timestamp,
+    ) -> Result<Commit, Rejection>;
+
+    /// Told after its Commit is durable; for counting, not for effects.
+    fn committed(&self, _message: &Message, _commit: &Commit) {}
+}
+
+/// The records that a batch concerns, as the messages decided so far leave them.
+#[derive(Debug, Default)]
+pub struct Records {
+    rows: HashMap<(&'static str, Key), Row>,
+}
+
+impl Records {
+    /// # Errors
+    /// A [`Rejection`] where the stored row cannot be read.
+    pub fn get<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>, Rejection> {
+        let row = self.rows.get(&(R::TABLE.name, key.into()));
+        row.map(|row| from_row(R::TABLE, row.clone())).transpose()
+    }
+
+    /// Puts a record in by hand; for tests of decisions.
+    #[must_use]
+    pub fn with<R: Record>(mut self, record: &R) -> Self {
+        let mut commit = Commit::new();
+        commit.put(record);
+        self.apply(&commit);
+        self
+    }
+
+    /// What the next message sees.
+    pub fn apply(&mut self, commit: &Commit) {
+        for put in &commit.puts {
+            self.rows
+                .insert((put.table.name, put.key.clone()), put.row.clone());
+        }
+        for delete in &commit.deletes {
+            self.rows.remove(&(delete.table.name, delete.key.clone()));
+        }
+    }
+}
+
+/// Settings of a worker, the same for all.
+#[derive(Clone)]
+pub struct Shell {
+    pub store: Store,
+    pub bus: Bus,
+    pub clock: Clock,
+    pub random: Random,
+    pub metrics: Arc<Metrics>,
+    pub dead_letters: crate::DeadLetterSettings,
+}
+
+/// A consumer with its subscription.
+pub struct Worker<C: Consumer> {
+    consumer: C,
+    subscription: Subscription,
+    /// The position as it is stored, or a little before it.
+    stored_offset: i64,
+    shell: Shell,
+    label: GroupLabel,
+}
+
+impl<C: Consumer> Worker<C> {
+    /// # Errors
+    /// [`StoreError`] where the group's position cannot be read.
+    pub fn new(consumer: C, shell: Shell) -> Result<Self, StoreError> {
+        let subscription = shell.bus.subscribe(consumer.group(), consumer.topics())?;
+        let label = GroupLabel {
+            group: consumer.group(),
+        };
+        let stored_offset = subscription.position().offset;
+        Ok(Self {
+            consumer,
+            subscription,
+            stored_offset,
+            shell,
+            label,
+        })
+    }
+
+    /// Handles messages until told to stop; what was taken is finished first.
+    pub async fn run(mut self, mut shutdown: Shutdown) {
+        loop {
+            match self.step().await {
+                Ok(0) => self.skip_ahead().await,
+                Ok(_) => continue,
+                Err(error) => {
+                    tracing::error!(group = self.label.group, %error, "the consumer has stopped");
+                    return;
+                }
+            }
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = self.subscription.changed() => {}
+            }
+        }
+    }
+
+    /// Handles one batch of what is there now, waiting out transient failures; returns how many messages it had.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] where the store will never answer again.
+    pub async fn step(&mut self) -> Result<usize, StoreError> {
+        let lag = self.subscription.lag();
+        self.shell.metrics.lag.get_or_create(&self.label).set(lag);
+        let mut backoff = Backoff::new(&self.shell.random);
+        let batch = loop {
+            match self.subscription.try_next(BATCH_MESSAGES_MAX) {
+                Ok(Some(batch)) => break batch,
+                Ok(None) => return Ok(0),
+                Err(error) => backoff.wait_out(self.label.group, error).await?,
+            }
+        };
+        loop {
+            match self.handle(&batch).await {
+                Ok(()) => {
+                    self.stored_offset = batch.position.offset;
+                    return Ok(batch.messages.len());
+                }
+                Err(error) => backoff.wait_out(self.label.group, error).await?,
+            }
+        }
+    }
+
+    /// Moves the stored position over messages that were for others, so that they can be cleaned away.
+    async fn skip_ahead(&mut self) {
+        let position = self.subscription.position();
+        if position.offset < self.stored_offset + SKIP_MESSAGES {
+            return;
+        }
+        self.stored_offset = position.offset;
+        let position = Some(position);
+        let submission = Submission {
+            commits: Vec::new(),
+            position,
+        };
+        // It is tried again at the next cleaning.
+        let _ = self.shell.store.submit(submission).outcomes().await;
+    }
+
+    async fn handle(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut condemned = Condemned::new();
+        let mut pending = self.unseen(&batch.messages).await?;
+        for _ in 0..ROUNDS_MAX {
+            let commits = self.decide(&pending, &condemned).await?;
+            let position = Some(batch.position.clone());
+            let receipt = self.shell.store.submit(Submission {
+                commits: commits.clone(),
+                position,
+            });
+            let outcomes = receipt.outcomes().await;
+            pending = self.settle(&pending, &commits, outcomes, &mut condemned)?;
+            if pending.is_empty() {
+                return Ok(());
+            }
+            pending = self.unseen(&pending).await?;
+        }
+        Err(StoreError::Unavailable(
+            "a batch kept conflicting with other writers".to_owned(),
+        ))
+    }
+
+    async fn unseen(&self, messages: &[Arc<Message>]) -> Result<Vec<Arc<Message>>, StoreError> {
+        let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
+        let seen = self.shell.store.seen(self.consumer.group(), &ids).await?;
+        let mut taken = seen;
+        let before = messages.len();
+        // A batch may hold the same message twice.
+        let unseen: Vec<_> = messages
+            .iter()
+            .filter(|message| taken.insert(message.id.clone()))
+            .cloned()
+            .collect();
+        let duplicates = (before - unseen.len()) as u64;
+        if duplicates > 0 {
+            self.shell
+                .metrics
+                .messages_duplicate
+                .get_or_create(&self.label)
+                .inc_by(duplicates);
+        }
+        Ok(unseen)
+    }
+
+    /// Loads what the messages concern, one statement a table, and decides each in order.
+    async fn decide(
+        &self,
+        messages: &[Arc<Message>],
+        condemned: &Condemned,
+    ) -> Result<Vec<Commit>, StoreError> {
+        let now = self.shell.clock.now();
+        let concerns: Vec<_> = messages
+            .iter()
+            .map(|message| self.consumer.concerns(message))
+            .collect();
+        let mut records = self.load(concerns.iter().flatten().flatten()).await?;
+        let prepared = self.consumer.prepare(messages).await?;
+        let decide = |(message, concern): (&Arc<Message>, Result<Vec<Ref>, Rejection>)| {
+            let decided = concern.and_then(|_| match condemned.get(&message.id) {
+                Some(rejection) => Err(rejection.clone()),
+                None => self.consumer.decide(message, &records, &prepared, now),
+            });
+            let mut commit =
+                decided.unwrap_or_else(|rejection| self.bury(message, &rejection, now));
+            self.mark(message, &mut commit, now);
+            records.apply(&commit);
+            commit
+        };
+        Ok(messages.iter().zip(concerns).map(decide).collect())
+    }
+
+    async fn load(&self, refs: impl Iterator<Item = &Ref>) -> Result<Records, StoreError> {
+        let mut keys: HashMap<&'static str, (&'static Table, Vec<Key>)> = HashMap::new();
+        for Ref { table, key } in refs {
+            keys.entry(table.name)
+                .or_insert_with(|| (table, Vec::new()))
+                .1
+                .push(key.clone());
+        }
+        let mut records = Records::default();
+        for (name, (table, mut keys)) in keys {
+            keys.sort_unstable();
+            keys.dedup();
+            for row in self.shell.store.load_rows(table, &keys).await? {
+                if let Some(key) = Key::of(table, &row) {
+                    records.rows.insert((name, key), row);
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    fn mark(&self, message: &Message, commit: &mut Commit, now: Timestamp) {
+        let group = self.consumer.group().to_owned();
+        commit.handled = Some(Handled {
+            group,
+            message_id: message.id.clone(),
+            at: now,
+        });
+        let was_rejected = commit
+            .messages
+            .iter()
+            .any(|published| published.topic == <DeadLetter as contract::Payload>::TOPIC);
+        if let Some(reissue) = message.reissue.as_ref().filter(|_| !was_rejected) {
+            let resolved = DeadLetterResolved {
+                event_id: reissue.dead_letter,
+            };
+            commit.publish(Message::new(
+                format!("{}:resolved", message.id),
+                &resolved,
+                now,
+            ));
+        }
+    }
+
+    /// A Commit that only says: this message could not be handled.
+    fn bury(&self, message: &Message, rejection: &Rejection, now: Timestamp) -> Commit {
+        tracing::warn!(group = self.label.group, message.id, topic = message.topic, reason = %rejection, "a message was rejected");
+        self.shell
+            .metrics
+            .messages_rejected
+            .get_or_create(&self.label)
+            .inc();
+        let letter = self
+            .shell
+            .dead_letters
+            .letter(self.consumer.group(), message, rejection, now);
+        let mut commit = Commit::new();
+        commit.publish(Message::new(
+            format!("{}:{}", letter.event_id, letter.retry_count),
+            &letter,
+            now,
+        ));
+        commit
+    }
+
+    /// Counts what was committed and returns what must be decided again.
+    fn settle(
+        &self,
+        messages: &[Arc<Message>],
+        commits: &[Commit],
+        outcomes: Vec<Result<(), CommitError>>,
+        condemned: &mut Condemned,
+    ) -> Result<Vec<Arc<Message>>, StoreError> {
+        let mut again = Vec::new();
+        for ((message, commit), outcome) in messages.iter().zip(commits).zip(outcomes) {
+            match outcome {
+                Ok(()) => {
+                    self.shell
+                        .metrics
+                        .messages_handled
+                        .get_or_create(&self.label)
+                        .inc();
+                    self.consumer.committed(message, commit);
+                }
+                Err(CommitError::Conflict { .. }) => again.push(Arc::clone(message)),
+                Err(CommitError::Constraint { detail }) => {
+                    condemned.insert(message.id.clone(), Rejection::new(detail));
+                    again.push(Arc::clone(message));
+                }
+                Err(CommitError::Fenced { lease }) => {
+                    return Err(StoreError::Unavailable(format!("lost the lease {lease}")));
+                }
+                Err(CommitError::Store(error)) => return Err(error),
+            }
+        }
+        if !again.is_empty() {
+            self.shell
+                .metrics
+                .decisions_repeated
+                .get_or_create(&self.label)
+                .inc_by(again.len() as u64);
+        }
+        Ok(again)
+    }
+}
+
+/// Messages whose decision breaks a rule of a table: deciding again would break it again.
+type Condemned = HashMap<String, Rejection>;
+
+/// Capped, jittered waiting.
+struct Backoff<'a> {
+    random: &'a Random,
+    millis: u64,
+}
+
+impl<'a> Backoff<'a> {
+    fn new(random: &'a Random) -> Self {
+        Self {
+            random,
+            millis: BACKOFF_MILLIS_MIN,
+        }
+    }
+
+    /// Waits and lets the caller try again; a failure that cannot pass is returned.
+    async fn wait_out(&mut self, group: &'static str, error: StoreError) -> Result<(), StoreError> {
+        if matches!(error, StoreError::Poisoned(_)) {
+            return Err(error);
+        }
+        tracing::warn!(group, %error, retry_millis = self.millis, "the consumer waits for its store");
+        tokio::time::sleep(Duration::from_millis(
+            self.millis + self.random.below(self.millis),
+        ))
+        .await;
+        self.millis = (self.millis * 2).min(BACKOFF_MILLIS_MAX);
+        Ok(())
+    }
+}
