@@ -1,1 +1,16 @@
-//! placeholder
+//! What every service's HTTP door shares: problem details, strict bodies and parameters, idempotency keys.
+//!
+//! - [`problem`]: [`Problem`], the one shape of every refusal (RFC 9457) with a stable `code`
+//! - [`extract`]: [`Body`], [`Id`] and [`Params`], which name the field that is wrong
+//! - [`idempotency`]: [`Once`], which makes a POST with an `Idempotency-Key` happen once
+//! - [`page`]: lists in pages
+
+pub mod extract;
+pub mod idempotency;
+pub mod page;
+pub mod problem;
+
+pub use extract::{Body, Id, Params};
+pub use idempotency::Once;
+pub use page::Page;
+pub use problem::{Problem, ProblemDetails};

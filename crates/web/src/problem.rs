@@ -1,0 +1,164 @@
+//! Refusals told to the caller: RFC 9457 problem details with a stable `code`. What went wrong inside stays inside:
+//! it is logged where it is turned into a problem.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use messaging::{CommitError, StoreError};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What a refused request is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub detail: String,
+    /// The field or parameter that is wrong.
+    pub field: Option<String>,
+    pub retry_after_secs: Option<u32>,
+}
+
+/// The body of a refusal: `application/problem+json`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemDetails {
+    /// A URI reference that names the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    /// Stable: programs decide by it.
+    pub code: String,
+    /// For people; may change.
+    pub detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+impl Problem {
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.to_string(),
+            field: None,
+            retry_after_secs: None,
+        }
+    }
+
+    /// 400 `INVALID_REQUEST`, naming the field.
+    #[must_use]
+    pub fn invalid(field: impl Into<String>, detail: impl std::fmt::Display) -> Self {
+        Self {
+            field: Some(field.into()),
+            ..Self::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", detail)
+        }
+    }
+
+    #[must_use]
+    pub fn bad_request(code: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    #[must_use]
+    pub fn not_found(code: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    #[must_use]
+    pub fn conflict(code: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 503: nothing was done, and the same request may be sent again.
+    #[must_use]
+    pub fn unavailable(code: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self {
+            retry_after_secs: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        }
+    }
+
+    #[must_use]
+    pub fn details(&self) -> ProblemDetails {
+        ProblemDetails {
+            kind: format!(
+                "/docs/problems#{}",
+                self.code.to_lowercase().replace('_', "-")
+            ),
+            title: self
+                .status
+                .canonical_reason()
+                .unwrap_or("Refused")
+                .to_owned(),
+            status: self.status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail.clone(),
+            field: self.field.clone(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body =
+            serde_json::to_vec(&self.details()).expect("problem details have string keys only");
+        let mut response = (
+            self.status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body,
+        )
+            .into_response();
+        if let Some(secs) = self.retry_after_secs {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Overloaded => {
+                Self::unavailable("OVERLOADED", "too many requests at once; try again shortly")
+            }
+            StoreError::Unavailable(_) | StoreError::Poisoned(_) => {
+                tracing::error!(%error, "the store did not answer a request");
+                Self::unavailable("UNAVAILABLE", "the service cannot answer now")
+            }
+            StoreError::Corrupt(_) => {
+                tracing::error!(%error, "stored data cannot be read");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "INTERNAL",
+                    "the service found something it cannot read",
+                )
+            }
+        }
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => Self::conflict(
+                "VERSION_CONFLICT",
+                "it was changed by another request at the same moment",
+            ),
+            CommitError::Store(error) => error.into(),
+            CommitError::Constraint { .. } | CommitError::Fenced { .. } => {
+                tracing::error!(%error, "a request's commit was refused");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "INTERNAL",
+                    "the change was refused by the store",
+                )
+            }
+        }
+    }
+}
