@@ -83,7 +83,7 @@
 //!
 //! They remember what they did by saga: a request or a compensation seen again is answered again, and has no
 //! second effect; a refusal, once given, stands. A compensation that overtakes its request proceeds and leaves a
-//! tombstone, so that the late request does nothing. `tests/machine/model.rs` explores the orders of events between
+//! tombstone, so that the late request does nothing. `tests/machine/model` explores the orders of events between
 //! such participants and this machine.
 
 mod check;
