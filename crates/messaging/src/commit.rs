@@ -31,12 +31,12 @@ pub struct Put {
     pub row: Row,
 }
 
-/// A record to remove, where the stored version is still `expected`.
+/// A record to remove, where the stored version is still `expected`; without one, whatever is stored goes.
 #[derive(Debug, Clone)]
 pub struct Delete {
     pub table: &'static Table,
     pub key: Key,
-    pub expected: i64,
+    pub expected: Option<i64>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,8 +102,14 @@ impl Commit {
         self.deletes.push(Delete {
             table: R::TABLE,
             key: record.key(),
-            expected: record.version(),
+            expected: Some(record.version()),
         });
+        self
+    }
+
+    /// Removes a record whatever its version; that it is gone already is no conflict.
+    pub fn remove<R: Record>(&mut self, key: impl Into<Key>) -> &mut Self {
+        self.deletes.push(Delete { table: R::TABLE, key: key.into(), expected: None });
         self
     }
 

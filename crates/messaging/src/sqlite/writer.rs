@@ -423,10 +423,10 @@ impl Session<'_> {
     fn delete(&self, delete: &Delete) -> Result<(), Trouble> {
         let table = delete.table;
         let text = &self.statements.of(table).delete;
-        let bounds = (Cell::from(&delete.key), delete.expected);
-        match self.connection.prepare_cached(text)?.execute(bounds)? {
-            1 => Ok(()),
-            _ => Err(conflict(table.name, &delete.key)),
+        let removed = self.connection.prepare_cached(text)?.execute((Cell::from(&delete.key), delete.expected))?;
+        match delete.expected {
+            Some(_) if removed != 1 => Err(conflict(table.name, &delete.key)),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -546,7 +546,7 @@ pub(super) fn insert_text(table: &Table) -> String {
 
 pub(super) fn delete_text(table: &Table) -> String {
     format!(
-        "DELETE FROM \"{}\" WHERE \"{}\" = ?1 AND version = ?2",
+        "DELETE FROM \"{}\" WHERE \"{}\" = ?1 AND version = coalesce(?2, version)",
         table.name, table.key
     )
 }
