@@ -130,12 +130,13 @@ impl Writer {
                     .commit_secs
                     .observe(started.elapsed().as_secs_f64());
                 self.metrics.commit_size.observe(commits as f64);
+                // Before the replies, so that whoever was told of a commit finds its messages on the log.
+                let head = self.next_offset - 1;
+                self.committed.send_modify(|seen| *seen = head);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     // A waiter that went away does not undo its commit.
                     let _ = reply.send(outcome);
                 }
-                let head = self.next_offset - 1;
-                self.committed.send_modify(|seen| *seen = head);
             }
             Err(error) => {
                 for reply in replies {
