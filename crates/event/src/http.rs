@@ -1,0 +1,214 @@
+//! The door for requests.
+
+use axum::{
+    Json,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::Response,
+};
+use contract::{EventId, Money, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails, extract::BODY_BYTES_MAX};
+
+use crate::{
+    Error, Service,
+    model::{Event, Terms},
+    modify::ModifyInput,
+};
+
+/// `POST /event`, `GET /event`, `GET /event/{id}`, `PUT /event/{id}`.
+pub fn router(service: Service) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(register, list))
+        .routes(routes!(show, modify))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(service)
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegisterEvent {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    ticket_quantity: i64,
+    /// The price of every ticket; where it is absent, the buyer's client names it.
+    price: Option<Money>,
+    sale_opens_at: Option<Timestamp>,
+    /// After `saleOpensAt`.
+    sale_closes_at: Option<Timestamp>,
+}
+
+/// Takes the place of everything that was said of the event; what is left out is taken away.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModifyEvent {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// 0 takes the event off sale.
+    #[schema(minimum = 0, maximum = 10_000_000)]
+    ticket_quantity: i64,
+    price: Option<Money>,
+    sale_opens_at: Option<Timestamp>,
+    /// After `saleOpensAt`.
+    sale_closes_at: Option<Timestamp>,
+    /// The version that the client has seen.
+    version: i64,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListEvents {
+    /// The last id of the page before.
+    after: Option<EventId>,
+    /// Rows of the page, 1 to 500; 50 where it is absent.
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventAnswer {
+    id: EventId,
+    name: String,
+    ticket_quantity: i64,
+    price: Option<Money>,
+    sale_opens_at: Option<Timestamp>,
+    sale_closes_at: Option<Timestamp>,
+    version: i64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<Event> for EventAnswer {
+    fn from(event: Event) -> Self {
+        Self {
+            id: event.id,
+            name: event.name,
+            ticket_quantity: event.ticket_quantity,
+            price: event.price,
+            sale_opens_at: event.sale_opens_at,
+            sale_closes_at: event.sale_closes_at,
+            version: event.version,
+            created_at: event.created_at,
+            updated_at: event.updated_at,
+        }
+    }
+}
+
+impl From<RegisterEvent> for Terms {
+    fn from(request: RegisterEvent) -> Self {
+        Self {
+            name: request.name,
+            ticket_quantity: request.ticket_quantity,
+            price: request.price,
+            sale_opens_at: request.sale_opens_at,
+            sale_closes_at: request.sale_closes_at,
+        }
+    }
+}
+
+impl From<ModifyEvent> for Terms {
+    fn from(request: ModifyEvent) -> Self {
+        Self {
+            name: request.name,
+            ticket_quantity: request.ticket_quantity,
+            price: request.price,
+            sale_opens_at: request.sale_opens_at,
+            sale_closes_at: request.sale_closes_at,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid(invalid) => Self::invalid(invalid.field, invalid.detail),
+            Error::NotFound(_) => Self::not_found("EVENT_NOT_FOUND", error),
+            Error::VersionConflict { .. } => Self::conflict("VERSION_CONFLICT", error),
+            Error::Commit(error) => error.into(),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Register an event.
+#[utoipa::path(post, path = "/event", tag = "event", request_body = RegisterEvent,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body is answered as the first time")),
+    responses(
+        (status = 201, body = EventAnswer),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_IN_FLIGHT"),
+        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
+        (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_REUSED"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+    ))]
+async fn register(
+    State(service): State<Service>,
+    once: Once,
+    Body(request): Body<RegisterEvent>,
+) -> Result<Response, Problem> {
+    let answer = |commit: &mut messaging::Commit, event: &Event| {
+        let stored = Event {
+            version: event.version + 1,
+            ..event.clone()
+        };
+        once.attach(commit, StatusCode::CREATED, &EventAnswer::from(stored))
+    };
+    Ok(service.register(request.into(), answer).await?)
+}
+
+/// Read an event.
+#[utoipa::path(get, path = "/event/{id}", tag = "event", params(("id" = EventId, Path)),
+    responses(
+        (status = 200, body = EventAnswer),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "EVENT_NOT_FOUND"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "UNAVAILABLE"),
+    ))]
+async fn show(
+    State(service): State<Service>,
+    Id(id): Id<EventId>,
+) -> Result<Json<EventAnswer>, Problem> {
+    Ok(Json(service.show(id).await?.into()))
+}
+
+/// List events in the order of their registration.
+#[utoipa::path(get, path = "/event", tag = "event", params(ListEvents),
+    responses(
+        (status = 200, body = Page<EventAnswer>),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "UNAVAILABLE"),
+    ))]
+async fn list(
+    State(service): State<Service>,
+    Params(params): Params<ListEvents>,
+) -> Result<Json<Page<EventAnswer>>, Problem> {
+    let limit = web::page::limit(params.limit)?;
+    let events = service.list(params.after, limit).await?;
+    let items = events.into_iter().map(EventAnswer::from).collect();
+    Ok(Json(Page::new(items, limit, |event| event.id.to_string())))
+}
+
+/// Modify an event.
+#[utoipa::path(put, path = "/event/{id}", tag = "event", request_body = ModifyEvent, params(("id" = EventId, Path)),
+    responses(
+        (status = 200, body = EventAnswer),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "EVENT_NOT_FOUND"),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "VERSION_CONFLICT"),
+        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+    ))]
+async fn modify(
+    State(service): State<Service>,
+    Id(id): Id<EventId>,
+    Body(request): Body<ModifyEvent>,
+) -> Result<Json<EventAnswer>, Problem> {
+    let version = request.version;
+    let terms = request.into();
+    let input = ModifyInput { id, terms, version };
+    Ok(Json(service.modify(input).await?.into()))
+}
