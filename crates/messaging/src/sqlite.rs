@@ -63,6 +63,12 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Why nothing of the submission was taken, where that is known at once.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&StoreError> {
+        self.outcomes.as_ref().err()
+    }
+
     /// One outcome for each commit, in order. They are durable when this returns.
     pub async fn outcomes(self) -> Vec<Result<(), CommitError>> {
         let gone = || StoreError::Poisoned("the writer has stopped".to_owned());

@@ -1,0 +1,49 @@
+//! Expiry: reservations that were not paid in time lapse, each exactly once, and their tickets are on sale again.
+
+use messaging::{Shutdown, StoreError};
+
+use crate::{Service, release::take_back, reservations::Claimed};
+
+/// How late a lapse may be looked at.
+const TICK_MILLIS: i64 = 200;
+/// Reservations lapsed by one commit.
+const LAPSED_MAX: usize = 512;
+
+impl Service {
+    /// Lapses what is due until told to stop.
+    pub async fn run_expiry(self, mut shutdown: Shutdown) {
+        let clock = self.0.clock.clone();
+        loop {
+            match self.expire_due().await {
+                Ok(_) => {}
+                Err(StoreError::Poisoned(_)) => return,
+                Err(error) => tracing::warn!(%error, "expiry waits for the store"),
+            }
+            let next = clock.now().plus_millis(TICK_MILLIS);
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = clock.wait_until(next) => {}
+            }
+        }
+    }
+
+    /// Lapses everything that is due now, and tells which.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer; what did not lapse stays due.
+    pub async fn expire_due(&self) -> Result<Vec<Claimed>, StoreError> {
+        let mut all = Vec::new();
+        loop {
+            let now = self.0.clock.now();
+            let telling = |claimed: Claimed| take_back(claimed, now);
+            let lapsed = self.0.reservations.expire(now, LAPSED_MAX, telling).await?;
+            if lapsed.is_empty() {
+                return Ok(all);
+            }
+            lapsed
+                .iter()
+                .for_each(|_| self.0.metrics.reservation("lapsed"));
+            all.extend(lapsed);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The door for requests.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use contract::{EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId};
+use messaging::{Commit, CommitError, Find, Record, coordinator::SagaRecord};
+use saga::{SagaState, StepState};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails};
+
+use crate::{
+    Service,
+    model::{Allocation, Ticket, TicketStatus},
+    process::{self, ProcessInput},
+    progress::{self, PurchaseProgress},
+    release,
+    reservations::Refusal,
+    reserve,
+    sagas::Payload,
+};
+
+/// Every route of the ticketing service.
+pub fn router(service: Service) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(reserve_ticket))
+        .routes(routes!(release_reservation))
+        .routes(routes!(start_purchase))
+        .routes(routes!(read_progress))
+        .routes(routes!(read_progress_alias))
+        .routes(routes!(read_stock))
+        .routes(routes!(read_ticket))
+        .routes(routes!(list_tickets))
+        .routes(routes!(resume_saga))
+        .with_state(service)
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReserveRequest {
+    event_id: EventId,
+    user_id: UserId,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ReserveAnswer {
+    /// Names the reservation, and the ticket issued for it later.
+    ticket_id: TicketId,
+    /// The deadline for payment.
+    expires_at: Timestamp,
+}
+
+/// Reserve a ticket. The answer comes when the reservation is on disk.
+#[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveRequest, responses(
+    (status = 200, body = ReserveAnswer),
+    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+    (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails),
+    (status = 409, description = "ALREADY_RESERVED, ALREADY_PURCHASED, SOLD_OUT, SALE_NOT_OPEN", body = ProblemDetails)))]
+async fn reserve_ticket(
+    State(service): State<Service>,
+    once: Once,
+    Body(request): Body<ReserveRequest>,
+) -> Result<Response, Problem> {
+    let reserving = service.reserving(request.event_id, request.user_id);
+    let answer = ReserveAnswer {
+        ticket_id: reserving.ticket_id,
+        expires_at: reserving.expires_at,
+    };
+    let mut also = Commit::new();
+    let response = once.attach(&mut also, StatusCode::OK, &answer);
+    service.reserve(reserving, also).await?;
+    Ok(response)
+}
+
+impl From<reserve::Error> for Problem {
+    fn from(error: reserve::Error) -> Self {
+        let refusal = match error {
+            reserve::Error::Refused(refusal) => refusal,
+            reserve::Error::Commit(error) => return error.into(),
+        };
+        match refusal {
+            Refusal::EventNotFound => Problem::not_found("EVENT_NOT_FOUND", refusal),
+            Refusal::AlreadyReserved => Problem::conflict("ALREADY_RESERVED", refusal),
+            Refusal::AlreadyPurchased => Problem::conflict("ALREADY_PURCHASED", refusal),
+            Refusal::SaleNotOpen => Problem::conflict("SALE_NOT_OPEN", refusal),
+            Refusal::SoldOut => Problem::conflict("SOLD_OUT", refusal),
+        }
+    }
+}
+
+/// Give a reservation back. A purchase of it that is under way is taken back too.
+#[utoipa::path(delete, path = "/ticketing/reserve/{ticketId}", tag = "ticketing",
+    params(("ticketId" = TicketId, Path)), responses(
+    (status = 204),
+    (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails)))]
+async fn release_reservation(
+    State(service): State<Service>,
+    Id(ticket_id): Id<TicketId>,
+) -> Result<StatusCode, Problem> {
+    match service.release(ticket_id).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error @ release::Error::NotFound(_)) => {
+            Err(Problem::not_found("RESERVATION_NOT_FOUND", error))
+        }
+        Err(release::Error::Store(error)) => Err(error.into()),
+        Err(release::Error::Commit(error)) => Err(error.into()),
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ProcessRequest {
+    ticket_id: TicketId,
+    event_id: EventId,
+    user_id: UserId,
+    total_amount: Money,
+    #[serde(default)]
+    point: Points,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ProcessAnswer {
+    ticket_id: TicketId,
+}
+
+/// Start the purchase of a reserved ticket; follow it under /ticketing/process/{ticketId}.
+#[utoipa::path(post, path = "/ticketing/process", tag = "ticketing", request_body = ProcessRequest, responses(
+    (status = 202, body = ProcessAnswer),
+    (status = 400, description = "INVALID_REQUEST, TICKET_MISMATCH, PRICE_MISMATCH", body = ProblemDetails),
+    (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
+    (status = 409, description = "ALREADY_PROCESSING", body = ProblemDetails)))]
+async fn start_purchase(
+    State(service): State<Service>,
+    once: Once,
+    Body(request): Body<ProcessRequest>,
+) -> Result<Response, Problem> {
+    let ProcessRequest {
+        ticket_id,
+        event_id,
+        user_id,
+        total_amount,
+        point,
+    } = request;
+    let mut commit = service.process(ProcessInput {
+        ticket_id,
+        event_id,
+        user_id,
+        total_amount,
+        point,
+    })?;
+    let response = once.attach(
+        &mut commit,
+        StatusCode::ACCEPTED,
+        &ProcessAnswer { ticket_id },
+    );
+    match service.0.store.commit(commit).await {
+        Ok(()) => Ok(response),
+        Err(CommitError::Conflict { .. }) => Err(process::Refusal::AlreadyProcessing.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl From<process::Refusal> for Problem {
+    fn from(refusal: process::Refusal) -> Self {
+        use process::Refusal as R;
+        match refusal {
+            R::ReservationNotFound => Problem::not_found("RESERVATION_NOT_FOUND", refusal),
+            R::TicketMismatch => Problem {
+                field: Some("ticketId".to_owned()),
+                ..Problem::bad_request("TICKET_MISMATCH", refusal)
+            },
+            R::PriceMismatch { .. } => Problem {
+                field: Some("totalAmount".to_owned()),
+                ..Problem::bad_request("PRICE_MISMATCH", refusal)
+            },
+            R::TooManyPoints => Problem::invalid("point", refusal),
+            R::AlreadyProcessing => Problem::conflict("ALREADY_PROCESSING", refusal),
+        }
+    }
+}
+
+/// How far a purchase has come.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ProgressAnswer {
+    saga_id: SagaId,
+    reference_id: String,
+    saga_type: String,
+    /// STARTED, COMPENSATING, COMPENSATED or COMPLETED.
+    #[schema(value_type = String)]
+    saga_state: SagaState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_step: Option<String>,
+    step_history: Vec<StepAnswer>,
+    /// What to pay at the gateway; there once the purchase is COMPLETED.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_id: Option<PaymentId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    final_amount: Option<Money>,
+    /// Why the purchase came to nothing, or needs a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StepAnswer {
+    name: String,
+    #[schema(value_type = String)]
+    state: StepState,
+}
+
+/// Follow a purchase.
+#[utoipa::path(get, path = "/ticketing/process/{ticketId}", tag = "ticketing",
+    params(("ticketId" = TicketId, Path)), responses(
+    (status = 200, body = ProgressAnswer),
+    (status = 404, description = "PROCESS_NOT_FOUND", body = ProblemDetails)))]
+async fn read_progress(
+    State(service): State<Service>,
+    Id(ticket_id): Id<TicketId>,
+) -> Result<Json<ProgressAnswer>, Problem> {
+    let missing = || {
+        Problem::not_found(
+            "PROCESS_NOT_FOUND",
+            format_args!("no purchase of {ticket_id} was started"),
+        )
+    };
+    let progress = service.progress(ticket_id).await?.ok_or_else(missing)?;
+    progress_answer(ticket_id, progress).map(Json)
+}
+
+/// The same as /ticketing/process/{ticketId}.
+#[utoipa::path(get, path = "/process/{ticketId}", tag = "ticketing",
+    params(("ticketId" = TicketId, Path)), responses(
+    (status = 200, body = ProgressAnswer),
+    (status = 404, description = "PROCESS_NOT_FOUND", body = ProblemDetails)))]
+async fn read_progress_alias(
+    state: State<Service>,
+    id: Id<TicketId>,
+) -> Result<Json<ProgressAnswer>, Problem> {
+    read_progress(state, id).await
+}
+
+fn progress_answer(
+    ticket_id: TicketId,
+    progress: PurchaseProgress,
+) -> Result<ProgressAnswer, Problem> {
+    let PurchaseProgress {
+        purchase,
+        saga,
+        expiry,
+    } = progress;
+    let Some(saga) = saga else {
+        let requested_at = purchase.map_or(Timestamp::default(), |purchase| purchase.requested_at);
+        return Ok(ProgressAnswer {
+            saga_id: ticket_id.purchase_saga(),
+            reference_id: ticket_id.to_string(),
+            saga_type: crate::sagas::PURCHASE.kind.to_owned(),
+            saga_state: SagaState::Started,
+            current_step: None,
+            step_history: Vec::new(),
+            payment_id: None,
+            final_amount: None,
+            failure: None,
+            created_at: requested_at,
+            updated_at: requested_at,
+        });
+    };
+    let payload = Payload::of(&saga).map_err(messaging::StoreError::from)?;
+    let is_completed = saga.state == SagaState::Completed;
+    let expired = expiry.filter(|expiry| expiry.state != SagaState::Compensated);
+    let failure = match expired {
+        Some(expiry) => Some(
+            expiry
+                .parked
+                .unwrap_or_else(|| "RESERVATION_EXPIRED".to_owned()),
+        ),
+        None => saga.parked.or(saga.failure),
+    };
+    Ok(ProgressAnswer {
+        saga_id: saga.saga_id,
+        reference_id: saga.reference_id,
+        saga_type: saga.saga_type,
+        saga_state: saga.state,
+        current_step: saga.current_step,
+        step_history: saga
+            .steps
+            .into_iter()
+            .map(|step| StepAnswer {
+                name: step.name,
+                state: step.state,
+            })
+            .collect(),
+        payment_id: is_completed.then(|| saga.saga_id.payment()),
+        final_amount: payload
+            .total_amount
+            .less(payload.point)
+            .filter(|_| is_completed),
+        failure,
+        created_at: saga.created_at,
+        updated_at: saga.updated_at,
+    })
+}
+
+/// An event's tickets at this moment.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StockAnswer {
+    quantity: i64,
+    waiting: i64,
+    completed: i64,
+    /// quantity - waiting - completed; below zero while more is claimed than a quantity that was lowered since.
+    available: i64,
+    sold: i64,
+}
+
+/// An event's tickets: how many there are, wait for payment, are bought, can be had.
+#[utoipa::path(get, path = "/ticketing/event/{eventId}", tag = "ticketing",
+    params(("eventId" = EventId, Path)), responses(
+    (status = 200, body = StockAnswer),
+    (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails)))]
+async fn read_stock(
+    State(service): State<Service>,
+    Id(event_id): Id<EventId>,
+) -> Result<Json<StockAnswer>, Problem> {
+    let missing = || Problem::not_found("EVENT_NOT_FOUND", Refusal::EventNotFound);
+    let stats = service.0.reservations.stats(event_id).ok_or_else(missing)?;
+    let allocation: Option<Allocation> = service.0.store.load(event_id).await?;
+    let sold = allocation.map_or(0, |allocation| allocation.sold);
+    let crate::reservations::Stats {
+        quantity,
+        waiting,
+        completed,
+        available,
+    } = stats;
+    Ok(Json(StockAnswer {
+        quantity,
+        waiting,
+        completed,
+        available,
+        sold,
+    }))
+}
+
+/// What the buyer owns.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct TicketAnswer {
+    ticket_id: TicketId,
+    event_id: EventId,
+    user_id: UserId,
+    payment_id: PaymentId,
+    /// RESERVED, CANCELLED or EXPIRED.
+    status: TicketStatus,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<Ticket> for TicketAnswer {
+    fn from(ticket: Ticket) -> Self {
+        let Ticket {
+            ticket_id,
+            event_id,
+            user_id,
+            payment_id,
+            status,
+            created_at,
+            updated_at,
+            version: _,
+        } = ticket;
+        Self {
+            ticket_id,
+            event_id,
+            user_id,
+            payment_id,
+            status,
+            created_at,
+            updated_at,
+        }
+    }
+}
+
+/// Read a ticket.
+#[utoipa::path(get, path = "/ticket/{ticketId}", tag = "ticketing",
+    params(("ticketId" = TicketId, Path)), responses(
+    (status = 200, body = TicketAnswer),
+    (status = 404, description = "TICKET_NOT_FOUND", body = ProblemDetails)))]
+async fn read_ticket(
+    State(service): State<Service>,
+    Id(ticket_id): Id<TicketId>,
+) -> Result<Json<TicketAnswer>, Problem> {
+    let missing = || {
+        Problem::not_found(
+            "TICKET_NOT_FOUND",
+            format_args!("there is no ticket {ticket_id}"),
+        )
+    };
+    let ticket: Ticket = service.0.store.load(ticket_id).await?.ok_or_else(missing)?;
+    Ok(Json(ticket.into()))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct TicketsOf {
+    user_id: UserId,
+    /// The last id seen.
+    after: Option<TicketId>,
+    /// Rows of a page: 1 to 500.
+    limit: Option<u32>,
+}
+
+/// List a user's tickets.
+#[utoipa::path(get, path = "/ticket", tag = "ticketing", params(TicketsOf), responses(
+    (status = 200, body = Page<TicketAnswer>),
+    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails)))]
+async fn list_tickets(
+    State(service): State<Service>,
+    Params(of): Params<TicketsOf>,
+) -> Result<Json<Page<TicketAnswer>>, Problem> {
+    let limit = web::page::limit(of.limit)?;
+    let find = Find::all(Ticket::TABLE, limit)
+        .equals("user_id", of.user_id.0)
+        .after(of.after);
+    let tickets: Vec<Ticket> = service.0.store.find(find).await?;
+    let answers = tickets.into_iter().map(TicketAnswer::from).collect();
+    Ok(Json(Page::new(answers, limit, |ticket: &TicketAnswer| {
+        ticket.ticket_id.to_string()
+    })))
+}
+
+/// Try a parked saga again.
+#[utoipa::path(post, path = "/saga/{sagaId}/resume", tag = "operations",
+    params(("sagaId" = SagaId, Path)), responses(
+    (status = 202, description = "its pending request is sent again"),
+    (status = 404, description = "SAGA_NOT_FOUND", body = ProblemDetails),
+    (status = 409, description = "SAGA_NOT_PARKED", body = ProblemDetails)))]
+async fn resume_saga(
+    State(service): State<Service>,
+    Id(saga_id): Id<SagaId>,
+) -> Result<Response, Problem> {
+    let missing =
+        || Problem::not_found("SAGA_NOT_FOUND", format_args!("there is no saga {saga_id}"));
+    let saga: SagaRecord = service.0.store.load(saga_id).await?.ok_or_else(missing)?;
+    if saga.parked.is_none() {
+        return Err(Problem::conflict(
+            "SAGA_NOT_PARKED",
+            format_args!("saga {saga_id} is not parked"),
+        ));
+    }
+    let commit =
+        progress::resume(saga, service.0.clock.now()).map_err(messaging::StoreError::from)?;
+    service.0.store.commit(commit).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}

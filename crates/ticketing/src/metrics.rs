@@ -1,0 +1,46 @@
+//! What ticketing counts.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    reservations: Family<OutcomeLabel, Counter>,
+    tickets: Family<OutcomeLabel, Counter>,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "reservations",
+            "Reservations by outcome",
+            metrics.reservations.clone(),
+        );
+        registry.register(
+            "tickets",
+            "Paid tickets by outcome",
+            metrics.tickets.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn reservation(&self, outcome: &'static str) {
+        self.reservations
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc();
+    }
+
+    pub(crate) fn ticket(&self, outcome: &'static str) {
+        self.tickets.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+}

@@ -1,0 +1,92 @@
+//! Process: the buyer of a reserved ticket starts the purchase.
+
+use contract::{EventId, Money, Points, TicketId, UserId, ticketing::Process};
+use messaging::{Commit, Message};
+
+use crate::{
+    Service,
+    model::{Purchase, ReservationState},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessInput {
+    pub ticket_id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub total_amount: Money,
+    pub point: Points,
+}
+
+/// Why a purchase does not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("this user has no reservation for this event that waits for payment")]
+    ReservationNotFound,
+    #[error("this user's reservation for this event has another ticketId")]
+    TicketMismatch,
+    #[error("the price of this event's tickets is {price}")]
+    PriceMismatch { price: Money },
+    #[error("the points are worth more than the total amount")]
+    TooManyPoints,
+    #[error("the purchase of this ticket has been started already")]
+    AlreadyProcessing,
+}
+
+impl Service {
+    /// Checks the reservation and makes the Commit that starts the purchase. Where that Commit conflicts, the
+    /// purchase had been started already.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] that holds.
+    pub fn process(&self, input: ProcessInput) -> Result<Commit, Refusal> {
+        let now = self.0.clock.now();
+        let ProcessInput {
+            ticket_id,
+            event_id,
+            user_id,
+            total_amount,
+            point,
+        } = input;
+        let held = self
+            .0
+            .reservations
+            .find(event_id, user_id)
+            .ok_or(Refusal::ReservationNotFound)?;
+        if held.ticket_id != ticket_id {
+            return Err(Refusal::TicketMismatch);
+        }
+        match held.state {
+            ReservationState::Completed => return Err(Refusal::AlreadyProcessing),
+            ReservationState::Waiting if now > held.expires_at => {
+                return Err(Refusal::ReservationNotFound);
+            }
+            ReservationState::Waiting => {}
+        }
+        if let Some(price) = held.price.filter(|price| *price != total_amount) {
+            return Err(Refusal::PriceMismatch { price });
+        }
+        total_amount.less(point).ok_or(Refusal::TooManyPoints)?;
+        let purchase = Purchase {
+            ticket_id,
+            event_id,
+            user_id,
+            total_amount,
+            point,
+            expires_at: held.expires_at,
+            requested_at: now,
+            version: 0,
+        };
+        let request = Process {
+            ticket_id,
+            event_id,
+            user_id,
+            total_amount,
+            point,
+        };
+        let mut commit = Commit::new();
+        commit
+            .put(&purchase)
+            .publish(Message::new(format!("{ticket_id}:process"), &request, now));
+        Ok(commit)
+    }
+}

@@ -1,0 +1,209 @@
+//! Progress: how far a purchase has come. Everything a message can do to a saga is decided here.
+
+use contract::{
+    Payload as _, SagaId, TicketId, Timestamp,
+    ticketing::{Expire, Process, Release, SagaTimeout},
+};
+use messaging::{
+    Commit, Message, Records, Rejection, StoreError,
+    coordinator::{self, Beginning, Progress, SagaRecord},
+};
+use saga::{Input, SagaState};
+
+use crate::{
+    Service,
+    model::Purchase,
+    sagas::{CATALOG, EXPIRE, PURCHASE, Payload, Purchases, read_answer},
+};
+
+/// What a purchase looks like from outside.
+#[derive(Debug, Clone)]
+pub struct PurchaseProgress {
+    pub purchase: Option<Purchase>,
+    pub saga: Option<SagaRecord>,
+    /// The saga that takes an unpaid purchase back, where it has begun.
+    pub expiry: Option<SagaRecord>,
+}
+
+impl Service {
+    /// How far the purchase of this ticket has come; `None` where none was started.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn progress(
+        &self,
+        ticket_id: TicketId,
+    ) -> Result<Option<PurchaseProgress>, StoreError> {
+        let saga = self.0.store.load(ticket_id.purchase_saga()).await?;
+        let purchase = if saga.is_none() {
+            self.0.store.load(ticket_id).await?
+        } else {
+            None
+        };
+        if saga.is_none() && purchase.is_none() {
+            return Ok(None);
+        }
+        let expiry = self.0.store.load(ticket_id.expire_saga()).await?;
+        Ok(Some(PurchaseProgress {
+            purchase,
+            saga,
+            expiry,
+        }))
+    }
+}
+
+/// `ticketing.process`: the purchase begins, once for each ticket.
+///
+/// # Errors
+/// A [`Rejection`] where its first request cannot be made.
+pub fn start(process: &Process, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let saga_id = process.ticket_id.purchase_saga();
+    if records.get::<SagaRecord>(saga_id)?.is_some() {
+        return Ok(Commit::new());
+    }
+    let purchase: Option<Purchase> = records.get(process.ticket_id)?;
+    let payload = Payload {
+        ticket_id: process.ticket_id,
+        event_id: process.event_id,
+        user_id: process.user_id,
+        total_amount: process.total_amount,
+        point: process.point,
+        expires_at: purchase.map(|purchase| purchase.expires_at),
+    };
+    let beginning = Beginning {
+        saga_id,
+        reference_id: process.ticket_id.to_string(),
+        payload: payload.to_json(),
+    };
+    Ok(coordinator::begin(&Purchases, &PURCHASE, beginning, now)?.commit)
+}
+
+/// A participant's response.
+///
+/// # Errors
+/// A [`Rejection`] where it cannot be read, or answers a saga that does not exist.
+pub fn answer(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let answer = read_answer(message)?;
+    let saga = load(records, answer.saga_id)?;
+    let definition = CATALOG.find(&saga.saga_type, saga.definition_version);
+    let waits_for = definition.and_then(|definition| definition.find_by_response(&message.topic));
+    let Some((step, direction)) = waits_for else {
+        return Err(Rejection::new(format_args!(
+            "a saga of type {} does not wait for {}",
+            saga.saga_type, message.topic
+        )));
+    };
+    let input = Input::Reply {
+        step,
+        direction,
+        outcome: answer.outcome,
+    };
+    move_on(saga, input, now)
+}
+
+/// A request or compensation got no answer in time.
+///
+/// # Errors
+/// A [`Rejection`] where the saga does not exist.
+pub fn time_out(
+    timeout: &SagaTimeout,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
+    move_on(
+        load(records, timeout.saga_id)?,
+        coordinator::timeout_input(timeout),
+        now,
+    )
+}
+
+/// `ticketing.expire`: the reservation is gone. A purchase under way turns back; one that is waiting for payment is
+/// taken back by a saga of its own.
+///
+/// # Errors
+/// A [`Rejection`] where a stored saga cannot be read.
+pub fn expire(expire: &Expire, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let Some(purchase) = records.get::<SagaRecord>(expire.ticket_id.purchase_saga())? else {
+        return Ok(Commit::new());
+    };
+    match purchase.state {
+        SagaState::Started => move_on(
+            purchase,
+            Input::Abort {
+                reason: "RESERVATION_EXPIRED".to_owned(),
+            },
+            now,
+        ),
+        SagaState::Compensating | SagaState::Compensated => Ok(Commit::new()),
+        SagaState::Completed => {
+            let saga_id = expire.ticket_id.expire_saga();
+            if records.get::<SagaRecord>(saga_id)?.is_some() {
+                return Ok(Commit::new());
+            }
+            let beginning = Beginning {
+                saga_id,
+                reference_id: expire.ticket_id.to_string(),
+                payload: purchase.payload,
+            };
+            Ok(coordinator::begin(&Purchases, &EXPIRE, beginning, now)?.commit)
+        }
+    }
+}
+
+/// A person wants a parked saga tried again.
+///
+/// # Errors
+/// A [`Rejection`] where the stored saga does not fit its definition.
+pub fn resume(saga: SagaRecord, now: Timestamp) -> Result<Commit, Rejection> {
+    move_on(saga, Input::Resume, now)
+}
+
+fn load(records: &Records, saga_id: SagaId) -> Result<SagaRecord, Rejection> {
+    records
+        .get(saga_id)?
+        .ok_or_else(|| Rejection::new(format_args!("there is no saga {saga_id}")))
+}
+
+fn move_on(saga: SagaRecord, input: Input, now: Timestamp) -> Result<Commit, Rejection> {
+    match coordinator::advance(&Purchases, saga, input, now)? {
+        None => Ok(Commit::new()),
+        Some(progress) => release_when_compensated(progress, now),
+    }
+}
+
+/// A purchase that came to nothing gives its reservation back at once.
+fn release_when_compensated(progress: Progress, now: Timestamp) -> Result<Commit, Rejection> {
+    let Progress {
+        record,
+        mut commit,
+        finished,
+    } = progress;
+    if finished == Some(SagaState::Compensated) && record.saga_type == PURCHASE.kind {
+        let Payload {
+            ticket_id,
+            event_id,
+            user_id,
+            ..
+        } = Payload::of(&record)?;
+        let release = Release {
+            ticket_id,
+            event_id,
+            user_id,
+        };
+        commit.publish(Message::new(format!("{ticket_id}:release"), &release, now));
+    }
+    Ok(commit)
+}
+
+/// The topics that move sagas.
+pub const TOPICS: &[&str] = &[
+    Process::TOPIC,
+    Expire::TOPIC,
+    SagaTimeout::TOPIC,
+    contract::user::CheckActiveResponse::TOPIC,
+    contract::user::ReservePointResponse::TOPIC,
+    contract::user::RestorePointResponse::TOPIC,
+    contract::user::CheckFraudResponse::TOPIC,
+    contract::payment::CreateResponse::TOPIC,
+    contract::payment::DeleteResponse::TOPIC,
+];

@@ -1,0 +1,65 @@
+//! Release: the buyer gives a reservation back. It goes to the stock at once, and what a purchase of it took is taken
+//! back as if it had lapsed.
+
+use contract::{TicketId, Timestamp, ticketing::Expire};
+use messaging::{Commit, CommitError, Message, StoreError};
+
+use crate::{Service, model::Reservation, reservations::Claimed};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no reservation {0} that waits for payment")]
+    NotFound(TicketId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Service {
+    /// # Errors
+    /// [`Error::NotFound`] where it lapsed, was released or is paid; else nothing was released.
+    pub async fn release(&self, ticket_id: TicketId) -> Result<(), Error> {
+        let reservation: Reservation = self
+            .0
+            .store
+            .load(ticket_id)
+            .await?
+            .ok_or(Error::NotFound(ticket_id))?;
+        let claimed = Claimed {
+            event_id: reservation.event_id,
+            user_id: reservation.user_id,
+            ticket_id,
+        };
+        let told = take_back(claimed, self.0.clock.now());
+        let receipt = self
+            .0
+            .reservations
+            .give_up(claimed, told)
+            .ok_or(Error::NotFound(ticket_id))?;
+        receipt
+            .outcomes()
+            .await
+            .pop()
+            .expect("one outcome for one commit")?;
+        self.0.metrics.reservation("released");
+        Ok(())
+    }
+}
+
+/// Tells the saga worker that a reservation is gone.
+pub(crate) fn take_back(claimed: Claimed, now: Timestamp) -> Commit {
+    let Claimed {
+        event_id,
+        user_id,
+        ticket_id,
+    } = claimed;
+    let expire = Expire {
+        ticket_id,
+        event_id,
+        user_id,
+    };
+    let mut commit = Commit::new();
+    commit.publish(Message::new(format!("{ticket_id}:expire"), &expire, now));
+    commit
+}

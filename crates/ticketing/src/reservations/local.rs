@@ -1,0 +1,298 @@
+//! The embedded backend: all stocks in memory behind one lock, held for a decision and never over a wait. What a
+//! decision changes is handed to the store's writer under the same lock, so that the log of changes has the order
+//! of the decisions, and dropping a caller undoes nothing. At start the memory is rebuilt from the rows.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use contract::{EventId, Timestamp, UserId};
+use messaging::{Commit, CommitError, Find, Receipt, Record, Store, StoreError, Submission};
+
+use super::{Claimed, Completion, Held, Refusal, Stats, Stock, Wish};
+use crate::model::{Allocation, Reservation, ReservationState};
+
+/// Rows read at once when the memory is rebuilt.
+const REBUILD_ROWS: u32 = 10_000;
+
+#[derive(Clone)]
+pub struct Local {
+    store: Store,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    stocks: HashMap<EventId, Stock>,
+    /// When claims lapse. Entries of claims that ended otherwise are passed over when their time comes.
+    lapses: BinaryHeap<Reverse<(Timestamp, EventId, UserId)>>,
+    /// Stored claims beside which their user has another one; they lapse at once.
+    superseded: Vec<Claimed>,
+}
+
+impl Local {
+    pub(super) async fn rebuild(store: Store) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        let mut after = None;
+        loop {
+            let page: Vec<Allocation> = store
+                .find(Find::all(Allocation::TABLE, REBUILD_ROWS).after(after))
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.event_id);
+            state.stocks.extend(
+                page.into_iter()
+                    .map(|sale| (sale.event_id, Stock::new(sale))),
+            );
+        }
+        let mut after = None;
+        loop {
+            let page: Vec<Reservation> = store
+                .find(Find::all(Reservation::TABLE, REBUILD_ROWS).after(after))
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.ticket_id);
+            page.into_iter()
+                .for_each(|reservation| state.restore(&reservation));
+        }
+        Ok(Self {
+            store,
+            state: Arc::new(Mutex::new(state)),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    fn submit(&self, commit: Commit) -> Receipt {
+        self.store.submit(Submission {
+            commits: vec![commit],
+            position: None,
+        })
+    }
+
+    pub(super) fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Receipt, Refusal> {
+        let Wish {
+            event_id,
+            user_id,
+            ticket_id,
+            expires_at,
+            lapses_at,
+            also: mut commit,
+        } = wish;
+        let reservation = Reservation {
+            ticket_id,
+            event_id,
+            user_id,
+            state: ReservationState::Waiting,
+            expires_at,
+            lapses_at,
+            version: 0,
+        };
+        commit.put(&reservation);
+        let mut state = self.state();
+        let stock = state
+            .stocks
+            .get_mut(&event_id)
+            .ok_or(Refusal::EventNotFound)?;
+        stock.reserve(user_id, ticket_id, (expires_at, lapses_at), now)?;
+        let receipt = self.submit(commit);
+        if receipt.refusal().is_some() {
+            stock.release(user_id, ticket_id);
+        } else {
+            state.lapses.push(Reverse((lapses_at, event_id, user_id)));
+        }
+        Ok(receipt)
+    }
+
+    pub(super) fn forget(&self, claimed: Claimed) {
+        if let Some(stock) = self.state().stocks.get_mut(&claimed.event_id) {
+            stock.release_waiting(claimed.user_id, claimed.ticket_id);
+        }
+    }
+
+    pub(super) fn find(&self, event_id: EventId, user_id: UserId) -> Option<Held> {
+        self.state().stocks.get(&event_id)?.find(user_id)
+    }
+
+    pub(super) fn complete(&self, claimed: Claimed) -> Completion {
+        let Claimed {
+            event_id,
+            user_id,
+            ticket_id,
+        } = claimed;
+        let mut state = self.state();
+        let deadlines = state
+            .stocks
+            .get_mut(&event_id)
+            .and_then(|stock| stock.complete(user_id, ticket_id));
+        let Some((expires_at, lapses_at)) = deadlines else {
+            return Completion::Gone;
+        };
+        // A waiting reservation is always at version 1: it is written once, and then completed or removed.
+        let reservation = Reservation {
+            ticket_id,
+            event_id,
+            user_id,
+            state: ReservationState::Completed,
+            expires_at,
+            lapses_at,
+            version: 1,
+        };
+        let mut commit = Commit::new();
+        commit.put(&reservation);
+        Completion::Completed { commit }
+    }
+
+    pub(super) fn release(&self, claimed: Claimed) -> Commit {
+        let mut state = self.state();
+        if let Some(stock) = state.stocks.get_mut(&claimed.event_id) {
+            stock.release(claimed.user_id, claimed.ticket_id);
+        }
+        let mut commit = Commit::new();
+        commit.remove::<Reservation>(claimed.ticket_id);
+        commit
+    }
+
+    pub(super) fn give_up(&self, claimed: Claimed, also: Commit) -> Option<Receipt> {
+        let mut commit = also;
+        commit.remove::<Reservation>(claimed.ticket_id);
+        let mut state = self.state();
+        let stock = state.stocks.get_mut(&claimed.event_id)?;
+        stock
+            .release_waiting(claimed.user_id, claimed.ticket_id)
+            .then(|| self.submit(commit))
+    }
+
+    pub(super) async fn expire(
+        &self,
+        now: Timestamp,
+        max: usize,
+        telling: impl Fn(Claimed) -> Commit,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        let (lapsed, receipt) = {
+            let mut state = self.state();
+            let lapsed = state.take_due(now, max);
+            if lapsed.is_empty() {
+                return Ok(Vec::new());
+            }
+            let commits = lapsed.iter().map(|(claimed, _)| {
+                let mut commit = telling(*claimed);
+                commit.remove::<Reservation>(claimed.ticket_id);
+                commit
+            });
+            let submission = Submission {
+                commits: commits.collect(),
+                position: None,
+            };
+            (lapsed, self.store.submit(submission))
+        };
+        let mut done = Vec::with_capacity(lapsed.len());
+        let mut failure = None;
+        for ((claimed, lapses_at), outcome) in lapsed.into_iter().zip(receipt.outcomes().await) {
+            match outcome {
+                Ok(()) => done.push(claimed),
+                Err(error) => {
+                    self.state().put_back(claimed, lapses_at);
+                    failure = Some(error);
+                }
+            }
+        }
+        match failure {
+            None => Ok(done),
+            Some(CommitError::Store(error)) => Err(error),
+            Some(error) => Err(StoreError::Unavailable(error.to_string())),
+        }
+    }
+
+    pub(super) fn set_sale(&self, sale: &Allocation) {
+        let mut state = self.state();
+        state
+            .stocks
+            .entry(sale.event_id)
+            .or_insert_with(|| Stock::new(sale.clone()))
+            .set_sale(sale);
+    }
+
+    pub(super) fn stats(&self, event_id: EventId) -> Option<Stats> {
+        self.state().stocks.get(&event_id).map(Stock::stats)
+    }
+}
+
+impl State {
+    fn restore(&mut self, stored: &Reservation) {
+        let Reservation {
+            ticket_id,
+            event_id,
+            user_id,
+            state,
+            expires_at,
+            lapses_at,
+            ..
+        } = *stored;
+        let Some(stock) = self.stocks.get_mut(&event_id) else {
+            return;
+        };
+        if !stock.restore(user_id, ticket_id, state, (expires_at, lapses_at)) {
+            self.superseded.push(Claimed {
+                event_id,
+                user_id,
+                ticket_id,
+            });
+        } else if state == ReservationState::Waiting {
+            self.lapses.push(Reverse((lapses_at, event_id, user_id)));
+        }
+    }
+
+    /// Removes up to `max` claims that lapse by `now`, with the time at which each was to lapse.
+    fn take_due(&mut self, now: Timestamp, max: usize) -> Vec<(Claimed, Timestamp)> {
+        let mut due: Vec<_> = self
+            .superseded
+            .drain(..)
+            .map(|claimed| (claimed, now))
+            .collect();
+        while due.len() < max {
+            let Some(next) = self.lapses.peek().filter(|next| next.0.0 <= now) else {
+                break;
+            };
+            let Reverse((lapses_at, event_id, user_id)) = *next;
+            self.lapses.pop();
+            let Some(stock) = self.stocks.get_mut(&event_id) else {
+                continue;
+            };
+            if let Some(ticket_id) = stock.lapsing(user_id, lapses_at) {
+                stock.release(user_id, ticket_id);
+                due.push((
+                    Claimed {
+                        event_id,
+                        user_id,
+                        ticket_id,
+                    },
+                    lapses_at,
+                ));
+            }
+        }
+        due
+    }
+
+    /// A claim whose lapse could not be stored is due again.
+    fn put_back(&mut self, claimed: Claimed, lapses_at: Timestamp) {
+        let Claimed {
+            event_id,
+            user_id,
+            ticket_id,
+        } = claimed;
+        let deadlines = (lapses_at, lapses_at);
+        let Some(stock) = self.stocks.get_mut(&event_id) else {
+            return;
+        };
+        if stock.restore(user_id, ticket_id, ReservationState::Waiting, deadlines) {
+            self.lapses.push(Reverse((lapses_at, event_id, user_id)));
+        } else {
+            self.superseded.push(claimed);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One event's claims, in memory. Pure: every operation decides at once, and nothing here waits.
+
+use std::collections::HashMap;
+
+use contract::{TicketId, Timestamp, UserId};
+
+use super::{Held, Stats};
+use crate::model::{Allocation, ReservationState};
+
+/// Why a wish was not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no such event")]
+    EventNotFound,
+    #[error("this user has a reservation that waits for payment")]
+    AlreadyReserved,
+    #[error("this user has a ticket already")]
+    AlreadyPurchased,
+    #[error("the sale is not open")]
+    SaleNotOpen,
+    #[error("there is no ticket left")]
+    SoldOut,
+}
+
+/// An event's claims and the rules of its sale.
+#[derive(Debug)]
+pub struct Stock {
+    sale: Allocation,
+    waiting: i64,
+    completed: i64,
+    claims: HashMap<UserId, Claim>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    ticket_id: TicketId,
+    state: ReservationState,
+    expires_at: Timestamp,
+    lapses_at: Timestamp,
+}
+
+impl Stock {
+    #[must_use]
+    pub fn new(sale: Allocation) -> Self {
+        Self {
+            sale,
+            waiting: 0,
+            completed: 0,
+            claims: HashMap::new(),
+        }
+    }
+
+    /// Takes over a newer version of the sale's rules.
+    pub fn set_sale(&mut self, sale: &Allocation) {
+        if sale.event_version > self.sale.event_version {
+            self.sale = sale.clone();
+        }
+    }
+
+    /// # Errors
+    /// The first [`Refusal`] that holds.
+    pub fn reserve(
+        &mut self,
+        user_id: UserId,
+        ticket_id: TicketId,
+        (expires_at, lapses_at): (Timestamp, Timestamp),
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        match self.claims.get(&user_id).map(|claim| claim.state) {
+            Some(ReservationState::Waiting) => return Err(Refusal::AlreadyReserved),
+            Some(ReservationState::Completed) => return Err(Refusal::AlreadyPurchased),
+            None => {}
+        }
+        let is_early = self.sale.sale_opens_at.is_some_and(|opens| now < opens);
+        let is_late = self.sale.sale_closes_at.is_some_and(|closes| now >= closes);
+        if is_early || is_late {
+            return Err(Refusal::SaleNotOpen);
+        }
+        if self.stats().available <= 0 {
+            return Err(Refusal::SoldOut);
+        }
+        self.restore(
+            user_id,
+            ticket_id,
+            ReservationState::Waiting,
+            (expires_at, lapses_at),
+        );
+        Ok(())
+    }
+
+    /// Puts a claim in as it was stored; false where the user has another.
+    pub fn restore(
+        &mut self,
+        user_id: UserId,
+        ticket_id: TicketId,
+        state: ReservationState,
+        (expires_at, lapses_at): (Timestamp, Timestamp),
+    ) -> bool {
+        if self.claims.contains_key(&user_id) {
+            return false;
+        }
+        *self.count(state) += 1;
+        self.claims.insert(
+            user_id,
+            Claim {
+                ticket_id,
+                state,
+                expires_at,
+                lapses_at,
+            },
+        );
+        true
+    }
+
+    #[must_use]
+    pub fn find(&self, user_id: UserId) -> Option<Held> {
+        let claim = self.claims.get(&user_id)?;
+        let Claim {
+            ticket_id,
+            state,
+            expires_at,
+            ..
+        } = *claim;
+        Some(Held {
+            ticket_id,
+            state,
+            expires_at,
+            price: self.sale.price,
+        })
+    }
+
+    /// WAITING to COMPLETED, or still COMPLETED: the deadlines that the claim had. `None` where it is gone.
+    pub fn complete(
+        &mut self,
+        user_id: UserId,
+        ticket_id: TicketId,
+    ) -> Option<(Timestamp, Timestamp)> {
+        let claim = self
+            .claims
+            .get_mut(&user_id)
+            .filter(|claim| claim.ticket_id == ticket_id)?;
+        let deadlines = (claim.expires_at, claim.lapses_at);
+        match std::mem::replace(&mut claim.state, ReservationState::Completed) {
+            ReservationState::Completed => {}
+            ReservationState::Waiting => {
+                self.waiting -= 1;
+                self.completed += 1;
+            }
+        }
+        Some(deadlines)
+    }
+
+    /// Removes the claim on this ticket; whether there was one.
+    pub fn release(&mut self, user_id: UserId, ticket_id: TicketId) -> bool {
+        if self
+            .claims
+            .get(&user_id)
+            .is_none_or(|claim| claim.ticket_id != ticket_id)
+        {
+            return false;
+        }
+        if let Some(claim) = self.claims.remove(&user_id) {
+            *self.count(claim.state) -= 1;
+        }
+        true
+    }
+
+    /// Removes the claim on this ticket where it waits for payment; whether it did.
+    pub fn release_waiting(&mut self, user_id: UserId, ticket_id: TicketId) -> bool {
+        let is_waiting = self
+            .claims
+            .get(&user_id)
+            .is_some_and(|claim| claim.state == ReservationState::Waiting);
+        is_waiting && self.release(user_id, ticket_id)
+    }
+
+    /// The ticket of this user's claim, where it waits for payment and is due to lapse at exactly this time.
+    #[must_use]
+    pub fn lapsing(&self, user_id: UserId, lapses_at: Timestamp) -> Option<TicketId> {
+        let claim = self.claims.get(&user_id)?;
+        (claim.state == ReservationState::Waiting && claim.lapses_at == lapses_at)
+            .then_some(claim.ticket_id)
+    }
+
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (quantity, waiting, completed) = (self.sale.quantity, self.waiting, self.completed);
+        Stats {
+            quantity,
+            waiting,
+            completed,
+            available: quantity - waiting - completed,
+        }
+    }
+
+    fn count(&mut self, state: ReservationState) -> &mut i64 {
+        match state {
+            ReservationState::Waiting => &mut self.waiting,
+            ReservationState::Completed => &mut self.completed,
+        }
+    }
+}
