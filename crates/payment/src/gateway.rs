@@ -25,7 +25,8 @@ use protocol::{CancelBody, ConfirmBody};
 use transport::{Call, Transport};
 
 /// Where the gateway is and how patient we are with it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `https://api.tosspayments.com`, or the address of a sandbox (plain `http://` is allowed).
     pub base_url: String,
@@ -35,6 +36,19 @@ pub struct Settings {
     pub request_timeout_millis: u64,
     /// Requests under way at once; further ones wait within their own timeout.
     pub max_connections: usize,
+}
+
+impl Default for Settings {
+    /// The live gateway, without a secret: [`Gateway::new`] refuses until one is set.
+    fn default() -> Self {
+        Self {
+            base_url: "https://api.tosspayments.com".to_owned(),
+            secret_key: SecretKey::new(""),
+            connect_timeout_millis: 2_000,
+            request_timeout_millis: 10_000,
+            max_connections: 256,
+        }
+    }
 }
 
 /// The merchant's secret. It can be sent, but never printed.

@@ -1,3 +1,172 @@
-//! placeholder
+//! The payment service: a payment is opened by a purchase, confirmed at the gateway by its buyer, and given back
+//! where there is no ticket for it.
+//!
+//! No money is taken that this service does not know of. An attempt is recorded (`CONFIRMING`) before the gateway is
+//! asked; what the gateway says is published and becomes the payment's state in the consumer; where the gateway says
+//! nothing, or the process dies between the two, the settler looks the attempt up until it is known.
+//!
+//! - [`model`]: what a payment may become; pure. [`record`]: its tables
+//! - [`confirm`]: the buyer pays; [`settle`]: what confirm left open; [`refund`]: money goes back
+//! - [`consumers`] and [`http`]: the two doors
+//! - [`audit`]: facts for checks across services
+//! - [`gateway`]: the client of the payment gateway; [`sandbox`]: its double
+//! - [`attempts`]: what is at the gateway at this moment, in this process
+
+pub mod attempts;
+pub mod audit;
+pub mod confirm;
+pub mod consumers;
 pub mod gateway;
+pub mod http;
+mod inquiry;
+pub mod model;
+pub mod record;
+pub mod refund;
 pub mod sandbox;
+pub mod settle;
+
+use std::sync::Arc;
+
+use contract::{PaymentId, Timestamp};
+use messaging::{Clock, Random, Record, Store, StoreError, Table, record::from_row};
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+use attempts::{Attempts, Backoffs};
+use gateway::Gateway;
+use record::{HistoryEntry, PaymentRecord, TombstoneRecord};
+
+pub use consumers::PaymentConsumer;
+pub use settle::Settler;
+
+/// The tables of this service.
+pub const TABLES: &[&Table] = &[
+    PaymentRecord::TABLE,
+    <HistoryEntry as messaging::Entry>::TABLE,
+    TombstoneRecord::TABLE,
+];
+
+/// Entries of a payment's history that are shown, the newest.
+const HISTORY_SHOWN_MAX: i64 = 100;
+/// How much longer than the gateway's own timeout an attempt is left alone.
+const SETTLE_MARGIN_MILLIS: u64 = 1_000;
+
+/// Settings of the payment service.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    pub gateway: gateway::Settings,
+    /// An attempt that is older, and whose outcome is not known, is looked up. Where absent: one second longer than
+    /// the gateway's timeout.
+    pub settle_after_millis: Option<u64>,
+    /// An attempt whose deadline has passed is given up only when it is older: a gateway that hung may still be
+    /// working on a request that it does not show yet.
+    pub give_up_after_millis: u64,
+    /// Pass the header `TossPayments-Test-Code` of a request on to the gateway. Never beside a live gateway.
+    pub forward_test_codes: bool,
+    /// Run the sandbox inside this process in place of `gateway`; the program that wires the services does it.
+    pub sandbox: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            gateway: gateway::Settings::default(),
+            settle_after_millis: None,
+            give_up_after_millis: 60_000,
+            forward_test_codes: false,
+            sandbox: true,
+        }
+    }
+}
+
+impl Settings {
+    fn settle_after_millis(&self) -> i64 {
+        let default = self.gateway.request_timeout_millis + SETTLE_MARGIN_MILLIS;
+        i64::try_from(self.settle_after_millis.unwrap_or(default)).unwrap_or(i64::MAX)
+    }
+
+    fn give_up_after_millis(&self) -> i64 {
+        i64::try_from(self.give_up_after_millis).unwrap_or(i64::MAX)
+    }
+}
+
+/// The payment service; clones share it.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    random: Random,
+    settings: Settings,
+    gateway: Gateway,
+    attempts: Arc<Attempts>,
+    backoffs: Backoffs,
+    /// Attempts from before this moment belong to a process that is gone.
+    started_at: Timestamp,
+    /// Wakes the settler.
+    wake: Notify,
+}
+
+impl Service {
+    /// # Errors
+    /// Where a setting of the gateway cannot work; the gateway itself is not asked.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        random: Random,
+        settings: Settings,
+    ) -> Result<Self, gateway::Error> {
+        let gateway = Gateway::new(&settings.gateway)?;
+        let started_at = clock.now();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                clock,
+                random,
+                settings,
+                gateway,
+                attempts: Arc::default(),
+                backoffs: Backoffs::default(),
+                started_at,
+                wake: Notify::new(),
+            }),
+        })
+    }
+
+    /// Resolves when no attempt of this process is at the gateway: those whose client has gone are finished too.
+    pub async fn drained(&self) {
+        self.inner.attempts.drained().await;
+    }
+
+    /// One payment.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn show(&self, id: PaymentId) -> Result<Option<PaymentRecord>, StoreError> {
+        self.inner.store.load(id).await
+    }
+
+    /// What has become of a payment so far, oldest first; the newest 100 entries. Each version has one entry, so they are
+    /// named without a search.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn history(&self, payment: &PaymentRecord) -> Result<Vec<HistoryEntry>, StoreError> {
+        let first = (payment.version - HISTORY_SHOWN_MAX).max(0) + 1;
+        let keys: Vec<_> = (first..=payment.version)
+            .map(|version| HistoryEntry::id(payment.payment_id, version).into())
+            .collect();
+        let table = <HistoryEntry as messaging::Entry>::TABLE;
+        let rows = self.inner.store.load_rows(table, &keys).await?;
+        let mut entries = rows
+            .into_iter()
+            .map(|row| from_row::<HistoryEntry>(table, row))
+            .collect::<Result<Vec<_>, _>>()?;
+        entries.sort_unstable_by_key(|entry| entry.payment_version);
+        Ok(entries)
+    }
+}

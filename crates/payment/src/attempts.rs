@@ -1,0 +1,109 @@
+//! What is under way at the gateway in this process, and how long to wait before asking again about what it left
+//! open. In memory only: a restart begins with nothing under way and nothing to wait for.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use contract::{PaymentId, Timestamp};
+use messaging::Random;
+use tokio::sync::watch;
+
+/// The first wait; doubled each time.
+const BACKOFF_MILLIS_MIN: u64 = 500;
+const BACKOFF_MILLIS_MAX: u64 = 60_000;
+
+/// Payments that this process is asking the gateway about.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    under_way: watch::Sender<HashSet<PaymentId>>,
+}
+
+/// Keeps a payment to whoever holds it; dropping it lets the payment go.
+#[derive(Debug)]
+pub struct Attempt {
+    attempts: Arc<Attempts>,
+    payment: PaymentId,
+}
+
+impl Attempts {
+    /// `None` where somebody is asking about this payment already.
+    pub fn enter(self: &Arc<Self>, payment: PaymentId) -> Option<Attempt> {
+        let entered = self
+            .under_way
+            .send_if_modified(|under_way| under_way.insert(payment));
+        entered.then(|| Attempt {
+            attempts: Arc::clone(self),
+            payment,
+        })
+    }
+
+    /// Resolves when nothing is under way.
+    pub async fn drained(&self) {
+        // The sender lives in self, so the wait cannot fail.
+        let _ = self.under_way.subscribe().wait_for(HashSet::is_empty).await;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.attempts
+            .under_way
+            .send_if_modified(|under_way| under_way.remove(&self.payment));
+    }
+}
+
+/// Payments about which the gateway could not be understood, and when to ask again.
+#[derive(Debug, Default)]
+pub struct Backoffs(Mutex<HashMap<PaymentId, Backoff>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Backoff {
+    tries: u32,
+    not_before: Timestamp,
+}
+
+impl Backoffs {
+    /// Whether it is time to ask; `None` where nothing has been asked so far.
+    pub fn is_due(&self, payment: PaymentId, now: Timestamp) -> Option<bool> {
+        let backoff = self.lock().get(&payment).copied()?;
+        Some(now >= backoff.not_before)
+    }
+
+    /// How often it was asked in vain.
+    pub fn tries(&self, payment: PaymentId) -> u32 {
+        self.lock().get(&payment).map_or(0, |backoff| backoff.tries)
+    }
+
+    /// An attempt ended without an answer: it is to be looked up at the next opportunity.
+    pub fn ask_soon(&self, payment: PaymentId, now: Timestamp) {
+        let soon = Backoff {
+            tries: 0,
+            not_before: now,
+        };
+        self.lock().insert(payment, soon);
+    }
+
+    /// It was asked in vain once more.
+    pub fn wait_longer(&self, payment: PaymentId, random: &Random, now: Timestamp) {
+        let mut backoffs = self.lock();
+        let tries = backoffs.get(&payment).map_or(0, |backoff| backoff.tries);
+        let doubled = BACKOFF_MILLIS_MIN.saturating_mul(1_u64 << tries.min(16));
+        let half = doubled.min(BACKOFF_MILLIS_MAX) / 2;
+        let wait = i64::try_from(half + random.below(half + 1)).unwrap_or(i64::MAX);
+        let backoff = Backoff {
+            tries: tries.saturating_add(1),
+            not_before: now.plus_millis(wait),
+        };
+        backoffs.insert(payment, backoff);
+    }
+
+    pub fn forget(&self, payment: PaymentId) {
+        self.lock().remove(&payment);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PaymentId, Backoff>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}

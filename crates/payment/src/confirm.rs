@@ -1,0 +1,252 @@
+//! The use case `confirm`: the buyer has authenticated at the gateway, and the money is taken.
+//!
+//! Two commits and one question: the attempt is recorded, the gateway is asked, what it said is published. The
+//! attempt runs apart from its request, so that a client that goes away stops nothing half way; where the process
+//! itself goes away, the settler finds the recorded attempt.
+
+use contract::{Money, PaymentId, UserId, domain::PaymentStatus, payment::ConfirmedRequest};
+use messaging::{Commit, CommitError, Message, StoreError};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    Service,
+    attempts::Attempt,
+    gateway::{Confirm, Outcome, protocol},
+    model::{Claim, Refusal},
+    record::PaymentRecord,
+};
+
+/// Times that the beginning of an attempt is decided again because the payment was changed meanwhile.
+const ROUNDS_MAX: u32 = 8;
+
+#[derive(Debug, Clone)]
+pub struct ConfirmInput {
+    pub payment_id: PaymentId,
+    /// The gateway's name for the payment.
+    pub pg_payment_id: String,
+    pub amount: Money,
+    /// Checked against the owner where it is given.
+    pub user_id: Option<UserId>,
+    /// Passed on to a test gateway.
+    pub test_code: Option<String>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfirmOutput {
+    Settled(Settled),
+    /// The gateway's answer is not known yet.
+    Pending(Pending),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Settled {
+    pub payment_id: PaymentId,
+    pub pg_payment_id: String,
+    pub succeeded: bool,
+    /// The gateway's reason, where it declined. A further attempt may be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decline_code: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    pub payment_id: PaymentId,
+    pub pg_payment_id: String,
+    /// Always `CONFIRMING`: follow `GET /payment/{paymentId}`.
+    pub status: PaymentStatus,
+}
+
+/// Why no attempt was made, or nothing is known of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no payment {0}")]
+    NotFound(PaymentId),
+    #[error("a gateway's payment key has 1 to 200 letters, digits, '-', '_', '=' and '.'")]
+    PgPaymentId,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+/// Adds the caller's answer to the Commit that publishes the outcome.
+pub type Seal = Box<dyn FnOnce(&mut Commit, &Settled) + Send>;
+
+/// What was learnt of an attempt, with proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Approved { pg_payment_id: String },
+    Declined { code: String },
+}
+
+impl Service {
+    /// Makes one attempt. Dropping the future does not stop an attempt that has begun; see [`Service::drained`].
+    ///
+    /// # Errors
+    /// [`Error`]; the gateway was not asked.
+    pub async fn confirm(&self, input: ConfirmInput, seal: Seal) -> Result<ConfirmOutput, Error> {
+        if !protocol::is_path_key(&input.pg_payment_id) {
+            return Err(Error::PgPaymentId);
+        }
+        let service = self.clone();
+        let attempt = tokio::spawn(async move { service.attempt(input, seal).await });
+        match attempt.await {
+            Ok(output) => output,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(StoreError::Unavailable("the process is stopping".to_owned()).into()),
+        }
+    }
+
+    async fn attempt(&self, input: ConfirmInput, seal: Seal) -> Result<ConfirmOutput, Error> {
+        let (payment, _attempt) = self.begin(&input).await?;
+        fail::fail_point!("payment.before_gateway", |_| std::process::abort());
+        let verdict = self.take_money(&payment, input.test_code).await;
+        fail::fail_point!("payment.after_gateway", |_| std::process::abort());
+        let settled = match verdict {
+            Some(verdict) => self.conclude(&payment, &verdict, seal).await,
+            None => None,
+        };
+        fail::fail_point!("payment.after_confirmed", |_| std::process::abort());
+        Ok(settled.map_or_else(
+            || self.leave_to_settler(&payment, input.pg_payment_id),
+            ConfirmOutput::Settled,
+        ))
+    }
+
+    /// Records the attempt. From two at the same moment one is refused.
+    async fn begin(&self, input: &ConfirmInput) -> Result<(PaymentRecord, Attempt), Error> {
+        let inner = &self.inner;
+        let id = input.payment_id;
+        let claim = Claim {
+            pg_payment_id: &input.pg_payment_id,
+            amount: input.amount,
+            user_id: input.user_id,
+        };
+        for _ in 0..ROUNDS_MAX {
+            let payment = self.show(id).await?.ok_or(Error::NotFound(id))?;
+            let change = payment.begin_attempt(&claim, inner.clock.now())?;
+            let attempt = inner.attempts.enter(id).ok_or(Refusal::InProgress)?;
+            let mut commit = Commit::new();
+            change.save(&mut commit);
+            match inner.store.commit(commit).await {
+                Ok(()) => return Ok((change.payment().clone(), attempt)),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Refusal::InProgress.into())
+    }
+
+    /// Asks the gateway for the money of an attempt that is recorded; `None` where its answer proves nothing.
+    /// Where points pay for everything, there is nothing to ask for.
+    pub(crate) async fn take_money(
+        &self,
+        payment: &PaymentRecord,
+        test_code: Option<String>,
+    ) -> Option<Verdict> {
+        let pg_payment_id = payment.pg_payment_id.clone()?;
+        if payment.final_amount == Money::ZERO {
+            return Some(Verdict::Approved { pg_payment_id });
+        }
+        let ask = Confirm {
+            payment_key: pg_payment_id.clone(),
+            order_id: payment.order_id(),
+            amount: payment.final_amount.get(),
+            idempotency_key: payment.attempt_key.clone()?,
+            test_code,
+        };
+        match self.inner.gateway.confirm(&ask).await {
+            Outcome::Approved(_) => Some(Verdict::Approved { pg_payment_id }),
+            Outcome::Declined { code, .. } => Some(Verdict::Declined { code }),
+            Outcome::Unknown { reason } => {
+                tracing::warn!(payment.id = %payment.payment_id, reason, "the outcome of an attempt is not known yet");
+                None
+            }
+        }
+    }
+
+    /// Publishes what was learnt, with the caller's answer; `None` where the store did not take it.
+    async fn conclude(
+        &self,
+        payment: &PaymentRecord,
+        verdict: &Verdict,
+        seal: Seal,
+    ) -> Option<Settled> {
+        let published = self.outcome(payment, verdict);
+        let settled = settled(payment, verdict);
+        let mut sealed = published.clone();
+        seal(&mut sealed, &settled);
+        let outcome = match self.inner.store.commit(sealed).await {
+            // Only the answer can conflict: the outcome puts no record.
+            Err(CommitError::Conflict { .. }) => self.inner.store.commit(published).await,
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(()) => Some(settled),
+            Err(error) => {
+                tracing::error!(payment.id = %payment.payment_id, %error, "the outcome of an attempt could not be stored");
+                None
+            }
+        }
+    }
+
+    /// What the consumer is told of an attempt. Approval and refusal have different ids, so that the one can never
+    /// be taken for a repetition of the other.
+    pub(crate) fn outcome(&self, payment: &PaymentRecord, verdict: &Verdict) -> Commit {
+        let settled = settled(payment, verdict);
+        let word = if settled.succeeded {
+            "confirmed"
+        } else {
+            "declined"
+        };
+        let id = format!("{}:{word}:{}", payment.payment_id, payment.attempt);
+        let outcome = ConfirmedRequest {
+            payment_id: payment.payment_id,
+            pg_payment_id: settled.pg_payment_id,
+            confirmed: settled.succeeded,
+            attempt: Some(payment.attempt),
+            decline_code: settled.decline_code,
+        };
+        let mut commit = Commit::new();
+        commit.publish(Message::new(id, &outcome, self.inner.clock.now()));
+        commit
+    }
+
+    fn leave_to_settler(&self, payment: &PaymentRecord, pg_payment_id: String) -> ConfirmOutput {
+        let inner = &self.inner;
+        inner
+            .backoffs
+            .ask_soon(payment.payment_id, inner.clock.now());
+        ConfirmOutput::Pending(Pending {
+            payment_id: payment.payment_id,
+            pg_payment_id,
+            status: PaymentStatus::Confirming,
+        })
+    }
+}
+
+fn settled(payment: &PaymentRecord, verdict: &Verdict) -> Settled {
+    let (pg_payment_id, decline_code) = match verdict {
+        Verdict::Approved { pg_payment_id } => (pg_payment_id.clone(), None),
+        Verdict::Declined { code } => (
+            payment.pg_payment_id.clone().unwrap_or_default(),
+            Some(code.clone()),
+        ),
+    };
+    Settled {
+        payment_id: payment.payment_id,
+        pg_payment_id,
+        succeeded: decline_code.is_none(),
+        decline_code,
+    }
+}

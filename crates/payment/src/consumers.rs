@@ -1,0 +1,184 @@
+//! The door for messages: one consumer group for everything that is asked of payments.
+
+use contract::{
+    Payload, PaymentId, Timestamp,
+    payment::{
+        CancelRequest, ConfirmedRequest, CreateRequest, CreateResponse, DeleteRequest,
+        DeleteResponse,
+    },
+};
+use messaging::{Commit, Consumer, Message, Records, Ref, Rejection};
+
+use crate::{
+    Service,
+    model::{self, Creation, Deletion},
+    record::{PaymentRecord, TombstoneRecord},
+};
+
+/// The consumer group of this service.
+pub const GROUP: &str = "payment";
+
+/// Handles what the purchase asks of a payment, and what the gateway said.
+pub struct PaymentConsumer {
+    service: Service,
+}
+
+impl PaymentConsumer {
+    #[must_use]
+    pub fn new(service: Service) -> Self {
+        Self { service }
+    }
+}
+
+impl Consumer for PaymentConsumer {
+    type Prepared = ();
+
+    fn group(&self) -> &'static str {
+        GROUP
+    }
+
+    fn topics(&self) -> &'static [&'static str] {
+        &[
+            CreateRequest::TOPIC,
+            DeleteRequest::TOPIC,
+            ConfirmedRequest::TOPIC,
+            CancelRequest::TOPIC,
+        ]
+    }
+
+    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        let payment = payment_of(message)?;
+        Ok(vec![
+            Ref::to::<PaymentRecord>(payment),
+            Ref::to::<TombstoneRecord>(payment),
+        ])
+    }
+
+    fn decide(
+        &self,
+        message: &Message,
+        records: &Records,
+        (): &(),
+        now: Timestamp,
+    ) -> Result<Commit, Rejection> {
+        match message.topic.as_str() {
+            CreateRequest::TOPIC => create(message, records, now),
+            DeleteRequest::TOPIC => delete(message, records, now),
+            ConfirmedRequest::TOPIC => take_outcome(message, records, now),
+            CancelRequest::TOPIC => request_refund(message, records, now),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// The settler need not wait for its next look.
+    fn committed(&self, message: &Message, _commit: &Commit) {
+        if message.topic == CancelRequest::TOPIC {
+            self.service.inner.wake.notify_one();
+        }
+    }
+}
+
+fn payment_of(message: &Message) -> Result<PaymentId, Rejection> {
+    match message.topic.as_str() {
+        CreateRequest::TOPIC => Ok(message.parse::<CreateRequest>()?.saga_id.payment()),
+        DeleteRequest::TOPIC => Ok(message.parse::<DeleteRequest>()?.payment_id),
+        ConfirmedRequest::TOPIC => Ok(message.parse::<ConfirmedRequest>()?.payment_id),
+        CancelRequest::TOPIC => Ok(message.parse::<CancelRequest>()?.payment_id),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn unexpected(topic: &str) -> Rejection {
+    Rejection::new(format_args!("{topic} is not for the payment service"))
+}
+
+fn create(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let request: CreateRequest = message.parse()?;
+    let payment_id = request.saga_id.payment();
+    let known = records.get(payment_id)?;
+    let tombstone = records.get(payment_id)?;
+    let mut commit = Commit::new();
+    let succeed = match model::create(&request, known.as_ref(), tombstone.as_ref(), now)? {
+        Creation::Opened(change) => {
+            change.save(&mut commit);
+            true
+        }
+        Creation::Refused(tombstone) => {
+            commit.put(&tombstone);
+            false
+        }
+        Creation::Decided { succeed } => succeed,
+    };
+    let response = CreateResponse {
+        saga_id: request.saga_id,
+        succeed,
+        user_id: request.user_id,
+        event_id: request.event_id,
+        payment_id: succeed.then_some(payment_id),
+    };
+    respond(&mut commit, message, &response, now);
+    Ok(commit)
+}
+
+fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let request: DeleteRequest = message.parse()?;
+    let known = records.get(request.payment_id)?;
+    let tombstone = records.get(request.payment_id)?;
+    let mut commit = Commit::new();
+    let succeed = match model::delete(&request, known.as_ref(), tombstone.as_ref(), now) {
+        Deletion::Closed(change) => {
+            change.save(&mut commit);
+            true
+        }
+        Deletion::Forestalled(tombstone) => {
+            commit.put(&tombstone);
+            true
+        }
+        Deletion::Decided { succeed } => succeed,
+    };
+    let response = DeleteResponse {
+        saga_id: request.saga_id,
+        succeed,
+        payment_id: request.payment_id,
+    };
+    respond(&mut commit, message, &response, now);
+    Ok(commit)
+}
+
+fn take_outcome(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let outcome: ConfirmedRequest = message.parse()?;
+    let payment = existing(records, outcome.payment_id)?;
+    let mut commit = Commit::new();
+    if let Some(change) = payment.take_outcome(&outcome, now)? {
+        change.save(&mut commit);
+    }
+    Ok(commit)
+}
+
+fn request_refund(
+    message: &Message,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
+    let request: CancelRequest = message.parse()?;
+    let payment = existing(records, request.payment_id)?;
+    let mut commit = Commit::new();
+    if let Some(change) = payment.request_refund(&request, now)? {
+        change.save(&mut commit);
+    }
+    Ok(commit)
+}
+
+fn existing(records: &Records, id: PaymentId) -> Result<PaymentRecord, Rejection> {
+    let payment = records.get(id)?;
+    payment.ok_or_else(|| Rejection::new(format_args!("there is no payment {id}")))
+}
+
+/// One response for each request, under an id of its own: deciding again gives the same.
+fn respond<P: Payload>(commit: &mut Commit, request: &Message, response: &P, now: Timestamp) {
+    commit.publish(Message::new(
+        format!("{}:response", request.id),
+        response,
+        now,
+    ));
+}

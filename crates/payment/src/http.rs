@@ -1,0 +1,252 @@
+//! The door for requests.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use contract::{
+    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use web::{Body, Id, Once, Problem, ProblemDetails};
+
+use crate::{
+    Service,
+    confirm::{ConfirmInput, ConfirmOutput, Error, Pending, Seal, Settled},
+    gateway::protocol::TEST_CODE_HEADER,
+    model::Refusal,
+    record::{HistoryEntry, PaymentRecord, Refund},
+};
+
+/// Every route of this service.
+pub fn router(service: Service) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(confirm))
+        .routes(routes!(confirm_by_verb))
+        .routes(routes!(show))
+        .with_state(service)
+}
+
+/// The buyer has authenticated the payment at the gateway.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ConfirmBody {
+    payment_id: PaymentId,
+    /// The gateway's name for the payment.
+    #[schema(min_length = 1, max_length = 200)]
+    pg_payment_id: String,
+    /// What the buyer agreed to pay: the payment's `finalAmount`.
+    amount: Money,
+    /// Checked against the owner where it is given.
+    #[serde(default)]
+    user_id: Option<UserId>,
+}
+
+/// A payment with its history.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PaymentView {
+    payment_id: PaymentId,
+    saga_id: SagaId,
+    event_id: EventId,
+    user_id: UserId,
+    ticket_id: TicketId,
+    status: PaymentStatus,
+    total_amount: Money,
+    point_amount: Points,
+    final_amount: Money,
+    pg_payment_id: Option<String>,
+    /// Attempts so far.
+    attempt: u32,
+    decline_code: Option<String>,
+    refund: Refund,
+    refund_reason: Option<String>,
+    expires_at: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    version: i64,
+    /// Oldest first, the newest 100.
+    history: Vec<HistoryView>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct HistoryView {
+    version: i64,
+    status: PaymentStatus,
+    attempt: u32,
+    pg_payment_id: Option<String>,
+    note: String,
+    at: Timestamp,
+}
+
+/// Confirm a payment
+///
+/// Takes the money at the gateway. Where the gateway's answer is not known in time: 202, and the outcome shows at
+/// `GET /payment/{paymentId}`.
+#[utoipa::path(
+    post, path = "/payment/confirmed", tag = "payment", request_body = ConfirmBody,
+    responses(
+        (status = 200, description = "The gateway approved or declined", body = Settled),
+        (status = 202, description = "The gateway's answer is not known yet", body = Pending),
+        (status = 400, description = "INVALID_REQUEST, AMOUNT_MISMATCH", body = ProblemDetails),
+        (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
+        (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
+        (status = 409, description = "ALREADY_CONFIRMED, CONFIRMATION_IN_PROGRESS, PAYMENT_CLOSED, DEADLINE_PASSED, IDEMPOTENCY_KEY_IN_FLIGHT", body = ProblemDetails),
+        (status = 413, description = "BODY_TOO_LARGE", body = ProblemDetails),
+        (status = 422, description = "IDEMPOTENCY_KEY_REUSED", body = ProblemDetails),
+        (status = 503, description = "OVERLOADED, UNAVAILABLE", body = ProblemDetails),
+    )
+)]
+async fn confirm(
+    State(service): State<Service>,
+    once: Once,
+    headers: HeaderMap,
+    Body(body): Body<ConfirmBody>,
+) -> Result<Response, Problem> {
+    let input = ConfirmInput {
+        payment_id: body.payment_id,
+        pg_payment_id: body.pg_payment_id,
+        amount: body.amount,
+        user_id: body.user_id,
+        test_code: test_code(&service, &headers)?,
+    };
+    let seal: Seal = Box::new(move |commit, answer| {
+        // The response is made below, once the outcome is stored.
+        let _ = once.attach(commit, StatusCode::OK, answer);
+    });
+    Ok(match service.confirm(input, seal).await? {
+        ConfirmOutput::Settled(answer) => (StatusCode::OK, Json(answer)).into_response(),
+        ConfirmOutput::Pending(answer) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
+    })
+}
+
+/// Confirm a payment, by another name
+///
+/// The same as `POST /payment/confirmed`.
+#[utoipa::path(
+    post, path = "/payment/confirm", tag = "payment", request_body = ConfirmBody,
+    responses(
+        (status = 200, description = "The gateway approved or declined", body = Settled),
+        (status = 202, description = "The gateway's answer is not known yet", body = Pending),
+        (status = 400, description = "INVALID_REQUEST, AMOUNT_MISMATCH", body = ProblemDetails),
+        (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
+        (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
+        (status = 409, description = "ALREADY_CONFIRMED, CONFIRMATION_IN_PROGRESS, PAYMENT_CLOSED, DEADLINE_PASSED, IDEMPOTENCY_KEY_IN_FLIGHT", body = ProblemDetails),
+        (status = 413, description = "BODY_TOO_LARGE", body = ProblemDetails),
+        (status = 422, description = "IDEMPOTENCY_KEY_REUSED", body = ProblemDetails),
+        (status = 503, description = "OVERLOADED, UNAVAILABLE", body = ProblemDetails),
+    )
+)]
+async fn confirm_by_verb(
+    state: State<Service>,
+    once: Once,
+    headers: HeaderMap,
+    body: Body<ConfirmBody>,
+) -> Result<Response, Problem> {
+    confirm(state, once, headers, body).await
+}
+
+/// Show a payment with its history
+#[utoipa::path(
+    get, path = "/payment/{paymentId}", tag = "payment",
+    params(("paymentId" = PaymentId, Path)),
+    responses(
+        (status = 200, body = PaymentView),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+        (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
+        (status = 503, description = "UNAVAILABLE", body = ProblemDetails),
+    )
+)]
+async fn show(
+    State(service): State<Service>,
+    Id(id): Id<PaymentId>,
+) -> Result<Json<PaymentView>, Problem> {
+    let payment = service.show(id).await?.ok_or(Error::NotFound(id))?;
+    let history = service.history(&payment).await?;
+    Ok(Json(PaymentView::new(payment, history)))
+}
+
+fn test_code(service: &Service, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(code) = headers
+        .get(TEST_CODE_HEADER)
+        .filter(|_| service.inner.settings.forward_test_codes)
+    else {
+        return Ok(None);
+    };
+    let text = code
+        .to_str()
+        .map_err(|_| Problem::invalid(TEST_CODE_HEADER, "a test code is plain ASCII"))?;
+    Ok(Some(text.to_owned()))
+}
+
+impl PaymentView {
+    fn new(payment: PaymentRecord, history: Vec<HistoryEntry>) -> Self {
+        Self {
+            payment_id: payment.payment_id,
+            saga_id: payment.saga_id,
+            event_id: payment.event_id,
+            user_id: payment.user_id,
+            ticket_id: payment.ticket_id,
+            status: payment.status,
+            total_amount: payment.total_amount,
+            point_amount: payment.point_amount,
+            final_amount: payment.final_amount,
+            pg_payment_id: payment.pg_payment_id,
+            attempt: payment.attempt,
+            decline_code: payment.decline_code,
+            refund: payment.refund,
+            refund_reason: payment.refund_reason,
+            expires_at: payment.expires_at,
+            created_at: payment.created_at,
+            updated_at: payment.updated_at,
+            version: payment.version,
+            history: history.into_iter().map(HistoryView::from).collect(),
+        }
+    }
+}
+
+impl From<HistoryEntry> for HistoryView {
+    fn from(entry: HistoryEntry) -> Self {
+        Self {
+            version: entry.payment_version,
+            status: entry.status,
+            attempt: entry.attempt,
+            pg_payment_id: entry.pg_payment_id,
+            note: entry.note,
+            at: entry.at,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::NotFound(_) => Self::not_found("PAYMENT_NOT_FOUND", text),
+            Error::PgPaymentId => Self::invalid("pgPaymentId", text),
+            Error::Refused(refusal) => refused(refusal, text),
+            Error::Commit(error) => error.into(),
+        }
+    }
+}
+
+fn refused(refusal: Refusal, text: String) -> Problem {
+    match refusal {
+        Refusal::OwnerMismatch => {
+            Problem::new(StatusCode::FORBIDDEN, "PAYMENT_OWNER_MISMATCH", text)
+        }
+        Refusal::AmountMismatch { .. } => Problem::bad_request("AMOUNT_MISMATCH", text),
+        Refusal::AlreadyConfirmed => Problem::conflict("ALREADY_CONFIRMED", text),
+        Refusal::InProgress => Problem {
+            retry_after_secs: Some(1),
+            ..Problem::conflict("CONFIRMATION_IN_PROGRESS", text)
+        },
+        Refusal::Closed => Problem::conflict("PAYMENT_CLOSED", text),
+        Refusal::DeadlinePassed { .. } => Problem::conflict("DEADLINE_PASSED", text),
+    }
+}

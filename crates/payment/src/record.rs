@@ -1,0 +1,187 @@
+//! The tables of the payment service: payments, their history, and tombstones of payments that must never open.
+
+use contract::{
+    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
+};
+use messaging::{Column, Entry, Key, Record, Table};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Whether the money of a payment goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Refund {
+    None,
+    /// To be asked of the gateway.
+    Requested,
+    Done,
+    /// The gateway refused it: a person is needed.
+    Parked,
+}
+
+/// A payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentRecord {
+    pub payment_id: PaymentId,
+    pub saga_id: SagaId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub ticket_id: TicketId,
+    pub status: PaymentStatus,
+    pub total_amount: Money,
+    pub point_amount: Points,
+    /// What is left to pay at the gateway.
+    pub final_amount: Money,
+    /// The gateway's name for the current or last attempt.
+    pub pg_payment_id: Option<String>,
+    /// Attempts so far.
+    pub attempt: u32,
+    /// The idempotency key of the current or last attempt.
+    pub attempt_key: Option<String>,
+    pub attempt_started_at: Option<Timestamp>,
+    /// Why the last attempt failed.
+    pub decline_code: Option<String>,
+    pub refund: Refund,
+    pub refund_reason: Option<String>,
+    /// The idempotency key of the refund.
+    pub refund_key: Option<String>,
+    /// The last instant at which an attempt may begin.
+    pub expires_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub version: i64,
+}
+
+impl Record for PaymentRecord {
+    const TABLE: &'static Table = &Table {
+        name: "payment",
+        columns: &[
+            Column::text("payment_id"),
+            Column::text("saga_id"),
+            Column::integer("event_id"),
+            Column::integer("user_id"),
+            Column::text("ticket_id"),
+            Column::text("status"),
+            Column::integer("total_amount"),
+            Column::integer("point_amount"),
+            Column::integer("final_amount"),
+            Column::text("pg_payment_id").null(),
+            Column::integer("attempt"),
+            Column::text("attempt_key").null(),
+            Column::text("attempt_started_at").null(),
+            Column::text("decline_code").null(),
+            Column::text("refund"),
+            Column::text("refund_reason").null(),
+            Column::text("refund_key").null(),
+            Column::text("expires_at").null(),
+            Column::text("created_at"),
+            Column::text("updated_at"),
+            Column::integer("version"),
+        ],
+        key: "payment_id",
+        constraints: &[
+            "CHECK (status IN ('CREATED', 'CONFIRMING', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'DELETED'))",
+            "CHECK (refund IN ('NONE', 'REQUESTED', 'DONE', 'PARKED'))",
+            "CHECK (total_amount >= 0 AND point_amount >= 0 AND final_amount >= 0)",
+            "CHECK (final_amount = total_amount - point_amount)",
+            "CHECK (attempt >= 0)",
+            "CHECK (status <> 'CONFIRMING' OR (attempt > 0 AND attempt_key IS NOT NULL AND attempt_started_at IS NOT NULL))",
+            "CHECK (status NOT IN ('CONFIRMING', 'SUCCEEDED', 'CANCELLED') OR pg_payment_id IS NOT NULL)",
+            // Money goes back only where it was taken, and a cancelled payment is one whose money went back.
+            "CHECK (refund = 'NONE' OR (status IN ('SUCCEEDED', 'CANCELLED') AND refund_key IS NOT NULL))",
+            "CHECK ((status = 'CANCELLED') = (refund = 'DONE'))",
+        ],
+        // The few that are to be settled, in the order in which they are paged.
+        indexes: &[
+            "(status, payment_id) WHERE status = 'CONFIRMING'",
+            "(refund, payment_id) WHERE refund = 'REQUESTED'",
+        ],
+    };
+    fn key(&self) -> Key {
+        self.payment_id.into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+/// One change of a payment: there is one for each of its versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// `{payment}:{version}`.
+    pub entry_id: String,
+    pub payment_id: PaymentId,
+    pub payment_version: i64,
+    pub status: PaymentStatus,
+    pub attempt: u32,
+    pub pg_payment_id: Option<String>,
+    /// What happened, for people.
+    pub note: String,
+    pub at: Timestamp,
+}
+
+impl HistoryEntry {
+    #[must_use]
+    pub fn id(payment: PaymentId, version: i64) -> String {
+        format!("{payment}:{version}")
+    }
+}
+
+impl Entry for HistoryEntry {
+    const TABLE: &'static Table = &Table {
+        name: "payment_history",
+        columns: &[
+            Column::text("entry_id"),
+            Column::text("payment_id"),
+            Column::integer("payment_version"),
+            Column::text("status"),
+            Column::integer("attempt"),
+            Column::text("pg_payment_id").null(),
+            Column::text("note"),
+            Column::text("at"),
+        ],
+        key: "entry_id",
+        constraints: &[],
+        indexes: &[],
+    };
+}
+
+/// Why a payment must never open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NeverOpens {
+    /// Its deletion came before its creation.
+    DeletedFirst,
+    /// Its points are worth more than its amount.
+    TooManyPoints,
+}
+
+/// A payment that must never open: a late or repeated request to create it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombstoneRecord {
+    pub payment_id: PaymentId,
+    pub reason: NeverOpens,
+    pub created_at: Timestamp,
+    pub version: i64,
+}
+
+impl Record for TombstoneRecord {
+    const TABLE: &'static Table = &Table {
+        name: "payment_tombstone",
+        columns: &[
+            Column::text("payment_id"),
+            Column::text("reason"),
+            Column::text("created_at"),
+            Column::integer("version"),
+        ],
+        key: "payment_id",
+        constraints: &["CHECK (reason IN ('DELETED_FIRST', 'TOO_MANY_POINTS'))"],
+        indexes: &[],
+    };
+    fn key(&self) -> Key {
+        self.payment_id.into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
