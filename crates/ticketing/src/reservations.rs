@@ -78,6 +78,14 @@ impl Reservations {
         Local::rebuild(store).await.map(Self::Local)
     }
 
+    /// The store that grants are made durable in.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        match self {
+            Self::Local(local) => local.store(),
+        }
+    }
+
     /// Grants or refuses each wish, in order. A grant is durable once its receipt says so.
     pub fn reserve(&self, wishes: Vec<Wish>, now: Timestamp) -> Vec<Result<Receipt, Refusal>> {
         match self {

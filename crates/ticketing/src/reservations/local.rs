@@ -67,6 +67,10 @@ impl Local {
         self.state.lock().expect("no holder of this lock panics")
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn submit(&self, commit: Commit) -> Receipt {
         self.store.submit(Submission {
             commits: vec![commit],

@@ -50,10 +50,14 @@ impl Stock {
         }
     }
 
-    /// Takes over a newer version of the sale's rules.
+    /// Takes over a newer version of the sale's rules. As in the allocation, a quantity below what is bought already
+    /// leaves exactly what is bought.
     pub fn set_sale(&mut self, sale: &Allocation) {
         if sale.event_version > self.sale.event_version {
-            self.sale = sale.clone();
+            self.sale = Allocation {
+                quantity: sale.quantity.max(self.completed),
+                ..sale.clone()
+            };
         }
     }
 

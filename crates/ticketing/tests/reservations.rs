@@ -1,0 +1,556 @@
+//! One contract for every reservation backend: who gets a ticket, and that nothing is sold twice or lost.
+
+use std::collections::HashMap;
+
+use contract::{EventId, TicketId, Timestamp, UserId, ticketing::Expire};
+use messaging::{Commit, Message, Metrics, Random, Store};
+use proptest::prelude::*;
+use tempfile::TempDir;
+use ticketing::{
+    Reservations,
+    model::{Allocation, ReservationState},
+    reservations::{Claimed, Completion, Refusal, Stats, Wish},
+};
+
+const EVENT: EventId = EventId(1);
+const TTL_MILLIS: i64 = 1_000;
+
+/// A store of the embedded deployment with one event, and the reservations over it.
+struct Deployment {
+    folder: TempDir,
+    random: Random,
+    reservations: Option<Reservations>,
+}
+
+impl Deployment {
+    async fn with_quantity(quantity: i64) -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = open(&folder);
+        let mut commit = Commit::new();
+        commit.put(&sale(quantity, 1));
+        store.commit(commit).await.unwrap();
+        let reservations = Some(Reservations::open_local(store).await.unwrap());
+        Self {
+            folder,
+            random: Random::seeded(7),
+            reservations,
+        }
+    }
+
+    fn reservations(&self) -> &Reservations {
+        self.reservations.as_ref().unwrap()
+    }
+
+    /// The process stops and starts again: what is in memory is rebuilt.
+    async fn restart(&mut self) {
+        self.reservations = None;
+        self.reservations = Some(Reservations::open_local(open(&self.folder)).await.unwrap());
+    }
+
+    async fn reserve(&self, user: i64, now: Timestamp) -> Result<TicketId, Refusal> {
+        let ticket_id = TicketId(self.random.uuid(now));
+        let lapses_at = now.plus_millis(TTL_MILLIS);
+        let wish = Wish {
+            event_id: EVENT,
+            user_id: UserId(user),
+            ticket_id,
+            expires_at: lapses_at,
+            lapses_at,
+            also: Commit::new(),
+        };
+        let receipt = self
+            .reservations()
+            .reserve(vec![wish], now)
+            .pop()
+            .unwrap()?;
+        receipt
+            .outcomes()
+            .await
+            .pop()
+            .unwrap()
+            .expect("the store takes it");
+        Ok(ticket_id)
+    }
+
+    async fn expire(&self, now: Timestamp) -> Vec<Claimed> {
+        self.reservations()
+            .expire(now, 100, |_| Commit::new())
+            .await
+            .unwrap()
+    }
+
+    fn stats(&self) -> Stats {
+        self.reservations().stats(EVENT).unwrap()
+    }
+}
+
+fn open(folder: &TempDir) -> Store {
+    let tables: Vec<_> = messaging::TABLES
+        .iter()
+        .chain(ticketing::TABLES)
+        .copied()
+        .collect();
+    Store::open_embedded(folder.path(), &tables, Metrics::unregistered()).unwrap()
+}
+
+fn sale(quantity: i64, event_version: i64) -> Allocation {
+    Allocation {
+        event_id: EVENT,
+        quantity,
+        sold: 0,
+        price: None,
+        sale_opens_at: None,
+        sale_closes_at: None,
+        event_version,
+        version: 0,
+    }
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + millis)
+}
+
+fn claimed(user: i64, ticket_id: TicketId) -> Claimed {
+    Claimed {
+        event_id: EVENT,
+        user_id: UserId(user),
+        ticket_id,
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_granted_once_and_every_refusal_has_its_name() {
+    let deployment = Deployment::with_quantity(2).await;
+    let first = deployment.reserve(1, at(0)).await.unwrap();
+    assert_eq!(
+        deployment.reserve(1, at(0)).await,
+        Err(Refusal::AlreadyReserved)
+    );
+    let done = deployment
+        .reservations()
+        .complete(&[claimed(1, first)])
+        .await
+        .unwrap();
+    assert!(matches!(done[..], [Completion::Completed { .. }]));
+    assert_eq!(
+        deployment.reserve(1, at(0)).await,
+        Err(Refusal::AlreadyPurchased)
+    );
+    deployment.reserve(2, at(0)).await.unwrap();
+    assert_eq!(deployment.reserve(3, at(0)).await, Err(Refusal::SoldOut));
+    assert_eq!(
+        deployment.stats(),
+        Stats {
+            quantity: 2,
+            waiting: 1,
+            completed: 1,
+            available: 0
+        }
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_sold_before_the_sale_opens_or_after_it_closes() {
+    let deployment = Deployment::with_quantity(2).await;
+    let window = Allocation {
+        sale_opens_at: Some(at(10)),
+        sale_closes_at: Some(at(20)),
+        ..sale(2, 2)
+    };
+    deployment.reservations().set_sale(&window).await.unwrap();
+    assert_eq!(
+        deployment.reserve(1, at(9)).await,
+        Err(Refusal::SaleNotOpen)
+    );
+    assert_eq!(
+        deployment.reserve(1, at(20)).await,
+        Err(Refusal::SaleNotOpen)
+    );
+    assert!(deployment.reserve(1, at(10)).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_answered_reservation_survives_a_restart_with_its_deadline() {
+    let mut deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.restart().await;
+    let held = deployment.reservations().find(EVENT, UserId(1)).unwrap();
+    assert_eq!(
+        (held.ticket_id, held.state, held.expires_at),
+        (ticket, ReservationState::Waiting, at(TTL_MILLIS))
+    );
+    assert_eq!(deployment.reserve(2, at(0)).await, Err(Refusal::SoldOut));
+}
+
+#[tokio::test]
+async fn what_lapses_can_be_bought_again_and_lapses_exactly_once() {
+    let mut deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    assert_eq!(deployment.expire(at(TTL_MILLIS - 1)).await, []);
+    assert_eq!(
+        deployment.expire(at(TTL_MILLIS)).await,
+        [claimed(1, ticket)]
+    );
+    assert_eq!(deployment.expire(at(TTL_MILLIS)).await, []);
+    deployment.restart().await;
+    assert_eq!(
+        deployment.expire(at(TTL_MILLIS)).await,
+        [],
+        "the lapse is durable"
+    );
+    assert!(deployment.reserve(2, at(TTL_MILLIS)).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_lapse_is_committed_with_it() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
+    let telling = |claimed: Claimed| {
+        let expire = Expire {
+            ticket_id: claimed.ticket_id,
+            event_id: EVENT,
+            user_id: claimed.user_id,
+        };
+        let mut commit = Commit::new();
+        commit.publish(Message::new("told", &expire, at(TTL_MILLIS)));
+        commit
+    };
+    deployment
+        .reservations()
+        .expire(at(TTL_MILLIS), 10, telling)
+        .await
+        .unwrap();
+    drop(deployment.reservations);
+    let bus = messaging::Bus::Local(open(&deployment.folder));
+    let told = bus
+        .subscribe("test", &["ticketing.expire"])
+        .unwrap()
+        .try_next(10)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        told.messages[0].parse::<Expire>().unwrap().ticket_id,
+        ticket_id
+    );
+}
+
+#[tokio::test]
+async fn a_release_frees_only_the_ticket_that_it_names() {
+    let deployment = Deployment::with_quantity(1).await;
+    let earlier = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.expire(at(TTL_MILLIS)).await;
+    let later = deployment.reserve(1, at(TTL_MILLIS)).await.unwrap();
+    // A late compensation of the earlier purchase must not touch the user's good reservation.
+    deployment
+        .reservations()
+        .release(&[claimed(1, earlier)])
+        .await
+        .unwrap();
+    assert_eq!(
+        deployment
+            .reservations()
+            .find(EVENT, UserId(1))
+            .unwrap()
+            .ticket_id,
+        later
+    );
+    deployment
+        .reservations()
+        .release(&[claimed(1, later)])
+        .await
+        .unwrap();
+    assert_eq!(deployment.stats().available, 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_gone_cannot_be_completed() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.expire(at(TTL_MILLIS)).await;
+    let done = deployment
+        .reservations()
+        .complete(&[claimed(1, ticket)])
+        .await
+        .unwrap();
+    assert!(matches!(done[..], [Completion::Gone]));
+}
+
+#[tokio::test]
+async fn completing_again_changes_nothing() {
+    let deployment = Deployment::with_quantity(2).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    for _ in 0..2 {
+        let done = deployment
+            .reservations()
+            .complete(&[claimed(1, ticket)])
+            .await
+            .unwrap();
+        assert!(matches!(done[..], [Completion::Completed { .. }]));
+        assert_eq!(
+            deployment.stats(),
+            Stats {
+                quantity: 2,
+                waiting: 0,
+                completed: 1,
+                available: 1
+            }
+        );
+    }
+    assert_eq!(
+        deployment.expire(at(TTL_MILLIS)).await,
+        [],
+        "what is paid never lapses"
+    );
+}
+
+#[tokio::test]
+async fn a_quantity_update_is_followed_and_an_older_one_ignored() {
+    let deployment = Deployment::with_quantity(1).await;
+    deployment.reserve(1, at(0)).await.unwrap();
+    deployment
+        .reservations()
+        .set_sale(&sale(3, 3))
+        .await
+        .unwrap();
+    deployment
+        .reservations()
+        .set_sale(&sale(9, 2))
+        .await
+        .unwrap();
+    assert_eq!(
+        deployment.stats(),
+        Stats {
+            quantity: 3,
+            waiting: 1,
+            completed: 0,
+            available: 2
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_caller_leaves_its_grant_whole() {
+    let mut deployment = Deployment::with_quantity(1).await;
+    let lapses_at = at(TTL_MILLIS);
+    let ticket_id = TicketId(deployment.random.uuid(at(0)));
+    let (user_id, also) = (UserId(1), Commit::new());
+    let wish = Wish {
+        event_id: EVENT,
+        user_id,
+        ticket_id,
+        expires_at: lapses_at,
+        lapses_at,
+        also,
+    };
+    // The receipt is dropped without being awaited.
+    deployment
+        .reservations()
+        .reserve(vec![wish], at(0))
+        .pop()
+        .unwrap()
+        .map(drop)
+        .unwrap();
+    assert_eq!(deployment.stats().waiting, 1);
+    deployment.restart().await;
+    assert_eq!(deployment.stats().waiting, 1);
+}
+
+#[tokio::test]
+async fn of_many_who_want_the_last_tickets_exactly_as_many_get_one() {
+    let deployment = Deployment::with_quantity(10).await;
+    let wishes = (0..200).map(|user| deployment.reserve(user, at(0)));
+    let answers = futures::future::join_all(wishes).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 10);
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(answer, Ok(_) | Err(Refusal::SoldOut)))
+    );
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Reserve(i64),
+    Complete(i64),
+    Release(i64),
+    GiveUp(i64),
+    Wait(i64),
+    Resize(i64),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let user = 0..6_i64;
+    let step = prop_oneof![
+        6 => user.clone().prop_map(Step::Reserve),
+        2 => user.clone().prop_map(Step::Complete),
+        2 => user.clone().prop_map(Step::Release),
+        1 => user.prop_map(Step::GiveUp),
+        2 => (1..700_i64).prop_map(Step::Wait),
+        1 => (0..5_i64).prop_map(Step::Resize),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// What the reservations should be, said as simply as possible.
+#[derive(Default)]
+struct Expected {
+    claims: HashMap<i64, (TicketId, ReservationState, Timestamp)>,
+    quantity: i64,
+}
+
+impl Expected {
+    fn count(&self, state: ReservationState) -> i64 {
+        self.claims
+            .values()
+            .filter(|claim| claim.1 == state)
+            .count() as i64
+    }
+
+    fn stats(&self) -> Stats {
+        let (waiting, completed) = (
+            self.count(ReservationState::Waiting),
+            self.count(ReservationState::Completed),
+        );
+        Stats {
+            quantity: self.quantity,
+            waiting,
+            completed,
+            available: self.quantity - waiting - completed,
+        }
+    }
+}
+
+async fn play(steps: Vec<Step>) {
+    let mut deployment = Deployment::with_quantity(3).await;
+    let mut expected = Expected {
+        quantity: 3,
+        ..Expected::default()
+    };
+    let (mut now, mut version) = (at(0), 1);
+    for step in steps {
+        match step {
+            Step::Reserve(user) => {
+                let can = !expected.claims.contains_key(&user) && expected.stats().available > 0;
+                let answer = deployment.reserve(user, now).await;
+                assert_eq!(answer.is_ok(), can, "{answer:?}");
+                if let Ok(ticket) = answer {
+                    let claim = (
+                        ticket,
+                        ReservationState::Waiting,
+                        now.plus_millis(TTL_MILLIS),
+                    );
+                    expected.claims.insert(user, claim);
+                }
+            }
+            Step::Complete(user) => {
+                let Some(claim) = expected.claims.get_mut(&user) else {
+                    continue;
+                };
+                let was = std::mem::replace(&mut claim.1, ReservationState::Completed);
+                let done = deployment
+                    .reservations()
+                    .complete(&[claimed(user, claim.0)])
+                    .await
+                    .unwrap()
+                    .pop();
+                let Some(Completion::Completed { commit }) = done else {
+                    panic!("a claim that stands was refused")
+                };
+                if was == ReservationState::Waiting {
+                    commit_now(&mut deployment, commit).await;
+                }
+            }
+            Step::Release(user) => {
+                let Some(claim) = expected.claims.remove(&user) else {
+                    continue;
+                };
+                let commit = deployment
+                    .reservations()
+                    .release(&[claimed(user, claim.0)])
+                    .await
+                    .unwrap()
+                    .remove(0);
+                commit_now(&mut deployment, commit).await;
+            }
+            Step::GiveUp(user) => {
+                let Some(claim) = expected.claims.get(&user).copied() else {
+                    continue;
+                };
+                let given = deployment
+                    .reservations()
+                    .give_up(claimed(user, claim.0), Commit::new());
+                assert_eq!(
+                    given.is_some(),
+                    claim.1 == ReservationState::Waiting,
+                    "what is paid cannot be given up"
+                );
+                if let Some(receipt) = given {
+                    receipt.outcomes().await.remove(0).unwrap();
+                    expected.claims.remove(&user);
+                }
+            }
+            Step::Wait(millis) => {
+                now = now.plus_millis(millis);
+                let mut lapsed: Vec<_> = deployment.expire(now).await;
+                let due = |claim: &(TicketId, ReservationState, Timestamp)| {
+                    claim.1 == ReservationState::Waiting && claim.2 <= now
+                };
+                let mut should: Vec<_> = expected
+                    .claims
+                    .iter()
+                    .filter(|(_, claim)| due(claim))
+                    .map(|(user, claim)| claimed(*user, claim.0))
+                    .collect();
+                expected.claims.retain(|_, claim| !due(claim));
+                lapsed.sort();
+                should.sort();
+                assert_eq!(lapsed, should);
+            }
+            Step::Resize(quantity) => {
+                version += 1;
+                let quantity = quantity.max(expected.count(ReservationState::Completed));
+                expected.quantity = quantity;
+                deployment
+                    .reservations()
+                    .set_sale(&sale(quantity, version))
+                    .await
+                    .unwrap();
+                let known: Allocation = load(&deployment).await;
+                let mut commit = Commit::new();
+                commit.put(&Allocation {
+                    quantity,
+                    event_version: version,
+                    ..known
+                });
+                commit_now(&mut deployment, commit).await;
+            }
+            Step::Restart => deployment.restart().await,
+        }
+        assert_eq!(deployment.stats(), expected.stats());
+    }
+}
+
+async fn load(deployment: &Deployment) -> Allocation {
+    store(deployment).load(EVENT).await.unwrap().unwrap()
+}
+
+fn store(deployment: &Deployment) -> &Store {
+    deployment.reservations().store()
+}
+
+async fn commit_now(deployment: &mut Deployment, commit: Commit) {
+    store(deployment).commit(commit).await.unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Promises 2 and 3: after any history, restarts included, quantity = available + waiting + completed, and
+    /// what lapsed or was released can be had again.
+    #[test]
+    fn any_history_keeps_the_stock_exact(steps in steps()) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(play(steps));
+    }
+}
