@@ -264,9 +264,11 @@ fn replay(first: AnswerRecord, fingerprint: &str) -> Result<Response, Problem> {
     Ok((status, headers, first.body).into_response())
 }
 
-/// Stores an answer that was not part of a Commit; an answer of 5xx is none.
+/// Stores an answer that was not part of a Commit. An answer of 5xx is none, and neither is one that asks to try
+/// again: stored, it would be all that this key ever gets.
 async fn save(store: &Store, keyed: &Keyed, response: Response) -> Result<Response, Problem> {
-    if response.status().is_server_error() {
+    let is_passing = response.headers().contains_key(header::RETRY_AFTER);
+    if response.status().is_server_error() || is_passing {
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
