@@ -7,6 +7,7 @@
 //! - [`money`]: [`Money`] and [`Points`], whole numbers with checked arithmetic
 //! - [`time`]: [`Timestamp`], an instant to the millisecond, RFC 3339 on the wire
 //! - [`topic`]: [`Payload`], which ties a payload to its topic and key, and the list of all topics
+//! - [`schema`]: every topic with the JSON schema of its payload
 //! - [`ticketing`], [`user`], [`payment`], [`domain`], [`dead_letter`]: the payloads
 
 pub mod dead_letter;
@@ -14,6 +15,7 @@ pub mod domain;
 pub mod id;
 pub mod money;
 pub mod payment;
+pub mod schema;
 pub mod ticketing;
 pub mod time;
 pub mod topic;

@@ -1,0 +1,79 @@
+//! The contract as data: every topic with the JSON schema of its payload. From this it is published as AsyncAPI, so
+//! that a company can answer these topics itself.
+
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
+
+use crate::{Payload, dead_letter, domain, payment, ticketing, user};
+
+/// One topic.
+pub struct Topic {
+    pub name: &'static str,
+    /// The name of its payload's schema.
+    pub payload: String,
+    /// That schema, and every other that it refers to, by name.
+    pub schemas: Vec<(String, RefOr<Schema>)>,
+}
+
+/// Every topic, in the order of [`crate::topic::ALL`].
+#[must_use]
+pub fn topics() -> Vec<Topic> {
+    vec![
+        of::<ticketing::Process>(),
+        of::<ticketing::Release>(),
+        of::<ticketing::Expire>(),
+        of::<ticketing::SagaTimeout>(),
+        of::<user::CheckActiveRequest>(),
+        of::<user::CheckActiveResponse>(),
+        of::<user::ReservePointRequest>(),
+        of::<user::ReservePointResponse>(),
+        of::<user::RestorePointRequest>(),
+        of::<user::RestorePointResponse>(),
+        of::<user::CheckFraudRequest>(),
+        of::<user::CheckFraudResponse>(),
+        of::<payment::CreateRequest>(),
+        of::<payment::CreateResponse>(),
+        of::<payment::DeleteRequest>(),
+        of::<payment::DeleteResponse>(),
+        of::<payment::ConfirmedRequest>(),
+        of::<payment::CancelRequest>(),
+        of::<domain::DomainMessage<domain::Event>>(),
+        of::<domain::DomainMessage<domain::Payment>>(),
+        of::<domain::DomainMessage<domain::Ticket>>(),
+        of::<dead_letter::DeadLetter>(),
+        of::<dead_letter::DeadLetterResolved>(),
+    ]
+}
+
+fn of<P: Payload + ToSchema>() -> Topic {
+    let payload = P::name().into_owned();
+    let mut schemas = vec![(payload.clone(), P::schema())];
+    P::schemas(&mut schemas);
+    Topic {
+        name: P::TOPIC,
+        payload,
+        schemas,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_topic_is_published_with_a_schema_of_its_own() {
+        let topics = topics();
+        let names: Vec<_> = topics.iter().map(|topic| topic.name).collect();
+        assert_eq!(names, crate::topic::ALL);
+        let payloads: HashSet<_> = topics.iter().map(|topic| &topic.payload).collect();
+        assert_eq!(
+            payloads.len(),
+            topics.len(),
+            "two payloads share a name: {payloads:?}"
+        );
+    }
+}
