@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `boxoffice`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    boxoffice::cli::main()
+}

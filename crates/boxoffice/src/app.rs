@@ -1,0 +1,264 @@
+//! Wiring: one store, the services over it, their consumers, the HTTP door. [`App::start`] is used by the program and
+//! by tests in their own process, who hand in a clock that stands still.
+//!
+//! It owns everything that runs. It stops from the outside in: no new requests, those in flight are finished, then
+//! workers and timers finish their batch, then the store writes what was submitted and is closed.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use axum::Router;
+use messaging::{
+    Bus, Clock, Metrics, Random, Shell, Store, Table, dead_letters::DeadLetterConsumer,
+    housekeeping::Housekeeping, timers::Timers,
+};
+use prometheus_client::registry::Registry;
+use utoipa_axum::router::OpenApiRouter;
+use web::idempotency::AnswerRecord;
+
+use crate::{
+    config::Config,
+    crew::Crew,
+    http,
+    server::{BoundServer, Server},
+};
+
+/// In the data folder, as long as a server has it open: where that server listens.
+pub const ADDRESS_FILE: &str = "server.addr";
+/// In the data folder: what the sandbox of the payment gateway has charged.
+const SANDBOX_FILE: &str = "gateway.db";
+/// Between us and our own sandbox; it opens nothing else.
+const SANDBOX_SECRET: &str = "test_sk_sandbox";
+
+/// Everything, running.
+pub struct App {
+    server: Server,
+    payment: payment::Service,
+    crew: Crew,
+    store: Store,
+    address_file: PathBuf,
+    patience: Duration,
+}
+
+/// Every table of every service.
+#[must_use]
+pub fn tables() -> Vec<&'static Table> {
+    [
+        messaging::TABLES,
+        &[<AnswerRecord as messaging::Record>::TABLE],
+        event::TABLES,
+        payment::TABLES,
+        ticketing::TABLES,
+    ]
+    .concat()
+}
+
+impl App {
+    /// Opens the store, starts the services and binds; it answers when this returns.
+    ///
+    /// # Errors
+    /// Where the data folder or the address cannot be had, or a setting cannot work.
+    pub async fn start(config: Config, clock: Clock, random: Random) -> anyhow::Result<Self> {
+        Self::start_with(config, clock, random, Router::new()).await
+    }
+
+    /// As [`App::start`], with further routes behind the same guard: for tests of what surrounds a route.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(
+        config: Config,
+        clock: Clock,
+        random: Random,
+        extra: Router,
+    ) -> anyhow::Result<Self> {
+        let mut registry = Registry::with_prefix("boxoffice");
+        let metrics = Metrics::register(&mut registry);
+        let store = Store::open_embedded(&config.data, &tables(), metrics.clone())
+            .context("the store cannot be opened")?;
+        let listening = BoundServer::bind(config.listen)
+            .await
+            .with_context(|| format!("the setting listen: {} cannot be had", config.listen))?;
+        let mut crew = Crew::new(Shell {
+            store: store.clone(),
+            bus: Bus::Local(store.clone()),
+            clock: clock.clone(),
+            random,
+            metrics,
+            dead_letters: config.messaging.dead_letters(),
+        });
+        let (services, payment) = start_services(&config, &mut crew, &mut registry).await?;
+        start_upkeep(&config, &mut crew)?;
+        let parts = http::Parts {
+            store: store.clone(),
+            clock,
+            registry,
+            roster: crew.roster(),
+            settings: config.http.clone(),
+        };
+        let server = listening.serve(http::router(parts, services, extra));
+        let address_file = config.data.join(ADDRESS_FILE);
+        fs::write(&address_file, server.address().to_string())
+            .with_context(|| format!("{} cannot be written", address_file.display()))?;
+        Ok(Self {
+            server,
+            payment,
+            crew,
+            store,
+            address_file,
+            patience: Duration::from_millis(config.http.shutdown_timeout_millis),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// `http://ADDR:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Resolves with the reason when it can no longer do its work: the store has failed for good, or a task ended.
+    pub async fn failed(&mut self) -> String {
+        tokio::select! {
+            reason = self.store.failed() => format!("the store has failed: {reason}"),
+            reason = self.crew.ended() => reason,
+        }
+    }
+
+    /// Finishes what was accepted, and closes the store. What is not finished in time is logged and cut off; it
+    /// was not answered, and a Commit is whole or nothing.
+    pub async fn stop(self) {
+        let Self {
+            server,
+            payment,
+            crew,
+            store,
+            address_file,
+            patience,
+        } = self;
+        if !server.stop(patience).await {
+            tracing::warn!(?patience, "requests in flight were cut off");
+        }
+        // A buyer who went away while the gateway was asked: what it says is still recorded.
+        if tokio::time::timeout(patience, payment.drained())
+            .await
+            .is_err()
+        {
+            tracing::warn!(?patience, "the gateway was still being asked");
+        }
+        drop(payment);
+        for name in crew.stop(patience).await {
+            tracing::warn!(name, ?patience, "a task did not stop in time");
+        }
+        if let Err(error) = fs::remove_file(&address_file) {
+            tracing::warn!(%error, file = %address_file.display(), "cannot be removed");
+        }
+        let mut committed = store.committed();
+        drop(store);
+        // A connection's task lets go of the store a moment after its last answer.
+        let closed = async { while committed.changed().await.is_ok() {} };
+        if tokio::time::timeout(patience, closed).await.is_err() {
+            tracing::warn!("the store is still in use");
+        }
+    }
+}
+
+/// Starts the services, their consumers and their timekeepers, and returns their routes.
+async fn start_services(
+    config: &Config,
+    crew: &mut Crew,
+    registry: &mut Registry,
+) -> anyhow::Result<(OpenApiRouter, payment::Service)> {
+    let shell = crew.shell().clone();
+    let event = event::Service::new(shell.store.clone(), shell.clock.clone());
+    let payment = start_payment(config, crew).await?;
+    let ticketing = ticketing::Service::open(
+        shell.store,
+        shell.clock,
+        shell.random,
+        config.ticketing.clone(),
+        ticketing::Metrics::register(registry),
+    )
+    .await?;
+    crew.consume(ticketing::consumers::SagaConsumer(ticketing.clone()))?;
+    crew.consume(ticketing::consumers::StockConsumer(ticketing.clone()))?;
+    let expiry = ticketing.clone();
+    crew.spawn("ticketing.expiry", |shutdown| expiry.run_expiry(shutdown));
+    let routes = OpenApiRouter::new()
+        .merge(event::http::router(event))
+        .merge(ticketing::http::router(ticketing))
+        .merge(payment::http::router(payment.clone()));
+    Ok((routes, payment))
+}
+
+async fn start_payment(config: &Config, crew: &mut Crew) -> anyhow::Result<payment::Service> {
+    let mut settings = config.payment.clone();
+    if settings.sandbox {
+        let secret_key = payment::gateway::SecretKey::new(SANDBOX_SECRET);
+        settings.gateway.base_url = start_sandbox(config, secret_key.clone(), crew).await?;
+        settings.gateway.secret_key = secret_key;
+    }
+    let shell = crew.shell().clone();
+    let service = payment::Service::new(shell.store, shell.clock, shell.random, settings)
+        .context("the settings of payment.gateway cannot work")?;
+    crew.consume(payment::PaymentConsumer::new(service.clone()))?;
+    let settler = payment::Settler::new(service.clone());
+    crew.spawn("payment.settler", |shutdown| settler.run(shutdown));
+    Ok(service)
+}
+
+/// The gateway's double, on a port of its own that only this machine reaches; returns its address.
+async fn start_sandbox(
+    config: &Config,
+    secret_key: payment::gateway::SecretKey,
+    crew: &mut Crew,
+) -> anyhow::Result<String> {
+    let path = Some(config.data.join(SANDBOX_FILE));
+    let sandbox =
+        payment::sandbox::Sandbox::open(payment::sandbox::SandboxSettings { path, secret_key })
+            .context("the gateway's sandbox cannot be opened")?;
+    let listening = BoundServer::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let server = listening.serve(sandbox.router());
+    let url = format!("http://{}", server.address());
+    let patience = Duration::from_millis(config.http.shutdown_timeout_millis);
+    crew.spawn("payment.sandbox", |mut shutdown| async move {
+        shutdown.requested().await;
+        server.stop(patience).await;
+    });
+    Ok(url)
+}
+
+/// Starts what every service needs: dead letters, timers, cleaning. Last, because cleaning must know every group.
+fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
+    crew.consume(DeadLetterConsumer)?;
+    let shell = crew.shell().clone();
+    let timers = Timers {
+        store: shell.store.clone(),
+        clock: shell.clock.clone(),
+        metrics: shell.metrics,
+    };
+    crew.spawn("timers", |shutdown| timers.run(shutdown));
+    let housekeeping = Housekeeping {
+        store: shell.store,
+        clock: shell.clock,
+        groups: crew.groups(),
+        settings: config.messaging.cleaning(),
+    };
+    crew.spawn("housekeeping", |shutdown| housekeeping.run(shutdown));
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The audit: does a data folder keep the promises? It reads one moment of a store, running or stopped, and names
+//! each violation. What is still on its way (a message not handled yet, a dead letter waiting for a person) is no
+//! violation, and is counted apart.
+//!
+//! - [`books`]: everything that is checked, read once
+//! - [`checks`]: pure functions from the books to violations
+
+pub mod books;
+pub mod checks;
+
+use std::path::Path;
+
+use messaging::{Snapshot, StoreError};
+use serde::Serialize;
+
+pub use books::Books;
+
+/// What an audit found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub violations: Vec<Violation>,
+    pub counts: Counts,
+}
+
+/// A promise that is broken, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Violation {
+    /// The promise, as ARCHITECTURE.md counts them.
+    pub promise: u8,
+    /// What it is about, such as `payment 0192…`.
+    pub subject: String,
+    pub detail: String,
+}
+
+/// What there is.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    pub events: usize,
+    pub waiting_reservations: usize,
+    pub completed_reservations: usize,
+    pub tickets: usize,
+    pub payments: usize,
+    pub users: usize,
+    pub sagas: usize,
+    pub open_sagas: usize,
+    pub parked_sagas: usize,
+    pub open_dead_letters: usize,
+    pub parked_refunds: usize,
+    pub messages_under_way: usize,
+}
+
+/// Audits a data folder.
+///
+/// # Errors
+/// [`StoreError`] where it cannot be read.
+pub fn audit(folder: &Path) -> Result<Report, StoreError> {
+    let books = Books::read(&Snapshot::open(folder)?)?;
+    Ok(Report { violations: checks::check(&books), counts: books.counts() })
+}
+
+impl Report {
+    /// The report for people.
+    #[must_use]
+    pub fn to_table(&self) -> String {
+        let counts = &self.counts;
+        let mut table = comfy_table::Table::new();
+        table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+        table.set_header(["what", "how many"]);
+        for (what, how_many) in [
+            ("events", counts.events),
+            ("reservations waiting for payment", counts.waiting_reservations),
+            ("reservations completed", counts.completed_reservations),
+            ("tickets", counts.tickets),
+            ("payments", counts.payments),
+            ("users", counts.users),
+            ("sagas", counts.sagas),
+            ("sagas under way", counts.open_sagas),
+            ("sagas that need a person", counts.parked_sagas),
+            ("dead letters not settled", counts.open_dead_letters),
+            ("refunds that need a person", counts.parked_refunds),
+            ("messages under way", counts.messages_under_way),
+        ] {
+            table.add_row([what.to_owned(), how_many.to_string()]);
+        }
+        let mut text = table.to_string();
+        for Violation { promise, subject, detail } in &self.violations {
+            text.push_str(&format!("\nVIOLATION of promise {promise}: {subject}: {detail}"));
+        }
+        text.push_str(match self.violations.len() {
+            0 => "\nNo violation found.",
+            _ => "\nThe promises are broken.",
+        });
+        text
+    }
+}

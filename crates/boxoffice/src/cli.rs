@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use messaging::{Clock, Random};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    app::App,
+    config::{Config, DEFAULT_TOML, Flags},
+    dead_letters::{self, DeadLetterCommand},
+    log,
+};
+
+/// Sells tickets: never more than there are, and never for money without a ticket.
+#[derive(Debug, Parser)]
+#[command(name = "boxoffice", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Stand before or behind every command.
+#[derive(Debug, Args)]
+struct Options {
+    /// The folder of the embedded store
+    #[arg(long, global = true, value_name = "DIR", env = "BOXOFFICE_DATA")]
+    data: Option<PathBuf>,
+    /// Where the server listens; port 0 takes one from the system
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR:PORT",
+        env = "BOXOFFICE_LISTEN"
+    )]
+    listen: Option<SocketAddr>,
+    /// A file of settings (TOML), over the defaults
+    #[arg(long, global = true, value_name = "FILE", env = "BOXOFFICE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything; prints `listening on http://ADDR:PORT` when ready
+    Serve,
+    /// Print every setting with its default and its meaning
+    Config,
+    /// Messages that a consumer could not handle
+    #[command(subcommand)]
+    DeadLetter(DeadLetterCommand),
+}
+
+/// Reads the command line, does what it says, and returns how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("boxoffice: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if matches!(cli.command, Command::Config) {
+        io::stdout().write_all(DEFAULT_TOML.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let flags = Flags {
+        data: cli.options.data,
+        listen: cli.options.listen,
+    };
+    let config = Config::load(cli.options.config.as_deref(), environment(), &flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve => serve(config).await,
+            Command::DeadLetter(command) => {
+                dead_letters::run(&config, command).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Config => unreachable!("answered above, before settings are read"),
+        }
+    })
+}
+
+/// A variable whose name or value is not text is nobody's setting.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    log::start(&config.log)?;
+    // Before anyone is told that it is ready: a signal from then on is heard.
+    let mut signals = Signals::listen()?;
+    let mut app = App::start(config, Clock::System, Random::System).await?;
+    println!("listening on {}", app.url());
+    let failure = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            None
+        }
+        reason = app.failed() => Some(reason),
+    };
+    app.stop().await;
+    match failure {
+        None => Ok(ExitCode::SUCCESS),
+        Some(reason) => {
+            tracing::error!(reason, "the process cannot go on");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The commands for dead letters. They open the data folder themselves; where a server has it open, they ask it.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use contract::DeadLetterId;
+use messaging::{
+    Clock, Metrics, Store,
+    dead_letters::{self, DeadLetterState},
+};
+use reqwest::{Client, Method};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    app::{self, ADDRESS_FILE},
+    config::Config,
+    http::dead_letter::DeadLetterView,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetterCommand {
+    /// Show them in the order of their making
+    List(ListArgs),
+    /// Show one with its payload
+    Show(OneArgs),
+    /// Send its message to the consumer that rejected it again
+    Replay(OneArgs),
+    /// Close it without handling its message
+    Discard(OneArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[arg(long, value_enum)]
+    state: Option<StateArg>,
+    /// The last id of the page before
+    #[arg(long)]
+    after: Option<DeadLetterId>,
+    #[arg(long, default_value_t = web::page::LIMIT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(web::page::LIMIT_MAX)))]
+    limit: u32,
+    /// JSON, for machines
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OneArgs {
+    id: DeadLetterId,
+    /// JSON, for machines
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum StateArg {
+    Waiting,
+    Parked,
+    Replayed,
+    Resolved,
+    Discarded,
+}
+
+impl From<StateArg> for DeadLetterState {
+    fn from(state: StateArg) -> Self {
+        match state {
+            StateArg::Waiting => Self::Waiting,
+            StateArg::Parked => Self::Parked,
+            StateArg::Replayed => Self::Replayed,
+            StateArg::Resolved => Self::Resolved,
+            StateArg::Discarded => Self::Discarded,
+        }
+    }
+}
+
+/// Carries out one command and prints what came of it.
+///
+/// # Errors
+/// Where there is no such dead letter, it is closed, or neither the folder nor its server can be had.
+pub async fn run(config: &Config, command: DeadLetterCommand) -> anyhow::Result<()> {
+    let desk = Desk::open(&config.data)?;
+    match command {
+        DeadLetterCommand::List(args) => {
+            let letters = desk.list(&args).await?;
+            print(args.json, &letters, || table(&letters))
+        }
+        DeadLetterCommand::Show(args) => {
+            let letter = desk.one(Method::GET, args.id).await?;
+            print(args.json, &letter, || page(&letter))
+        }
+        DeadLetterCommand::Replay(args) => {
+            let letter = desk.one(Method::POST, args.id).await?;
+            print(args.json, &letter, || {
+                format!("{} is sent again", letter.id)
+            })
+        }
+        DeadLetterCommand::Discard(args) => {
+            let letter = desk.one(Method::DELETE, args.id).await?;
+            print(args.json, &letter, || format!("{} is discarded", letter.id))
+        }
+    }
+}
+
+/// Who carries it out.
+enum Desk {
+    Folder(Store),
+    Server { client: Client, url: String },
+}
+
+impl Desk {
+    fn open(data: &Path) -> anyhow::Result<Self> {
+        if !data.is_dir() {
+            bail!("there is no data folder {}", data.display());
+        }
+        let metrics = Metrics::unregistered();
+        match Store::open_embedded(data, &app::tables(), metrics) {
+            Ok(store) => Ok(Self::Folder(store)),
+            Err(error) => match fs::read_to_string(data.join(ADDRESS_FILE)) {
+                Ok(address) => Self::server(&address),
+                Err(_) => Err(error.into()),
+            },
+        }
+    }
+
+    fn server(address: &str) -> anyhow::Result<Self> {
+        let mut address: SocketAddr = address
+            .trim()
+            .parse()
+            .with_context(|| format!("{ADDRESS_FILE} does not hold an address"))?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        // The client wants to know who would encrypt, though nothing is encrypted here.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().no_proxy().build()?;
+        let url = format!("http://{address}/dead-letter");
+        Ok(Self::Server { client, url })
+    }
+
+    async fn list(&self, args: &ListArgs) -> anyhow::Result<Vec<DeadLetterView>> {
+        let state = args.state.map(DeadLetterState::from);
+        match self {
+            Self::Folder(store) => {
+                let records = dead_letters::list(store, state, args.after, args.limit).await?;
+                Ok(records.into_iter().map(DeadLetterView::from).collect())
+            }
+            Self::Server { client, url } => {
+                let mut query = format!("limit={}", args.limit);
+                if let Some(state) = state {
+                    query.push_str(&format!("&state={}", state_name(state)));
+                }
+                if let Some(after) = args.after {
+                    query.push_str(&format!("&after={after}"));
+                }
+                let answer: Items = ask(client, Method::GET, &format!("{url}?{query}")).await?;
+                Ok(answer.items)
+            }
+        }
+    }
+
+    /// GET shows, POST replays, DELETE discards.
+    async fn one(&self, method: Method, id: DeadLetterId) -> anyhow::Result<DeadLetterView> {
+        match self {
+            Self::Server { client, url } if method == Method::POST => {
+                ask(client, method, &format!("{url}/{id}/replay")).await
+            }
+            Self::Server { client, url } => ask(client, method, &format!("{url}/{id}")).await,
+            Self::Folder(store) => {
+                let now = Clock::System.now();
+                let record = match method {
+                    Method::POST => dead_letters::replay(store, id, now).await?,
+                    Method::DELETE => dead_letters::discard(store, id, now).await?,
+                    _ => dead_letters::show(store, id).await?,
+                };
+                Ok(record.into())
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Items {
+    items: Vec<DeadLetterView>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
+}
+
+async fn ask<T: DeserializeOwned>(client: &Client, method: Method, url: &str) -> anyhow::Result<T> {
+    let response = client.request(method, url).send().await.with_context(|| {
+        format!("the server that has the data folder open does not answer at {url}")
+    })?;
+    if response.status().is_success() {
+        return Ok(response.json().await?);
+    }
+    let status = response.status();
+    match response.json::<Refusal>().await {
+        Ok(refusal) => Err(anyhow!(refusal.detail)),
+        Err(_) => Err(anyhow!("{url} answered {status}")),
+    }
+}
+
+fn print<T: serde::Serialize>(
+    as_json: bool,
+    value: &T,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    let text = if as_json {
+        serde_json::to_string_pretty(value)?
+    } else {
+        text()
+    };
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
+fn table(letters: &[DeadLetterView]) -> String {
+    if letters.is_empty() {
+        return "no dead letters".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+        "id", "state", "group", "topic", "retries", "reason", "since",
+    ]);
+    for view in letters {
+        let letter = &view.letter;
+        table.add_row([
+            view.id.to_string(),
+            state_name(view.state),
+            letter.group.clone(),
+            letter.reissued_topic.clone(),
+            format!("{}/{}", letter.retry_count, letter.max_retry_count),
+            letter.reason.clone(),
+            view.created_at.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn page(view: &DeadLetterView) -> String {
+    let letter = &view.letter;
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    for (name, value) in [
+        ("id", view.id.to_string()),
+        ("state", state_name(view.state)),
+        ("reason", letter.reason.clone()),
+        ("group", letter.group.clone()),
+        ("topic", letter.reissued_topic.clone()),
+        ("key", letter.reissued_key.clone()),
+        ("message", letter.message_id.clone()),
+        (
+            "retries",
+            format!("{} of {}", letter.retry_count, letter.max_retry_count),
+        ),
+        ("reissues", view.reissues.to_string()),
+        ("created", view.created_at.to_string()),
+        ("updated", view.updated_at.to_string()),
+        ("payload", letter.reissued_payload.clone()),
+    ] {
+        table.add_row([name.to_owned(), value]);
+    }
+    table.to_string()
+}
+
+fn state_name(state: DeadLetterState) -> String {
+    match serde_json::to_value(state) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => unreachable!("a state is a string"),
+    }
+}

@@ -1,0 +1,77 @@
+//! The HTTP door of the whole: the services' routes and our own, behind one guard, described by one OpenAPI page.
+//!
+//! Every route is added to an [`OpenApiRouter`], so none can be served without its entry; `/docs` alone, which shows
+//! the page, is not on it.
+
+mod asyncapi;
+mod bench;
+mod console;
+pub mod dead_letter;
+mod guard;
+mod metrics;
+mod operations;
+mod problems;
+mod saga;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use messaging::{Clock, Store};
+use prometheus_client::registry::Registry;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{config::HttpSettings, crew::Roster};
+use guard::Guard;
+use operations::Operations;
+
+/// What the HTTP door is made of.
+pub struct Parts {
+    pub store: Store,
+    pub clock: Clock,
+    pub registry: Registry,
+    pub roster: Roster,
+    pub settings: HttpSettings,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Boxoffice",
+    description = "Sells tickets for shows that everyone wants in the same second.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Page;
+
+/// All routes. `services` are those of the service crates; `extra` stand behind the same guard, undescribed.
+pub fn router(mut parts: Parts, services: OpenApiRouter, extra: Router) -> Router {
+    let guard = Guard::new(&mut parts);
+    let mut described = OpenApiRouter::with_openapi(Page::openapi())
+        .merge(services)
+        .merge(dead_letter::router(
+            parts.store.clone(),
+            parts.clock.clone(),
+        ))
+        .merge(saga::router(parts.store.clone()))
+        .merge(console::router());
+    if parts.settings.bench_route {
+        described = described.merge(bench::router());
+    }
+    let (routes, page) = described.split_for_parts();
+    let (own_routes, own_page) = operations::router().split_for_parts();
+    let mut page = page.merge_from(own_page);
+    problems::describe(&mut page);
+    let own_routes = own_routes.with_state(Operations::new(parts, &page));
+    let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"]));
+    routes
+        .merge(own_routes)
+        .merge(docs)
+        .merge(extra)
+        .fallback(problems::no_such_route)
+        .method_not_allowed_fallback(problems::no_such_method)
+        .layer(DefaultBodyLimit::max(web::extract::BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(
+            Arc::new(guard),
+            guard::guard,
+        ))
+}

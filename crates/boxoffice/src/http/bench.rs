@@ -1,0 +1,28 @@
+//! A route that does no work: what the HTTP stack alone can do. Served only where the settings ask for it.
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use web::{Body, ProblemDetails};
+
+pub fn router() -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(echo))
+}
+
+/// As much JSON as a small request has.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Echo {
+    event_id: i64,
+    user_id: i64,
+}
+
+/// Answers what it was sent.
+#[utoipa::path(post, path = "/bench/echo", tag = "bench", request_body = Echo, responses(
+    (status = 200, body = Echo),
+    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 413, description = "BODY_TOO_LARGE", body = ProblemDetails, content_type = "application/problem+json")))]
+async fn echo(Body(echo): Body<Echo>) -> Json<Echo> {
+    Json(echo)
+}

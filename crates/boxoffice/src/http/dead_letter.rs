@@ -1,0 +1,134 @@
+//! Dead letters by HTTP: list, inspect, replay, discard.
+
+use axum::{Json, extract::State};
+use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
+use messaging::{
+    Clock, Store,
+    dead_letters::{self, DeadLetterRecord, DeadLetterState, Error},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use web::{Id, Page, Params, Problem, ProblemDetails, page};
+
+#[derive(Clone)]
+struct Service {
+    store: Store,
+    clock: Clock,
+}
+
+pub fn router(store: Store, clock: Clock) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show, discard))
+        .routes(routes!(replay))
+        .with_state(Service { store, clock })
+}
+
+/// A message that a consumer could not handle, and what has become of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetterView {
+    pub id: DeadLetterId,
+    /// `WAITING`, `PARKED`, `REPLAYED`, `RESOLVED` or `DISCARDED`.
+    #[schema(value_type = String, example = "PARKED")]
+    pub state: DeadLetterState,
+    /// How many times it was sent again, by schedule or by a person.
+    pub reissues: u32,
+    pub letter: DeadLetter,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl From<DeadLetterRecord> for DeadLetterView {
+    fn from(record: DeadLetterRecord) -> Self {
+        Self {
+            id: record.id,
+            state: record.state,
+            reissues: record.reissues,
+            letter: record.letter,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// `WAITING`, `PARKED`, `REPLAYED`, `RESOLVED` or `DISCARDED`.
+    #[param(value_type = Option<String>)]
+    state: Option<DeadLetterState>,
+    /// The last id of the page before.
+    after: Option<DeadLetterId>,
+    limit: Option<u32>,
+}
+
+/// Dead letters in the order of their making.
+#[utoipa::path(get, path = "/dead-letter", tag = "dead letters", params(ListParams), responses(
+    (status = 200, body = Page<DeadLetterView>),
+    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json")))]
+async fn list(
+    State(service): State<Service>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<DeadLetterView>>, Problem> {
+    let limit = page::limit(params.limit)?;
+    let records = dead_letters::list(&service.store, params.state, params.after, limit).await?;
+    let views = records.into_iter().map(DeadLetterView::from).collect();
+    Ok(Json(Page::new(views, limit, |view| view.id.to_string())))
+}
+
+/// One dead letter.
+#[utoipa::path(get, path = "/dead-letter/{id}", tag = "dead letters", params(("id" = DeadLetterId, Path)), responses(
+    (status = 200, body = DeadLetterView),
+    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json")))]
+async fn show(
+    State(service): State<Service>,
+    Id(id): Id<DeadLetterId>,
+) -> Result<Json<DeadLetterView>, Problem> {
+    let record = dead_letters::show(&service.store, id)
+        .await
+        .map_err(refuse)?;
+    Ok(Json(record.into()))
+}
+
+/// Sends its message to the group that rejected it again, at once.
+#[utoipa::path(post, path = "/dead-letter/{id}/replay", tag = "dead letters", params(("id" = DeadLetterId, Path)),
+    responses(
+        (status = 200, body = DeadLetterView),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "DEAD_LETTER_CLOSED, VERSION_CONFLICT", body = ProblemDetails, content_type = "application/problem+json")))]
+async fn replay(
+    State(service): State<Service>,
+    Id(id): Id<DeadLetterId>,
+) -> Result<Json<DeadLetterView>, Problem> {
+    let replayed = dead_letters::replay(&service.store, id, service.clock.now()).await;
+    Ok(Json(replayed.map_err(refuse)?.into()))
+}
+
+/// Closes it without handling its message.
+#[utoipa::path(delete, path = "/dead-letter/{id}", tag = "dead letters", params(("id" = DeadLetterId, Path)),
+    responses(
+        (status = 200, body = DeadLetterView),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "DEAD_LETTER_CLOSED, VERSION_CONFLICT", body = ProblemDetails, content_type = "application/problem+json")))]
+async fn discard(
+    State(service): State<Service>,
+    Id(id): Id<DeadLetterId>,
+) -> Result<Json<DeadLetterView>, Problem> {
+    let discarded = dead_letters::discard(&service.store, id, service.clock.now()).await;
+    Ok(Json(discarded.map_err(refuse)?.into()))
+}
+
+fn refuse(error: Error) -> Problem {
+    match error {
+        Error::NotFound(_) => Problem::not_found("DEAD_LETTER_NOT_FOUND", error),
+        Error::WrongState { .. } => Problem::conflict("DEAD_LETTER_CLOSED", error),
+        Error::Changed(_) => Problem::conflict("VERSION_CONFLICT", error),
+        Error::Store(error) => error.into(),
+    }
+}

@@ -1,0 +1,126 @@
+//! Around every request: how many there may be at once, how long one may take, what is left of one that panics,
+//! idempotency keys, counting and one line of log. One layer, because every layer costs every request.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{Method, StatusCode},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+use web::{
+    Problem,
+    idempotency::{self, Idempotency},
+};
+
+use super::{
+    Parts,
+    metrics::{HttpMetrics, Route},
+};
+
+/// Answered even when everything else is shed: overload is when an operator looks.
+const ALWAYS_ANSWERED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+pub struct Guard {
+    idempotency: Idempotency,
+    metrics: HttpMetrics,
+    in_flight: AtomicUsize,
+    in_flight_max: usize,
+    timeout: Duration,
+}
+
+impl Guard {
+    pub fn new(parts: &mut Parts) -> Self {
+        Self {
+            idempotency: Idempotency::new(parts.store.clone(), parts.clock.clone()),
+            metrics: HttpMetrics::register(&mut parts.registry),
+            in_flight: AtomicUsize::new(0),
+            in_flight_max: parts.settings.in_flight_max,
+            timeout: Duration::from_millis(parts.settings.request_timeout_millis),
+        }
+    }
+
+    fn admit(&self, route: &Route) -> Option<Slot<'_>> {
+        let slot = Slot(&self.in_flight);
+        let under_way = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        (under_way < self.in_flight_max || ALWAYS_ANSWERED.contains(&route.as_str()))
+            .then_some(slot)
+    }
+
+    async fn perform(&self, request: Request, next: Next) -> Response {
+        let answer = async {
+            if request.method() == Method::POST
+                && request.headers().contains_key(idempotency::HEADER)
+            {
+                let keyed = idempotency::once(State(self.idempotency.clone()), request, next);
+                keyed.await.into_response()
+            } else {
+                next.run(request).await
+            }
+        };
+        // A handler that panics leaves nothing half done: what it changes is one Commit.
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_panic)) => internal().into_response(),
+            Err(_elapsed) => gave_up().into_response(),
+        }
+    }
+}
+
+/// Counts one request under way until it is answered, or its client is gone.
+struct Slot<'a>(&'a AtomicUsize);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The middleware.
+pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = Route::of(request.extensions().get::<MatchedPath>());
+    let response = match guard.admit(&route) {
+        Some(_slot) => guard.perform(request, next).await,
+        None => overloaded().into_response(),
+    };
+    let (status, elapsed) = (response.status(), started.elapsed());
+    log(&method, &route, status, elapsed);
+    guard.metrics.observe(&method, route, status, elapsed);
+    response
+}
+
+fn log(method: &Method, route: &Route, status: StatusCode, elapsed: Duration) {
+    let (route, status) = (route.as_str(), status.as_u16());
+    if status >= 500 {
+        tracing::warn!(%method, route, status, ?elapsed, "a request failed");
+    } else {
+        tracing::debug!(%method, route, status, ?elapsed, "a request was answered");
+    }
+}
+
+fn overloaded() -> Problem {
+    Problem::unavailable("OVERLOADED", "too many requests at once; try again shortly")
+}
+
+fn internal() -> Problem {
+    let detail = "the service failed at this request; the failure is logged";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail)
+}
+
+fn gave_up() -> Problem {
+    let detail = "the answer took too long and what became of the request is not known; \
+                  send it again with the same Idempotency-Key";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "REQUEST_TIMEOUT", detail)
+}

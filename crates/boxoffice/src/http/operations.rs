@@ -1,0 +1,162 @@
+//! For those who run it: alive, ready, metrics, and the two contracts.
+
+use std::sync::{Arc, atomic::AtomicI64};
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use messaging::{
+    Record, Store, StoreError, coordinator::SagaRecord, dead_letters::DeadLetterRecord,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use web::{Problem, ProblemDetails};
+
+use super::{Parts, asyncapi};
+use crate::crew::Roster;
+
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const JSON_TYPE: &str = "application/json";
+/// Sagas that are not at their end.
+const OPEN: &str = "state IN ('STARTED', 'COMPENSATING')";
+const OPEN_AND_PARKED: &str = "state IN ('STARTED', 'COMPENSATING') AND parked IS NOT NULL";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: String,
+}
+
+type Gauges = Family<StateLabel, Gauge<i64, AtomicI64>>;
+
+#[derive(Clone)]
+pub struct Operations(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    roster: Roster,
+    registry: Registry,
+    dead_letters: Gauges,
+    open_sagas: Gauges,
+    openapi: Bytes,
+    asyncapi: Bytes,
+}
+
+impl Operations {
+    pub fn new(parts: Parts, page: &OpenApi) -> Self {
+        let mut registry = parts.registry;
+        let (dead_letters, open_sagas) = (Gauges::default(), Gauges::default());
+        registry.register(
+            "dead_letters",
+            "Dead letters by state",
+            dead_letters.clone(),
+        );
+        let help = "Sagas that have not ended, by state; PARKED are counted in their state too";
+        registry.register("open_sagas", help, open_sagas.clone());
+        let json = |document: serde_json::Result<Vec<u8>>| {
+            Bytes::from(document.expect("a document has string keys only"))
+        };
+        Self(Arc::new(Shared {
+            store: parts.store,
+            roster: parts.roster,
+            registry,
+            dead_letters,
+            open_sagas,
+            openapi: json(serde_json::to_vec(page)),
+            asyncapi: json(serde_json::to_vec(&asyncapi::document())),
+        }))
+    }
+}
+
+pub fn router() -> OpenApiRouter<Operations> {
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(openapi))
+        .routes(routes!(asyncapi_document))
+        .routes(routes!(super::problems::page))
+}
+
+/// Does the process live?
+#[utoipa::path(get, path = "/healthz", tag = "operations",
+    responses((status = 200, description = "it lives", body = String, content_type = "text/plain")))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Does it do its work?
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses(
+    (status = 200, description = "it takes commits, and every worker runs", body = String, content_type = "text/plain"),
+    (status = 503, description = "NOT_READY: the store has failed, or a worker has ended", body = ProblemDetails, content_type = "application/problem+json")))]
+async fn readyz(State(Operations(shared)): State<Operations>) -> Result<&'static str, Problem> {
+    if let Err(error) = shared.store.check() {
+        return Err(Problem::unavailable("NOT_READY", error));
+    }
+    match shared.roster.missing() {
+        Some(name) => {
+            let detail = format_args!("the {name} task has ended");
+            Err(Problem::unavailable("NOT_READY", detail))
+        }
+        None => Ok("ready\n"),
+    }
+}
+
+/// Metrics, as OpenMetrics text.
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses(
+    (status = 200, description = "OpenMetrics", body = String, content_type = "text/plain"),
+    (status = 503, description = "UNAVAILABLE: the store cannot be counted", body = ProblemDetails, content_type = "application/problem+json")))]
+async fn metrics(State(Operations(shared)): State<Operations>) -> Result<Response, Problem> {
+    shared.count().await?;
+    let mut body = String::new();
+    text::encode(&mut body, &shared.registry).expect("a String can always be written to");
+    Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], body).into_response())
+}
+
+/// This page, as OpenAPI 3.1.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations",
+    responses((status = 200, description = "OpenAPI", body = serde_json::Value)))]
+async fn openapi(State(Operations(shared)): State<Operations>) -> Response {
+    ([(header::CONTENT_TYPE, JSON_TYPE)], shared.openapi.clone()).into_response()
+}
+
+/// The messages between the services, as AsyncAPI 3.0.
+#[utoipa::path(get, path = "/asyncapi.json", tag = "operations",
+    responses((status = 200, description = "AsyncAPI", body = serde_json::Value)))]
+async fn asyncapi_document(State(Operations(shared)): State<Operations>) -> Response {
+    ([(header::CONTENT_TYPE, JSON_TYPE)], shared.asyncapi.clone()).into_response()
+}
+
+impl Shared {
+    /// Sets the gauges to what is stored now.
+    async fn count(&self) -> Result<(), StoreError> {
+        let letters = self.store.count_by(DeadLetterRecord::TABLE, "state", None);
+        set(&self.dead_letters, letters.await?);
+        let mut sagas = self
+            .store
+            .count_by(SagaRecord::TABLE, "state", Some(OPEN))
+            .await?;
+        let parked = self
+            .store
+            .count_by(SagaRecord::TABLE, "state", Some(OPEN_AND_PARKED))
+            .await?;
+        let parked_total = parked.iter().map(|(_, count)| count).sum();
+        sagas.push(("PARKED".to_owned(), parked_total));
+        set(&self.open_sagas, sagas);
+        Ok(())
+    }
+}
+
+fn set(gauges: &Gauges, counts: Vec<(String, i64)>) {
+    gauges.clear();
+    for (state, count) in counts {
+        gauges.get_or_create(&StateLabel { state }).set(count);
+    }
+}

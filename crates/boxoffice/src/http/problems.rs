@@ -1,0 +1,168 @@
+//! Refusals that no service makes, and the list of all codes: `/docs/problems`, where every problem's `type` points.
+
+use axum::{
+    http::{Method, StatusCode, Uri},
+    response::Html,
+};
+use utoipa::openapi::OpenApi;
+use web::Problem;
+
+/// Every code with its status and meaning. Codes are stable: programs decide by them.
+pub const CODES: &[(u16, &str, &str)] = &[
+    (
+        400,
+        "INVALID_REQUEST",
+        "A field or parameter is wrong; it is named in `field`. Nothing was changed.",
+    ),
+    (
+        400,
+        "AMOUNT_MISMATCH",
+        "The amount is not what is to be paid.",
+    ),
+    (400, "PRICE_MISMATCH", "The total is not the event's price."),
+    (
+        400,
+        "TICKET_MISMATCH",
+        "The ticket is another event's, or another user's.",
+    ),
+    (
+        404,
+        "DEAD_LETTER_NOT_FOUND",
+        "There is no dead letter of this id.",
+    ),
+    (404, "EVENT_NOT_FOUND", "There is no event of this id."),
+    (404, "NOT_FOUND", "There is no such address."),
+    (404, "PAYMENT_NOT_FOUND", "There is no payment of this id."),
+    (
+        404,
+        "PROCESS_NOT_FOUND",
+        "No purchase of this ticket was begun.",
+    ),
+    (
+        404,
+        "RESERVATION_NOT_FOUND",
+        "There is no such reservation; it may have lapsed.",
+    ),
+    (404, "SAGA_NOT_FOUND", "There is no saga of this id."),
+    (404, "TICKET_NOT_FOUND", "No ticket of this id was issued."),
+    (404, "USER_NOT_FOUND", "There is no user of this id."),
+    (
+        405,
+        "METHOD_NOT_ALLOWED",
+        "This address does not take this method; `Allow` names those that it takes.",
+    ),
+    (409, "ALREADY_CONFIRMED", "The payment is settled already."),
+    (
+        409,
+        "ALREADY_PROCESSING",
+        "The purchase of this ticket was begun already.",
+    ),
+    (
+        409,
+        "ALREADY_PURCHASED",
+        "The user has bought a ticket of this event.",
+    ),
+    (
+        409,
+        "ALREADY_RESERVED",
+        "The user holds a reservation of this event.",
+    ),
+    (
+        409,
+        "DEAD_LETTER_CLOSED",
+        "The dead letter is resolved or discarded.",
+    ),
+    (
+        409,
+        "DEADLINE_PASSED",
+        "The reservation's deadline is over; nothing was charged.",
+    ),
+    (
+        409,
+        "IDEMPOTENCY_KEY_IN_FLIGHT",
+        "The first request with this key is still under way.",
+    ),
+    (409, "SALE_NOT_OPEN", "The event is not on sale now."),
+    (
+        409,
+        "SOLD_OUT",
+        "No ticket is available now; one may be again.",
+    ),
+    (
+        409,
+        "VERSION_CONFLICT",
+        "It was changed by another request first: read it again, and decide again.",
+    ),
+    (413, "BODY_TOO_LARGE", "The body is over 64 KiB."),
+    (
+        422,
+        "IDEMPOTENCY_KEY_REUSED",
+        "This key was used with another body.",
+    ),
+    (500, "INTERNAL", "A fault of ours; it is logged."),
+    (
+        503,
+        "NOT_READY",
+        "The store has failed, or a worker has ended.",
+    ),
+    (
+        503,
+        "OVERLOADED",
+        "Too many requests at once; nothing was done. Try again after `Retry-After`.",
+    ),
+    (
+        503,
+        "UNAVAILABLE",
+        "The store cannot answer now; try again.",
+    ),
+    (
+        504,
+        "REQUEST_TIMEOUT",
+        "The answer took too long; send the request again with the same `Idempotency-Key`.",
+    ),
+];
+
+/// 404 for an address that no route has.
+pub async fn no_such_route(uri: Uri) -> Problem {
+    let detail = format_args!("there is no {}", uri.path());
+    Problem::not_found("NOT_FOUND", detail)
+}
+
+/// 405 for a route that has other methods.
+pub async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
+}
+
+/// Adds the codes, as a table, to the description of the OpenAPI page.
+pub fn describe(page: &mut OpenApi) {
+    let mut text = page.info.description.take().unwrap_or_default();
+    text.push_str(
+        "\n\nEvery POST takes an `Idempotency-Key`: the same key and body is answered as it was the first time, and \
+         happens once.\n\nA refusal is a problem (RFC 9457, `application/problem+json`); programs decide by its \
+         `code`:\n\n| status | code | meaning |\n|---|---|---|\n",
+    );
+    for (status, code, meaning) in CODES {
+        text.push_str(&format!("| {status} | `{code}` | {meaning} |\n"));
+    }
+    page.info.description = Some(text);
+}
+
+/// What each problem means; a problem's `type` points here.
+#[utoipa::path(get, path = "/docs/problems", tag = "operations",
+    responses((status = 200, description = "every code", body = String, content_type = "text/html")))]
+pub async fn page() -> Html<String> {
+    let mut html = String::from(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Boxoffice: problems</title>\
+         <style>body{font:16px/1.5 system-ui;max-width:48rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}\
+         dt{font-weight:600;margin-top:1rem}:target{text-decoration:underline}</style><h1>Problems</h1><dl>",
+    );
+    for (status, code, meaning) in CODES {
+        let anchor = code.to_lowercase().replace('_', "-");
+        html.push_str(&format!(
+            "<dt id={anchor}><code>{code}</code> ({status})<dd>{meaning}"
+        ));
+    }
+    html.push_str("</dl></html>");
+    Html(html)
+}
