@@ -39,7 +39,7 @@ pub use message::{Message, Rejection};
 pub use metrics::Metrics;
 pub use record::{Column, Entry, Key, Record, Ref, Table};
 pub use shutdown::{Shutdown, ShutdownSwitch};
-pub use sqlite::Receipt;
+pub use sqlite::{Receipt, Snapshot};
 pub use store::{Find, Store, Submission};
 pub use worker::{Consumer, Records, Shell, Worker};
 

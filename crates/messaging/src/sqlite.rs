@@ -7,6 +7,7 @@
 
 mod reader;
 mod schema;
+mod snapshot;
 mod tail;
 mod writer;
 
@@ -25,6 +26,7 @@ use contract::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+pub use snapshot::Snapshot;
 pub use tail::Stored;
 
 use crate::{

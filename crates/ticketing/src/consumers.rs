@@ -23,6 +23,11 @@ use crate::{
 type EventMessage = DomainMessage<domain::Event>;
 type PaymentMessage = DomainMessage<domain::Payment>;
 
+pub const SAGA_GROUP: &str = "ticketing.saga";
+pub const STOCK_GROUP: &str = "ticketing.stock";
+/// The topics that change an event's stock.
+pub const STOCK_TOPICS: &[&str] = &[EventMessage::TOPIC, PaymentMessage::TOPIC, Release::TOPIC];
+
 /// Moves the sagas.
 pub struct SagaConsumer(pub Service);
 
@@ -30,7 +35,7 @@ impl Consumer for SagaConsumer {
     type Prepared = ();
 
     fn group(&self) -> &'static str {
-        "ticketing.saga"
+        SAGA_GROUP
     }
 
     fn topics(&self) -> &'static [&'static str] {
@@ -89,11 +94,11 @@ impl Consumer for StockConsumer {
     type Prepared = Asked;
 
     fn group(&self) -> &'static str {
-        "ticketing.stock"
+        STOCK_GROUP
     }
 
     fn topics(&self) -> &'static [&'static str] {
-        &[EventMessage::TOPIC, PaymentMessage::TOPIC, Release::TOPIC]
+        STOCK_TOPICS
     }
 
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {

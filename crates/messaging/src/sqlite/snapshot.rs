@@ -1,0 +1,130 @@
+//! The embedded store as it is at one moment, read from beside it: a running server is neither locked out nor
+//! disturbed, and everything read belongs to the same commit.
+
+use std::{collections::HashSet, path::Path};
+
+use contract::Timestamp;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{read_error, reader, schema::FILE_NAME};
+use crate::{
+    Message, StoreError,
+    record::{Record, from_row},
+    store::Find,
+};
+
+/// Rows read at once.
+const PAGE_ROWS: u32 = 10_000;
+
+/// A data folder at one moment.
+pub struct Snapshot {
+    connection: Connection,
+}
+
+impl Snapshot {
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the folder holds no store.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE_NAME);
+        if !path.is_file() {
+            return Err(StoreError::Unavailable(format!(
+                "{} holds no data",
+                folder.display()
+            )));
+        }
+        // Write access is asked for because a reader of a write-ahead log must be able to make its index.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open_with_flags(&path, flags)?;
+            rusqlite::vtab::array::load_module(&connection)?;
+            connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            connection.pragma_update(None, "query_only", true)?;
+            connection.execute_batch("BEGIN")?;
+            // A transaction begins to see with its first read.
+            connection.query_row("SELECT count(*) FROM consumer", (), |_| Ok(()))?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| read_error(&error))?;
+        Ok(Self { connection })
+    }
+
+    /// Hands every record of a kind to `each`, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] where a row cannot be read.
+    pub fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let find = Find {
+                after,
+                ..Find::all(R::TABLE, PAGE_ROWS)
+            };
+            let rows = reader::find(&self.connection, &find).map_err(|error| read_error(&error))?;
+            let is_last = rows.len() < PAGE_ROWS as usize;
+            after = None;
+            for row in rows {
+                let record: R = from_row(R::TABLE, row)?;
+                after = Some(record.key());
+                each(record);
+            }
+            if is_last || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The sum of a column by the value of another, over all rows of a table of entries.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the table cannot be read.
+    pub fn sum_by(&self, table: &str, sum: &str, by: &str) -> Result<Vec<(i64, i64)>, StoreError> {
+        let text = format!("SELECT \"{by}\", sum(\"{sum}\") FROM \"{table}\" GROUP BY \"{by}\"");
+        let read = || -> rusqlite::Result<Vec<(i64, i64)>> {
+            let mut statement = self.connection.prepare(&text)?;
+            let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        read().map_err(|error| read_error(&error))
+    }
+
+    /// Messages that a group is subscribed to and has not handled yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the log cannot be read.
+    pub fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<Message>> {
+            let mut offset = reader::position(&self.connection, group)?;
+            let mut pending = Vec::new();
+            loop {
+                let wanted = |message: &Message| message.is_for(group, topics);
+                let (found, looked_at) =
+                    reader::messages(&self.connection, offset, usize::MAX, &wanted)?;
+                pending.extend(
+                    found
+                        .into_iter()
+                        .map(|stored| Message::clone(&stored.message)),
+                );
+                if looked_at == offset {
+                    break;
+                }
+                offset = looked_at;
+            }
+            let ids: Vec<&str> = pending.iter().map(|message| message.id.as_str()).collect();
+            let seen: HashSet<String> = reader::seen(&self.connection, group, &ids)?;
+            pending.retain(|message| !seen.contains(&message.id));
+            Ok(pending)
+        };
+        read().map_err(|error| read_error(&error))
+    }
+
+    /// The ids of all timers that are set.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read.
+    pub fn timers(&self) -> Result<HashSet<String>, StoreError> {
+        let last = Timestamp::from_millis(i64::MAX);
+        let timers = reader::due_timers(&self.connection, last, u32::MAX)
+            .map_err(|error| read_error(&error))?;
+        Ok(timers.into_iter().map(|timer| timer.id).collect())
+    }
+}
