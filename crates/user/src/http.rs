@@ -1,0 +1,279 @@
+//! The door for requests.
+
+use axum::{
+    Json,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::Response,
+};
+use contract::{Points, SagaId, Timestamp, UserId};
+use messaging::Commit;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails, extract::BODY_BYTES_MAX};
+
+use crate::{
+    Error, Service,
+    grant::GrantInput,
+    ledger::{EntryKind, LedgerEntry},
+    model::{Status, User},
+    modify::ModifyInput,
+    register::RegisterInput,
+};
+
+/// `POST /user`, `GET /user/{id}`, `PUT /user/{id}`, `POST /user/{id}/points`, `GET /user/{id}/points`.
+pub fn router(service: Service) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(show, modify))
+        .routes(routes!(grant, ledger))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(service)
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegisterUser {
+    /// Drawn, where it is absent.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_i64)]
+    id: Option<UserId>,
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[serde(default)]
+    status: Status,
+    /// Granted at once.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000_i64)]
+    points: i64,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModifyUser {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    status: Status,
+    /// Whether a person found this user to be a fraud; stays as it is, where absent.
+    flagged: Option<bool>,
+    /// The version that the client has seen. Purchases change it too.
+    version: i64,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrantPoints {
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_i64)]
+    amount: i64,
+    #[schema(max_length = 200)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListEntries {
+    /// The last entry id of the page before.
+    after: Option<String>,
+    /// Rows of the page, 1 to 500; 50 where it is absent.
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UserAnswer {
+    id: UserId,
+    name: String,
+    status: Status,
+    flagged: bool,
+    /// The balance.
+    points: Points,
+    version: i64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PointsAnswer {
+    user_id: UserId,
+    /// The new balance.
+    points: Points,
+}
+
+/// One change of a balance.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerEntryAnswer {
+    entry_id: String,
+    kind: EntryKind,
+    /// Negative where points were taken.
+    amount: i64,
+    balance_after: Points,
+    /// The purchase that took or gave back.
+    saga_id: Option<SagaId>,
+    reason: Option<String>,
+    at: Timestamp,
+}
+
+impl From<&User> for UserAnswer {
+    fn from(user: &User) -> Self {
+        Self {
+            id: user.user_id,
+            name: user.name.clone(),
+            status: user.status,
+            flagged: user.flagged,
+            points: user.balance,
+            version: user.version,
+            created_at: user.created_at,
+            updated_at: user.updated_at,
+        }
+    }
+}
+
+impl From<LedgerEntry> for LedgerEntryAnswer {
+    fn from(entry: LedgerEntry) -> Self {
+        Self {
+            entry_id: entry.entry_id,
+            kind: entry.kind,
+            amount: entry.amount,
+            balance_after: entry.balance_after,
+            saga_id: entry.saga_id,
+            reason: entry.reason,
+            at: entry.at,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid(invalid) => Self::invalid(invalid.field, invalid.detail),
+            Error::NotFound(_) => Self::not_found("USER_NOT_FOUND", error),
+            Error::Exists(_) => Self::conflict("USER_EXISTS", error),
+            Error::VersionConflict { .. } => Self::conflict("VERSION_CONFLICT", error),
+            Error::Contended => Self::unavailable("UNAVAILABLE", error),
+            Error::Commit(error) => error.into(),
+            Error::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Register a user.
+#[utoipa::path(post, path = "/user", tag = "user", request_body = RegisterUser,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body is answered as the first time")),
+    responses(
+        (status = 201, body = UserAnswer),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "USER_EXISTS, IDEMPOTENCY_KEY_IN_FLIGHT"),
+        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
+        (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_REUSED"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+    ))]
+async fn register(
+    State(service): State<Service>,
+    once: Once,
+    Body(request): Body<RegisterUser>,
+) -> Result<Response, Problem> {
+    let input = RegisterInput {
+        id: request.id,
+        name: request.name,
+        status: request.status,
+        points: request.points,
+    };
+    let answer = |commit: &mut Commit, user: &User| {
+        once.attach(commit, StatusCode::CREATED, &UserAnswer::from(user))
+    };
+    Ok(service.register(input, answer).await?)
+}
+
+/// Read a user.
+#[utoipa::path(get, path = "/user/{id}", tag = "user", params(("id" = UserId, Path)),
+    responses(
+        (status = 200, body = UserAnswer),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "UNAVAILABLE"),
+    ))]
+async fn show(
+    State(service): State<Service>,
+    Id(id): Id<UserId>,
+) -> Result<Json<UserAnswer>, Problem> {
+    Ok(Json(UserAnswer::from(&service.show(id).await?)))
+}
+
+/// Modify a user.
+#[utoipa::path(put, path = "/user/{id}", tag = "user", request_body = ModifyUser, params(("id" = UserId, Path)),
+    responses(
+        (status = 200, body = UserAnswer),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "VERSION_CONFLICT"),
+        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+    ))]
+async fn modify(
+    State(service): State<Service>,
+    Id(id): Id<UserId>,
+    Body(request): Body<ModifyUser>,
+) -> Result<Json<UserAnswer>, Problem> {
+    let input = ModifyInput {
+        id,
+        name: request.name,
+        status: request.status,
+        flagged: request.flagged,
+        version: request.version,
+    };
+    Ok(Json(UserAnswer::from(&service.modify(input).await?)))
+}
+
+/// Grant points to a user.
+#[utoipa::path(post, path = "/user/{id}/points", tag = "user", request_body = GrantPoints,
+    params(("id" = UserId, Path), ("Idempotency-Key" = Option<String>, Header, description = "the same key and body is answered as the first time")),
+    responses(
+        (status = 200, body = PointsAnswer),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_IN_FLIGHT"),
+        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
+        (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_REUSED"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+    ))]
+async fn grant(
+    State(service): State<Service>,
+    Id(id): Id<UserId>,
+    once: Once,
+    Body(request): Body<GrantPoints>,
+) -> Result<Response, Problem> {
+    let input = GrantInput {
+        id,
+        amount: request.amount,
+        reason: request.reason,
+    };
+    let answer = |commit: &mut Commit, points: Points| {
+        let user_id = id;
+        once.attach(commit, StatusCode::OK, &PointsAnswer { user_id, points })
+    };
+    Ok(service.grant(input, answer).await?)
+}
+
+/// List a user's ledger in the order of its changes.
+#[utoipa::path(get, path = "/user/{id}/points", tag = "user", params(("id" = UserId, Path), ListEntries),
+    responses(
+        (status = 200, body = Page<LedgerEntryAnswer>),
+        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
+        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "UNAVAILABLE"),
+    ))]
+async fn ledger(
+    State(service): State<Service>,
+    Id(id): Id<UserId>,
+    Params(params): Params<ListEntries>,
+) -> Result<Json<Page<LedgerEntryAnswer>>, Problem> {
+    let limit = web::page::limit(params.limit)?;
+    let entries = service.ledger(id, params.after, limit).await?;
+    let items = entries.into_iter().map(LedgerEntryAnswer::from).collect();
+    Ok(Json(Page::new(items, limit, |entry| {
+        entry.entry_id.clone()
+    })))
+}

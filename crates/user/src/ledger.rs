@@ -1,0 +1,176 @@
+//! The ledger: how every balance came to be. A balance and its entry are always changed together, here and nowhere
+//! else.
+
+use contract::{Points, SagaId, Timestamp, UserId};
+use messaging::{Column, Commit, Entry, Table};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    model::{Invalid, User},
+    points::Hold,
+};
+
+/// A grant that would lift a balance over this is refused; far below what a 64-bit integer can hold, so that
+/// restoring never overflows.
+pub const BALANCE_MAX: i64 = 1_000_000_000_000_000;
+pub const REASON_CHARS_MAX: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EntryKind {
+    Granted,
+    /// Taken for a purchase.
+    Reserved,
+    /// Given back by a purchase.
+    Restored,
+    /// A purchase is paid: what it took is not coming back. The amount is 0.
+    Used,
+}
+
+/// One change of a balance. Never changed, never removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// `<user>:<version of the user>`: stable, and in the order of the changes.
+    pub entry_id: String,
+    pub user_id: UserId,
+    /// The version of the user that this entry belongs to.
+    pub user_version: i64,
+    pub kind: EntryKind,
+    /// Signed: negative where points were taken.
+    pub amount: i64,
+    pub balance_after: Points,
+    pub saga_id: Option<SagaId>,
+    pub reason: Option<String>,
+    pub at: Timestamp,
+}
+
+/// What is to be saved together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    pub user: Option<User>,
+    pub hold: Option<Hold>,
+    pub entry: Option<LedgerEntry>,
+}
+
+/// Gives points to a user.
+///
+/// # Errors
+/// [`Invalid`] naming `amount` or `reason`.
+pub fn grant(
+    user: User,
+    amount: i64,
+    reason: Option<String>,
+    now: Timestamp,
+) -> Result<Change, Invalid> {
+    if amount <= 0 {
+        let detail = format!("{amount} is not above 0");
+        return Err(Invalid::new("amount", detail));
+    }
+    let is_bad = |reason: &String| {
+        reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control)
+    };
+    if reason.as_ref().is_some_and(is_bad) {
+        let detail = format!("the reason is not up to {REASON_CHARS_MAX} characters of text");
+        return Err(Invalid::new("reason", detail));
+    }
+    let after = user.balance.get().checked_add(amount);
+    let after = after.filter(|after| *after <= BALANCE_MAX);
+    let Some(after) = after.and_then(|after| Points::new(after).ok()) else {
+        let detail = format!("the balance would be over {BALANCE_MAX}");
+        return Err(Invalid::new("amount", detail));
+    };
+    let cause = Cause {
+        kind: EntryKind::Granted,
+        amount,
+        saga_id: None,
+        reason,
+    };
+    let mut change = Change::default();
+    change.book(user, after, cause, now);
+    Ok(change)
+}
+
+/// Why a balance changes.
+pub(crate) struct Cause {
+    pub(crate) kind: EntryKind,
+    /// Signed.
+    pub(crate) amount: i64,
+    pub(crate) saga_id: Option<SagaId>,
+    pub(crate) reason: Option<String>,
+}
+
+impl Cause {
+    pub(crate) fn saga(kind: EntryKind, amount: i64, saga_id: SagaId) -> Self {
+        Self {
+            kind,
+            amount,
+            saga_id: Some(saga_id),
+            reason: None,
+        }
+    }
+}
+
+impl Change {
+    pub(crate) fn of_hold(hold: Hold) -> Self {
+        Self {
+            hold: Some(hold),
+            ..Self::default()
+        }
+    }
+
+    /// Balance and ledger in one: there is no other way to change a balance.
+    pub(crate) fn book(&mut self, mut user: User, after: Points, cause: Cause, now: Timestamp) {
+        let user_version = user.version + 1;
+        self.entry = Some(LedgerEntry {
+            entry_id: format!("{}:{user_version:016}", user.user_id),
+            user_id: user.user_id,
+            user_version,
+            kind: cause.kind,
+            amount: cause.amount,
+            balance_after: after,
+            saga_id: cause.saga_id,
+            reason: cause.reason,
+            at: now,
+        });
+        user.balance = after;
+        user.updated_at = now;
+        self.user = Some(user);
+    }
+
+    #[must_use]
+    pub fn into_commit(self) -> Commit {
+        let mut commit = Commit::new();
+        if let Some(user) = &self.user {
+            commit.put(user);
+        }
+        if let Some(hold) = &self.hold {
+            commit.put(hold);
+        }
+        if let Some(entry) = &self.entry {
+            commit.append(entry);
+        }
+        commit
+    }
+}
+
+impl Entry for LedgerEntry {
+    const TABLE: &'static Table = &Table {
+        name: "point_ledger",
+        columns: &[
+            Column::text("entry_id"),
+            Column::integer("user_id"),
+            Column::integer("user_version"),
+            Column::text("kind"),
+            Column::integer("amount"),
+            Column::integer("balance_after"),
+            Column::text("saga_id").null(),
+            Column::text("reason").null(),
+            Column::text("at"),
+        ],
+        key: "entry_id",
+        // A saga takes, uses and gives back at most once each, whatever the code above says.
+        constraints: &["CHECK (balance_after >= 0)", "UNIQUE (saga_id, kind)"],
+        indexes: &["(user_id, entry_id)"],
+    };
+}

@@ -1,0 +1,174 @@
+//! A user and the rules about one. Pure: ids and the time are handed in.
+
+use contract::{Points, SagaId, Timestamp, UserId};
+use messaging::{Column, Key, Record, Table};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::fraud::Verdict;
+
+pub const NAME_CHARS_MAX: usize = 200;
+/// The highest id that a client may give. Ids drawn after it still fit into every reader's numbers (2^53).
+pub const GIVEN_ID_MAX: i64 = 1_000_000_000_000_000;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    #[default]
+    Active,
+    /// May not buy.
+    Inactive,
+}
+
+/// A user as stored. The version counts all changes, those of the balance and of recent purchases included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub user_id: UserId,
+    pub name: String,
+    pub status: Status,
+    /// A person found this user to be a fraud.
+    pub flagged: bool,
+    /// The sum of the user's ledger entries, always.
+    pub balance: Points,
+    /// What the fraud check remembers, oldest first.
+    pub recent_purchases: Vec<PurchaseStart>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub version: i64,
+}
+
+/// A purchase that reached the fraud check, and what it was told: asked again, it is told the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PurchaseStart {
+    pub saga_id: SagaId,
+    pub at: Timestamp,
+    pub verdict: Verdict,
+}
+
+/// What cannot be; `field` is as the client wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Invalid {
+    pub field: &'static str,
+    pub detail: String,
+}
+
+impl Invalid {
+    pub(crate) fn new(field: &'static str, detail: impl std::fmt::Display) -> Self {
+        let detail = detail.to_string();
+        Self { field, detail }
+    }
+
+    /// The same, told of a field that the client calls otherwise.
+    pub(crate) fn of_field(self, field: &'static str) -> Self {
+        Self { field, ..self }
+    }
+}
+
+impl User {
+    /// Without points; those are granted, so that the ledger knows of them.
+    #[must_use]
+    pub fn new(user_id: UserId, name: String, status: Status, now: Timestamp) -> Self {
+        Self {
+            user_id,
+            name,
+            status,
+            flagged: false,
+            balance: Points::ZERO,
+            recent_purchases: Vec::new(),
+            created_at: now,
+            updated_at: now,
+            version: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        match self.status {
+            Status::Active => true,
+            Status::Inactive => false,
+        }
+    }
+}
+
+/// # Errors
+/// [`Invalid`] where the name is blank, too long, or not made of characters that show.
+pub fn check_name(name: &str) -> Result<(), Invalid> {
+    if name.trim().is_empty() {
+        return Err(Invalid::new("name", "the name is blank"));
+    }
+    if name.chars().count() > NAME_CHARS_MAX {
+        let detail = format!("the name is longer than {NAME_CHARS_MAX} characters");
+        return Err(Invalid::new("name", detail));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(Invalid::new("name", "the name has control characters"));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// [`Invalid`] where a client may not give this id.
+pub fn check_given_id(id: UserId) -> Result<(), Invalid> {
+    if (1..=GIVEN_ID_MAX).contains(&id.0) {
+        Ok(())
+    } else {
+        let detail = format!("{id} is not between 1 and {GIVEN_ID_MAX}");
+        Err(Invalid::new("id", detail))
+    }
+}
+
+impl Record for User {
+    const TABLE: &'static Table = &Table {
+        name: "app_user",
+        columns: &[
+            Column::integer("user_id"),
+            Column::text("name"),
+            Column::text("status"),
+            Column::boolean("flagged"),
+            Column::integer("balance"),
+            Column::json("recent_purchases"),
+            Column::text("created_at"),
+            Column::text("updated_at"),
+            Column::integer("version"),
+        ],
+        key: "user_id",
+        constraints: &[
+            "CHECK (balance >= 0)",
+            "CHECK (status IN ('ACTIVE', 'INACTIVE'))",
+        ],
+        indexes: &[],
+    };
+    fn key(&self) -> Key {
+        self.user_id.into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_shows_and_fits() {
+        for name in ["", "  ", "\u{a0}", "a\nb", "a\0", &"é".repeat(201)] {
+            assert_eq!(check_name(name).unwrap_err().field, "name", "{name:?}");
+        }
+        for name in ["a", " a ", "홍길동", &"é".repeat(200)] {
+            assert_eq!(check_name(name), Ok(()), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_given_id_is_positive_and_leaves_room_behind_it() {
+        for id in [0, -1, GIVEN_ID_MAX + 1, i64::MAX, i64::MIN] {
+            assert_eq!(check_given_id(UserId(id)).unwrap_err().field, "id", "{id}");
+        }
+        for id in [1, GIVEN_ID_MAX] {
+            assert_eq!(check_given_id(UserId(id)), Ok(()), "{id}");
+        }
+    }
+}
