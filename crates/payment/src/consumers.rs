@@ -61,13 +61,7 @@ impl Consumer for PaymentConsumer {
         (): &(),
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
-        match message.topic.as_str() {
-            CreateRequest::TOPIC => create(message, records, now),
-            DeleteRequest::TOPIC => delete(message, records, now),
-            ConfirmedRequest::TOPIC => take_outcome(message, records, now),
-            CancelRequest::TOPIC => request_refund(message, records, now),
-            other => Err(unexpected(other)),
-        }
+        decide(message, records, now)
     }
 
     /// The settler need not wait for its next look.
@@ -75,6 +69,16 @@ impl Consumer for PaymentConsumer {
         if message.topic == CancelRequest::TOPIC {
             self.service.inner.wake.notify_one();
         }
+    }
+}
+
+fn decide(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    match message.topic.as_str() {
+        CreateRequest::TOPIC => create(message, records, now),
+        DeleteRequest::TOPIC => delete(message, records, now),
+        ConfirmedRequest::TOPIC => take_outcome(message, records, now),
+        CancelRequest::TOPIC => request_refund(message, records, now),
+        other => Err(unexpected(other)),
     }
 }
 
@@ -182,3 +186,6 @@ fn respond<P: Payload>(commit: &mut Commit, request: &Message, response: &P, now
         now,
     ));
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,13 +20,23 @@ mod routes;
 mod rules;
 mod state;
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::serve::ListenerExt;
 use jiff::Timestamp;
+use messaging::Shutdown;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::gateway::SecretKey;
 use state::State;
+
+/// How long a stopping server waits for its requests: one of them may hang on purpose.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What a sandbox is opened with.
 #[derive(Clone, Debug)]
@@ -74,5 +84,43 @@ impl Sandbox {
     /// The gateway's addresses, and `GET /healthz`. Serve it with `TCP_NODELAY`, as the gateway does.
     pub fn router(&self) -> axum::Router {
         routes::router(self.shared.clone())
+    }
+
+    /// Listens on an address (port 0: one from the system) and answers until told to stop. Returns the address, and
+    /// the server, which ends when the requests under way are answered, or after two seconds.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn serve(
+        &self,
+        address: SocketAddr,
+        shutdown: Shutdown,
+    ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let router = self.router();
+        let server = tokio::spawn(async move { run(listener, router, shutdown).await });
+        Ok((address, server))
+    }
+}
+
+async fn run(listener: TcpListener, router: axum::Router, shutdown: Shutdown) {
+    let listener = listener.tap_io(|stream| {
+        // Without it an answer may wait 40 ms for the caller's acknowledgement; a socket that refuses is only slower.
+        let _ = stream.set_nodelay(true);
+    });
+    let told = |mut shutdown: Shutdown| async move { shutdown.requested().await };
+    let serving = axum::serve(listener, router).with_graceful_shutdown(told(shutdown.clone()));
+    let patience = async {
+        told(shutdown).await;
+        tokio::time::sleep(STOP_WAIT_MAX).await;
+    };
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the sandbox has stopped");
+            }
+        }
+        () = patience => {}
     }
 }

@@ -1,1 +1,285 @@
 //! Tables of what a payment may become.
+
+use contract::{
+    EventId, Points, SagaId, TicketId,
+    payment::{CreateRequest, DeleteRequest},
+};
+use messaging::Random;
+
+use super::*;
+use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const ALL: [PaymentStatus; 6] = [Created, Confirming, Succeeded, Failed, Cancelled, Deleted];
+
+fn won(amount: i64) -> Money {
+    Money::new(amount).unwrap()
+}
+
+fn request(total: i64, points: i64) -> CreateRequest {
+    let random = Random::seeded(7);
+    CreateRequest {
+        saga_id: SagaId(random.uuid(NOW)),
+        ticket_id: TicketId(random.uuid(NOW)),
+        event_id: EventId(1),
+        user_id: UserId(2),
+        total_amount: won(total),
+        point: Points::new(points).unwrap(),
+        expires_at: Some(NOW.plus_secs(60)),
+    }
+}
+
+fn opened() -> PaymentRecord {
+    match create(&request(1_000, 300), None, None, NOW) {
+        Ok(Creation::Opened(change)) => stored(change),
+        other => panic!("expected an open payment, got {other:?}"),
+    }
+}
+
+fn stored(change: Change) -> PaymentRecord {
+    let version = change.payment.version + 1;
+    PaymentRecord {
+        version,
+        ..change.payment
+    }
+}
+
+/// A payment whose first attempt has come as far as `status`.
+fn in_status(status: PaymentStatus) -> PaymentRecord {
+    let confirming = || stored(opened().begin_attempt(&claim(), NOW).unwrap());
+    let after = |confirmed| {
+        let change = confirming().take_outcome(&outcome(confirmed, 1), NOW);
+        stored(change.unwrap().unwrap())
+    };
+    match status {
+        Created => opened(),
+        Confirming => confirming(),
+        Succeeded => after(true),
+        Failed => after(false),
+        Cancelled => {
+            let wanted = after(true).request_refund(&refund(), NOW).unwrap().unwrap();
+            stored(stored(wanted).finish_refund(NOW).unwrap())
+        }
+        Deleted => match delete(&deletion(), Some(&opened()), None, NOW) {
+            Deletion::Closed(change) => stored(change),
+            other => panic!("expected a closed payment, got {other:?}"),
+        },
+    }
+}
+
+fn claim() -> Claim<'static> {
+    Claim {
+        pg_payment_id: "pg-1",
+        amount: won(700),
+        user_id: Some(UserId(2)),
+    }
+}
+
+fn outcome(confirmed: bool, attempt: u32) -> ConfirmedRequest {
+    ConfirmedRequest {
+        payment_id: opened().payment_id,
+        pg_payment_id: "pg-1".to_owned(),
+        confirmed,
+        attempt: Some(attempt),
+        decline_code: (!confirmed).then(|| "REJECT_CARD_PAYMENT".to_owned()),
+    }
+}
+
+fn refund() -> CancelRequest {
+    CancelRequest {
+        payment_id: opened().payment_id,
+        reason: "sold out".to_owned(),
+    }
+}
+
+fn deletion() -> DeleteRequest {
+    DeleteRequest {
+        saga_id: request(0, 0).saga_id,
+        payment_id: opened().payment_id,
+    }
+}
+
+#[test]
+fn a_payment_asks_for_what_points_leave_over() {
+    let payment = opened();
+    assert_eq!(payment.final_amount, won(700));
+    assert_eq!(payment.payment_id, request(0, 0).saga_id.payment());
+}
+
+#[test]
+fn points_worth_more_than_the_amount_open_nothing_and_that_is_remembered() {
+    let asked = request(1_000, 1_001);
+    let Ok(Creation::Refused(tombstone)) = create(&asked, None, None, NOW) else {
+        panic!("expected a refusal");
+    };
+    let again = create(&request(1_000, 0), None, Some(&tombstone), NOW);
+    assert_eq!(again, Ok(Creation::Decided { succeed: false }));
+}
+
+#[test]
+fn a_repeated_creation_is_answered_alike_and_another_one_is_rejected() {
+    let payment = opened();
+    let again = create(&request(1_000, 300), Some(&payment), None, NOW);
+    assert_eq!(again, Ok(Creation::Decided { succeed: true }));
+    assert!(create(&request(1_001, 300), Some(&payment), None, NOW).is_err());
+    let late = create(&request(1_000, 300), Some(&in_status(Deleted)), None, NOW);
+    assert_eq!(late, Ok(Creation::Decided { succeed: false }));
+}
+
+#[test]
+fn a_deletion_closes_what_nobody_paid_and_touches_no_money() {
+    for (status, expected) in [
+        (Created, None),
+        (Failed, None),
+        (Deleted, Some(true)),
+        (Confirming, Some(false)),
+        (Succeeded, Some(false)),
+        (Cancelled, Some(false)),
+    ] {
+        match delete(&deletion(), Some(&in_status(status)), None, NOW) {
+            Deletion::Closed(change) => {
+                assert_eq!((expected, change.payment().status), (None, Deleted));
+            }
+            Deletion::Decided { succeed } => assert_eq!(Some(succeed), expected, "{status:?}"),
+            Deletion::Forestalled(_) => panic!("the payment is there: {status:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_attempt_begins_only_where_no_money_moves_or_moved() {
+    for (status, expected) in [
+        (Created, Ok(1)),
+        (Failed, Ok(2)),
+        (Confirming, Err(Refusal::InProgress)),
+        (Succeeded, Err(Refusal::AlreadyConfirmed)),
+        (Cancelled, Err(Refusal::AlreadyConfirmed)),
+        (Deleted, Err(Refusal::Closed)),
+    ] {
+        let begun = in_status(status).begin_attempt(&claim(), NOW);
+        let attempt = begun.as_ref().map(|change| change.payment().attempt);
+        assert_eq!(attempt.map_err(|refusal| *refusal), expected, "{status:?}");
+        if let Ok(change) = begun {
+            let payment = change.payment();
+            let key = attempt_key(payment.payment_id, payment.attempt);
+            assert_eq!(payment.attempt_key, Some(key));
+        }
+    }
+}
+
+#[test]
+fn an_attempt_needs_the_owner_the_amount_and_time() {
+    let payment = opened();
+    let foreign = Claim {
+        user_id: Some(UserId(3)),
+        ..claim()
+    };
+    let too_little = Claim {
+        amount: won(699),
+        ..claim()
+    };
+    let refused = |claim: &Claim<'_>, now| payment.begin_attempt(claim, now).err();
+    assert_eq!(refused(&foreign, NOW), Some(Refusal::OwnerMismatch));
+    let mismatch = Refusal::AmountMismatch { expected: won(700) };
+    assert_eq!(refused(&too_little, NOW), Some(mismatch));
+    let at = NOW.plus_secs(60);
+    assert_eq!(refused(&claim(), at), None);
+    let late = Refusal::DeadlinePassed { at };
+    assert_eq!(refused(&claim(), at.plus_millis(1)), Some(late));
+}
+
+#[test]
+fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
+    for status in ALL {
+        let payment = in_status(status);
+        let attempt = payment.attempt;
+        let approved = payment.take_outcome(&outcome(true, attempt), NOW).unwrap();
+        let declined = payment.take_outcome(&outcome(false, attempt), NOW).unwrap();
+        let became = |change: Option<Change>| {
+            change.map(|change| (change.payment.status, change.payment.refund))
+        };
+        let (approved, declined) = (became(approved), became(declined));
+        match status {
+            Created | Confirming => {
+                assert_eq!(approved, Some((Succeeded, Refund::None)));
+                assert_eq!(declined, Some((Failed, Refund::None)));
+            }
+            Failed | Deleted => {
+                assert_eq!(approved, Some((Succeeded, Refund::Requested)));
+                assert_eq!(declined, None);
+            }
+            Succeeded | Cancelled => assert_eq!((approved, declined), (None, None)),
+        }
+    }
+}
+
+#[test]
+fn a_late_refusal_of_an_earlier_attempt_changes_nothing_and_a_late_approval_counts() {
+    let second = stored(in_status(Failed).begin_attempt(&claim(), NOW).unwrap());
+    assert_eq!(second.take_outcome(&outcome(false, 1), NOW), Ok(None));
+    let approved = second.take_outcome(&outcome(true, 1), NOW).unwrap();
+    assert_eq!(
+        approved.map(|change| change.payment.status),
+        Some(Succeeded)
+    );
+}
+
+#[test]
+fn an_attempt_that_was_never_made_and_a_second_charge_go_to_a_person() {
+    let unheard_of = outcome(true, 2);
+    assert!(
+        in_status(Confirming)
+            .take_outcome(&unheard_of, NOW)
+            .is_err()
+    );
+    let second_charge = ConfirmedRequest {
+        pg_payment_id: "pg-2".to_owned(),
+        ..outcome(true, 1)
+    };
+    assert!(
+        in_status(Succeeded)
+            .take_outcome(&second_charge, NOW)
+            .is_err()
+    );
+}
+
+#[test]
+fn a_refund_is_wanted_once_and_only_of_money_that_was_taken() {
+    for status in ALL {
+        let wanted = in_status(status).request_refund(&refund(), NOW);
+        match status {
+            Succeeded => {
+                let wanted = stored(wanted.unwrap().unwrap());
+                assert_eq!(wanted.refund, Refund::Requested);
+                assert_eq!(wanted.request_refund(&refund(), NOW), Ok(None));
+            }
+            Confirming => assert!(wanted.is_err()),
+            Created | Failed | Cancelled | Deleted => assert_eq!(wanted, Ok(None)),
+        }
+    }
+}
+
+#[test]
+fn nobody_is_told_of_success_while_money_goes_back() {
+    let wanted = in_status(Succeeded).request_refund(&refund(), NOW);
+    let wanted = stored(wanted.unwrap().unwrap());
+    let parked = stored(wanted.park_refund("NOT_CANCELABLE_PAYMENT", NOW).unwrap());
+    let done = stored(wanted.finish_refund(NOW).unwrap());
+    for payment in [wanted, parked, done] {
+        assert_eq!(payment.told().status, Cancelled);
+    }
+    assert_eq!(in_status(Succeeded).told().status, Succeeded);
+}
+
+#[test]
+fn a_change_saves_the_record_its_history_and_its_message_together() {
+    let mut commit = Commit::new();
+    let change = opened().begin_attempt(&claim(), NOW).unwrap();
+    change.save(&mut commit);
+    assert_eq!(commit.puts.len(), 1);
+    let entry = &commit.appends[0].row;
+    let id = opened().payment_id;
+    assert_eq!(entry["entry_id"], format!("{id}:2"));
+    assert_eq!(commit.messages[0].id, format!("payment:{id}:2"));
+    assert_eq!(commit.messages[0].topic, "domain.payment");
+}

@@ -1,0 +1,216 @@
+//! Random histories of one payment: messages that come twice, late, or in any order, and attempts between them.
+
+use contract::{
+    EventId, Money, Points, SagaId, TicketId, UserId,
+    domain::{self, DomainMessage, PaymentStatus},
+};
+use messaging::Random;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{model::Claim, record::Refund};
+use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+#[derive(Debug, Clone)]
+enum Input {
+    Create,
+    Delete,
+    /// By HTTP, not by message.
+    Begin,
+    Outcome {
+        confirmed: bool,
+        attempt: Option<u32>,
+    },
+    Cancel,
+    RefundDone,
+    RefundRefused,
+}
+
+fn inputs() -> impl Strategy<Value = Vec<Input>> {
+    let input = prop_oneof![
+        3 => Just(Input::Create),
+        2 => Just(Input::Delete),
+        4 => Just(Input::Begin),
+        4 => (any::<bool>(), proptest::option::of(1_u32..4))
+            .prop_map(|(confirmed, attempt)| Input::Outcome { confirmed, attempt }),
+        2 => Just(Input::Cancel),
+        1 => Just(Input::RefundDone),
+        1 => Just(Input::RefundRefused),
+    ];
+    proptest::collection::vec(input, 1..30)
+}
+
+struct World {
+    saga: SagaId,
+    ticket: TicketId,
+    records: Records,
+    history: Vec<PaymentStatus>,
+    told: Vec<PaymentStatus>,
+    responses: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let random = Random::seeded(3);
+        Self {
+            saga: SagaId(random.uuid(NOW)),
+            ticket: TicketId(random.uuid(NOW)),
+            records: Records::default(),
+            history: Vec::new(),
+            told: Vec::new(),
+            responses: 0,
+        }
+    }
+
+    fn payment(&self) -> Option<PaymentRecord> {
+        self.records.get(self.saga.payment()).unwrap()
+    }
+
+    /// Whether the input was taken; a rejected message and a refused attempt change nothing.
+    fn take(&mut self, input: &Input) -> bool {
+        let payment_id = self.saga.payment();
+        match input {
+            Input::Create => self.hear(&CreateRequest {
+                saga_id: self.saga,
+                ticket_id: self.ticket,
+                event_id: EventId(1),
+                user_id: UserId(2),
+                total_amount: Money::new(1_000).unwrap(),
+                point: Points::ZERO,
+                expires_at: None,
+            }),
+            Input::Delete => self.hear(&DeleteRequest {
+                saga_id: self.saga,
+                payment_id,
+            }),
+            Input::Outcome { confirmed, attempt } => self.hear(&ConfirmedRequest {
+                payment_id,
+                pg_payment_id: "pg-1".to_owned(),
+                confirmed: *confirmed,
+                attempt: *attempt,
+                decline_code: None,
+            }),
+            Input::Cancel => self.hear(&CancelRequest {
+                payment_id,
+                reason: "sold out".to_owned(),
+            }),
+            Input::Begin => self.change(|payment| {
+                let claim = Claim {
+                    pg_payment_id: "pg-1",
+                    amount: payment.final_amount,
+                    user_id: None,
+                };
+                payment.begin_attempt(&claim, NOW).ok()
+            }),
+            Input::RefundDone => self.change(|payment| payment.finish_refund(NOW)),
+            Input::RefundRefused => self.change(|payment| payment.park_refund("NO", NOW)),
+        }
+    }
+
+    fn hear<P: Payload>(&mut self, payload: &P) -> bool {
+        let message = Message::new("request", payload, NOW);
+        match decide(&message, &self.records, NOW) {
+            Ok(commit) => {
+                self.apply(&commit);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&PaymentRecord) -> Option<model::Change>) -> bool {
+        let Some(change) = self.payment().as_ref().and_then(change) else {
+            return false;
+        };
+        let mut commit = Commit::new();
+        change.save(&mut commit);
+        self.apply(&commit);
+        true
+    }
+
+    fn apply(&mut self, commit: &Commit) {
+        self.records.apply(commit);
+        for entry in &commit.appends {
+            let status = serde_json::from_value(entry.row["status"].clone());
+            self.history.push(status.unwrap());
+        }
+        for message in &commit.messages {
+            if message.topic == DomainMessage::<domain::Payment>::TOPIC {
+                let told: DomainMessage<domain::Payment> = message.parse().unwrap();
+                self.told.push(told.payload.status);
+            } else {
+                assert_eq!(message.id, "request:response");
+                self.responses += 1;
+            }
+        }
+    }
+}
+
+fn is_allowed(from: PaymentStatus, to: PaymentStatus) -> bool {
+    match from {
+        Created => matches!(to, Confirming | Succeeded | Failed | Deleted),
+        Confirming => matches!(to, Succeeded | Failed),
+        Failed => matches!(to, Confirming | Succeeded | Deleted),
+        Deleted => to == Succeeded,
+        // A refund that is wanted, or refused.
+        Succeeded => matches!(to, Succeeded | Cancelled),
+        Cancelled => false,
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_payment_moves_along_its_edges_only_and_its_history_tells_every_step(inputs in inputs()) {
+        let mut world = World::new();
+        let mut requests = 0;
+        for input in &inputs {
+            let before = world.payment();
+            let was_taken = world.take(input);
+            if was_taken && matches!(input, Input::Create | Input::Delete) {
+                requests += 1;
+            }
+            let after = world.payment();
+            if let (Some(before), Some(after)) = (&before, &after) && before.version != after.version {
+                prop_assert!(is_allowed(before.status, after.status), "{before:?} -> {after:?}");
+                prop_assert_eq!(after.version, before.version + 1);
+            }
+            if was_taken && matches!(input, Input::Outcome { confirmed: true, .. }) {
+                let status = after.as_ref().map(|payment| payment.status);
+                prop_assert!(matches!(status, Some(Succeeded | Cancelled)), "money was lost: {status:?}");
+            }
+        }
+        let version = world.payment().map_or(0, |payment| payment.version);
+        prop_assert_eq!(world.history.len(), usize::try_from(version).unwrap());
+        prop_assert_eq!(world.told.len(), world.history.len());
+        prop_assert_eq!(world.responses, requests);
+    }
+
+    #[test]
+    fn success_is_told_at_most_once_and_never_after_a_deletion_was_promised(inputs in inputs()) {
+        let mut world = World::new();
+        for input in &inputs {
+            world.take(input);
+        }
+        let successes = world.told.iter().filter(|status| **status == Succeeded).count();
+        prop_assert!(successes <= 1);
+        let closed = world.told.iter().position(|status| *status == Deleted);
+        if let Some(closed) = closed {
+            prop_assert!(!world.told[closed..].contains(&Succeeded));
+        }
+        if let Some(payment) = world.payment() {
+            prop_assert_eq!(payment.status == Cancelled, payment.refund == Refund::Done);
+        }
+    }
+
+    #[test]
+    fn a_creation_after_its_deletion_opens_nothing(inputs in inputs()) {
+        let mut world = World::new();
+        world.take(&Input::Delete);
+        for input in &inputs {
+            world.take(input);
+        }
+        prop_assert_eq!(world.payment(), None);
+    }
+}

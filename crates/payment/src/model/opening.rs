@@ -1,0 +1,155 @@
+//! How a payment opens, and how it closes before anybody has paid. Either request may come first, and more than once.
+
+use contract::{
+    PaymentId, Timestamp,
+    domain::PaymentStatus,
+    payment::{CreateRequest, DeleteRequest},
+};
+use messaging::Rejection;
+
+use super::Change;
+use crate::record::{NeverOpens, PaymentRecord, Refund, TombstoneRecord};
+
+/// What a request to create comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each message and taken apart at once"
+)]
+pub enum Creation {
+    Opened(Change),
+    /// It can never be opened, and that is remembered.
+    Refused(TombstoneRecord),
+    /// It was decided before.
+    Decided {
+        succeed: bool,
+    },
+}
+
+/// What a request to delete comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each message and taken apart at once"
+)]
+pub enum Deletion {
+    Closed(Change),
+    /// The request to create it has not come, and is refused when it does.
+    Forestalled(TombstoneRecord),
+    /// It was decided before, or money moves.
+    Decided {
+        succeed: bool,
+    },
+}
+
+/// Opens a payment, once for each saga.
+///
+/// # Errors
+/// A [`Rejection`] where the same saga opened another payment than the one asked for.
+pub fn create(
+    request: &CreateRequest,
+    known: Option<&PaymentRecord>,
+    tombstone: Option<&TombstoneRecord>,
+    now: Timestamp,
+) -> Result<Creation, Rejection> {
+    if tombstone.is_some() {
+        return Ok(Creation::Decided { succeed: false });
+    }
+    if let Some(payment) = known {
+        return payment.created_by(request);
+    }
+    let payment_id = request.saga_id.payment();
+    let Some(final_amount) = request.total_amount.less(request.point) else {
+        return Ok(Creation::Refused(tombstone_of(
+            payment_id,
+            NeverOpens::TooManyPoints,
+            now,
+        )));
+    };
+    let payment = PaymentRecord {
+        payment_id,
+        saga_id: request.saga_id,
+        event_id: request.event_id,
+        user_id: request.user_id,
+        ticket_id: request.ticket_id,
+        status: PaymentStatus::Created,
+        total_amount: request.total_amount,
+        point_amount: request.point,
+        final_amount,
+        pg_payment_id: None,
+        attempt: 0,
+        attempt_key: None,
+        attempt_started_at: None,
+        decline_code: None,
+        refund: Refund::None,
+        refund_reason: None,
+        refund_key: None,
+        expires_at: request.expires_at,
+        created_at: now,
+        updated_at: now,
+        version: 0,
+    };
+    let note = "opened".to_owned();
+    Ok(Creation::Opened(Change { payment, note }))
+}
+
+/// Closes a payment that nobody has paid.
+pub fn delete(
+    request: &DeleteRequest,
+    known: Option<&PaymentRecord>,
+    tombstone: Option<&TombstoneRecord>,
+    now: Timestamp,
+) -> Deletion {
+    match known {
+        Some(payment) => payment.delete(now),
+        None if tombstone.is_some() => Deletion::Decided { succeed: true },
+        None => Deletion::Forestalled(tombstone_of(
+            request.payment_id,
+            NeverOpens::DeletedFirst,
+            now,
+        )),
+    }
+}
+
+fn tombstone_of(payment_id: PaymentId, reason: NeverOpens, now: Timestamp) -> TombstoneRecord {
+    TombstoneRecord {
+        payment_id,
+        reason,
+        created_at: now,
+        version: 0,
+    }
+}
+
+impl PaymentRecord {
+    fn created_by(&self, request: &CreateRequest) -> Result<Creation, Rejection> {
+        let is_same = self.ticket_id == request.ticket_id
+            && self.event_id == request.event_id
+            && self.user_id == request.user_id
+            && self.total_amount == request.total_amount
+            && self.point_amount == request.point;
+        if is_same {
+            let succeed = self.status != PaymentStatus::Deleted;
+            Ok(Creation::Decided { succeed })
+        } else {
+            Err(Rejection::new(format_args!(
+                "saga {} opened a payment before, and it was another",
+                self.saga_id
+            )))
+        }
+    }
+
+    fn delete(&self, now: Timestamp) -> Deletion {
+        match self.status {
+            PaymentStatus::Created | PaymentStatus::Failed => {
+                let note = "deleted".to_owned();
+                Deletion::Closed(self.change(now, note, |payment| {
+                    payment.status = PaymentStatus::Deleted;
+                }))
+            }
+            PaymentStatus::Deleted => Deletion::Decided { succeed: true },
+            PaymentStatus::Confirming | PaymentStatus::Succeeded | PaymentStatus::Cancelled => {
+                Deletion::Decided { succeed: false }
+            }
+        }
+    }
+}
