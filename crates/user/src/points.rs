@@ -297,3 +297,6 @@ impl Record for Hold {
         self.version
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,478 @@
+//! Holds under every request in every state, and under any history of duplicates and reorders.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    ledger::{self, LedgerEntry},
+    model::Status,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const KIM: UserId = UserId(1);
+
+fn points(amount: i64) -> Points {
+    Points::new(amount).unwrap()
+}
+
+fn saga(number: u128) -> SagaId {
+    SagaId(uuid::Uuid::from_u128(number))
+}
+
+fn claim(point: i64) -> Claim {
+    Claim {
+        saga_id: saga(1),
+        user_id: KIM,
+        point: points(point),
+    }
+}
+
+fn kim(balance: i64) -> Option<User> {
+    let user = User::new(KIM, "Kim".to_owned(), Status::Active, NOW);
+    Some(User {
+        balance: points(balance),
+        version: 1,
+        ..user
+    })
+}
+
+fn hold(state: HoldState, payment_version: i64) -> Option<Hold> {
+    Some(Hold {
+        version: 1,
+        payment_version,
+        ..Hold::new(claim(300), state, NOW)
+    })
+}
+
+fn payment(status: PaymentStatus, version: i64) -> Settlement {
+    Settlement {
+        user_id: KIM,
+        status,
+        version,
+    }
+}
+
+/// Balance, state of the hold, kind and amount of the entry: whatever was changed.
+type Seen = (Option<i64>, Option<HoldState>, Option<(EntryKind, i64)>);
+
+fn seen(change: &Change) -> Seen {
+    (
+        change.user.as_ref().map(|user| user.balance.get()),
+        change.hold.as_ref().map(|hold| hold.state),
+        change
+            .entry
+            .as_ref()
+            .map(|entry| (entry.kind, entry.amount)),
+    )
+}
+
+const NOTHING: Seen = (None, None, None);
+
+#[test]
+fn reserve_takes_once_and_says_the_truth_ever_after() {
+    use HoldState::{Held, Refused, Restored, Used};
+    let taken = (Some(200), Some(Held), Some((EntryKind::Reserved, -300)));
+    let all = (Some(0), Some(Held), Some((EntryKind::Reserved, -300)));
+    let table = [
+        ("enough", kim(500), None, 300, (true, taken)),
+        ("just enough", kim(300), None, 300, (true, all)),
+        (
+            "too little",
+            kim(299),
+            None,
+            300,
+            (false, (None, Some(Refused), None)),
+        ),
+        (
+            "nothing asked",
+            kim(0),
+            None,
+            0,
+            (true, (None, Some(Held), None)),
+        ),
+        (
+            "no user",
+            None,
+            None,
+            300,
+            (false, (None, Some(Refused), None)),
+        ),
+        (
+            "no user, nothing asked",
+            None,
+            None,
+            0,
+            (false, (None, Some(Refused), None)),
+        ),
+        ("again", kim(200), hold(Held, 0), 300, (true, NOTHING)),
+        ("again, paid", kim(200), hold(Used, 5), 300, (true, NOTHING)),
+        (
+            "again, richer",
+            kim(500),
+            hold(Refused, 0),
+            300,
+            (false, NOTHING),
+        ),
+        (
+            "late, given back",
+            kim(500),
+            hold(Restored, 0),
+            300,
+            (false, NOTHING),
+        ),
+        (
+            "late, tombstone",
+            kim(500),
+            hold(Restored, 0),
+            299,
+            (false, NOTHING),
+        ),
+    ];
+    for (row, user, hold, point, expected) in table {
+        let (told, change) = reserve(claim(point), user, hold, NOW).unwrap();
+        assert_eq!((told, seen(&change)), expected, "{row}");
+    }
+}
+
+#[test]
+fn restore_gives_back_what_the_hold_took_and_never_what_is_claimed() {
+    use HoldState::{Held, Refused, Restored as Back, Used};
+    let told = |succeed, point| Restored {
+        succeed,
+        point: points(point),
+    };
+    let given = (Some(500), Some(Back), Some((EntryKind::Restored, 300)));
+    let table = [
+        ("held", hold(Held, 0), (told(true, 300), given)),
+        ("given back", hold(Back, 0), (told(true, 300), NOTHING)),
+        ("refused", hold(Refused, 0), (told(true, 0), NOTHING)),
+        ("paid", hold(Used, 5), (told(false, 0), NOTHING)),
+        ("unknown", None, (told(true, 0), (None, Some(Back), None))),
+    ];
+    for (row, hold, expected) in table {
+        let (told, change) = restore(claim(9_999), kim(200), hold, NOW).unwrap();
+        assert_eq!((told, seen(&change)), expected, "{row}");
+    }
+}
+
+#[test]
+fn a_payment_uses_points_or_brings_them_back_and_an_older_word_of_it_changes_nothing() {
+    use HoldState::{Held, Refused, Restored as Back, Used};
+    use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
+    let used = (Some(200), Some(Used), Some((EntryKind::Used, 0)));
+    let given = (Some(500), Some(Back), Some((EntryKind::Restored, 300)));
+    let table = [
+        ("paid", hold(Held, 0), payment(Succeeded, 3), used),
+        (
+            "paid already",
+            hold(Used, 3),
+            payment(Succeeded, 4),
+            NOTHING,
+        ),
+        ("cancelled", hold(Held, 0), payment(Cancelled, 3), given),
+        (
+            "cancelled after paid",
+            hold(Used, 3),
+            payment(Cancelled, 4),
+            given,
+        ),
+        (
+            "the same again",
+            hold(Used, 3),
+            payment(Cancelled, 3),
+            NOTHING,
+        ),
+        ("older", hold(Used, 3), payment(Cancelled, 2), NOTHING),
+        (
+            "paid, given back",
+            hold(Back, 0),
+            payment(Succeeded, 3),
+            NOTHING,
+        ),
+        (
+            "cancelled, given back",
+            hold(Back, 0),
+            payment(Cancelled, 3),
+            NOTHING,
+        ),
+        (
+            "paid, refused",
+            hold(Refused, 0),
+            payment(Succeeded, 3),
+            NOTHING,
+        ),
+        (
+            "cancelled, refused",
+            hold(Refused, 0),
+            payment(Cancelled, 3),
+            NOTHING,
+        ),
+        ("created", hold(Held, 0), payment(Created, 1), NOTHING),
+        ("confirming", hold(Held, 0), payment(Confirming, 2), NOTHING),
+        ("failed", hold(Held, 0), payment(Failed, 3), NOTHING),
+        ("deleted", hold(Held, 0), payment(Deleted, 3), NOTHING),
+        ("of nobody we know", None, payment(Succeeded, 3), NOTHING),
+    ];
+    for (row, hold, payment, expected) in table {
+        let change = settle(payment, kim(200), hold, NOW).unwrap();
+        assert_eq!(seen(&change), expected, "{row}");
+    }
+}
+
+#[test]
+fn a_hold_without_points_passes_through_all_states_without_a_word_in_the_ledger() {
+    let empty = |state| {
+        Some(Hold {
+            point: Points::ZERO,
+            ..hold(state, 0).unwrap()
+        })
+    };
+    let used = settle(
+        payment(PaymentStatus::Succeeded, 3),
+        None,
+        empty(HoldState::Held),
+        NOW,
+    );
+    assert_eq!(seen(&used.unwrap()), (None, Some(HoldState::Used), None));
+    let (_, back) = restore(claim(0), None, empty(HoldState::Held), NOW).unwrap();
+    assert_eq!(seen(&back), (None, Some(HoldState::Restored), None));
+}
+
+#[test]
+fn what_cannot_be_is_told_apart_from_what_is_refused() {
+    let lee = Claim {
+        user_id: UserId(2),
+        ..claim(300)
+    };
+    let foreign = Broken::ForeignHold {
+        saga_id: saga(1),
+        owner: KIM,
+        claimed: UserId(2),
+    };
+    let held = || hold(HoldState::Held, 0);
+    assert_eq!(reserve(lee, kim(500), held(), NOW).unwrap_err(), foreign);
+    assert_eq!(restore(lee, kim(500), held(), NOW).unwrap_err(), foreign);
+    let of_lee = Settlement {
+        user_id: UserId(2),
+        ..payment(PaymentStatus::Cancelled, 3)
+    };
+    assert_eq!(settle(of_lee, kim(500), held(), NOW).unwrap_err(), foreign);
+
+    let other = Broken::OtherAmount {
+        saga_id: saga(1),
+        known: points(300),
+        claimed: points(301),
+    };
+    assert_eq!(
+        reserve(claim(301), kim(500), held(), NOW).unwrap_err(),
+        other
+    );
+    assert_eq!(
+        restore(claim(300), None, held(), NOW).unwrap_err(),
+        Broken::NoUser(KIM)
+    );
+    let full = restore(claim(300), kim(i64::MAX), held(), NOW);
+    assert_eq!(full.unwrap_err(), Broken::Overflow(KIM));
+}
+
+#[test]
+fn a_grant_is_positive_and_bounded() {
+    let user = || kim(200).unwrap();
+    for amount in [0, -1, i64::MIN, i64::MAX, ledger::BALANCE_MAX - 199] {
+        let refused = ledger::grant(user(), amount, None, NOW).unwrap_err();
+        assert_eq!(refused.field, "amount", "{amount}");
+    }
+    for reason in ["x".repeat(201), "a\0b".to_owned()] {
+        let refused = ledger::grant(user(), 1, Some(reason), NOW).unwrap_err();
+        assert_eq!(refused.field, "reason");
+    }
+    let most = ledger::grant(user(), ledger::BALANCE_MAX - 200, None, NOW).unwrap();
+    assert_eq!(most.user.unwrap().balance, points(ledger::BALANCE_MAX));
+}
+
+/// What a store keeps, in a map.
+#[derive(Default)]
+struct Books {
+    users: BTreeMap<UserId, User>,
+    holds: BTreeMap<SagaId, Hold>,
+    ledger: Vec<LedgerEntry>,
+}
+
+impl Books {
+    fn save(&mut self, change: Change) {
+        if let Some(user) = change.user {
+            let version = user.version + 1;
+            self.users.insert(user.user_id, User { version, ..user });
+        }
+        if let Some(hold) = change.hold {
+            let version = hold.version + 1;
+            self.holds.insert(hold.saga_id, Hold { version, ..hold });
+        }
+        self.ledger.extend(change.entry);
+    }
+
+    fn entries(&self, saga_id: SagaId, kind: EntryKind) -> Vec<i64> {
+        let of_saga = self
+            .ledger
+            .iter()
+            .filter(|entry| entry.saga_id == Some(saga_id) && entry.kind == kind);
+        of_saga.map(|entry| entry.amount).collect()
+    }
+
+    fn in_state(&self, user_id: UserId, state: HoldState) -> i64 {
+        let holds = self
+            .holds
+            .values()
+            .filter(|hold| hold.user_id == user_id && hold.state == state);
+        holds.map(|hold| hold.point.get()).sum()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Grant {
+        user: i64,
+        amount: i64,
+    },
+    Reserve {
+        saga: u128,
+    },
+    Restore {
+        saga: u128,
+    },
+    Payment {
+        saga: u128,
+        status: PaymentStatus,
+        version: i64,
+    },
+}
+
+const SAGAS: u128 = 5;
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let status = prop_oneof![
+        Just(PaymentStatus::Created),
+        Just(PaymentStatus::Succeeded),
+        Just(PaymentStatus::Cancelled),
+        Just(PaymentStatus::Failed),
+    ];
+    prop_oneof![
+        1 => (1..3_i64, 1..500_i64).prop_map(|(user, amount)| Happening::Grant { user, amount }),
+        3 => (0..SAGAS).prop_map(|saga| Happening::Reserve { saga }),
+        3 => (0..SAGAS).prop_map(|saga| Happening::Restore { saga }),
+        3 => (0..SAGAS, status, 1..6_i64)
+            .prop_map(|(saga, status, version)| Happening::Payment { saga, status, version }),
+    ]
+}
+
+/// Each saga is of one user and asks for one amount, however often and late it asks. User 3 is not registered.
+fn claim_of(number: u128) -> Claim {
+    let small = i64::try_from(number).unwrap();
+    Claim {
+        saga_id: saga(number),
+        user_id: UserId(1 + small % 3),
+        point: points(small * 100),
+    }
+}
+
+fn happen(books: &mut Books, happening: &Happening) {
+    let of = |books: &Books, claim: Claim| {
+        (
+            books.users.get(&claim.user_id).cloned(),
+            books.holds.get(&claim.saga_id).cloned(),
+        )
+    };
+    let change = match *happening {
+        Happening::Grant { user, amount } => {
+            let user = books.users[&UserId(user)].clone();
+            ledger::grant(user, amount, None, NOW).unwrap()
+        }
+        Happening::Reserve { saga } => {
+            let (user, hold) = of(books, claim_of(saga));
+            reserve(claim_of(saga), user, hold, NOW).unwrap().1
+        }
+        Happening::Restore { saga } => {
+            let (user, hold) = of(books, claim_of(saga));
+            restore(claim_of(saga), user, hold, NOW).unwrap().1
+        }
+        Happening::Payment {
+            saga,
+            status,
+            version,
+        } => {
+            let (user, hold) = of(books, claim_of(saga));
+            let user_id = claim_of(saga).user_id;
+            settle(
+                Settlement {
+                    user_id,
+                    status,
+                    version,
+                },
+                user,
+                hold,
+                NOW,
+            )
+            .unwrap()
+        }
+    };
+    books.save(change);
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_in_whatever_order_every_point_is_accounted_for(
+        history in proptest::collection::vec(happening(), 0..60),
+    ) {
+        let mut books = Books::default();
+        for id in [UserId(1), UserId(2)] {
+            let user = User::new(id, "Kim".to_owned(), Status::Active, NOW);
+            books.save(ledger::grant(user, 250, None, NOW).unwrap());
+        }
+        for happening in &history {
+            happen(&mut books, happening);
+            for user in books.users.values() {
+                let entries: Vec<_> = books.ledger.iter().filter(|entry| entry.user_id == user.user_id).collect();
+                let sum: i64 = entries.iter().map(|entry| entry.amount).sum();
+                prop_assert_eq!(user.balance.get(), sum);
+                prop_assert_eq!(entries.last().unwrap().balance_after, user.balance);
+                let granted = entries.iter().filter(|entry| entry.kind == EntryKind::Granted);
+                let granted: i64 = granted.map(|entry| entry.amount).sum();
+                let away = books.in_state(user.user_id, HoldState::Held) + books.in_state(user.user_id, HoldState::Used);
+                prop_assert_eq!(granted, user.balance.get() + away);
+            }
+            for number in 0..SAGAS {
+                let taken = books.entries(saga(number), EntryKind::Reserved);
+                let back = books.entries(saga(number), EntryKind::Restored);
+                prop_assert!(taken.len() <= 1 && back.len() <= taken.len());
+                prop_assert!(books.entries(saga(number), EntryKind::Used).len() <= taken.len());
+                prop_assert!(back.iter().zip(&taken).all(|(back, taken)| *back == -taken));
+            }
+        }
+    }
+
+    #[test]
+    fn a_history_told_twice_over_ends_as_if_told_once(
+        history in proptest::collection::vec(happening(), 0..40), repeats in proptest::collection::vec(0..4_usize, 40),
+    ) {
+        let is_message = |happening: &&Happening| !matches!(happening, Happening::Grant { .. });
+        let history: Vec<_> = history.iter().filter(is_message).collect();
+        let (mut once, mut often) = (Books::default(), Books::default());
+        for books in [&mut once, &mut often] {
+            for id in [UserId(1), UserId(2)] {
+                let user = User::new(id, "Kim".to_owned(), Status::Active, NOW);
+                books.save(ledger::grant(user, 250, None, NOW).unwrap());
+            }
+        }
+        for (happening, repeat) in history.iter().zip(repeats) {
+            happen(&mut once, happening);
+            for _ in 0..=repeat {
+                happen(&mut often, happening);
+            }
+        }
+        prop_assert_eq!(once.users, often.users);
+        prop_assert_eq!(once.holds, often.holds);
+        prop_assert_eq!(once.ledger, often.ledger);
+    }
+}
