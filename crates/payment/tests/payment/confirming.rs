@@ -1,0 +1,234 @@
+//! Opening, paying and closing.
+
+use contract::{
+    Money, Payload, Points,
+    domain::{self, DomainMessage, PaymentStatus},
+    payment::{CreateRequest, CreateResponse, DeleteRequest, DeleteResponse},
+};
+use futures::future::join_all;
+use payment::{confirm::Error, model::Refusal, record::PaymentRecord};
+
+use crate::world::{
+    Peer, World, assert_pending, creation, input, input_with, settings, settled, until,
+};
+
+fn responses(world: &World) -> Vec<bool> {
+    let responses: Vec<CreateResponse> = world.published(&[CreateResponse::TOPIC]);
+    responses.iter().map(|response| response.succeed).collect()
+}
+
+fn deletion(request: &CreateRequest) -> DeleteRequest {
+    DeleteRequest {
+        saga_id: request.saga_id,
+        payment_id: request.saga_id.payment(),
+    }
+}
+
+#[tokio::test]
+async fn an_approved_payment_succeeds_and_the_world_is_told_every_step() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+
+    let answer = settled(world.confirm(input(id)).await);
+    assert!(answer.succeeded);
+    world.drain().await;
+
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Succeeded);
+    assert_eq!(payment.pg_payment_id, Some(format!("pg-{id}")));
+    let charge = peer.charge(id).await.expect("a charge");
+    assert_eq!(charge.total_amount, 7_000);
+    let told: Vec<DomainMessage<domain::Payment>> = world.published(&["domain.payment"]);
+    let told: Vec<_> = told
+        .iter()
+        .map(|message| (message.version, message.payload.status))
+        .collect();
+    let steps = [
+        (1, PaymentStatus::Created),
+        (2, PaymentStatus::Confirming),
+        (3, PaymentStatus::Succeeded),
+    ];
+    assert_eq!(told, steps);
+    let history = world.history(id).await;
+    let history: Vec<_> = history
+        .iter()
+        .map(|entry| (entry.payment_version, entry.status))
+        .collect();
+    assert_eq!(history, steps);
+    assert!(matches!(
+        world.confirm(input(id)).await,
+        Err(Error::Refused(Refusal::AlreadyConfirmed))
+    ));
+}
+
+#[tokio::test]
+async fn a_declined_payment_may_be_tried_again_and_is_charged_once() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+
+    let refused = settled(world.confirm(input_with(id, "REJECT_CARD_PAYMENT")).await);
+    assert!(!refused.succeeded);
+    assert_eq!(refused.decline_code.as_deref(), Some("REJECT_CARD_PAYMENT"));
+    world.drain().await;
+    let first = world.payment(id).await;
+    assert_eq!(first.status, PaymentStatus::Failed);
+    assert_eq!(first.decline_code.as_deref(), Some("REJECT_CARD_PAYMENT"));
+    assert_eq!(peer.charge(id).await, None);
+
+    assert!(settled(world.confirm(input(id)).await).succeeded);
+    world.drain().await;
+    let second = world.payment(id).await;
+    assert_eq!(
+        (second.status, second.attempt),
+        (PaymentStatus::Succeeded, 2)
+    );
+    assert_ne!(first.attempt_key, second.attempt_key);
+    assert_eq!(second.decline_code, None);
+}
+
+#[tokio::test]
+async fn of_many_confirmations_at_once_one_asks_the_gateway() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+
+    let outputs = join_all((0..20).map(|_| world.confirm(input(id)))).await;
+    world.drain().await;
+
+    let (taken, refused): (Vec<_>, Vec<_>) = outputs.into_iter().partition(Result::is_ok);
+    assert_eq!(taken.len(), 1);
+    for output in refused {
+        assert!(
+            matches!(output, Err(Error::Refused(Refusal::InProgress))),
+            "{output:?}"
+        );
+    }
+    assert_eq!(world.payment(id).await.attempt, 1);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_when_its_client_goes_away() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut settings = settings(peer.address);
+    settings.gateway.request_timeout_millis = 300;
+    let mut world = World::open(folder.path(), settings);
+    let id = world.open_payment(1).await;
+
+    tokio::select! {
+        biased;
+        output = world.confirm(input_with(id, "SANDBOX_HANG")) => panic!("too early: {output:?}"),
+        () = until(&world.store, id, PaymentStatus::Confirming) => {}
+    }
+    // It is still at the gateway: neither the buyer nor the settler may ask a second time.
+    assert_eq!(world.settle().await, 0);
+    world.service.drained().await;
+
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn after_the_deadline_the_gateway_is_not_asked() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+
+    world.clock.advance_millis(600_001);
+    assert!(matches!(
+        world.confirm(input(id)).await,
+        Err(Error::Refused(Refusal::DeadlinePassed { .. }))
+    ));
+
+    assert_eq!(peer.charge(id).await, None);
+    assert_eq!(world.payment(id).await.attempt, 0);
+}
+
+#[tokio::test]
+async fn where_points_pay_for_everything_the_gateway_is_not_asked() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let request = CreateRequest {
+        point: Points::new(10_000).unwrap(),
+        ..creation(1)
+    };
+    world.send("create", &request).await;
+    let id = request.saga_id.payment();
+
+    let mut free = input(id);
+    free.amount = Money::ZERO;
+    assert!(settled(world.confirm(free).await).succeeded);
+    world.drain().await;
+
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    assert_eq!(peer.charge(id).await, None);
+}
+
+#[tokio::test]
+async fn a_deletion_that_overtakes_its_creation_closes_it_for_good() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let request = creation(1);
+
+    world.send("delete", &deletion(&request)).await;
+    world.send("create", &request).await;
+    world.send("create-again", &request).await;
+    world.send("delete-again", &deletion(&request)).await;
+
+    assert_eq!(responses(&world), [false, false]);
+    let deleted: Vec<DeleteResponse> = world.published(&[DeleteResponse::TOPIC]);
+    assert!(deleted.len() == 2 && deleted.iter().all(|response| response.succeed));
+    let id = request.saga_id.payment();
+    assert_eq!(world.service.show(id).await.unwrap(), None);
+    assert!(matches!(
+        world.confirm(input(id)).await,
+        Err(Error::NotFound(_))
+    ));
+}
+
+#[tokio::test]
+async fn points_worth_more_than_the_price_open_nothing_however_often_it_is_asked() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let request = CreateRequest {
+        point: Points::new(10_001).unwrap(),
+        ..creation(1)
+    };
+
+    world.send("create", &request).await;
+    world.send("create-again", &request).await;
+
+    assert_eq!(responses(&world), [false, false]);
+}
+
+#[tokio::test]
+async fn a_message_that_comes_twice_is_answered_once_and_a_repeated_request_alike() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let request = creation(1);
+
+    world.send("create", &request).await;
+    world.send("create", &request).await;
+    world.send("create-again", &request).await;
+
+    assert_eq!(responses(&world), [true, true]);
+    let payments: Vec<PaymentRecord> = vec![world.payment(request.saga_id.payment()).await];
+    assert_eq!(payments[0].version, 1);
+}
+
+#[tokio::test]
+async fn a_payment_is_not_deleted_while_its_money_may_move() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let request = creation(1);
+    let id = world.open_payment(1).await;
+
+    assert_pending(&world.confirm(input_with(id, "PROVIDER_ERROR")).await);
+    world.send("delete", &deletion(&request)).await;
+
+    let deleted: Vec<DeleteResponse> = world.published(&[DeleteResponse::TOPIC]);
+    assert!(deleted.len() == 1 && !deleted[0].succeed);
+    assert_eq!(world.status(id).await, PaymentStatus::Confirming);
+}

@@ -1,0 +1,150 @@
+//! Money goes back: whenever it is wanted, and exactly once.
+
+use contract::{
+    PaymentId,
+    dead_letter::DeadLetter,
+    domain::{self, DomainMessage, PaymentStatus},
+    payment::{CancelRequest, ConfirmedRequest, DeleteRequest},
+};
+use payment::{
+    audit,
+    gateway::{Cancel, ChargeStatus},
+    record::Refund,
+};
+
+use crate::world::{Peer, World, creation, input, input_with, settings, settled};
+
+fn cancellation(payment_id: PaymentId) -> CancelRequest {
+    CancelRequest {
+        payment_id,
+        reason: "sold out".to_owned(),
+    }
+}
+
+async fn paid(world: &mut World) -> PaymentId {
+    let id = world.open_payment(1).await;
+    assert!(settled(world.confirm(input(id)).await).succeeded);
+    world.drain().await;
+    id
+}
+
+#[tokio::test]
+async fn money_without_a_ticket_goes_back_once() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+
+    world.send("cancel", &cancellation(id)).await;
+    world.send("cancel-again", &cancellation(id)).await;
+    assert_eq!(world.payment(id).await.refund, Refund::Requested);
+    assert_eq!(world.settle().await, 1);
+
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Cancelled);
+    assert_eq!(payment.refund, Refund::Done);
+    let charge = peer.charge(id).await.expect("a charge");
+    assert_eq!(
+        (charge.status, charge.balance_amount),
+        (ChargeStatus::Canceled, 0)
+    );
+    assert_eq!(world.settle().await, 0);
+    assert_eq!(world.payment(id).await.version, 5);
+}
+
+#[tokio::test]
+async fn a_refund_that_was_done_before_is_recognised() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+    let by_hand = Cancel {
+        payment_key: format!("pg-{id}"),
+        reason: "by hand".to_owned(),
+        amount: None,
+        idempotency_key: "by-hand".to_owned(),
+        test_code: None,
+    };
+    peer.client().cancel(&by_hand).await;
+
+    world.send("cancel", &cancellation(id)).await;
+    assert_eq!(world.settle().await, 1);
+
+    assert_eq!(world.status(id).await, PaymentStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn a_refund_that_the_gateway_refuses_is_parked_and_visible() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+    drop(world);
+
+    // A gateway that has never heard of the charge.
+    let other = Peer::start().await;
+    let mut world = World::open(folder.path(), settings(other.address));
+    world.send("cancel", &cancellation(id)).await;
+    assert_eq!(world.settle().await, 1);
+
+    let payment = world.payment(id).await;
+    assert_eq!(payment.refund, Refund::Parked);
+    assert_eq!(payment.status, PaymentStatus::Succeeded);
+    let history = world.history(id).await;
+    let last = history.last().expect("a history");
+    assert_eq!(last.note, "refund refused: NOT_FOUND_PAYMENT");
+    assert_eq!(world.settle().await, 0);
+    let facts = audit::payments(&world.store, None).await.unwrap();
+    assert!(facts.len() == 1 && !facts[0].is_kept());
+}
+
+#[tokio::test]
+async fn money_that_comes_after_the_payment_was_closed_goes_back_and_buys_nothing() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    let deletion = DeleteRequest {
+        saga_id: creation(1).saga_id,
+        payment_id: id,
+    };
+    world.send("delete", &deletion).await;
+    peer.charge_directly(id, "pg-late", 7_000).await;
+
+    let late = ConfirmedRequest {
+        payment_id: id,
+        pg_payment_id: "pg-late".to_owned(),
+        confirmed: true,
+        attempt: None,
+        decline_code: None,
+    };
+    world.send("late", &late).await;
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Succeeded);
+    assert_eq!(payment.refund, Refund::Requested);
+    assert_eq!(world.settle().await, 1);
+
+    assert_eq!(world.status(id).await, PaymentStatus::Cancelled);
+    let charge = peer.charge(id).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
+    let told: Vec<DomainMessage<domain::Payment>> = world.published(&["domain.payment"]);
+    assert!(
+        told.len() == 4
+            && told
+                .iter()
+                .all(|m| m.payload.status != PaymentStatus::Succeeded)
+    );
+}
+
+#[tokio::test]
+async fn a_refund_of_a_payment_whose_outcome_is_open_waits_as_a_dead_letter() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    let _ = world
+        .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
+        .await;
+
+    world.send("cancel", &cancellation(id)).await;
+
+    let letters: Vec<DeadLetter> = world.published(&["common.dlt"]);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].group, "payment");
+    assert_eq!(world.payment(id).await.refund, Refund::None);
+}

@@ -1,0 +1,192 @@
+//! Attempts whose outcome was not known are finished, whatever happened to them.
+
+use std::net::TcpListener;
+
+use contract::domain::PaymentStatus;
+use messaging::ShutdownSwitch;
+use payment::{confirm::Error, model::Refusal};
+
+use crate::world::{Peer, START, World, assert_pending, input, input_with, settings, until};
+
+#[tokio::test]
+async fn a_charge_whose_answer_never_came_is_found() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut settings = settings(peer.address);
+    settings.gateway.request_timeout_millis = 300;
+    let mut world = World::open(folder.path(), settings);
+    let id = world.open_payment(1).await;
+
+    assert_pending(&world.confirm(input_with(id, "SANDBOX_HANG")).await);
+    assert_eq!(world.status(id).await, PaymentStatus::Confirming);
+    assert!(matches!(
+        world.confirm(input(id)).await,
+        Err(Error::Refused(Refusal::InProgress))
+    ));
+
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    assert_eq!(world.settle().await, 0);
+}
+
+#[tokio::test]
+async fn a_charge_that_was_answered_with_an_error_is_found() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+
+    assert_pending(
+        &world
+            .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
+            .await,
+    );
+
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    assert_eq!(world.history(id).await.len(), 3);
+}
+
+#[test]
+fn an_attempt_of_a_process_that_died_before_the_gateway_heard_of_it_is_made_again_once() {
+    let folder = tempfile::tempdir().unwrap();
+    // A peer that takes connections and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+
+    let first = tokio::runtime::Runtime::new().unwrap();
+    let id = first.block_on(async {
+        let mut world = World::open(folder.path(), settings(address));
+        let id = world.open_payment(1).await;
+        let service = world.service.clone();
+        tokio::spawn(async move { service.confirm(input(id), Box::new(|_, _| {})).await });
+        until(&world.store, id, PaymentStatus::Confirming).await;
+        id
+    });
+    // The process dies: every task of it is dropped where it stands.
+    drop(first);
+
+    let second = tokio::runtime::Runtime::new().unwrap();
+    second.block_on(async {
+        let peer = Peer::start().await;
+        let mut world = World::open(folder.path(), settings(peer.address));
+        assert_eq!(world.status(id).await, PaymentStatus::Confirming);
+        assert_eq!(world.settle().await, 1);
+        assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+        let charge = peer.charge(id).await.expect("a charge");
+        assert_eq!(charge.balance_amount, 7_000);
+        assert_eq!(world.payment(id).await.attempt, 1);
+    });
+}
+
+#[tokio::test]
+async fn a_charge_of_another_key_for_the_same_order_is_found_by_the_order() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    peer.charge_directly(id, "pg-of-another-window", 7_000)
+        .await;
+
+    assert_pending(&world.confirm(input(id)).await);
+
+    assert_eq!(world.settle().await, 1);
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Succeeded);
+    assert_eq!(
+        payment.pg_payment_id.as_deref(),
+        Some("pg-of-another-window")
+    );
+}
+
+#[tokio::test]
+async fn a_charge_of_another_amount_is_left_to_a_person() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    peer.charge_directly(id, "pg-of-another-window", 1).await;
+
+    assert_pending(&world.confirm(input(id)).await);
+
+    assert_eq!(world.settle().await, 0);
+    assert_eq!(world.status(id).await, PaymentStatus::Confirming);
+}
+
+#[tokio::test]
+async fn a_silent_gateway_is_asked_again_later_and_not_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let mut world = World::open(folder.path(), settings(nobody));
+    let id = world.open_payment(1).await;
+    assert_pending(&world.confirm(input(id)).await);
+
+    assert_eq!(world.settle().await, 0);
+    drop(world);
+
+    // The gateway is back, and so are we.
+    let peer = Peer::start().await;
+    let mut world = World::open(folder.path(), settings(peer.address));
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn past_its_deadline_an_attempt_without_charge_is_given_up_when_nothing_can_be_under_way() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    world.clock.advance_millis(590_000);
+    assert_pending(&world.confirm(input_with(id, "UNKNOWN_PAYMENT_ERROR")).await);
+
+    world.clock.advance_millis(11_000);
+    assert_eq!(world.settle().await, 0);
+    assert_eq!(world.status(id).await, PaymentStatus::Confirming);
+
+    world.clock.advance_millis(60_000);
+    assert_eq!(world.settle().await, 1);
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Failed);
+    assert_eq!(payment.decline_code.as_deref(), Some("DEADLINE_PASSED"));
+    assert_eq!(peer.charge(id).await, None);
+}
+
+#[tokio::test]
+async fn past_its_deadline_a_charge_still_counts() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    assert_pending(
+        &world
+            .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
+            .await,
+    );
+    drop(world);
+
+    let later = START.plus_secs(3_600);
+    let mut world = World::open_at(folder.path(), settings(peer.address), later);
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn a_running_settler_finishes_what_is_open_and_stops_when_told() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    assert_pending(
+        &world
+            .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
+            .await,
+    );
+
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let mut committed = world.store.committed();
+    committed.borrow_and_update();
+    let running = tokio::spawn(world.settler.clone().run(shutdown));
+    committed.changed().await.unwrap();
+    switch.stop();
+    running.await.unwrap();
+
+    world.drain().await;
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}

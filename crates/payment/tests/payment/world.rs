@@ -1,0 +1,245 @@
+//! One payment service on a folder of its own; its consumer and its settler are driven by hand.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use contract::{
+    EventId, Money, Payload, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
+    domain::PaymentStatus, payment::CreateRequest,
+};
+use messaging::{
+    Bus, Clock, Commit, DeadLetterSettings, Message, Metrics, Random, Record, Shell,
+    ShutdownSwitch, Store, Worker,
+};
+use payment::{
+    PaymentConsumer, Service, Settings, Settler,
+    confirm::{ConfirmInput, ConfirmOutput, Error, Settled},
+    gateway::{self, Charge, Confirm, Gateway, Lookup, Outcome, SecretKey},
+    record::{HistoryEntry, PaymentRecord},
+    sandbox::{Sandbox, SandboxSettings},
+};
+
+pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+pub const SECRET: &str = "test_sk_of_the_tests";
+/// No test waits longer than this for anything.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The gateway's double on a port of the system's choice.
+pub struct Peer {
+    pub address: SocketAddr,
+    _switch: ShutdownSwitch,
+}
+
+impl Peer {
+    pub async fn start() -> Self {
+        let sandbox = Sandbox::open(SandboxSettings {
+            path: None,
+            secret_key: SecretKey::new(SECRET),
+        });
+        let (switch, shutdown) = ShutdownSwitch::new();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let served = sandbox.unwrap().serve(any, shutdown).await;
+        Self {
+            address: served.unwrap().0,
+            _switch: switch,
+        }
+    }
+
+    pub fn client(&self) -> Gateway {
+        Gateway::new(&settings(self.address).gateway).unwrap()
+    }
+
+    /// What the gateway charged for a payment.
+    pub async fn charge(&self, payment: PaymentId) -> Option<Charge> {
+        match self.client().find_by_order(&payment.to_string()).await {
+            Lookup::Found(charge) => Some(charge),
+            Lookup::NotFound => None,
+            Lookup::Unknown { reason } => panic!("the sandbox did not answer: {reason}"),
+        }
+    }
+
+    /// Charges a payment past our service.
+    pub async fn charge_directly(&self, payment: PaymentId, pg_payment_id: &str, amount: i64) {
+        let confirm = Confirm {
+            payment_key: pg_payment_id.to_owned(),
+            order_id: payment.to_string(),
+            amount,
+            idempotency_key: format!("direct-{pg_payment_id}"),
+            test_code: None,
+        };
+        let outcome = self.client().confirm(&confirm).await;
+        assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+    }
+}
+
+pub fn settings(address: SocketAddr) -> Settings {
+    Settings {
+        gateway: gateway::Settings {
+            base_url: format!("http://{address}"),
+            secret_key: SecretKey::new(SECRET),
+            request_timeout_millis: 10_000,
+            ..gateway::Settings::default()
+        },
+        forward_test_codes: true,
+        ..Settings::default()
+    }
+}
+
+pub struct World {
+    pub store: Store,
+    pub clock: Clock,
+    pub service: Service,
+    pub settler: Settler,
+    worker: Worker<PaymentConsumer>,
+}
+
+impl World {
+    pub fn open(folder: &Path, settings: Settings) -> Self {
+        Self::open_at(folder, settings, START)
+    }
+
+    pub fn open_at(folder: &Path, settings: Settings, now: Timestamp) -> Self {
+        let mut tables = payment::TABLES.to_vec();
+        tables.push(web::idempotency::AnswerRecord::TABLE);
+        let metrics = Metrics::unregistered();
+        let store = Store::open_embedded(folder, &tables, metrics.clone()).unwrap();
+        let clock = Clock::manual(now);
+        let random = Random::seeded(1);
+        let service = Service::new(store.clone(), clock.clone(), random.clone(), settings).unwrap();
+        let shell = Shell {
+            store: store.clone(),
+            bus: Bus::Local(store.clone()),
+            clock: clock.clone(),
+            random,
+            metrics,
+            dead_letters: DeadLetterSettings::default(),
+        };
+        let worker = Worker::new(PaymentConsumer::new(service.clone()), shell).unwrap();
+        Self {
+            settler: Settler::new(service.clone()),
+            store,
+            clock,
+            service,
+            worker,
+        }
+    }
+
+    /// Sends a message under an id and lets the consumer handle everything that is there.
+    pub async fn send<P: Payload>(&mut self, id: &str, payload: &P) {
+        let mut commit = Commit::new();
+        commit.publish(Message::new(id, payload, self.clock.now()));
+        self.store.commit(commit).await.unwrap();
+        self.drain().await;
+    }
+
+    pub async fn drain(&mut self) {
+        while self.worker.step().await.unwrap() > 0 {}
+    }
+
+    /// Settles what is due, and lets the consumer take it in.
+    pub async fn settle(&mut self) -> usize {
+        let settled = self.settler.settle_due().await.unwrap();
+        self.drain().await;
+        settled
+    }
+
+    pub async fn open_payment(&mut self, number: u64) -> PaymentId {
+        let request = creation(number);
+        self.send(&format!("create-{number}"), &request).await;
+        request.saga_id.payment()
+    }
+
+    pub async fn payment(&self, id: PaymentId) -> PaymentRecord {
+        self.service.show(id).await.unwrap().expect("a payment")
+    }
+
+    pub async fn status(&self, id: PaymentId) -> PaymentStatus {
+        self.payment(id).await.status
+    }
+
+    pub async fn history(&self, id: PaymentId) -> Vec<HistoryEntry> {
+        let payment = self.payment(id).await;
+        self.service.history(&payment).await.unwrap()
+    }
+
+    pub async fn confirm(&self, input: ConfirmInput) -> Result<ConfirmOutput, Error> {
+        self.service.confirm(input, Box::new(|_, _| {})).await
+    }
+
+    /// Everything published on these topics so far.
+    pub fn published<P: Payload>(&self, topics: &'static [&'static str]) -> Vec<P> {
+        let mut subscription = Bus::Local(self.store.clone())
+            .subscribe("test", topics)
+            .unwrap();
+        let mut found = Vec::new();
+        while let Some(batch) = subscription.try_next(100).unwrap() {
+            found.extend(
+                batch
+                    .messages
+                    .iter()
+                    .map(|message| message.parse().unwrap()),
+            );
+        }
+        found
+    }
+}
+
+/// Waits until a payment has this status.
+pub async fn until(store: &Store, id: PaymentId, status: PaymentStatus) {
+    let mut committed = store.committed();
+    let reached = async {
+        loop {
+            committed.borrow_and_update();
+            let payment: Option<PaymentRecord> = store.load(id).await.unwrap();
+            if payment.is_some_and(|payment| payment.status == status) {
+                return;
+            }
+            committed.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(DEADLINE, reached).await.unwrap();
+}
+
+/// 10,000 less 3,000 points, to be paid within ten minutes.
+pub fn creation(number: u64) -> CreateRequest {
+    let random = Random::seeded(number);
+    CreateRequest {
+        saga_id: SagaId(random.uuid(START)),
+        ticket_id: TicketId(random.uuid(START)),
+        event_id: EventId(1),
+        user_id: UserId(2),
+        total_amount: Money::new(10_000).unwrap(),
+        point: Points::new(3_000).unwrap(),
+        expires_at: Some(START.plus_secs(600)),
+    }
+}
+
+pub fn input(payment_id: PaymentId) -> ConfirmInput {
+    ConfirmInput {
+        payment_id,
+        pg_payment_id: format!("pg-{payment_id}"),
+        amount: Money::new(7_000).unwrap(),
+        user_id: Some(UserId(2)),
+        test_code: None,
+    }
+}
+
+pub fn input_with(payment_id: PaymentId, test_code: &str) -> ConfirmInput {
+    ConfirmInput {
+        test_code: Some(test_code.to_owned()),
+        ..input(payment_id)
+    }
+}
+
+pub fn settled(output: Result<ConfirmOutput, Error>) -> Settled {
+    match output {
+        Ok(ConfirmOutput::Settled(settled)) => settled,
+        other => panic!("expected the gateway's word, got {other:?}"),
+    }
+}
+
+pub fn assert_pending(output: &Result<ConfirmOutput, Error>) {
+    assert!(
+        matches!(output, Ok(ConfirmOutput::Pending(_))),
+        "expected no word of the gateway, got {output:?}"
+    );
+}
