@@ -6,7 +6,11 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use crate::{Payload, dead_letter, domain, payment, ticketing, user};
+use crate::{
+    Payload, dead_letter,
+    domain::{self, Aggregate, DomainMessage},
+    payment, ticketing, user,
+};
 
 /// One topic.
 pub struct Topic {
@@ -39,9 +43,9 @@ pub fn topics() -> Vec<Topic> {
         of::<payment::DeleteResponse>(),
         of::<payment::ConfirmedRequest>(),
         of::<payment::CancelRequest>(),
-        of::<domain::DomainMessage<domain::Event>>(),
-        of::<domain::DomainMessage<domain::Payment>>(),
-        of::<domain::DomainMessage<domain::Ticket>>(),
+        of_domain::<domain::Event>(),
+        of_domain::<domain::Payment>(),
+        of_domain::<domain::Ticket>(),
         of::<dead_letter::DeadLetter>(),
         of::<dead_letter::DeadLetterResolved>(),
     ]
@@ -55,6 +59,20 @@ fn of<P: Payload + ToSchema>() -> Topic {
         name: P::TOPIC,
         payload,
         schemas,
+    }
+}
+
+/// A generic schema does not bring that of its argument, nor a name that tells it from its brothers.
+fn of_domain<A: Aggregate + ToSchema>() -> Topic {
+    let topic = of::<DomainMessage<A>>();
+    let payload = format!("{}_{}", topic.payload, A::name());
+    let mut schemas = topic.schemas;
+    schemas[0].0.clone_from(&payload);
+    schemas.push((A::name().into_owned(), A::schema()));
+    Topic {
+        payload,
+        schemas,
+        ..topic
     }
 }
 
