@@ -52,6 +52,7 @@ pub fn tables() -> Vec<&'static Table> {
         messaging::TABLES,
         &[<AnswerRecord as messaging::Record>::TABLE],
         event::TABLES,
+        user::TABLES,
         payment::TABLES,
         ticketing::TABLES,
     ]
@@ -186,6 +187,12 @@ async fn start_services(
 ) -> anyhow::Result<(OpenApiRouter, payment::Service)> {
     let shell = crew.shell().clone();
     let event = event::Service::new(shell.store.clone(), shell.clock.clone());
+    let user = user::Service::new(
+        shell.store.clone(),
+        shell.clock.clone(),
+        config.user.clone(),
+    );
+    crew.consume(user::consumers::UserConsumer::new(&user))?;
     let payment = start_payment(config, crew).await?;
     let ticketing = ticketing::Service::open(
         shell.store,
@@ -202,6 +209,7 @@ async fn start_services(
     let routes = OpenApiRouter::new()
         .merge(event::http::router(event))
         .merge(ticketing::http::router(ticketing))
+        .merge(user::http::router(user))
         .merge(payment::http::router(payment.clone()));
     Ok((routes, payment))
 }
@@ -232,15 +240,13 @@ async fn start_sandbox(
     let sandbox =
         payment::sandbox::Sandbox::open(payment::sandbox::SandboxSettings { path, secret_key })
             .context("the gateway's sandbox cannot be opened")?;
-    let listening = BoundServer::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let server = listening.serve(sandbox.router());
-    let url = format!("http://{}", server.address());
-    let patience = Duration::from_millis(config.http.shutdown_timeout_millis);
-    crew.spawn("payment.sandbox", |mut shutdown| async move {
-        shutdown.requested().await;
-        server.stop(patience).await;
+    let listen = (Ipv4Addr::LOCALHOST, 0).into();
+    let (address, served) = sandbox.serve(listen, crew.shutdown()).await?;
+    crew.spawn("payment.sandbox", |_| async {
+        // It logs for itself why it ends.
+        let _ = served.await;
     });
-    Ok(url)
+    Ok(format!("http://{address}"))
 }
 
 /// Starts what every service needs: dead letters, timers, cleaning. Last, because cleaning must know every group.

@@ -28,6 +28,7 @@ pub struct Config {
     pub http: HttpSettings,
     pub log: LogSettings,
     pub messaging: MessagingSettings,
+    pub user: user::Settings,
     pub payment: payment::Settings,
     pub ticketing: ticketing::Settings,
 }
@@ -213,5 +214,164 @@ impl Config {
             bail!("the setting {name} must be at least 1");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, environment: &[(&str, &str)], flags: &Flags) -> anyhow::Result<Config> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings");
+        std::fs::write(&path, file).unwrap();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(Some(&path), environment, flags)
+    }
+
+    /// What the caller reads, all causes in one line.
+    fn refusal(file: &str, environment: &[(&str, &str)]) -> String {
+        let error = load(file, environment, &Flags::default()).unwrap_err();
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn the_commented_defaults_are_the_defaults() {
+        let config = Config::load(None, [], &Flags::default()).unwrap();
+        assert_eq!(config.http, HttpSettings::default());
+        assert_eq!(config.log, LogSettings::default());
+        assert_eq!(config.messaging, MessagingSettings::default());
+        assert_eq!(config.user, user::Settings::default());
+        assert_eq!(config.ticketing, ticketing::Settings::default());
+        let payment = payment::Settings::default();
+        assert_eq!(format!("{:?}", config.payment), format!("{payment:?}"));
+    }
+
+    #[test]
+    fn each_layer_stands_over_the_one_before() {
+        let file = "listen = '127.0.0.1:2'\ndata = 'file'\n[http]\nin_flight_max = 2";
+        let environment = [
+            ("BOXOFFICE_LISTEN", "127.0.0.1:3"),
+            ("BOXOFFICE_HTTP__IN_FLIGHT_MAX", "3"),
+        ];
+        let flags = Flags {
+            data: None,
+            listen: Some(([127, 0, 0, 1], 4).into()),
+        };
+        let ports = |config: Config| (config.listen.port(), config.http.in_flight_max, config.data);
+
+        let none = Flags::default();
+        assert_eq!(
+            ports(load("", &[], &none).unwrap()),
+            (8080, 4096, "data".into())
+        );
+        assert_eq!(
+            ports(load(file, &[], &none).unwrap()),
+            (2, 2, "file".into())
+        );
+        assert_eq!(
+            ports(load(file, &environment, &none).unwrap()),
+            (3, 3, "file".into())
+        );
+        assert_eq!(
+            ports(load(file, &environment, &flags).unwrap()),
+            (4, 3, "file".into())
+        );
+    }
+
+    #[test]
+    fn every_section_can_be_set_from_the_environment() {
+        let environment = [
+            ("BOXOFFICE_CONFIG", "names the file, and is no setting"),
+            ("BOXOFFICE_DATA", "1234"),
+            ("BOXOFFICE_LOG__FORMAT", "json"),
+            ("BOXOFFICE_HTTP__BENCH_ROUTE", "true"),
+            ("BOXOFFICE_MESSAGING__INBOX_RETENTION_SECS", "7"),
+            ("BOXOFFICE_USER__FRAUD__AMOUNT_MAX", "5000"),
+            ("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", "1234"),
+            ("BOXOFFICE_TICKETING__HOLD_TTL_SECS", "60"),
+            ("PATH", "/bin"),
+        ];
+        let config = load("", &environment, &Flags::default()).unwrap();
+        assert_eq!(config.data, Path::new("1234"));
+        assert_eq!(config.log.format, LogFormat::Json);
+        assert!(config.http.bench_route);
+        assert_eq!(config.messaging.inbox_retention_secs, 7);
+        assert_eq!(
+            config.user.fraud.amount_max.map(contract::Money::get),
+            Some(5000)
+        );
+        assert_eq!(
+            config.payment.gateway.secret_key,
+            payment::gateway::SecretKey::new("1234")
+        );
+        assert_eq!(config.ticketing.hold_ttl_secs, 60);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_by_its_name() {
+        for (file, name) in [
+            ("colour = 'red'", "colour"),
+            ("[http]\ncolour = 'red'", "colour"),
+            ("[colour]\nred = 1", "colour"),
+            ("[user.fraud]\ncolour = 1", "colour"),
+            ("[payment.gateway]\ncolour = 1", "colour"),
+            ("[ticketing]\nhold_ttl_sec = 1", "hold_ttl_sec"),
+        ] {
+            let text = refusal(file, &[]);
+            assert!(text.contains(name), "{file:?}: {text}");
+        }
+        let text = refusal("", &[("BOXOFFICE_HTTP__COLOUR", "red")]);
+        assert!(text.contains("colour"), "{text}");
+        let text = refusal("", &[("BOXOFFICE_LISTENS", "x")]);
+        assert!(text.contains("listens"), "{text}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_refused_by_its_settings_name() {
+        for (file, name) in [
+            ("listen = 'nowhere'", "listen"),
+            ("listen = 8080", "listen"),
+            ("[http]\nin_flight_max = 'many'", "http.in_flight_max"),
+            ("[http]\nin_flight_max = -1", "http.in_flight_max"),
+            ("[http]\nin_flight_max = 0", "http.in_flight_max"),
+            (
+                "[http]\nrequest_timeout_millis = 10000",
+                "http.request_timeout_millis",
+            ),
+            ("[log]\nformat = 'xml'", "log.format"),
+            ("[log]\nlevel = 'a=b=c'", "log.level"),
+            (
+                "[messaging]\ninbox_retention_secs = -5",
+                "messaging.inbox_retention_secs",
+            ),
+            ("[payment]\nsandbox = 'perhaps'", "payment.sandbox"),
+            ("[ticketing]\nhold_ttl_secs = 0", "ticketing.hold_ttl_secs"),
+            (
+                "[ticketing]\nhold_grace_secs = 10",
+                "ticketing.hold_grace_secs",
+            ),
+            (
+                "[user.fraud]\npurchases_max = 300",
+                "user.fraud.purchases_max",
+            ),
+            ("[user.fraud]\namount_max = -1", "user.fraud.amount_max"),
+        ] {
+            let text = refusal(file, &[]);
+            assert!(text.contains(name), "{file:?}: {text}");
+        }
+        let text = refusal("", &[("BOXOFFICE_HTTP__IN_FLIGHT_MAX", "many")]);
+        assert!(text.contains("http.in_flight_max"), "{text}");
+        let text = refusal("nonsense", &[]);
+        assert!(text.contains("settings"), "{text}");
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = [("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", "live_sk_1234")];
+        let config = load("", &secret, &Flags::default()).unwrap();
+        assert!(!format!("{config:?}").contains("live_sk_1234"));
     }
 }

@@ -63,6 +63,12 @@ impl Crew {
         &self.shell
     }
 
+    /// Hears when the crew is told to stop.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
     /// The groups that read the bus so far.
     #[must_use]
     pub fn groups(&self) -> Vec<&'static str> {

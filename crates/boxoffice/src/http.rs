@@ -9,6 +9,7 @@ mod console;
 pub mod dead_letter;
 mod guard;
 mod metrics;
+mod openapi;
 mod operations;
 mod problems;
 mod saga;
@@ -60,7 +61,7 @@ pub fn router(mut parts: Parts, services: OpenApiRouter, extra: Router) -> Route
     let (routes, page) = described.split_for_parts();
     let (own_routes, own_page) = operations::router().split_for_parts();
     let mut page = page.merge_from(own_page);
-    problems::describe(&mut page);
+    openapi::finish(&mut page);
     let own_routes = own_routes.with_state(Operations::new(parts, &page));
     let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"]));
     routes

@@ -4,7 +4,6 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::Html,
 };
-use utoipa::openapi::OpenApi;
 use web::Problem;
 
 /// Every code with its status and meaning. Codes are stable: programs decide by them.
@@ -120,6 +119,31 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "REQUEST_TIMEOUT",
         "The answer took too long; send the request again with the same `Idempotency-Key`.",
     ),
+    (
+        403,
+        "PAYMENT_OWNER_MISMATCH",
+        "The payment is another user's.",
+    ),
+    (
+        409,
+        "CONFIRMATION_IN_PROGRESS",
+        "The payment is being confirmed by another request; its outcome will be there soon.",
+    ),
+    (
+        409,
+        "PAYMENT_CLOSED",
+        "The payment can no longer be paid: its purchase was taken back.",
+    ),
+    (
+        409,
+        "SAGA_NOT_PARKED",
+        "The saga moves by itself, or has ended; there is nothing to resume.",
+    ),
+    (
+        409,
+        "USER_EXISTS",
+        "A user of this id is registered already.",
+    ),
 ];
 
 /// 404 for an address that no route has.
@@ -132,20 +156,6 @@ pub async fn no_such_route(uri: Uri) -> Problem {
 pub async fn no_such_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{} does not take {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
-}
-
-/// Adds the codes, as a table, to the description of the OpenAPI page.
-pub fn describe(page: &mut OpenApi) {
-    let mut text = page.info.description.take().unwrap_or_default();
-    text.push_str(
-        "\n\nEvery POST takes an `Idempotency-Key`: the same key and body is answered as it was the first time, and \
-         happens once.\n\nA refusal is a problem (RFC 9457, `application/problem+json`); programs decide by its \
-         `code`:\n\n| status | code | meaning |\n|---|---|---|\n",
-    );
-    for (status, code, meaning) in CODES {
-        text.push_str(&format!("| {status} | `{code}` | {meaning} |\n"));
-    }
-    page.info.description = Some(text);
 }
 
 /// What each problem means; a problem's `type` points here.

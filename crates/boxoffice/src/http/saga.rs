@@ -100,6 +100,7 @@ impl SagaFilter {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
+    #[param(inline)]
     state: Option<SagaFilter>,
     /// The last id of the page before.
     after: Option<SagaId>,

@@ -1,0 +1,90 @@
+//! A client that costs as little as it can: one connection, one request at a time, keep-alive.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// Bytes of an answer's head and body together.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+pub struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    pub async fn connect(address: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.context("the server does not take a connection")?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(4096) })
+    }
+
+    pub async fn post(&mut self, path: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: boxoffice\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        self.stream.write_all(head.as_bytes()).await?;
+        self.answer().await
+    }
+
+    pub async fn get(&mut self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: boxoffice\r\n\r\n").as_bytes()).await?;
+        self.answer().await
+    }
+
+    /// A POST whose answer must have this status.
+    pub async fn post_json(&mut self, path: &str, body: &Value, expected: u16) -> anyhow::Result<Value> {
+        let (status, answer) = self.post(path, &body.to_string()).await?;
+        if status != expected {
+            bail!("POST {path} {body} was answered {status}: {}", String::from_utf8_lossy(&answer));
+        }
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    pub async fn get_json(&mut self, path: &str) -> anyhow::Result<Value> {
+        let (status, answer) = self.get(path).await?;
+        if status != 200 {
+            bail!("GET {path} was answered {status}: {}", String::from_utf8_lossy(&answer));
+        }
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    async fn answer(&mut self) -> anyhow::Result<(u16, Vec<u8>)> {
+        self.buffer.clear();
+        let head_end = loop {
+            if let Some(place) = find(&self.buffer, b"\r\n\r\n") {
+                break place + 4;
+            }
+            self.read_more().await?;
+        };
+        let head = std::str::from_utf8(&self.buffer[..head_end]).context("the answer's head is no text")?;
+        let status = head.get(9..12).and_then(|text| text.parse().ok()).context("the answer has no status")?;
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(Ok(0), str::parse::<usize>)
+            .context("the answer's length is no number")?;
+        while self.buffer.len() < head_end + length {
+            self.read_more().await?;
+        }
+        Ok((status, self.buffer[head_end..head_end + length].to_vec()))
+    }
+
+    async fn read_more(&mut self) -> anyhow::Result<()> {
+        if self.buffer.len() > ANSWER_BYTES_MAX {
+            bail!("the answer is too long");
+        }
+        if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            bail!("the server closed the connection");
+        }
+        Ok(())
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}

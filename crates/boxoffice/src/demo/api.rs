@@ -1,0 +1,274 @@
+//! The HTTP API as a buyer's client sees it: nothing here knows how the server is built. It owns a pool of connections
+//! that are kept open.
+
+use std::{fmt::Display, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, bail};
+use contract::{
+    EventId, Money, PaymentId, Points, TicketId, UserId,
+    domain::{PaymentStatus, TicketStatus},
+};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use saga::SagaState;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+
+use super::cast::{Card, Character, Part};
+
+/// No request of the demo takes longer, unless something is wrong.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Makes the gateway's double answer an error.
+const TEST_CODE_HEADER: &str = "TossPayments-Test-Code";
+const DECLINE: &str = "REJECT_CARD_PAYMENT";
+/// A buyer of the demo has fewer.
+const LEDGER_ROWS: u32 = 500;
+
+/// The buyers' client.
+pub struct Api {
+    client: Client,
+    url: String,
+}
+
+/// What the server says where it does not do what was asked.
+#[derive(Debug, Deserialize)]
+pub struct Refusal {
+    pub code: String,
+    detail: String,
+}
+
+/// Done, or refused; anything else is an error.
+pub type Answer<T> = anyhow::Result<Result<T, Refusal>>;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    pub saga_state: SagaState,
+    pub payment_id: Option<PaymentId>,
+    pub final_amount: Option<Money>,
+    pub failure: Option<String>,
+}
+
+/// What a buyer has to pay.
+#[derive(Debug, Clone, Copy)]
+pub struct Bill {
+    pub ticket_id: TicketId,
+    pub payment_id: PaymentId,
+    pub amount: Money,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Stock {
+    pub quantity: i64,
+    pub waiting: i64,
+    pub completed: i64,
+    pub available: i64,
+    pub sold: i64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct LedgerEntry {
+    pub kind: user::ledger::EntryKind,
+    /// Negative where points were taken.
+    pub amount: i64,
+}
+
+impl Api {
+    /// # Errors
+    /// Where the client cannot be made; the server is not asked.
+    pub fn at(mut address: SocketAddr) -> anyhow::Result<Self> {
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        // The client wants to know who would encrypt, though nothing is encrypted here.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .context("the buyers' client cannot be made")?;
+        Ok(Self {
+            client,
+            url: format!("http://{address}"),
+        })
+    }
+
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub async fn register_event(
+        &self,
+        name: &str,
+        quantity: u32,
+        price: Money,
+    ) -> anyhow::Result<EventId> {
+        #[derive(Deserialize)]
+        struct Registered {
+            id: EventId,
+        }
+        let body = json!({ "name": name, "ticketQuantity": quantity, "price": price });
+        let call = self.post("/event").json(&body);
+        let Registered { id } = done(call, "registering the event").await?;
+        Ok(id)
+    }
+
+    pub async fn register_user(&self, part: &Part) -> anyhow::Result<UserId> {
+        #[derive(Deserialize)]
+        struct Registered {
+            id: UserId,
+            version: i64,
+        }
+        let name = &part.name;
+        let status = match part.character {
+            Character::Inactive => "INACTIVE",
+            Character::Pays
+            | Character::PaysWithAnotherCard
+            | Character::GivesUp
+            | Character::NeverPays
+            | Character::Flagged
+            | Character::Overdraws => "ACTIVE",
+        };
+        let body = json!({ "name": name, "status": status, "points": part.balance });
+        let call = self.post("/user").json(&body);
+        let Registered { id, version } = done(call, format_args!("registering {name}")).await?;
+        if part.character == Character::Flagged {
+            let body =
+                json!({ "name": name, "status": status, "flagged": true, "version": version });
+            let call = self.client.put(format!("{}/user/{id}", self.url)).json(&body);
+            done::<serde_json::Value>(call, format_args!("flagging {name}")).await?;
+        }
+        Ok(id)
+    }
+
+    pub async fn reserve(&self, event_id: EventId, user_id: UserId) -> Answer<TicketId> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Reserved {
+            ticket_id: TicketId,
+        }
+        let body = json!({ "eventId": event_id, "userId": user_id });
+        let call = self.post("/ticketing/reserve").json(&body);
+        let answer = ask(call, format_args!("reserving for user {user_id}")).await?;
+        Ok(answer.map(|reserved: Reserved| reserved.ticket_id))
+    }
+
+    /// Starts the purchase.
+    pub async fn process(
+        &self,
+        ticket_id: TicketId,
+        (event_id, user_id): (EventId, UserId),
+        (total_amount, point): (Money, Points),
+    ) -> Answer<()> {
+        let body = json!({
+            "ticketId": ticket_id, "eventId": event_id, "userId": user_id,
+            "totalAmount": total_amount, "point": point,
+        });
+        let call = self.post("/ticketing/process").json(&body);
+        let answer = ask(call, format_args!("starting the purchase of {ticket_id}")).await?;
+        Ok(answer.map(|_: serde_json::Value| ()))
+    }
+
+    /// How far a purchase has come.
+    pub async fn progress(&self, ticket_id: TicketId) -> Answer<Progress> {
+        let call = self.get(&format!("/ticketing/process/{ticket_id}"));
+        ask(call, format_args!("following the purchase of {ticket_id}")).await
+    }
+
+    /// Pays; `None` where the gateway's answer is not known yet.
+    pub async fn pay(&self, bill: Bill, attempt: usize, card: Card) -> Answer<Option<bool>> {
+        #[derive(Deserialize)]
+        struct Paid {
+            succeeded: Option<bool>,
+        }
+        let Bill { ticket_id, payment_id, amount } = bill;
+        let body = json!({
+            "paymentId": payment_id, "pgPaymentId": format!("demo-{ticket_id}-{attempt}"),
+            "amount": amount,
+        });
+        let call = self.post("/payment/confirmed").json(&body);
+        let call = match card {
+            Card::Good => call,
+            Card::Declined => call.header(TEST_CODE_HEADER, DECLINE),
+        };
+        let answer = ask(call, format_args!("paying for {ticket_id}")).await?;
+        Ok(answer.map(|paid: Paid| paid.succeeded))
+    }
+
+    pub async fn payment_status(&self, payment_id: PaymentId) -> anyhow::Result<PaymentStatus> {
+        #[derive(Deserialize)]
+        struct Shown {
+            status: PaymentStatus,
+        }
+        let call = self.get(&format!("/payment/{payment_id}"));
+        let Shown { status } = done(call, format_args!("reading payment {payment_id}")).await?;
+        Ok(status)
+    }
+
+    /// `None` where it is not issued.
+    pub async fn ticket(&self, ticket_id: TicketId) -> anyhow::Result<Option<TicketStatus>> {
+        #[derive(Deserialize)]
+        struct Shown {
+            status: TicketStatus,
+        }
+        let call = self.get(&format!("/ticket/{ticket_id}"));
+        let answer = ask(call, format_args!("reading ticket {ticket_id}")).await?;
+        Ok(answer.ok().map(|shown: Shown| shown.status))
+    }
+
+    /// `None` where ticketing has not heard of the event yet.
+    pub async fn stock(&self, event_id: EventId) -> anyhow::Result<Option<Stock>> {
+        let call = self.get(&format!("/ticketing/event/{event_id}"));
+        Ok(ask(call, format_args!("reading the stock of event {event_id}")).await?.ok())
+    }
+
+    pub async fn ledger(&self, user_id: UserId) -> anyhow::Result<Vec<LedgerEntry>> {
+        #[derive(Deserialize)]
+        struct Listed {
+            items: Vec<LedgerEntry>,
+        }
+        let call = self.get(&format!("/user/{user_id}/points?limit={LEDGER_ROWS}"));
+        let doing = format_args!("reading the points of user {user_id}");
+        let Listed { items } = done(call, doing).await?;
+        Ok(items)
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.url))
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.url))
+    }
+}
+
+/// For what may be refused.
+async fn ask<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> Answer<T> {
+    let sent = call.send().await;
+    let response = sent.with_context(|| format!("{doing}: no answer"))?;
+    let status = response.status();
+    if status.is_success() {
+        let read = response.json().await;
+        return Ok(Ok(read.with_context(|| format!("{doing}: the answer cannot be read"))?));
+    }
+    let read: reqwest::Result<Refusal> = response.json().await;
+    let refusal = read.with_context(|| format!("{doing}: {status} without a code"))?;
+    if status.is_server_error() || status == StatusCode::BAD_REQUEST {
+        bail!("{doing}: {status} {}: {}", refusal.code, refusal.detail);
+    }
+    Ok(Err(refusal))
+}
+
+/// For what is not to be refused.
+async fn done<T: DeserializeOwned>(
+    call: RequestBuilder,
+    doing: impl Display,
+) -> anyhow::Result<T> {
+    match ask(call, &doing).await? {
+        Ok(answer) => Ok(answer),
+        Err(refusal) => bail!("{doing}: {}: {}", refusal.code, refusal.detail),
+    }
+}

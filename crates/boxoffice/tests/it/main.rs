@@ -1,0 +1,10 @@
+//! Boxoffice from outside: over HTTP in this process, and as the program that people start.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod guard;
+mod operations;
+mod program;
+mod support;

@@ -1,0 +1,405 @@
+//! The routes that belong to no service: health, metrics, the two contracts, dead letters, sagas, the console.
+
+use std::collections::BTreeSet;
+
+use crate::support::{PATIENCE, Running, assert_problem};
+use axum::Router;
+use boxoffice::{
+    config::HttpSettings,
+    crew::Crew,
+    http::{self, Parts},
+};
+use contract::{SagaId, TicketId, Timestamp};
+use messaging::{
+    Bus, Clock, Commit, Message, Metrics, Random, Shell, Store, coordinator::SagaRecord,
+};
+use prometheus_client::registry::Registry;
+use reqwest::Method;
+use saga::{SagaState, StepProgress, StepState};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use utoipa_axum::router::OpenApiRouter;
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+#[tokio::test]
+async fn it_says_that_it_lives_and_that_it_is_ready() {
+    let it = Running::start().await;
+    assert_eq!(it.get("/healthz").await.text().await.unwrap(), "ok\n");
+    assert_eq!(it.get("/readyz").await.text().await.unwrap(), "ready\n");
+}
+
+#[tokio::test]
+async fn it_is_not_ready_when_a_worker_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = Metrics::unregistered();
+    let tables = boxoffice::app::tables();
+    let store = Store::open_embedded(folder.path(), &tables, metrics.clone()).unwrap();
+    let clock = Clock::manual(NOW);
+    let mut crew = Crew::new(Shell {
+        store: store.clone(),
+        bus: Bus::Local(store.clone()),
+        clock: clock.clone(),
+        random: Random::seeded(1),
+        metrics,
+        dead_letters: messaging::DeadLetterSettings::default(),
+    });
+    crew.spawn("short-lived", |_| async {});
+    let ended = tokio::time::timeout(PATIENCE, crew.ended()).await.unwrap();
+    assert_eq!(ended, "the short-lived task has ended");
+
+    let parts = Parts {
+        store,
+        clock,
+        registry: Registry::default(),
+        roster: crew.roster(),
+        settings: HttpSettings::default(),
+    };
+    let router = http::router(parts, OpenApiRouter::new(), Router::new());
+    let request = axum::http::Request::get("/readyz").body(axum::body::Body::empty());
+    let response = router.oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_the_template_of_their_route() {
+    let it = Running::start().await;
+    for path in ["/event/1", "/event/2", "/nowhere", "/elsewhere"] {
+        assert_eq!(it.get(path).await.status(), 404);
+    }
+    let text = it.get("/metrics").await.text().await.unwrap();
+    for line in [
+        r#"boxoffice_http_requests_total{method="GET",route="/event/{id}",status="404"} 2"#,
+        r#"boxoffice_http_requests_total{method="GET",route="none",status="404"} 2"#,
+        r#"boxoffice_http_request_duration_seconds_count{method="GET",route="/event/{id}"} 2"#,
+        r#"boxoffice_open_sagas{state="PARKED"} 0"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn the_openapi_page_lists_exactly_the_methods_that_are_served() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    let paths = page["paths"].as_object().unwrap();
+    for (path, item) in paths {
+        let described: BTreeSet<_> = item
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|name| name.to_uppercase())
+            .collect();
+        let filled = path.replace(['{', '}'], "");
+        let refused = it.send(Method::TRACE, &filled).await;
+        let allow = refused.headers()["allow"].to_str().unwrap().to_owned();
+        assert_problem(refused, 405, "METHOD_NOT_ALLOWED").await;
+        // HEAD comes with every GET.
+        let served: BTreeSet<_> = allow
+            .split(',')
+            .filter(|name| *name != "HEAD")
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(served, described, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_on_the_openapi_page_has_a_name_of_its_own_and_every_reference_an_end() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    assert!(
+        page["info"]["description"]
+            .as_str()
+            .unwrap()
+            .contains("| `OVERLOADED` |")
+    );
+    assert_references_end(&page, &page);
+    let operations = operations(&page);
+    let names: BTreeSet<_> = operations
+        .iter()
+        .map(|operation| operation["operationId"].as_str().unwrap())
+        .collect();
+    assert_eq!(names.len(), operations.len(), "{names:?}");
+}
+
+fn operations(page: &Value) -> Vec<&Value> {
+    let items = page["paths"].as_object().unwrap().values();
+    items
+        .flat_map(|item| item.as_object().unwrap().values())
+        .collect()
+}
+
+#[tokio::test]
+async fn every_code_that_a_refusal_is_described_with_is_explained() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    let explained = it.get("/docs/problems").await.text().await.unwrap();
+    let mut described = BTreeSet::new();
+    for operation in operations(&page) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            if status.starts_with('4') || status.starts_with('5') {
+                described.extend(codes(response["description"].as_str().unwrap()));
+            }
+        }
+    }
+    assert!(described.len() > 10, "{described:?}");
+    for code in described {
+        assert!(
+            explained.contains(&format!("<code>{code}</code>")),
+            "{code} is not explained"
+        );
+    }
+}
+
+/// Words in capitals with more than five letters.
+fn codes(text: &str) -> Vec<String> {
+    text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'))
+        .filter(|word| word.len() > 5)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn the_page_for_browsing_and_the_console_need_no_network() {
+    let it = Running::start().await;
+    let docs = it.get("/docs").await;
+    assert_eq!(docs.status(), 200);
+    let docs = docs.text().await.unwrap();
+    let console = it.get("/console").await.text().await.unwrap();
+    for page in [&docs, &console] {
+        assert!(page.contains("<title>"));
+        assert!(
+            !page.contains("http://") && !page.contains("https://"),
+            "{page}"
+        );
+    }
+    let script = it
+        .get("/docs/swagger-initializer.js")
+        .await
+        .text()
+        .await
+        .unwrap();
+    assert!(script.contains("/openapi.json"));
+    assert_eq!(it.get("/docs/swagger-ui-bundle.js").await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_contract_is_published_whole_and_every_reference_has_an_end() {
+    let it = Running::start().await;
+    let document: Value = it.get("/asyncapi.json").await.json().await.unwrap();
+    assert_eq!(document["asyncapi"], "3.0.0");
+    let channels: BTreeSet<_> = document["channels"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(channels, contract::topic::ALL.iter().copied().collect());
+    let asked = &document["operations"]["payment.create.request"];
+    assert_eq!(
+        asked["reply"]["channel"]["$ref"],
+        "#/channels/payment.create.response"
+    );
+    let payload = &document["components"]["schemas"]["CheckActiveRequest"]["properties"];
+    assert!(payload["sagaId"].is_object() && payload["userId"].is_object());
+    assert_references_end(&document, &document);
+}
+
+fn assert_references_end(document: &Value, part: &Value) {
+    match part {
+        Value::Object(fields) => {
+            if let Some(Value::String(reference)) = fields.get("$ref") {
+                let pointer = reference.strip_prefix('#').unwrap();
+                assert!(
+                    document.pointer(pointer).is_some(),
+                    "{reference} leads nowhere"
+                );
+            }
+            fields
+                .values()
+                .for_each(|field| assert_references_end(document, field));
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| assert_references_end(document, item)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_can_be_listed_inspected_replayed_and_discarded() {
+    let it = Running::start().await;
+    // Given a message that the payment service cannot read.
+    let mut commit = Commit::new();
+    commit.publish(Message {
+        id: "poison".to_owned(),
+        topic: "payment.create.request".to_owned(),
+        key: "1".to_owned(),
+        time: NOW,
+        payload: "{}".to_owned(),
+        reissue: None,
+    });
+    it.app.store().commit(commit).await.unwrap();
+    let listed = it
+        .eventually("/dead-letter?state=WAITING", |page| {
+            page["items"][0].is_object()
+        })
+        .await;
+    let letter = &listed["items"][0];
+    assert_eq!(letter["letter"]["messageId"], "poison");
+    assert_eq!(letter["letter"]["maxRetryCount"], 3);
+    let path = format!("/dead-letter/{}", letter["id"].as_str().unwrap());
+
+    // When it is replayed, its group rejects it again.
+    let replayed: Value = it
+        .send(Method::POST, &format!("{path}/replay"))
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(replayed["state"], "REPLAYED");
+    it.eventually(&path, |view| view["state"] == "WAITING")
+        .await;
+
+    // Then it can be discarded, once.
+    let discarded: Value = it.send(Method::DELETE, &path).await.json().await.unwrap();
+    assert_eq!(discarded["state"], "DISCARDED");
+    assert_problem(
+        it.send(Method::DELETE, &path).await,
+        409,
+        "DEAD_LETTER_CLOSED",
+    )
+    .await;
+    let replay = it.send(Method::POST, &format!("{path}/replay")).await;
+    assert_problem(replay, 409, "DEAD_LETTER_CLOSED").await;
+    let text = it.get("/metrics").await.text().await.unwrap();
+    assert!(
+        text.contains(r#"boxoffice_dead_letters{state="DISCARDED"} 1"#),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_none_and_an_id_that_is_none_are_told_apart() {
+    let it = Running::start().await;
+    let unknown = "/dead-letter/0192f0c1-2f00-7abc-8def-0123456789ab";
+    assert_problem(it.get(unknown).await, 404, "DEAD_LETTER_NOT_FOUND").await;
+    let body = assert_problem(it.get("/dead-letter/x").await, 400, "INVALID_REQUEST").await;
+    assert_eq!(body["field"], "id");
+    let wrong = it.get("/dead-letter?state=LOST").await;
+    let body = assert_problem(wrong, 400, "INVALID_REQUEST").await;
+    assert_eq!(body["field"], "state");
+}
+
+fn saga(number: u128, state: SagaState, parked: Option<&str>) -> SagaRecord {
+    let id = uuid_of(number);
+    SagaRecord {
+        saga_id: SagaId(id),
+        saga_type: "ticketing.process".to_owned(),
+        definition_version: 1,
+        reference_id: TicketId(id).to_string(),
+        state,
+        current_step: Some("user.check.active".to_owned()),
+        steps: vec![StepProgress {
+            name: "user.check.active".to_owned(),
+            state: StepState::Started,
+            attempt: 1,
+            retries: 0,
+            refusal: None,
+        }],
+        payload: json!({}),
+        failure: None,
+        parked: parked.map(str::to_owned),
+        created_at: NOW,
+        updated_at: NOW,
+        version: 0,
+    }
+}
+
+fn uuid_of(number: u128) -> uuid::Uuid {
+    uuid::Uuid::from_u128(number)
+}
+
+#[tokio::test]
+async fn sagas_are_listed_newest_first_by_state_and_in_pages() {
+    let it = Running::start().await;
+    let mut commit = Commit::new();
+    commit.put(&saga(1, SagaState::Completed, None));
+    commit.put(&saga(2, SagaState::Started, None));
+    commit.put(&saga(3, SagaState::Compensating, Some("nobody answers")));
+    it.app.store().commit(commit).await.unwrap();
+
+    let ids = async |path: &str| {
+        let page: Value = it.get(path).await.json().await.unwrap();
+        let items = page["items"].as_array().unwrap();
+        let id = |item: &Value| {
+            item["sagaId"]
+                .as_str()
+                .unwrap()
+                .parse::<SagaId>()
+                .unwrap()
+                .0
+                .as_u128()
+        };
+        items.iter().map(id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("/saga").await, [3, 2, 1]);
+    assert_eq!(ids("/saga?limit=2").await, [3, 2]);
+    assert_eq!(
+        ids(&format!("/saga?after={}", SagaId(uuid_of(2)))).await,
+        [1]
+    );
+    assert_eq!(ids("/saga?state=STARTED").await, [2]);
+    assert_eq!(ids("/saga?state=COMPENSATING").await, [3]);
+    assert_eq!(ids("/saga?state=COMPLETED").await, [1]);
+    assert_eq!(ids("/saga?state=COMPENSATED").await, [0_u128; 0]);
+    assert_eq!(ids("/saga?state=PARKED").await, [3]);
+}
+
+#[tokio::test]
+async fn a_saga_is_shown_with_its_steps_and_why_it_stands_still() {
+    let it = Running::start().await;
+    let mut commit = Commit::new();
+    commit.put(&saga(3, SagaState::Compensating, Some("nobody answers")));
+    it.app.store().commit(commit).await.unwrap();
+
+    let path = format!("/saga/{}", SagaId(uuid_of(3)));
+    let shown: Value = it.get(&path).await.json().await.unwrap();
+    assert_eq!(shown["sagaState"], "COMPENSATING");
+    assert_eq!(shown["parked"], "nobody answers");
+    assert_eq!(
+        shown["stepHistory"],
+        json!([{ "name": "user.check.active", "state": "STARTED" }])
+    );
+    assert!(shown.get("failure").is_none());
+    let unknown = it.get(&format!("/saga/{}", SagaId(uuid_of(9)))).await;
+    assert_problem(unknown, 404, "SAGA_NOT_FOUND").await;
+}
+
+#[tokio::test]
+async fn the_bench_route_is_served_only_where_it_is_asked_for() {
+    let without = Running::start().await;
+    assert_problem(
+        without.send(Method::POST, "/bench/echo").await,
+        404,
+        "NOT_FOUND",
+    )
+    .await;
+
+    let with = Running::start_with(|config| config.http.bench_route = true, Router::new()).await;
+    let sent = json!({ "eventId": 1, "userId": 2 });
+    let echoed = with
+        .client
+        .post(with.url("/bench/echo"))
+        .json(&sent)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(echoed.json::<Value>().await.unwrap(), sent);
+}

@@ -1,0 +1,269 @@
+//! The program as people start it: one line when ready, a clean stop, clear refusals.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+use messaging::{Commit, Message, Metrics, Store};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::client;
+
+fn boxoffice(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BOXOFFICE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A server of its own; it dies with the test.
+struct Serving {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    url: String,
+}
+
+impl Serving {
+    fn start(data: &Path) -> Self {
+        let data = data.to_str().unwrap();
+        let mut child = boxoffice(&["serve", "--listen", "127.0.0.1:0", "--data", data])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let url = line
+            .strip_prefix("listening on ")
+            .unwrap_or_else(|| panic!("{line:?}"));
+        Self {
+            child,
+            stdout,
+            url: url.trim_end().to_owned(),
+        }
+    }
+
+    /// Sends a signal; returns the exit code and what else was printed.
+    fn stop(mut self, signal: &str) -> (Option<i32>, String) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Fails only where it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder in which one message waits for a person.
+async fn folder_with_a_dead_letter() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let tables = boxoffice::app::tables();
+        let store = Store::open_embedded(folder.path(), &tables, Metrics::unregistered()).unwrap();
+        let mut commit = Commit::new();
+        commit.publish(Message {
+            id: "poison".to_owned(),
+            topic: "payment.create.request".to_owned(),
+            key: "1".to_owned(),
+            time: contract::Timestamp::from_millis(1_800_000_000_000),
+            payload: "{}".to_owned(),
+            reissue: None,
+        });
+        store.commit(commit).await.unwrap();
+    }
+    let serving = Serving::start(folder.path());
+    let url = format!("{}/dead-letter", serving.url);
+    let client = client();
+    let id = loop {
+        let page: Value = client.get(&url).send().await.unwrap().json().await.unwrap();
+        if let Some(id) = page["items"][0]["id"].as_str() {
+            break id.to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+    (folder, id)
+}
+
+#[tokio::test]
+async fn serve_prints_one_line_answers_and_stops_on_either_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    for signal in ["-TERM", "-INT"] {
+        let serving = Serving::start(folder.path());
+        let address_file = folder.path().join("server.addr");
+        let address = fs::read_to_string(&address_file).unwrap();
+        assert_eq!(serving.url, format!("http://{address}"));
+        let answer = client().get(format!("{}/readyz", serving.url)).send().await;
+        assert_eq!(answer.unwrap().status(), 200);
+
+        let (code, rest) = serving.stop(signal);
+        assert_eq!(code, Some(0), "{signal}");
+        assert_eq!(rest, "", "more than one line was printed");
+        assert!(!address_file.exists());
+    }
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Serving::start(folder.path());
+    let data = folder.path().to_str().unwrap();
+    let second = boxoffice(&["serve", "--listen", "127.0.0.1:0", "--data", data]).output();
+    let second = second.unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(text(&second.stdout), "");
+    let told = text(&second.stderr);
+    assert!(
+        told.contains("another process has the data folder"),
+        "{told}"
+    );
+    assert_eq!(first.stop("-TERM").0, Some(0));
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_by_its_settings_name() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let refused = boxoffice(&["serve", "--listen", &listen, "--data", data])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let told = text(&refused.stderr);
+    assert!(told.contains("listen") && told.contains(&listen), "{told}");
+}
+
+#[test]
+fn a_setting_that_cannot_be_stops_the_start_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.toml");
+    fs::write(&file, "[http]\nin_flight_maximum = 1").unwrap();
+    let from_file = boxoffice(&["serve", "--config", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_refused(&from_file, "in_flight_maximum");
+
+    let from_environment = boxoffice(&["serve"])
+        .env("BOXOFFICE_HTTP__IN_FLIGHT_MAX", "many")
+        .output()
+        .unwrap();
+    assert_refused(&from_environment, "http.in_flight_max");
+
+    let missing = folder.path().join("missing.toml");
+    let missing = missing.to_str().unwrap();
+    assert_refused(
+        &boxoffice(&["serve", "--config", missing]).output().unwrap(),
+        missing,
+    );
+
+    let from_flag = boxoffice(&["serve", "--listen", "nowhere"])
+        .output()
+        .unwrap();
+    assert_eq!(from_flag.status.code(), Some(2));
+    assert!(text(&from_flag.stderr).contains("--listen"));
+}
+
+fn assert_refused(output: &Output, name: &str) {
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains(name), "{told}");
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn config_prints_the_commented_defaults_whatever_is_set() {
+    let printed = boxoffice(&["config"])
+        .env("BOXOFFICE_HTTP__IN_FLIGHT_MAX", "many")
+        .output()
+        .unwrap();
+    assert!(printed.status.success());
+    assert_eq!(text(&printed.stdout), boxoffice::config::DEFAULT_TOML);
+}
+
+#[tokio::test]
+async fn dead_letters_are_handled_on_the_folder_and_through_the_server_alike() {
+    let (folder, id) = folder_with_a_dead_letter().await;
+    let data = folder.path().to_str().unwrap();
+    let dead_letter = |arguments: &[&str]| {
+        let all = [&["dead-letter", "--data", data], arguments].concat();
+        boxoffice(&all).output().unwrap()
+    };
+    let json = |arguments: &[&str]| -> Value {
+        let output = dead_letter(arguments);
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
+    };
+
+    // Given nobody serves the folder.
+    let table = text(&dead_letter(&["list"]).stdout);
+    assert!(
+        table.contains(&id) && table.contains("payment.create.request"),
+        "{table}"
+    );
+    let on_folder = json(&["list", "--state", "waiting", "--json"]);
+    assert_eq!(on_folder[0]["id"], *id);
+    assert_eq!(
+        json(&["list", "--state", "parked", "--json"]),
+        serde_json::json!([])
+    );
+    assert!(text(&dead_letter(&["show", &id]).stdout).contains("poison"));
+
+    // When somebody does, the answers are the same.
+    let serving = Serving::start(folder.path());
+    assert_eq!(json(&["list", "--json"]), on_folder);
+    assert_eq!(json(&["show", &id, "--json"]), on_folder[0]);
+    assert_unknown(&dead_letter(&["show", UNKNOWN]));
+    assert_eq!(json(&["discard", &id, "--json"])["state"], "DISCARDED");
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+
+    // Then what was decided through the server holds on the folder.
+    let closed = dead_letter(&["replay", &id]);
+    assert_eq!(closed.status.code(), Some(1));
+    assert!(
+        text(&closed.stderr).contains("Discarded"),
+        "{}",
+        text(&closed.stderr)
+    );
+    assert_unknown(&dead_letter(&["replay", UNKNOWN]));
+}
+
+const UNKNOWN: &str = "0192f0c1-2f00-7abc-8def-0123456789ab";
+
+fn assert_unknown(output: &Output) {
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(
+        told.contains(&format!("there is no dead letter {UNKNOWN}")),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_folder_that_is_none_is_not_made_by_looking_at_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let output = boxoffice(&["dead-letter", "list", "--data", missing.to_str().unwrap()]).output();
+    assert_refused(&output.unwrap(), "there is no data folder");
+    assert!(!missing.exists());
+}

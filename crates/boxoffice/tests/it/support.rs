@@ -1,0 +1,101 @@
+//! The whole of Boxoffice inside the test's process: a folder of its own, a port of its own, a clock that stands still.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::Router;
+use boxoffice::{
+    app::App,
+    config::{Config, Flags},
+};
+use contract::Timestamp;
+use messaging::{Clock, Random};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What must come does so within this, or the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Running {
+    pub app: App,
+    pub client: Client,
+    pub folder: TempDir,
+}
+
+/// Settings as they come, on a port of the system's choice.
+pub fn config(folder: &TempDir) -> Config {
+    let flags = Flags {
+        data: Some(folder.path().to_owned()),
+        listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+    };
+    Config::load(None, [], &flags).unwrap()
+}
+
+pub fn client() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy().build().unwrap()
+}
+
+impl Running {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}, Router::new()).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config), extra: Router) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        change(&mut config);
+        let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        let app = App::start_with(config, clock, Random::seeded(1), extra).await;
+        Self {
+            app: app.unwrap(),
+            client: client(),
+            folder,
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.app.url())
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.send(Method::GET, path).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str) -> Response {
+        let request = self.client.request(method, self.url(path));
+        request.send().await.unwrap()
+    }
+
+    /// The JSON at `path`, once it is as wanted: looked at again whenever something was committed.
+    pub async fn eventually(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut committed = self.app.store().committed();
+        let found = async {
+            loop {
+                committed.borrow_and_update();
+                let body: Value = self.get(path).await.json().await.unwrap();
+                if wanted(&body) {
+                    return body;
+                }
+                committed.changed().await.unwrap();
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        found.unwrap_or_else(|_| panic!("{path} never became what it should"))
+    }
+}
+
+/// The refusal is a problem with this status and code.
+pub async fn assert_problem(response: Response, status: u16, code: &str) -> Value {
+    assert_eq!(response.status(), StatusCode::from_u16(status).unwrap());
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["code"], code, "{body}");
+    assert_eq!(body["status"], status);
+    let anchor = code.to_lowercase().replace('_', "-");
+    assert_eq!(body["type"], format!("/docs/problems#{anchor}"));
+    body
+}
