@@ -4,7 +4,7 @@ use contract::Timestamp;
 
 use crate::{
     Message,
-    record::{Entry, Key, Record, Row, Table, to_row},
+    record::{Entry, Key, Record, Ref, Row, Table, to_row},
 };
 
 /// Everything that one handled message (or one request) changes.
@@ -19,6 +19,9 @@ pub struct Commit {
     pub handled: Option<Handled>,
     /// The commit is refused where any of these no longer holds.
     pub fences: Vec<Fence>,
+    /// The records that this was decided on. Where an earlier commit of the same submission would have changed one
+    /// of them and was refused, this one saw what never was, and is refused too.
+    pub concerns: Vec<Ref>,
 }
 
 /// A record to save, where the stored version is still `expected` (0: where there is none yet).
@@ -109,7 +112,11 @@ impl Commit {
 
     /// Removes a record whatever its version; that it is gone already is no conflict.
     pub fn remove<R: Record>(&mut self, key: impl Into<Key>) -> &mut Self {
-        self.deletes.push(Delete { table: R::TABLE, key: key.into(), expected: None });
+        self.deletes.push(Delete {
+            table: R::TABLE,
+            key: key.into(),
+            expected: None,
+        });
         self
     }
 
@@ -160,7 +167,14 @@ impl Commit {
         self.timers.extend(other.timers);
         self.handled = other.handled.or(self.handled.take());
         self.fences.extend(other.fences);
+        self.concerns.extend(other.concerns);
         self
+    }
+
+    /// The records that this changes.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (&'static str, &Key)> {
+        let puts = self.puts.iter().map(|put| (put.table.name, &put.key));
+        puts.chain(self.deletes.iter().map(|it| (it.table.name, &it.key)))
     }
 
     #[must_use]

@@ -1,6 +1,6 @@
 //! Cleaning: what everybody has handled goes, a bounded piece at a time; what is undelivered stays.
 
-use crate::{Clock, Shutdown, Store, StoreError};
+use crate::{Clock, Shutdown, Store, StoreError, Table};
 
 /// Pause between two cleanings that found nothing much to do.
 const PAUSE_MILLIS: i64 = 1_000;
@@ -13,12 +13,24 @@ pub struct CleaningSettings {
     pub inbox_retention_secs: i64,
 }
 
+/// Rows of a declared table that go when they are old.
+#[derive(Debug, Clone, Copy)]
+pub struct Expiry {
+    pub table: &'static Table,
+    /// A text column that holds a [`contract::Timestamp`].
+    pub column: &'static str,
+    /// Rows for which this predicate, fixed in the source, holds.
+    pub only: Option<&'static str>,
+    pub keep_secs: i64,
+}
+
 pub struct Housekeeping {
     pub store: Store,
     pub clock: Clock,
     /// Every group that reads the bus: a message stays until all of them have passed it.
     pub groups: Vec<&'static str>,
     pub settings: CleaningSettings,
+    pub expiries: Vec<Expiry>,
 }
 
 impl Housekeeping {
@@ -50,10 +62,13 @@ impl Housekeeping {
     /// # Errors
     /// [`StoreError`] where the store cannot answer.
     pub async fn clean(&self) -> Result<u64, StoreError> {
-        let before = self
-            .clock
-            .now()
-            .plus_secs(-self.settings.inbox_retention_secs);
-        self.store.clean(&self.groups, before).await
+        let now = self.clock.now();
+        let before = now.plus_secs(-self.settings.inbox_retention_secs);
+        let mut removed = self.store.clean(&self.groups, before).await?;
+        for expiry in &self.expiries {
+            let before = now.plus_secs(-expiry.keep_secs);
+            removed += self.store.expire(expiry, before).await?;
+        }
+        Ok(removed)
     }
 }

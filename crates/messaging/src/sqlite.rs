@@ -8,6 +8,7 @@
 mod reader;
 mod schema;
 mod snapshot;
+mod sweep;
 mod tail;
 mod writer;
 
@@ -31,6 +32,7 @@ pub use tail::Stored;
 
 use crate::{
     CommitError, Metrics, StoreError,
+    housekeeping::Expiry,
     record::{Key, Row, Table},
     store::{DueTimer, Find, Position, Submission},
 };
@@ -144,23 +146,19 @@ impl Sqlite {
             return refused(StoreError::Overloaded);
         }
         let (reply, outcomes) = oneshot::channel();
-        self.send(Job::Apply { submission, reply });
+        if !self.send(Job::Apply { submission, reply }) {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
         Receipt {
             outcomes: Ok(outcomes),
             commits,
         }
     }
 
-    fn send(&self, job: Job) {
-        if let Some(jobs) = self
-            .jobs
-            .lock()
-            .expect("no holder of this lock panics")
-            .as_ref()
-        {
-            // Where the writer is gone, the job's reply is dropped with it and its waiter is told.
-            let _ = jobs.send(job);
-        }
+    /// Where the writer is gone, the job's reply is dropped with it and its waiter is told.
+    fn send(&self, job: Job) -> bool {
+        let jobs = self.jobs.lock().expect("no holder of this lock panics");
+        jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
     }
 
     pub(crate) fn load(&self, table: &'static Table, keys: &[Key]) -> Result<Vec<Row>, StoreError> {
@@ -206,14 +204,12 @@ impl Sqlite {
 
     pub(crate) fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
         let mut next_ids = self.next_ids.lock().expect("no holder of this lock panics");
-        let next = match next_ids.get(table.name) {
-            Some(next) => *next,
-            None => {
-                self.readers
-                    .with(|connection| reader::max_key(connection, table))?
-                    + 1
-            }
-        };
+        // Rows may also come with a key that somebody else chose.
+        let stored = self
+            .readers
+            .with(|connection| reader::max_key(connection, table))?;
+        let given = next_ids.get(table.name).copied().unwrap_or(1);
+        let next = given.max(stored + 1);
         next_ids.insert(table.name, next + 1);
         Ok(next)
     }
@@ -250,6 +246,23 @@ impl Sqlite {
             reply,
         });
         cleaned
+            .await
+            .map_err(|_| StoreError::Poisoned("the writer has stopped".to_owned()))?
+    }
+
+    pub(crate) async fn expire(
+        &self,
+        expiry: &Expiry,
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let (reply, expired) = oneshot::channel();
+        self.send(Job::Expire {
+            expiry: *expiry,
+            before,
+            rows_max: CLEAN_ROWS_MAX,
+            reply,
+        });
+        expired
             .await
             .map_err(|_| StoreError::Poisoned("the writer has stopped".to_owned()))?
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     Commit, CommitError, Message, Metrics, StoreError,
+    housekeeping::Expiry,
     record::{Key, Record, Row, Table, from_row},
     sqlite::{Receipt, Sqlite},
 };
@@ -151,7 +152,8 @@ impl Store {
             .collect()
     }
 
-    /// How many rows there are by the value of a column, where `only` holds.
+    /// How many rows there are by the value of a column, where `only` holds; an absent value counts as the empty
+    /// text.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot answer.
@@ -166,7 +168,7 @@ impl Store {
         }
     }
 
-    /// A number that this table's integer key has not had.
+    /// A number that no row of this table has as its key, and that was not given since the store was opened.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot answer.
@@ -241,6 +243,17 @@ impl Store {
     ) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.clean(groups, inbox_before).await,
+        }
+    }
+
+    /// Removes a bounded part of the rows that `expiry` names and that are older than `before`. Returns how many
+    /// went.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn expire(&self, expiry: &Expiry, before: Timestamp) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.expire(expiry, before).await,
         }
     }
 

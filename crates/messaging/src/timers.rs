@@ -44,7 +44,8 @@ impl Timers {
             if due.is_empty() {
                 return Ok(fired);
             }
-            fired += due.len();
+            let count = due.len();
+            fired += count;
             let mut commit = Commit::new();
             commit.timers = due
                 .into_iter()
@@ -64,7 +65,7 @@ impl Timers {
                     other => StoreError::Unavailable(other.to_string()),
                 })?;
             }
-            self.metrics.timers_fired.inc_by(fired as u64);
+            self.metrics.timers_fired.inc_by(count as u64);
         }
     }
 }

@@ -260,12 +260,17 @@ impl<C: Consumer> Worker<C> {
         let mut records = self.load(concerns.iter().flatten().flatten()).await?;
         let prepared = self.consumer.prepare(messages).await?;
         let decide = |(message, concern): (&Arc<Message>, Result<Vec<Ref>, Rejection>)| {
-            let decided = concern.and_then(|_| match condemned.get(&message.id) {
+            let (concerns, read) = match concern {
+                Ok(concerns) => (concerns, Ok(())),
+                Err(rejection) => (Vec::new(), Err(rejection)),
+            };
+            let decided = read.and_then(|()| match condemned.get(&message.id) {
                 Some(rejection) => Err(rejection.clone()),
                 None => self.consumer.decide(message, &records, &prepared, now),
             });
             let mut commit =
                 decided.unwrap_or_else(|rejection| self.bury(message, &rejection, now));
+            commit.concerns.extend(concerns);
             self.mark(message, &mut commit, now);
             records.apply(&commit);
             commit

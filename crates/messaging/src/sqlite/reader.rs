@@ -163,7 +163,7 @@ pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec
     let mut cells: Vec<Cell> = Vec::new();
     if let Some((column, value)) = equals {
         cells.push(scalar(value));
-        wheres.push(format!("\"{column}\" = ?{}", cells.len()));
+        wheres.push(format!("\"{column}\" IS ?{}", cells.len()));
     }
     if let Some(predicate) = only {
         wheres.push((*predicate).to_owned());
@@ -209,7 +209,7 @@ pub(super) fn count_by(
 ) -> rusqlite::Result<Vec<(String, i64)>> {
     let only = only.unwrap_or("TRUE");
     let text = format!(
-        "SELECT CAST(\"{column}\" AS TEXT), count(*) FROM \"{}\" WHERE {only} GROUP BY \"{column}\"",
+        "SELECT coalesce(CAST(\"{column}\" AS TEXT), ''), count(*) FROM \"{}\" WHERE {only} GROUP BY \"{column}\"",
         table.name
     );
     let mut statement = connection.prepare_cached(&text)?;

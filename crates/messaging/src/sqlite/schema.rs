@@ -126,7 +126,7 @@ fn create_table(table: &Table) -> String {
             .map(|constraint| (*constraint).to_owned()),
     );
     let mut text = format!(
-        "CREATE TABLE IF NOT EXISTS \"{}\" ({});\n",
+        "CREATE TABLE IF NOT EXISTS \"{}\" ({}) STRICT;\n",
         table.name,
         parts.join(", ")
     );

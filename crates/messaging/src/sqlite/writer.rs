@@ -5,6 +5,7 @@
 //! are rare, and the common path pays nothing for them.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,11 +19,12 @@ use rusqlite::{Connection, ErrorCode, types::Value as Cell};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
-use super::{Statements, Stored, save_position, tail::Tail};
+use super::{Statements, Stored, save_position, sweep, tail::Tail};
 use crate::{
     Commit, CommitError, Message, Metrics, StoreError,
     commit::{Append, Delete, Fence, Handled, Put, TimerChange},
-    record::{Kind, Row, Table},
+    housekeeping::Expiry,
+    record::{Key, Kind, Row, Table},
     store::Submission,
 };
 
@@ -37,6 +39,12 @@ pub(super) enum Job {
     Clean {
         groups: Vec<&'static str>,
         inbox_before: Timestamp,
+        rows_max: u32,
+        reply: oneshot::Sender<Result<u64, StoreError>>,
+    },
+    Expire {
+        expiry: Expiry,
+        before: Timestamp,
         rows_max: u32,
         reply: oneshot::Sender<Result<u64, StoreError>>,
     },
@@ -68,7 +76,13 @@ enum Trouble {
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::ConstraintViolation) => Self::Commit(CommitError::Constraint {
+            // The statement was undone by itself, and nothing is wrong with the file.
+            Some(
+                ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::Unknown,
+            ) => Self::Commit(CommitError::Constraint {
                 detail: error.to_string(),
             }),
             _ => Self::Transaction(error),
@@ -79,7 +93,7 @@ impl From<rusqlite::Error> for Trouble {
 impl Writer {
     /// Until every sender is gone; what was sent before is applied.
     pub(super) fn run(mut self) {
-        let mut inbox_cursor = (String::new(), String::new());
+        let mut inbox_cursor = sweep::InboxCursor::default();
         while let Ok(job) = self.queue.recv() {
             let mut applies = Vec::new();
             let mut cleans = Vec::new();
@@ -91,7 +105,7 @@ impl Writer {
                         commits += submission.commits.len().max(1);
                         applies.push((submission, reply));
                     }
-                    clean @ Job::Clean { .. } => cleans.push(clean),
+                    clean @ (Job::Clean { .. } | Job::Expire { .. }) => cleans.push(clean),
                 }
                 next = if commits < COMMITS_PER_TRANSACTION_MAX {
                     self.queue.try_recv().ok()
@@ -112,10 +126,11 @@ impl Writer {
     fn apply(&mut self, applies: Vec<(Submission, Reply)>) {
         let started = Instant::now();
         let (submissions, replies): (Vec<_>, Vec<_>) = applies.into_iter().unzip();
-        let commits: usize = submissions
+        let sizes: Vec<usize> = submissions
             .iter()
             .map(|submission| submission.commits.len())
-            .sum();
+            .collect();
+        let commits: usize = sizes.iter().sum();
         match self.transact(submissions) {
             Ok((outcomes, published)) => {
                 if let Some(last) = published.last() {
@@ -139,8 +154,8 @@ impl Writer {
                 }
             }
             Err(error) => {
-                for reply in replies {
-                    let _ = reply.send(vec![Err(error.clone().into()); commits.max(1)]);
+                for (reply, size) in replies.into_iter().zip(sizes) {
+                    let _ = reply.send(vec![Err(error.clone().into()); size.max(1)]);
                 }
             }
         }
@@ -150,9 +165,7 @@ impl Writer {
         &mut self,
         submissions: Vec<Submission>,
     ) -> Result<(Vec<Vec<Outcome>>, Vec<Stored>), StoreError> {
-        if let Some(reason) = self.failure.borrow().as_ref() {
-            return Err(StoreError::Poisoned(reason.clone()));
-        }
+        self.check()?;
         let attempt = match self.attempt(&submissions, false) {
             Err(Trouble::Commit(_)) => {
                 self.roll_back()?;
@@ -166,6 +179,13 @@ impl Writer {
                 Err(self.poison(&format!("a rejected commit broke its transaction: {error}")))
             }
             Err(Trouble::Transaction(error)) => Err(self.lost_transaction(&error)),
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match self.failure.borrow().as_ref() {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Poisoned(reason.clone())),
         }
     }
 
@@ -186,12 +206,19 @@ impl Writer {
         let mut all = Vec::with_capacity(submissions.len());
         for submission in submissions {
             let mut outcomes = Vec::with_capacity(submission.commits.len());
+            let mut refused = Refused::default();
             for commit in &submission.commits {
-                outcomes.push(if savepoints {
-                    session.apply_alone(commit)?
+                let outcome = if savepoints {
+                    refused
+                        .check(commit)
+                        .map_or_else(|| session.apply_alone(commit), |conflict| Ok(Err(conflict)))?
                 } else {
                     session.apply(commit).map(Ok)?
-                });
+                };
+                if outcome.is_err() {
+                    refused.note(commit);
+                }
+                outcomes.push(outcome);
             }
             if let Some(position) = submission
                 .position
@@ -239,82 +266,84 @@ impl Writer {
         StoreError::Poisoned(reason.to_owned())
     }
 
-    fn clean(&self, job: Job, cursor: &mut (String, String)) {
-        let Job::Clean {
-            groups,
-            inbox_before,
-            rows_max,
-            reply,
-        } = job
-        else {
-            return;
-        };
-        let cleaned = clean_messages(&self.connection, &groups, rows_max).and_then(|messages| {
-            Ok(messages + clean_inbox(&self.connection, inbox_before, rows_max, cursor)?)
-        });
-        let _ = reply.send(cleaned.map_err(|error| self.lost_transaction(&error)));
+    /// Runs one piece of cleaning in a transaction of its own.
+    fn sweep(
+        &self,
+        piece: impl FnOnce(&Connection) -> rusqlite::Result<u64>,
+    ) -> Result<u64, StoreError> {
+        self.check()?;
+        let swept = self
+            .connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .and_then(|()| piece(&self.connection))
+            .and_then(|removed| self.connection.execute_batch("COMMIT").map(|()| removed));
+        swept.map_err(|error| match Trouble::from(error) {
+            Trouble::Transaction(error) => self.lost_transaction(&error),
+            Trouble::Commit(refused) => match self.roll_back() {
+                Ok(()) => StoreError::Unavailable(refused.to_string()),
+                Err(poisoned) => poisoned,
+            },
+        })
+    }
+
+    fn clean(&self, job: Job, cursor: &mut sweep::InboxCursor) {
+        match job {
+            Job::Apply { .. } => unreachable!("commits are applied before cleaning begins"),
+            Job::Clean {
+                groups,
+                inbox_before,
+                rows_max,
+                reply,
+            } => {
+                let swept = self.sweep(|connection| {
+                    let messages = sweep::messages(connection, &groups, rows_max)?;
+                    Ok(messages + sweep::inbox(connection, inbox_before, rows_max, cursor)?)
+                });
+                let _ = reply.send(swept);
+            }
+            Job::Expire {
+                expiry,
+                before,
+                rows_max,
+                reply,
+            } => {
+                let swept =
+                    self.sweep(|connection| sweep::expired(connection, &expiry, before, rows_max));
+                let _ = reply.send(swept);
+            }
+        }
     }
 }
 
-/// Removes messages that every group has passed.
-fn clean_messages(
-    connection: &Connection,
-    groups: &[&'static str],
-    rows_max: u32,
-) -> rusqlite::Result<u64> {
-    let mut passed = i64::MAX;
-    for group in groups {
-        let text = "SELECT coalesce((SELECT position FROM consumer WHERE name = ?1), 0)";
-        let position: i64 = connection
-            .prepare_cached(text)?
-            .query_row([group], |row| row.get(0))?;
-        passed = passed.min(position);
+/// A writer that broke takes nothing more, and says so.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.poison("the writer broke");
+        }
     }
-    let text = "DELETE FROM message WHERE offset IN (SELECT offset FROM message WHERE offset <= ?1 ORDER BY offset LIMIT ?2)";
-    Ok(connection
-        .prepare_cached(text)?
-        .execute((passed, rows_max))? as u64)
 }
 
-/// Walks the inbox a piece at a time, in the order of its key, and removes what is old: no index on the time is
-/// kept up for it.
-fn clean_inbox(
-    connection: &Connection,
-    before: Timestamp,
-    rows_max: u32,
-    cursor: &mut (String, String),
-) -> rusqlite::Result<u64> {
-    let text = "SELECT consumer, message_id, seen_at FROM inbox
-                WHERE (consumer, message_id) > (?1, ?2) ORDER BY consumer, message_id LIMIT ?3";
-    let walked: Vec<(String, String, i64)> = connection
-        .prepare_cached(text)?
-        .query_map((&cursor.0, &cursor.1, rows_max), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let old = walked
-        .iter()
-        .filter(|(_, _, seen_at)| *seen_at < before.as_millis())
-        .count();
-    if old > 0
-        && let Some((consumer, message_id, _)) = walked.last()
-    {
-        let text = "DELETE FROM inbox WHERE (consumer, message_id) > (?1, ?2)
-                    AND (consumer, message_id) <= (?3, ?4) AND seen_at < ?5";
-        let bounds = (
-            &cursor.0,
-            &cursor.1,
-            consumer,
-            message_id,
-            before.as_millis(),
-        );
-        connection.prepare_cached(text)?.execute(bounds)?;
+/// What refused commits of a submission would have changed. A later one that was decided on it must not be applied,
+/// even though another writer may have brought a record to the very version that it expects.
+#[derive(Default)]
+struct Refused<'a>(HashSet<(&'static str, &'a Key)>);
+
+impl<'a> Refused<'a> {
+    fn note(&mut self, commit: &'a Commit) {
+        self.0.extend(commit.changed());
     }
-    *cursor = match walked.into_iter().last() {
-        Some((consumer, message_id, _)) => (consumer, message_id),
-        None => (String::new(), String::new()),
-    };
-    Ok(old as u64)
+
+    fn check(&self, commit: &Commit) -> Option<CommitError> {
+        let concerns = commit.concerns.iter().map(|it| (it.table.name, &it.key));
+        let (table, key) = concerns
+            .chain(commit.changed())
+            .find(|changed| self.0.contains(changed))?;
+        Some(CommitError::Conflict {
+            table: table.to_owned(),
+            key: key.to_string(),
+        })
+    }
 }
 
 /// One transaction in the making.
@@ -424,7 +453,10 @@ impl Session<'_> {
     fn delete(&self, delete: &Delete) -> Result<(), Trouble> {
         let table = delete.table;
         let text = &self.statements.of(table).delete;
-        let removed = self.connection.prepare_cached(text)?.execute((Cell::from(&delete.key), delete.expected))?;
+        let removed = self
+            .connection
+            .prepare_cached(text)?
+            .execute((Cell::from(&delete.key), delete.expected))?;
         match delete.expected {
             Some(_) if removed != 1 => Err(conflict(table.name, &delete.key)),
             Some(_) | None => Ok(()),
@@ -503,12 +535,13 @@ impl Session<'_> {
                 due_at,
                 message,
             } => {
-                let text = "DELETE FROM timer WHERE id = ?1 AND due_at = ?2";
-                if self
-                    .connection
-                    .prepare_cached(text)?
-                    .execute((id, due_at.as_millis()))?
-                    == 1
+                // The time alone does not tell: a timer may be replaced by another for the same instant.
+                let text = "DELETE FROM timer WHERE id = ?1 AND due_at = ?2 AND message_id = ?3";
+                if self.connection.prepare_cached(text)?.execute((
+                    id,
+                    due_at.as_millis(),
+                    &message.id,
+                ))? == 1
                 {
                     self.publish(message)?;
                 }
@@ -537,11 +570,13 @@ pub(super) fn insert_text(table: &Table) -> String {
         .map(|column| format!("\"{}\"", column.name))
         .collect();
     let places: Vec<_> = (1..=names.len()).map(|place| format!("?{place}")).collect();
+    // A row of this key is another writer's; any other rule that is broken is the commit's own fault.
     format!(
-        "INSERT INTO \"{}\" ({}) VALUES ({}) ON CONFLICT DO NOTHING",
+        "INSERT INTO \"{}\" ({}) VALUES ({}) ON CONFLICT (\"{}\") DO NOTHING",
         table.name,
         names.join(", "),
-        places.join(", ")
+        places.join(", "),
+        table.key
     )
 }
 
@@ -580,7 +615,11 @@ fn cells<'a>(table: &'a Table, row: &'a Row) -> impl Iterator<Item = Cell> + 'a 
             (_, None | Some(Value::Null)) => Cell::Null,
             (Kind::Json, Some(value)) => Cell::Text(value.to_string()),
             (_, Some(Value::Bool(yes))) => Cell::Integer(i64::from(*yes)),
-            (_, Some(Value::Number(number))) => number.as_i64().map_or(Cell::Null, Cell::Integer),
+            (_, Some(Value::Number(number))) => match number.as_i64() {
+                Some(whole) => Cell::Integer(whole),
+                // The column refuses it.
+                None => Cell::Text(number.to_string()),
+            },
             (_, Some(Value::String(text))) => Cell::Text(text.clone()),
             (_, Some(value @ (Value::Array(_) | Value::Object(_)))) => {
                 Cell::Text(value.to_string())

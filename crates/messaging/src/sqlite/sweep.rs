@@ -1,0 +1,78 @@
+//! Cleaning, a bounded piece at a time: what everybody has handled, and what is old.
+
+use contract::Timestamp;
+use rusqlite::Connection;
+
+use crate::housekeeping::Expiry;
+
+/// How far the walk over the inbox has come: consumer and message id.
+pub(super) type InboxCursor = (String, String);
+
+/// Removes messages that every group has passed. Where no group is named, nobody has passed anything.
+pub(super) fn messages(
+    connection: &Connection,
+    groups: &[&'static str],
+    rows_max: u32,
+) -> rusqlite::Result<u64> {
+    let mut passed = None;
+    for group in groups {
+        let position = super::reader::position(connection, group)?;
+        passed = Some(passed.unwrap_or(position).min(position));
+    }
+    let text = "DELETE FROM message WHERE offset IN (SELECT offset FROM message WHERE offset <= ?1 ORDER BY offset LIMIT ?2)";
+    let bounds = (passed.unwrap_or(0), rows_max);
+    Ok(connection.prepare_cached(text)?.execute(bounds)? as u64)
+}
+
+/// Walks the inbox a piece at a time, in the order of its key, and removes what is old: no index on the time is
+/// kept up for it. A mark stays while its message may be read again: whatever a group has yet to pass was seen
+/// after the first such message was published.
+pub(super) fn inbox(
+    connection: &Connection,
+    before: Timestamp,
+    rows_max: u32,
+    cursor: &mut InboxCursor,
+) -> rusqlite::Result<u64> {
+    let text = "SELECT consumer, message_id FROM inbox
+                WHERE (consumer, message_id) > (?1, ?2) ORDER BY consumer, message_id LIMIT ?3";
+    let walked: Vec<InboxCursor> = connection
+        .prepare_cached(text)?
+        .query_map((&cursor.0, &cursor.1, rows_max), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let Some(last) = walked.into_iter().last() else {
+        *cursor = InboxCursor::default();
+        return Ok(0);
+    };
+    let text = "DELETE FROM inbox WHERE (consumer, message_id) > (?1, ?2)
+                AND (consumer, message_id) <= (?3, ?4) AND seen_at < ?5
+                AND seen_at < coalesce((SELECT time FROM message WHERE offset > coalesce(
+                    (SELECT position FROM consumer WHERE name = inbox.consumer), 0) ORDER BY offset LIMIT 1), ?5)";
+    let bounds = (&cursor.0, &cursor.1, &last.0, &last.1, before.as_millis());
+    let removed = connection.prepare_cached(text)?.execute(bounds)?;
+    *cursor = last;
+    Ok(removed as u64)
+}
+
+/// Removes old rows of a declared table.
+pub(super) fn expired(
+    connection: &Connection,
+    expiry: &Expiry,
+    before: Timestamp,
+    rows_max: u32,
+) -> rusqlite::Result<u64> {
+    let Expiry {
+        table,
+        column,
+        only,
+        ..
+    } = expiry;
+    let (name, key, only) = (table.name, table.key, only.unwrap_or("TRUE"));
+    let text = format!(
+        "DELETE FROM \"{name}\" WHERE \"{key}\" IN
+         (SELECT \"{key}\" FROM \"{name}\" WHERE \"{column}\" < ?1 AND ({only}) LIMIT ?2)"
+    );
+    let bounds = (before.to_string(), rows_max);
+    Ok(connection.prepare_cached(&text)?.execute(bounds)? as u64)
+}

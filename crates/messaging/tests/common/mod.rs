@@ -1,0 +1,293 @@
+//! A small bank, unrelated to tickets: what every contract suite is told with. State: none; each test gets places
+//! of its own.
+#![expect(dead_code, reason = "each suite uses a part of this")]
+
+use std::sync::Arc;
+
+use contract::{Payload, Timestamp};
+use messaging::{
+    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Random,
+    Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Worker, bus::Bus,
+};
+use serde::{Deserialize, Serialize};
+
+/// A place where a store is opened, closed and opened again.
+pub enum Place {
+    Folder(tempfile::TempDir),
+}
+
+/// An empty place of every backend: a backend runs every suite as soon as it stands here.
+pub fn places() -> Vec<Place> {
+    vec![Place::Folder(tempfile::tempdir().unwrap())]
+}
+
+impl Place {
+    pub fn open(&self) -> Store {
+        self.open_with(Metrics::unregistered())
+    }
+
+    pub fn open_with(&self, metrics: Arc<Metrics>) -> Store {
+        self.try_open(metrics).unwrap()
+    }
+
+    pub fn try_open(&self, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
+        let tables = [messaging::TABLES, &[Account::TABLE, Movement::TABLE]].concat();
+        match self {
+            Self::Folder(folder) => Store::open_embedded(folder.path(), &tables, metrics),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    pub id: i64,
+    pub owner: String,
+    pub balance: i64,
+    pub frozen: bool,
+    pub tags: Vec<String>,
+    pub note: Option<String>,
+    pub version: i64,
+}
+
+impl Account {
+    pub fn new(id: i64, balance: i64) -> Self {
+        let (owner, tags) = (format!("owner {id}"), vec!["new".to_owned()]);
+        Self {
+            id,
+            owner,
+            balance,
+            frozen: false,
+            tags,
+            note: None,
+            version: 0,
+        }
+    }
+
+    pub fn with_balance(&self, balance: i64) -> Self {
+        Self {
+            balance,
+            ..self.clone()
+        }
+    }
+}
+
+impl Record for Account {
+    const TABLE: &'static Table = &Table {
+        name: "account",
+        columns: &[
+            Column::integer("id"),
+            Column::text("owner"),
+            Column::integer("balance"),
+            Column::boolean("frozen"),
+            Column::json("tags"),
+            Column::text("note").null(),
+            Column::integer("version"),
+        ],
+        key: "id",
+        constraints: &["UNIQUE (owner)", "CHECK (balance >= 0)"],
+        indexes: &["(balance)"],
+    };
+    fn key(&self) -> Key {
+        self.id.into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+/// A line of an account's ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Movement {
+    pub id: String,
+    pub account: i64,
+    pub amount: i64,
+    pub at: Timestamp,
+}
+
+impl Entry for Movement {
+    const TABLE: &'static Table = &Table {
+        name: "movement",
+        columns: &[
+            Column::text("id"),
+            Column::integer("account"),
+            Column::integer("amount"),
+            Column::text("at"),
+        ],
+        key: "id",
+        constraints: &["CHECK (amount <> 0)"],
+        indexes: &["(at)"],
+    };
+}
+
+pub fn movement(id: &str, account: i64, amount: i64) -> Movement {
+    let id = id.to_owned();
+    Movement {
+        id,
+        account,
+        amount,
+        at: start(),
+    }
+}
+
+/// Moves money on an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deposit {
+    pub account: i64,
+    pub amount: i64,
+}
+
+impl Payload for Deposit {
+    const TOPIC: &'static str = "bank.deposit.request";
+    fn key(&self) -> String {
+        self.account.to_string()
+    }
+}
+
+/// Something else on the bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noise {
+    pub number: i64,
+}
+
+impl Payload for Noise {
+    const TOPIC: &'static str = "noise";
+    fn key(&self) -> String {
+        self.number.to_string()
+    }
+}
+
+pub fn start() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000)
+}
+
+pub fn deposit(id: &str, account: i64, amount: i64) -> Message {
+    Message::new(id, &Deposit { account, amount }, start())
+}
+
+pub fn noise(number: i64) -> Message {
+    Message::new(format!("noise {number}"), &Noise { number }, start())
+}
+
+/// What is outside the store, for tests: a shell around it whose clock stands still.
+pub fn shell(store: &Store, metrics: &Arc<Metrics>, clock: &Clock) -> Shell {
+    Shell {
+        store: store.clone(),
+        bus: Bus::Local(store.clone()),
+        clock: clock.clone(),
+        random: Random::seeded(7),
+        metrics: Arc::clone(metrics),
+        dead_letters: DeadLetterSettings::default(),
+    }
+}
+
+/// Does what deposits ask: the account is put, a ledger line appended, a [`Noise`] published.
+#[derive(Clone)]
+pub struct Teller {
+    pub group: &'static str,
+}
+
+impl Consumer for Teller {
+    type Prepared = ();
+
+    fn group(&self) -> &'static str {
+        self.group
+    }
+
+    fn topics(&self) -> &'static [&'static str] {
+        &[Deposit::TOPIC]
+    }
+
+    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        Ok(vec![Ref::to::<Account>(
+            message.parse::<Deposit>()?.account,
+        )])
+    }
+
+    fn decide(
+        &self,
+        message: &Message,
+        records: &Records,
+        (): &(),
+        _now: Timestamp,
+    ) -> Result<Commit, Rejection> {
+        let deposit: Deposit = message.parse()?;
+        let account = records
+            .get::<Account>(deposit.account)?
+            .ok_or_else(|| Rejection::new("there is no such account"))?;
+        if account.frozen {
+            return Err(Rejection::new("the account is frozen"));
+        }
+        let mut commit = Commit::new();
+        commit
+            .put(&account.with_balance(account.balance + deposit.amount))
+            .append(&movement(
+                &format!("{} {}", self.group, message.id),
+                deposit.account,
+                deposit.amount,
+            ));
+        Ok(commit)
+    }
+}
+
+pub fn teller(shell: &Shell) -> Worker<Teller> {
+    Worker::new(Teller { group: "teller" }, shell.clone()).unwrap()
+}
+
+/// Steps until nothing is left; returns how many messages were taken.
+pub async fn drain<C: Consumer>(worker: &mut Worker<C>) -> usize {
+    let mut taken = 0;
+    loop {
+        match worker.step().await.unwrap() {
+            0 => return taken,
+            some => taken += some,
+        }
+    }
+}
+
+/// Stores what is new or changed, in one commit.
+pub async fn store_all(store: &Store, accounts: &[Account]) {
+    let mut commit = Commit::new();
+    for account in accounts {
+        commit.put(account);
+    }
+    store.commit(commit).await.unwrap();
+}
+
+pub async fn publish(store: &Store, messages: impl IntoIterator<Item = Message>) {
+    let mut commit = Commit::new();
+    for message in messages {
+        commit.publish(message);
+    }
+    store.commit(commit).await.unwrap();
+}
+
+pub async fn account(store: &Store, id: i64) -> Account {
+    store
+        .load(id)
+        .await
+        .unwrap()
+        .expect("the account is stored")
+}
+
+pub async fn balance(store: &Store, id: i64) -> i64 {
+    account(store, id).await.balance
+}
+
+pub async fn movements(store: &Store) -> Vec<Movement> {
+    let all = messaging::Find::all(Movement::TABLE, 100_000);
+    store.find(all).await.unwrap()
+}
+
+/// Everything on the bus for a group that reads `topics`, from its stored position.
+pub fn read_all(
+    store: &Store,
+    group: &'static str,
+    topics: &'static [&'static str],
+) -> Vec<Arc<Message>> {
+    let mut subscription = Bus::Local(store.clone()).subscribe(group, topics).unwrap();
+    let mut all = Vec::new();
+    while let Some(batch) = subscription.try_next(100).unwrap() {
+        all.extend(batch.messages);
+    }
+    all
+}

@@ -1,0 +1,97 @@
+//! Decisions of one batch build on one another: where one is refused, those that were decided on it are too.
+
+use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
+use messaging::{
+    Commit, CommitError, Metrics, Ref, Store, Submission, dead_letters::DeadLetterRecord,
+    dead_letters::DeadLetterState,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+/// Any record does; `reissues` is what the writers below count in it.
+fn record(version: i64, reissues: u32) -> DeadLetterRecord {
+    let id = DeadLetterId(uuid::Uuid::from_u128(1));
+    let letter = DeadLetter {
+        event_id: id,
+        retry_count: 0,
+        max_retry_count: 3,
+        retry_interval_millis: 10_000,
+        time_stamp: NOW,
+        reason: String::new(),
+        reissued_topic: String::new(),
+        reissued_key: String::new(),
+        reissued_payload: String::new(),
+        group: String::new(),
+        message_id: String::new(),
+    };
+    DeadLetterRecord {
+        id,
+        state: DeadLetterState::Waiting,
+        letter,
+        reissues,
+        created_at: NOW,
+        updated_at: NOW,
+        version,
+    }
+}
+
+fn put(record: &DeadLetterRecord) -> Commit {
+    let mut commit = Commit::new();
+    commit.put(record);
+    commit
+}
+
+/// A store whose record another writer has counted to 1, so that it has version 2.
+async fn changed_by_another(folder: &tempfile::TempDir) -> Store {
+    let tables = messaging::TABLES;
+    let store = Store::open_embedded(folder.path(), tables, Metrics::unregistered()).unwrap();
+    store.commit(put(&record(0, 0))).await.unwrap();
+    store.commit(put(&record(1, 1))).await.unwrap();
+    store
+}
+
+async fn submit(store: &Store, commits: Vec<Commit>) -> Vec<Result<(), CommitError>> {
+    let position = None;
+    store
+        .submit(Submission { commits, position })
+        .outcomes()
+        .await
+}
+
+#[tokio::test]
+async fn a_change_on_top_of_a_refused_one_is_refused_though_its_version_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = changed_by_another(&folder).await;
+
+    // Decided before the other writer came: 0 becomes 10, and that becomes 20.
+    let outcomes = submit(&store, vec![put(&record(1, 10)), put(&record(2, 20))]).await;
+
+    for outcome in outcomes {
+        assert!(
+            matches!(outcome, Err(CommitError::Conflict { .. })),
+            "{outcome:?}"
+        );
+    }
+    let kept: DeadLetterRecord = store.load(record(0, 0).id).await.unwrap().unwrap();
+    assert_eq!(
+        (kept.reissues, kept.version),
+        (1, 2),
+        "the other writer's change was lost"
+    );
+}
+
+#[tokio::test]
+async fn what_only_looked_at_a_refused_change_is_refused_and_what_did_not_is_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = changed_by_another(&folder).await;
+    let mut onlooker = Commit::new();
+    onlooker
+        .concerns
+        .push(Ref::to::<DeadLetterRecord>(record(0, 0).id));
+    let stranger = Commit::new();
+
+    let outcomes = submit(&store, vec![put(&record(1, 10)), onlooker, stranger]).await;
+
+    let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(applied, [false, false, true]);
+}
