@@ -1,4 +1,8 @@
 //! Decisions of one batch build on one another: where one is refused, those that were decided on it are too.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
 use messaging::{
