@@ -21,6 +21,14 @@ use crate::{
 
 pub const GROUP: &str = "user";
 
+pub const TOPICS: &[&str] = &[
+    CheckActiveRequest::TOPIC,
+    ReservePointRequest::TOPIC,
+    RestorePointRequest::TOPIC,
+    CheckFraudRequest::TOPIC,
+    PaymentMessage::TOPIC,
+];
+
 type PaymentMessage = DomainMessage<domain::Payment>;
 
 /// Answers the purchase saga and follows payments.
@@ -45,13 +53,7 @@ impl Consumer for UserConsumer {
     }
 
     fn topics(&self) -> &'static [&'static str] {
-        &[
-            CheckActiveRequest::TOPIC,
-            ReservePointRequest::TOPIC,
-            RestorePointRequest::TOPIC,
-            CheckFraudRequest::TOPIC,
-            PaymentMessage::TOPIC,
-        ]
+        TOPICS
     }
 
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
