@@ -14,8 +14,10 @@ use std::{
 use anyhow::Context;
 use axum::Router;
 use messaging::{
-    Bus, Clock, Metrics, Random, Shell, Store, Table, dead_letters::DeadLetterConsumer,
-    housekeeping::Housekeeping, timers::Timers,
+    Bus, Clock, Metrics, Random, Record, Shell, Store, Table,
+    dead_letters::{DeadLetterConsumer, DeadLetterRecord},
+    housekeeping::{Expiry, Housekeeping},
+    timers::Timers,
 };
 use prometheus_client::registry::Registry;
 use utoipa_axum::router::OpenApiRouter;
@@ -50,7 +52,7 @@ pub struct App {
 pub fn tables() -> Vec<&'static Table> {
     [
         messaging::TABLES,
-        &[<AnswerRecord as messaging::Record>::TABLE],
+        &[AnswerRecord::TABLE],
         event::TABLES,
         user::TABLES,
         payment::TABLES,
@@ -264,7 +266,26 @@ fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
         clock: shell.clock,
         groups: crew.groups(),
         settings: config.messaging.cleaning(),
+        expiries: expiries(config),
     };
     crew.spawn("housekeeping", |shutdown| housekeeping.run(shutdown));
     Ok(())
+}
+
+/// What is kept for a while and then goes: answers to idempotency keys, and dead letters that are closed.
+fn expiries(config: &Config) -> Vec<Expiry> {
+    vec![
+        Expiry {
+            table: AnswerRecord::TABLE,
+            column: "created_at",
+            only: None,
+            keep_secs: config.http.idempotency_retention_secs,
+        },
+        Expiry {
+            table: DeadLetterRecord::TABLE,
+            column: "updated_at",
+            only: Some("state IN ('RESOLVED', 'DISCARDED')"),
+            keep_secs: config.messaging.dead_letter_retention_secs,
+        },
+    ]
 }

@@ -39,6 +39,7 @@ pub struct HttpSettings {
     pub in_flight_max: usize,
     pub request_timeout_millis: u64,
     pub shutdown_timeout_millis: u64,
+    pub idempotency_retention_secs: i64,
     pub bench_route: bool,
 }
 
@@ -62,6 +63,7 @@ pub struct MessagingSettings {
     pub inbox_retention_secs: i64,
     pub dead_letter_retry_count_max: u32,
     pub dead_letter_retry_interval_millis: u64,
+    pub dead_letter_retention_secs: i64,
 }
 
 /// What the command line says over everything else.
@@ -77,6 +79,7 @@ impl Default for HttpSettings {
             in_flight_max: 4096,
             request_timeout_millis: 60_000,
             shutdown_timeout_millis: 30_000,
+            idempotency_retention_secs: 86_400,
             bench_route: false,
         }
     }
@@ -98,6 +101,7 @@ impl Default for MessagingSettings {
             inbox_retention_secs: 3_600,
             dead_letter_retry_count_max: dead_letters.max_retry_count,
             dead_letter_retry_interval_millis: dead_letters.retry_interval_millis,
+            dead_letter_retention_secs: 604_800,
         }
     }
 }
@@ -204,6 +208,14 @@ impl Config {
             (
                 "messaging.dead_letter_retry_interval_millis",
                 self.messaging.dead_letter_retry_interval_millis,
+            ),
+            (
+                "http.idempotency_retention_secs",
+                positive(self.http.idempotency_retention_secs),
+            ),
+            (
+                "messaging.dead_letter_retention_secs",
+                positive(self.messaging.dead_letter_retention_secs),
             ),
             (
                 "ticketing.hold_ttl_secs",

@@ -28,6 +28,7 @@ struct SagaView {
     /// `STARTED`, `COMPENSATING`, `COMPENSATED` or `COMPLETED`.
     #[schema(value_type = String, example = "STARTED")]
     saga_state: SagaState,
+    #[serde(skip_serializing_if = "Option::is_none")]
     current_step: Option<String>,
     step_history: Vec<SagaStepView>,
     /// Why it stands still and needs a person.

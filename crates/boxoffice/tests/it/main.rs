@@ -7,4 +7,5 @@
 mod guard;
 mod operations;
 mod program;
+mod purchase;
 mod support;
