@@ -1,14 +1,17 @@
 //! The end of the demo: waits until nothing is under way, tells what happened, and checks the promises from outside
 //! (by HTTP) and from inside (by the audit of the data folder).
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    api::{Api, Stock},
+    api::{Api, Progress, Stock},
     buyer::{Buyer, End},
     patience::until,
     sale::Sale,
@@ -83,7 +86,7 @@ impl Findings {
             ("buyers".to_owned(), number(tally.buyers)),
             ("reservations granted".to_owned(), number(tally.granted)),
         ];
-        let by = |what: &str, counts: &std::collections::BTreeMap<String, u64>| {
+        let by = |what: &str, counts: &BTreeMap<String, u64>| {
             let row = |(name, count): (&String, &u64)| (format!("{what}: {name}"), number(*count));
             counts.iter().map(row).collect::<Vec<_>>()
         };
@@ -109,7 +112,9 @@ impl Findings {
         rows.extend(counted.map(|(what, value)| (what.to_owned(), value)));
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED).set_header(["what", "how many"]);
-        rows.into_iter().for_each(|(what, value)| drop(table.add_row([what, value])));
+        for (what, value) in rows {
+            table.add_row([what, value]);
+        }
         table
     }
 
@@ -176,7 +181,7 @@ async fn count_lapsed(api: &Api, sale: &Sale) -> anyhow::Result<u64> {
     });
     let progress = stream::iter(unpaid.map(|ticket_id| api.progress(ticket_id)));
     // A reservation whose purchase never started has lapsed too: none is left waiting.
-    let has_lapsed = async |lapsed: u64, progress: Result<super::api::Progress, _>| {
+    let has_lapsed = async |lapsed: u64, progress: Result<Progress, _>| {
         let is_lapsed = progress.map_or(true, |it| it.failure.as_deref() == Some(LAPSED));
         Ok(lapsed + u64::from(is_lapsed))
     };

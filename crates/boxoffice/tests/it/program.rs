@@ -38,10 +38,17 @@ struct Serving {
 impl Serving {
     fn start(data: &Path) -> Self {
         let data = data.to_str().unwrap();
-        let mut child = boxoffice(&["serve", "--listen", "127.0.0.1:0", "--data", data])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::from(boxoffice(&[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+            data,
+        ]))
+    }
+
+    fn from(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -257,6 +264,46 @@ fn assert_unknown(output: &Output) {
         told.contains(&format!("there is no dead letter {UNKNOWN}")),
         "{told}"
     );
+}
+
+#[tokio::test]
+async fn a_store_that_can_no_longer_write_stops_the_program_and_what_it_accepted_is_there_at_the_next_start()
+ {
+    // Given a store whose file may not grow past 300 KiB.
+    let folder = tempfile::tempdir().unwrap();
+    let mut limited = Command::new("sh");
+    limited
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 600; exec \"$0\" serve --listen 127.0.0.1:0 --data \"$1\"",
+        ])
+        .arg(env!("CARGO_BIN_EXE_boxoffice"))
+        .arg(folder.path());
+    let mut serving = Serving::from(limited);
+
+    // When more and more is written to it.
+    let client = client();
+    let event = serde_json::json!({ "name": "Show", "ticketQuantity": 1 });
+    let mut accepted = Vec::new();
+    while let Ok(answer) = client
+        .post(format!("{}/event", serving.url))
+        .json(&event)
+        .send()
+        .await
+    {
+        if answer.status() == 201 {
+            accepted.push(answer.json::<Value>().await.unwrap()["id"].clone());
+        }
+    }
+
+    // Then it stops by itself, and has lost nothing that it accepted.
+    assert_eq!(serving.child.wait().unwrap().code(), Some(1));
+    assert!(!accepted.is_empty());
+    let again = Serving::start(folder.path());
+    for id in accepted {
+        let answer = client.get(format!("{}/event/{id}", again.url)).send().await;
+        assert_eq!(answer.unwrap().status(), 200, "event {id}");
+    }
 }
 
 #[test]
