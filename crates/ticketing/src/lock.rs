@@ -8,7 +8,7 @@
 //!
 //! Who waits does not poll. Waiters of one process stand in one queue, first come first served, and only its head
 //! looks at the store: when the other's lease runs out, or when something was committed. A process that dies holding
-//! a lease leaves it standing until it runs out. State: the queues of this process ([`turns`]), and one row for each
+//! a lease leaves it standing until it runs out. State: the queues of this process (`turns`), and one row for each
 //! name ever locked, which is kept because its token must never be given twice.
 //!
 //! **What it guards.** On the embedded deployment one process owns the data folder and each stock operation, a resize
