@@ -47,7 +47,7 @@ impl Bus {
         match self {
             Self::Local(store) => {
                 let Store::Sqlite(sqlite) = store;
-                let (head, looked_at) = (sqlite.committed(), sqlite.position(group)?);
+                let (head, looked_at) = (sqlite.published(), sqlite.position(group)?);
                 Ok(Subscription {
                     store: store.clone(),
                     group,

@@ -158,6 +158,9 @@ impl Consumer for DeadLetterConsumer {
         if message.topic == DeadLetter::TOPIC {
             let letter: DeadLetter = message.parse()?;
             let known = records.get::<DeadLetterRecord>(letter.event_id)?;
+            if known.as_ref().is_some_and(|known| is_over(known, &letter)) {
+                return Ok(Commit::new());
+            }
             Ok(schedule(letter, known, now))
         } else {
             let resolved: DeadLetterResolved = message.parse()?;
@@ -165,9 +168,19 @@ impl Consumer for DeadLetterConsumer {
             if let Some(mut record) = records.get::<DeadLetterRecord>(resolved.event_id)? {
                 record.state = DeadLetterState::Resolved;
                 record.updated_at = now;
-                commit.put(&record);
+                commit.cancel_timer(timer_id(record.id)).put(&record);
             }
             Ok(commit)
+        }
+    }
+}
+
+/// Whether a rejection comes too late to matter: the dead letter is closed, or a newer reissue is on its way.
+fn is_over(known: &DeadLetterRecord, letter: &DeadLetter) -> bool {
+    match known.state {
+        DeadLetterState::Resolved | DeadLetterState::Discarded => true,
+        DeadLetterState::Waiting | DeadLetterState::Parked | DeadLetterState::Replayed => {
+            letter.retry_count < known.reissues
         }
     }
 }

@@ -28,6 +28,13 @@ pub struct Reissue {
     pub message_id: String,
 }
 
+impl Reissue {
+    /// The inbox mark that all reissues of a dead letter share: whichever is handled first is the only one.
+    pub(crate) fn mark(&self) -> String {
+        format!("{}:handled", self.dead_letter)
+    }
+}
+
 /// A message that this consumer will never be able to handle as things stand: it becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

@@ -52,6 +52,7 @@ pub struct Sqlite {
     statements: Arc<Statements>,
     tail: Arc<Tail>,
     committed: watch::Sender<i64>,
+    published: watch::Sender<i64>,
     failure: Arc<watch::Sender<Option<String>>>,
     next_ids: Mutex<HashMap<&'static str, i64>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -97,7 +98,8 @@ impl Sqlite {
         let connection = schema::open_writer(&path, tables)?;
         let head = schema::last_offset(&connection)?;
         let tail = Arc::new(Tail::new(head));
-        let committed = watch::Sender::new(head);
+        let committed = watch::Sender::new(0);
+        let published = watch::Sender::new(head);
         let failure = Arc::new(watch::Sender::new(None));
         let waiting = Arc::new(AtomicUsize::new(0));
         let (jobs, queue) = mpsc::channel();
@@ -109,6 +111,7 @@ impl Sqlite {
             waiting: Arc::clone(&waiting),
             tail: Arc::clone(&tail),
             committed: committed.clone(),
+            published: published.clone(),
             failure: Arc::clone(&failure),
             metrics: Arc::clone(&metrics),
             next_offset: head + 1,
@@ -124,6 +127,7 @@ impl Sqlite {
             statements,
             tail,
             committed,
+            published,
             failure,
             next_ids: Mutex::default(),
             thread: Mutex::new(Some(thread)),
@@ -265,6 +269,11 @@ impl Sqlite {
         expired
             .await
             .map_err(|_| StoreError::Poisoned("the writer has stopped".to_owned()))?
+    }
+
+    /// The offset of the last message.
+    pub(crate) fn published(&self) -> watch::Receiver<i64> {
+        self.published.subscribe()
     }
 
     pub(crate) fn committed(&self) -> watch::Receiver<i64> {

@@ -14,6 +14,7 @@ use crate::{
     StoreError, Submission,
     bus::Subscription,
     commit::Handled,
+    message::Reissue,
     metrics::GroupLabel,
     record::{Key, Record, Ref, Row, Table, from_row},
 };
@@ -27,6 +28,8 @@ const SKIP_MESSAGES: i64 = 1024;
 /// The first wait after a failure of the store; doubled each time.
 const BACKOFF_MILLIS_MIN: u64 = 10;
 const BACKOFF_MILLIS_MAX: u64 = 5_000;
+/// How long a batch in hand may go on after the word to stop.
+const FINISH_MILLIS_MAX: u64 = 2_000;
 
 /// A group's decision about its messages.
 pub trait Consumer: Send + Sync + 'static {
@@ -118,6 +121,8 @@ pub struct Shell {
 pub struct Worker<C: Consumer> {
     consumer: C,
     subscription: Subscription,
+    /// What was taken and is not handled to its end: kept here so that a dropped step loses nothing.
+    in_hand: Option<Batch>,
     /// The position as it is stored, or a little before it.
     stored_offset: i64,
     shell: Shell,
@@ -136,6 +141,7 @@ impl<C: Consumer> Worker<C> {
         Ok(Self {
             consumer,
             subscription,
+            in_hand: None,
             stored_offset,
             shell,
             label,
@@ -144,8 +150,17 @@ impl<C: Consumer> Worker<C> {
 
     /// Handles messages until told to stop; what was taken is finished first.
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        loop {
-            match self.step().await {
+        while !shutdown.is_requested() {
+            let mut stop = shutdown.clone();
+            let overdue = async {
+                stop.requested().await;
+                tokio::time::sleep(Duration::from_millis(FINISH_MILLIS_MAX)).await;
+            };
+            let stepped = tokio::select! {
+                stepped = self.step() => stepped,
+                () = overdue => return,
+            };
+            match stepped {
                 Ok(0) => self.skip_ahead().await,
                 Ok(_) => continue,
                 Err(error) => {
@@ -165,25 +180,31 @@ impl<C: Consumer> Worker<C> {
     /// # Errors
     /// [`StoreError::Poisoned`] where the store will never answer again.
     pub async fn step(&mut self) -> Result<usize, StoreError> {
-        let lag = self.subscription.lag();
-        self.shell.metrics.lag.get_or_create(&self.label).set(lag);
-        let mut backoff = Backoff::new(&self.shell.random);
-        let batch = loop {
-            match self.subscription.try_next(BATCH_MESSAGES_MAX) {
-                Ok(Some(batch)) => break batch,
-                Ok(None) => return Ok(0),
-                Err(error) => backoff.wait_out(self.label.group, error).await?,
-            }
-        };
+        let random = self.shell.random.clone();
+        let mut backoff = Backoff::new(&random);
         loop {
-            match self.handle(&batch).await {
-                Ok(()) => {
-                    self.stored_offset = batch.position.offset;
-                    return Ok(batch.messages.len());
-                }
+            let stepped = self.try_step().await;
+            let lag = self.subscription.lag();
+            self.shell.metrics.lag.get_or_create(&self.label).set(lag);
+            match stepped {
+                Ok(taken) => return Ok(taken),
                 Err(error) => backoff.wait_out(self.label.group, error).await?,
             }
         }
+    }
+
+    async fn try_step(&mut self) -> Result<usize, StoreError> {
+        if self.in_hand.is_none() {
+            self.in_hand = self.subscription.try_next(BATCH_MESSAGES_MAX)?;
+        }
+        let Some(batch) = &self.in_hand else {
+            return Ok(0);
+        };
+        self.handle(batch).await?;
+        let (taken, offset) = (batch.messages.len(), batch.position.offset);
+        self.stored_offset = offset;
+        self.in_hand = None;
+        Ok(taken)
     }
 
     /// Moves the stored position over messages that were for others, so that they can be cleaned away.
@@ -192,18 +213,21 @@ impl<C: Consumer> Worker<C> {
         if position.offset < self.stored_offset + SKIP_MESSAGES {
             return;
         }
-        self.stored_offset = position.offset;
-        let position = Some(position);
+        let offset = position.offset;
         let submission = Submission {
             commits: Vec::new(),
-            position,
+            position: Some(position),
         };
-        // It is tried again at the next cleaning.
-        let _ = self.shell.store.submit(submission).outcomes().await;
+        // Where it failed, it is tried again when the next messages have come.
+        let outcomes = self.shell.store.submit(submission).outcomes().await;
+        if outcomes.iter().all(Result::is_ok) {
+            self.stored_offset = offset;
+        }
     }
 
     async fn handle(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut condemned = Condemned::new();
+        let mut stuck = None;
         let mut pending = self.unseen(&batch.messages).await?;
         for _ in 0..ROUNDS_MAX {
             let commits = self.decide(&pending, &condemned).await?;
@@ -213,6 +237,13 @@ impl<C: Consumer> Worker<C> {
                 position,
             });
             let outcomes = receipt.outcomes().await;
+            let first = Stuck::of(&pending, &commits, &outcomes);
+            if first == stuck
+                && let Some(first) = &first
+            {
+                condemned.insert(first.message_id.clone(), first.rejection());
+            }
+            stuck = first;
             pending = self.settle(&pending, &commits, outcomes, &mut condemned)?;
             if pending.is_empty() {
                 return Ok(());
@@ -225,14 +256,25 @@ impl<C: Consumer> Worker<C> {
     }
 
     async fn unseen(&self, messages: &[Arc<Message>]) -> Result<Vec<Arc<Message>>, StoreError> {
-        let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
-        let seen = self.shell.store.seen(self.consumer.group(), &ids).await?;
-        let mut taken = seen;
+        let done: Vec<String> = messages
+            .iter()
+            .filter_map(|message| message.reissue.as_ref().map(Reissue::mark))
+            .collect();
+        let ids: Vec<&str> = messages
+            .iter()
+            .map(|message| message.id.as_str())
+            .chain(done.iter().map(String::as_str))
+            .collect();
+        let mut taken = self.shell.store.seen(self.consumer.group(), &ids).await?;
         let before = messages.len();
         // A batch may hold the same message twice.
         let unseen: Vec<_> = messages
             .iter()
-            .filter(|message| taken.insert(message.id.clone()))
+            .filter(|message| {
+                let reissue = message.reissue.as_ref();
+                reissue.is_none_or(|reissue| !taken.contains(&reissue.mark()))
+                    && taken.insert(message.id.clone())
+            })
             .cloned()
             .collect();
         let duplicates = (before - unseen.len()) as u64;
@@ -300,17 +342,17 @@ impl<C: Consumer> Worker<C> {
     }
 
     fn mark(&self, message: &Message, commit: &mut Commit, now: Timestamp) {
-        let group = self.consumer.group().to_owned();
-        commit.handled = Some(Handled {
-            group,
-            message_id: message.id.clone(),
-            at: now,
-        });
         let was_rejected = commit
             .messages
             .iter()
             .any(|published| published.topic == <DeadLetter as contract::Payload>::TOPIC);
-        if let Some(reissue) = message.reissue.as_ref().filter(|_| !was_rejected) {
+        let handled_at_last = message.reissue.as_ref().filter(|_| !was_rejected);
+        commit.handled = Some(Handled {
+            group: self.consumer.group().to_owned(),
+            message_id: handled_at_last.map_or_else(|| message.id.clone(), Reissue::mark),
+            at: now,
+        });
+        if let Some(reissue) = handled_at_last {
             let resolved = DeadLetterResolved {
                 event_id: reissue.dead_letter,
             };
@@ -351,6 +393,9 @@ impl<C: Consumer> Worker<C> {
         outcomes: Vec<Result<(), CommitError>>,
         condemned: &mut Condemned,
     ) -> Result<Vec<Arc<Message>>, StoreError> {
+        if let Some(error) = failure(&outcomes) {
+            return Err(error);
+        }
         let mut again = Vec::new();
         for ((message, commit), outcome) in messages.iter().zip(commits).zip(outcomes) {
             match outcome {
@@ -367,10 +412,8 @@ impl<C: Consumer> Worker<C> {
                     condemned.insert(message.id.clone(), Rejection::new(detail));
                     again.push(Arc::clone(message));
                 }
-                Err(CommitError::Fenced { lease }) => {
-                    return Err(StoreError::Unavailable(format!("lost the lease {lease}")));
-                }
-                Err(CommitError::Store(error)) => return Err(error),
+                // Told of above.
+                Err(CommitError::Fenced { .. } | CommitError::Store(_)) => {}
             }
         }
         if !again.is_empty() {
@@ -381,6 +424,51 @@ impl<C: Consumer> Worker<C> {
                 .inc_by(again.len() as u64);
         }
         Ok(again)
+    }
+}
+
+/// What the whole batch has to wait for.
+fn failure(outcomes: &[Result<(), CommitError>]) -> Option<StoreError> {
+    outcomes.iter().find_map(|outcome| match outcome {
+        Err(CommitError::Store(error)) => Some(error.clone()),
+        Err(CommitError::Fenced { lease }) => {
+            Some(StoreError::Unavailable(format!("lost the lease {lease}")))
+        }
+        Ok(()) | Err(CommitError::Conflict { .. } | CommitError::Constraint { .. }) => None,
+    })
+}
+
+/// The first message of a round, where it conflicted. Nothing in its batch stood before it and its records were
+/// loaded afresh, so if the same conflict over the same version comes a second time, it would come for ever.
+#[derive(Debug, PartialEq, Eq)]
+struct Stuck {
+    message_id: String,
+    error: CommitError,
+    expected: Option<i64>,
+}
+
+impl Stuck {
+    fn of(
+        messages: &[Arc<Message>],
+        commits: &[Commit],
+        outcomes: &[Result<(), CommitError>],
+    ) -> Option<Self> {
+        let Some(Err(error @ CommitError::Conflict { table, key })) = outcomes.first() else {
+            return None;
+        };
+        let puts = &commits.first()?.puts;
+        let put = puts
+            .iter()
+            .find(|put| put.table.name == table && put.key.to_string() == *key);
+        Some(Self {
+            message_id: messages.first()?.id.clone(),
+            error: error.clone(),
+            expected: put.map(|put| put.expected),
+        })
+    }
+
+    fn rejection(&self) -> Rejection {
+        Rejection::new(format_args!("it cannot be decided: {}", self.error))
     }
 }
 

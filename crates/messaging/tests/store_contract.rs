@@ -1,4 +1,5 @@
 //! What every store promises; each test runs on every backend.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

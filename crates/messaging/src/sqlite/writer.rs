@@ -57,6 +57,7 @@ pub(super) struct Writer {
     pub(super) waiting: Arc<AtomicUsize>,
     pub(super) tail: Arc<Tail>,
     pub(super) committed: watch::Sender<i64>,
+    pub(super) published: watch::Sender<i64>,
     pub(super) failure: Arc<watch::Sender<Option<String>>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) next_offset: i64,
@@ -147,7 +148,9 @@ impl Writer {
                 self.metrics.commit_size.observe(commits as f64);
                 // Before the replies, so that whoever was told of a commit finds its messages on the log.
                 let head = self.next_offset - 1;
-                self.committed.send_modify(|seen| *seen = head);
+                // Consumers are woken by messages only: most commits of an on-sale publish none.
+                self.published.send_if_modified(|seen| std::mem::replace(seen, head) != head);
+                self.committed.send_modify(|commits| *commits += 1);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     // A waiter that went away does not undo its commit.
                     let _ = reply.send(outcome);

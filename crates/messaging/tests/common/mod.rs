@@ -1,6 +1,7 @@
 //! A small bank, unrelated to tickets: what every contract suite is told with. State: none; each test gets places
 //! of its own.
 #![expect(dead_code, reason = "each suite uses a part of this")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
 
