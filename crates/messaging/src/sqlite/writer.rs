@@ -149,7 +149,8 @@ impl Writer {
                 // Before the replies, so that whoever was told of a commit finds its messages on the log.
                 let head = self.next_offset - 1;
                 // Consumers are woken by messages only: most commits of an on-sale publish none.
-                self.published.send_if_modified(|seen| std::mem::replace(seen, head) != head);
+                self.published
+                    .send_if_modified(|seen| std::mem::replace(seen, head) != head);
                 self.committed.send_modify(|commits| *commits += 1);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     // A waiter that went away does not undo its commit.
