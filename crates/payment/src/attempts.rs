@@ -10,15 +10,24 @@ use contract::{PaymentId, Timestamp};
 use messaging::Random;
 use tokio::sync::watch;
 
+/// Confirmations running at once; one more is refused.
+const RUNNING_MAX: usize = 4_096;
 /// The first wait; doubled each time.
 const BACKOFF_MILLIS_MIN: u64 = 500;
 const BACKOFF_MILLIS_MAX: u64 = 60_000;
+/// What has been due for so long is no longer looked for by anybody.
+const OVERDUE_MILLIS_MAX: i64 = 600_000;
 
-/// Payments that this process is asking the gateway about.
+/// Payments that this process is asking the gateway about, and how many confirmations it runs.
 #[derive(Debug, Default)]
 pub struct Attempts {
     under_way: watch::Sender<HashSet<PaymentId>>,
+    running: watch::Sender<usize>,
 }
+
+/// Counts a confirmation from its first moment; dropping it ends the count.
+#[derive(Debug)]
+pub struct Running(Arc<Attempts>);
 
 /// Keeps a payment to whoever holds it; dropping it lets the payment go.
 #[derive(Debug)]
@@ -28,6 +37,16 @@ pub struct Attempt {
 }
 
 impl Attempts {
+    /// `None` where too many confirmations run.
+    pub fn start(self: &Arc<Self>) -> Option<Running> {
+        let started = self.running.send_if_modified(|running| {
+            let has_room = *running < RUNNING_MAX;
+            *running += usize::from(has_room);
+            has_room
+        });
+        started.then(|| Running(Arc::clone(self)))
+    }
+
     /// `None` where somebody is asking about this payment already.
     pub fn enter(self: &Arc<Self>, payment: PaymentId) -> Option<Attempt> {
         let entered = self
@@ -43,6 +62,12 @@ impl Attempts {
     pub async fn drained(&self) {
         // The sender lives in self, so the wait cannot fail.
         let _ = self.under_way.subscribe().wait_for(HashSet::is_empty).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
     }
 }
 
@@ -101,6 +126,12 @@ impl Backoffs {
 
     pub fn forget(&self, payment: PaymentId) {
         self.lock().remove(&payment);
+    }
+
+    /// Forgets what somebody else has settled.
+    pub fn forget_overdue(&self, now: Timestamp) {
+        self.lock()
+            .retain(|_, backoff| now.millis_since(backoff.not_before) < OVERDUE_MILLIS_MAX);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PaymentId, Backoff>> {

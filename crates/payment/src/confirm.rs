@@ -98,8 +98,13 @@ impl Service {
         if !protocol::is_path_key(&input.pg_payment_id) {
             return Err(Error::PgPaymentId);
         }
+        let running = self.inner.attempts.start().ok_or(StoreError::Overloaded)?;
         let service = self.clone();
-        let attempt = tokio::spawn(async move { service.attempt(input, seal).await });
+        let attempt = tokio::spawn(async move {
+            let output = service.attempt(input, seal).await;
+            drop(running);
+            output
+        });
         match attempt.await {
             Ok(output) => output,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

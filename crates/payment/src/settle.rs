@@ -65,7 +65,10 @@ impl Settler {
     /// # Errors
     /// [`StoreError`] where the store cannot answer; what was not settled stays due.
     pub async fn settle_due(&self) -> Result<usize, StoreError> {
-        Ok(self.settle_all(CONFIRMING).await? + self.settle_all(TO_REFUND).await?)
+        let settled = self.settle_all(CONFIRMING).await? + self.settle_all(TO_REFUND).await?;
+        let inner = &self.service.inner;
+        inner.backoffs.forget_overdue(inner.clock.now());
+        Ok(settled)
     }
 
     async fn settle_all(&self, what: &'static str) -> Result<usize, StoreError> {
@@ -128,26 +131,32 @@ impl Service {
                 return Ok(false);
             }
         };
-        let Some(commit) = commit else {
-            let now = inner.clock.now();
-            inner.backoffs.wait_longer(id, &inner.random, now);
-            return Ok(false);
-        };
-        match inner.store.commit(commit).await {
-            Ok(()) => {
-                inner.backoffs.forget(id);
-                Ok(true)
+        let outcome = match commit {
+            Some(commit) => inner.store.commit(commit).await,
+            None => {
+                self.look_later(id);
+                return Ok(false);
             }
+        };
+        // What was published is still to be taken in by the consumer: until then it looks open.
+        self.look_later(id);
+        match outcome {
+            Ok(()) => Ok(true),
             // Changed meanwhile: the next look sees it as it is.
             Err(CommitError::Conflict { .. }) => Ok(false),
             Err(CommitError::Store(error)) => Err(error),
             Err(error @ (CommitError::Constraint { .. } | CommitError::Fenced { .. })) => {
                 tracing::error!(payment.id = %id, %error, "a settlement was refused by the store");
-                let now = inner.clock.now();
-                inner.backoffs.wait_longer(id, &inner.random, now);
                 Ok(false)
             }
         }
+    }
+
+    fn look_later(&self, id: PaymentId) {
+        let inner = &self.inner;
+        inner
+            .backoffs
+            .wait_longer(id, &inner.random, inner.clock.now());
     }
 
     async fn settle_attempt(&self, payment: &PaymentRecord) -> Option<Commit> {

@@ -9,11 +9,12 @@ use axum::{
 };
 use contract::{PaymentId, domain::PaymentStatus};
 use http_body_util::BodyExt;
+use messaging::Commit;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use web::idempotency::Idempotency;
 
-use crate::world::{Peer, World, settings};
+use crate::world::{Peer, World, input, settings, settled};
 
 struct Door {
     world: World,
@@ -276,4 +277,32 @@ async fn a_key_that_met_an_attempt_under_way_gets_the_outcome_when_it_comes_agai
 
     let (_, refusal) = door.post(&door.body(), &key).await;
     assert_eq!(refusal["code"], "ALREADY_CONFIRMED");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_kept_never_holds_back_the_outcome() {
+    let mut door = Door::open().await;
+    let answer = || web::idempotency::AnswerRecord {
+        key: "POST /payment/confirmed pay-1".to_owned(),
+        fingerprint: String::new(),
+        status: 200,
+        content_type: "application/json".to_owned(),
+        body: "{}".to_owned(),
+        created_at: door.world.clock.now(),
+        version: 0,
+    };
+    // The same key was answered meanwhile, while its first client was gone.
+    let mut commit = Commit::new();
+    commit.put(&answer());
+    door.world.store.commit(commit).await.unwrap();
+
+    let taken = answer();
+    let seal = Box::new(move |commit: &mut Commit, _: &_| {
+        commit.put(&taken);
+    });
+    let output = door.world.service.confirm(input(door.id), seal).await;
+    door.world.drain().await;
+
+    assert!(settled(output).succeeded);
+    assert_eq!(door.world.status(door.id).await, PaymentStatus::Succeeded);
 }

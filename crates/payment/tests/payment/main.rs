@@ -1,5 +1,10 @@
 //! The payment service with its consumer and settler, on the embedded store, against the real sandbox.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that finds something broken ends there"
+)]
+
 mod confirming;
 mod http;
 mod refunding;

@@ -112,21 +112,20 @@ async fn a_charge_of_another_amount_is_left_to_a_person() {
 #[tokio::test]
 async fn a_silent_gateway_is_asked_again_later_and_not_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let nobody = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
-    let mut world = World::open(folder.path(), settings(nobody));
-    let id = world.open_payment(1).await;
-    assert_pending(&world.confirm(input(id)).await);
-
-    assert_eq!(world.settle().await, 0);
-    drop(world);
-
-    // The gateway is back, and so are we.
     let peer = Peer::start().await;
-    let mut world = World::open(folder.path(), settings(peer.address));
+    let address = peer.address;
+    let mut world = World::open(folder.path(), settings(address));
+    let id = world.open_payment(1).await;
+    peer.stop().await;
+    assert_pending(&world.confirm(input(id)).await);
+    assert_eq!(world.settle().await, 0);
+
+    // The gateway is back.
+    let _peer = Peer::start_at(address).await;
+    assert_eq!(world.settle().await, 0);
+    world.clock.advance_millis(1_000);
     assert_eq!(world.settle().await, 1);
+
     assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
 }
 

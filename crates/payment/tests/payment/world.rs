@@ -17,6 +17,7 @@ use payment::{
     record::{HistoryEntry, PaymentRecord},
     sandbox::{Sandbox, SandboxSettings},
 };
+use tokio::task::JoinHandle;
 
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub const SECRET: &str = "test_sk_of_the_tests";
@@ -26,22 +27,33 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The gateway's double on a port of the system's choice.
 pub struct Peer {
     pub address: SocketAddr,
-    _switch: ShutdownSwitch,
+    switch: ShutdownSwitch,
+    server: JoinHandle<()>,
 }
 
 impl Peer {
     pub async fn start() -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub async fn start_at(address: SocketAddr) -> Self {
         let sandbox = Sandbox::open(SandboxSettings {
             path: None,
             secret_key: SecretKey::new(SECRET),
         });
         let (switch, shutdown) = ShutdownSwitch::new();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let served = sandbox.unwrap().serve(any, shutdown).await;
+        let served = sandbox.unwrap().serve(address, shutdown).await;
+        let (address, server) = served.unwrap();
         Self {
-            address: served.unwrap().0,
-            _switch: switch,
+            address,
+            switch,
+            server,
         }
+    }
+
+    pub async fn stop(self) {
+        self.switch.stop();
+        self.server.await.unwrap();
     }
 
     pub fn client(&self) -> Gateway {
