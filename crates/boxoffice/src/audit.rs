@@ -58,7 +58,10 @@ pub struct Counts {
 /// [`StoreError`] where it cannot be read.
 pub fn audit(folder: &Path) -> Result<Report, StoreError> {
     let books = Books::read(&Snapshot::open(folder)?)?;
-    Ok(Report { violations: checks::check(&books), counts: books.counts() })
+    Ok(Report {
+        violations: checks::check(&books),
+        counts: books.counts(),
+    })
 }
 
 impl Report {
@@ -67,11 +70,14 @@ impl Report {
     pub fn to_table(&self) -> String {
         let counts = &self.counts;
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
         table.set_header(["what", "how many"]);
         for (what, how_many) in [
             ("events", counts.events),
-            ("reservations waiting for payment", counts.waiting_reservations),
+            (
+                "reservations waiting for payment",
+                counts.waiting_reservations,
+            ),
             ("reservations completed", counts.completed_reservations),
             ("tickets", counts.tickets),
             ("payments", counts.payments),
@@ -86,8 +92,15 @@ impl Report {
             table.add_row([what.to_owned(), how_many.to_string()]);
         }
         let mut text = table.to_string();
-        for Violation { promise, subject, detail } in &self.violations {
-            text.push_str(&format!("\nVIOLATION of promise {promise}: {subject}: {detail}"));
+        for Violation {
+            promise,
+            subject,
+            detail,
+        } in &self.violations
+        {
+            text.push_str(&format!(
+                "\nVIOLATION of promise {promise}: {subject}: {detail}"
+            ));
         }
         text.push_str(match self.violations.len() {
             0 => "\nNo violation found.",

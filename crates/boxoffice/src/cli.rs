@@ -16,6 +16,7 @@ use crate::{
     app::App,
     config::{Config, DEFAULT_TOML, Flags},
     dead_letters::{self, DeadLetterCommand},
+    demo::{self, DemoOptions},
     log,
 };
 
@@ -52,6 +53,14 @@ struct Options {
 enum Command {
     /// Run everything; prints `listening on http://ADDR:PORT` when ready
     Serve,
+    /// Check whether a data folder, in use or not, keeps the promises; exit code 1 and a report where it does not
+    Audit {
+        /// For machines: the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a crowd buy the same show from a server of its own, and tell what happened
+    Demo(DemoOptions),
     /// Print every setting with its default and its meaning
     Config,
     /// Messages that a consumer could not handle
@@ -88,6 +97,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             Command::Serve => serve(config).await,
+            Command::Audit { json } => audit(&config, json),
+            Command::Demo(options) => {
+                demo::run(config, options).await?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::DeadLetter(command) => {
                 dead_letters::run(&config, command).await?;
                 Ok(ExitCode::SUCCESS)
@@ -101,6 +115,21 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn audit(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let report = crate::audit::audit(&config.data)?;
+    let text = if json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        report.to_table()
+    };
+    writeln!(io::stdout(), "{text}")?;
+    Ok(if report.violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -17,6 +17,13 @@ use crate::{
 
 /// The consumer group of this service.
 pub const GROUP: &str = "payment";
+/// What it reads.
+pub const TOPICS: &[&str] = &[
+    CreateRequest::TOPIC,
+    DeleteRequest::TOPIC,
+    ConfirmedRequest::TOPIC,
+    CancelRequest::TOPIC,
+];
 
 /// Handles what the purchase asks of a payment, and what the gateway said.
 pub struct PaymentConsumer {
@@ -38,12 +45,7 @@ impl Consumer for PaymentConsumer {
     }
 
     fn topics(&self) -> &'static [&'static str] {
-        &[
-            CreateRequest::TOPIC,
-            DeleteRequest::TOPIC,
-            ConfirmedRequest::TOPIC,
-            CancelRequest::TOPIC,
-        ]
+        TOPICS
     }
 
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {

@@ -57,7 +57,7 @@ pub fn issue(
     };
     let ticket = Ticket::issued(payment, now);
     let told = DomainMessage::new(ticket.public(), ticket.version + 1, now);
-    let mut commit = commit.clone();
+    let mut commit = Commit::clone(commit);
     commit
         .put(&sold)
         .put(&ticket)

@@ -54,7 +54,7 @@ pub struct Claimed {
 #[derive(Debug, Clone)]
 pub enum Completion {
     /// It is completed (now or before); `commit` must become durable together with the ticket.
-    Completed { commit: Commit },
+    Completed { commit: Box<Commit> },
     /// It lapsed or was released.
     Gone,
 }

@@ -17,9 +17,14 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(address: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.context("the server does not take a connection")?;
+        let stream = TcpStream::connect(address)
+            .await
+            .context("the server does not take a connection")?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(4096) })
+        Ok(Self {
+            stream,
+            buffer: Vec::with_capacity(4096),
+        })
     }
 
     pub async fn post(&mut self, path: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
@@ -32,15 +37,25 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
-        self.stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: boxoffice\r\n\r\n").as_bytes()).await?;
+        self.stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: boxoffice\r\n\r\n").as_bytes())
+            .await?;
         self.answer().await
     }
 
     /// A POST whose answer must have this status.
-    pub async fn post_json(&mut self, path: &str, body: &Value, expected: u16) -> anyhow::Result<Value> {
+    pub async fn post_json(
+        &mut self,
+        path: &str,
+        body: &Value,
+        expected: u16,
+    ) -> anyhow::Result<Value> {
         let (status, answer) = self.post(path, &body.to_string()).await?;
         if status != expected {
-            bail!("POST {path} {body} was answered {status}: {}", String::from_utf8_lossy(&answer));
+            bail!(
+                "POST {path} {body} was answered {status}: {}",
+                String::from_utf8_lossy(&answer)
+            );
         }
         Ok(serde_json::from_slice(&answer)?)
     }
@@ -48,7 +63,10 @@ impl Client {
     pub async fn get_json(&mut self, path: &str) -> anyhow::Result<Value> {
         let (status, answer) = self.get(path).await?;
         if status != 200 {
-            bail!("GET {path} was answered {status}: {}", String::from_utf8_lossy(&answer));
+            bail!(
+                "GET {path} was answered {status}: {}",
+                String::from_utf8_lossy(&answer)
+            );
         }
         Ok(serde_json::from_slice(&answer)?)
     }
@@ -61,8 +79,12 @@ impl Client {
             }
             self.read_more().await?;
         };
-        let head = std::str::from_utf8(&self.buffer[..head_end]).context("the answer's head is no text")?;
-        let status = head.get(9..12).and_then(|text| text.parse().ok()).context("the answer has no status")?;
+        let head = std::str::from_utf8(&self.buffer[..head_end])
+            .context("the answer's head is no text")?;
+        let status = head
+            .get(9..12)
+            .and_then(|text| text.parse().ok())
+            .context("the answer has no status")?;
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))
@@ -86,5 +108,7 @@ impl Client {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }

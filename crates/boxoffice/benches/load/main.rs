@@ -12,7 +12,10 @@ mod server;
 use anyhow::Context;
 
 fn main() -> anyhow::Result<()> {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let asked: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
     let wants = |name: &str| asked.is_empty() || asked.iter().any(|argument| argument == name);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -36,24 +36,38 @@ pub async fn run_peak() -> anyhow::Result<()> {
     let elapsed = started.elapsed().as_secs_f64();
     let cpu = server.cpu_secs()? - cpu_before;
     println!("\n{PEAK_PURCHASES} whole purchases by {PEAK_BUYERS} buyers at a time:");
-    println!("- {:.0} purchases a second", PEAK_PURCHASES as f64 / elapsed);
+    println!(
+        "- {:.0} purchases a second",
+        PEAK_PURCHASES as f64 / elapsed
+    );
     println!("- process to COMPLETED: {}", percentiles(times));
-    println!("- server: {:.0} µs of processor time each", cpu / PEAK_PURCHASES as f64 * 1e6);
+    println!(
+        "- server: {:.0} µs of processor time each",
+        cpu / PEAK_PURCHASES as f64 * 1e6
+    );
     Ok(())
 }
 
 pub async fn run_latency() -> anyhow::Result<()> {
     let server = Server::start()?;
     let unloaded = server.event_on_sale(UNLOADED_PURCHASES, PRICE).await?;
-    let per_sec = std::env::var("HALF_PEAK_PER_SEC").ok().and_then(|text| text.parse().ok());
+    let per_sec = std::env::var("HALF_PEAK_PER_SEC")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let per_sec: f64 = per_sec.unwrap_or(HALF_PEAK_PER_SEC_DEFAULT);
     let purchases = (per_sec * HALF_PEAK_SECS) as i64;
     let loaded = server.event_on_sale(purchases, PRICE).await?;
     register_users(&server, purchases.max(UNLOADED_PURCHASES)).await?;
     let times = storm(&server, unloaded, UNLOADED_PURCHASES, 1).await?;
-    println!("\nprocess to COMPLETED, unloaded (one buyer at a time, {UNLOADED_PURCHASES} purchases): {}", percentiles(times));
+    println!(
+        "\nprocess to COMPLETED, unloaded (one buyer at a time, {UNLOADED_PURCHASES} purchases): {}",
+        percentiles(times)
+    );
     let times = paced(&server, loaded, purchases, per_sec).await?;
-    println!("process to COMPLETED at {per_sec:.0} purchases a second ({purchases} purchases): {}", percentiles(times));
+    println!(
+        "process to COMPLETED at {per_sec:.0} purchases a second ({purchases} purchases): {}",
+        percentiles(times)
+    );
     Ok(())
 }
 
@@ -80,7 +94,12 @@ async fn register_users(server: &Server, users: i64) -> anyhow::Result<()> {
 }
 
 /// So many purchases, each by a user of its own, by so many buyers at a time; the times from process to COMPLETED.
-async fn storm(server: &Server, event: i64, purchases: i64, buyers: usize) -> anyhow::Result<Vec<Duration>> {
+async fn storm(
+    server: &Server,
+    event: i64,
+    purchases: i64,
+    buyers: usize,
+) -> anyhow::Result<Vec<Duration>> {
     let next = Arc::new(AtomicI64::new(1));
     let mut loops = Vec::new();
     for _ in 0..buyers {
@@ -104,7 +123,12 @@ async fn storm(server: &Server, event: i64, purchases: i64, buyers: usize) -> an
 }
 
 /// Purchases that begin at a steady rate, whether or not the earlier ones have ended.
-async fn paced(server: &Server, event: i64, purchases: i64, per_sec: f64) -> anyhow::Result<Vec<Duration>> {
+async fn paced(
+    server: &Server,
+    event: i64,
+    purchases: i64,
+    per_sec: f64,
+) -> anyhow::Result<Vec<Duration>> {
     let in_flight = Arc::new(AtomicU64::new(0));
     let idle: Arc<tokio::sync::Mutex<Vec<Client>>> = Arc::default();
     let started = Instant::now();
@@ -117,7 +141,10 @@ async fn paced(server: &Server, event: i64, purchases: i64, per_sec: f64) -> any
             Some(client) => client,
             None => server.client().await?,
         };
-        ensure!(in_flight.fetch_add(1, Ordering::Relaxed) < 4_000, "the server does not keep up");
+        ensure!(
+            in_flight.fetch_add(1, Ordering::Relaxed) < 4_000,
+            "the server does not keep up"
+        );
         let (idle, in_flight) = (Arc::clone(&idle), Arc::clone(&in_flight));
         running.push(tokio::spawn(async move {
             let time = buy(&mut client, event, user).await;
@@ -137,17 +164,27 @@ async fn paced(server: &Server, event: i64, purchases: i64, per_sec: f64) -> any
 async fn buy(client: &mut Client, event: i64, user: i64) -> anyhow::Result<Duration> {
     let wish = json!({ "eventId": event, "userId": user });
     let reserved = client.post_json("/ticketing/reserve", &wish, 200).await?;
-    let ticket = reserved["ticketId"].as_str().context("no ticketId")?.to_owned();
+    let ticket = reserved["ticketId"]
+        .as_str()
+        .context("no ticketId")?
+        .to_owned();
     let process = json!({ "ticketId": ticket, "eventId": event, "userId": user, "totalAmount": PRICE, "point": 100 });
     let started = Instant::now();
-    client.post_json("/ticketing/process", &process, 202).await?;
+    client
+        .post_json("/ticketing/process", &process, 202)
+        .await?;
     let purchase = follow(client, &ticket, started).await?;
     let time = started.elapsed();
     let payment = json!({
         "paymentId": purchase["paymentId"], "pgPaymentId": format!("pg-{ticket}"), "amount": purchase["finalAmount"]
     });
-    let paid = client.post_json("/payment/confirmed", &payment, 200).await?;
-    ensure!(paid["succeeded"] == true, "the payment was declined: {paid}");
+    let paid = client
+        .post_json("/payment/confirmed", &payment, 200)
+        .await?;
+    ensure!(
+        paid["succeeded"] == true,
+        "the payment was declined: {paid}"
+    );
     Ok(time)
 }
 
@@ -161,7 +198,10 @@ async fn follow(client: &mut Client, ticket: &str, started: Instant) -> anyhow::
             Some("STARTED") => {}
             _ => bail!("the purchase came to nothing: {purchase}"),
         }
-        ensure!(started.elapsed().as_secs() < PURCHASE_SECS_MAX, "the purchase does not end: {purchase}");
+        ensure!(
+            started.elapsed().as_secs() < PURCHASE_SECS_MAX,
+            "the purchase does not end: {purchase}"
+        );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(16));
     }
@@ -170,7 +210,11 @@ async fn follow(client: &mut Client, ticket: &str, started: Instant) -> anyhow::
 async fn until_sold(server: &Server, event: i64, tickets: i64) -> anyhow::Result<()> {
     let mut client = server.client().await?;
     let deadline = Instant::now() + Duration::from_secs(PURCHASE_SECS_MAX);
-    while client.get_json(&format!("/ticketing/event/{event}")).await?["sold"] != tickets {
+    while client
+        .get_json(&format!("/ticketing/event/{event}"))
+        .await?["sold"]
+        != tickets
+    {
         ensure!(Instant::now() < deadline, "not all tickets were issued");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -180,5 +224,10 @@ async fn until_sold(server: &Server, event: i64, tickets: i64) -> anyhow::Result
 fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
-    format!("p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms", at(0.5), at(0.99), at(1.0))
+    format!(
+        "p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    )
 }

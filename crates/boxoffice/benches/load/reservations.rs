@@ -20,19 +20,28 @@ pub async fn run() -> anyhow::Result<()> {
     let server = Server::start()?;
     let event = server.event_on_sale(10_000_000, 50_000).await?;
     let users = Arc::new(AtomicI64::new(1));
-    println!("\n| round | echo/s | durable reservations/s | ratio | server cpu, µs each: echo | reservation |");
+    println!(
+        "\n| round | echo/s | durable reservations/s | ratio | server cpu, µs each: echo | reservation |"
+    );
     println!("|---|---|---|---|---|---|");
     measure(&server, "/bench/echo", event, &users, 2).await?;
     measure(&server, "/ticketing/reserve", event, &users, 2).await?;
     let mut ratios = Vec::new();
     for round in 1..=ROUNDS {
         let (echo, echo_cpu) = measure(&server, "/bench/echo", event, &users, ROUND_SECS).await?;
-        let (reserved, reserved_cpu) = measure(&server, "/ticketing/reserve", event, &users, ROUND_SECS).await?;
-        println!("| {round} | {echo:.0} | {reserved:.0} | {:.2} | {echo_cpu:.1} | {reserved_cpu:.1} |", reserved / echo);
+        let (reserved, reserved_cpu) =
+            measure(&server, "/ticketing/reserve", event, &users, ROUND_SECS).await?;
+        println!(
+            "| {round} | {echo:.0} | {reserved:.0} | {:.2} | {echo_cpu:.1} | {reserved_cpu:.1} |",
+            reserved / echo
+        );
         ratios.push(reserved / echo);
     }
     ratios.sort_by(f64::total_cmp);
-    println!("\nmedian ratio {:.2} at {CONNECTIONS} connections", ratios[ROUNDS / 2]);
+    println!(
+        "\nmedian ratio {:.2} at {CONNECTIONS} connections",
+        ratios[ROUNDS / 2]
+    );
     Ok(())
 }
 
@@ -51,14 +60,19 @@ async fn measure(
     let cpu_before = server.cpu_secs()?;
     let started = Instant::now();
     let deadline = started + Duration::from_secs(secs);
-    let loops = clients.into_iter().map(|client| tokio::spawn(ask(client, path, event, Arc::clone(users), deadline)));
+    let loops = clients
+        .into_iter()
+        .map(|client| tokio::spawn(ask(client, path, event, Arc::clone(users), deadline)));
     let mut requests = 0;
     for one in loops.collect::<Vec<_>>() {
         requests += one.await??;
     }
     let elapsed = started.elapsed().as_secs_f64();
     let cpu = server.cpu_secs()? - cpu_before;
-    Ok((f64::from(requests) / elapsed, cpu / f64::from(requests) * 1e6))
+    Ok((
+        f64::from(requests) / elapsed,
+        cpu / f64::from(requests) * 1e6,
+    ))
 }
 
 async fn ask(
@@ -71,8 +85,14 @@ async fn ask(
     let mut requests = 0;
     while Instant::now() < deadline {
         let user = users.fetch_add(1, Ordering::Relaxed);
-        let (status, answer) = client.post(path, &format!("{{\"eventId\":{event},\"userId\":{user}}}")).await?;
-        ensure!(status == 200, "{path} was answered {status}: {}", String::from_utf8_lossy(&answer));
+        let (status, answer) = client
+            .post(path, &format!("{{\"eventId\":{event},\"userId\":{user}}}"))
+            .await?;
+        ensure!(
+            status == 200,
+            "{path} was answered {status}: {}",
+            String::from_utf8_lossy(&answer)
+        );
         requests += 1;
     }
     Ok(requests)

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use contract::{EventId, Money, Points, SagaId, TicketId, Timestamp, UserId, domain, domain::PaymentStatus};
+use contract::{
+    EventId, Money, Points, SagaId, TicketId, Timestamp, UserId, domain, domain::PaymentStatus,
+};
 use messaging::{Clock, Commit, Metrics, Random, Store, Submission};
 use tempfile::TempDir;
 use ticketing::model::{Allocation, Reservation, ReservationState, Ticket};
@@ -18,16 +20,27 @@ pub async fn run() -> anyhow::Result<()> {
     drop(empty);
     println!("\n| a start with | takes | memory |");
     println!("|---|---|---|");
-    println!("| nothing | {:.0} ms | {} MiB |", empty_start.as_secs_f64() * 1e3, empty_memory >> 20);
+    println!(
+        "| nothing | {:.0} ms | {} MiB |",
+        empty_start.as_secs_f64() * 1e3,
+        empty_memory >> 20
+    );
     for (what, state) in [
         ("1,000,000 waiting reservations", ReservationState::Waiting),
-        ("1,000,000 completed reservations with their tickets", ReservationState::Completed),
+        (
+            "1,000,000 completed reservations with their tickets",
+            ReservationState::Completed,
+        ),
     ] {
         let folder = TempDir::new()?;
         fill(folder.path(), state).await?;
         let server = Server::start_in(folder.path())?;
         let memory = server.memory_bytes()?;
-        println!("| {what} | {:.2} s | {} MiB |", server.start_time.as_secs_f64(), memory >> 20);
+        println!(
+            "| {what} | {:.2} s | {} MiB |",
+            server.start_time.as_secs_f64(),
+            memory >> 20
+        );
         let each = memory.saturating_sub(empty_memory) / RESERVATIONS as u64;
         println!("\n{each} bytes for each\n");
     }
@@ -42,7 +55,10 @@ async fn fill(folder: &Path, state: ReservationState) -> anyhow::Result<()> {
     let event_id = EventId(1);
     let is_paid = state == ReservationState::Completed;
     let mut first = Commit::new();
-    first.put(&allocation(event_id, if is_paid { RESERVATIONS } else { 0 }));
+    first.put(&allocation(
+        event_id,
+        if is_paid { RESERVATIONS } else { 0 },
+    ));
     store.commit(first).await?;
     for start in (0..RESERVATIONS).step_by(COMMITS_AT_ONCE as usize) {
         let commits = (start..start + COMMITS_AT_ONCE).map(|user| {
@@ -51,13 +67,27 @@ async fn fill(folder: &Path, state: ReservationState) -> anyhow::Result<()> {
             let lapses_at = expires_at.plus_secs(90);
             let user_id = UserId(user + 1);
             let mut commit = Commit::new();
-            commit.put(&Reservation { ticket_id, event_id, user_id, state, expires_at, lapses_at, version: 0 });
+            commit.put(&Reservation {
+                ticket_id,
+                event_id,
+                user_id,
+                state,
+                expires_at,
+                lapses_at,
+                version: 0,
+            });
             if is_paid {
-                commit.put(&Ticket::issued(&payment(ticket_id, event_id, user_id, now), now));
+                commit.put(&Ticket::issued(
+                    &payment(ticket_id, event_id, user_id, now),
+                    now,
+                ));
             }
             commit
         });
-        let submission = Submission { commits: commits.collect(), position: None };
+        let submission = Submission {
+            commits: commits.collect(),
+            position: None,
+        };
         for outcome in store.submit(submission).outcomes().await {
             outcome?;
         }
@@ -78,7 +108,12 @@ fn allocation(event_id: EventId, sold: i64) -> Allocation {
     }
 }
 
-fn payment(ticket_id: TicketId, event_id: EventId, user_id: UserId, now: Timestamp) -> domain::Payment {
+fn payment(
+    ticket_id: TicketId,
+    event_id: EventId,
+    user_id: UserId,
+    now: Timestamp,
+) -> domain::Payment {
     let saga_id: SagaId = ticket_id.purchase_saga();
     domain::Payment {
         id: saga_id.payment(),

@@ -44,8 +44,17 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let start_time = started.elapsed();
-        let address = line.trim().strip_prefix("listening on http://").context("the server did not start")?.to_owned();
-        Ok(Self { process, address, start_time, _folder: None })
+        let address = line
+            .trim()
+            .strip_prefix("listening on http://")
+            .context("the server did not start")?
+            .to_owned();
+        Ok(Self {
+            process,
+            address,
+            start_time,
+            _folder: None,
+        })
     }
 
     pub async fn client(&self) -> anyhow::Result<Client> {
@@ -68,7 +77,10 @@ impl Server {
     /// Resident memory, in bytes.
     pub fn memory_bytes(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
     }
@@ -76,7 +88,12 @@ impl Server {
     /// Processor time used so far, in seconds.
     pub fn cpu_secs(&self) -> anyhow::Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
         let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
         Ok(ticks / 100.0)
     }

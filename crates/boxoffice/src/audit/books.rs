@@ -10,10 +10,7 @@ use messaging::{
 };
 use payment::record::{PaymentRecord, Refund};
 use ticketing::model::{Allocation, Purchase, Reservation, ReservationState, Ticket};
-use user::{
-    model::User,
-    points::{Hold, LedgerEntry},
-};
+use user::{ledger::LedgerEntry, model::User, points::Hold};
 
 use super::Counts;
 
@@ -40,8 +37,14 @@ pub struct Books {
 #[must_use]
 pub fn subscriptions() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
-        (ticketing::consumers::SAGA_GROUP, ticketing::progress::TOPICS),
-        (ticketing::consumers::STOCK_GROUP, ticketing::consumers::STOCK_TOPICS),
+        (
+            ticketing::consumers::SAGA_GROUP,
+            ticketing::progress::TOPICS,
+        ),
+        (
+            ticketing::consumers::STOCK_GROUP,
+            ticketing::consumers::STOCK_TOPICS,
+        ),
         (user::consumers::GROUP, user::consumers::TOPICS),
         (payment::consumers::GROUP, payment::consumers::TOPICS),
         (DeadLetterConsumer.group(), DeadLetterConsumer.topics()),
@@ -62,7 +65,10 @@ impl Books {
         snapshot.each(|it: User| drop(books.users.insert(it.user_id, it)))?;
         snapshot.each(|it: Hold| drop(books.holds.insert(it.saga_id, it)))?;
         let sums = snapshot.sum_by(LedgerEntry::TABLE.name, "amount", "user_id")?;
-        books.ledger_sums = sums.into_iter().map(|(user, sum)| (UserId(user), sum)).collect();
+        books.ledger_sums = sums
+            .into_iter()
+            .map(|(user, sum)| (UserId(user), sum))
+            .collect();
         books.timers = snapshot.timers()?;
         for (group, topics) in subscriptions() {
             for message in snapshot.pending(group, topics)? {
@@ -94,9 +100,14 @@ impl Books {
     fn note_texts(&mut self, value: serde_json::Value) {
         match value {
             serde_json::Value::String(text) => drop(self.under_way.insert(text)),
-            serde_json::Value::Array(values) => values.into_iter().for_each(|value| self.note_texts(value)),
-            serde_json::Value::Object(fields) => fields.into_iter().for_each(|(_, value)| self.note_texts(value)),
-            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+            serde_json::Value::Array(values) => {
+                values.into_iter().for_each(|value| self.note_texts(value))
+            }
+            serde_json::Value::Object(fields) => fields
+                .into_iter()
+                .for_each(|(_, value)| self.note_texts(value)),
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {
+            }
         }
     }
 
@@ -106,19 +117,31 @@ impl Books {
     pub fn is_under_way(&self, ticket_id: TicketId) -> bool {
         let sagas = [ticket_id.purchase_saga(), ticket_id.expire_saga()];
         let payment_id = ticket_id.purchase_saga().payment();
-        let is_open = |saga_id| self.sagas.get(saga_id).is_some_and(|saga: &SagaRecord| !saga.state.is_terminal());
+        let is_open = |saga_id| {
+            self.sagas
+                .get(saga_id)
+                .is_some_and(|saga: &SagaRecord| !saga.state.is_terminal())
+        };
         let is_named = |id: String| self.under_way.contains(&id);
         is_named(ticket_id.to_string())
             || is_named(payment_id.to_string())
-            || sagas.iter().any(|saga_id| is_open(saga_id) || is_named(saga_id.to_string()))
+            || sagas
+                .iter()
+                .any(|saga_id| is_open(saga_id) || is_named(saga_id.to_string()))
             || self.payments.get(&payment_id).is_some_and(|payment| {
-                payment.status == contract::domain::PaymentStatus::Confirming || payment.refund == Refund::Requested
+                payment.status == contract::domain::PaymentStatus::Confirming
+                    || payment.refund == Refund::Requested
             })
     }
 
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let in_state = |state| self.reservations.values().filter(|reservation| reservation.state == state).count();
+        let in_state = |state| {
+            self.reservations
+                .values()
+                .filter(|reservation| reservation.state == state)
+                .count()
+        };
         let open = || self.sagas.values().filter(|saga| !saga.state.is_terminal());
         Counts {
             events: self.allocations.len(),
@@ -131,7 +154,11 @@ impl Books {
             open_sagas: open().count(),
             parked_sagas: open().filter(|saga| saga.parked.is_some()).count(),
             open_dead_letters: self.open_dead_letters,
-            parked_refunds: self.payments.values().filter(|payment| payment.refund == Refund::Parked).count(),
+            parked_refunds: self
+                .payments
+                .values()
+                .filter(|payment| payment.refund == Refund::Parked)
+                .count(),
             messages_under_way: self.messages_under_way,
         }
     }

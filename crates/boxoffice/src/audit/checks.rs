@@ -27,8 +27,16 @@ pub fn check(books: &Books) -> Vec<Violation> {
     found
 }
 
-fn violation(promise: u8, subject: impl std::fmt::Display, detail: impl std::fmt::Display) -> Violation {
-    Violation { promise, subject: subject.to_string(), detail: detail.to_string() }
+fn violation(
+    promise: u8,
+    subject: impl std::fmt::Display,
+    detail: impl std::fmt::Display,
+) -> Violation {
+    Violation {
+        promise,
+        subject: subject.to_string(),
+        detail: detail.to_string(),
+    }
 }
 
 fn owned(ticket: &&Ticket) -> bool {
@@ -43,7 +51,13 @@ fn count_by_event(events: impl Iterator<Item = EventId>) -> HashMap<EventId, i64
 
 /// Promise 1: tickets RESERVED <= quantity.
 fn no_oversell(books: &Books, found: &mut Vec<Violation>) {
-    let owned = count_by_event(books.tickets.values().filter(owned).map(|ticket| ticket.event_id));
+    let owned = count_by_event(
+        books
+            .tickets
+            .values()
+            .filter(owned)
+            .map(|ticket| ticket.event_id),
+    );
     for (event, allocation) in &books.allocations {
         let tickets = owned.get(event).copied().unwrap_or(0);
         if tickets > allocation.quantity {
@@ -51,18 +65,33 @@ fn no_oversell(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(1, format_args!("event {event}"), detail));
         }
         if tickets != allocation.sold {
-            let detail = format!("{tickets} tickets are reserved, but {} counted as sold", allocation.sold);
+            let detail = format!(
+                "{tickets} tickets are reserved, but {} counted as sold",
+                allocation.sold
+            );
             found.push(violation(1, format_args!("event {event}"), detail));
         }
     }
-    for event in owned.keys().filter(|event| !books.allocations.contains_key(event)) {
-        found.push(violation(1, format_args!("event {event}"), "tickets are reserved, but there is no allocation"));
+    for event in owned
+        .keys()
+        .filter(|event| !books.allocations.contains_key(event))
+    {
+        found.push(violation(
+            1,
+            format_args!("event {event}"),
+            "tickets are reserved, but there is no allocation",
+        ));
     }
 }
 
 /// Promise 2: a purchase that came to nothing holds nothing.
 fn what_is_given_back_is_free(books: &Books, found: &mut Vec<Violation>) {
-    for ticket_id in books.purchases.keys().copied().filter(|ticket_id| !books.is_under_way(*ticket_id)) {
+    for ticket_id in books
+        .purchases
+        .keys()
+        .copied()
+        .filter(|ticket_id| !books.is_under_way(*ticket_id))
+    {
         let saga_id = ticket_id.purchase_saga();
         let ended_as = |saga_id| books.sagas.get(&saga_id).map(|saga| saga.state);
         let is_compensated = ended_as(saga_id) == Some(SagaState::Compensated);
@@ -72,21 +101,47 @@ fn what_is_given_back_is_free(books: &Books, found: &mut Vec<Violation>) {
         }
         let subject = format!("purchase of ticket {ticket_id}");
         if books.reservations.contains_key(&ticket_id) {
-            found.push(violation(2, &subject, "it came to nothing, but its reservation stands"));
+            found.push(violation(
+                2,
+                &subject,
+                "it came to nothing, but its reservation stands",
+            ));
         }
-        if books.holds.get(&saga_id).is_some_and(|hold| hold.state == HoldState::Held) {
-            found.push(violation(2, &subject, "it came to nothing, but its points are held"));
+        if books
+            .holds
+            .get(&saga_id)
+            .is_some_and(|hold| hold.state == HoldState::Held)
+        {
+            found.push(violation(
+                2,
+                &subject,
+                "it came to nothing, but its points are held",
+            ));
         }
         let payment = books.payments.get(&saga_id.payment());
-        if payment.is_some_and(|payment| matches!(payment.status, PaymentStatus::Created | PaymentStatus::Failed)) {
-            found.push(violation(2, &subject, "it came to nothing, but its payment can still be paid"));
+        if payment.is_some_and(|payment| {
+            matches!(
+                payment.status,
+                PaymentStatus::Created | PaymentStatus::Failed
+            )
+        }) {
+            found.push(violation(
+                2,
+                &subject,
+                "it came to nothing, but its payment can still be paid",
+            ));
         }
     }
 }
 
 /// Promise 3: quantity = available + waiting + completed, and what is completed is a ticket.
 fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
-    let claims = count_by_event(books.reservations.values().map(|reservation| reservation.event_id));
+    let claims = count_by_event(
+        books
+            .reservations
+            .values()
+            .map(|reservation| reservation.event_id),
+    );
     for (event, allocation) in &books.allocations {
         let claimed = claims.get(event).copied().unwrap_or(0);
         // A quantity that was lowered may leave more claimed than there are; they lapse, or get their money back.
@@ -96,15 +151,34 @@ fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
         }
     }
     let mut buyers: BTreeMap<_, TicketId> = BTreeMap::new();
-    for Reservation { ticket_id, event_id, user_id, state, .. } in books.reservations.values() {
+    for Reservation {
+        ticket_id,
+        event_id,
+        user_id,
+        state,
+        ..
+    } in books.reservations.values()
+    {
         let has_ticket = books.tickets.get(ticket_id).as_ref().is_some_and(owned);
         if has_ticket != (*state == ReservationState::Completed) {
-            let detail = format!("it is {state:?}, but its ticket is {}", if has_ticket { "issued" } else { "missing" });
-            found.push(violation(3, format_args!("reservation {ticket_id}"), detail));
+            let detail = format!(
+                "it is {state:?}, but its ticket is {}",
+                if has_ticket { "issued" } else { "missing" }
+            );
+            found.push(violation(
+                3,
+                format_args!("reservation {ticket_id}"),
+                detail,
+            ));
         }
         if let Some(other) = buyers.insert((event_id, user_id), *ticket_id) {
-            let detail = format!("user {user_id} has another reservation {other} for event {event_id}");
-            found.push(violation(3, format_args!("reservation {ticket_id}"), detail));
+            let detail =
+                format!("user {user_id} has another reservation {other} for event {event_id}");
+            found.push(violation(
+                3,
+                format_args!("reservation {ticket_id}"),
+                detail,
+            ));
         }
     }
 }
@@ -121,11 +195,20 @@ fn points_are_conserved(books: &Books, found: &mut Vec<Violation>) {
     for (saga_id, hold) in &books.holds {
         let payment = books.payments.get(&saga_id.payment());
         let is_settled = payment.is_none_or(|payment| !books.is_under_way(payment.ticket_id));
-        let is_kept = payment.is_some_and(|it| it.status == PaymentStatus::Succeeded && it.refund == Refund::None);
+        let is_kept = payment
+            .is_some_and(|it| it.status == PaymentStatus::Succeeded && it.refund == Refund::None);
         let used = hold.state == HoldState::Used;
         if is_settled && is_kept != used && (used || hold.state == HoldState::Held && is_kept) {
-            let detail = format!("the points are {:?}, but the payment is {:?}", hold.state, payment.map(|it| it.status));
-            found.push(violation(3, format_args!("points of saga {saga_id}"), detail));
+            let detail = format!(
+                "the points are {:?}, but the payment is {:?}",
+                hold.state,
+                payment.map(|it| it.status)
+            );
+            found.push(violation(
+                3,
+                format_args!("points of saga {saga_id}"),
+                detail,
+            ));
         }
     }
 }
@@ -142,7 +225,11 @@ fn money_is_conserved(books: &Books, found: &mut Vec<Violation>) {
         let is_taken = is_kept || payment.refund == Refund::Parked;
         let subject = format!("payment {payment_id}");
         if is_kept && !is_its_own {
-            found.push(violation(3, &subject, "money was kept, but there is no ticket for it"));
+            found.push(violation(
+                3,
+                &subject,
+                "money was kept, but there is no ticket for it",
+            ));
         }
         if is_its_own && !is_taken {
             let detail = format!("it is {:?}, but a ticket stands for it", payment.status);
@@ -151,7 +238,11 @@ fn money_is_conserved(books: &Books, found: &mut Vec<Violation>) {
     }
     for (ticket_id, ticket) in books.tickets.iter().filter(|(_, ticket)| owned(ticket)) {
         if !books.payments.contains_key(&ticket.payment_id) {
-            found.push(violation(3, format_args!("ticket {ticket_id}"), "there is no payment for it"));
+            found.push(violation(
+                3,
+                format_args!("ticket {ticket_id}"),
+                "there is no payment for it",
+            ));
         }
     }
 }
@@ -159,16 +250,26 @@ fn money_is_conserved(books: &Books, found: &mut Vec<Violation>) {
 /// Promise 7: a saga that has not ended is waiting for something, or is parked and visible.
 fn every_saga_ends(books: &Books, found: &mut Vec<Violation>) {
     for (saga_id, saga) in &books.sagas {
-        let waits = books.timers.contains(&format!("saga/{saga_id}")) || books.under_way.contains(&saga_id.to_string());
+        let waits = books.timers.contains(&format!("saga/{saga_id}"))
+            || books.under_way.contains(&saga_id.to_string());
         if !saga.state.is_terminal() && saga.parked.is_none() && !waits {
             let detail = format!("it is {:?} and waits for nothing", saga.state);
             found.push(violation(7, format_args!("saga {saga_id}"), detail));
         }
     }
     for (ticket_id, purchase) in &books.purchases {
-        if !books.sagas.contains_key(&ticket_id.purchase_saga()) && !books.under_way.contains(&ticket_id.to_string()) {
-            let detail = format!("it was requested at {}, but no saga runs it", purchase.requested_at);
-            found.push(violation(7, format_args!("purchase of ticket {ticket_id}"), detail));
+        if !books.sagas.contains_key(&ticket_id.purchase_saga())
+            && !books.under_way.contains(&ticket_id.to_string())
+        {
+            let detail = format!(
+                "it was requested at {}, but no saga runs it",
+                purchase.requested_at
+            );
+            found.push(violation(
+                7,
+                format_args!("purchase of ticket {ticket_id}"),
+                detail,
+            ));
         }
     }
 }

@@ -138,7 +138,10 @@ impl Api {
         if part.character == Character::Flagged {
             let body =
                 json!({ "name": name, "status": status, "flagged": true, "version": version });
-            let call = self.client.put(format!("{}/user/{id}", self.url)).json(&body);
+            let call = self
+                .client
+                .put(format!("{}/user/{id}", self.url))
+                .json(&body);
             done::<serde_json::Value>(call, format_args!("flagging {name}")).await?;
         }
         Ok(id)
@@ -184,7 +187,11 @@ impl Api {
         struct Paid {
             succeeded: Option<bool>,
         }
-        let Bill { ticket_id, payment_id, amount } = bill;
+        let Bill {
+            ticket_id,
+            payment_id,
+            amount,
+        } = bill;
         let body = json!({
             "paymentId": payment_id, "pgPaymentId": format!("demo-{ticket_id}-{attempt}"),
             "amount": amount,
@@ -222,7 +229,11 @@ impl Api {
     /// `None` where ticketing has not heard of the event yet.
     pub async fn stock(&self, event_id: EventId) -> anyhow::Result<Option<Stock>> {
         let call = self.get(&format!("/ticketing/event/{event_id}"));
-        Ok(ask(call, format_args!("reading the stock of event {event_id}")).await?.ok())
+        Ok(
+            ask(call, format_args!("reading the stock of event {event_id}"))
+                .await?
+                .ok(),
+        )
     }
 
     pub async fn ledger(&self, user_id: UserId) -> anyhow::Result<Vec<LedgerEntry>> {
@@ -252,7 +263,9 @@ async fn ask<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> 
     let status = response.status();
     if status.is_success() {
         let read = response.json().await;
-        return Ok(Ok(read.with_context(|| format!("{doing}: the answer cannot be read"))?));
+        return Ok(Ok(
+            read.with_context(|| format!("{doing}: the answer cannot be read"))?
+        ));
     }
     let read: reqwest::Result<Refusal> = response.json().await;
     let refusal = read.with_context(|| format!("{doing}: {status} without a code"))?;
@@ -263,10 +276,7 @@ async fn ask<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> 
 }
 
 /// For what is not to be refused.
-async fn done<T: DeserializeOwned>(
-    call: RequestBuilder,
-    doing: impl Display,
-) -> anyhow::Result<T> {
+async fn done<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> anyhow::Result<T> {
     match ask(call, &doing).await? {
         Ok(answer) => Ok(answer),
         Err(refusal) => bail!("{doing}: {}: {}", refusal.code, refusal.detail),

@@ -54,7 +54,9 @@ enum Swipe {
     Approved,
     Declined,
     /// It is too late to pay.
-    Closed { code: Option<String> },
+    Closed {
+        code: Option<String>,
+    },
 }
 
 /// # Errors
@@ -108,7 +110,9 @@ impl Visit {
                 }
             }
         }
-        Ok(End::Unpaid { ticket_id: bill.ticket_id })
+        Ok(End::Unpaid {
+            ticket_id: bill.ticket_id,
+        })
     }
 }
 
@@ -117,9 +121,16 @@ async fn follow(api: &Api, ticket_id: TicketId) -> anyhow::Result<Result<Bill, S
     let what = format!("the purchase of {ticket_id} to end");
     let ended = until(&what, async || {
         let progress = api.progress(ticket_id).await?;
-        Ok(progress.ok().filter(|progress| progress.saga_state.is_terminal()))
+        Ok(progress
+            .ok()
+            .filter(|progress| progress.saga_state.is_terminal()))
     });
-    let Progress { saga_state, payment_id, final_amount, failure } = ended.await?;
+    let Progress {
+        saga_state,
+        payment_id,
+        final_amount,
+        failure,
+    } = ended.await?;
     Ok(match (saga_state, payment_id, final_amount) {
         (SagaState::Completed, Some(payment_id), Some(amount)) => Ok(Bill {
             ticket_id,
@@ -134,7 +145,11 @@ async fn swipe(api: &Api, bill: Bill, attempt: usize, card: Card) -> anyhow::Res
     match api.pay(bill, attempt, card).await? {
         Ok(Some(true)) => return Ok(Swipe::Approved),
         Ok(Some(false) | None) => {}
-        Err(refusal) => return Ok(Swipe::Closed { code: Some(refusal.code) }),
+        Err(refusal) => {
+            return Ok(Swipe::Closed {
+                code: Some(refusal.code),
+            });
+        }
     }
     // Another attempt may begin only when this one is written off.
     let what = format!("the attempt to pay for {} to end", bill.ticket_id);

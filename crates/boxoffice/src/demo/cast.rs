@@ -133,17 +133,29 @@ mod tests {
     #[test]
     fn of_the_declined_one_half_tries_another_card() {
         let crowd = crowd(10 * CYCLE);
-        let declined =
-            |character: &Character| character.cards().first() == Some(&Card::Declined);
-        let all: u32 = crowd.iter().filter(|(it, _)| declined(it)).map(|(_, n)| n).sum();
+        let declined = |character: &Character| character.cards().first() == Some(&Card::Declined);
+        let all: u32 = crowd
+            .iter()
+            .filter(|(it, _)| declined(it))
+            .map(|(_, n)| n)
+            .sum();
         assert_eq!(crowd[&Character::PaysWithAnotherCard] * 2, all);
     }
 
     #[test]
     fn only_those_who_overdraw_want_more_points_than_they_have() {
         for k in 0..4 * CYCLE {
-            let Part { character, balance, point, .. } = part(k);
-            assert_eq!(point > balance, character == Character::Overdraws, "buyer {k}");
+            let Part {
+                character,
+                balance,
+                point,
+                ..
+            } = part(k);
+            assert_eq!(
+                point > balance,
+                character == Character::Overdraws,
+                "buyer {k}"
+            );
         }
     }
 }

@@ -39,7 +39,11 @@ pub async fn tell(api: &Api, sale: &Sale, buyers: &[Buyer], data: &Path) -> anyh
     println!("waiting until nothing is under way");
     let findings = Findings::collect(api, sale, buyers, data).await?;
     println!("\nWhat happened\n{}", findings.table(sale));
-    println!("\nThe audit of {}\n{}", data.display(), findings.audit.to_table());
+    println!(
+        "\nThe audit of {}\n{}",
+        data.display(),
+        findings.audit.to_table()
+    );
     println!("\nThe promises, seen by the buyers");
     let promises = findings.promises(sale);
     for (is_kept, promise) in &promises {
@@ -69,7 +73,10 @@ impl Findings {
             Ok(Some(report).filter(is_quiet))
         });
         let audit = audit.await?;
-        let stock = api.stock(sale.show.event_id).await?.context("reading the stock")?;
+        let stock = api
+            .stock(sale.show.event_id)
+            .await?
+            .context("reading the stock")?;
         Ok(Self {
             tally: Tally::of(&sale.visits, sale.rush.0),
             points: count_points(api, buyers).await?,
@@ -80,7 +87,12 @@ impl Findings {
     }
 
     fn table(&self, sale: &Sale) -> Table {
-        let Self { tally, points, lapsed, .. } = self;
+        let Self {
+            tally,
+            points,
+            lapsed,
+            ..
+        } = self;
         let number = |amount: u64| amount.to_string();
         let mut rows = vec![
             ("buyers".to_owned(), number(tally.buyers)),
@@ -95,7 +107,10 @@ impl Findings {
         let again = tally.bought - tally.bought_in_rush;
         let counted = [
             ("cards declined", number(tally.declined)),
-            ("... and then paid with another", number(tally.paid_with_another_card)),
+            (
+                "... and then paid with another",
+                number(tally.paid_with_another_card),
+            ),
             ("reservations never paid", number(tally.unpaid)),
             ("... that lapsed", number(*lapsed)),
             ("bought in line, of what came back", number(again)),
@@ -105,13 +120,21 @@ impl Findings {
             ("points used", points.used().to_string()),
             ("points taken and given back", points.restored.to_string()),
             ("money taken (won)", tally.money.to_string()),
-            ("time of the rush", format!("{:.2} s", sale.rush.1.as_secs_f64())),
+            (
+                "time of the rush",
+                format!("{:.2} s", sale.rush.1.as_secs_f64()),
+            ),
             ("purchases a second in the rush", pace(tally, sale)),
-            ("time of the on-sale", format!("{:.2} s", sale.wall_time.as_secs_f64())),
+            (
+                "time of the on-sale",
+                format!("{:.2} s", sale.wall_time.as_secs_f64()),
+            ),
         ];
         rows.extend(counted.map(|(what, value)| (what.to_owned(), value)));
         let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED).set_header(["what", "how many"]);
+        table
+            .load_style(UTF8_FULL_CONDENSED)
+            .set_header(["what", "how many"]);
         for (what, value) in rows {
             table.add_row([what, value]);
         }
@@ -120,10 +143,22 @@ impl Findings {
 
     /// Each with whether it is kept.
     fn promises(&self, sale: &Sale) -> [(bool, String); 4] {
-        let Self { tally, points, lapsed, stock, .. } = self;
+        let Self {
+            tally,
+            points,
+            lapsed,
+            stock,
+            ..
+        } = self;
         let bought = i64::try_from(tally.bought).unwrap_or(i64::MAX);
         let value = bought.saturating_mul(sale.show.price.get());
-        let Stock { quantity, waiting, completed, available, sold } = *stock;
+        let Stock {
+            quantity,
+            waiting,
+            completed,
+            available,
+            sold,
+        } = *stock;
         [
             (
                 bought == sold && sold <= quantity,
@@ -139,11 +174,19 @@ impl Findings {
             ),
             (
                 points.used() == tally.points_spent,
-                format!("points used {} = points spent on tickets {}", points.used(), tally.points_spent),
+                format!(
+                    "points used {} = points spent on tickets {}",
+                    points.used(),
+                    tally.points_spent
+                ),
             ),
             (
                 tally.money + points.used() == value,
-                format!("money {} + points {} = price of the tickets {value}", tally.money, points.used()),
+                format!(
+                    "money {} + points {} = price of the tickets {value}",
+                    tally.money,
+                    points.used()
+                ),
             ),
         ]
     }
@@ -156,7 +199,9 @@ fn pace(tally: &Tally, sale: &Sale) -> String {
 
 async fn audit(data: PathBuf) -> anyhow::Result<Report> {
     let audited = tokio::task::spawn_blocking(move || audit::audit(&data)).await;
-    audited.context("the audit did not end")?.context("auditing the data folder")
+    audited
+        .context("the audit did not end")?
+        .context("auditing the data folder")
 }
 
 fn is_quiet(report: &Report) -> bool {
@@ -170,7 +215,10 @@ async fn count_points(api: &Api, buyers: &[Buyer]) -> anyhow::Result<PointsTally
         points.add(&entries);
         Ok(points)
     };
-    ledgers.buffer_unordered(AT_ONCE).try_fold(PointsTally::default(), count).await
+    ledgers
+        .buffer_unordered(AT_ONCE)
+        .try_fold(PointsTally::default(), count)
+        .await
 }
 
 /// Of those that were not paid, how many are seen to have lapsed.
@@ -185,5 +233,8 @@ async fn count_lapsed(api: &Api, sale: &Sale) -> anyhow::Result<u64> {
         let is_lapsed = progress.map_or(true, |it| it.failure.as_deref() == Some(LAPSED));
         Ok(lapsed + u64::from(is_lapsed))
     };
-    progress.buffer_unordered(AT_ONCE).try_fold(0, has_lapsed).await
+    progress
+        .buffer_unordered(AT_ONCE)
+        .try_fold(0, has_lapsed)
+        .await
 }

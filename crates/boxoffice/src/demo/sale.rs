@@ -41,7 +41,10 @@ pub struct Sale {
 pub async fn open(api: &Api, tickets: u32) -> anyhow::Result<Show> {
     let price = Money::new(PRICE_WON).context("the price of the show")?;
     let event_id = api.register_event(SHOW_NAME, tickets, price).await?;
-    until("ticketing to hear of the event", async || api.stock(event_id).await).await?;
+    until("ticketing to hear of the event", async || {
+        api.stock(event_id).await
+    })
+    .await?;
     println!("{SHOW_NAME:?} is on sale as event {event_id}: {tickets} tickets at {price} won");
     Ok(Show { event_id, price })
 }
@@ -77,12 +80,21 @@ pub async fn run(api: &Api, show: Show, buyers: Vec<Buyer>) -> anyhow::Result<Sa
     bar.finish_and_clear();
     let rush = (visits.len(), started.elapsed());
     let line: VecDeque<Buyer> = sent_away(&visits).collect();
-    println!("the rush is over after {:.1} s: {} were told SOLD_OUT and wait in line", rush.1.as_secs_f64(), line.len());
+    println!(
+        "the rush is over after {:.1} s: {} were told SOLD_OUT and wait in line",
+        rush.1.as_secs_f64(),
+        line.len()
+    );
     let bar = progress::bar(line.len() as u64, "the line");
     visits.extend(serve_line(api, show, line, &bar).await?);
     bar.finish_and_clear();
     let wall_time = started.elapsed();
-    Ok(Sale { show, visits, rush, wall_time })
+    Ok(Sale {
+        show,
+        visits,
+        rush,
+        wall_time,
+    })
 }
 
 /// All of them at once, or nearly.
@@ -129,8 +141,16 @@ fn sent_away(visits: &[Visit]) -> impl Iterator<Item = Buyer> {
 /// How many tickets can be had; 0 where all are paid, and none will come back.
 async fn wait_for_tickets(api: &Api, show: Show) -> anyhow::Result<usize> {
     let come_back = until("a ticket to come back", async || {
-        let stock = api.stock(show.event_id).await?.context("the stock is gone")?;
-        let Stock { quantity, completed, available, .. } = stock;
+        let stock = api
+            .stock(show.event_id)
+            .await?
+            .context("the stock is gone")?;
+        let Stock {
+            quantity,
+            completed,
+            available,
+            ..
+        } = stock;
         let free = usize::try_from(available).unwrap_or(0);
         Ok((free > 0 || completed >= quantity).then_some(free))
     });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Money, Points};
+use contract::Money;
 use user::ledger::EntryKind;
 
 use super::{
@@ -56,7 +56,10 @@ impl Tally {
         let once = |counts: &mut BTreeMap<String, u64>, what: &String| {
             *counts.entry(what.clone()).or_default() += 1;
         };
-        visit.refused.iter().for_each(|code| once(&mut self.refused, code));
+        visit
+            .refused
+            .iter()
+            .for_each(|code| once(&mut self.refused, code));
         self.declined += u64::from(visit.declined);
         self.granted += u64::from(visit.end != End::LeftOut);
         match &visit.end {
@@ -72,7 +75,7 @@ impl Tally {
         self.bought += 1;
         self.paid_with_another_card += u64::from(visit.declined > 0);
         self.money += paid.get();
-        self.points_spent += Points::get(visit.buyer.part.point);
+        self.points_spent += visit.buyer.part.point.get();
     }
 }
 
@@ -102,8 +105,16 @@ mod tests {
     use crate::demo::{buyer::Buyer, cast};
 
     fn visit(k: u32, refused: Option<&str>, declined: u32, end: End) -> Visit {
-        let buyer = Buyer { user_id: UserId(i64::from(k)), part: cast::part(k) };
-        Visit { buyer, refused: refused.map(str::to_owned), declined, end }
+        let buyer = Buyer {
+            user_id: UserId(i64::from(k)),
+            part: cast::part(k),
+        };
+        Visit {
+            buyer,
+            refused: refused.map(str::to_owned),
+            declined,
+            end,
+        }
     }
 
     #[test]
@@ -115,7 +126,14 @@ mod tests {
             visit(2, None, 0, End::Bought { paid }),
             visit(7, None, 1, End::Bought { paid }),
             visit(13, None, 1, End::Unpaid { ticket_id }),
-            visit(17, None, 0, End::Compensated { reason: reason.clone() }),
+            visit(
+                17,
+                None,
+                0,
+                End::Compensated {
+                    reason: reason.clone(),
+                },
+            ),
             visit(22, Some("SOLD_OUT"), 0, End::LeftOut),
             visit(22, None, 0, End::Bought { paid }),
         ];
@@ -147,6 +165,9 @@ mod tests {
             entry(EntryKind::Reserved, -1_000),
             entry(EntryKind::Used, 0),
         ]);
-        assert_eq!((points.reserved, points.restored, points.used()), (4_000, 3_000, 1_000));
+        assert_eq!(
+            (points.reserved, points.restored, points.used()),
+            (4_000, 3_000, 1_000)
+        );
     }
 }

@@ -148,7 +148,9 @@ impl Local {
         };
         let mut commit = Commit::new();
         commit.put(&reservation);
-        Completion::Completed { commit }
+        Completion::Completed {
+            commit: Box::new(commit),
+        }
     }
 
     pub(super) fn release(&self, claimed: Claimed) -> Commit {
