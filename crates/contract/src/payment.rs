@@ -35,7 +35,8 @@ pub struct CreateResponse {
 }
 payload!(CreateResponse, "payment.create.response", saga_id);
 
-/// Close a payment that nobody has paid. Refused (`succeed: false`) while or after money moves.
+/// Close a payment that nobody has paid. Refused (`succeed: false`) where money was taken; not answered while money
+/// may be moving, so that whoever asks asks again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteRequest {

@@ -141,6 +141,7 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
             true
         }
         Deletion::Decided { succeed } => succeed,
+        Deletion::Undecided => return Ok(commit),
     };
     let response = DeleteResponse {
         saga_id: request.saga_id,

@@ -56,14 +56,14 @@ impl Books {
     /// [`StoreError`] where something cannot be read.
     pub fn read(snapshot: &Snapshot) -> Result<Self, StoreError> {
         let mut books = Self::default();
-        snapshot.each(|it: Allocation| drop(books.allocations.insert(it.event_id, it)))?;
-        snapshot.each(|it: Reservation| drop(books.reservations.insert(it.ticket_id, it)))?;
-        snapshot.each(|it: Ticket| drop(books.tickets.insert(it.ticket_id, it)))?;
-        snapshot.each(|it: Purchase| drop(books.purchases.insert(it.ticket_id, it)))?;
-        snapshot.each(|it: PaymentRecord| drop(books.payments.insert(it.payment_id, it)))?;
-        snapshot.each(|it: SagaRecord| drop(books.sagas.insert(it.saga_id, it)))?;
-        snapshot.each(|it: User| drop(books.users.insert(it.user_id, it)))?;
-        snapshot.each(|it: Hold| drop(books.holds.insert(it.saga_id, it)))?;
+        snapshot.each(|it: Allocation| _ = books.allocations.insert(it.event_id, it))?;
+        snapshot.each(|it: Reservation| _ = books.reservations.insert(it.ticket_id, it))?;
+        snapshot.each(|it: Ticket| _ = books.tickets.insert(it.ticket_id, it))?;
+        snapshot.each(|it: Purchase| _ = books.purchases.insert(it.ticket_id, it))?;
+        snapshot.each(|it: PaymentRecord| _ = books.payments.insert(it.payment_id, it))?;
+        snapshot.each(|it: SagaRecord| _ = books.sagas.insert(it.saga_id, it))?;
+        snapshot.each(|it: User| _ = books.users.insert(it.user_id, it))?;
+        snapshot.each(|it: Hold| _ = books.holds.insert(it.saga_id, it))?;
         let sums = snapshot.sum_by(LedgerEntry::TABLE.name, "amount", "user_id")?;
         books.ledger_sums = sums
             .into_iter()

@@ -36,10 +36,13 @@ pub enum Deletion {
     Closed(Change),
     /// The request to create it has not come, and is refused when it does.
     Forestalled(TombstoneRecord),
-    /// It was decided before, or money moves.
+    /// It was decided before, or money was taken.
     Decided {
         succeed: bool,
     },
+    /// An attempt is at the gateway: nobody can say yet. There is no answer until there is one to give; whoever
+    /// asked asks again.
+    Undecided,
 }
 
 /// Opens a payment, once for each saga.
@@ -147,7 +150,8 @@ impl PaymentRecord {
                 }))
             }
             PaymentStatus::Deleted => Deletion::Decided { succeed: true },
-            PaymentStatus::Confirming | PaymentStatus::Succeeded | PaymentStatus::Cancelled => {
+            PaymentStatus::Confirming => Deletion::Undecided,
+            PaymentStatus::Succeeded | PaymentStatus::Cancelled => {
                 Deletion::Decided { succeed: false }
             }
         }

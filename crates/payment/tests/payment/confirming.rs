@@ -219,7 +219,7 @@ async fn a_message_that_comes_twice_is_answered_once_and_a_repeated_request_alik
 }
 
 #[tokio::test]
-async fn a_payment_is_not_deleted_while_its_money_may_move() {
+async fn a_deletion_is_not_answered_while_money_may_move() {
     let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
     let mut world = World::open(folder.path(), settings(peer.address));
     let request = creation(1);
@@ -229,6 +229,6 @@ async fn a_payment_is_not_deleted_while_its_money_may_move() {
     world.send("delete", &deletion(&request)).await;
 
     let deleted: Vec<DeleteResponse> = world.published(&[DeleteResponse::TOPIC]);
-    assert!(deleted.len() == 1 && !deleted[0].succeed);
+    assert!(deleted.is_empty(), "nobody can say yet");
     assert_eq!(world.status(id).await, PaymentStatus::Confirming);
 }
