@@ -105,7 +105,7 @@ async fn play(address: SocketAddr, data: &Path, options: &DemoOptions) -> anyhow
         let (url, event_id) = (api.url(), show.event_id);
         println!(
             "\nLook around until Ctrl-C: {url}/docs, {url}/console, \
-             curl {url}/ticketing/event/{event_id}, curl {url}/saga?state=COMPENSATED, curl {url}/metrics"
+             curl {url}/ticketing/event/{event_id}, curl '{url}/saga?state=COMPENSATED', curl {url}/metrics"
         );
     }
     Ok(())
