@@ -59,12 +59,14 @@ impl Timers {
                 commits: vec![commit],
                 position: None,
             };
+            fail::fail_point!("timers.before_fire", |_| std::process::abort());
             for outcome in self.store.submit(submission).outcomes().await {
                 outcome.map_err(|error| match error {
                     crate::CommitError::Store(error) => error,
                     other => StoreError::Unavailable(other.to_string()),
                 })?;
             }
+            fail::fail_point!("timers.after_fire", |_| std::process::abort());
             self.metrics.timers_fired.inc_by(count as u64);
         }
     }

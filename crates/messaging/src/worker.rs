@@ -232,11 +232,13 @@ impl<C: Consumer> Worker<C> {
         for _ in 0..ROUNDS_MAX {
             let commits = self.decide(&pending, &condemned).await?;
             let position = Some(batch.position.clone());
+            fail::fail_point!("worker.before_submit", |_| std::process::abort());
             let receipt = self.shell.store.submit(Submission {
                 commits: commits.clone(),
                 position,
             });
             let outcomes = receipt.outcomes().await;
+            fail::fail_point!("worker.after_commit", |_| std::process::abort());
             let first = Stuck::of(&pending, &commits, &outcomes);
             if first == stuck
                 && let Some(first) = &first

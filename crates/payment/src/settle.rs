@@ -123,6 +123,7 @@ impl Service {
         let Some(payment) = self.show(id).await? else {
             return Ok(false);
         };
+        fail::fail_point!("settler.before_gateway", |_| std::process::abort());
         let commit = match (payment.status, payment.refund) {
             (PaymentStatus::Confirming, _) => self.settle_attempt(&payment).await,
             (_, Refund::Requested) => self.settle_refund(&payment).await,
@@ -131,6 +132,7 @@ impl Service {
                 return Ok(false);
             }
         };
+        fail::fail_point!("settler.after_gateway", |_| std::process::abort());
         let outcome = match commit {
             Some(commit) => inner.store.commit(commit).await,
             None => {
@@ -138,6 +140,7 @@ impl Service {
                 return Ok(false);
             }
         };
+        fail::fail_point!("settler.after_commit", |_| std::process::abort());
         // What was published is still to be taken in by the consumer: until then it looks open.
         self.look_later(id);
         match outcome {

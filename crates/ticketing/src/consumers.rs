@@ -236,8 +236,14 @@ impl Service {
                 .collect::<Vec<_>>()
         };
         let completed = self.0.reservations.complete(&completions).await?;
+        fail::fail_point!("ticketing.after_complete", !completions.is_empty(), |_| {
+            std::process::abort()
+        });
         asked.completions = ids(&completions).into_iter().zip(completed).collect();
         let released = self.0.reservations.release(&releases).await?;
+        fail::fail_point!("ticketing.after_take_back", !releases.is_empty(), |_| {
+            std::process::abort()
+        });
         asked.releases = ids(&releases).into_iter().zip(released).collect();
         Ok(asked)
     }

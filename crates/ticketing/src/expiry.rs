@@ -40,6 +40,7 @@ impl Service {
             if lapsed.is_empty() {
                 return Ok(all);
             }
+            fail::fail_point!("ticketing.after_lapse", |_| std::process::abort());
             lapsed
                 .iter()
                 .for_each(|_| self.0.metrics.reservation("lapsed"));

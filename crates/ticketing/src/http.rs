@@ -160,7 +160,9 @@ async fn start_purchase(
         StatusCode::ACCEPTED,
         &ProcessAnswer { ticket_id },
     );
-    match service.0.store.commit(commit).await {
+    let stored = service.0.store.commit(commit).await;
+    fail::fail_point!("ticketing.after_process", |_| std::process::abort());
+    match stored {
         Ok(()) => Ok(response),
         Err(CommitError::Conflict { .. }) => Err(process::Refusal::AlreadyProcessing.into()),
         Err(error) => Err(error.into()),

@@ -32,6 +32,7 @@ impl Service {
             ticket_id,
         };
         let told = take_back(claimed, self.0.clock.now());
+        fail::fail_point!("ticketing.before_release", |_| std::process::abort());
         let receipt = self
             .0
             .reservations
@@ -42,6 +43,7 @@ impl Service {
             .await
             .pop()
             .expect("one outcome for one commit")?;
+        fail::fail_point!("ticketing.after_release", |_| std::process::abort());
         self.0.metrics.reservation("released");
         Ok(())
     }

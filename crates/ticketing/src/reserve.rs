@@ -76,6 +76,7 @@ impl Service {
             .await
             .pop()
             .expect("one outcome for one commit");
+        fail::fail_point!("ticketing.after_grant", |_| std::process::abort());
         match stored {
             Ok(()) => self.0.metrics.reservation("granted"),
             Err(_) => self.0.reservations.forget(Claimed {

@@ -288,7 +288,10 @@ async fn save(store: &Store, keyed: &Keyed, response: Response) -> Result<Respon
         content_type.unwrap_or("application/json"),
         text,
     ));
-    match store.commit(commit).await {
+    fail::fail_point!("web.before_save", |_| std::process::abort());
+    let stored = store.commit(commit).await;
+    fail::fail_point!("web.after_save", |_| std::process::abort());
+    match stored {
         // Stored with the work already, by a request that was then refused.
         Ok(()) | Err(CommitError::Conflict { .. }) => {
             Ok(Response::from_parts(parts, Body::from(bytes)))

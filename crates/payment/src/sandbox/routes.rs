@@ -133,6 +133,7 @@ async fn settle<Body: Serialize + DeserializeOwned>(
         Ok(Err(code)) => return refuse(code),
         Err(error) => return broken(&error),
     };
+    fail::fail_point!("sandbox.after_charge", |_| std::process::abort());
     match test_code {
         Some(TestCode::ChargeThen500) => refuse(ErrorCode::FailedInternalSystemProcessing),
         Some(TestCode::Hang) => {

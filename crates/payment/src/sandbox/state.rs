@@ -135,6 +135,7 @@ impl State {
         }
         let answer = work(&transaction)?;
         keep_answer(&transaction, request, &answer, now)?;
+        fail::fail_point!("sandbox.before_charge", |_| std::process::abort());
         transaction.commit()?;
         Ok(Ok(answer))
     }

@@ -103,6 +103,7 @@ impl Local {
             .get_mut(&event_id)
             .ok_or(Refusal::EventNotFound)?;
         stock.reserve(user_id, ticket_id, (expires_at, lapses_at), now)?;
+        fail::fail_point!("ticketing.before_grant", |_| std::process::abort());
         let receipt = self.submit(commit);
         if receipt.refusal().is_some() {
             stock.release(user_id, ticket_id);
@@ -194,6 +195,7 @@ impl Local {
                 commits: commits.collect(),
                 position: None,
             };
+            fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
             (lapsed, self.store.submit(submission))
         };
         let mut done = Vec::with_capacity(lapsed.len());
