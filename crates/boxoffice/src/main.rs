@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Commits are allocated where a request is handled and freed on the store's writer thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Only a binary that was built for crash tests has failpoints; it reads them from the environment.
     let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);

@@ -4,7 +4,8 @@ use contract::Timestamp;
 
 use crate::{
     Message,
-    record::{Entry, Key, Record, Ref, Row, Table, to_row},
+    record::{Entry, Key, Record, Ref, Table},
+    row::Row,
 };
 
 /// Everything that one handled message (or one request) changes.
@@ -90,8 +91,8 @@ impl Commit {
     /// Saves a record under the version after the one it was loaded with.
     pub fn put<R: Record>(&mut self, record: &R) -> &mut Self {
         let expected = record.version();
-        let mut row = to_row(record);
-        row.insert("version".to_owned(), (expected + 1).into());
+        let mut row = Row::of(R::TABLE, record);
+        row.set("version", (expected + 1).into());
         self.puts.push(Put {
             table: R::TABLE,
             key: record.key(),
@@ -123,7 +124,7 @@ impl Commit {
     pub fn append<E: Entry>(&mut self, entry: &E) -> &mut Self {
         self.appends.push(Append {
             table: E::TABLE,
-            row: to_row(entry),
+            row: Row::of(E::TABLE, entry),
         });
         self
     }

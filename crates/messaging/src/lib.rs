@@ -6,7 +6,7 @@
 //! between any two effects loses and doubles nothing.
 //!
 //! - [`message`]: [`Message`], and [`Rejection`] for what cannot be handled
-//! - [`record`]: a row with a version, and its table
+//! - [`record`]: a row with a version, and its table; [`row`]: a struct as a row
 //! - [`commit`]: [`Commit`], and why one is refused
 //! - [`store`]: where commits become durable; [`sqlite`] is the embedded one
 //! - [`bus`]: consumer groups and their positions
@@ -25,6 +25,7 @@ pub mod lease;
 pub mod message;
 pub mod metrics;
 pub mod record;
+pub mod row;
 pub mod shutdown;
 pub mod sqlite;
 pub mod store;
@@ -38,6 +39,7 @@ pub use dead_letters::DeadLetterSettings;
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
 pub use record::{Column, Entry, Key, Record, Ref, Table};
+pub use row::Row;
 pub use shutdown::{Shutdown, ShutdownSwitch};
 pub use sqlite::{Receipt, Snapshot};
 pub use store::{Find, Store, Submission};

@@ -3,12 +3,9 @@
 
 use contract::{DeadLetterId, EventId, PaymentId, SagaId, TicketId, UserId};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::Rejection;
-
-/// A row as the stores pass it: column name to value.
-pub type Row = Map<String, Value>;
+use crate::row::Row;
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +73,11 @@ impl Table {
     #[must_use]
     pub fn has_column(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name == name)
+    }
+
+    pub(crate) fn is_keyed_by_text(&self) -> bool {
+        let key = self.columns.iter().find(|column| column.name == self.key);
+        key.is_some_and(|column| column.kind == Kind::Text)
     }
 }
 
@@ -181,22 +183,4 @@ impl Ref {
             key: key.into(),
         }
     }
-}
-
-pub(crate) fn to_row<T: Serialize>(value: &T) -> Row {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(row)) => row,
-        _ => unreachable!("records and entries are structs with string keys"),
-    }
-}
-
-/// # Errors
-/// A [`Rejection`] where the stored row is not what the struct says.
-pub fn from_row<T: DeserializeOwned>(table: &Table, row: Row) -> Result<T, Rejection> {
-    serde_json::from_value(Value::Object(row)).map_err(|error| {
-        Rejection::new(format_args!(
-            "a row of {} cannot be read: {error}",
-            table.name
-        ))
-    })
 }

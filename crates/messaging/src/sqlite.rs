@@ -33,7 +33,8 @@ pub use tail::Stored;
 use crate::{
     CommitError, Metrics, StoreError,
     housekeeping::Expiry,
-    record::{Key, Row, Table},
+    record::{Key, Table},
+    row::Row,
     store::{DueTimer, Find, Position, Submission},
 };
 use reader::Readers;

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use crate::{
     Commit, CommitError, Message, Metrics, StoreError,
     housekeeping::Expiry,
-    record::{Key, Record, Row, Table, from_row},
+    record::{Key, Record, Table},
+    row::Row,
     sqlite::{Receipt, Sqlite},
 };
 
@@ -128,7 +129,7 @@ impl Store {
     /// [`StoreError`] where the store cannot answer.
     pub async fn load<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>, StoreError> {
         let row = self.load_rows(R::TABLE, &[key.into()]).await?.pop();
-        Ok(row.map(|row| from_row(R::TABLE, row)).transpose()?)
+        Ok(row.as_ref().map(Row::read).transpose()?)
     }
 
     /// Rows in the order of their key.
@@ -139,7 +140,6 @@ impl Store {
         &self,
         find: Find,
     ) -> Result<Vec<T>, StoreError> {
-        let table = find.table;
         let rows = match self {
             Self::Sqlite(sqlite) => {
                 let sqlite = Arc::clone(sqlite);
@@ -147,9 +147,7 @@ impl Store {
                 found.map_err(|error| StoreError::Unavailable(error.to_string()))??
             }
         };
-        rows.into_iter()
-            .map(|row| Ok(from_row(table, row)?))
-            .collect()
+        rows.into_iter().map(|row| Ok(row.read()?)).collect()
     }
 
     /// How many rows there are by the value of a column, where `only` holds; an absent value counts as the empty

@@ -16,7 +16,8 @@ use crate::{
     commit::Handled,
     message::Reissue,
     metrics::GroupLabel,
-    record::{Key, Record, Ref, Row, Table, from_row},
+    record::{Key, Record, Ref, Table},
+    row::Row,
 };
 
 /// Messages taken at once.
@@ -82,7 +83,7 @@ impl Records {
     /// A [`Rejection`] where the stored row cannot be read.
     pub fn get<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>, Rejection> {
         let row = self.rows.get(&(R::TABLE.name, key.into()));
-        row.map(|row| from_row(R::TABLE, row.clone())).transpose()
+        row.map(Row::read).transpose()
     }
 
     /// Puts a record in by hand; for tests of decisions.

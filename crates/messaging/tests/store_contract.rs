@@ -698,9 +698,9 @@ async fn a_commit_that_the_database_cannot_take_falls_out_without_stopping_the_s
     let store = place.open();
     // A key that does not fit its column: no rule of ours, but the database's own.
     let mut odd = put(&Account::new(1, 1));
-    odd.puts[0].row.insert("id".into(), "not a number".into());
+    odd.puts[0].row.set("id", "not a number".into());
     let mut fraction = put(&Account::new(2, 1));
-    fraction.puts[0].row.insert("balance".into(), 1.5.into());
+    fraction.puts[0].row.set("balance", 1.5.into());
     let outcomes = submit(&store, vec![odd, fraction, put(&Account::new(3, 3))]).await;
     assert_eq!(
         outcomes.iter().map(is_constraint).collect::<Vec<_>>(),

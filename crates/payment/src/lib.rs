@@ -28,7 +28,7 @@ pub mod settle;
 use std::sync::Arc;
 
 use contract::{PaymentId, Timestamp};
-use messaging::{Clock, Random, Record, Store, StoreError, Table, record::from_row};
+use messaging::{Clock, Random, Record, Store, StoreError, Table};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -164,7 +164,7 @@ impl Service {
         let rows = self.inner.store.load_rows(table, &keys).await?;
         let mut entries = rows
             .into_iter()
-            .map(|row| from_row::<HistoryEntry>(table, row))
+            .map(|row| row.read::<HistoryEntry>())
             .collect::<Result<Vec<_>, _>>()?;
         entries.sort_unstable_by_key(|entry| entry.payment_version);
         Ok(entries)

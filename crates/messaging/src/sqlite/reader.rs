@@ -17,7 +17,8 @@ use serde_json::Value;
 use super::{Stored, read_error};
 use crate::{
     Message, StoreError,
-    record::{Key, Kind, Row, Table},
+    record::{Column, Key, Kind, Table},
+    row::Row,
     store::{DueTimer, Find},
 };
 
@@ -95,15 +96,15 @@ impl From<&Key> for Cell {
     }
 }
 
-fn read_row(table: &Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let mut read = Row::new();
-    for (place, column) in table.columns.iter().enumerate() {
-        read.insert(
-            column.name.to_owned(),
-            read_cell(column.kind, row.get(place)?, place)?,
-        );
-    }
-    Ok(read)
+fn read_row(table: &'static Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let read = |(place, column): (usize, &Column)| read_cell(column.kind, row.get(place)?, place);
+    let values = table
+        .columns
+        .iter()
+        .enumerate()
+        .map(read)
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Row::new(table, values))
 }
 
 fn read_cell(kind: Kind, cell: Cell, place: usize) -> rusqlite::Result<Value> {
@@ -142,7 +143,7 @@ pub(super) fn load_text(table: &Table) -> String {
 pub(super) fn load(
     connection: &Connection,
     text: &str,
-    table: &Table,
+    table: &'static Table,
     keys: &[Key],
 ) -> rusqlite::Result<Vec<Row>> {
     let mut statement = connection.prepare_cached(text)?;

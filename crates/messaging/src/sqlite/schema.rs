@@ -125,8 +125,14 @@ fn create_table(table: &Table) -> String {
             .iter()
             .map(|constraint| (*constraint).to_owned()),
     );
+    // A text key would cost a second tree beside the rows.
+    let layout = if table.is_keyed_by_text() {
+        "STRICT, WITHOUT ROWID"
+    } else {
+        "STRICT"
+    };
     let mut text = format!(
-        "CREATE TABLE IF NOT EXISTS \"{}\" ({}) STRICT;\n",
+        "CREATE TABLE IF NOT EXISTS \"{}\" ({}) {layout};\n",
         table.name,
         parts.join(", ")
     );

@@ -7,11 +7,7 @@ use contract::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{read_error, reader, schema::FILE_NAME};
-use crate::{
-    Message, StoreError,
-    record::{Record, from_row},
-    store::Find,
-};
+use crate::{Message, StoreError, record::Record, store::Find};
 
 /// Rows read at once.
 const PAGE_ROWS: u32 = 10_000;
@@ -63,7 +59,7 @@ impl Snapshot {
             let is_last = rows.len() < PAGE_ROWS as usize;
             after = None;
             for row in rows {
-                let record: R = from_row(R::TABLE, row)?;
+                let record: R = row.read()?;
                 after = Some(record.key());
                 each(record);
             }

@@ -15,7 +15,10 @@ use std::{
 };
 
 use contract::Timestamp;
-use rusqlite::{Connection, ErrorCode, types::Value as Cell};
+use rusqlite::{
+    Connection, ErrorCode, ToSql,
+    types::{ToSqlOutput, Value as Cell, ValueRef},
+};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
@@ -24,7 +27,8 @@ use crate::{
     Commit, CommitError, Message, Metrics, StoreError,
     commit::{Append, Delete, Fence, Handled, Put, TimerChange},
     housekeeping::Expiry,
-    record::{Key, Kind, Row, Table},
+    record::{Key, Kind, Table},
+    row::Row,
     store::Submission,
 };
 
@@ -434,24 +438,29 @@ impl Session<'_> {
     }
 
     fn put(&self, put: &Put) -> Result<(), Trouble> {
-        let table = put.table;
-        let statements = self.statements.of(table);
-        let changed = if put.expected == 0 {
-            self.connection
-                .prepare_cached(&statements.insert)?
-                .execute(rusqlite::params_from_iter(cells(table, &put.row)))?
-        } else {
-            let expected = std::iter::once(Cell::Integer(put.expected));
-            let parameters = cells(table, &put.row).chain(expected);
-            self.connection
-                .prepare_cached(&statements.update)?
-                .execute(rusqlite::params_from_iter(parameters))?
+        let statements = self.statements.of(put.table);
+        let changed = match put.expected {
+            0 => self.execute(&statements.insert, &put.row, None)?,
+            expected => self.execute(&statements.update, &put.row, Some(expected))?,
         };
         if changed == 1 {
             Ok(())
         } else {
-            Err(conflict(table.name, &put.key))
+            Err(conflict(put.table.name, &put.key))
         }
+    }
+
+    /// Runs a statement whose parameters are the values of a row, and perhaps one more.
+    fn execute(&self, text: &str, row: &Row, last: Option<i64>) -> rusqlite::Result<usize> {
+        let mut statement = self.connection.prepare_cached(text)?;
+        let columns = row.table().columns.iter().zip(row.values());
+        for (place, (column, value)) in columns.enumerate() {
+            statement.raw_bind_parameter(place + 1, Bound(column.kind, value))?;
+        }
+        if let Some(last) = last {
+            statement.raw_bind_parameter(row.values().len() + 1, last)?;
+        }
+        statement.raw_execute()
     }
 
     fn delete(&self, delete: &Delete) -> Result<(), Trouble> {
@@ -469,21 +478,9 @@ impl Session<'_> {
 
     /// An entry that is there already was decided by another: unique keys of entries are stable ids.
     fn append(&self, append: &Append) -> Result<(), Trouble> {
-        let table = append.table;
-        let text = &self.statements.of(table).insert;
-        match self
-            .connection
-            .prepare_cached(text)?
-            .execute(rusqlite::params_from_iter(cells(table, &append.row)))?
-        {
+        match self.execute(&self.statements.of(append.table).insert, &append.row, None)? {
             1 => Ok(()),
-            _ => Err(conflict(
-                table.name,
-                &append
-                    .row
-                    .get(table.key)
-                    .map_or_else(String::new, Value::to_string),
-            )),
+            _ => Err(conflict(append.table.name, &append.row[append.table.key])),
         }
     }
 
@@ -610,23 +607,24 @@ pub(super) fn update_text(table: &Table) -> String {
     )
 }
 
-/// The values of a row, in the order of the table's columns.
-fn cells<'a>(table: &'a Table, row: &'a Row) -> impl Iterator<Item = Cell> + 'a {
-    table
-        .columns
-        .iter()
-        .map(|column| match (column.kind, row.get(column.name)) {
-            (_, None | Some(Value::Null)) => Cell::Null,
-            (Kind::Json, Some(value)) => Cell::Text(value.to_string()),
-            (_, Some(Value::Bool(yes))) => Cell::Integer(i64::from(*yes)),
-            (_, Some(Value::Number(number))) => match number.as_i64() {
+/// A value on its way into a column, without a copy where it is a text.
+struct Bound<'a>(Kind, &'a Value);
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match (self.0, self.1) {
+            (_, Value::Null) => ToSqlOutput::Owned(Cell::Null),
+            (Kind::Json, value) => ToSqlOutput::Owned(Cell::Text(value.to_string())),
+            (_, Value::Bool(yes)) => ToSqlOutput::Owned(Cell::Integer(i64::from(*yes))),
+            (_, Value::Number(number)) => ToSqlOutput::Owned(match number.as_i64() {
                 Some(whole) => Cell::Integer(whole),
                 // The column refuses it.
                 None => Cell::Text(number.to_string()),
-            },
-            (_, Some(Value::String(text))) => Cell::Text(text.clone()),
-            (_, Some(value @ (Value::Array(_) | Value::Object(_)))) => {
-                Cell::Text(value.to_string())
+            }),
+            (_, Value::String(text)) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            (_, value @ (Value::Array(_) | Value::Object(_))) => {
+                ToSqlOutput::Owned(Cell::Text(value.to_string()))
             }
         })
+    }
 }
