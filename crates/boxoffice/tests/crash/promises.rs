@@ -1,0 +1,238 @@
+//! What must hold: what clients were told, the books of the services, and the books of the gateway agree.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use boxoffice::audit::Books;
+use contract::{
+    PaymentId, TicketId, Timestamp,
+    domain::{PaymentStatus, TicketStatus},
+};
+use messaging::Snapshot;
+use payment::record::Refund;
+use saga::SagaState;
+use serde_json::Value;
+use web::idempotency::AnswerRecord;
+
+use crate::{
+    ledger::Ledger,
+    server::{HOLD_GRACE_SECS, PATIENCE},
+};
+
+/// How often the folder of a running server is looked at.
+const AUDIT_LOOK: Duration = Duration::from_millis(100);
+
+pub fn read(folder: &Path) -> Books {
+    Books::read(&Snapshot::open(folder).unwrap()).unwrap()
+}
+
+/// Waits until nothing is under way: no saga, no message, no payment at the gateway, no reservation that waits.
+pub async fn come_to_rest(folder: &Path) {
+    let mut left = String::new();
+    let resting = async {
+        let mut look = tokio::time::interval(AUDIT_LOOK);
+        loop {
+            look.tick().await;
+            let books = read(folder);
+            let counts = books.counts();
+            let at_gateway = books.payments.values().filter(|payment| {
+                payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
+            });
+            let open = [
+                ("sagas", counts.open_sagas),
+                ("messages", counts.messages_under_way),
+                ("dead letters", counts.open_dead_letters),
+                ("reservations", counts.waiting_reservations),
+                ("payments at the gateway", at_gateway.count()),
+            ];
+            if open.iter().all(|(_, count)| *count == 0) {
+                return counts;
+            }
+            left = format!("{open:?}");
+        }
+    };
+    let Ok(counts) = tokio::time::timeout(PATIENCE, resting).await else {
+        panic!("it never came to rest: {left}");
+    };
+    assert_eq!((counts.parked_sagas, counts.parked_refunds), (0, 0));
+}
+
+/// What was answered is in the books, at any moment.
+pub fn answers_stand(ledger: &Ledger, books: &Books, now: Timestamp) {
+    let releases = ledger.releases();
+    for (ask, told) in ledger.told("/ticketing/reserve", 200) {
+        let answer = told.json();
+        let ticket = ticket(&answer);
+        let expires_at: Timestamp = text(&answer, "expiresAt").parse().unwrap();
+        let may_be_gone = now >= expires_at.plus_secs(HOLD_GRACE_SECS)
+            || releases.contains_key(&ticket.to_string())
+            || saga_state(books, ticket) == Some(SagaState::Compensated);
+        let is_there =
+            books.reservations.contains_key(&ticket) || books.tickets.contains_key(&ticket);
+        assert!(
+            is_there || may_be_gone,
+            "{ask:?} was told {told:?}, and it is lost"
+        );
+    }
+    for (ask, _) in ledger.told("/ticketing/process", 202) {
+        let is_there = books.purchases.contains_key(&ticket(&ask.body));
+        assert!(is_there, "{ask:?} was accepted, and it is lost");
+    }
+}
+
+/// Everything that holds once nothing is under way.
+pub fn hold(ledger: &Ledger, folder: &Path) {
+    let books = read(folder);
+    let charges = charges(folder);
+    purchases_have_ended(ledger, &books);
+    payments_are_as_told(ledger, &books, &charges);
+    what_was_released_is_gone(ledger, &books);
+    money_is_where_it_belongs(&books, &charges);
+    points_are_where_they_belong(ledger, &books);
+}
+
+fn purchases_have_ended(ledger: &Ledger, books: &Books) {
+    for (ask, _) in ledger.told("/ticketing/process", 202) {
+        let state = saga_state(books, ticket(&ask.body));
+        assert!(
+            state.is_some_and(SagaState::is_terminal),
+            "{ask:?} is {state:?}"
+        );
+    }
+}
+
+/// Who was told that the payment succeeded has the ticket, but for those who gave it back at the same moment: they
+/// have their money. Who was told that it was declined was not charged.
+fn payments_are_as_told(ledger: &Ledger, books: &Books, charges: &BTreeMap<String, Charge>) {
+    let releases = ledger.releases();
+    for (ask, told) in ledger.told("/payment/confirmed", 200) {
+        let id: PaymentId = text(&ask.body, "paymentId").parse().unwrap();
+        let payment = &books.payments[&id];
+        if told.json()["succeeded"] == true {
+            let is_kept =
+                payment.status == PaymentStatus::Succeeded && owns(books, payment.ticket_id);
+            let is_given_back = payment.status == PaymentStatus::Cancelled
+                && releases.contains_key(&payment.ticket_id.to_string());
+            assert!(
+                is_kept || is_given_back,
+                "{ask:?} was told {told:?}: {payment:?}"
+            );
+        } else {
+            let key = text(&ask.body, "pgPaymentId");
+            let is_charged = charges.values().any(|charge| charge.payment_key == key);
+            assert!(!is_charged, "{ask:?} was told {told:?}, and was charged");
+        }
+    }
+}
+
+fn what_was_released_is_gone(ledger: &Ledger, books: &Books) {
+    for (ticket, is_done) in ledger.releases() {
+        let id: TicketId = ticket.parse().unwrap();
+        let is_there = books.reservations.contains_key(&id) || owns(books, id);
+        assert!(!(is_done && is_there), "{ticket} was released");
+    }
+}
+
+/// No charge without a ticket or a refund, and no ticket without its charge.
+fn money_is_where_it_belongs(books: &Books, charges: &BTreeMap<String, Charge>) {
+    for (order, charge) in charges {
+        let payment = &books.payments[&order.parse::<PaymentId>().unwrap()];
+        assert_eq!(
+            charge.total_amount,
+            payment.final_amount.get(),
+            "{payment:?}"
+        );
+        let expected = match payment.status {
+            PaymentStatus::Succeeded => ("DONE", charge.total_amount, true),
+            PaymentStatus::Cancelled => ("CANCELED", 0, false),
+            _ => panic!("{charge:?} was charged for {payment:?}"),
+        };
+        let has_ticket = owns(books, payment.ticket_id);
+        let found = (charge.status.as_str(), charge.balance_amount, has_ticket);
+        assert_eq!(found, expected, "{payment:?}");
+    }
+    for payment in books.payments.values() {
+        let is_taken = payment.status == PaymentStatus::Succeeded && payment.final_amount.get() > 0;
+        let is_charged = charges.contains_key(&payment.payment_id.to_string());
+        assert!(
+            is_charged || !is_taken,
+            "nobody was charged for {payment:?}"
+        );
+    }
+}
+
+/// A balance is what was granted, less the points that tickets were paid with.
+fn points_are_where_they_belong(ledger: &Ledger, books: &Books) {
+    let mut used: BTreeMap<i64, i64> = BTreeMap::new();
+    for ticket in books.tickets.keys().filter(|ticket| owns(books, **ticket)) {
+        let purchase = &books.purchases[ticket];
+        *used.entry(purchase.user_id.0).or_default() += purchase.point.get();
+    }
+    for (ask, told) in ledger.told("/user", 201) {
+        let id = told.json()["id"].as_i64().unwrap();
+        let expected = ask.body["points"].as_i64().unwrap() - used.get(&id).unwrap_or(&0);
+        let balance = books.users[&contract::UserId(id)].balance.get();
+        assert_eq!(balance, expected, "the balance of user {id}");
+    }
+}
+
+/// A server that was told to stop has answered whatever it has done.
+pub fn nothing_was_done_unanswered(ledger: &Ledger, folder: &Path) {
+    let mut answered = Vec::new();
+    let snapshot = Snapshot::open(folder).unwrap();
+    snapshot
+        .each(|it: AnswerRecord| answered.push(it.key))
+        .unwrap();
+    assert!(!answered.is_empty());
+    for ask in ledger.unanswered() {
+        assert!(
+            !answered.contains(&ask.scope()),
+            "{ask:?} was done and not answered"
+        );
+    }
+}
+
+/// A charge in the books of the gateway.
+#[derive(Debug)]
+struct Charge {
+    payment_key: String,
+    status: String,
+    total_amount: i64,
+    balance_amount: i64,
+}
+
+/// By the order that was paid.
+fn charges(folder: &Path) -> BTreeMap<String, Charge> {
+    let connection = rusqlite::Connection::open(folder.join("gateway.db")).unwrap();
+    let text = "SELECT order_id, payment_key, status, total_amount, balance_amount FROM charge";
+    let mut statement = connection.prepare(text).unwrap();
+    let rows = statement.query_map((), |row| {
+        let charge = Charge {
+            payment_key: row.get(1)?,
+            status: row.get(2)?,
+            total_amount: row.get(3)?,
+            balance_amount: row.get(4)?,
+        };
+        Ok((row.get(0)?, charge))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+fn owns(books: &Books, ticket: TicketId) -> bool {
+    let ticket = books.tickets.get(&ticket);
+    ticket.is_some_and(|ticket| ticket.status == TicketStatus::Reserved)
+}
+
+fn saga_state(books: &Books, ticket: TicketId) -> Option<SagaState> {
+    let saga = books.sagas.get(&ticket.purchase_saga());
+    saga.map(|saga| saga.state)
+}
+
+fn ticket(value: &Value) -> TicketId {
+    text(value, "ticketId").parse().unwrap()
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {field} in {value}"))
+}
