@@ -10,9 +10,15 @@ const TICK_MILLIS: i64 = 200;
 const LAPSED_MAX: usize = 512;
 
 impl Service {
-    /// Lapses what is due until told to stop.
+    /// Lapses what is due until told to stop. It begins a grace period after its start: who paid before the process
+    /// stopped, or was being charged, has the ticket before its reservation lapses, however long the process was away.
     pub async fn run_expiry(self, mut shutdown: Shutdown) {
         let clock = self.0.clock.clone();
+        let begins_at = clock.now().plus_secs(self.0.settings.hold_grace_secs);
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = clock.wait_until(begins_at) => {}
+        }
         loop {
             match self.expire_due().await {
                 Ok(_) => {}

@@ -5,7 +5,7 @@
 //! What happens is drawn from a seed, which every test prints. `CRASH_SEED=<it> cargo test --test crash <test>` draws
 //! the same buyers and the same moments again.
 //!
-//! - [`failpoints`], [`kills`], [`stops`]: the tests
+//! - [`failpoints`], [`kills`], [`stops`], [`outages`]: the tests
 //! - [`theatre`]: one data folder, and round after round of a server that ends on it
 //! - [`crowd`]: the buyers; [`ledger`]: what they were told; [`server`]: the program
 //! - [`promises`]: what must hold
@@ -18,6 +18,7 @@ mod crowd;
 mod failpoints;
 mod kills;
 mod ledger;
+mod outages;
 mod promises;
 mod server;
 mod stops;
