@@ -37,6 +37,8 @@ pub enum Kind {
     ReleasesWhileProcessing,
     NeverProcesses,
     NeverPays,
+    /// Registered without points, which are granted later.
+    IsGranted,
     /// May not buy.
     IsInactive,
     /// Has not the points.
@@ -60,6 +62,7 @@ pub const EVERYBODY: &[(Kind, u64)] = &[
     (Kind::ReleasesWhileProcessing, 6),
     (Kind::NeverProcesses, 6),
     (Kind::NeverPays, 6),
+    (Kind::IsGranted, 8),
     (Kind::IsInactive, 6),
     (Kind::IsPoor, 6),
     (Kind::Errs, 8),
@@ -131,11 +134,18 @@ impl Buyer<'_> {
         };
         let points = match self.kind {
             Kind::IsPoor => POINTS_USED - 1,
+            Kind::IsGranted => 0,
             _ => POINTS,
         };
         let user = json!({ "name": self.name, "status": status, "points": points });
         let told = self.post("/user", "user", user).await?;
-        told.json()["id"].as_i64()
+        let id = told.json()["id"].as_i64()?;
+        if self.kind == Kind::IsGranted {
+            let grant = json!({ "amount": POINTS });
+            self.post(&format!("/user/{id}/points"), "grant", grant)
+                .await?;
+        }
+        Some(id)
     }
 
     async fn reserve(&self, user: i64) -> Option<String> {

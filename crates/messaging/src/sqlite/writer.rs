@@ -284,7 +284,10 @@ impl Writer {
             .connection
             .execute_batch("BEGIN IMMEDIATE")
             .and_then(|()| piece(&self.connection))
-            .and_then(|removed| self.connection.execute_batch("COMMIT").map(|()| removed));
+            .and_then(|removed| {
+                fail::fail_point!("store.before_sweep", |_| std::process::abort());
+                self.connection.execute_batch("COMMIT").map(|()| removed)
+            });
         swept.map_err(|error| match Trouble::from(error) {
             Trouble::Transaction(error) => self.lost_transaction(&error),
             Trouble::Commit(refused) => match self.roll_back() {
