@@ -1,5 +1,7 @@
 //! A Commit: everything that one decision changes, as data, applied atomically or not at all.
 
+use std::sync::Arc;
+
 use contract::Timestamp;
 
 use crate::{
@@ -14,7 +16,7 @@ pub struct Commit {
     pub puts: Vec<Put>,
     pub deletes: Vec<Delete>,
     pub appends: Vec<Append>,
-    pub messages: Vec<Message>,
+    pub messages: Vec<Arc<Message>>,
     pub timers: Vec<TimerChange>,
     /// The inbox mark: this group has handled this message.
     pub handled: Option<Handled>,
@@ -130,7 +132,7 @@ impl Commit {
     }
 
     pub fn publish(&mut self, message: Message) -> &mut Self {
-        self.messages.push(message);
+        self.messages.push(Arc::new(message));
         self
     }
 

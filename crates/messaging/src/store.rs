@@ -75,7 +75,7 @@ impl Find {
 /// Commits of one batch, in order, and how far the batch has come.
 #[derive(Debug, Default)]
 pub struct Submission {
-    pub commits: Vec<Commit>,
+    pub commits: Arc<[Commit]>,
     /// Stored with the commits, where all of them were applied.
     pub position: Option<Position>,
 }
@@ -182,7 +182,7 @@ impl Store {
     /// [`CommitError`]; nothing was changed.
     pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         let submission = Submission {
-            commits: vec![commit],
+            commits: [commit].into(),
             position: None,
         };
         self.submit(submission)

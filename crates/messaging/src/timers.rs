@@ -56,7 +56,7 @@ impl Timers {
                 })
                 .collect();
             let submission = Submission {
-                commits: vec![commit],
+                commits: [commit].into(),
                 position: None,
             };
             fail::fail_point!("timers.before_fire", |_| std::process::abort());

@@ -216,7 +216,7 @@ impl<C: Consumer> Worker<C> {
         }
         let offset = position.offset;
         let submission = Submission {
-            commits: Vec::new(),
+            commits: [].into(),
             position: Some(position),
         };
         // Where it failed, it is tried again when the next messages have come.
@@ -231,11 +231,11 @@ impl<C: Consumer> Worker<C> {
         let mut stuck = None;
         let mut pending = self.unseen(&batch.messages).await?;
         for _ in 0..ROUNDS_MAX {
-            let commits = self.decide(&pending, &condemned).await?;
+            let commits: Arc<[Commit]> = self.decide(&pending, &condemned).await?.into();
             let position = Some(batch.position.clone());
             fail::fail_point!("worker.before_submit", |_| std::process::abort());
             let receipt = self.shell.store.submit(Submission {
-                commits: commits.clone(),
+                commits: Arc::clone(&commits),
                 position,
             });
             let outcomes = receipt.outcomes().await;

@@ -57,7 +57,10 @@ async fn changed_by_another(folder: &tempfile::TempDir) -> Store {
 async fn submit(store: &Store, commits: Vec<Commit>) -> Vec<Result<(), CommitError>> {
     let position = None;
     store
-        .submit(Submission { commits, position })
+        .submit(Submission {
+            commits: commits.into(),
+            position,
+        })
         .outcomes()
         .await
 }

@@ -22,7 +22,10 @@ fn put(account: &Account) -> Commit {
 async fn submit(store: &Store, commits: Vec<Commit>) -> Vec<Result<(), CommitError>> {
     let position = None;
     store
-        .submit(Submission { commits, position })
+        .submit(Submission {
+            commits: commits.into(),
+            position,
+        })
         .outcomes()
         .await
 }
@@ -300,7 +303,7 @@ async fn a_dropped_receipt_does_not_undo_the_commit() {
         let mut commit = put(&Account::new(1, 1));
         commit.publish(deposit("m", 1, 1));
         drop(store.submit(Submission {
-            commits: vec![commit],
+            commits: [commit].into(),
             position: None,
         }));
         let mut both = Box::pin(store.commit(put(&Account::new(2, 2))));
@@ -478,7 +481,7 @@ async fn messages_are_read_in_the_order_of_their_commits() {
         let receipts: Vec<_> = commits
             .map(|commit| {
                 store.submit(Submission {
-                    commits: vec![commit],
+                    commits: [commit].into(),
                     position: None,
                 })
             })
@@ -594,7 +597,7 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
         let commits = vec![put(&Account::new(2, 0)), put(&Account::new(1, 9))];
         let outcomes = store
             .submit(Submission {
-                commits,
+                commits: commits.into(),
                 position: to(2),
             })
             .outcomes()
@@ -605,7 +608,7 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
         let commits = vec![put(&Account::new(3, 0))];
         store
             .submit(Submission {
-                commits,
+                commits: commits.into(),
                 position: to(2),
             })
             .outcomes()
@@ -614,7 +617,7 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
         // A position never goes back.
         store
             .submit(Submission {
-                commits: Vec::new(),
+                commits: [].into(),
                 position: to(1),
             })
             .outcomes()

@@ -5,7 +5,7 @@ use contract::{
     ticketing::{Expire, Process, Release, SagaTimeout},
 };
 use messaging::{
-    Commit, Message, Records, Rejection, StoreError,
+    Commit, Key, Message, Record, Records, Rejection, StoreError,
     coordinator::{self, Beginning, Progress, SagaRecord},
 };
 use saga::{Input, SagaState};
@@ -34,7 +34,23 @@ impl Service {
         &self,
         ticket_id: TicketId,
     ) -> Result<Option<PurchaseProgress>, StoreError> {
-        let saga = self.0.store.load(ticket_id.purchase_saga()).await?;
+        let sagas = [ticket_id.purchase_saga(), ticket_id.expire_saga()];
+        let rows = self
+            .0
+            .store
+            .load_rows(SagaRecord::TABLE, &sagas.map(Key::from))
+            .await?;
+        let mut saga = None;
+        let mut expiry = None;
+        for row in rows {
+            let record: SagaRecord = row.read()?;
+            let place = if record.saga_id == sagas[0] {
+                &mut saga
+            } else {
+                &mut expiry
+            };
+            *place = Some(record);
+        }
         let purchase = if saga.is_none() {
             self.0.store.load(ticket_id).await?
         } else {
@@ -43,7 +59,6 @@ impl Service {
         if saga.is_none() && purchase.is_none() {
             return Ok(None);
         }
-        let expiry = self.0.store.load(ticket_id.expire_saga()).await?;
         Ok(Some(PurchaseProgress {
             purchase,
             saga,

@@ -215,7 +215,7 @@ impl Writer {
         for submission in submissions {
             let mut outcomes = Vec::with_capacity(submission.commits.len());
             let mut refused = Refused::default();
-            for commit in &submission.commits {
+            for commit in &*submission.commits {
                 let outcome = if savepoints {
                     refused
                         .check(commit)
@@ -487,7 +487,7 @@ impl Session<'_> {
         }
     }
 
-    fn publish(&mut self, message: &Message) -> Result<(), Trouble> {
+    fn publish(&mut self, message: &Arc<Message>) -> Result<(), Trouble> {
         let text = "INSERT INTO message (offset, id, topic, key, time, payload, reissue) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let offset = self.next_offset;
         self.connection.prepare_cached(text)?.execute((
@@ -502,7 +502,7 @@ impl Session<'_> {
         self.next_offset += 1;
         self.published.push(Stored {
             offset,
-            message: Arc::new(message.clone()),
+            message: Arc::clone(message),
         });
         Ok(())
     }
@@ -547,7 +547,7 @@ impl Session<'_> {
                     &message.id,
                 ))? == 1
                 {
-                    self.publish(message)?;
+                    self.publish(&Arc::new(message.clone()))?;
                 }
             }
         }

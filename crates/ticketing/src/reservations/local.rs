@@ -73,7 +73,7 @@ impl Local {
 
     fn submit(&self, commit: Commit) -> Receipt {
         self.store.submit(Submission {
-            commits: vec![commit],
+            commits: [commit].into(),
             position: None,
         })
     }
