@@ -12,7 +12,12 @@ use crate::{
 #[tokio::test]
 async fn a_server_that_is_told_to_stop_answers_what_it_accepted_and_does_nothing_else() {
     let mut theatre = Theatre::open(seed("stops")).await;
-    for answers in [20, 90, 170] {
+    // Slow commits, or a slow gateway, so that many requests are under way.
+    let slow = [
+        "store.before_commit=sleep(25)",
+        "sandbox.after_charge=sleep(60)",
+    ];
+    for (answers, failpoints) in [(20, ""), (60, slow[0]), (120, slow[1]), (170, "")] {
         let moment = Moment {
             answers,
             then: Duration::from_micros(theatre.random().below(4_000)),
