@@ -74,6 +74,8 @@ pub enum TimerChange {
 pub struct Handled {
     pub group: String,
     pub message_id: String,
+    /// The message's key: where this commit falls out, no later one of the key may be applied before it.
+    pub key: String,
     pub at: Timestamp,
 }
 

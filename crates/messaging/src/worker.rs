@@ -353,6 +353,7 @@ impl<C: Consumer> Worker<C> {
         commit.handled = Some(Handled {
             group: self.consumer.group().to_owned(),
             message_id: handled_at_last.map_or_else(|| message.id.clone(), Reissue::mark),
+            key: message.key.clone(),
             at: now,
         });
         if let Some(reissue) = handled_at_last {

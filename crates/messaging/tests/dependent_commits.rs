@@ -6,8 +6,8 @@
 
 use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
 use messaging::{
-    Commit, CommitError, Metrics, Ref, Store, Submission, dead_letters::DeadLetterRecord,
-    dead_letters::DeadLetterState,
+    Commit, CommitError, Metrics, Ref, Store, Submission, commit::Handled,
+    dead_letters::DeadLetterRecord, dead_letters::DeadLetterState,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -98,6 +98,35 @@ async fn what_only_looked_at_a_refused_change_is_refused_and_what_did_not_is_app
     let stranger = Commit::new();
 
     let outcomes = submit(&store, vec![put(&record(1, 10)), onlooker, stranger]).await;
+
+    let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(applied, [false, false, true]);
+}
+
+/// The commit of a message, changing nothing else.
+fn of_message(message_id: &str, key: &str) -> Commit {
+    let mut commit = Commit::new();
+    commit.handled = Some(Handled {
+        group: "teller".to_owned(),
+        message_id: message_id.to_owned(),
+        key: key.to_owned(),
+        at: NOW,
+    });
+    commit
+}
+
+#[tokio::test]
+async fn no_message_overtakes_a_refused_one_of_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = changed_by_another(&folder).await;
+    let mut refused = of_message("first of a", "a");
+    refused.put(&record(1, 10));
+    let later = [
+        of_message("second of a", "a"),
+        of_message("first of b", "b"),
+    ];
+
+    let outcomes = submit(&store, [vec![refused], later.into()].concat()).await;
 
     let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
     assert_eq!(applied, [false, false, true]);

@@ -274,6 +274,7 @@ fn handled(group: &str, message_id: &str) -> messaging::commit::Handled {
     messaging::commit::Handled {
         group: group.to_owned(),
         message_id: message_id.to_owned(),
+        key: message_id.to_owned(),
         at: start(),
     }
 }

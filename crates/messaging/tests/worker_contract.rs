@@ -566,6 +566,7 @@ async fn inbox_marks_go_after_their_retention_but_not_before_their_messages() {
         commit.handled = Some(messaging::commit::Handled {
             group: "teller".into(),
             message_id: "a".into(),
+            key: "a".into(),
             at: start(),
         });
         given.store.commit(commit).await.unwrap();
