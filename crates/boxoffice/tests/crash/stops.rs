@@ -23,7 +23,7 @@ async fn a_server_that_is_told_to_stop_answers_what_it_accepted_and_does_nothing
             then: Duration::from_micros(theatre.random().below(4_000)),
         };
         let ended = theatre
-            .round(EVERYBODY, "", Ending::Terminate(moment))
+            .round(EVERYBODY, failpoints, Ending::Terminate(moment))
             .await;
         assert_eq!(ended, Ended::Stopped);
         promises::nothing_was_done_unanswered(&theatre.ledger, theatre.path());
