@@ -7,7 +7,9 @@
 
 mod reader;
 mod schema;
+mod session;
 mod snapshot;
+mod statements;
 mod sweep;
 mod tail;
 mod writer;
@@ -338,9 +340,9 @@ impl Statements {
         let texts = |table: &&'static Table| {
             let statements = TableStatements {
                 load: reader::load_text(table),
-                insert: writer::insert_text(table),
-                update: writer::update_text(table),
-                delete: writer::delete_text(table),
+                insert: statements::insert_text(table),
+                update: statements::update_text(table),
+                delete: statements::delete_text(table),
             };
             (table.name, statements)
         };

@@ -1,6 +1,10 @@
 //! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision around records; the worker does
 //! everything else, in batches whose number of statements does not depend on the number of messages in them.
 
+mod backoff;
+mod records;
+mod stuck;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use contract::{
@@ -16,9 +20,12 @@ use crate::{
     commit::Handled,
     message::Reissue,
     metrics::GroupLabel,
-    record::{Key, Record, Ref, Table},
-    row::Row,
+    record::{Key, Ref, Table},
 };
+
+use backoff::Backoff;
+pub use records::Records;
+use stuck::Stuck;
 
 /// Messages taken at once.
 pub const BATCH_MESSAGES_MAX: usize = 128;
@@ -26,9 +33,6 @@ pub const BATCH_MESSAGES_MAX: usize = 128;
 const ROUNDS_MAX: u32 = 16;
 /// Messages for others that are passed before the position is stored on their account alone.
 const SKIP_MESSAGES: i64 = 1024;
-/// The first wait after a failure of the store; doubled each time.
-const BACKOFF_MILLIS_MIN: u64 = 10;
-const BACKOFF_MILLIS_MAX: u64 = 5_000;
 /// How long a batch in hand may go on after the word to stop.
 const FINISH_MILLIS_MAX: u64 = 2_000;
 
@@ -70,41 +74,6 @@ pub trait Consumer: Send + Sync + 'static {
 
     /// Told after its Commit is durable; for counting, not for effects.
     fn committed(&self, _message: &Message, _commit: &Commit) {}
-}
-
-/// The records that a batch concerns, as the messages decided so far leave them.
-#[derive(Debug, Default)]
-pub struct Records {
-    rows: HashMap<(&'static str, Key), Row>,
-}
-
-impl Records {
-    /// # Errors
-    /// A [`Rejection`] where the stored row cannot be read.
-    pub fn get<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>, Rejection> {
-        let row = self.rows.get(&(R::TABLE.name, key.into()));
-        row.map(Row::read).transpose()
-    }
-
-    /// Puts a record in by hand; for tests of decisions.
-    #[must_use]
-    pub fn with<R: Record>(mut self, record: &R) -> Self {
-        let mut commit = Commit::new();
-        commit.put(record);
-        self.apply(&commit);
-        self
-    }
-
-    /// What the next message sees.
-    pub fn apply(&mut self, commit: &Commit) {
-        for put in &commit.puts {
-            self.rows
-                .insert((put.table.name, put.key.clone()), put.row.clone());
-        }
-        for delete in &commit.deletes {
-            self.rows.remove(&(delete.table.name, delete.key.clone()));
-        }
-    }
 }
 
 /// Settings of a worker, the same for all.
@@ -442,68 +411,5 @@ fn failure(outcomes: &[Result<(), CommitError>]) -> Option<StoreError> {
     })
 }
 
-/// The first message of a round, where it conflicted. Nothing in its batch stood before it and its records were
-/// loaded afresh, so if the same conflict over the same version comes a second time, it would come for ever.
-#[derive(Debug, PartialEq, Eq)]
-struct Stuck {
-    message_id: String,
-    error: CommitError,
-    expected: Option<i64>,
-}
-
-impl Stuck {
-    fn of(
-        messages: &[Arc<Message>],
-        commits: &[Commit],
-        outcomes: &[Result<(), CommitError>],
-    ) -> Option<Self> {
-        let Some(Err(error @ CommitError::Conflict { table, key })) = outcomes.first() else {
-            return None;
-        };
-        let puts = &commits.first()?.puts;
-        let put = puts
-            .iter()
-            .find(|put| put.table.name == table && put.key.to_string() == *key);
-        Some(Self {
-            message_id: messages.first()?.id.clone(),
-            error: error.clone(),
-            expected: put.map(|put| put.expected),
-        })
-    }
-
-    fn rejection(&self) -> Rejection {
-        Rejection::new(format_args!("it cannot be decided: {}", self.error))
-    }
-}
-
 /// Messages whose decision breaks a rule of a table: deciding again would break it again.
 type Condemned = HashMap<String, Rejection>;
-
-/// Capped, jittered waiting.
-struct Backoff<'a> {
-    random: &'a Random,
-    millis: u64,
-}
-
-impl<'a> Backoff<'a> {
-    fn new(random: &'a Random) -> Self {
-        Self {
-            random,
-            millis: BACKOFF_MILLIS_MIN,
-        }
-    }
-
-    /// Waits and lets the caller try again; a failure that cannot pass is returned.
-    async fn wait_out(&mut self, group: &'static str, error: StoreError) -> Result<(), StoreError> {
-        if matches!(error, StoreError::Poisoned(_)) {
-            return Err(error);
-        }
-        tracing::warn!(group, %error, retry_millis = self.millis, "the consumer waits for its store");
-        tokio::time::sleep(Duration::from_millis(
-            self.millis + self.random.below(self.millis),
-        ))
-        .await;
-        self.millis = (self.millis * 2).min(BACKOFF_MILLIS_MAX);
-        Ok(())
-    }
-}

@@ -1,0 +1,46 @@
+//! The texts of the statements on our tables.
+
+use crate::record::Table;
+
+pub(super) fn insert_text(table: &Table) -> String {
+    let names: Vec<_> = table
+        .columns
+        .iter()
+        .map(|column| format!("\"{}\"", column.name))
+        .collect();
+    let places: Vec<_> = (1..=names.len()).map(|place| format!("?{place}")).collect();
+    // A row of this key is another writer's; any other rule that is broken is the commit's own fault.
+    format!(
+        "INSERT INTO \"{}\" ({}) VALUES ({}) ON CONFLICT (\"{}\") DO NOTHING",
+        table.name,
+        names.join(", "),
+        places.join(", "),
+        table.key
+    )
+}
+
+pub(super) fn delete_text(table: &Table) -> String {
+    format!(
+        "DELETE FROM \"{}\" WHERE \"{}\" = ?1 AND version = coalesce(?2, version)",
+        table.name, table.key
+    )
+}
+
+pub(super) fn update_text(table: &Table) -> String {
+    let mut sets = Vec::new();
+    let mut key_place = 0;
+    for (place, column) in table.columns.iter().enumerate() {
+        if column.name == table.key {
+            key_place = place + 1;
+        } else {
+            sets.push(format!("\"{}\" = ?{}", column.name, place + 1));
+        }
+    }
+    let expected_place = table.columns.len() + 1;
+    format!(
+        "UPDATE \"{}\" SET {} WHERE \"{}\" = ?{key_place} AND version = ?{expected_place}",
+        table.name,
+        sets.join(", "),
+        table.key
+    )
+}

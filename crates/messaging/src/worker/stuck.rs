@@ -1,0 +1,39 @@
+//! A conflict that would come for ever.
+
+use std::sync::Arc;
+
+use crate::{Commit, CommitError, Message, Rejection};
+
+/// The first message of a round, where it conflicted. Nothing in its batch stood before it and its records were
+/// loaded afresh, so if the same conflict over the same version comes a second time, it would come for ever.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stuck {
+    pub(super) message_id: String,
+    error: CommitError,
+    expected: Option<i64>,
+}
+
+impl Stuck {
+    pub(super) fn of(
+        messages: &[Arc<Message>],
+        commits: &[Commit],
+        outcomes: &[Result<(), CommitError>],
+    ) -> Option<Self> {
+        let Some(Err(error @ CommitError::Conflict { table, key })) = outcomes.first() else {
+            return None;
+        };
+        let puts = &commits.first()?.puts;
+        let put = puts
+            .iter()
+            .find(|put| put.table.name == table && put.key.to_string() == *key);
+        Some(Self {
+            message_id: messages.first()?.id.clone(),
+            error: error.clone(),
+            expected: put.map(|put| put.expected),
+        })
+    }
+
+    pub(super) fn rejection(&self) -> Rejection {
+        Rejection::new(format_args!("it cannot be decided: {}", self.error))
+    }
+}
