@@ -16,12 +16,6 @@ pub struct GroupLabel {
     pub group: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct SagaLabel {
-    pub saga_type: &'static str,
-    pub state: &'static str,
-}
-
 #[derive(Debug)]
 pub struct Metrics {
     pub commit_secs: Histogram,
@@ -33,7 +27,6 @@ pub struct Metrics {
     pub decisions_repeated: Family<GroupLabel, Counter>,
     pub lag: Family<GroupLabel, Gauge<i64, AtomicI64>>,
     pub timers_fired: Counter,
-    pub sagas: Family<SagaLabel, Counter>,
     /// Reading statements run so far; tests hold the number of statements a batch against it.
     pub store_statements: Counter,
 }
@@ -56,7 +49,6 @@ impl Metrics {
             decisions_repeated: Family::default(),
             lag: Family::default(),
             timers_fired: Counter::default(),
-            sagas: Family::default(),
             store_statements: Counter::default(),
         };
         let m = &metrics;
@@ -106,7 +98,6 @@ impl Metrics {
             "Timers that published their message",
             m.timers_fired.clone(),
         );
-        registry.register("sagas", "Sagas that reached a state", m.sagas.clone());
         registry.register(
             "store_statements",
             "Reading statements by key",

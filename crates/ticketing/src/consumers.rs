@@ -9,7 +9,8 @@ use contract::{
 };
 use futures::future::BoxFuture;
 use messaging::{
-    Commit, Consumer, Message, Records, Ref, Rejection, StoreError, coordinator::SagaRecord,
+    Commit, Consumer, Message, Record as _, Records, Ref, Rejection, StoreError,
+    coordinator::SagaRecord,
 };
 
 use crate::{
@@ -77,6 +78,32 @@ impl Consumer for SagaConsumer {
             SagaTimeout::TOPIC => progress::time_out(&message.parse()?, records, now),
             _ => progress::answer(message, records, now),
         }
+    }
+
+    fn committed(&self, _message: &Message, commit: &Commit) {
+        commit
+            .puts
+            .iter()
+            .filter(|put| put.table.name == SagaRecord::TABLE.name)
+            .for_each(|put| self.count(put));
+    }
+}
+
+impl SagaConsumer {
+    /// Counts a saga where it begins, ends or needs a person; the steps between are in its history.
+    fn count(&self, put: &messaging::commit::Put) {
+        let text = |column| put.row.get(column).and_then(serde_json::Value::as_str);
+        let (saga_type, state) = (
+            text("saga_type").unwrap_or_default(),
+            text("state").unwrap_or_default(),
+        );
+        let reached = match state {
+            _ if text("parked").is_some() => "PARKED",
+            "COMPLETED" | "COMPENSATED" => state,
+            _ if put.expected == 0 => "STARTED",
+            _ => return,
+        };
+        self.0.0.metrics.saga(saga_type, reached);
     }
 }
 

@@ -11,8 +11,15 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SagaLabel {
+    saga_type: String,
+    state: String,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
+    sagas: Family<SagaLabel, Counter>,
     reservations: Family<OutcomeLabel, Counter>,
     tickets: Family<OutcomeLabel, Counter>,
 }
@@ -27,6 +34,11 @@ impl Metrics {
             metrics.reservations.clone(),
         );
         registry.register(
+            "sagas",
+            "Sagas that reached a state: STARTED, COMPLETED, COMPENSATED, PARKED",
+            metrics.sagas.clone(),
+        );
+        registry.register(
             "tickets",
             "Paid tickets by outcome",
             metrics.tickets.clone(),
@@ -37,6 +49,13 @@ impl Metrics {
     pub(crate) fn reservation(&self, outcome: &'static str) {
         self.reservations
             .get_or_create(&OutcomeLabel { outcome })
+            .inc();
+    }
+
+    pub(crate) fn saga(&self, saga_type: &str, state: &str) {
+        let (saga_type, state) = (saga_type.to_owned(), state.to_owned());
+        self.sagas
+            .get_or_create(&SagaLabel { saga_type, state })
             .inc();
     }
 
