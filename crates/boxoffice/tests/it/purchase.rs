@@ -75,6 +75,15 @@ async fn a_ticket_is_reserved_processed_paid_and_issued() {
     assert_eq!(saga["stepHistory"].as_array().unwrap().len(), 4);
     let letters: Value = it.get("/dead-letter").await.json().await.unwrap();
     assert_eq!(letters["items"], json!([]));
+    let metrics = it.get("/metrics").await.text().await.unwrap();
+    for line in [
+        r#"boxoffice_sagas_total{saga_type="ticketing.process",state="STARTED"} 1"#,
+        r#"boxoffice_sagas_total{saga_type="ticketing.process",state="COMPLETED"} 1"#,
+        r#"boxoffice_reservations_total{outcome="granted"} 1"#,
+        r#"boxoffice_tickets_total{outcome="issued"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is missing:\n{metrics}");
+    }
 }
 
 #[tokio::test]
