@@ -118,7 +118,9 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn audit(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let report = crate::audit::audit(&config.data)?;
+    let folder = config.data.display();
+    let report =
+        crate::audit::audit(&config.data).with_context(|| format!("{folder} cannot be audited"))?;
     let text = if json {
         serde_json::to_string_pretty(&report)?
     } else {

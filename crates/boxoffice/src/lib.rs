@@ -5,7 +5,6 @@
 //! - [`app`]: [`app::App`], everything wired and running; tests start it in their own process
 //! - [`crew`]: workers, timers, cleaning; [`server`]: the listening socket
 //! - [`audit`]: whether a data folder keeps the promises
-//! - [`audit`]: whether a data folder keeps the promises
 //! - [`http`]: all routes behind one guard, and those that belong to no service
 //! - [`dead_letters`]: the commands for dead letters, on a folder or through the server that has it open
 //! - [`demo`]: a crowd that wants the same show in the same second

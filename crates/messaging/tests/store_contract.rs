@@ -657,6 +657,27 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
 }
 
 #[tokio::test]
+async fn after_a_clean_stop_the_file_alone_is_everything() {
+    let Some(place @ Place::Folder(folder)) = &places().into_iter().next() else {
+        unreachable!("the embedded store is the first place")
+    };
+    let store = place.open();
+    store.commit(put(&Account::new(1, 1))).await.unwrap();
+    drop(store);
+    let beside: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let log = beside
+        .iter()
+        .find(|path| path.to_string_lossy().ends_with("-wal"));
+    assert!(
+        log.is_none_or(|log| log.metadata().unwrap().len() == 0),
+        "{beside:?}"
+    );
+}
+
+#[tokio::test]
 async fn an_open_folder_is_refused_until_it_is_closed() {
     let Some(place @ Place::Folder(_)) = places().into_iter().next() else {
         unreachable!("the embedded place comes first");

@@ -240,7 +240,10 @@ fn refused(refusal: Refusal, text: String) -> Problem {
         Refusal::OwnerMismatch => {
             Problem::new(StatusCode::FORBIDDEN, "PAYMENT_OWNER_MISMATCH", text)
         }
-        Refusal::AmountMismatch { .. } => Problem::bad_request("AMOUNT_MISMATCH", text),
+        Refusal::AmountMismatch { .. } => Problem {
+            field: Some("amount".to_owned()),
+            ..Problem::bad_request("AMOUNT_MISMATCH", text)
+        },
         Refusal::AlreadyConfirmed => Problem::conflict("ALREADY_CONFIRMED", text),
         Refusal::InProgress => Problem {
             retry_after_secs: Some(1),

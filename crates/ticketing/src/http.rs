@@ -1,5 +1,7 @@
 //! The door for requests.
 
+mod progress;
+
 use axum::{
     Json,
     extract::State,
@@ -8,7 +10,6 @@ use axum::{
 };
 use contract::{EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId};
 use messaging::{Commit, CommitError, Find, Record, coordinator::SagaRecord};
-use saga::{SagaState, StepState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -18,11 +19,9 @@ use crate::{
     Service,
     model::{Allocation, Ticket, TicketStatus},
     process::{self, ProcessInput},
-    progress::{self, PurchaseProgress},
     release,
     reservations::Refusal,
     reserve,
-    sagas::Payload,
 };
 
 /// Every route of the ticketing service.
@@ -31,8 +30,8 @@ pub fn router(service: Service) -> OpenApiRouter {
         .routes(routes!(reserve_ticket))
         .routes(routes!(release_reservation))
         .routes(routes!(start_purchase))
-        .routes(routes!(read_progress))
-        .routes(routes!(read_progress_alias))
+        .routes(routes!(progress::read_progress))
+        .routes(routes!(progress::read_progress_alias))
         .routes(routes!(read_stock))
         .routes(routes!(read_ticket))
         .routes(routes!(list_tickets))
@@ -188,131 +187,6 @@ impl From<process::Refusal> for Problem {
     }
 }
 
-/// How far a purchase has come.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct ProgressAnswer {
-    saga_id: SagaId,
-    reference_id: String,
-    saga_type: String,
-    /// STARTED, COMPENSATING, COMPENSATED or COMPLETED.
-    #[schema(value_type = String)]
-    saga_state: SagaState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    current_step: Option<String>,
-    step_history: Vec<StepAnswer>,
-    /// What to pay at the gateway; there once the purchase is COMPLETED.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payment_id: Option<PaymentId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    final_amount: Option<Money>,
-    /// Why the purchase came to nothing, or needs a person.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<String>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct StepAnswer {
-    name: String,
-    #[schema(value_type = String)]
-    state: StepState,
-}
-
-/// Follow a purchase.
-#[utoipa::path(get, path = "/ticketing/process/{ticketId}", tag = "ticketing",
-    params(("ticketId" = TicketId, Path)), responses(
-    (status = 200, body = ProgressAnswer),
-    (status = 404, description = "PROCESS_NOT_FOUND", body = ProblemDetails)))]
-async fn read_progress(
-    State(service): State<Service>,
-    Id(ticket_id): Id<TicketId>,
-) -> Result<Json<ProgressAnswer>, Problem> {
-    let missing = || {
-        Problem::not_found(
-            "PROCESS_NOT_FOUND",
-            format_args!("no purchase of {ticket_id} was started"),
-        )
-    };
-    let progress = service.progress(ticket_id).await?.ok_or_else(missing)?;
-    progress_answer(ticket_id, progress).map(Json)
-}
-
-/// The same as /ticketing/process/{ticketId}.
-#[utoipa::path(get, path = "/process/{ticketId}", tag = "ticketing",
-    params(("ticketId" = TicketId, Path)), responses(
-    (status = 200, body = ProgressAnswer),
-    (status = 404, description = "PROCESS_NOT_FOUND", body = ProblemDetails)))]
-async fn read_progress_alias(
-    state: State<Service>,
-    id: Id<TicketId>,
-) -> Result<Json<ProgressAnswer>, Problem> {
-    read_progress(state, id).await
-}
-
-fn progress_answer(
-    ticket_id: TicketId,
-    progress: PurchaseProgress,
-) -> Result<ProgressAnswer, Problem> {
-    let PurchaseProgress {
-        purchase,
-        saga,
-        expiry,
-    } = progress;
-    let Some(saga) = saga else {
-        let requested_at = purchase.map_or(Timestamp::default(), |purchase| purchase.requested_at);
-        return Ok(ProgressAnswer {
-            saga_id: ticket_id.purchase_saga(),
-            reference_id: ticket_id.to_string(),
-            saga_type: crate::sagas::PURCHASE.kind.to_owned(),
-            saga_state: SagaState::Started,
-            current_step: None,
-            step_history: Vec::new(),
-            payment_id: None,
-            final_amount: None,
-            failure: None,
-            created_at: requested_at,
-            updated_at: requested_at,
-        });
-    };
-    let payload = Payload::of(&saga).map_err(messaging::StoreError::from)?;
-    let is_completed = saga.state == SagaState::Completed;
-    let expired = expiry.filter(|expiry| expiry.state != SagaState::Compensated);
-    let failure = match expired {
-        Some(expiry) => Some(
-            expiry
-                .parked
-                .unwrap_or_else(|| "RESERVATION_EXPIRED".to_owned()),
-        ),
-        None => saga.parked.or(saga.failure),
-    };
-    Ok(ProgressAnswer {
-        saga_id: saga.saga_id,
-        reference_id: saga.reference_id,
-        saga_type: saga.saga_type,
-        saga_state: saga.state,
-        current_step: saga.current_step,
-        step_history: saga
-            .steps
-            .into_iter()
-            .map(|step| StepAnswer {
-                name: step.name,
-                state: step.state,
-            })
-            .collect(),
-        payment_id: is_completed.then(|| saga.saga_id.payment()),
-        final_amount: payload
-            .total_amount
-            .less(payload.point)
-            .filter(|_| is_completed),
-        failure,
-        created_at: saga.created_at,
-        updated_at: saga.updated_at,
-    })
-}
-
 /// An event's tickets at this moment.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -459,8 +333,8 @@ async fn resume_saga(
             format_args!("saga {saga_id} is not parked"),
         ));
     }
-    let commit =
-        progress::resume(saga, service.0.clock.now()).map_err(messaging::StoreError::from)?;
+    let commit = crate::progress::resume(saga, service.0.clock.now())
+        .map_err(messaging::StoreError::from)?;
     service.0.store.commit(commit).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }

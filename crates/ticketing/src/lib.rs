@@ -9,7 +9,6 @@
 //! - [`consumers`] and [`http`]: the two doors to the use cases
 //! - [`lock`]: a lease with fencing, for what is not one atomic operation
 
-pub mod audit;
 pub mod consumers;
 pub mod expiry;
 pub mod http;

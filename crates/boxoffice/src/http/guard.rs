@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{Method, StatusCode},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -92,6 +92,7 @@ pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next
     let method = request.method().clone();
     let route = Route::of(request.extensions().get::<MatchedPath>());
     let response = match guard.admit(&route) {
+        Some(_slot) if is_foreign(&request) => foreign().into_response(),
         Some(_slot) => guard.perform(request, next).await,
         None => overloaded().into_response(),
     };
@@ -108,6 +109,27 @@ fn log(method: &Method, route: &Route, status: StatusCode, elapsed: Duration) {
     } else {
         tracing::debug!(%method, route, status, ?elapsed, "a request was answered");
     }
+}
+
+/// A page of another site makes its visitor's browser send this. Browsers let such pages POST without asking the
+/// server first, and name the page's site in `Origin`; other clients send none.
+fn is_foreign(request: &Request) -> bool {
+    let text = |name| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let Some(origin) = text(header::ORIGIN) else {
+        return false;
+    };
+    let site = origin.split_once("://").map(|(_, site)| site);
+    !request.method().is_safe() && site != text(header::HOST)
+}
+
+fn foreign() -> Problem {
+    let detail = "a web page of another site may not change anything here";
+    Problem::new(StatusCode::FORBIDDEN, "CROSS_ORIGIN_REQUEST", detail)
 }
 
 fn overloaded() -> Problem {

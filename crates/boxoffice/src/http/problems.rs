@@ -92,6 +92,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "VERSION_CONFLICT",
         "It was changed by another request first: read it again, and decide again.",
     ),
+    (
+        403,
+        "CROSS_ORIGIN_REQUEST",
+        "A web page of another site tried to change something through its visitor's browser.",
+    ),
     (413, "BODY_TOO_LARGE", "The body is over 64 KiB."),
     (
         422,

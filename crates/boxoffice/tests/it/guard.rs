@@ -6,7 +6,7 @@ use crate::support::{PATIENCE, Running, assert_problem};
 use axum::{Router, routing};
 use messaging::{Metrics, Store};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::Semaphore};
 
 /// A route that says when a request has come in, and answers when it may.
@@ -217,4 +217,32 @@ async fn a_stop_waits_only_so_long() {
     let stopped = tokio::time::timeout(PATIENCE, it.app.stop()).await;
     assert!(stopped.is_ok());
     assert!(!accepted.is_finished());
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_changes_nothing() {
+    let it = Running::start().await;
+    let event = json!({ "name": "Show", "ticketQuantity": 5 });
+    let post = |origin: String| {
+        it.client
+            .post(it.url("/event"))
+            .header("origin", origin)
+            .json(&event)
+            .send()
+    };
+
+    assert_problem(
+        post("https://elsewhere.example".to_owned()).await.unwrap(),
+        403,
+        "CROSS_ORIGIN_REQUEST",
+    )
+    .await;
+    let listed: Value = it.get("/event").await.json().await.unwrap();
+    assert_eq!(listed["items"], json!([]), "nothing was registered");
+
+    assert_eq!(
+        post(it.app.url()).await.unwrap().status(),
+        201,
+        "our own console may"
+    );
 }

@@ -93,6 +93,22 @@ impl Writer {
                 self.clean(clean, &mut inbox_cursor);
             }
         }
+        self.fold_log();
+    }
+
+    /// Copies the write-ahead log into the file, so that after a clean stop the file alone is everything.
+    fn fold_log(&self) {
+        let fold = || {
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+        };
+        if let Err(error) = self
+            .check()
+            .map_err(|error| error.to_string())
+            .and_then(|()| fold().map_err(|error| error.to_string()))
+        {
+            tracing::warn!(error, "the write-ahead log stays beside the store");
+        }
     }
 
     fn apply(&mut self, applies: Vec<(Submission, Reply)>) {
