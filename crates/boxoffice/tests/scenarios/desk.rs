@@ -1,0 +1,275 @@
+//! What people do at the box office, in a line each.
+
+use contract::{PaymentId, SagaId, TicketId};
+use serde_json::{Value, json};
+
+use crate::house::{Answer, House};
+
+/// The price of every ticket of [`House::event`].
+pub const PRICE: i64 = 1000;
+
+/// A purchase whose payment can be settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purchase {
+    pub ticket: String,
+    pub saga: String,
+    pub payment: String,
+    pub amount: i64,
+}
+
+/// An event's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stock {
+    pub quantity: i64,
+    pub waiting: i64,
+    pub completed: i64,
+    pub available: i64,
+    pub sold: i64,
+}
+
+/// Quantity, waiting, completed, available; as many are sold as are completed.
+pub fn stock(quantity: i64, waiting: i64, completed: i64, available: i64) -> Stock {
+    Stock {
+        quantity,
+        waiting,
+        completed,
+        available,
+        sold: completed,
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+pub fn saga_of(ticket: &str) -> SagaId {
+    ticket.parse::<TicketId>().unwrap().purchase_saga()
+}
+
+pub fn expiry_of(ticket: &str) -> SagaId {
+    ticket.parse::<TicketId>().unwrap().expire_saga()
+}
+
+pub fn payment_of(ticket: &str) -> PaymentId {
+    saga_of(ticket).payment()
+}
+
+impl House {
+    /// An event on sale.
+    pub async fn event(&self, quantity: i64) -> i64 {
+        let body = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
+        let event = self.post("/event", body).await.ok(201)["id"]
+            .as_i64()
+            .unwrap();
+        self.stock_becomes(event, stock(quantity, 0, 0, quantity))
+            .await;
+        event
+    }
+
+    pub async fn user(&self, points: i64) -> i64 {
+        let body = json!({ "name": "Buyer", "points": points });
+        self.post("/user", body).await.ok(201)["id"]
+            .as_i64()
+            .unwrap()
+    }
+
+    /// Changes what is known of a user.
+    pub async fn judge(&self, user: i64, status: &str, flagged: bool) {
+        let path = format!("/user/{user}");
+        let version = self.get(&path).await.ok(200)["version"].clone();
+        let body = json!({
+            "name": "Buyer", "status": status, "flagged": flagged, "version": version,
+        });
+        self.put(&path, body).await.ok(200);
+    }
+
+    pub async fn reserve(&self, event: i64, user: i64) -> Answer {
+        let body = json!({ "eventId": event, "userId": user });
+        self.post("/ticketing/reserve", body).await
+    }
+
+    pub async fn reserved(&self, event: i64, user: i64) -> String {
+        text(&self.reserve(event, user).await.ok(200)["ticketId"])
+    }
+
+    pub async fn release(&self, ticket: &str) -> Answer {
+        self.delete(&format!("/ticketing/reserve/{ticket}")).await
+    }
+
+    pub async fn process(&self, ticket: &str, event: i64, user: i64, point: i64) -> Answer {
+        let body = json!({
+            "ticketId": ticket, "eventId": event, "userId": user,
+            "totalAmount": PRICE, "point": point,
+        });
+        self.post("/ticketing/process", body).await
+    }
+
+    /// The purchase of a ticket, once it is in this state.
+    pub async fn progress_becomes(&self, ticket: &str, state: &str) -> Value {
+        let path = format!("/ticketing/process/{ticket}");
+        self.eventually(&path, |it| it["sagaState"] == state).await
+    }
+
+    /// A reservation processed to a payment that waits.
+    pub async fn processed(&self, ticket: &str, event: i64, user: i64, point: i64) -> Purchase {
+        self.process(ticket, event, user, point).await.ok(202);
+        self.processed_already(ticket).await
+    }
+
+    /// The payment of a purchase that was begun, once it can be settled.
+    pub async fn processed_already(&self, ticket: &str) -> Purchase {
+        let progress = self.progress_becomes(ticket, "COMPLETED").await;
+        Purchase {
+            ticket: ticket.to_owned(),
+            saga: text(&progress["sagaId"]),
+            payment: text(&progress["paymentId"]),
+            amount: progress["finalAmount"].as_i64().unwrap(),
+        }
+    }
+
+    pub async fn purchase(&self, event: i64, user: i64, point: i64) -> Purchase {
+        let ticket = self.reserved(event, user).await;
+        self.processed(&ticket, event, user, point).await
+    }
+
+    pub async fn pay(&self, purchase: &Purchase, card: &str) -> Answer {
+        let body = confirmation(purchase, card);
+        self.post("/payment/confirmed", body).await
+    }
+
+    /// A payment that is settled, and its ticket issued.
+    pub async fn paid(&self, purchase: &Purchase, card: &str) {
+        let answer = self.pay(purchase, card).await.ok(200);
+        assert_eq!(answer["succeeded"], true, "{answer}");
+        let path = format!("/ticket/{}", purchase.ticket);
+        self.eventually(&path, |it| it["status"] == "RESERVED")
+            .await;
+    }
+
+    /// The gateway refuses the card.
+    pub async fn pay_with_refused_card(&self, purchase: &Purchase, card: &str) -> Answer {
+        let refusal = ("TossPayments-Test-Code", "REJECT_CARD_PAYMENT");
+        let body = confirmation(purchase, card);
+        self.post_with("/payment/confirmed", refusal, &body).await
+    }
+
+    pub async fn payment(&self, purchase: &Purchase) -> Value {
+        self.get(&format!("/payment/{}", purchase.payment))
+            .await
+            .ok(200)
+    }
+
+    pub async fn payment_becomes(&self, purchase: &Purchase, status: &str) -> Value {
+        let path = format!("/payment/{}", purchase.payment);
+        self.eventually(&path, |it| it["status"] == status).await
+    }
+
+    /// As [`House::payment_becomes`], while the clock runs.
+    pub async fn payment_becomes_in_time(&self, purchase: &Purchase, status: &str) -> Value {
+        let path = format!("/payment/{}", purchase.payment);
+        self.pass_until(&path, |it| it["status"] == status).await
+    }
+
+    /// What became of a payment, step by step.
+    pub async fn payment_history(&self, purchase: &Purchase) -> Vec<String> {
+        let payment = self.payment(purchase).await;
+        let history = payment["history"].as_array().unwrap();
+        history.iter().map(|entry| text(&entry["status"])).collect()
+    }
+
+    pub async fn has_no_ticket(&self, ticket: &str) {
+        let answer = self.get(&format!("/ticket/{ticket}")).await;
+        answer.refused(404, "TICKET_NOT_FOUND");
+    }
+
+    pub async fn stock(&self, event: i64) -> Stock {
+        read_stock(&self.get(&format!("/ticketing/event/{event}")).await.ok(200))
+    }
+
+    pub async fn stock_becomes(&self, event: i64, wanted: Stock) {
+        let path = format!("/ticketing/event/{event}");
+        let is_there = |it: &Value| it["quantity"].is_i64() && read_stock(it) == wanted;
+        self.eventually(&path, is_there).await;
+    }
+
+    pub async fn points(&self, user: i64) -> i64 {
+        let answer = self.get(&format!("/user/{user}")).await.ok(200);
+        answer["points"].as_i64().unwrap()
+    }
+
+    pub async fn points_become(&self, user: i64, points: i64) {
+        let path = format!("/user/{user}");
+        self.eventually(&path, |it| it["points"] == points).await;
+    }
+
+    /// How a balance came to be: what happened, by how much, and what was left.
+    pub async fn ledger(&self, user: i64) -> Vec<(String, i64, i64)> {
+        let page = self.get(&format!("/user/{user}/points")).await.ok(200);
+        let entries = page["items"].as_array().unwrap().iter();
+        entries
+            .map(|entry| {
+                let number = |name: &str| entry[name].as_i64().unwrap();
+                (
+                    text(&entry["kind"]),
+                    number("amount"),
+                    number("balanceAfter"),
+                )
+            })
+            .collect()
+    }
+
+    /// A saga's steps and what became of each.
+    pub async fn steps(&self, saga: SagaId) -> Vec<(String, String)> {
+        let saga = self.get(&format!("/saga/{saga}")).await.ok(200);
+        let steps = saga["stepHistory"].as_array().unwrap().iter();
+        steps
+            .map(|step| (text(&step["name"]), text(&step["state"])))
+            .collect()
+    }
+
+    pub async fn dead_letters(&self, state: &str) -> Vec<Value> {
+        let page = self
+            .get(&format!("/dead-letter?limit=500&state={state}"))
+            .await;
+        page.ok(200)["items"].as_array().unwrap().clone()
+    }
+
+    /// The only dead letter in this state, once there is one.
+    pub async fn dead_letter(&self, state: &str) -> Value {
+        let path = format!("/dead-letter?limit=500&state={state}");
+        let count = |page: &Value| page["items"].as_array().map_or(0, Vec::len);
+        let page = self.eventually(&path, |page| count(page) > 0).await;
+        assert_eq!(count(&page), 1, "{page}");
+        page["items"][0].clone()
+    }
+}
+
+/// The body with which a buyer confirms a payment.
+pub fn confirmation(purchase: &Purchase, card: &str) -> Value {
+    json!({ "paymentId": purchase.payment, "pgPaymentId": card, "amount": purchase.amount })
+}
+
+/// Pairs of names, to be compared with what was told.
+pub fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter()
+        .map(|(one, other)| ((*one).to_owned(), (*other).to_owned()))
+        .collect()
+}
+
+/// Entries of a ledger, to be compared with what was told.
+pub fn entries(of: &[(&str, i64, i64)]) -> Vec<(String, i64, i64)> {
+    of.iter()
+        .map(|(kind, amount, after)| ((*kind).to_owned(), *amount, *after))
+        .collect()
+}
+
+fn read_stock(body: &Value) -> Stock {
+    let number = |name: &str| body[name].as_i64().unwrap();
+    Stock {
+        quantity: number("quantity"),
+        waiting: number("waiting"),
+        completed: number("completed"),
+        available: number("available"),
+        sold: number("sold"),
+    }
+}

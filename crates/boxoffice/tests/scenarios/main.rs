@@ -1,0 +1,21 @@
+//! The system as its users and operators see it: stories over HTTP on a port of the system's choice, under a clock that
+//! stands still. Each story is played on every deployment, and ends with an audit that finds nothing.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod compensations;
+mod dead_letters;
+mod desk;
+mod gateway;
+mod house;
+mod keys;
+mod lapses;
+mod late_money;
+mod paying;
+mod purchase;
+mod quantities;
+mod refusals;
+mod restarts;
+mod silence;
