@@ -1,0 +1,17 @@
+//! The known faults of this kind of system, each with a test that fails where the fault is made again.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+#[path = "../scenarios/desk.rs"]
+#[expect(dead_code, reason = "the scenarios use the rest")]
+mod desk;
+#[path = "../scenarios/gateway.rs"]
+mod gateway;
+#[path = "../scenarios/house.rs"]
+#[expect(dead_code, reason = "the scenarios use the rest")]
+mod house;
+mod messages;
+mod refusing;
+mod sale;
