@@ -1,6 +1,7 @@
 //! Measures the program as its users meet it: the release binary over HTTP on loopback, everything on one machine.
 //!
 //! `cargo bench -p boxoffice --bench load -- [reservations] [purchases] [latency] [restart]` (all where none is named).
+//! `MEASURED_BINARY` names another binary to measure, such as one that `cargo build --release` made.
 //! Every run is bounded in requests or seconds, and ends the server that it started. docs/benchmarks.md holds results.
 
 mod client;

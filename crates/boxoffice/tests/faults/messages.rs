@@ -61,6 +61,12 @@ async fn a_mark_is_never_there_without_its_work_nor_the_work_without_its_mark() 
                     "{place} {nth}"
                 );
                 house.paid(&purchase, &format!("card-{place}-{nth}")).await;
+                assert_eq!(
+                    counted(house, "messages_duplicate_total", "").await,
+                    0,
+                    "something was sent twice: {place} {nth}"
+                );
+                assert_ne!(counted(house, "messages_handled_total", "").await, 0);
                 sold += 1;
                 assert_eq!(house.stock(event).await, stock(100, 0, sold, 100 - sold));
             }
@@ -86,7 +92,8 @@ async fn a_message_is_not_acknowledged_while_its_dead_letter_cannot_be_written()
         house.app().store().commit(commit).await.unwrap();
 
         // When it has been tried more often than in one go, then the message is still there.
-        let tried = async { while rejected_by_payment(house).await < 20 {} };
+        let tried =
+            async { while counted(house, "messages_rejected_total", "payment").await < 20 {} };
         tokio::time::timeout(PATIENCE, tried)
             .await
             .expect("it was given up");
@@ -105,18 +112,15 @@ async fn a_message_is_not_acknowledged_while_its_dead_letter_cannot_be_written()
     .await;
 }
 
-async fn rejected_by_payment(house: &House) -> u64 {
-    let text = house
-        .client
-        .get(house.app().url() + "/metrics")
-        .send()
-        .await
-        .unwrap();
-    let text = text.text().await.unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.contains("messages_rejected") && line.contains("\"payment\""));
-    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+/// How often this was counted since the last start, by groups whose label has this text.
+async fn counted(house: &House, name: &str, group: &str) -> u64 {
+    let url = house.app().url() + "/metrics";
+    let response = house.client.get(url).send().await.unwrap();
+    let text = response.text().await.unwrap();
+    text.lines()
+        .filter(|line| !line.starts_with('#') && line.contains(name) && line.contains(group))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
 }
 
 #[tokio::test]

@@ -147,6 +147,11 @@ impl House {
         self.rest().await;
         self.stop().await;
         let report = audit::audit(self.folder.path()).unwrap();
+        eprintln!(
+            "OPEN {:?} {:?}",
+            std::thread::current().name(),
+            report.counts.open_dead_letters
+        );
         assert_eq!(report.violations, [], "{:?}", report.counts);
     }
 
