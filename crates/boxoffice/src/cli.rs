@@ -10,7 +10,6 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use messaging::{Clock, Random};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     app::App,
@@ -18,11 +17,16 @@ use crate::{
     dead_letters::{self, DeadLetterCommand},
     demo::{self, DemoOptions},
     log,
+    signals::Signals,
 };
 
 /// Sells tickets: never more than there are, and never for money without a ticket.
 #[derive(Debug, Parser)]
-#[command(name = "boxoffice", version, about)]
+#[command(
+    name = "boxoffice",
+    version,
+    about = "Sells tickets: never more than there are, and never for money without a ticket"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -153,27 +157,6 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Some(reason) => {
             tracing::error!(reason, "the process cannot go on");
             Ok(ExitCode::FAILURE)
-        }
-    }
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
         }
     }
 }

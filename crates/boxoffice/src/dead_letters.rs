@@ -22,6 +22,7 @@ use crate::{
     app::{self, ADDRESS_FILE},
     config::Config,
     http::dead_letter::DeadLetterView,
+    server::reachable,
 };
 
 #[derive(Debug, Subcommand)]
@@ -129,16 +130,11 @@ impl Desk {
     }
 
     fn server(address: &str) -> anyhow::Result<Self> {
-        let mut address: SocketAddr = address
+        let address: SocketAddr = address
             .trim()
             .parse()
             .with_context(|| format!("{ADDRESS_FILE} does not hold an address"))?;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+        let address = reachable(address);
         // The client wants to know who would encrypt, though nothing is encrypted here.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build()?;

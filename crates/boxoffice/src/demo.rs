@@ -24,12 +24,12 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, value_parser};
 use messaging::{Clock, Random};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     app::App,
     config::{Config, Flags},
     log,
+    signals::Signals,
 };
 use api::Api;
 
@@ -64,7 +64,7 @@ pub async fn run(config: Config, options: DemoOptions) -> anyhow::Result<()> {
     let config = set_the_stage(config)?;
     let data = config.data.clone();
     log::start(&config.log)?;
-    let mut stop = StopSignals::listen()?;
+    let mut stop = Signals::listen()?;
     let started = App::start(config, Clock::System, Random::System).await;
     let mut app = started.context("starting the server")?;
     println!("listening on {}", app.url());
@@ -76,7 +76,7 @@ pub async fn run(config: Config, options: DemoOptions) -> anyhow::Result<()> {
 
 async fn perform(
     app: &mut App,
-    stop: &mut StopSignals,
+    stop: &mut Signals,
     data: &Path,
     options: &DemoOptions,
 ) -> anyhow::Result<()> {
@@ -136,25 +136,4 @@ fn fresh_folder() -> PathBuf {
     let now = Clock::System.now().to_string();
     let stamp: String = now.chars().filter(char::is_ascii_alphanumeric).collect();
     Path::new(FOLDER).join(format!("demo-{stamp}"))
-}
-
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //! - [`cli`]: what can be asked of the program; `main` does nothing but call it
 //! - [`config`]: the settings and their layers
 //! - [`app`]: [`app::App`], everything wired and running; tests start it in their own process
-//! - [`crew`]: workers, timers, cleaning; [`server`]: the listening socket
+//! - [`crew`]: workers, timers, cleaning; [`server`]: the listening socket; [`signals`]: the word to stop
 //! - [`audit`]: whether a data folder keeps the promises
 //! - [`http`]: all routes behind one guard, and those that belong to no service
 //! - [`dead_letters`]: the commands for dead letters, on a folder or through the server that has it open
@@ -20,3 +20,4 @@ pub mod demo;
 pub mod http;
 pub mod log;
 pub mod server;
+pub mod signals;

@@ -15,6 +15,8 @@ use serde_json::json;
 
 use super::cast::{Card, Character, Part};
 
+use crate::server::reachable;
+
 /// No request of the demo takes longer, unless something is wrong.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Makes the gateway's double answer an error.
@@ -75,13 +77,8 @@ pub struct LedgerEntry {
 impl Api {
     /// # Errors
     /// Where the client cannot be made; the server is not asked.
-    pub fn at(mut address: SocketAddr) -> anyhow::Result<Self> {
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+    pub fn at(address: SocketAddr) -> anyhow::Result<Self> {
+        let address = reachable(address);
         // The client wants to know who would encrypt, though nothing is encrypted here.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
