@@ -83,14 +83,14 @@ async fn perform(
     let address = app.address();
     tokio::select! {
         told = play(address, data, options) => told?,
-        () = stop.next() => return Ok(()),
+        _ = stop.next() => return Ok(()),
         reason = app.failed() => bail!(reason),
     }
     if options.exit {
         return Ok(());
     }
     tokio::select! {
-        () = stop.next() => Ok(()),
+        _ = stop.next() => Ok(()),
         reason = app.failed() => bail!(reason),
     }
 }
