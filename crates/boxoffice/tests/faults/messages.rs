@@ -107,7 +107,7 @@ async fn a_message_is_not_acknowledged_while_its_dead_letter_cannot_be_written()
         drop(refusing);
         let letter = house.dead_letter("WAITING").await;
         assert_eq!(letter["letter"]["messageId"], "poison");
-        house.rest().await;
+        house.dead_letters_left = 1;
     })
     .await;
 }

@@ -54,6 +54,8 @@ pub struct House {
     pub client: Client,
     folder: TempDir,
     messages_sent: u32,
+    /// Dead letters that a story leaves for people; none, unless it says so.
+    pub dead_letters_left: usize,
 }
 
 /// An answer, read to its end.
@@ -117,6 +119,7 @@ impl House {
             client: Client::builder().no_proxy().build().unwrap(),
             folder,
             messages_sent: 0,
+            dead_letters_left: 0,
         };
         house.start().await;
         house
@@ -152,7 +155,10 @@ impl House {
             std::thread::current().name(),
             report.counts.open_dead_letters
         );
-        assert_eq!(report.violations, [], "{:?}", report.counts);
+        let counts = report.counts;
+        assert_eq!(report.violations, [], "{counts:?}");
+        assert_eq!(counts.open_dead_letters, self.dead_letters_left);
+        assert_eq!((counts.parked_sagas, counts.parked_refunds), (0, 0));
     }
 
     pub fn app(&self) -> &App {

@@ -99,6 +99,7 @@ async fn a_silent_participant_is_asked_four_times_and_then_undone_first() {
             .await
             .ok(200);
         assert_eq!(payment["status"], "DELETED");
+        house.dead_letters_left = 4;
     })
     .await;
 }
@@ -143,6 +144,7 @@ async fn a_release_during_a_purchase_undoes_it_in_reverse_order_without_waiting_
                 ("RESTORED", 300, 300)
             ])
         );
+        house.dead_letters_left = 1;
     })
     .await;
 }
