@@ -1,6 +1,9 @@
 //! The doors for messages: one group moves the sagas, one owns the stock.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use contract::{
     Payload, TicketId, Timestamp, domain,
@@ -32,8 +35,12 @@ pub const STOCK_TOPICS: &[&str] = &[EventMessage::TOPIC, PaymentMessage::TOPIC, 
 /// Moves the sagas.
 pub struct SagaConsumer(pub Service);
 
+/// Tickets whose purchase is to start, but whose reservation was gone before its message came.
+#[derive(Default)]
+pub struct Gone(HashSet<TicketId>);
+
 impl Consumer for SagaConsumer {
-    type Prepared = ();
+    type Prepared = Gone;
 
     fn group(&self) -> &'static str {
         SAGA_GROUP
@@ -65,15 +72,34 @@ impl Consumer for SagaConsumer {
         }
     }
 
+    fn prepare<'a>(
+        &'a self,
+        messages: &'a [Arc<Message>],
+    ) -> BoxFuture<'a, Result<Gone, StoreError>> {
+        let starts = messages
+            .iter()
+            .filter(|message| message.topic == Process::TOPIC);
+        let processes = starts.filter_map(|message| message.parse::<Process>().ok());
+        let gone = processes
+            .filter(|process| !self.0.is_held(process))
+            .map(|process| process.ticket_id)
+            .collect();
+        Box::pin(std::future::ready(Ok(Gone(gone))))
+    }
+
     fn decide(
         &self,
         message: &Message,
         records: &Records,
-        (): &(),
+        gone: &Gone,
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
         match message.topic.as_str() {
-            Process::TOPIC => progress::start(&message.parse()?, records, now),
+            Process::TOPIC => {
+                let process: Process = message.parse()?;
+                let is_gone = gone.0.contains(&process.ticket_id);
+                progress::start(&process, is_gone, records, now)
+            }
             Expire::TOPIC => progress::expire(&message.parse()?, records, now),
             SagaTimeout::TOPIC => progress::time_out(&message.parse()?, records, now),
             _ => progress::answer(message, records, now),
@@ -220,6 +246,11 @@ fn follow(event: &EventMessage, known: Option<Allocation>) -> Commit {
 }
 
 impl Service {
+    fn is_held(&self, process: &Process) -> bool {
+        let held = self.0.reservations.find(process.event_id, process.user_id);
+        held.is_some_and(|held| held.ticket_id == process.ticket_id)
+    }
+
     /// Everything that a batch wants of the reservations, in the order of its messages. Messages that cannot be
     /// read are passed over here, and rejected when they are decided.
     async fn ask_reservations(&self, messages: &[Arc<Message>]) -> Result<Asked, StoreError> {

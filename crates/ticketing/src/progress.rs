@@ -67,11 +67,18 @@ impl Service {
     }
 }
 
-/// `ticketing.process`: the purchase begins, once for each ticket.
+/// `ticketing.process`: the purchase begins, once for each ticket. The reservation may have been released between the
+/// request and this message, and its `ticketing.expire` may have been handled already: then the purchase begins only
+/// to turn back, so that its buyer sees what became of it and nothing stays taken.
 ///
 /// # Errors
 /// A [`Rejection`] where its first request cannot be made.
-pub fn start(process: &Process, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+pub fn start(
+    process: &Process,
+    is_gone: bool,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
     let saga_id = process.ticket_id.purchase_saga();
     if records.get::<SagaRecord>(saga_id)?.is_some() {
         return Ok(Commit::new());
@@ -90,7 +97,26 @@ pub fn start(process: &Process, records: &Records, now: Timestamp) -> Result<Com
         reference_id: process.ticket_id.to_string(),
         payload: payload.to_json(),
     };
-    Ok(coordinator::begin(&Purchases, &PURCHASE, beginning, now)?.commit)
+    let mut commit = coordinator::begin(&Purchases, &PURCHASE, beginning, now)?.commit;
+    if is_gone {
+        let Process {
+            ticket_id,
+            event_id,
+            user_id,
+            ..
+        } = *process;
+        let expire = Expire {
+            ticket_id,
+            event_id,
+            user_id,
+        };
+        commit.publish(Message::new(
+            format!("{ticket_id}:expire:again"),
+            &expire,
+            now,
+        ));
+    }
+    Ok(commit)
 }
 
 /// A participant's response.
