@@ -273,3 +273,6 @@ fn every_saga_ends(books: &Books, found: &mut Vec<Violation>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Good books have no violation, and each way of breaking them is named.
+
+use contract::{
+    EventId, Money, Points, TicketId, Timestamp, UserId,
+    domain::{PaymentStatus, TicketStatus},
+};
+use messaging::{Random, coordinator::SagaRecord};
+use payment::record::{PaymentRecord, Refund};
+use saga::SagaState;
+use ticketing::model::{Allocation, Purchase, Reservation, ReservationState, Ticket};
+use user::{
+    model::{Status, User},
+    points::{Hold, HoldState},
+};
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const EVENT: EventId = EventId(1);
+const USER: UserId = UserId(2);
+
+fn ticket_id() -> TicketId {
+    TicketId(Random::seeded(1).uuid(NOW))
+}
+
+fn money(amount: i64) -> Money {
+    Money::new(amount).unwrap()
+}
+
+fn points(amount: i64) -> Points {
+    Points::new(amount).unwrap()
+}
+
+fn saga(ticket_id: TicketId, state: SagaState) -> SagaRecord {
+    SagaRecord {
+        saga_id: ticket_id.purchase_saga(),
+        saga_type: "ticketing.process".to_owned(),
+        definition_version: 1,
+        reference_id: ticket_id.to_string(),
+        state,
+        current_step: None,
+        steps: Vec::new(),
+        payload: serde_json::Value::Null,
+        failure: None,
+        parked: None,
+        created_at: NOW,
+        updated_at: NOW,
+        version: 9,
+    }
+}
+
+fn payment(ticket_id: TicketId) -> PaymentRecord {
+    PaymentRecord {
+        payment_id: ticket_id.purchase_saga().payment(),
+        saga_id: ticket_id.purchase_saga(),
+        event_id: EVENT,
+        user_id: USER,
+        ticket_id,
+        status: PaymentStatus::Succeeded,
+        total_amount: money(100),
+        point_amount: points(30),
+        final_amount: money(70),
+        pg_payment_id: Some("pg".to_owned()),
+        attempt: 1,
+        attempt_key: None,
+        attempt_started_at: None,
+        decline_code: None,
+        refund: Refund::None,
+        refund_reason: None,
+        refund_key: None,
+        expires_at: None,
+        created_at: NOW,
+        updated_at: NOW,
+        version: 3,
+    }
+}
+
+/// One event of one ticket, bought by a user with 30 of 100 points.
+fn good() -> Books {
+    let ticket_id = ticket_id();
+    let (event_id, user_id, saga_id) = (EVENT, USER, ticket_id.purchase_saga());
+    let mut books = Books::default();
+    let allocation = Allocation {
+        event_id,
+        quantity: 1,
+        sold: 1,
+        price: None,
+        sale_opens_at: None,
+        sale_closes_at: None,
+        event_version: 1,
+        version: 2,
+    };
+    books.allocations.insert(EVENT, allocation);
+    let state = ReservationState::Completed;
+    let reservation = Reservation {
+        ticket_id,
+        event_id,
+        user_id,
+        state,
+        expires_at: NOW,
+        lapses_at: NOW,
+        version: 2,
+    };
+    books.reservations.insert(ticket_id, reservation);
+    let ticket = Ticket {
+        ticket_id,
+        event_id,
+        user_id,
+        payment_id: saga_id.payment(),
+        status: TicketStatus::Reserved,
+        created_at: NOW,
+        updated_at: NOW,
+        version: 1,
+    };
+    books.tickets.insert(ticket_id, ticket);
+    let purchase = Purchase {
+        ticket_id,
+        event_id,
+        user_id,
+        total_amount: money(100),
+        point: points(30),
+        expires_at: NOW,
+        requested_at: NOW,
+        version: 1,
+    };
+    books.purchases.insert(ticket_id, purchase);
+    books.payments.insert(saga_id.payment(), payment(ticket_id));
+    books
+        .sagas
+        .insert(saga_id, saga(ticket_id, SagaState::Completed));
+    let mut user = User::new(USER, "Mina".to_owned(), Status::Active, NOW);
+    user.balance = points(70);
+    books.users.insert(USER, user);
+    books.ledger_sums.insert(USER, 70);
+    let hold = Hold {
+        saga_id,
+        user_id,
+        point: points(30),
+        state: HoldState::Used,
+        payment_version: 3,
+        created_at: NOW,
+        updated_at: NOW,
+        version: 2,
+    };
+    books.holds.insert(saga_id, hold);
+    books
+}
+
+/// The promises that are broken after this change of good books.
+fn broken(change: impl FnOnce(&mut Books, TicketId)) -> Vec<u8> {
+    let mut books = good();
+    change(&mut books, ticket_id());
+    let mut promises: Vec<u8> = check(&books)
+        .into_iter()
+        .map(|violation| violation.promise)
+        .collect();
+    promises.dedup();
+    promises
+}
+
+#[test]
+fn good_books_have_no_violation() {
+    assert_eq!(check(&good()), []);
+}
+
+#[test]
+fn one_ticket_too_many_is_named() {
+    assert_eq!(
+        broken(|books, _| books.allocations.get_mut(&EVENT).unwrap().quantity = 0),
+        [1, 3]
+    );
+    assert_eq!(
+        broken(|books, _| books.allocations.get_mut(&EVENT).unwrap().sold = 0),
+        [1]
+    );
+    assert_eq!(broken(|books, _| _ = books.allocations.remove(&EVENT)), [1]);
+}
+
+#[test]
+fn what_a_compensated_purchase_still_holds_is_named() {
+    let compensated = |books: &mut Books, id: TicketId| {
+        let saga_id = id.purchase_saga();
+        books
+            .sagas
+            .insert(saga_id, saga(id, SagaState::Compensated));
+        books.tickets.remove(&id);
+        books.allocations.get_mut(&EVENT).unwrap().sold = 0;
+        books.reservations.remove(&id);
+        books.payments.get_mut(&saga_id.payment()).unwrap().status = PaymentStatus::Deleted;
+        books.holds.get_mut(&saga_id).unwrap().state = HoldState::Restored;
+    };
+    assert_eq!(
+        broken(compensated),
+        [0_u8; 0],
+        "a purchase that holds nothing is in order"
+    );
+    let with = |more: fn(&mut Books, TicketId)| {
+        broken(|books, id| {
+            compensated(books, id);
+            more(books, id);
+        })
+    };
+    let held = |books: &mut Books, id: TicketId| {
+        books.holds.get_mut(&id.purchase_saga()).unwrap().state = HoldState::Held;
+    };
+    assert_eq!(with(held), [2]);
+    let payable = |books: &mut Books, id: TicketId| {
+        books
+            .payments
+            .get_mut(&id.purchase_saga().payment())
+            .unwrap()
+            .status = PaymentStatus::Created;
+    };
+    assert_eq!(with(payable), [2]);
+    let reserved = |books: &mut Books, id: TicketId| {
+        let again = good().reservations.remove(&id).unwrap();
+        books.reservations.insert(
+            id,
+            Reservation {
+                state: ReservationState::Waiting,
+                ..again
+            },
+        );
+    };
+    assert_eq!(with(reserved), [2]);
+}
+
+#[test]
+fn money_kept_without_a_ticket_is_named_and_a_ticket_without_money_too() {
+    let no_ticket = |books: &mut Books, id: TicketId| {
+        books.tickets.remove(&id);
+        books.reservations.remove(&id);
+        books.allocations.get_mut(&EVENT).unwrap().sold = 0;
+    };
+    assert_eq!(broken(no_ticket), [3]);
+    let under_way = |books: &mut Books, id: TicketId| {
+        no_ticket(books, id);
+        books
+            .under_way
+            .insert(id.purchase_saga().payment().to_string());
+    };
+    assert_eq!(
+        broken(under_way),
+        [0_u8; 0],
+        "a message that is still to come explains it"
+    );
+    let unpaid = |books: &mut Books, id: TicketId| {
+        books
+            .payments
+            .get_mut(&id.purchase_saga().payment())
+            .unwrap()
+            .status = PaymentStatus::Failed;
+    };
+    assert_eq!(broken(unpaid), [3]);
+    assert_eq!(
+        broken(|books, id| _ = books.payments.remove(&id.purchase_saga().payment())),
+        [3]
+    );
+}
+
+#[test]
+fn points_that_the_ledger_does_not_know_are_named() {
+    assert_eq!(
+        broken(|books, _| _ = books.ledger_sums.insert(USER, 71)),
+        [3]
+    );
+    let never_used = |books: &mut Books, id: TicketId| {
+        books.holds.get_mut(&id.purchase_saga()).unwrap().state = HoldState::Held;
+    };
+    assert_eq!(broken(never_used), [3]);
+}
+
+#[test]
+fn a_claim_without_its_ticket_is_named() {
+    let waiting = |books: &mut Books, id: TicketId| {
+        books.reservations.get_mut(&id).unwrap().state = ReservationState::Waiting;
+    };
+    assert_eq!(broken(waiting), [3]);
+}
+
+#[test]
+fn a_saga_that_waits_for_nothing_is_named() {
+    let stuck = |books: &mut Books, id: TicketId| {
+        books
+            .sagas
+            .insert(id.purchase_saga(), saga(id, SagaState::Started));
+    };
+    assert_eq!(broken(stuck), [7]);
+    let waiting = |books: &mut Books, id: TicketId| {
+        stuck(books, id);
+        books.timers.insert(format!("saga/{}", id.purchase_saga()));
+    };
+    assert_eq!(broken(waiting), [0_u8; 0]);
+    assert_eq!(
+        broken(|books, id| _ = books.sagas.remove(&id.purchase_saga())),
+        [7],
+        "nobody runs it"
+    );
+}
