@@ -136,7 +136,12 @@ async fn what_cannot_be_confirmed_is_refused_by_its_code_and_changes_nothing() {
             "INVALID_REQUEST",
             Some("paymentId"),
         ),
-        (with("amount", json!(6_999)), 400, "AMOUNT_MISMATCH", None),
+        (
+            with("amount", json!(6_999)),
+            400,
+            "AMOUNT_MISMATCH",
+            Some("amount"),
+        ),
         (
             with("amount", json!(-1)),
             400,
