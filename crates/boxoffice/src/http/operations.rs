@@ -25,6 +25,8 @@ use crate::crew::Roster;
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON_TYPE: &str = "application/json";
+/// Of dead letters.
+const LETTER_STATES: [&str; 5] = ["WAITING", "PARKED", "REPLAYED", "RESOLVED", "DISCARDED"];
 /// Sagas that are not at their end.
 const OPEN: &str = "state IN ('STARTED', 'COMPENSATING')";
 const OPEN_AND_PARKED: &str = "state IN ('STARTED', 'COMPENSATING') AND parked IS NOT NULL";
@@ -138,7 +140,7 @@ impl Shared {
     /// Sets the gauges to what is stored now.
     async fn count(&self) -> Result<(), StoreError> {
         let letters = self.store.count_by(DeadLetterRecord::TABLE, "state", None);
-        set(&self.dead_letters, letters.await?);
+        set(&self.dead_letters, &LETTER_STATES, letters.await?);
         let mut sagas = self
             .store
             .count_by(SagaRecord::TABLE, "state", Some(OPEN))
@@ -149,13 +151,18 @@ impl Shared {
             .await?;
         let parked_total = parked.iter().map(|(_, count)| count).sum();
         sagas.push(("PARKED".to_owned(), parked_total));
-        set(&self.open_sagas, sagas);
+        set(&self.open_sagas, &["STARTED", "COMPENSATING"], sagas);
         Ok(())
     }
 }
 
-fn set(gauges: &Gauges, counts: Vec<(String, i64)>) {
+/// A state that nothing is in is told as 0: an alert cannot watch what is not there.
+fn set(gauges: &Gauges, states: &[&str], counts: Vec<(String, i64)>) {
     gauges.clear();
+    for state in states {
+        let state = (*state).to_owned();
+        gauges.get_or_create(&StateLabel { state }).set(0);
+    }
     for (state, count) in counts {
         gauges.get_or_create(&StateLabel { state }).set(count);
     }

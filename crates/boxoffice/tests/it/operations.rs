@@ -77,6 +77,7 @@ async fn requests_are_counted_by_the_template_of_their_route() {
         r#"boxoffice_http_requests_total{method="GET",route="none",status="404"} 2"#,
         r#"boxoffice_http_request_duration_seconds_count{method="GET",route="/event/{id}"} 2"#,
         r#"boxoffice_open_sagas{state="PARKED"} 0"#,
+        r#"boxoffice_dead_letters{state="PARKED"} 0"#,
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
