@@ -1,6 +1,9 @@
 //! The OpenAPI page: what is said of the whole, and names for operations.
 
-use utoipa::openapi::{OpenApi, PathItem, path::Operation};
+use utoipa::openapi::{
+    ContentBuilder, OpenApi, PathItem, Ref, RefOr, Response, ResponseBuilder,
+    path::{Operation, Parameter, ParameterBuilder, ParameterIn},
+};
 
 use super::problems::CODES;
 
@@ -8,6 +11,7 @@ use super::problems::CODES;
 pub fn finish(page: &mut OpenApi) {
     describe(page);
     name_operations(page);
+    add_common_answers(page);
 }
 
 /// Adds the codes, as a table, to the description of the OpenAPI page.
@@ -35,6 +39,49 @@ fn name_operations(page: &mut OpenApi) {
             operation.operation_id = Some(name);
         }
     }
+}
+
+/// What the guard, the idempotency keys and the body's reader answer, on routes that do not say it themselves.
+fn add_common_answers(page: &mut OpenApi) {
+    for item in page.paths.paths.values_mut() {
+        for (method, operation) in operations(item) {
+            let is_post = method == "post";
+            let has_body = operation.request_body.is_some();
+            for (status, codes, is_given) in [
+                ("413", "BODY_TOO_LARGE", has_body || is_post),
+                ("409", "IDEMPOTENCY_KEY_IN_FLIGHT", is_post),
+                ("422", "IDEMPOTENCY_KEY_REUSED", is_post),
+                ("503", "OVERLOADED, UNAVAILABLE", method != "get"),
+            ] {
+                if is_given {
+                    let responses = &mut operation.responses.responses;
+                    responses
+                        .entry(status.to_owned())
+                        .or_insert_with(|| RefOr::T(problem(codes)));
+                }
+            }
+            let parameters = operation.parameters.get_or_insert_default();
+            let is_key =
+                |it: &RefOr<Parameter>| matches!(it, RefOr::T(it) if it.name == "Idempotency-Key");
+            if is_post && !parameters.iter().any(is_key) {
+                let key = ParameterBuilder::new()
+                    .name("Idempotency-Key")
+                    .parameter_in(ParameterIn::Header);
+                let told = "the same key and body is answered as the first time";
+                parameters.push(RefOr::T(key.description(Some(told)).build()));
+            }
+        }
+    }
+}
+
+fn problem(codes: &str) -> Response {
+    let body = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("ProblemDetails")))
+        .build();
+    ResponseBuilder::new()
+        .description(codes)
+        .content("application/problem+json", body)
+        .build()
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {

@@ -85,6 +85,33 @@ async fn requests_are_counted_by_the_template_of_their_route() {
 }
 
 #[tokio::test]
+async fn the_openapi_page_tells_of_every_post_what_a_key_and_a_large_body_are_answered() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    let posts: Vec<_> = page["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(|item| item.get("post"))
+        .collect();
+    assert_eq!(posts.len(), 9, "every POST that is served");
+    for post in posts {
+        for status in ["409", "413", "422", "503"] {
+            assert!(
+                post["responses"].get(status).is_some(),
+                "{status} is missing: {post}"
+            );
+        }
+        let keys = post["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|it| it["name"] == "Idempotency-Key");
+        assert_eq!(keys.count(), 1, "{post}");
+    }
+}
+
+#[tokio::test]
 async fn the_openapi_page_lists_exactly_the_methods_that_are_served() {
     let it = Running::start().await;
     let page: Value = it.get("/openapi.json").await.json().await.unwrap();
