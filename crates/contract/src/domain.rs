@@ -106,10 +106,23 @@ pub enum PaymentStatus {
     Succeeded,
     /// The last attempt was declined; another may follow.
     Failed,
-    /// Money was given back.
+    /// Money was given back, or is on its way back because there is no ticket for it.
     Cancelled,
     /// Closed before anything was paid.
     Deleted,
+}
+
+/// Whether the money of a payment goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Refund {
+    #[default]
+    None,
+    /// To be asked of the gateway, until it is done or refused.
+    Requested,
+    Done,
+    /// The gateway refused it: a person is needed.
+    Parked,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -126,6 +139,10 @@ pub struct Payment {
     pub total_amount: Money,
     pub point_amount: Points,
     pub final_amount: Money,
+    #[serde(default)]
+    pub refund: Refund,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund_reason: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

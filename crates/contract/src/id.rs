@@ -107,6 +107,12 @@ impl TicketId {
     pub fn expire_saga(self) -> SagaId {
         SagaId(derive(self.0, "ticketing.expire"))
     }
+
+    /// The saga of one try to give this ticket back, counted from 1.
+    #[must_use]
+    pub fn cancel_saga(self, cancellation: u32) -> SagaId {
+        SagaId(derive(self.0, &format!("ticketing.cancel:{cancellation}")))
+    }
 }
 
 impl SagaId {

@@ -70,11 +70,28 @@ pub struct ConfirmedRequest {
 }
 payload!(ConfirmedRequest, "payment.confirmed.request", payment_id);
 
-/// Give the money of a payment back: there is no ticket for it.
+/// Give the money of a payment back: there is no ticket for it, or its buyer gives the ticket back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelRequest {
     pub payment_id: PaymentId,
     pub reason: String,
+    /// The saga that asks and is answered. It can turn back: where the gateway refuses, the payment stands as it
+    /// was. Without a saga nobody is answered, and a refund that is refused is parked for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga_id: Option<SagaId>,
 }
 payload!(CancelRequest, "payment.cancel.request", payment_id);
+
+/// What became of a refund that a saga asked for. There is no answer while the gateway has not given one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelResponse {
+    pub saga_id: SagaId,
+    pub payment_id: PaymentId,
+    pub succeed: bool,
+    /// Why not: the gateway's code, or our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+payload!(CancelResponse, "payment.cancel.response", saga_id);

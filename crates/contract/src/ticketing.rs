@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{EventId, Money, Points, SagaId, TicketId, UserId, topic::payload};
+use crate::{EventId, Money, PaymentId, Points, SagaId, TicketId, UserId, topic::payload};
 
 /// Start the purchase of a reserved ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,6 +36,50 @@ pub struct Expire {
     pub user_id: UserId,
 }
 payload!(Expire, "ticketing.expire", ticket_id);
+
+/// The buyer gives an issued ticket back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cancel {
+    pub ticket_id: TicketId,
+    /// Counts the tries to give this ticket back, from 1; each is a saga of its own.
+    pub cancellation: u32,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub payment_id: PaymentId,
+    /// Shown at the gateway.
+    pub reason: String,
+}
+payload!(Cancel, "ticketing.cancel", ticket_id);
+
+/// Its money has gone back: the ticket is cancelled and on sale again. Ordered by event, as everything that changes
+/// an event's stock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelTicketRequest {
+    pub saga_id: SagaId,
+    pub ticket_id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+}
+payload!(
+    CancelTicketRequest,
+    "ticketing.ticket.cancel.request",
+    event_id
+);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelTicketResponse {
+    pub saga_id: SagaId,
+    pub ticket_id: TicketId,
+    pub succeed: bool,
+}
+payload!(
+    CancelTicketResponse,
+    "ticketing.ticket.cancel.response",
+    saga_id
+);
 
 /// A saga's request or compensation got no answer in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

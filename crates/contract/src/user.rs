@@ -53,6 +53,9 @@ pub struct RestorePointRequest {
     /// The saga that holds the points, where it is another than the one that asks (an expired purchase).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<SagaId>,
+    /// The money of the purchase has gone back: points that were used come back too. Otherwise they stay used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refunded: bool,
 }
 payload!(RestorePointRequest, "user.restore.point.request", saga_id);
 

@@ -100,6 +100,8 @@ pub struct Cancel {
     pub reason: String,
     /// Minor units; `None` gives back everything that is left.
     pub amount: Option<i64>,
+    /// Where the money of a virtual account goes.
+    pub refund_account: Option<protocol::RefundAccount>,
     /// At most 300 characters; the same key gets the first answer again, for 15 days.
     pub idempotency_key: String,
     /// Makes a test gateway answer this error; ignored by the live one.
@@ -166,6 +168,7 @@ impl Gateway {
         let body = CancelBody {
             cancel_reason: cancel.reason.clone(),
             cancel_amount: cancel.amount,
+            refund_receive_account: cancel.refund_account.clone(),
         };
         let call = Call {
             url: self

@@ -288,6 +288,8 @@ impl PaymentRecord {
             total_amount: self.total_amount,
             point_amount: self.point_amount,
             final_amount: self.final_amount,
+            refund: self.refund,
+            refund_reason: self.refund_reason.clone(),
             created_at: self.created_at,
             updated_at: self.updated_at,
         }

@@ -5,19 +5,8 @@ use contract::{
 };
 use messaging::{Column, Entry, Key, Record, Table};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-/// Whether the money of a payment goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Refund {
-    None,
-    /// To be asked of the gateway.
-    Requested,
-    Done,
-    /// The gateway refused it: a person is needed.
-    Parked,
-}
+pub use contract::domain::Refund;
 
 /// A payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -58,6 +58,7 @@ impl Service {
                 reason
             },
             amount: None,
+            refund_account: None,
             idempotency_key: match self.inner.backoffs.tries(payment.payment_id) {
                 0 => key,
                 tries => format!("{key}:{tries}"),

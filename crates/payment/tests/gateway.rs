@@ -109,6 +109,7 @@ fn cancel(amount: Option<i64>, idempotency_key: &str) -> Cancel {
         payment_key: "payment-key-1".into(),
         reason: "the buyer asked for it".into(),
         amount,
+        refund_account: None,
         idempotency_key: idempotency_key.into(),
         test_code: None,
     }
@@ -121,6 +122,7 @@ fn charge(status: ChargeStatus, balance_amount: i64) -> Charge {
         status,
         total_amount: 1_000,
         balance_amount,
+        secret: None,
     }
 }
 

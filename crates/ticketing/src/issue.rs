@@ -70,6 +70,7 @@ fn give_back(payment: &domain::Payment, reason: &str, now: Timestamp) -> Commit 
     let request = CancelRequest {
         payment_id: payment.id,
         reason: reason.to_owned(),
+        saga_id: None,
     };
     let mut commit = Commit::new();
     commit.publish(Message::new(

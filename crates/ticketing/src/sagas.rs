@@ -148,6 +148,7 @@ impl Domain for Purchases {
                         user_id,
                         point,
                         held_by,
+                        refunded: false,
                     },
                     now,
                 )

@@ -32,6 +32,8 @@ fn payment() -> domain::Payment {
         total_amount: Money::new(100).unwrap(),
         point_amount: Points::ZERO,
         final_amount: Money::new(100).unwrap(),
+        refund: domain::Refund::None,
+        refund_reason: None,
         created_at: NOW,
         updated_at: NOW,
     }

@@ -158,6 +158,7 @@ fn restore(number: u128, point: i64) -> RestorePointRequest {
         user_id: KIM,
         point: points(point),
         held_by: None,
+        refunded: false,
     }
 }
 
@@ -173,6 +174,8 @@ fn payment(number: u128, status: PaymentStatus, version: i64) -> DomainMessage<P
         total_amount: Money::new(1000).unwrap(),
         point_amount: points(300),
         final_amount: Money::new(700).unwrap(),
+        refund: contract::domain::Refund::None,
+        refund_reason: None,
         created_at: START,
         updated_at: START,
     };

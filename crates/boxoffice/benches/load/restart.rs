@@ -126,6 +126,8 @@ fn payment(
         total_amount: Money::ZERO,
         point_amount: Points::ZERO,
         final_amount: Money::ZERO,
+        refund: domain::Refund::None,
+        refund_reason: None,
         created_at: now,
         updated_at: now,
     }

@@ -95,6 +95,7 @@ impl World {
             Input::Cancel => self.hear(&CancelRequest {
                 payment_id,
                 reason: "sold out".to_owned(),
+                saga_id: None,
             }),
             Input::Begin => self.change(|payment| {
                 let claim = Claim {

@@ -46,6 +46,8 @@ pub struct Charge {
     pub total_amount: i64,
     /// Minor units that were charged and not given back.
     pub balance_amount: i64,
+    /// What an unsigned webhook about this payment must carry.
+    pub secret: Option<String>,
 }
 
 /// A complete HTTP answer.
@@ -130,6 +132,7 @@ impl From<PaymentBody> for Charge {
             status: payment.status,
             total_amount: payment.total_amount,
             balance_amount: payment.balance_amount,
+            secret: payment.secret,
         }
     }
 }

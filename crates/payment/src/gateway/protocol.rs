@@ -22,6 +22,11 @@ pub const CANCEL_REASON_CHARS_MAX: usize = 200;
 /// Path segments of the confirm call.
 pub const CONFIRM_PATH: [&str; 3] = ["v1", "payments", "confirm"];
 
+/// Path segments of the list of transactions: `?startDate=&endDate=&startingAfter=&limit=`, dates in Korean time.
+pub const TRANSACTIONS_PATH: [&str; 2] = ["v1", "transactions"];
+/// Documented limit of transactions in one answer (the default is 100).
+pub const TRANSACTIONS_MAX: u32 = 5_000;
+
 /// Path segments of the cancel call.
 pub fn cancel_path(payment_key: &str) -> [&str; 4] {
     ["v1", "payments", payment_key, "cancel"]
@@ -77,6 +82,28 @@ pub struct CancelBody {
     /// Minor units; everything that is left when missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_amount: Option<i64>,
+    /// Where the money of a virtual account goes; a card's goes back to the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund_receive_account: Option<RefundAccount>,
+}
+
+/// A bank account that money is given back to.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefundAccount {
+    /// The gateway's code of the bank: two digits.
+    pub bank: String,
+    /// At most 20 digits.
+    pub account_number: String,
+    /// At most 60 characters.
+    pub holder_name: String,
+}
+
+/// A person's account is nobody's business who reads a log.
+impl std::fmt::Debug for RefundAccount {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("RefundAccount(***)")
+    }
 }
 
 /// What every failed call is answered with.
@@ -111,6 +138,76 @@ pub struct PaymentBody {
     pub cancels: Option<Vec<CancelEntry>>,
     #[serde(default)]
     pub failure: Option<ErrorBody>,
+    /// Known to the merchant and the gateway only: an unsigned `DEPOSIT_CALLBACK` carries the same. At most 50
+    /// characters.
+    #[serde(default)]
+    pub secret: Option<String>,
+    #[serde(default)]
+    pub virtual_account: Option<VirtualAccount>,
+}
+
+/// An account made for one payment, which waits for its buyer's money.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualAccount {
+    #[serde(default)]
+    pub account_number: Option<String>,
+    #[serde(default)]
+    pub bank_code: Option<String>,
+    /// Until when it takes money.
+    #[serde(default)]
+    pub due_date: Option<String>,
+    #[serde(default)]
+    pub expired: Option<bool>,
+}
+
+/// One approval or cancellation in the list of transactions, in the order of `transaction_at`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransactionBody {
+    /// Names this transaction, and the page that follows it.
+    pub transaction_key: String,
+    pub payment_key: String,
+    pub order_id: String,
+    pub status: ChargeStatus,
+    /// Minor units; below zero for a cancellation at some merchants, so that only the status says what it is.
+    pub amount: i64,
+    #[serde(default)]
+    pub currency: Option<String>,
+    #[serde(default)]
+    pub method: Option<String>,
+    /// ISO 8601 with offset.
+    #[serde(default)]
+    pub transaction_at: Option<String>,
+}
+
+/// Names one webhook, however often it is sent.
+pub const WEBHOOK_ID_HEADER: &str = "tosspayments-webhook-transmission-id";
+/// How often it was sent before, from 0.
+pub const WEBHOOK_RETRIED_HEADER: &str = "tosspayments-webhook-transmission-retried-count";
+/// When it was sent.
+pub const WEBHOOK_TIME_HEADER: &str = "tosspayments-webhook-transmission-time";
+/// The webhook about every payment.
+pub const PAYMENT_STATUS_CHANGED: &str = "PAYMENT_STATUS_CHANGED";
+
+/// A webhook `PAYMENT_STATUS_CHANGED`. It is not signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusWebhook {
+    pub event_type: String,
+    pub created_at: String,
+    pub data: PaymentBody,
+}
+
+/// A webhook `DEPOSIT_CALLBACK`: it names no event type, and carries the secret of its payment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DepositWebhook {
+    pub created_at: String,
+    pub secret: String,
+    pub status: ChargeStatus,
+    pub transaction_key: String,
+    pub order_id: String,
 }
 
 /// One cancellation of a payment, oldest first.

@@ -89,6 +89,7 @@ fn refund() -> CancelRequest {
     CancelRequest {
         payment_id: opened().payment_id,
         reason: "sold out".to_owned(),
+        saga_id: None,
     }
 }
 

@@ -63,6 +63,8 @@ pub(super) fn confirm(
         last_transaction_key: Some(transaction_key(&body.payment_key, 0)),
         cancels: None,
         failure: None,
+        secret: None,
+        virtual_account: None,
     })
 }
 
@@ -103,6 +105,7 @@ pub(super) fn cancel(
     let transaction_key = transaction_key(&payment.payment_key, cancels.len() + 1);
     cancels.push(CancelEntry {
         cancel_amount: amount,
+        refund_receive_account: None,
         cancel_reason: Some(body.cancel_reason.clone()),
         canceled_at: Some(korean(now)),
         transaction_key: Some(transaction_key.clone()),

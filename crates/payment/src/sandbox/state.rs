@@ -271,6 +271,8 @@ fn payment(row: &Row<'_>) -> Result<PaymentBody> {
         last_transaction_key: row.get("last_transaction_key")?,
         cancels: None,
         failure: None,
+        secret: None,
+        virtual_account: None,
     })
 }
 

@@ -18,6 +18,7 @@ fn cancellation(payment_id: PaymentId) -> CancelRequest {
     CancelRequest {
         payment_id,
         reason: "sold out".to_owned(),
+        saga_id: None,
     }
 }
 
@@ -60,6 +61,7 @@ async fn a_refund_that_was_done_before_is_recognised() {
         payment_key: format!("pg-{id}"),
         reason: "by hand".to_owned(),
         amount: None,
+        refund_account: None,
         idempotency_key: "by-hand".to_owned(),
         test_code: None,
     };

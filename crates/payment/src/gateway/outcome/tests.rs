@@ -20,6 +20,7 @@ fn cancel(amount: Option<i64>) -> Cancel {
         payment_key: "key-1".into(),
         reason: "test".into(),
         amount,
+        refund_account: None,
         idempotency_key: "once".into(),
         test_code: None,
     }
