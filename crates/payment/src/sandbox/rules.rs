@@ -105,7 +105,6 @@ pub(super) fn cancel(
     let transaction_key = transaction_key(&payment.payment_key, cancels.len() + 1);
     cancels.push(CancelEntry {
         cancel_amount: amount,
-        refund_receive_account: None,
         cancel_reason: Some(body.cancel_reason.clone()),
         canceled_at: Some(korean(now)),
         transaction_key: Some(transaction_key.clone()),
@@ -221,6 +220,7 @@ mod tests {
             let body = CancelBody {
                 cancel_reason: "test".into(),
                 cancel_amount: amount,
+                refund_receive_account: None,
             };
             cancel(&body, Some(payment), now)
         };
