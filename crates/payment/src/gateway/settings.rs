@@ -1,4 +1,4 @@
-//! Where the gateway is, which protocol it speaks, and how patient we are with it. Nothing printed here shows the secret.
+//! Where the gateway is, which protocol it speaks, and how patient we are with it. What is printed shows no secret.
 
 use std::fmt;
 use std::ops::RangeInclusive;
