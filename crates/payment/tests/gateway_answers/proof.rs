@@ -50,6 +50,7 @@ fn body() -> impl Strategy<Value = String> {
             json!(1000),
             vec![
                 json!(999),
+                json!(1001),
                 json!(-1000),
                 json!("1000"),
                 json!(1000.5),
