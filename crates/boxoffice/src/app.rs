@@ -282,6 +282,12 @@ fn expiries(config: &Config) -> Vec<Expiry> {
             keep_secs: config.http.idempotency_retention_secs,
         },
         Expiry {
+            table: payment::record::WebhookRecord::TABLE,
+            column: "updated_at",
+            only: Some("state <> 'RECEIVED'"),
+            keep_secs: config.payment.webhook_retention_secs,
+        },
+        Expiry {
             table: DeadLetterRecord::TABLE,
             column: "updated_at",
             only: Some("state IN ('RESOLVED', 'DISCARDED')"),

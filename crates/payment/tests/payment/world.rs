@@ -231,6 +231,7 @@ pub fn input(payment_id: PaymentId) -> ConfirmInput {
         pg_payment_id: format!("pg-{payment_id}"),
         amount: Money::new(7_000).unwrap(),
         user_id: Some(UserId(2)),
+        refund_account: None,
         test_code: None,
     }
 }

@@ -67,7 +67,12 @@ fn payment(ticket_id: TicketId) -> PaymentRecord {
         decline_code: None,
         refund: Refund::None,
         refund_reason: None,
-        refund_key: None,
+        refund_number: 0,
+        refund_saga: None,
+        refund_code: None,
+        refund_bank: None,
+        refund_account: None,
+        refund_holder: None,
         expires_at: None,
         created_at: NOW,
         updated_at: NOW,
@@ -83,6 +88,7 @@ fn good() -> Books {
     let allocation = Allocation {
         event_id,
         quantity: 1,
+        offered: 1,
         sold: 1,
         price: None,
         sale_opens_at: None,
@@ -108,6 +114,8 @@ fn good() -> Books {
         user_id,
         payment_id: saga_id.payment(),
         status: TicketStatus::Reserved,
+        payment_version: 3,
+        cancellation: 0,
         created_at: NOW,
         updated_at: NOW,
         version: 1,
@@ -121,6 +129,7 @@ fn good() -> Books {
         point: points(30),
         expires_at: NOW,
         requested_at: NOW,
+        released_at: None,
         version: 1,
     };
     books.purchases.insert(ticket_id, purchase);
