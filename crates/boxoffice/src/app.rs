@@ -238,10 +238,12 @@ async fn start_sandbox(
     secret_key: payment::gateway::SecretKey,
     crew: &mut Crew,
 ) -> anyhow::Result<String> {
-    let path = Some(config.data.join(SANDBOX_FILE));
-    let sandbox =
-        payment::sandbox::Sandbox::open(payment::sandbox::SandboxSettings { path, secret_key })
-            .context("the gateway's sandbox cannot be opened")?;
+    let settings = payment::sandbox::SandboxSettings {
+        path: Some(config.data.join(SANDBOX_FILE)),
+        ..payment::sandbox::SandboxSettings::new(secret_key)
+    };
+    let sandbox = payment::sandbox::Sandbox::open(settings)
+        .context("the gateway's sandbox cannot be opened")?;
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     let (address, served) = sandbox.serve(listen, crew.shutdown()).await?;
     crew.spawn("payment.sandbox", |_| async {

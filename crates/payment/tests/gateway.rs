@@ -35,7 +35,7 @@ impl Drop for Running {
 async fn sandbox_in(path: Option<PathBuf>) -> Running {
     let settings = SandboxSettings {
         path,
-        secret_key: SecretKey::new(SECRET),
+        ..SandboxSettings::new(SecretKey::new(SECRET))
     };
     serve(Sandbox::open(settings).expect("a sandbox").router()).await
 }

@@ -37,10 +37,7 @@ impl Peer {
     }
 
     pub async fn start_at(address: SocketAddr) -> Self {
-        let sandbox = Sandbox::open(SandboxSettings {
-            path: None,
-            secret_key: SecretKey::new(SECRET),
-        });
+        let sandbox = Sandbox::open(SandboxSettings::new(SecretKey::new(SECRET)));
         let (switch, shutdown) = ShutdownSwitch::new();
         let served = sandbox.unwrap().serve(address, shutdown).await;
         let (address, server) = served.unwrap();
