@@ -12,6 +12,7 @@ mod snapshot;
 mod statements;
 mod sweep;
 mod tail;
+mod upgrade;
 mod writer;
 
 use std::{
