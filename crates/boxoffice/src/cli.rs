@@ -17,6 +17,7 @@ use crate::{
     dead_letters::{self, DeadLetterCommand},
     demo::{self, DemoOptions},
     log,
+    reconcile::{self, ReconcileArgs},
     signals::Signals,
 };
 
@@ -63,6 +64,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compare our payments with the gateway's transactions, settle what can be settled, and list the rest; exit code 1
+    /// where something is listed
+    Reconcile(ReconcileArgs),
     /// Let a crowd buy the same show from a server of its own, and tell what happened
     Demo(DemoOptions),
     /// Print every setting with its default and its meaning
@@ -102,6 +106,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             Command::Serve => serve(config).await,
             Command::Audit { json } => audit(&config, json),
+            Command::Reconcile(args) => reconcile::run(config, args).await,
             Command::Demo(options) => {
                 demo::run(config, options).await?;
                 Ok(ExitCode::SUCCESS)

@@ -7,6 +7,7 @@
 
 mod confirming;
 mod http;
+mod reconciling;
 mod refunding;
 mod settling;
 mod webhooks;

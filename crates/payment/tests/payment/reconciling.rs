@@ -1,0 +1,551 @@
+//! Reconciliation: nothing that the gateway lists and nothing that stands here goes unseen; what can be put right is.
+
+mod double;
+mod histories;
+
+use contract::{PaymentId, Timestamp, domain::PaymentStatus, payment::CancelRequest};
+use messaging::{Clock, Find, Record, ShutdownSwitch};
+use payment::{
+    Reconciler,
+    gateway::{Cancel, Period, SecretKey},
+    reconcile::{Counts, DifferenceKind, Error, Report},
+    record::{Refund, StrayRecord},
+    sandbox::{Fault, On, Rule, Sandbox, SandboxSettings, Script},
+};
+use tempfile::TempDir;
+
+use crate::world::{
+    Peer, SECRET, START, World, assert_pending, input, input_with, settings, settled,
+};
+use double::Double;
+
+/// Our service, and the sandbox on a clock of its own that goes with ours.
+pub struct Theatre {
+    pub world: World,
+    pub sandbox: Sandbox,
+    pub peer: Peer,
+    gateway_clock: Clock,
+    _folder: TempDir,
+}
+
+impl Theatre {
+    pub async fn open() -> Self {
+        let gateway_clock = Clock::manual(START);
+        let sandbox = Sandbox::open(SandboxSettings {
+            clock: gateway_clock.clone(),
+            ..SandboxSettings::new(SecretKey::new(SECRET))
+        });
+        let sandbox = sandbox.unwrap();
+        let peer = Peer::serving(&sandbox).await;
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            world: World::open(folder.path(), settings(peer.address)),
+            sandbox,
+            peer,
+            gateway_clock,
+            _folder: folder,
+        }
+    }
+
+    pub fn advance_secs(&self, secs: i64) {
+        self.world.clock.advance_millis(secs * 1_000);
+        self.gateway_clock.advance_millis(secs * 1_000);
+    }
+
+    async fn paid(&mut self, number: u64) -> PaymentId {
+        let id = self.world.open_payment(number).await;
+        assert!(settled(self.world.confirm(input(id)).await).succeeded);
+        self.world.drain().await;
+        id
+    }
+
+    async fn refunded(&mut self, number: u64) -> PaymentId {
+        let id = self.paid(number).await;
+        self.world
+            .send(&format!("cancel-{number}"), &cancellation(id))
+            .await;
+        assert_eq!(self.world.settle().await, 1);
+        id
+    }
+
+    pub async fn reconcile(&mut self) -> Report {
+        reconcile(&mut self.world).await
+    }
+}
+
+fn cancellation(payment_id: PaymentId) -> CancelRequest {
+    CancelRequest {
+        payment_id,
+        reason: "sold out".to_owned(),
+        saga_id: None,
+    }
+}
+
+/// From an hour before the test's beginning to just after now.
+fn period(world: &World) -> Period {
+    Period {
+        from: START.plus_secs(-3_600),
+        to: world.clock.now().plus_millis(1),
+    }
+}
+
+/// Reconciles, and lets the consumer take in what was found.
+async fn reconcile(world: &mut World) -> Report {
+    let report = world.service.reconcile(period(world)).await.unwrap();
+    world.drain().await;
+    report
+}
+
+fn counts(change: impl FnOnce(&mut Counts)) -> Counts {
+    let mut counts = Counts::default();
+    change(&mut counts);
+    counts
+}
+
+/// The one difference of a report, and nothing else in it.
+#[track_caller]
+fn only_difference(report: &Report, kind: DifferenceKind) -> &payment::reconcile::Difference {
+    assert_eq!(report.differences.len(), 1, "{report:?}");
+    assert_eq!(report.differences[0].kind, kind, "{report:?}");
+    assert_eq!(report.summary.counts.of(kind), 1, "{report:?}");
+    assert!(!report.is_clean());
+    &report.differences[0]
+}
+
+#[tokio::test]
+async fn what_both_sides_say_is_matched_and_nothing_is_touched() {
+    let mut theatre = Theatre::open().await;
+    let kept = theatre.paid(1).await;
+    theatre.advance_secs(60);
+    let back = theatre.refunded(2).await;
+    let declined = theatre.world.open_payment(3).await;
+    let _ = theatre
+        .world
+        .confirm(input_with(declined, "REJECT_CARD_PAYMENT"))
+        .await;
+    theatre.world.drain().await;
+    let versions = [kept, back, declined];
+    let before = versions_of(&theatre.world, &versions).await;
+    // Whoever looks anything up now gets no answer.
+    let lookups = rule(On::Lookup, Fault::DoThen500, None);
+    theatre.sandbox.play(lookups).unwrap();
+
+    let report = theatre.reconcile().await;
+
+    assert_eq!(report.summary.counts, counts(|it| it.matched = 3));
+    assert!(report.is_clean());
+    assert_eq!(versions_of(&theatre.world, &versions).await, before);
+}
+
+async fn versions_of(world: &World, ids: &[PaymentId]) -> Vec<i64> {
+    let mut versions = Vec::new();
+    for id in ids {
+        versions.push(world.payment(*id).await.version);
+    }
+    versions
+}
+
+fn rule(on: On, fault: Fault, times: Option<u32>) -> Script {
+    Script {
+        seed: 1,
+        rules: vec![Rule {
+            on,
+            order_id: None,
+            payment_key: None,
+            skip: None,
+            times,
+            per_mille: None,
+            fault,
+        }],
+    }
+}
+
+#[tokio::test]
+async fn money_whose_answer_and_webhook_were_lost_is_found() {
+    let mut theatre = Theatre::open().await;
+    let id = theatre.world.open_payment(1).await;
+    assert_pending(
+        &theatre
+            .world
+            .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
+            .await,
+    );
+    theatre.advance_secs(1);
+
+    let report = theatre.reconcile().await;
+    assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
+    assert_eq!(theatre.world.status(id).await, PaymentStatus::Succeeded);
+
+    let again = theatre.reconcile().await;
+    assert_eq!(again.summary.counts, counts(|it| it.matched = 1));
+}
+
+#[tokio::test]
+async fn money_for_a_payment_that_was_given_up_is_found_long_after() {
+    let mut theatre = Theatre::open().await;
+    let id = theatre.world.open_payment(1).await;
+    let _ = theatre
+        .world
+        .confirm(input_with(id, "REJECT_CARD_PAYMENT"))
+        .await;
+    theatre.world.drain().await;
+    theatre.advance_secs(7_200);
+    theatre.peer.charge_directly(id, "pg-late", 7_000).await;
+
+    let last_hour = Period {
+        from: theatre.world.clock.now().plus_secs(-60),
+        ..period(&theatre.world)
+    };
+    let report = theatre.world.service.reconcile(last_hour).await.unwrap();
+    theatre.world.drain().await;
+
+    assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
+    assert_eq!(theatre.world.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn money_that_somebody_gave_back_at_the_gateway_itself_is_seen() {
+    let mut theatre = Theatre::open().await;
+    let id = theatre.paid(1).await;
+    let by_hand = Cancel {
+        payment_key: format!("pg-{id}"),
+        reason: "by hand".to_owned(),
+        amount: None,
+        refund_account: None,
+        idempotency_key: "by-hand".to_owned(),
+        test_code: None,
+    };
+    theatre.peer.client().cancel(&by_hand).await;
+
+    let report = theatre.reconcile().await;
+
+    assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
+    assert_eq!(theatre.world.status(id).await, PaymentStatus::Cancelled);
+    let again = theatre.reconcile().await;
+    assert_eq!(again.summary.counts, counts(|it| it.matched = 1));
+}
+
+#[tokio::test]
+async fn a_part_that_was_given_back_is_for_a_person() {
+    let mut theatre = Theatre::open().await;
+    let id = theatre.paid(1).await;
+    let part = Cancel {
+        payment_key: format!("pg-{id}"),
+        reason: "by hand".to_owned(),
+        amount: Some(1_000),
+        refund_account: None,
+        idempotency_key: "by-hand".to_owned(),
+        test_code: None,
+    };
+    theatre.peer.client().cancel(&part).await;
+
+    let report = theatre.reconcile().await;
+    let difference = only_difference(&report, DifferenceKind::DifferentStatus);
+    assert_eq!(difference.theirs.as_deref(), Some("PARTIAL_CANCELED"));
+    assert_eq!(difference.amount_theirs, Some(6_000));
+    let again = theatre.reconcile().await;
+    assert_eq!(
+        again.differences, report.differences,
+        "two runs give the same"
+    );
+}
+
+#[tokio::test]
+async fn a_charge_of_an_order_that_is_none_of_ours_is_listed_and_never_touched() {
+    let mut theatre = Theatre::open().await;
+    let ours = theatre.paid(1).await;
+    let stranger = PaymentId(messaging::Random::seeded(99).uuid(START));
+    theatre
+        .peer
+        .charge_directly(stranger, "pg-foreign", 500)
+        .await;
+
+    let report = theatre.reconcile().await;
+
+    let difference = only_difference(&report, DifferenceKind::MissingHere);
+    assert_eq!(difference.order_id, Some(stranger.to_string()));
+    assert_eq!(difference.pg_payment_id.as_deref(), Some("pg-foreign"));
+    assert_eq!(difference.amount_theirs, Some(500));
+    assert_eq!(report.summary.counts.matched, 1);
+    let charge = theatre.peer.charge(stranger).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 500);
+    assert_eq!(theatre.world.status(ours).await, PaymentStatus::Succeeded);
+    assert_eq!(theatre.reconcile().await.differences, report.differences);
+}
+
+#[tokio::test]
+async fn a_paid_payment_that_the_gateway_does_not_know_is_listed() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    assert!(settled(world.confirm(input(id)).await).succeeded);
+    world.drain().await;
+    drop(world);
+
+    let other = Peer::start().await;
+    let mut world = World::open(folder.path(), settings(other.address));
+    let report = reconcile(&mut world).await;
+
+    let difference = only_difference(&report, DifferenceKind::MissingThere);
+    assert_eq!(difference.payment_id, Some(id));
+    assert_eq!(difference.ours.as_deref(), Some("SUCCEEDED"));
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}
+
+/// Paid at an honest gateway; from then on another one is asked.
+async fn paid_then_told_by(double: &Double) -> (World, PaymentId, TempDir) {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    assert!(settled(world.confirm(input(id)).await).succeeded);
+    world.drain().await;
+    drop(world);
+    let world = World::open(folder.path(), settings(double.address));
+    (world, id, folder)
+}
+
+#[tokio::test]
+async fn a_second_charge_of_an_order_is_found_and_goes_back() {
+    let double = Double::start().await;
+    let (mut world, id, _folder) = paid_then_told_by(&double).await;
+    let order = id.to_string();
+    double.charge(&format!("pg-{id}"), &order, 7_000, START);
+    double.charge("pg-second", &order, 7_000, START);
+
+    let report = reconcile(&mut world).await;
+    assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
+    assert_eq!(world.settle().await, 1, "the second charge");
+
+    assert_eq!(double.balance("pg-second"), 0);
+    assert_eq!(double.balance(&format!("pg-{id}")), 7_000);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    let stray: Option<StrayRecord> = world.store.load("pg-second").await.unwrap();
+    assert_eq!(stray.map(|it| it.refund), Some(Refund::Done));
+    let again = reconcile(&mut world).await;
+    assert_eq!(again.summary.counts, counts(|it| it.matched = 1));
+}
+
+#[tokio::test]
+async fn another_amount_than_was_asked_is_for_a_person() {
+    let double = Double::start().await;
+    let (mut world, id, _folder) = paid_then_told_by(&double).await;
+    double.charge(&format!("pg-{id}"), &id.to_string(), 6_999, START);
+
+    let report = reconcile(&mut world).await;
+
+    let difference = only_difference(&report, DifferenceKind::DifferentAmount);
+    assert_eq!(difference.amount_ours, Some(7_000));
+    assert_eq!(difference.amount_theirs, Some(6_999));
+    assert_eq!(
+        double.balance(&format!("pg-{id}")),
+        6_999,
+        "nobody touched it"
+    );
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_hides_nothing_and_is_told() {
+    let double = Double::start().await;
+    let (mut world, id, _folder) = paid_then_told_by(&double).await;
+    double.list_nonsense();
+    double.charge(&format!("pg-{id}"), &id.to_string(), 7_000, START);
+
+    let report = reconcile(&mut world).await;
+
+    let expected = counts(|it| (it.matched, it.unreadable) = (1, 1));
+    assert_eq!(report.summary.counts, expected);
+    assert!(!report.is_clean());
+}
+
+#[tokio::test]
+async fn a_parked_refund_is_listed_until_somebody_gives_the_money_back() {
+    let double = Double::start().await;
+    let (mut world, id, _folder) = paid_then_told_by(&double).await;
+    // The double knows of no such charge yet, and refuses.
+    world.send("cancel", &cancellation(id)).await;
+    assert_eq!(world.settle().await, 1);
+    let key = format!("pg-{id}");
+    double.charge(&key, &id.to_string(), 7_000, START);
+
+    let report = reconcile(&mut world).await;
+    let difference = only_difference(&report, DifferenceKind::ParkedRefund);
+    assert_eq!(difference.note.as_deref(), Some("NOT_FOUND_PAYMENT"));
+
+    double.list(&key, &id.to_string(), "CANCELED", -7_000, START);
+    double.show(&key, &id.to_string(), "CANCELED", 7_000, 0);
+    let report = reconcile(&mut world).await;
+    assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
+    assert_eq!(world.status(id).await, PaymentStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn a_gateway_that_lists_nothing_leaves_everything_unconcluded() {
+    let mut theatre = Theatre::open().await;
+    theatre.paid(1).await;
+    let silent = rule(On::Transactions, Fault::DoThen500, None);
+    theatre.sandbox.play(silent).unwrap();
+
+    let refused = theatre
+        .world
+        .service
+        .reconcile(period(&theatre.world))
+        .await;
+
+    assert!(matches!(refused, Err(Error::Gateway { .. })), "{refused:?}");
+    assert_eq!(kept(&theatre.world).await, 0);
+    theatre.sandbox.play(Script::default()).unwrap();
+    assert_eq!(
+        theatre.reconcile().await.summary.counts,
+        counts(|it| it.matched = 1)
+    );
+}
+
+#[tokio::test]
+async fn a_payment_that_the_gateway_does_not_answer_about_is_told_as_not_asked() {
+    let mut theatre = Theatre::open().await;
+    let id = theatre.world.open_payment(1).await;
+    assert_pending(
+        &theatre
+            .world
+            .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
+            .await,
+    );
+    let silent = rule(On::Lookup, Fault::DoThen500, None);
+    theatre.sandbox.play(silent).unwrap();
+
+    let report = theatre.reconcile().await;
+
+    let difference = only_difference(&report, DifferenceKind::NotAsked);
+    assert_eq!(difference.payment_id, Some(id));
+    assert_eq!(theatre.world.status(id).await, PaymentStatus::Confirming);
+}
+
+async fn kept(world: &World) -> usize {
+    let table = payment::record::ReconciliationRecord::TABLE;
+    let kept: Vec<payment::record::ReconciliationRecord> =
+        world.store.find(Find::all(table, 100)).await.unwrap();
+    kept.len()
+}
+
+#[tokio::test]
+async fn a_report_is_kept_and_read_back_as_it_was() {
+    let mut theatre = Theatre::open().await;
+    theatre.paid(1).await;
+    let stranger = PaymentId(messaging::Random::seeded(99).uuid(START));
+    theatre
+        .peer
+        .charge_directly(stranger, "pg-foreign", 500)
+        .await;
+
+    let report = theatre.reconcile().await;
+
+    let id = &report.summary.id;
+    let read = theatre.world.service.reconciliation(id).await.unwrap();
+    assert_eq!(read, Some(report));
+}
+
+#[tokio::test]
+async fn a_period_that_cannot_be_is_refused_by_its_field() {
+    let theatre = Theatre::open().await;
+    let day = 24 * 3_600;
+    for (from, to) in [
+        (START, START),
+        (START.plus_millis(1), START),
+        (START.plus_secs(-31 * day - 1), START),
+    ] {
+        let refused = theatre.world.service.reconcile(Period { from, to }).await;
+        assert!(
+            matches!(refused, Err(Error::Period { field: "from", .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn on_schedule_each_period_begins_where_the_last_one_ended() {
+    let mut theatre = Theatre::open().await;
+    let reconciler = Reconciler::new(theatre.world.service.clone());
+    let lag = |at: Timestamp| at.plus_secs(-120);
+
+    let first = reconciler.reconcile_due().await.unwrap().expect("a first");
+    assert_eq!(first.summary.to, lag(START));
+    assert_eq!(first.summary.from, lag(START).plus_secs(-24 * 3_600));
+    assert_eq!(reconciler.reconcile_due().await.unwrap(), None);
+
+    // A person's reconciliation of another time changes nothing of the schedule.
+    theatre.reconcile().await;
+    theatre.paid(1).await;
+    theatre.advance_secs(3_600);
+    let silent = rule(On::Transactions, Fault::DoThen500, Some(3));
+    theatre.sandbox.play(silent).unwrap();
+    let failed = reconciler.reconcile_due().await;
+    assert!(matches!(failed, Err(Error::Gateway { .. })), "{failed:?}");
+    theatre.sandbox.play(Script::default()).unwrap();
+
+    theatre.advance_secs(60);
+    let second = reconciler.reconcile_due().await.unwrap().expect("a second");
+    assert_eq!(second.summary.from, first.summary.to);
+    assert_eq!(second.summary.to, lag(theatre.world.clock.now()));
+    assert_eq!(second.summary.counts, counts(|it| it.matched = 1));
+
+    // Nobody was there for longer than a period may be.
+    theatre.advance_secs(40 * 24 * 3_600);
+    let third = reconciler.reconcile_due().await.unwrap().expect("a third");
+    assert_eq!(
+        third.summary.from,
+        third.summary.to.plus_secs(-31 * 24 * 3_600)
+    );
+}
+
+#[tokio::test]
+async fn a_schedule_that_is_switched_off_does_nothing() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut never = settings(peer.address);
+    never.reconcile_every_secs = 0;
+    let world = World::open(folder.path(), never);
+    let reconciler = Reconciler::new(world.service.clone());
+    assert_eq!(reconciler.reconcile_due().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_task_reconciles_by_its_clock_and_stops_when_told() {
+    let theatre = Theatre::open().await;
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let reconciler = Reconciler::new(theatre.world.service.clone());
+    let mut committed = theatre.world.store.committed();
+    let task = tokio::spawn(reconciler.run(shutdown));
+    committed.changed().await.unwrap();
+    assert_eq!(kept(&theatre.world).await, 1);
+    theatre.advance_secs(3_600);
+    committed.changed().await.unwrap();
+    assert_eq!(kept(&theatre.world).await, 2);
+    switch.stop();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refund_whose_bank_is_closed_is_asked_for_again_in_the_morning() {
+    let mut theatre = Theatre::open().await;
+    let id = theatre.paid(1).await;
+    let closed = Fault::Refuse {
+        code: "NOT_AVAILABLE_BANK".to_owned(),
+        status: None,
+    };
+    theatre
+        .sandbox
+        .play(rule(On::Cancel, closed, None))
+        .unwrap();
+    theatre.world.send("cancel", &cancellation(id)).await;
+    for _ in 0..3 {
+        assert_eq!(theatre.world.settle().await, 0);
+        assert_eq!(theatre.world.payment(id).await.refund, Refund::Requested);
+        theatre.advance_secs(120);
+    }
+
+    theatre.sandbox.play(Script::default()).unwrap();
+    assert_eq!(theatre.world.settle().await, 1);
+
+    assert_eq!(theatre.world.status(id).await, PaymentStatus::Cancelled);
+    let charge = theatre.peer.charge(id).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
+}
