@@ -140,7 +140,7 @@ struct Inner {
     backoffs: Backoffs<PaymentId>,
     stray_backoffs: Backoffs<String>,
     webhook_backoffs: Backoffs<String>,
-    reconciling: reconcile::Turn,
+    reconciling: reconcile::Running,
     metrics: Metrics,
     /// Attempts from before this moment belong to a process that is gone.
     started_at: Timestamp,
@@ -175,7 +175,7 @@ impl Service {
                 backoffs: Backoffs::new(patience),
                 stray_backoffs: Backoffs::new(patience),
                 webhook_backoffs: Backoffs::new(patience),
-                reconciling: reconcile::Turn::default(),
+                reconciling: reconcile::Running::default(),
                 metrics,
                 started_at,
                 wake: Notify::new(),
@@ -183,8 +183,10 @@ impl Service {
         })
     }
 
-    /// Resolves when no attempt of this process is at the gateway: those whose client has gone are finished too.
+    /// Resolves when no attempt of this process is at the gateway: those whose client has gone are finished too. A
+    /// reconciliation is ended.
     pub async fn drained(&self) {
+        self.inner.reconciling.stop();
         self.inner.attempts.drained().await;
     }
 

@@ -12,12 +12,12 @@ pub mod report;
 pub mod schedule;
 mod theirs;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use contract::{PaymentId, Timestamp};
 use futures::{StreamExt, TryStreamExt, stream};
 use messaging::{Commit, CommitError, Find, Key, Record, StoreError};
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, task::AbortHandle};
 
 use crate::{
     Service,
@@ -63,12 +63,29 @@ pub enum Error {
     TooMany,
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the task that reconciles has died")]
+    #[error("the reconciliation was ended before it was done")]
     Died,
 }
 
-/// Only one reconciliation at a time.
-pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
+/// Only one reconciliation at a time; and the one that was asked for, which goes on without whoever asked.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    asked: Mutex<Option<AbortHandle>>,
+}
+
+impl Running {
+    /// Ends what was asked for; nothing of it is left half done.
+    pub fn stop(&self) {
+        if let Some(task) = self.lock().take() {
+            task.abort();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.asked.lock().expect("no holder of this lock panics")
+    }
+}
 
 impl Service {
     /// Compares a period, settles what can be settled, and keeps the report. It goes on where whoever asked goes away.
@@ -84,7 +101,9 @@ impl Service {
         let turn = self.turn()?;
         let service = self.clone();
         let run = async move { service.run_reconciliation(turn, period, false, seal).await };
-        tokio::spawn(run).await.map_err(|_| Error::Died)?
+        let task = tokio::spawn(run);
+        *self.inner.reconciling.lock() = Some(task.abort_handle());
+        task.await.map_err(|_| Error::Died)?
     }
 
     /// A report that was kept.
@@ -97,7 +116,7 @@ impl Service {
     }
 
     fn turn(&self) -> Result<OwnedMutexGuard<()>, Error> {
-        let turn = Arc::clone(&self.inner.reconciling);
+        let turn = Arc::clone(&self.inner.reconciling.turn);
         turn.try_lock_owned().map_err(|_| Error::Running)
     }
 

@@ -1,7 +1,10 @@
 //! Reconciliation: nothing that the gateway lists and nothing that stands here goes unseen; what can be put right is.
 
+mod differing;
+mod door;
 mod double;
 mod histories;
+mod schedule;
 
 use contract::{PaymentId, Timestamp, domain::PaymentStatus, payment::CancelRequest};
 use messaging::{Clock, Find, Record, ShutdownSwitch};
@@ -292,92 +295,6 @@ async fn a_paid_payment_that_the_gateway_does_not_know_is_listed() {
     assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
 }
 
-/// Paid at an honest gateway; from then on another one is asked.
-async fn paid_then_told_by(double: &Double) -> (World, PaymentId, TempDir) {
-    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
-    let mut world = World::open(folder.path(), settings(peer.address));
-    let id = world.open_payment(1).await;
-    assert!(settled(world.confirm(input(id)).await).succeeded);
-    world.drain().await;
-    drop(world);
-    let world = World::open(folder.path(), settings(double.address));
-    (world, id, folder)
-}
-
-#[tokio::test]
-async fn a_second_charge_of_an_order_is_found_and_goes_back() {
-    let double = Double::start().await;
-    let (mut world, id, _folder) = paid_then_told_by(&double).await;
-    let order = id.to_string();
-    double.charge(&format!("pg-{id}"), &order, 7_000, START);
-    double.charge("pg-second", &order, 7_000, START);
-
-    let report = reconcile(&mut world).await;
-    assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
-    assert_eq!(world.settle().await, 1, "the second charge");
-
-    assert_eq!(double.balance("pg-second"), 0);
-    assert_eq!(double.balance(&format!("pg-{id}")), 7_000);
-    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
-    let stray: Option<StrayRecord> = world.store.load("pg-second").await.unwrap();
-    assert_eq!(stray.map(|it| it.refund), Some(Refund::Done));
-    let again = reconcile(&mut world).await;
-    assert_eq!(again.summary.counts, counts(|it| it.matched = 1));
-}
-
-#[tokio::test]
-async fn another_amount_than_was_asked_is_for_a_person() {
-    let double = Double::start().await;
-    let (mut world, id, _folder) = paid_then_told_by(&double).await;
-    double.charge(&format!("pg-{id}"), &id.to_string(), 6_999, START);
-
-    let report = reconcile(&mut world).await;
-
-    let difference = only_difference(&report, DifferenceKind::DifferentAmount);
-    assert_eq!(difference.amount_ours, Some(7_000));
-    assert_eq!(difference.amount_theirs, Some(6_999));
-    assert_eq!(
-        double.balance(&format!("pg-{id}")),
-        6_999,
-        "nobody touched it"
-    );
-}
-
-#[tokio::test]
-async fn a_row_that_cannot_be_read_hides_nothing_and_is_told() {
-    let double = Double::start().await;
-    let (mut world, id, _folder) = paid_then_told_by(&double).await;
-    double.list_nonsense();
-    double.charge(&format!("pg-{id}"), &id.to_string(), 7_000, START);
-
-    let report = reconcile(&mut world).await;
-
-    let expected = counts(|it| (it.matched, it.unreadable) = (1, 1));
-    assert_eq!(report.summary.counts, expected);
-    assert!(!report.is_clean());
-}
-
-#[tokio::test]
-async fn a_parked_refund_is_listed_until_somebody_gives_the_money_back() {
-    let double = Double::start().await;
-    let (mut world, id, _folder) = paid_then_told_by(&double).await;
-    // The double knows of no such charge yet, and refuses.
-    world.send("cancel", &cancellation(id)).await;
-    assert_eq!(world.settle().await, 1);
-    let key = format!("pg-{id}");
-    double.charge(&key, &id.to_string(), 7_000, START);
-
-    let report = reconcile(&mut world).await;
-    let difference = only_difference(&report, DifferenceKind::ParkedRefund);
-    assert_eq!(difference.note.as_deref(), Some("NOT_FOUND_PAYMENT"));
-
-    double.list(&key, &id.to_string(), "CANCELED", -7_000, START);
-    double.show(&key, &id.to_string(), "CANCELED", 7_000, 0);
-    let report = reconcile(&mut world).await;
-    assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
-    assert_eq!(world.status(id).await, PaymentStatus::Cancelled);
-}
-
 #[tokio::test]
 async fn a_gateway_that_lists_nothing_leaves_everything_unconcluded() {
     let mut theatre = Theatre::open().await;
@@ -459,68 +376,6 @@ async fn a_period_that_cannot_be_is_refused_by_its_field() {
             "{refused:?}"
         );
     }
-}
-
-#[tokio::test]
-async fn on_schedule_each_period_begins_where_the_last_one_ended() {
-    let mut theatre = Theatre::open().await;
-    let reconciler = Reconciler::new(theatre.world.service.clone());
-    let lag = |at: Timestamp| at.plus_secs(-120);
-
-    let first = reconciler.reconcile_due().await.unwrap().expect("a first");
-    assert_eq!(first.summary.to, lag(START));
-    assert_eq!(first.summary.from, lag(START).plus_secs(-24 * 3_600));
-    assert_eq!(reconciler.reconcile_due().await.unwrap(), None);
-
-    // A person's reconciliation of another time changes nothing of the schedule.
-    theatre.reconcile().await;
-    theatre.paid(1).await;
-    theatre.advance_secs(3_600);
-    let silent = rule(On::Transactions, Fault::DoThen500, Some(3));
-    theatre.sandbox.play(silent).unwrap();
-    let failed = reconciler.reconcile_due().await;
-    assert!(matches!(failed, Err(Error::Gateway { .. })), "{failed:?}");
-    theatre.sandbox.play(Script::default()).unwrap();
-
-    theatre.advance_secs(60);
-    let second = reconciler.reconcile_due().await.unwrap().expect("a second");
-    assert_eq!(second.summary.from, first.summary.to);
-    assert_eq!(second.summary.to, lag(theatre.world.clock.now()));
-    assert_eq!(second.summary.counts, counts(|it| it.matched = 1));
-
-    // Nobody was there for longer than a period may be.
-    theatre.advance_secs(40 * 24 * 3_600);
-    let third = reconciler.reconcile_due().await.unwrap().expect("a third");
-    assert_eq!(
-        third.summary.from,
-        third.summary.to.plus_secs(-31 * 24 * 3_600)
-    );
-}
-
-#[tokio::test]
-async fn a_schedule_that_is_switched_off_does_nothing() {
-    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
-    let mut never = settings(peer.address);
-    never.reconcile_every_secs = 0;
-    let world = World::open(folder.path(), never);
-    let reconciler = Reconciler::new(world.service.clone());
-    assert_eq!(reconciler.reconcile_due().await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn the_task_reconciles_by_its_clock_and_stops_when_told() {
-    let theatre = Theatre::open().await;
-    let (switch, shutdown) = ShutdownSwitch::new();
-    let reconciler = Reconciler::new(theatre.world.service.clone());
-    let mut committed = theatre.world.store.committed();
-    let task = tokio::spawn(reconciler.run(shutdown));
-    committed.changed().await.unwrap();
-    assert_eq!(kept(&theatre.world).await, 1);
-    theatre.advance_secs(3_600);
-    committed.changed().await.unwrap();
-    assert_eq!(kept(&theatre.world).await, 2);
-    switch.stop();
-    task.await.unwrap();
 }
 
 #[tokio::test]
