@@ -6,13 +6,11 @@ mod double;
 mod histories;
 mod schedule;
 
-use contract::{PaymentId, Timestamp, domain::PaymentStatus, payment::CancelRequest};
-use messaging::{Clock, Find, Record, ShutdownSwitch};
+use contract::{PaymentId, domain::PaymentStatus, payment::CancelRequest};
+use messaging::{Clock, Find, Record};
 use payment::{
-    Reconciler,
     gateway::{Cancel, Period, SecretKey},
     reconcile::{Counts, DifferenceKind, Error, Report},
-    record::{Refund, StrayRecord},
     sandbox::{Fault, On, Rule, Sandbox, SandboxSettings, Script},
 };
 use tempfile::TempDir;
@@ -20,7 +18,6 @@ use tempfile::TempDir;
 use crate::world::{
     Peer, SECRET, START, World, assert_pending, input, input_with, settings, settled,
 };
-use double::Double;
 
 /// Our service, and the sandbox on a clock of its own that goes with ours.
 pub struct Theatre {
@@ -55,7 +52,7 @@ impl Theatre {
         self.gateway_clock.advance_millis(secs * 1_000);
     }
 
-    async fn paid(&mut self, number: u64) -> PaymentId {
+    pub async fn paid(&mut self, number: u64) -> PaymentId {
         let id = self.world.open_payment(number).await;
         assert!(settled(self.world.confirm(input(id)).await).succeeded);
         self.world.drain().await;
@@ -148,7 +145,7 @@ async fn versions_of(world: &World, ids: &[PaymentId]) -> Vec<i64> {
     versions
 }
 
-fn rule(on: On, fault: Fault, times: Option<u32>) -> Script {
+pub fn rule(on: On, fault: Fault, times: Option<u32>) -> Script {
     Script {
         seed: 1,
         rules: vec![Rule {
@@ -376,31 +373,4 @@ async fn a_period_that_cannot_be_is_refused_by_its_field() {
             "{refused:?}"
         );
     }
-}
-
-#[tokio::test]
-async fn a_refund_whose_bank_is_closed_is_asked_for_again_in_the_morning() {
-    let mut theatre = Theatre::open().await;
-    let id = theatre.paid(1).await;
-    let closed = Fault::Refuse {
-        code: "NOT_AVAILABLE_BANK".to_owned(),
-        status: None,
-    };
-    theatre
-        .sandbox
-        .play(rule(On::Cancel, closed, None))
-        .unwrap();
-    theatre.world.send("cancel", &cancellation(id)).await;
-    for _ in 0..3 {
-        assert_eq!(theatre.world.settle().await, 0);
-        assert_eq!(theatre.world.payment(id).await.refund, Refund::Requested);
-        theatre.advance_secs(120);
-    }
-
-    theatre.sandbox.play(Script::default()).unwrap();
-    assert_eq!(theatre.world.settle().await, 1);
-
-    assert_eq!(theatre.world.status(id).await, PaymentStatus::Cancelled);
-    let charge = theatre.peer.charge(id).await.expect("a charge");
-    assert_eq!(charge.balance_amount, 0);
 }
