@@ -122,7 +122,11 @@ impl Script {
         let script: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
             ScriptError {
-                field: if path == "." { "script".into() } else { path },
+                field: if is_no_field(&path) {
+                    "script".into()
+                } else {
+                    path
+                },
                 problem: error.inner().to_string(),
             }
         })?;
@@ -229,6 +233,11 @@ impl Fault {
         }
         Ok(())
     }
+}
+
+/// Where what was read is broken as a whole, and not in one of its fields.
+pub(in crate::sandbox) fn is_no_field(path: &str) -> bool {
+    matches!(path, "." | "?")
 }
 
 /// The HTTP status that a refusal comes with.
