@@ -33,9 +33,9 @@ use crate::{
 /// In the data folder, as long as a server has it open: where that server listens.
 pub const ADDRESS_FILE: &str = "server.addr";
 /// In the data folder: what the sandbox of the payment gateway has charged.
-const SANDBOX_FILE: &str = "gateway.db";
+pub(crate) const SANDBOX_FILE: &str = "gateway.db";
 /// Between us and our own sandbox; it opens nothing else.
-const SANDBOX_SECRET: &str = "test_sk_sandbox";
+pub(crate) const SANDBOX_SECRET: &str = "test_sk_sandbox";
 
 /// Everything, running.
 pub struct App {
