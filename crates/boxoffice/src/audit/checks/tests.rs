@@ -70,6 +70,9 @@ fn payment(ticket_id: TicketId) -> PaymentRecord {
         refund_number: 0,
         refund_saga: None,
         refund_code: None,
+        deposit_bank: None,
+        deposit_account: None,
+        deposit_due: None,
         refund_bank: None,
         refund_account: None,
         refund_holder: None,
@@ -88,7 +91,7 @@ fn good() -> Books {
     let allocation = Allocation {
         event_id,
         quantity: 1,
-        offered: 1,
+        lowered_to: None,
         sold: 1,
         price: None,
         sale_opens_at: None,
