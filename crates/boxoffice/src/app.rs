@@ -255,8 +255,13 @@ async fn start_sandbox(
         webhook_speed: SANDBOX_WEBHOOK_SPEED,
         ..payment::sandbox::SandboxSettings::new(secret_key)
     };
-    let sandbox = payment::sandbox::Sandbox::open(settings)
-        .context("the gateway's sandbox cannot be opened")?;
+    let sandbox = payment::sandbox::Sandbox::open(settings).with_context(|| {
+        let file = config.data.join(SANDBOX_FILE);
+        format!(
+            "the gateway's sandbox cannot be opened on {}",
+            file.display()
+        )
+    })?;
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     let (address, served) = sandbox.serve(listen, crew.shutdown()).await?;
     crew.spawn("payment.sandbox", |_| async {
