@@ -18,6 +18,7 @@ use crate::{
     demo::{self, DemoOptions},
     log,
     reconcile::{self, ReconcileArgs},
+    sandbox::{self, SandboxOptions},
     signals::Signals,
 };
 
@@ -69,6 +70,8 @@ enum Command {
     Reconcile(ReconcileArgs),
     /// Let a crowd buy the same show from a server of its own, and tell what happened
     Demo(DemoOptions),
+    /// Run only the payment gateway's sandbox, on 127.0.0.1:9090 unless `--listen` says otherwise
+    Sandbox(SandboxOptions),
     /// Print every setting with its default and its meaning
     Config,
     /// Messages that a consumer could not handle
@@ -98,6 +101,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         listen: cli.options.listen,
     };
     let config = Config::load(cli.options.config.as_deref(), environment(), &flags)?;
+    let listen = flags.listen;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -109,6 +113,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Reconcile(args) => reconcile::run(config, args).await,
             Command::Demo(options) => {
                 demo::run(config, options).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Sandbox(options) => {
+                sandbox::run(config, listen, options).await?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::DeadLetter(command) => {

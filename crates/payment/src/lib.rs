@@ -93,6 +93,8 @@ pub struct Settings {
     pub forward_test_codes: bool,
     /// Run the sandbox inside this process in place of `gateway`; the program that wires the services does it.
     pub sandbox: bool,
+    /// The sandbox tells this process of every payment by webhook, as the gateway does.
+    pub sandbox_webhooks: bool,
 }
 
 impl Default for Settings {
@@ -109,6 +111,7 @@ impl Default for Settings {
             reconciliation_retention_secs: 90 * 24 * 3_600,
             forward_test_codes: false,
             sandbox: true,
+            sandbox_webhooks: false,
         }
     }
 }

@@ -47,6 +47,12 @@ pub struct PaymentRecord {
     pub refund_saga: Option<SagaId>,
     /// Why the gateway refused the last refund.
     pub refund_code: Option<String>,
+    /// The virtual account that waits, or waited, for the buyer's money: the gateway's code of its bank,
+    pub deposit_bank: Option<String>,
+    /// the account,
+    pub deposit_account: Option<String>,
+    /// and until when it takes money, as the gateway says it.
+    pub deposit_due: Option<String>,
     /// Where the money of a virtual account goes back to: the gateway's code of the bank,
     pub refund_bank: Option<String>,
     /// the account,
@@ -83,6 +89,9 @@ impl Record for PaymentRecord {
             Column::integer("refund_number"),
             Column::text("refund_saga").null(),
             Column::text("refund_code").null(),
+            Column::text("deposit_bank").null(),
+            Column::text("deposit_account").null(),
+            Column::text("deposit_due").null(),
             Column::text("refund_bank").null(),
             Column::text("refund_account").null(),
             Column::text("refund_holder").null(),

@@ -117,6 +117,7 @@ impl From<PaymentBody> for Charge {
             total_amount: payment.total_amount,
             balance_amount: payment.balance_amount,
             secret: payment.secret,
+            virtual_account: payment.virtual_account,
         }
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod confirming;
+mod deposits;
 mod http;
 mod reconciling;
 mod refunding;

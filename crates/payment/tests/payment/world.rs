@@ -66,6 +66,21 @@ impl Peer {
         Gateway::new(&settings(self.address).gateway).unwrap()
     }
 
+    /// What a buyer, a bank or a merchant does at the gateway itself.
+    pub async fn control(&self, path: &str, body: &serde_json::Value) {
+        let url = format!("http://{}/sandbox/{path}", self.address);
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.post(url).body(body.to_string());
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        assert!(
+            status.is_success(),
+            "{status} {}",
+            answer.text().await.unwrap()
+        );
+    }
+
     /// What the gateway charged for a payment.
     pub async fn charge(&self, payment: PaymentId) -> Option<Charge> {
         match self.client().find_by_order(&payment.to_string()).await {

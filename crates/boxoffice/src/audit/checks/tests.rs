@@ -70,6 +70,9 @@ fn payment(ticket_id: TicketId) -> PaymentRecord {
         refund_number: 0,
         refund_saga: None,
         refund_code: None,
+        deposit_bank: None,
+        deposit_account: None,
+        deposit_due: None,
         refund_bank: None,
         refund_account: None,
         refund_holder: None,
@@ -88,7 +91,7 @@ fn good() -> Books {
     let allocation = Allocation {
         event_id,
         quantity: 1,
-        offered: 1,
+        lowered_to: None,
         sold: 1,
         price: None,
         sale_opens_at: None,
@@ -370,4 +373,34 @@ fn what_waits_for_a_person_is_counted_and_is_no_violation() {
         found.iter().all(|it| !it.subject.starts_with("payment")),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_ticket_on_its_way_back_may_be_with_the_next_buyer_already() {
+    let mut books = good();
+    let next = TicketId(Random::seeded(2).uuid(NOW));
+    let waiting = Reservation {
+        ticket_id: next,
+        state: ReservationState::Waiting,
+        ..books.reservations[&ticket_id()].clone()
+    };
+    books.reservations.insert(next, waiting);
+    let named = |books: &Books| check(books, NOW).iter().any(|it| it.promise == 3);
+    assert!(named(&books), "it is claimed twice, and by the same user");
+
+    books.under_way.insert(ticket_id().to_string());
+    assert!(!named(&books), "its payment was cancelled meanwhile");
+}
+
+#[test]
+fn a_lapsed_purchase_whose_ticket_was_taken_again_has_not_come_to_nothing() {
+    let mut books = good();
+    let expiry = SagaRecord {
+        saga_id: ticket_id().expire_saga(),
+        ..saga(ticket_id(), SagaState::Completed)
+    };
+    books.sagas.insert(expiry.saga_id, expiry);
+    assert_eq!(check(&books, NOW), []);
+    books.tickets.clear();
+    assert!(check(&books, NOW).iter().any(|it| it.promise == 2));
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use crate::gateway::protocol::{
     ORDER_ID_CHARS_MAX, ORDER_ID_CHARS_MIN, PAYMENT_KEY_CHARS_MAX, is_order_id, is_path_key,
 };
+use crate::sandbox::faults::script::is_no_field;
 use crate::sandbox::payment::Method;
 use crate::sandbox::routes::answer::named;
 use crate::sandbox::state::Answer;
@@ -83,7 +84,7 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Answer> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { "body" } else { &path };
+        let field = if is_no_field(&path) { "body" } else { &path };
         bad(field, &error.inner().to_string())
     })?;
     reader
