@@ -51,7 +51,7 @@ async fn in_either_order_done_and_aborted_end_in_what_the_gateway_shows() {
 }
 
 #[tokio::test]
-async fn duplicates_repetitions_and_reordered_webhooks_change_nothing_twice() {
+async fn duplicates_and_repetitions_change_nothing_twice() {
     play(async |house: &mut House| {
         house.hear_webhooks();
         let (event, user) = (house.event(1).await, house.user(300).await);
@@ -72,6 +72,37 @@ async fn duplicates_repetitions_and_reordered_webhooks_change_nothing_twice() {
         let history = house.payment_history(&purchase).await;
         assert_eq!(history, ["CREATED", "CONFIRMING", "SUCCEEDED", "CANCELLED"]);
         house.points_become(user, 300).await;
+        house.stock_becomes(event, stock(1, 0, 0, 1)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_overtaken_by_a_later_one_brings_nothing_back() {
+    play(async |house: &mut House| {
+        house.hear_webhooks();
+        house
+            .gateway
+            .script(json!([{ "on": "webhook", "times": 1, "fault": "reorder" }]));
+        let (event, user) = (house.event(1).await, house.user(300).await);
+        let purchase = house.purchase(event, user, 300).await;
+        house.paid(&purchase, "card-1").await;
+        house.gateway.act("card-1", "cancel-by-merchant").await;
+        house.gateway.told(1).await;
+        house.webhooks_are_heeded().await;
+        house.is_refunded(&purchase, "card-1").await;
+        while house.gateway.told(1).await > 0 {
+            house.pass(1).await;
+        }
+        house.webhooks_are_heeded().await;
+        let told: Vec<_> = house
+            .webhooks()
+            .into_iter()
+            .map(|it| it.told_status)
+            .collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        house.is_refunded(&purchase, "card-1").await;
+        house.ticket_becomes(&purchase, "CANCELLED").await;
         house.stock_becomes(event, stock(1, 0, 0, 1)).await;
     })
     .await;
