@@ -29,7 +29,7 @@ const FAILPOINTS: &[(&str, &[usize])] = &[
     ("settler.before_webhook", &[0, 1, 4]),
     ("store.after_commit", &[0, 7, 60, 150]),
     ("store.before_commit", &[0, 7, 60, 150]),
-    ("store.before_sweep", &[0, 4]),
+    ("store.before_sweep", &[0, 7]),
     ("ticketing.after_cancel", &[0, 2, 5]),
     ("ticketing.after_complete", &[0, 1, 5]),
     ("ticketing.after_grant", &[0, 6, 20]),
