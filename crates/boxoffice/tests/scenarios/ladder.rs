@@ -131,14 +131,13 @@ async fn whatever_the_gateway_answers_to_a_cancel_the_money_goes_back_once() {
     .await;
 }
 
-/// A purchase whose money is taken, of which the house does not know, and whose reservation has lapsed.
+/// A purchase whose money is taken, and whose reservation has lapsed. The gateway says nothing of it so far.
 async fn charged_and_lapsed(house: &House, event: i64, user: i64) -> Purchase {
     let purchase = house.purchase(event, user, 300).await;
     house.gateway.turn(Mood::Dumb);
     house.pay(&purchase, "card-1").await.ok(202);
     house.pass(HOLD_SECS + GRACE_SECS).await;
     house.stock_becomes(event, stock(1, 0, 0, 1)).await;
-    house.gateway.turn(Mood::Well);
     purchase
 }
 
@@ -147,6 +146,7 @@ async fn money_that_came_when_the_reservation_was_gone_buys_a_ticket_that_is_lef
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(300).await);
         let purchase = charged_and_lapsed(house, event, user).await;
+        house.gateway.turn(Mood::Well);
         house.is_bought(&purchase, "card-1").await;
         house.stock_becomes(event, stock(1, 0, 1, 0)).await;
         let path = format!("/ticketing/process/{}", purchase.ticket);
@@ -167,6 +167,7 @@ async fn money_that_came_when_everything_was_sold_goes_back_and_the_buyer_can_re
         let (event, user) = (house.event(1).await, house.user(300).await);
         let purchase = charged_and_lapsed(house, event, user).await;
         let next = house.purchase(event, house.user(0).await, 0).await;
+        house.gateway.turn(Mood::Well);
         house.is_refunded(&purchase, "card-1").await;
         let path = format!("/ticketing/process/{}", purchase.ticket);
         let told = house
@@ -198,6 +199,7 @@ async fn money_of_a_buyer_who_has_reserved_again_meanwhile_goes_back() {
         let (event, user) = (house.event(1).await, house.user(300).await);
         let purchase = charged_and_lapsed(house, event, user).await;
         let again = house.reserved(event, user).await;
+        house.gateway.turn(Mood::Well);
         house.is_refunded(&purchase, "card-1").await;
         house.points_become(user, 300).await;
         let again = house.processed(&again, event, user, 300).await;
