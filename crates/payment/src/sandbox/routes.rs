@@ -51,6 +51,25 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn confirm(State(shared): State<Arc<Shared>>, caller: Caller, bytes: Bytes) -> Response {
+    finish(make_confirm(shared, caller, bytes)).await
+}
+
+async fn cancel(
+    State(shared): State<Arc<Shared>>,
+    Path(payment_key): Path<String>,
+    caller: Caller,
+    bytes: Bytes,
+) -> Response {
+    finish(make_cancel(shared, payment_key, caller, bytes)).await
+}
+
+/// What moves money goes on when its caller has hung up: a gateway that is slow charges all the same.
+async fn finish(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    let finished = tokio::spawn(work).await;
+    finished.unwrap_or_else(|_| refuse(ErrorCode::FailedInternalSystemProcessing))
+}
+
+async fn make_confirm(shared: Arc<Shared>, caller: Caller, bytes: Bytes) -> Response {
     let asked = match caller.read::<ConfirmBody>(&shared, "/v1/payments/confirm".into(), &bytes) {
         Ok(asked) => asked,
         Err(code) => return refuse(code),
@@ -73,9 +92,9 @@ async fn confirm(State(shared): State<Arc<Shared>>, caller: Caller, bytes: Bytes
     settle(&shared, &caller, &asked, fault, decide).await
 }
 
-async fn cancel(
-    State(shared): State<Arc<Shared>>,
-    Path(payment_key): Path<String>,
+async fn make_cancel(
+    shared: Arc<Shared>,
+    payment_key: String,
     caller: Caller,
     bytes: Bytes,
 ) -> Response {
