@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::{
     house::{House, LOOK},
     ledger::{Ask, Told},
-    plan::{POINTS, Part, SHOWS, Tries, Way},
+    plan::{POINTS, Part, SHOWS, Tries, Unasked, Way},
+    server::HOLD_GRACE_SECS,
 };
 
 /// How often a buyer looks how something goes on, before they think of something else: some six seconds.
@@ -61,6 +62,7 @@ impl Buyer<'_> {
                     .await;
                 Some(())
             }
+            Way::IsChargedUnasked(when) => self.be_charged(&started, when).await,
             Way::ReleasesWhilePaying => {
                 let (paid, released) =
                     tokio::join!(self.confirm(&started, 1), self.release(&started));
@@ -128,6 +130,21 @@ impl Buyer<'_> {
                 one.and(other).map(drop)
             }
         }
+    }
+
+    async fn be_charged(&self, started: &Started, when: Unasked) -> Option<()> {
+        if when == Unasked::WhenItIsClosed {
+            let path = format!("/payment/{}", started.payment);
+            let at = started.expires_at.plus_secs(HOLD_GRACE_SECS);
+            Clock::System.wait_until(at).await;
+            self.look(&path, |told| told.text("status") == Some("DELETED"))
+                .await?;
+        }
+        let gateway = &self.house.gateway;
+        gateway
+            .charge(&started.payment, &self.part.key(1), started.amount)
+            .await;
+        Some(())
     }
 
     pub async fn release(&self, started: &Started) -> Option<Told> {

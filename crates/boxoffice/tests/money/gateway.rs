@@ -95,6 +95,18 @@ impl Gateway {
         assert_eq!(asked.status(), 200, "{wish}");
     }
 
+    /// Charges a card without the service; what is answered does not matter.
+    pub async fn charge(&self, order: &str, key: &str, amount: i64) {
+        let wish = json!({ "orderId": order, "paymentKey": key, "amount": amount });
+        let url = format!("{}/v1/payments/confirm", self.url);
+        let request = self.client.post(url).header("Idempotency-Key", key);
+        let _ = request
+            .basic_auth(SECRET, Some(""))
+            .json(&wish)
+            .send()
+            .await;
+    }
+
     /// What the bank, or the merchant at the gateway's own console, does with a payment; whether that was possible.
     pub async fn act(&self, key: &str, deed: &str) -> bool {
         let url = format!("{}/sandbox/payments/{key}/{deed}", self.url);
@@ -131,6 +143,19 @@ impl Gateway {
             };
             Ok((charge.key.clone(), charge))
         });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+}
+
+impl Gateway {
+    /// How many idempotency keys the gateway has seen at confirms of each order: what it judged, it remembers.
+    pub fn confirm_keys(&self) -> BTreeMap<String, i64> {
+        let file = self.folder.path().join(FILE);
+        let connection = rusqlite::Connection::open(file).unwrap();
+        let text = "SELECT json_extract(request, '$.orderId'), COUNT(*) FROM first_answer
+             WHERE path = '/v1/payments/confirm' AND idempotency_key NOT LIKE '%-card_' GROUP BY 1";
+        let mut statement = connection.prepare(text).unwrap();
+        let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)));
         rows.unwrap().map(Result::unwrap).collect()
     }
 }

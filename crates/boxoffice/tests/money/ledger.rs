@@ -97,4 +97,14 @@ impl Ledger {
             .filter(|(ask, told)| ask.path == path && told.status == status);
         found.cloned().collect()
     }
+
+    /// Tickets whose buyers were told that they are released.
+    pub fn released(&self) -> Vec<String> {
+        let entries = self.entries.lock().unwrap();
+        let done = entries
+            .iter()
+            .filter(|(ask, told)| ask.method == Method::DELETE && told.status == 204);
+        let tickets = done.filter_map(|(ask, _)| ask.path.rsplit('/').next());
+        tickets.map(str::to_owned).collect()
+    }
 }

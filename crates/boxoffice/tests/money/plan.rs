@@ -1,6 +1,6 @@
 //! The whole story, drawn from its seed before it begins: nothing that happens in it can change what is drawn.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use messaging::Random;
 use payment::sandbox::Script;
@@ -36,7 +36,17 @@ pub enum Way {
     /// Somebody cancels it at the gateway's own console.
     IsCancelledByTheMerchant,
     ReleasesWhilePaying,
+    /// Money comes that this service has not asked for.
+    IsChargedUnasked(Unasked),
     NeverPays,
+}
+
+/// When the gateway charges an order by itself, as one does that was given up too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unasked {
+    WhileItIsOpen,
+    /// The purchase was taken back.
+    WhenItIsClosed,
 }
 
 /// What happens to a virtual account.
@@ -123,6 +133,22 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The payment keys that the buyers may pay with.
+    pub fn keys(&self) -> Vec<String> {
+        let parts = self.acts.iter().flat_map(|act| &act.parts);
+        parts.flat_map(Part::keys).collect()
+    }
+
+    /// Those of them that a rule names.
+    pub fn struck(&self) -> BTreeSet<&str> {
+        let rules = self.acts.iter().flat_map(|act| &act.script.rules);
+        rules
+            .filter_map(|rule| rule.payment_key.as_deref())
+            .collect()
+    }
+}
+
 impl Act {
     fn draw(act: usize, random: &Random) -> Self {
         let parts: Vec<Part> = (0..BUYERS)
@@ -190,7 +216,9 @@ impl Way {
             78..81 => Self::CancelsTheTicket(Tries::TwiceAtOnce),
             81..85 => Self::CancelsTheTicket(Tries::AtOnce),
             85..91 => Self::IsCancelledByTheMerchant,
-            91..97 => Self::ReleasesWhilePaying,
+            91..95 => Self::ReleasesWhilePaying,
+            95..96 => Self::IsChargedUnasked(Unasked::WhileItIsOpen),
+            96..98 => Self::IsChargedUnasked(Unasked::WhenItIsClosed),
             _ => Self::NeverPays,
         }
     }

@@ -25,15 +25,19 @@ pub async fn hold(house: &House, all: &AllBooks) {
         charges: house.gateway.charges(),
     };
     operator::nothing_else_is_parked(all);
+    assert_eq!(all.webhooks_ignored, 0, "the gateway's own webhooks");
     compared.the_books_are_equal();
     compared.every_payment_is_where_its_charge_is();
     compared.every_charge_is_where_its_payment_is();
     compared.nobody_was_charged_twice(all);
+    compared.no_attempt_had_two_keys();
     compared.every_ticket_has_its_money();
     compared.who_was_told_of_a_decline_was_not_charged();
     compared
         .who_was_told_of_success_knows_what_became_of_it()
         .await;
+    compared.what_was_released_is_gone();
+    compared.who_gave_a_ticket_back_has_the_money().await;
     compared.points_are_where_they_belong();
     let report = audit(house.path()).unwrap();
     assert_eq!(report.violations, []);
@@ -124,6 +128,15 @@ impl Compared<'_> {
         }
     }
 
+    /// What is not clear is asked again with the same key: a new one stands for a new attempt.
+    fn no_attempt_had_two_keys(&self) {
+        for (order, keys) in self.house.gateway.confirm_keys() {
+            let payment = &self.books.payments[&order.parse::<PaymentId>().unwrap()];
+            let attempts = i64::from(payment.attempt);
+            assert!(keys <= attempts, "{keys} keys of {payment:?}");
+        }
+    }
+
     fn every_ticket_has_its_money(&self) {
         for ticket in self.books.tickets.values() {
             let payment = &self.books.payments[&ticket.payment_id];
@@ -175,6 +188,31 @@ impl Compared<'_> {
             assert_eq!(said, refunded, "{payment:?} shows as {progress:?}");
             let reason = progress.text("failureDetail").unwrap_or_default();
             assert!(!reason.is_empty(), "no reason: {progress:?}");
+        }
+    }
+
+    fn what_was_released_is_gone(&self) {
+        for ticket in self.house.ledger.released() {
+            let id: TicketId = ticket.parse().unwrap();
+            let is_there = self.owns(id) || self.books.reservations.contains_key(&id);
+            assert!(!is_there, "{ticket} was released");
+        }
+    }
+
+    /// Only the money of a virtual account may be refused, where nobody said where to: then the ticket stays.
+    async fn who_gave_a_ticket_back_has_the_money(&self) {
+        let given_back = self.books.tickets.values().filter(|it| it.cancellation > 0);
+        for ticket in given_back {
+            let payment = &self.books.payments[&ticket.payment_id];
+            let path = format!("/ticket/{}/cancel", ticket.ticket_id);
+            let told = self.house.get(&path).await;
+            let is_account = self.charge_of(payment).is_some_and(|it| it.is_account);
+            let is_refused = told.text("sagaState") == Some("COMPENSATED")
+                && is_account
+                && payment.refund_account.is_none();
+            let is_done =
+                told.text("sagaState") == Some("COMPLETED") && !self.owns(ticket.ticket_id);
+            assert!(is_refused || is_done, "{told:?}\n{ticket:?}\n{payment:?}");
         }
     }
 

@@ -20,6 +20,8 @@ pub struct AllBooks {
     pub books: Books,
     pub strays: BTreeMap<String, StrayRecord>,
     pub dead_letters: Vec<DeadLetterRecord>,
+    /// Webhooks of which the gateway confirmed nothing.
+    pub webhooks_ignored: usize,
     webhooks_received: usize,
 }
 
@@ -28,6 +30,7 @@ impl AllBooks {
         let snapshot = Snapshot::open(folder).unwrap();
         let mut strays = BTreeMap::new();
         let mut dead_letters = Vec::new();
+        let mut webhooks_ignored = 0;
         let mut webhooks_received = 0;
         let books = Books::read(&snapshot).unwrap();
         snapshot
@@ -37,14 +40,17 @@ impl AllBooks {
             .each(|it: DeadLetterRecord| dead_letters.push(it))
             .unwrap();
         snapshot
-            .each(|it: WebhookRecord| {
-                webhooks_received += usize::from(it.state == WebhookState::Received);
+            .each(|it: WebhookRecord| match it.state {
+                WebhookState::Received => webhooks_received += 1,
+                WebhookState::Ignored => webhooks_ignored += 1,
+                WebhookState::Handled => {}
             })
             .unwrap();
         Self {
             books,
             strays,
             dead_letters,
+            webhooks_ignored,
             webhooks_received,
         }
     }

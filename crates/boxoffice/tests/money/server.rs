@@ -8,6 +8,8 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
+/// How much later than its deadline a reservation lapses.
+pub const HOLD_GRACE_SECS: i64 = 1;
 const SIGKILL: i32 = 9;
 
 /// Everything that takes time, made short; the gateway is another process.

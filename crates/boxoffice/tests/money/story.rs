@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
+use messaging::Clock;
 use payment::sandbox::Script;
 use serde_json::json;
 
@@ -17,9 +18,10 @@ use crate::{
     operator,
     plan::{Act, Moment, Plan, SHOWS},
     promises, rest,
+    weather::DELAY_MILLIS_MAX,
 };
 
-const BUYERS_AT_ONCE: usize = 32;
+const BUYERS_AT_ONCE: usize = 48;
 
 /// Tells a story to its end, where every promise must hold; returns how many purchases it came to.
 pub async fn tell(name: &str, plan: &Plan) -> usize {
@@ -32,6 +34,9 @@ pub async fn tell(name: &str, plan: &Plan) -> usize {
     }
     let played_for = began_at.elapsed();
     house.gateway.play(Script::default());
+    // What the gateway has taken its time for is done by then, whoever has hung up.
+    let slowest = Clock::System.now().plus_millis(DELAY_MILLIS_MAX);
+    Clock::System.wait_until(slowest).await;
     let rested = rest::come_to_rest(&house).await;
     let parked = operator::settle_what_is_parked(&house, &rested).await;
     let all = rest::come_to_rest(&house).await;
@@ -40,9 +45,11 @@ pub async fn tell(name: &str, plan: &Plan) -> usize {
     let books = house.gateway.books();
     let purchases = all.books.purchases.len();
     eprintln!(
-        "{name}: {purchases} purchases, {} tickets, {} kills, {parked} refunds that a person settled, {books:?}; \
+        "{name}: {purchases} purchases, {} tickets, {} of {} payment keys struck, {} kills, {parked} refunds that a person settled, {books:?}; \
          played for {played_for:?}, ended after {:?}",
         all.books.tickets.len(),
+        plan.struck().len(),
+        plan.keys().len(),
         plan.acts.iter().map(|act| act.kills.len()).sum::<usize>(),
         began_at.elapsed(),
     );

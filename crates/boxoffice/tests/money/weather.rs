@@ -17,7 +17,9 @@ const STRIKES_MAX: usize = 3;
 const RULES_MAX: usize = 1_000;
 /// Longer than the service waits, and shorter than it waits before it gives an attempt up.
 const HANG_MILLIS: u64 = 1_200;
-const DELAY_MILLIS: u64 = 250;
+/// Within the service's patience; before it gives an attempt up; when it has long done so.
+const DELAYS_MILLIS: [u64; 3] = [250, 1_200, 3_500];
+pub const DELAY_MILLIS_MAX: i64 = 3_500;
 
 pub struct Weather {
     rules: Vec<(On, u64, Fault)>,
@@ -136,7 +138,13 @@ fn call_faults() -> Vec<Fault> {
         },
         Fault::DoThen500,
         Fault::Delay {
-            millis: DELAY_MILLIS,
+            millis: DELAYS_MILLIS[0],
+        },
+        Fault::Delay {
+            millis: DELAYS_MILLIS[1],
+        },
+        Fault::Delay {
+            millis: DELAYS_MILLIS[2],
         },
         Fault::InFlight,
         Fault::WrongContentType,
@@ -163,7 +171,7 @@ fn webhook_faults() -> Vec<Fault> {
         Fault::Reorder,
         Fault::Repeat { times: 2 },
         Fault::Delay {
-            millis: DELAY_MILLIS,
+            millis: DELAYS_MILLIS[0],
         },
     ]
 }
