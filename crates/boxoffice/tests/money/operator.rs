@@ -35,6 +35,18 @@ pub async fn settle_what_is_parked(house: &House, all: &AllBooks) -> usize {
     settled
 }
 
+/// Lets everything that the gateway lists be compared once more with everything that stands here.
+pub async fn reconcile(house: &House) {
+    let key = "operator-reconciles".to_owned();
+    let asked = Ask::post("/payment/reconciliation", key, json!({}));
+    let report = house.ask(&asked).await;
+    assert_eq!(report.status, 200, "{report:?}");
+    assert_eq!(report.body["differences"], json!([]), "{report:?}");
+    assert_eq!(report.body["settled"], 0, "it was left to this: {report:?}");
+    let matched = report.body["matched"].as_u64();
+    assert!(matched.is_some_and(|matched| matched > 0), "{report:?}");
+}
+
 fn only_accounts_wait_for_a_person(all: &AllBooks, charges: &BTreeMap<String, Charge>) {
     for payment in all.books.payments.values() {
         if payment.refund == Refund::Parked {

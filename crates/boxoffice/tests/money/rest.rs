@@ -90,7 +90,7 @@ pub async fn come_to_rest(house: &House) -> AllBooks {
         let mut look = tokio::time::interval(LOOK);
         loop {
             look.tick().await;
-            let pending = house.gateway.webhooks_pending().await;
+            let pending = house.gateway.webhooks_pending();
             let all = AllBooks::read(house.path());
             let moving = all.moving();
             if pending == 0 && moving.iter().all(|(_, count)| *count == 0) {

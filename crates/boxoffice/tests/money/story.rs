@@ -41,6 +41,8 @@ pub async fn tell(name: &str, plan: &Plan) -> usize {
     let parked = operator::settle_what_is_parked(&house, &rested).await;
     let all = rest::come_to_rest(&house).await;
     promises::hold(&house, &all).await;
+    operator::reconcile(&house).await;
+    promises::hold(&house, &rest::come_to_rest(&house).await).await;
     house.stop().await;
     let books = house.gateway.books();
     let purchases = all.books.purchases.len();
