@@ -119,7 +119,8 @@ fn fault(on: On, random: &Random) -> Fault {
     let faults = match on {
         On::Webhook => webhook_faults(),
         On::Confirm => [call_faults(), confirm_faults()].concat(),
-        On::Cancel | On::Lookup | On::Transactions => call_faults(),
+        On::Cancel => [call_faults(), cancel_faults()].concat(),
+        On::Lookup | On::Transactions => call_faults(),
     };
     faults[place(random, faults.len())].clone()
 }
@@ -162,6 +163,11 @@ fn confirm_faults() -> Vec<Fault> {
         refusal("FORBIDDEN_CONSECUTIVE_REQUEST"),
         refusal("UNKNOWN_PAYMENT_ERROR"),
     ]
+}
+
+/// A bank is closed for the night. Every other refusal needs a person, which is no story of this one.
+fn cancel_faults() -> Vec<Fault> {
+    vec![refusal("NOT_AVAILABLE_BANK")]
 }
 
 fn webhook_faults() -> Vec<Fault> {
