@@ -43,6 +43,12 @@ fn seed(name: &str) -> u64 {
     seed
 }
 
+#[test]
+fn the_same_seed_tells_the_same_story_and_another_one_another() {
+    assert!(plan::Plan::draw(7) == plan::Plan::draw(7));
+    assert!(plan::Plan::draw(7) != plan::Plan::draw(8));
+}
+
 async fn money_is_never_lost(name: &str) {
     let plan = plan::Plan::draw(seed(name));
     let purchases = story::tell(name, &plan).await;

@@ -86,7 +86,7 @@ const DEPOSITS: &[Deposit] = &[
 ];
 
 /// One buyer's part.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// In front of each of their keys.
     pub name: String,
@@ -104,18 +104,20 @@ pub struct Part {
 }
 
 /// When the service is killed: after so many answers of an act, and a little later.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     pub answers: usize,
     pub then: Duration,
 }
 
+#[derive(PartialEq, Eq)]
 pub struct Act {
     pub parts: Vec<Part>,
     pub script: Script,
     pub kills: Vec<Moment>,
 }
 
+#[derive(PartialEq, Eq)]
 pub struct Plan {
     pub acts: Vec<Act>,
 }
