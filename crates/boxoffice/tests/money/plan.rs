@@ -10,7 +10,7 @@ use crate::weather::Weather;
 /// Acts of a story, where `MONEY_ACTS` does not say otherwise.
 const ACTS: usize = 4;
 /// Buyers of one act.
-pub const BUYERS: usize = 290;
+pub const BUYERS: usize = 310;
 /// The last kill of an act comes after at most so many answers of those that are given in it.
 const ANSWERS_MAX: u64 = 1_300;
 /// The shows: their price, and how many tickets there are. The last one has few.
