@@ -44,16 +44,8 @@ impl Service {
             });
         }
         fail::fail_point!("ticketing.before_release", |_| std::process::abort());
-        let receipt = self
-            .0
-            .reservations
-            .give_up(claimed, told)
-            .ok_or(Error::NotFound(ticket_id))?;
-        receipt
-            .outcomes()
-            .await
-            .pop()
-            .expect("one outcome for one commit")?;
+        let given_up = self.0.reservations.give_up(claimed, told).await;
+        given_up.ok_or(Error::NotFound(ticket_id))??;
         fail::fail_point!("ticketing.after_release", |_| std::process::abort());
         self.0.metrics.reservation("released");
         Ok(())

@@ -6,7 +6,7 @@ mod local;
 mod stock;
 
 use contract::{EventId, Money, TicketId, Timestamp, UserId};
-use messaging::{Commit, Receipt, Store, StoreError};
+use messaging::{Commit, CommitError, Receipt, Store, StoreError};
 
 use crate::model::{Allocation, Reservation, ReservationState};
 
@@ -168,11 +168,11 @@ impl Reservations {
         }
     }
 
-    /// Gives one waiting claim back to the stock, with `also` in the same Commit; `None` where it is not waiting.
-    #[must_use]
-    pub fn give_up(&self, claimed: Claimed, also: Commit) -> Option<Receipt> {
+    /// Gives one waiting claim back to the stock, with `also` in the same Commit; `None` where it is not waiting. Where
+    /// that is not stored, the claim is put back. Dropping the future undoes nothing.
+    pub async fn give_up(&self, claimed: Claimed, also: Commit) -> Option<Result<(), CommitError>> {
         match self {
-            Self::Local(local) => local.give_up(claimed, also),
+            Self::Local(local) => local.give_up(claimed, also).await,
         }
     }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use contract::{EventId, TicketId, Timestamp, UserId, ticketing::Expire};
+use futures::FutureExt;
 use messaging::{Commit, Message, Metrics, Random, Store};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -283,6 +284,82 @@ async fn a_release_frees_only_the_ticket_that_it_names() {
         .await
         .unwrap();
     assert_eq!(deployment.stats().available, 1);
+}
+
+/// A Commit that the store refuses: the event is there already.
+fn refused() -> Commit {
+    let mut commit = Commit::new();
+    commit.put(&sale(9, 9));
+    commit
+}
+
+#[tokio::test]
+async fn what_could_not_be_given_up_still_waits_and_lapses_in_time() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
+    let claim = claimed(1, ticket_id);
+    let before = deployment.reservations().find(EVENT, UserId(1)).unwrap();
+
+    let given = deployment.reservations().give_up(claim, refused()).await;
+
+    assert!(matches!(given, Some(Err(_))), "{given:?}");
+    let after = deployment.reservations().find(EVENT, UserId(1));
+    assert_eq!(after, Some(before));
+    assert_eq!(deployment.stats().waiting, 1);
+    assert_eq!(deployment.expire(at(TTL_MILLIS)).await, [claim]);
+    let stored: Option<Reservation> = store(&deployment).load(ticket_id).await.unwrap();
+    assert_eq!(stored, None);
+}
+
+#[tokio::test]
+async fn what_could_not_be_given_up_is_put_back_though_its_caller_went_away() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
+    let claim = claimed(1, ticket_id);
+
+    // The caller asks, and goes away before there is an answer; on this thread nothing else has run by then.
+    let asked = deployment.reservations().give_up(claim, refused());
+    assert_eq!(asked.now_or_never(), None);
+    assert_eq!(deployment.stats().waiting, 0);
+
+    let held = || deployment.reservations().find(EVENT, UserId(1));
+    let put_back = async {
+        while held().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, put_back).await.unwrap();
+    assert_eq!(held().unwrap().ticket_id, ticket_id);
+}
+
+#[tokio::test]
+async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
+    let mut deployment = Deployment::with_quantity(1).await;
+    let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
+    let claim = claimed(1, ticket_id);
+
+    let asked = deployment.reservations().give_up(claim, refused());
+    assert_eq!(asked.now_or_never(), None);
+    let other = deployment.reserve(2, at(1)).await.unwrap();
+
+    assert_eq!(deployment.stats().waiting, 1, "nobody has claimed too much");
+    let expired = async {
+        loop {
+            let expired = deployment.expire(at(2)).await;
+            if !expired.is_empty() {
+                return expired;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(20);
+    let expired = tokio::time::timeout(patience, expired).await.unwrap();
+    assert_eq!(expired, [claim]);
+    deployment.restart().await;
+    let held = deployment.reservations().find(EVENT, UserId(2));
+    assert_eq!(held.unwrap().ticket_id, other);
+    assert_eq!(deployment.stats().waiting, 1);
 }
 
 #[tokio::test]
@@ -636,14 +713,15 @@ async fn play(steps: Vec<Step>) {
                 };
                 let given = deployment
                     .reservations()
-                    .give_up(claimed(user, claim.0), Commit::new());
+                    .give_up(claimed(user, claim.0), Commit::new())
+                    .await;
                 assert_eq!(
                     given.is_some(),
                     claim.1 == ReservationState::Waiting,
                     "what is paid cannot be given up"
                 );
-                if let Some(receipt) = given {
-                    receipt.outcomes().await.remove(0).unwrap();
+                if let Some(stored) = given {
+                    stored.unwrap();
                     expected.claims.remove(&user);
                     expected.gone.insert(user, claim.0);
                 }
