@@ -65,6 +65,7 @@ fn payment(ticket_id: TicketId) -> PaymentRecord {
         attempt_key: None,
         attempt_started_at: None,
         decline_code: None,
+        delete_saga: None,
         refund: Refund::None,
         refund_reason: None,
         refund_number: 0,
