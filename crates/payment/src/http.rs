@@ -34,6 +34,7 @@ pub fn router(service: Service) -> OpenApiRouter {
         .routes(routes!(show))
         .routes(routes!(refund::list))
         .routes(routes!(refund::resume))
+        .routes(routes!(refund::abandon))
         .routes(routes!(refund::name_account))
         .routes(routes!(refund::list_strays))
         .routes(routes!(refund::resume_stray))
