@@ -10,6 +10,11 @@ use super::{Cancel, Charge, Confirm, Listing, Lookup, Outcome};
 
 /// Amounts are in won; an answer that names no currency means it too.
 pub(super) const CURRENCY: &str = "KRW";
+/// What a lookup is answered with where there is no such payment.
+const NOT_FOUND: [&str; 2] = [
+    ErrorCode::NotFoundPayment.name(),
+    ErrorCode::NotFound.name(),
+];
 /// The longest error code that is believed; the documented ones are below 50.
 const CODE_CHARS_MAX: usize = 64;
 /// A longer message is cut: it is shown and stored.
@@ -228,8 +233,8 @@ pub(super) fn of_lookup(answer: &Answer, is_asked: impl Fn(&Charge) -> bool) -> 
         };
     }
     match error_in(answer) {
-        // Only the gateway's own words: a bare 404 may come from a wrong address or a proxy.
-        Ok(error) if answer.status == 404 && error.code == ErrorCode::NotFoundPayment.name() => {
+        // Only the gateway's own words, of which it documents two: a bare 404 may come from a wrong address or a proxy.
+        Ok(error) if answer.status == 404 && NOT_FOUND.contains(&error.code.as_str()) => {
             Lookup::NotFound
         }
         Ok(_) | Err(_) => doubt_in(answer).into(),

@@ -343,10 +343,10 @@ fn only_the_gateways_own_words_say_that_there_is_no_payment() {
     let is_asked = |charge: &Charge| charge.payment_key == "key-1";
     let found = of_lookup(&answer(200, &payment("DONE")), is_asked);
     assert!(matches!(found, Lookup::Found(charge) if charge.status == ChargeStatus::Done));
-    assert_eq!(
-        of_lookup(&error(404, "NOT_FOUND_PAYMENT"), is_asked),
-        Lookup::NotFound
-    );
+    for code in ["NOT_FOUND_PAYMENT", "NOT_FOUND"] {
+        let looked_up = of_lookup(&error(404, code), is_asked);
+        assert_eq!(looked_up, Lookup::NotFound, "{code}");
+    }
     let mut other = payment("DONE");
     other["paymentKey"] = json!("key-2");
     let no_page = Answer {
@@ -354,7 +354,8 @@ fn only_the_gateways_own_words_say_that_there_is_no_payment() {
         ..error(404, "NOT_FOUND_PAYMENT")
     };
     for answer in [
-        error(404, "NOT_FOUND"),
+        error(404, "NOT_FOUND_MERCHANT"),
+        error(500, "NOT_FOUND"),
         error(500, "NOT_FOUND_PAYMENT"),
         no_page,
         answer(200, &other),
