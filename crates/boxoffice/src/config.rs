@@ -210,6 +210,16 @@ impl Config {
                 self.messaging.dead_letter_retry_interval_millis,
             ),
             (
+                "payment.retry_millis_min",
+                self.payment
+                    .retry_millis_min
+                    .min(self.payment.retry_millis_max),
+            ),
+            (
+                "payment.webhook_retention_secs",
+                positive(self.payment.webhook_retention_secs),
+            ),
+            (
                 "http.idempotency_retention_secs",
                 positive(self.http.idempotency_retention_secs),
             ),

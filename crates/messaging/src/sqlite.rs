@@ -11,6 +11,7 @@ mod session;
 mod snapshot;
 mod statements;
 mod sweep;
+mod upgrade;
 mod writer;
 
 use std::{

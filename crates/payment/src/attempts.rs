@@ -6,15 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use std::hash::Hash;
+
 use contract::{PaymentId, Timestamp};
 use messaging::Random;
 use tokio::sync::watch;
 
 /// Confirmations running at once; one more is refused.
 const RUNNING_MAX: usize = 4_096;
-/// The first wait; doubled each time.
-const BACKOFF_MILLIS_MIN: u64 = 500;
-const BACKOFF_MILLIS_MAX: u64 = 60_000;
 /// What has been due for so long is no longer looked for by anybody.
 const OVERDUE_MILLIS_MAX: i64 = 600_000;
 
@@ -79,9 +78,19 @@ impl Drop for Attempt {
     }
 }
 
-/// Payments about which the gateway could not be understood, and when to ask again.
-#[derive(Debug, Default)]
-pub struct Backoffs(Mutex<HashMap<PaymentId, Backoff>>);
+/// How long to wait before the gateway is asked again: doubled each time, with jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    pub millis_min: u64,
+    pub millis_max: u64,
+}
+
+/// What the gateway could not be understood about, and when to ask again.
+#[derive(Debug)]
+pub struct Backoffs<K> {
+    patience: Patience,
+    waiting: Mutex<HashMap<K, Backoff>>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Backoff {
@@ -89,43 +98,54 @@ struct Backoff {
     not_before: Timestamp,
 }
 
-impl Backoffs {
+impl<K: Eq + Hash + Clone> Backoffs<K> {
+    #[must_use]
+    pub fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            waiting: Mutex::default(),
+        }
+    }
+
     /// Whether it is time to ask; `None` where nothing has been asked so far.
-    pub fn is_due(&self, payment: PaymentId, now: Timestamp) -> Option<bool> {
-        let backoff = self.lock().get(&payment).copied()?;
+    pub fn is_due(&self, key: &K, now: Timestamp) -> Option<bool> {
+        let backoff = self.lock().get(key).copied()?;
         Some(now >= backoff.not_before)
     }
 
     /// How often it was asked in vain.
-    pub fn tries(&self, payment: PaymentId) -> u32 {
-        self.lock().get(&payment).map_or(0, |backoff| backoff.tries)
+    pub fn tries(&self, key: &K) -> u32 {
+        self.lock().get(key).map_or(0, |backoff| backoff.tries)
     }
 
-    /// An attempt ended without an answer: it is to be looked up at the next opportunity.
-    pub fn ask_soon(&self, payment: PaymentId, now: Timestamp) {
+    /// It ended without an answer: it is to be looked up at the next opportunity.
+    pub fn ask_soon(&self, key: &K, now: Timestamp) {
         let soon = Backoff {
             tries: 0,
             not_before: now,
         };
-        self.lock().insert(payment, soon);
+        self.lock().insert(key.clone(), soon);
     }
 
     /// It was asked in vain once more.
-    pub fn wait_longer(&self, payment: PaymentId, random: &Random, now: Timestamp) {
+    pub fn wait_longer(&self, key: &K, random: &Random, now: Timestamp) {
         let mut backoffs = self.lock();
-        let tries = backoffs.get(&payment).map_or(0, |backoff| backoff.tries);
-        let doubled = BACKOFF_MILLIS_MIN.saturating_mul(1_u64 << tries.min(16));
-        let half = doubled.min(BACKOFF_MILLIS_MAX) / 2;
+        let tries = backoffs.get(key).map_or(0, |backoff| backoff.tries);
+        let doubled = self
+            .patience
+            .millis_min
+            .saturating_mul(1_u64 << tries.min(16));
+        let half = doubled.min(self.patience.millis_max) / 2;
         let wait = i64::try_from(half + random.below(half + 1)).unwrap_or(i64::MAX);
         let backoff = Backoff {
             tries: tries.saturating_add(1),
             not_before: now.plus_millis(wait),
         };
-        backoffs.insert(payment, backoff);
+        backoffs.insert(key.clone(), backoff);
     }
 
-    pub fn forget(&self, payment: PaymentId) {
-        self.lock().remove(&payment);
+    pub fn forget(&self, key: &K) {
+        self.lock().remove(key);
     }
 
     /// Forgets what somebody else has settled.
@@ -134,7 +154,7 @@ impl Backoffs {
             .retain(|_, backoff| now.millis_since(backoff.not_before) < OVERDUE_MILLIS_MAX);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PaymentId, Backoff>> {
-        self.0.lock().expect("no holder of this lock panics")
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Backoff>> {
+        self.waiting.lock().expect("no holder of this lock panics")
     }
 }

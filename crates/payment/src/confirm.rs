@@ -28,6 +28,8 @@ pub struct ConfirmInput {
     pub amount: Money,
     /// Checked against the owner where it is given.
     pub user_id: Option<UserId>,
+    /// Where the money of a virtual account goes, should it go back.
+    pub refund_account: Option<protocol::RefundAccount>,
     /// Passed on to a test gateway.
     pub test_code: Option<String>,
 }
@@ -136,6 +138,7 @@ impl Service {
             pg_payment_id: &input.pg_payment_id,
             amount: input.amount,
             user_id: input.user_id,
+            refund_account: input.refund_account.as_ref(),
         };
         for _ in 0..ROUNDS_MAX {
             let payment = self.show(id).await?.ok_or(Error::NotFound(id))?;
@@ -214,7 +217,11 @@ impl Service {
         } else {
             "declined"
         };
-        let id = format!("{}:{word}:{}", payment.payment_id, payment.attempt);
+        // Which charge it is belongs to it: an order that is charged twice has two outcomes.
+        let id = format!(
+            "{}:{word}:{}:{}",
+            payment.payment_id, payment.attempt, settled.pg_payment_id
+        );
         let outcome = ConfirmedRequest {
             payment_id: payment.payment_id,
             pg_payment_id: settled.pg_payment_id,
@@ -231,7 +238,7 @@ impl Service {
         let inner = &self.inner;
         inner
             .backoffs
-            .ask_soon(payment.payment_id, inner.clock.now());
+            .ask_soon(&payment.payment_id, inner.clock.now());
         ConfirmOutput::Pending(Pending {
             payment_id: payment.payment_id,
             pg_payment_id,

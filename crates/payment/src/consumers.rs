@@ -3,16 +3,16 @@
 use contract::{
     Payload, PaymentId, Timestamp,
     payment::{
-        CancelRequest, ConfirmedRequest, CreateRequest, CreateResponse, DeleteRequest,
-        DeleteResponse,
+        CancelRequest, CancelResponse, ConfirmedRequest, CreateRequest, CreateResponse,
+        DeleteRequest, DeleteResponse,
     },
 };
 use messaging::{Commit, Consumer, Message, Records, Ref, Rejection};
 
 use crate::{
     Service,
-    model::{self, Creation, Deletion},
-    record::{PaymentRecord, TombstoneRecord},
+    model::{self, Cancellation, Creation, Deletion, Taken},
+    record::{PaymentRecord, Refund, StrayRecord, TombstoneRecord},
 };
 
 /// The consumer group of this service.
@@ -50,10 +50,15 @@ impl Consumer for PaymentConsumer {
 
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         let payment = payment_of(message)?;
-        Ok(vec![
+        let mut refs = vec![
             Ref::to::<PaymentRecord>(payment),
             Ref::to::<TombstoneRecord>(payment),
-        ])
+        ];
+        if message.topic == ConfirmedRequest::TOPIC {
+            let charge = message.parse::<ConfirmedRequest>()?.pg_payment_id;
+            refs.push(Ref::to::<StrayRecord>(charge.as_str()));
+        }
+        Ok(refs)
     }
 
     fn decide(
@@ -68,7 +73,7 @@ impl Consumer for PaymentConsumer {
 
     /// The settler need not wait for its next look.
     fn committed(&self, message: &Message, _commit: &Commit) {
-        if message.topic == CancelRequest::TOPIC {
+        if message.topic == CancelRequest::TOPIC || message.topic == ConfirmedRequest::TOPIC {
             self.service.inner.wake.notify_one();
         }
     }
@@ -156,8 +161,18 @@ fn take_outcome(message: &Message, records: &Records, now: Timestamp) -> Result<
     let outcome: ConfirmedRequest = message.parse()?;
     let payment = existing(records, outcome.payment_id)?;
     let mut commit = Commit::new();
-    if let Some(change) = payment.take_outcome(&outcome, now)? {
-        change.save(&mut commit);
+    match payment.take_outcome(&outcome, now)? {
+        Taken::Changed(change) => change.save(&mut commit),
+        Taken::Known => {}
+        Taken::ChargedAgain => {
+            let known: Option<StrayRecord> = records.get(outcome.pg_payment_id.as_str())?;
+            let stray = match known {
+                None => payment.stray(&outcome.pg_payment_id, payment.final_amount, now),
+                Some(known) if known.refund == Refund::Done => known.asked_again(now),
+                Some(_) => return Ok(commit),
+            };
+            commit.put(&stray);
+        }
     }
     Ok(commit)
 }
@@ -170,8 +185,21 @@ fn request_refund(
     let request: CancelRequest = message.parse()?;
     let payment = existing(records, request.payment_id)?;
     let mut commit = Commit::new();
-    if let Some(change) = payment.request_refund(&request, now)? {
-        change.save(&mut commit);
+    match payment.request_refund(&request, now)? {
+        Cancellation::Requested(change) => change.save(&mut commit),
+        Cancellation::Undecided => {}
+        Cancellation::Decided { succeed, code } => {
+            if let Some(saga_id) = request.saga_id {
+                let payment_id = request.payment_id;
+                let response = CancelResponse {
+                    saga_id,
+                    payment_id,
+                    succeed,
+                    code,
+                };
+                respond(&mut commit, message, &response, now);
+            }
+        }
     }
     Ok(commit)
 }

@@ -1,79 +1,92 @@
-//! The client of the payment gateway: it speaks the Toss Payments protocol and turns every answer, and every
-//! silence, into one of three outcomes: approved, declined, or not known.
+//! The payment gateway, behind five operations: take money, give it back, look a payment up by either of its names,
+//! and list what happened. It turns every answer, and every silence, into what it proves: approved, declined, or not
+//! known.
 //!
 //! It owns a pool of connections and nothing else. "Not known" is an honest answer here: the caller records the
 //! attempt before asking, and settles it later by [`Gateway::find_by_key`] or [`Gateway::find_by_order`].
-//! The protocol: <https://docs.tosspayments.com/reference>.
+//!
+//! The words are those of Toss Payments, the one protocol that is built. A protocol that authorises first and captures
+//! later (as Stripe's PaymentIntents) fits behind the same five operations: the payment key names the intent; confirm
+//! is the capture of what the buyer authorised; a lookup reads the intent's state, `requires_capture` being
+//! [`ChargeStatus::InProgress`] and `succeeded` being [`ChargeStatus::Done`]; cancel is a refund or, before the
+//! capture, the release of what was authorised. [`Protocol`] chooses, and the arms below are the only place that knows.
 
 mod codes;
+mod listing;
 mod outcome;
 pub mod protocol;
+mod settings;
+mod toss;
 mod transport;
 
 use std::fmt;
-use std::sync::Arc;
 
-use reqwest::Url;
-use serde::{Deserialize, Serialize};
+use contract::Timestamp;
 
 pub use codes::{ErrorCode, Meaning};
-pub use outcome::{Charge, Lookup, Outcome};
 pub use protocol::ChargeStatus;
+pub use settings::{Error, Protocol, SecretKey, Settings};
 
-use outcome::{Doubt, Refusal};
-use protocol::{CancelBody, ConfirmBody};
-use transport::{Call, Transport};
+use toss::Toss;
 
-/// Where the gateway is and how patient we are with it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// `https://api.tosspayments.com`, or the address of a sandbox (plain `http://` is allowed).
-    pub base_url: String,
-    pub secret_key: SecretKey,
-    pub connect_timeout_millis: u64,
-    /// The whole exchange: waiting for a free slot, connecting, sending, and reading the last byte.
-    pub request_timeout_millis: u64,
-    /// Requests under way at once; further ones wait within their own timeout.
-    pub max_connections: usize,
+/// The client. Cloning it shares its connections.
+#[derive(Clone, Debug)]
+pub struct Gateway(Spoken);
+
+/// One arm for each protocol.
+#[derive(Clone, Debug)]
+enum Spoken {
+    Toss(Toss),
 }
 
-impl Default for Settings {
-    /// The live gateway, without a secret: [`Gateway::new`] refuses until one is set.
-    fn default() -> Self {
-        Self {
-            base_url: "https://api.tosspayments.com".to_owned(),
-            secret_key: SecretKey::new(""),
-            connect_timeout_millis: 2_000,
-            request_timeout_millis: 10_000,
-            max_connections: 256,
+impl Gateway {
+    /// # Errors
+    /// When a setting cannot work; the gateway itself is not asked.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        match settings.protocol {
+            Protocol::Toss => Ok(Self(Spoken::Toss(Toss::new(settings)?))),
         }
     }
-}
 
-/// The merchant's secret. It can be sent, but never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct SecretKey(String);
-
-impl SecretKey {
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
+    /// Takes the money. [`Outcome::Approved`] means that exactly this payment was charged exactly this amount;
+    /// [`Outcome::Declined`] that this request moved nothing and never will. Asked once: it is never repeated here.
+    pub async fn confirm(&self, confirm: &Confirm) -> Outcome {
+        match &self.0 {
+            Spoken::Toss(toss) => toss.confirm(confirm).await,
+        }
     }
 
-    /// The value of the `Authorization` header (RFC 7617: the key is the user, the password is empty).
-    pub(crate) fn basic_authorization(&self) -> String {
-        protocol::basic_authorization(&self.0)
+    /// Gives money back. [`Outcome::Approved`] means that this cancellation has been done, once;
+    /// [`Outcome::Declined`] that it was not and never will be. Asked once: it is never repeated here.
+    pub async fn cancel(&self, cancel: &Cancel) -> Outcome {
+        match &self.0 {
+            Spoken::Toss(toss) => toss.cancel(cancel).await,
+        }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Where the payment with the gateway's key stands. [`Lookup::NotFound`] only in the gateway's own words; a broken
+    /// connection is tried again at once, as often as configured.
+    pub async fn find_by_key(&self, payment_key: &str) -> Lookup {
+        match &self.0 {
+            Spoken::Toss(toss) => toss.find_by_key(payment_key).await,
+        }
     }
-}
 
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("***")
+    /// Where the payment of our order stands; as [`Self::find_by_key`].
+    pub async fn find_by_order(&self, order_id: &str) -> Lookup {
+        match &self.0 {
+            Spoken::Toss(toss) => toss.find_by_order(order_id).await,
+        }
+    }
+
+    /// A page of what happened in a period, oldest first: at most `limit` transactions (held within 1 and 5000), those
+    /// after the transaction named by `after`. A row that cannot be read is counted and hides no other. To go on, ask
+    /// again after the last transaction of the page, until a page is the last; every page that is not the last has a
+    /// transaction to go on from. A broken connection is tried again as with a lookup.
+    pub async fn transactions(&self, period: &Period, after: Option<&str>, limit: u32) -> Listing {
+        match &self.0 {
+            Spoken::Toss(toss) => toss.transactions(period, after, limit).await,
+        }
     }
 }
 
@@ -108,118 +121,94 @@ pub struct Cancel {
     pub test_code: Option<String>,
 }
 
-/// Why a client could not be made. Nothing here carries the secret.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    #[error("the gateway's base url is not an http or https address without query")]
-    BaseUrl,
-    #[error("the gateway's secret key is empty or cannot stand in a header")]
-    SecretKey,
-    #[error("the gateway's {name} must be at least 1")]
-    Limit { name: &'static str },
-    #[error("the TLS settings were refused")]
-    Tls(#[source] rustls::Error),
-    #[error("the HTTP client could not be made")]
-    Client(#[source] reqwest::Error),
+/// What became of a confirm or a cancel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done, exactly as asked.
+    Approved(Charge),
+    /// It was not done, and this request never will be.
+    Declined { code: String, message: String },
+    /// It may have been done: look it up before anything else.
+    Unknown { reason: String },
 }
 
-/// The client. Cloning it shares its connections.
-#[derive(Clone, Debug)]
-pub struct Gateway {
-    transport: Arc<Transport>,
+/// What a lookup found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    Found(Charge),
+    /// The gateway says that there is no such payment.
+    NotFound,
+    /// Nothing was learned: look again later.
+    Unknown {
+        reason: String,
+    },
 }
 
-impl Gateway {
-    /// # Errors
-    /// When a setting cannot work; the gateway itself is not asked.
-    pub fn new(settings: &Settings) -> Result<Self, Error> {
-        Ok(Self {
-            transport: Arc::new(Transport::new(settings)?),
-        })
-    }
+/// A payment as the gateway sees it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Charge {
+    pub payment_key: String,
+    pub order_id: String,
+    pub status: ChargeStatus,
+    /// Minor units.
+    pub total_amount: i64,
+    /// Minor units that were charged and not given back.
+    pub balance_amount: i64,
+    /// What an unsigned webhook about this payment must carry. Never printed.
+    pub secret: Option<String>,
+}
 
-    /// Takes the money. [`Outcome::Approved`] means that exactly this payment was charged exactly this amount.
-    pub async fn confirm(&self, confirm: &Confirm) -> Outcome {
-        if let Err(refusal) = refuse_unsendable(&confirm.payment_key, &confirm.idempotency_key) {
-            return refusal.into();
-        }
-        let body = ConfirmBody {
-            payment_key: confirm.payment_key.clone(),
-            order_id: confirm.order_id.clone(),
-            amount: confirm.amount,
-        };
-        let call = Call {
-            url: self.transport.url(&protocol::CONFIRM_PATH),
-            idempotency_key: &confirm.idempotency_key,
-            test_code: confirm.test_code.as_deref(),
-        };
-        match self.post(call, &body).await {
-            Ok(answer) => outcome::of_confirm(confirm, &answer),
-            Err(doubt) => doubt.into(),
-        }
-    }
-
-    /// Gives money back. [`Outcome::Approved`] means that this cancellation has been done, once.
-    pub async fn cancel(&self, cancel: &Cancel) -> Outcome {
-        if let Err(refusal) = refuse_unsendable(&cancel.payment_key, &cancel.idempotency_key) {
-            return refusal.into();
-        }
-        let body = CancelBody {
-            cancel_reason: cancel.reason.clone(),
-            cancel_amount: cancel.amount,
-            refund_receive_account: cancel.refund_account.clone(),
-        };
-        let call = Call {
-            url: self
-                .transport
-                .url(&protocol::cancel_path(&cancel.payment_key)),
-            idempotency_key: &cancel.idempotency_key,
-            test_code: cancel.test_code.as_deref(),
-        };
-        match self.post(call, &body).await {
-            Ok(answer) => outcome::of_cancel(cancel, &answer),
-            Err(doubt) => doubt.into(),
-        }
-    }
-
-    /// Where the payment with the gateway's key stands.
-    pub async fn find_by_key(&self, payment_key: &str) -> Lookup {
-        let url = self.transport.url(&protocol::payment_path(payment_key));
-        self.find(payment_key, url, |charge| charge.payment_key == payment_key)
-            .await
-    }
-
-    /// Where the payment of our order stands.
-    pub async fn find_by_order(&self, order_id: &str) -> Lookup {
-        let url = self.transport.url(&protocol::order_path(order_id));
-        self.find(order_id, url, |charge| charge.order_id == order_id)
-            .await
-    }
-
-    async fn find(&self, key: &str, url: Url, is_asked: impl Fn(&Charge) -> bool) -> Lookup {
-        if !protocol::is_path_key(key) {
-            return Doubt::UnsendableKey.into();
-        }
-        match self.transport.get(url).await {
-            Ok(answer) => outcome::of_lookup(&answer, is_asked),
-            Err(doubt) => doubt.into(),
-        }
-    }
-
-    async fn post(&self, call: Call<'_>, body: &impl Serialize) -> Result<outcome::Answer, Doubt> {
-        let body = serde_json::to_vec(body).map_err(|_| Doubt::Unserialisable)?;
-        self.transport.post(call, body).await
+/// Whoever reads the secret in a log could write a webhook that is believed.
+impl fmt::Debug for Charge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Charge")
+            .field("payment_key", &self.payment_key)
+            .field("order_id", &self.order_id)
+            .field("status", &self.status)
+            .field("total_amount", &self.total_amount)
+            .field("balance_amount", &self.balance_amount)
+            .field("secret", &self.secret.as_ref().map(|_| "***"))
+            .finish()
     }
 }
 
-/// What the gateway would certainly refuse, or what would reach another address than the one meant, is not sent.
-fn refuse_unsendable(payment_key: &str, idempotency_key: &str) -> Result<(), Refusal> {
-    if !protocol::is_path_key(payment_key) {
-        return Err(Refusal::unsent(ErrorCode::InvalidPaymentKey));
-    }
-    if !protocol::is_idempotency_key(idempotency_key) {
-        return Err(Refusal::unsent(ErrorCode::InvalidIdempotencyKey));
-    }
-    Ok(())
+/// From when until when transactions are listed, by the time of the transaction. At Toss the end is exclusive: a list
+/// up to midnight ends with the day's last millisecond, and the period that begins where this one ends repeats
+/// nothing. (An end of 23:59:59 is answered up to the next whole second.) Whoever keeps transactions should keep them
+/// by key all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    pub from: Timestamp,
+    pub to: Timestamp,
+}
+
+/// A page of transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    Page {
+        /// In the order of the gateway, which is that of their time.
+        transactions: Vec<Transaction>,
+        /// Fewer rows than were asked for: none follow.
+        is_last: bool,
+        /// Rows of this page that could not be read. What they say is not known: a list with any is not complete.
+        unreadable: usize,
+    },
+    /// Nothing was learned: list again later.
+    Unknown { reason: String },
+}
+
+/// One approval or cancellation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// Names this transaction, and the page that follows it.
+    pub transaction_key: String,
+    pub payment_key: String,
+    pub order_id: String,
+    /// Says what it is: an approval or a cancellation.
+    pub status: ChargeStatus,
+    /// Minor units, as the gateway writes them: cancellations are below zero at some merchants.
+    pub amount: i64,
+    /// `None` where the gateway gives no time, or one that cannot be read.
+    pub at: Option<Timestamp>,
 }

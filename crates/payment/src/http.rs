@@ -1,5 +1,8 @@
 //! The door for requests.
 
+mod refund;
+mod webhook;
+
 use axum::{
     Json,
     extract::State,
@@ -17,7 +20,7 @@ use web::{Body, Id, Once, Problem, ProblemDetails};
 use crate::{
     Service,
     confirm::{ConfirmInput, ConfirmOutput, Error, Pending, Seal, Settled},
-    gateway::protocol::TEST_CODE_HEADER,
+    gateway::protocol::{RefundAccount, TEST_CODE_HEADER},
     model::Refusal,
     record::{HistoryEntry, PaymentRecord, Refund},
 };
@@ -28,6 +31,12 @@ pub fn router(service: Service) -> OpenApiRouter {
         .routes(routes!(confirm))
         .routes(routes!(confirm_by_verb))
         .routes(routes!(show))
+        .routes(routes!(refund::list))
+        .routes(routes!(refund::resume))
+        .routes(routes!(refund::name_account))
+        .routes(routes!(refund::list_strays))
+        .routes(routes!(refund::resume_stray))
+        .routes(routes!(webhook::hear))
         .with_state(service)
 }
 
@@ -44,6 +53,55 @@ struct ConfirmBody {
     /// Checked against the owner where it is given.
     #[serde(default)]
     user_id: Option<UserId>,
+    /// Where the money goes, should it go back, of a buyer who pays by virtual account.
+    #[serde(default)]
+    refund_account: Option<RefundAccountBody>,
+}
+
+/// A bank account that money is given back to. It is stored, and never logged or shown.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RefundAccountBody {
+    /// The gateway's code of the bank.
+    #[schema(min_length = 2, max_length = 20)]
+    bank: String,
+    /// Digits only.
+    #[schema(min_length = 1, max_length = 20)]
+    account_number: String,
+    #[schema(min_length = 1, max_length = 60)]
+    holder_name: String,
+}
+
+impl std::fmt::Debug for RefundAccountBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("RefundAccountBody(***)")
+    }
+}
+
+impl RefundAccountBody {
+    /// `path` stands before the name of a field that is wrong.
+    fn read(self, path: &str) -> Result<RefundAccount, Problem> {
+        let wrong = |field: &str, detail: &str| Problem::invalid(format!("{path}{field}"), detail);
+        let is_within = |text: &str, min, max| (min..=max).contains(&text.chars().count());
+        if !is_within(&self.bank, 2, 20) {
+            return Err(wrong("bank", "a bank's code has 2 to 20 characters"));
+        }
+        let is_number = self
+            .account_number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit());
+        if !is_number || !is_within(&self.account_number, 1, 20) {
+            return Err(wrong("accountNumber", "an account has 1 to 20 digits"));
+        }
+        if !is_within(self.holder_name.trim(), 1, 60) {
+            return Err(wrong("holderName", "a name has 1 to 60 characters"));
+        }
+        Ok(RefundAccount {
+            bank: self.bank,
+            account_number: self.account_number,
+            holder_name: self.holder_name,
+        })
+    }
 }
 
 /// A payment with its history.
@@ -65,6 +123,8 @@ struct PaymentView {
     decline_code: Option<String>,
     refund: Refund,
     refund_reason: Option<String>,
+    /// Why the gateway refused to give the money back.
+    refund_code: Option<String>,
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -113,6 +173,10 @@ async fn confirm(
         pg_payment_id: body.pg_payment_id,
         amount: body.amount,
         user_id: body.user_id,
+        refund_account: body
+            .refund_account
+            .map(|account| account.read("refundAccount."))
+            .transpose()?,
         test_code: test_code(&service, &headers)?,
     };
     let seal: Seal = Box::new(move |commit, answer| {
@@ -201,6 +265,7 @@ impl PaymentView {
             decline_code: payment.decline_code,
             refund: payment.refund,
             refund_reason: payment.refund_reason,
+            refund_code: payment.refund_code,
             expires_at: payment.expires_at,
             created_at: payment.created_at,
             updated_at: payment.updated_at,

@@ -6,7 +6,9 @@
 //! nothing, or the process dies between the two, the settler looks the attempt up until it is known.
 //!
 //! - [`model`]: what a payment may become; pure. [`record`]: its tables
-//! - [`confirm`]: the buyer pays; [`settle`]: what confirm left open; [`refund`]: money goes back
+//! - [`confirm`]: the buyer pays; [`settle`]: what was left open; [`refund`]: money goes back
+//! - [`reclaim`]: what a person does about a refund that the gateway refused
+//! - [`webhook`]: what the gateway tells unasked; `standing` and `follow`: what a lookup says, and changes
 //! - [`consumers`] and [`http`]: the two doors
 //! - [`audit`]: facts for checks across services
 //! - [`gateway`]: the client of the payment gateway; [`sandbox`]: its double
@@ -16,14 +18,17 @@ pub mod attempts;
 pub mod audit;
 pub mod confirm;
 pub mod consumers;
+mod follow;
 pub mod gateway;
 pub mod http;
-mod inquiry;
 pub mod model;
+pub mod reclaim;
 pub mod record;
 pub mod refund;
 pub mod sandbox;
 pub mod settle;
+mod standing;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -32,9 +37,9 @@ use messaging::{Clock, Random, Record, Store, StoreError, Table};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-use attempts::{Attempts, Backoffs};
+use attempts::{Attempts, Backoffs, Patience};
 use gateway::Gateway;
-use record::{HistoryEntry, PaymentRecord, TombstoneRecord};
+use record::{HistoryEntry, PaymentRecord, StrayRecord, TombstoneRecord, WebhookRecord};
 
 pub use consumers::PaymentConsumer;
 pub use settle::Settler;
@@ -44,6 +49,8 @@ pub const TABLES: &[&Table] = &[
     PaymentRecord::TABLE,
     <HistoryEntry as messaging::Entry>::TABLE,
     TombstoneRecord::TABLE,
+    StrayRecord::TABLE,
+    WebhookRecord::TABLE,
 ];
 
 /// Entries of a payment's history that are shown, the newest.
@@ -62,10 +69,18 @@ pub struct Settings {
     /// An attempt whose deadline has passed is given up only when it is older: a gateway that hung may still be
     /// working on a request that it does not show yet.
     pub give_up_after_millis: u64,
+    /// How long to wait before the gateway is asked again about what it left open: from here, doubled each time,
+    pub retry_millis_min: u64,
+    /// up to here.
+    pub retry_millis_max: u64,
+    /// How long a handled webhook is remembered.
+    pub webhook_retention_secs: i64,
     /// Pass the header `TossPayments-Test-Code` of a request on to the gateway. Never beside a live gateway.
     pub forward_test_codes: bool,
     /// Run the sandbox inside this process in place of `gateway`; the program that wires the services does it.
     pub sandbox: bool,
+    /// The sandbox tells this process of every payment by webhook, as the gateway does.
+    pub sandbox_webhooks: bool,
 }
 
 impl Default for Settings {
@@ -74,8 +89,12 @@ impl Default for Settings {
             gateway: gateway::Settings::default(),
             settle_after_millis: None,
             give_up_after_millis: 60_000,
+            retry_millis_min: 500,
+            retry_millis_max: 60_000,
+            webhook_retention_secs: 30 * 24 * 3_600,
             forward_test_codes: false,
             sandbox: true,
+            sandbox_webhooks: false,
         }
     }
 }
@@ -104,7 +123,9 @@ struct Inner {
     settings: Settings,
     gateway: Gateway,
     attempts: Arc<Attempts>,
-    backoffs: Backoffs,
+    backoffs: Backoffs<PaymentId>,
+    stray_backoffs: Backoffs<String>,
+    webhook_backoffs: Backoffs<String>,
     /// Attempts from before this moment belong to a process that is gone.
     started_at: Timestamp,
     /// Wakes the settler.
@@ -122,6 +143,10 @@ impl Service {
     ) -> Result<Self, gateway::Error> {
         let gateway = Gateway::new(&settings.gateway)?;
         let started_at = clock.now();
+        let patience = Patience {
+            millis_min: settings.retry_millis_min,
+            millis_max: settings.retry_millis_max,
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 store,
@@ -130,7 +155,9 @@ impl Service {
                 settings,
                 gateway,
                 attempts: Arc::default(),
-                backoffs: Backoffs::default(),
+                backoffs: Backoffs::new(patience),
+                stray_backoffs: Backoffs::new(patience),
+                webhook_backoffs: Backoffs::new(patience),
                 started_at,
                 wake: Notify::new(),
             }),

@@ -2,23 +2,30 @@
 //!
 //! ```text
 //! CREATED ──> CONFIRMING ──> SUCCEEDED ──> CANCELLED
-//!    │          │    ^           ^            (refunded)
-//!    │          v    │           │ money that came after all: taken, and to be refunded
-//!    └──────> DELETED <── FAILED ┘
+//!    │         │      ^        ^  ^         (refunded)
+//!    │         v      │        │  │ money that came after all
+//!    │       FAILED ──┴────────┘  │ (from DELETED: it goes back at once)
+//!    └────> DELETED <── FAILED    │
+//!              └──────────────────┘
 //! ```
 
 mod opening;
+mod refunding;
 
 use contract::{
     Money, PaymentId, Timestamp, UserId,
     domain::{self, DomainMessage, PaymentStatus},
-    payment::{CancelRequest, ConfirmedRequest},
+    payment::ConfirmedRequest,
 };
 use messaging::{Commit, Message, Rejection};
 
-use crate::record::{HistoryEntry, PaymentRecord, Refund};
+use crate::{
+    gateway::protocol::RefundAccount,
+    record::{HistoryEntry, PaymentRecord, Refund, StrayRecord},
+};
 
 pub use opening::{Creation, Deletion, create, delete};
+pub use refunding::Cancellation;
 
 /// The decline code of an attempt that was not charged before its payment's deadline.
 pub const DEADLINE_PASSED: &str = "DEADLINE_PASSED";
@@ -76,12 +83,24 @@ pub enum Refusal {
     DeadlinePassed { at: Timestamp },
 }
 
+/// What an outcome comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    Changed(Box<Change>),
+    /// It was known, or is about an attempt that a later one has replaced.
+    Known,
+    /// The order was charged a second time: that charge is nobody's, and goes back.
+    ChargedAgain,
+}
+
 /// What the buyer says of their payment at the gateway.
 #[derive(Debug, Clone)]
 pub struct Claim<'a> {
     pub pg_payment_id: &'a str,
     pub amount: Money,
     pub user_id: Option<UserId>,
+    /// Where the money of a virtual account goes, should it go back.
+    pub refund_account: Option<&'a RefundAccount>,
 }
 
 impl PaymentRecord {
@@ -118,6 +137,9 @@ impl PaymentRecord {
             payment.attempt_started_at = Some(now);
             payment.pg_payment_id = Some(claim.pg_payment_id.to_owned());
             payment.decline_code = None;
+            if let Some(account) = claim.refund_account {
+                payment.keep_refund_account(account);
+            }
         }))
     }
 
@@ -125,12 +147,12 @@ impl PaymentRecord {
     /// to a payment that is closed is refunded.
     ///
     /// # Errors
-    /// A [`Rejection`], for a person to look at, of an attempt that was never made, and of a second charge.
+    /// A [`Rejection`], for a person to look at, of an attempt that was never made.
     pub fn take_outcome(
         &self,
         outcome: &ConfirmedRequest,
         now: Timestamp,
-    ) -> Result<Option<Change>, Rejection> {
+    ) -> Result<Taken, Rejection> {
         let attempt = outcome.attempt.unwrap_or(self.attempt);
         if attempt > self.attempt {
             return Err(Rejection::new(format_args!(
@@ -139,82 +161,41 @@ impl PaymentRecord {
             )));
         }
         let is_current = attempt == self.attempt;
-        match (self.status, outcome.confirmed) {
-            (PaymentStatus::Created | PaymentStatus::Confirming, true) => {
-                Ok(Some(self.succeed(outcome, now)))
+        Ok(match (self.status, outcome.confirmed) {
+            // A decline that was followed by the money after all has cost nothing: the points are still held.
+            (PaymentStatus::Created | PaymentStatus::Confirming | PaymentStatus::Failed, true) => {
+                Taken::Changed(Box::new(self.succeed(outcome, now)))
             }
-            (PaymentStatus::Created | PaymentStatus::Confirming, false) => {
-                Ok(is_current.then(|| self.fail(outcome, now)))
+            (PaymentStatus::Created | PaymentStatus::Confirming, false) if is_current => {
+                Taken::Changed(Box::new(self.fail(outcome, now)))
             }
-            (PaymentStatus::Failed | PaymentStatus::Deleted, true) => {
-                Ok(Some(self.succeed_too_late(outcome, now)))
+            (PaymentStatus::Deleted, true) => {
+                Taken::Changed(Box::new(self.succeed_too_late(outcome, now)))
             }
-            (PaymentStatus::Succeeded | PaymentStatus::Cancelled, true) => {
-                if self.pg_payment_id.as_ref() == Some(&outcome.pg_payment_id) {
-                    return Ok(None);
-                }
-                Err(Rejection::new(format_args!(
-                    "payment {} was charged a second time",
-                    self.payment_id
-                )))
+            (PaymentStatus::Succeeded | PaymentStatus::Cancelled, true)
+                if self.pg_payment_id.as_ref() != Some(&outcome.pg_payment_id)
+                    && self.final_amount > Money::ZERO =>
+            {
+                Taken::ChargedAgain
             }
-            (
-                PaymentStatus::Failed
+            (PaymentStatus::Succeeded | PaymentStatus::Cancelled, true)
+            | (
+                PaymentStatus::Created
+                | PaymentStatus::Confirming
+                | PaymentStatus::Failed
                 | PaymentStatus::Deleted
                 | PaymentStatus::Succeeded
                 | PaymentStatus::Cancelled,
                 false,
-            ) => Ok(None),
-        }
-    }
-
-    /// Wants the money back: there is no ticket for it.
-    ///
-    /// # Errors
-    /// A [`Rejection`] while an attempt is at the gateway: whether there is money is not known yet.
-    pub fn request_refund(
-        &self,
-        request: &CancelRequest,
-        now: Timestamp,
-    ) -> Result<Option<Change>, Rejection> {
-        match self.status {
-            PaymentStatus::Succeeded if self.refund == Refund::None => {
-                let note = format!("refund requested: {}", request.reason);
-                Ok(Some(self.change(now, note, |payment| {
-                    payment.want_refund(request.reason.clone());
-                })))
-            }
-            PaymentStatus::Confirming => Err(Rejection::new(format_args!(
-                "payment {} is being confirmed: its refund must wait",
-                self.payment_id
-            ))),
-            PaymentStatus::Created
-            | PaymentStatus::Succeeded
-            | PaymentStatus::Failed
-            | PaymentStatus::Cancelled
-            | PaymentStatus::Deleted => Ok(None),
-        }
-    }
-
-    /// The money went back.
-    #[must_use]
-    pub fn finish_refund(&self, now: Timestamp) -> Option<Change> {
-        (self.refund == Refund::Requested).then(|| {
-            self.change(now, "refunded".to_owned(), |payment| {
-                payment.status = PaymentStatus::Cancelled;
-                payment.refund = Refund::Done;
-            })
+            ) => Taken::Known,
         })
     }
 
-    /// The gateway refused to give the money back: a person is needed.
+    /// A charge of this payment's order that the payment does not stand for.
     #[must_use]
-    pub fn park_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
-        (self.refund == Refund::Requested).then(|| {
-            self.change(now, format!("refund refused: {code}"), |payment| {
-                payment.refund = Refund::Parked;
-            })
-        })
+    pub fn stray(&self, pg_payment_id: &str, amount: Money, now: Timestamp) -> StrayRecord {
+        let reason = "the order was charged beside its payment";
+        StrayRecord::found(self.payment_id, pg_payment_id, amount, reason, now)
     }
 
     /// Whether an attempt may no longer be charged.
@@ -251,14 +232,8 @@ impl PaymentRecord {
         self.change(now, note, |payment| {
             payment.status = PaymentStatus::Succeeded;
             payment.pg_payment_id = Some(outcome.pg_payment_id.clone());
-            payment.want_refund("the payment was closed before its money came".to_owned());
+            payment.want_refund("the payment was closed before its money came", None);
         })
-    }
-
-    fn want_refund(&mut self, reason: String) {
-        self.refund = Refund::Requested;
-        self.refund_reason = Some(reason);
-        self.refund_key = Some(format!("{}:refund", self.payment_id));
     }
 
     fn change(&self, now: Timestamp, note: String, apply: impl FnOnce(&mut Self)) -> Change {
@@ -269,13 +244,14 @@ impl PaymentRecord {
     }
 
     /// The payment as the world is told. Money that is on its way back buys nothing: whoever hears `SUCCEEDED`
-    /// issues a ticket, so a payment that is to be refunded is told as `CANCELLED` from the start.
+    /// issues a ticket, so a payment that is to be refunded is told as `CANCELLED` from the start. Where a saga asked
+    /// for the refund, the ticket stands until the money is back.
     fn told(&self) -> domain::Payment {
-        let status = match (self.status, self.refund) {
-            (PaymentStatus::Succeeded, Refund::Requested | Refund::Parked) => {
-                PaymentStatus::Cancelled
-            }
-            (status, _) => status,
+        let is_going_back = matches!(self.refund, Refund::Requested | Refund::Parked);
+        let status = if is_going_back && self.refund_saga.is_none() {
+            PaymentStatus::Cancelled
+        } else {
+            self.status
         };
         domain::Payment {
             id: self.payment_id,

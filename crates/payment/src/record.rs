@@ -1,4 +1,8 @@
-//! The tables of the payment service: payments, their history, and tombstones of payments that must never open.
+//! The tables of the payment service: payments, their history, and tombstones of payments that must never open;
+//! beside them charges that no payment stands for ([`stray`]) and what the gateway told unasked ([`webhook`]).
+
+mod stray;
+mod webhook;
 
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
@@ -7,6 +11,8 @@ use messaging::{Column, Entry, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub use contract::domain::Refund;
+pub use stray::StrayRecord;
+pub use webhook::{WebhookRecord, WebhookState};
 
 /// A payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +38,18 @@ pub struct PaymentRecord {
     pub decline_code: Option<String>,
     pub refund: Refund,
     pub refund_reason: Option<String>,
-    /// The idempotency key of the refund.
-    pub refund_key: Option<String>,
+    /// Refunds asked for so far; each has an idempotency key of its own.
+    pub refund_number: u32,
+    /// The saga that asked for the refund, and is answered.
+    pub refund_saga: Option<SagaId>,
+    /// Why the gateway refused the last refund.
+    pub refund_code: Option<String>,
+    /// Where the money of a virtual account goes back to: the gateway's code of the bank,
+    pub refund_bank: Option<String>,
+    /// the account,
+    pub refund_account: Option<String>,
+    /// and whose it is.
+    pub refund_holder: Option<String>,
     /// The last instant at which an attempt may begin.
     pub expires_at: Option<Timestamp>,
     pub created_at: Timestamp,
@@ -61,7 +77,12 @@ impl Record for PaymentRecord {
             Column::text("decline_code").null(),
             Column::text("refund"),
             Column::text("refund_reason").null(),
-            Column::text("refund_key").null(),
+            Column::integer("refund_number"),
+            Column::text("refund_saga").null(),
+            Column::text("refund_code").null(),
+            Column::text("refund_bank").null(),
+            Column::text("refund_account").null(),
+            Column::text("refund_holder").null(),
             Column::text("expires_at").null(),
             Column::text("created_at"),
             Column::text("updated_at"),
@@ -77,13 +98,14 @@ impl Record for PaymentRecord {
             "CHECK (status <> 'CONFIRMING' OR (attempt > 0 AND attempt_key IS NOT NULL AND attempt_started_at IS NOT NULL))",
             "CHECK (status NOT IN ('CONFIRMING', 'SUCCEEDED', 'CANCELLED') OR pg_payment_id IS NOT NULL)",
             // Money goes back only where it was taken, and a cancelled payment is one whose money went back.
-            "CHECK (refund = 'NONE' OR (status IN ('SUCCEEDED', 'CANCELLED') AND refund_key IS NOT NULL))",
+            "CHECK (refund = 'NONE' OR status IN ('SUCCEEDED', 'CANCELLED'))",
             "CHECK ((status = 'CANCELLED') = (refund = 'DONE'))",
         ],
         // The few that are to be settled, in the order in which they are paged.
         indexes: &[
             "(status, payment_id) WHERE status = 'CONFIRMING'",
             "(refund, payment_id) WHERE refund = 'REQUESTED'",
+            "(refund, payment_id) WHERE refund = 'PARKED'",
         ],
     };
     fn key(&self) -> Key {

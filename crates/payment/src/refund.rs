@@ -1,69 +1,134 @@
-//! The money of a payment goes back: asked of the gateway until it is done, or until the gateway refuses.
+//! Money goes back: asked of the gateway until it is done, or until the gateway refuses. What no payment stands for
+//! goes back in the same way.
 
 use contract::Money;
 use messaging::Commit;
 
 use crate::{
     Service,
-    gateway::{Cancel, Lookup, Outcome, protocol::CANCEL_REASON_CHARS_MAX},
-    inquiry,
-    model::Change,
-    record::PaymentRecord,
+    follow::saved,
+    gateway::{
+        Cancel, Lookup, Outcome,
+        protocol::{CANCEL_REASON_CHARS_MAX, RefundAccount},
+    },
+    record::{PaymentRecord, StrayRecord},
+    standing,
 };
+
+/// What the gateway said of a cancellation, with proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GivenBack {
+    Done,
+    Refused { code: String },
+}
+
+/// Everything that is left of a charge is to go back.
+struct Ask<'a> {
+    payment_key: &'a str,
+    reason: &'a str,
+    account: Option<RefundAccount>,
+    key: String,
+    /// How often it was asked in vain. The gateway repeats its first answer to a key, a failure too: what failed is
+    /// asked for again with a fresh one. Asking twice cannot give back more than was taken, since it is everything.
+    tries: u32,
+}
 
 impl Service {
     /// What becomes of a refund that is wanted; `None` where nothing is known yet.
     pub(crate) async fn settle_refund(&self, payment: &PaymentRecord) -> Option<Commit> {
+        let now = || self.inner.clock.now();
+        if payment.final_amount == Money::ZERO {
+            return payment.finish_refund(now()).as_ref().map(saved);
+        }
+        let ask = Ask {
+            payment_key: payment.pg_payment_id.as_deref()?,
+            reason: payment.refund_reason.as_deref().unwrap_or_default(),
+            account: payment.refund_account(),
+            key: payment.refund_key(),
+            tries: self.inner.backoffs.tries(&payment.payment_id),
+        };
+        let change = match self.give_back(ask).await? {
+            GivenBack::Done => payment.finish_refund(now()),
+            GivenBack::Refused { code } => {
+                tracing::error!(payment.id = %payment.payment_id, code, "a refund was refused");
+                payment.refuse_refund(&code, now())
+            }
+        };
+        change.as_ref().map(saved)
+    }
+
+    /// The same for a charge that no payment stands for.
+    pub(crate) async fn settle_stray(&self, stray: &StrayRecord) -> Option<Commit> {
+        let ask = Ask {
+            payment_key: &stray.pg_payment_id,
+            reason: &stray.reason,
+            account: None,
+            key: stray.refund_key(),
+            tries: self.inner.stray_backoffs.tries(&stray.pg_payment_id),
+        };
+        let now = || self.inner.clock.now();
+        let after = match self.give_back(ask).await? {
+            GivenBack::Done => stray.finished(now()),
+            GivenBack::Refused { code } => {
+                tracing::error!(payment.id = %stray.payment_id, charge = stray.pg_payment_id, code, "the refund of a stray charge was refused");
+                stray.parked(&code, now())
+            }
+        };
         let mut commit = Commit::new();
-        self.give_back(payment).await?.save(&mut commit);
+        commit.put(&after);
         Some(commit)
     }
 
-    async fn give_back(&self, payment: &PaymentRecord) -> Option<Change> {
-        let clock = &self.inner.clock;
-        if payment.final_amount == Money::ZERO {
-            return payment.finish_refund(clock.now());
-        }
-        let cancel = self.cancellation(payment)?;
-        match self.inner.gateway.cancel(&cancel).await {
-            Outcome::Approved(_) => payment.finish_refund(clock.now()),
-            Outcome::Declined { code, message } => {
-                tracing::error!(payment.id = %payment.payment_id, code, message, "a refund was refused and is parked");
-                payment.park_refund(&code, clock.now())
-            }
-            // Perhaps it was done before, and only the answer was lost.
-            Outcome::Unknown { reason } => {
-                tracing::warn!(payment.id = %payment.payment_id, reason, "the outcome of a refund is not known yet");
-                let found = self.inner.gateway.find_by_key(&cancel.payment_key).await;
-                let is_done =
-                    matches!(found, Lookup::Found(charge) if inquiry::is_refunded(&charge));
-                is_done
-                    .then(|| payment.finish_refund(clock.now()))
-                    .flatten()
-            }
-        }
+    /// Closes a virtual account that was not paid in time; `None` where nothing is known yet, money that came at the
+    /// last moment included.
+    pub(crate) async fn close_account(&self, payment: &PaymentRecord) -> Option<GivenBack> {
+        let ask = Ask {
+            payment_key: payment.pg_payment_id.as_deref()?,
+            reason: "no deposit came in time",
+            account: None,
+            key: format!("{}:close", payment.attempt_key.as_deref()?),
+            tries: self.inner.backoffs.tries(&payment.payment_id),
+        };
+        self.give_back(ask).await
     }
 
-    /// Everything that is left is given back, so that asking twice cannot give back more than was taken. The gateway
-    /// repeats its first answer to a key, a failure too: what failed is asked for again with a fresh one.
-    fn cancellation(&self, payment: &PaymentRecord) -> Option<Cancel> {
-        let key = payment.refund_key.clone()?;
-        let reason = payment.refund_reason.as_deref().unwrap_or_default();
-        let reason: String = reason.chars().take(CANCEL_REASON_CHARS_MAX).collect();
-        Some(Cancel {
-            payment_key: payment.pg_payment_id.clone()?,
+    async fn give_back(&self, ask: Ask<'_>) -> Option<GivenBack> {
+        let reason: String = ask.reason.chars().take(CANCEL_REASON_CHARS_MAX).collect();
+        let cancel = Cancel {
+            payment_key: ask.payment_key.to_owned(),
             reason: if reason.is_empty() {
                 "no ticket".to_owned()
             } else {
                 reason
             },
             amount: None,
-            refund_account: None,
-            idempotency_key: match self.inner.backoffs.tries(payment.payment_id) {
-                0 => key,
-                tries => format!("{key}:{tries}"),
+            refund_account: ask.account,
+            idempotency_key: match ask.tries {
+                0 => ask.key,
+                tries => format!("{}:{tries}", ask.key),
             },
             test_code: None,
-        })
+        };
+        let outcome = self.inner.gateway.cancel(&cancel).await;
+        if matches!(outcome, Outcome::Approved(_)) {
+            return Some(GivenBack::Done);
+        }
+        // Perhaps it was done before, and only the answer was lost; or somebody did it at the gateway itself.
+        let found = self.inner.gateway.find_by_key(&cancel.payment_key).await;
+        if matches!(&found, Lookup::Found(charge) if standing::is_refunded(charge)) {
+            return Some(GivenBack::Done);
+        }
+        match outcome {
+            Outcome::Declined { code, .. } => Some(GivenBack::Refused { code }),
+            Outcome::Unknown { reason } => {
+                tracing::warn!(
+                    charge = cancel.payment_key,
+                    reason,
+                    "the outcome of a refund is not known yet"
+                );
+                None
+            }
+            Outcome::Approved(_) => Some(GivenBack::Done),
+        }
     }
 }

@@ -35,7 +35,7 @@ impl Drop for Running {
 async fn sandbox_in(path: Option<PathBuf>) -> Running {
     let settings = SandboxSettings {
         path,
-        secret_key: SecretKey::new(SECRET),
+        ..SandboxSettings::new(SecretKey::new(SECRET))
     };
     serve(Sandbox::open(settings).expect("a sandbox").router()).await
 }
@@ -74,6 +74,7 @@ fn settings_of(address: SocketAddr, secret: &str, request_timeout_millis: u64) -
         connect_timeout_millis: 1_000,
         request_timeout_millis,
         max_connections: 8,
+        ..Settings::default()
     }
 }
 
@@ -536,35 +537,35 @@ fn settings_that_cannot_work_are_refused_with_their_name() {
                 base_url: "ftp://pay.example".into(),
                 ..good()
             },
-            "base url",
+            "base_url",
         ),
         (
             Settings {
                 base_url: "not a url".into(),
                 ..good()
             },
-            "base url",
+            "base_url",
         ),
         (
             Settings {
                 secret_key: SecretKey::new(""),
                 ..good()
             },
-            "secret key",
+            "secret_key",
         ),
         (
             Settings {
                 request_timeout_millis: 0,
                 ..good()
             },
-            "request timeout",
+            "request_timeout_millis",
         ),
         (
             Settings {
                 max_connections: 0,
                 ..good()
             },
-            "number of connections",
+            "max_connections",
         ),
     ] {
         let error = Gateway::new(&settings).expect_err(expected).to_string();

@@ -1,5 +1,6 @@
 //! The door for requests.
 
+mod cancel;
 mod progress;
 
 use axum::{
@@ -35,6 +36,7 @@ pub fn router(service: Service) -> OpenApiRouter {
         .routes(routes!(read_stock))
         .routes(routes!(read_ticket))
         .routes(routes!(list_tickets))
+        .routes(routes!(cancel::cancel_ticket, cancel::read_cancellation))
         .routes(routes!(resume_saga))
         .with_state(service)
 }
@@ -237,6 +239,8 @@ struct TicketAnswer {
     payment_id: PaymentId,
     /// RESERVED, CANCELLED or EXPIRED.
     status: TicketStatus,
+    /// How often its buyer has asked to give it back; the last try is under /ticket/{ticketId}/cancel.
+    cancellation: u32,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -249,6 +253,8 @@ impl From<Ticket> for TicketAnswer {
             user_id,
             payment_id,
             status,
+            payment_version: _,
+            cancellation,
             created_at,
             updated_at,
             version: _,
@@ -259,6 +265,7 @@ impl From<Ticket> for TicketAnswer {
             user_id,
             payment_id,
             status,
+            cancellation,
             created_at,
             updated_at,
         }

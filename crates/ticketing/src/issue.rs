@@ -1,36 +1,39 @@
 //! Issue: a paid reservation becomes a ticket. Reservation, allocation, ticket and `domain.ticket` are one Commit;
 //! money for which there is no ticket goes back.
 
-use contract::{
-    Timestamp, domain, domain::DomainMessage, payment::CancelRequest, ticketing::Release,
-};
+use contract::{Timestamp, domain, domain::DomainMessage, payment::CancelRequest};
 use messaging::{Commit, Message, Records, Rejection};
 
 use crate::{
-    model::{Allocation, Ticket},
+    model::{Allocation, Purchase, Reservation, Ticket, TicketStatus},
+    refund::PurchaseRefund,
     reservations::Completion,
 };
+
+/// What a succeeded payment comes to.
+enum Verdict {
+    /// It was heard before, or its money is on its way back already.
+    Nothing,
+    GiveBack(&'static str),
+    Issue(Reservation),
+}
 
 /// What a succeeded payment changes. `completion` is what the reservations said.
 ///
 /// # Errors
 /// A [`Rejection`] where the event's allocation is missing.
 pub fn issue(
-    payment: &domain::Payment,
+    message: &DomainMessage<domain::Payment>,
     completion: Option<&Completion>,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    if records.get::<Ticket>(payment.ticket_id)?.is_some() {
-        return Ok(Commit::new());
-    }
-    let Some(Completion::Completed { commit }) = completion else {
-        return Ok(give_back(
-            payment,
-            "the reservation was gone when the payment succeeded",
-            now,
-        ));
+    let completed = match verdict(message, completion, records)? {
+        Verdict::Nothing => return Ok(Commit::new()),
+        Verdict::GiveBack(reason) => return Ok(give_back(message, reason, now)),
+        Verdict::Issue(completed) => completed,
     };
+    let payment = &message.payload;
     let allocation: Allocation = records.get(payment.event_id)?.ok_or_else(|| {
         Rejection::new(format_args!(
             "there is no allocation for event {}",
@@ -38,34 +41,80 @@ pub fn issue(
         ))
     })?;
     let Some(sold) = allocation.sell_one() else {
+        // The payment becomes CANCELLED, and that releases the claim.
         let mut commit = give_back(
-            payment,
+            message,
             "the event was sold out when the payment succeeded",
             now,
         );
-        let release = Release {
-            ticket_id: payment.ticket_id,
-            event_id: payment.event_id,
-            user_id: payment.user_id,
-        };
-        commit.publish(Message::new(
-            format!("{}:release", payment.ticket_id),
-            &release,
-            now,
-        ));
+        commit.remove::<Reservation>(payment.ticket_id);
         return Ok(commit);
     };
-    let ticket = Ticket::issued(payment, now);
+    // No row is stored where the ticket was taken again after its claim had lapsed.
+    let stored: Option<Reservation> = records.get(payment.ticket_id)?;
+    let ticket = Ticket::issued(payment, message.version, now);
     let told = DomainMessage::new(ticket.public(), ticket.version + 1, now);
-    let mut commit = Commit::clone(commit);
+    let mut commit = Commit::new();
     commit
+        .put(&Reservation {
+            version: stored.map_or(0, |stored| stored.version),
+            ..completed
+        })
         .put(&sold)
         .put(&ticket)
         .publish(Message::new(told.event_id.clone(), &told, now));
     Ok(commit)
 }
 
-fn give_back(payment: &domain::Payment, reason: &str, now: Timestamp) -> Commit {
+fn verdict(
+    message: &DomainMessage<domain::Payment>,
+    completion: Option<&Completion>,
+    records: &Records,
+) -> Result<Verdict, Rejection> {
+    let ticket_id = message.payload.ticket_id;
+    let ticket: Option<Ticket> = records.get(ticket_id)?;
+    let refund: Option<PurchaseRefund> = records.get(ticket_id)?;
+    let decided_at = ticket.as_ref().map_or(0, |ticket| ticket.payment_version);
+    let heard_at = refund.as_ref().map_or(0, |refund| refund.payment_version);
+    let is_old = message.version <= decided_at.max(heard_at);
+    if is_old || message.payload.refund != domain::Refund::None {
+        return Ok(Verdict::Nothing);
+    }
+    match ticket.map(|ticket| ticket.status) {
+        Some(TicketStatus::Reserved | TicketStatus::Expired) => return Ok(Verdict::Nothing),
+        Some(TicketStatus::Cancelled) => {
+            return Ok(Verdict::GiveBack(
+                "the ticket was cancelled when the payment succeeded",
+            ));
+        }
+        None => {}
+    }
+    if refund.is_some_and(|refund| refund.is_final()) {
+        return Ok(Verdict::GiveBack(
+            "the payment was cancelled before it succeeded",
+        ));
+    }
+    let purchase: Option<Purchase> = records.get(ticket_id)?;
+    if purchase.is_some_and(|purchase| purchase.released_at.is_some()) {
+        return Ok(Verdict::GiveBack(
+            "the buyer had given the reservation back when the payment succeeded",
+        ));
+    }
+    Ok(match completion {
+        Some(Completion::Completed(reservation)) => Verdict::Issue(reservation.clone()),
+        Some(Completion::Gone) | None => {
+            Verdict::GiveBack("the reservation was gone when the payment succeeded")
+        }
+    })
+}
+
+/// Asks for the money back; once for each version of the payment.
+fn give_back(
+    message: &DomainMessage<domain::Payment>,
+    reason: &'static str,
+    now: Timestamp,
+) -> Commit {
+    let payment = &message.payload;
     tracing::warn!(payment.id = %payment.id, ticket.id = %payment.ticket_id, reason, "a payment is given back");
     let request = CancelRequest {
         payment_id: payment.id,
@@ -74,7 +123,7 @@ fn give_back(payment: &domain::Payment, reason: &str, now: Timestamp) -> Commit 
     };
     let mut commit = Commit::new();
     commit.publish(Message::new(
-        format!("{}:cancel", payment.id),
+        format!("{}:cancel:{}", payment.id, message.version),
         &request,
         now,
     ));

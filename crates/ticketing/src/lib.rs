@@ -2,13 +2,15 @@
 //!
 //! A reservation takes the ticket first, with a deadline ([`reserve`]). A purchase then runs as a saga over the user
 //! and payment services ([`process`], [`sagas`]). When the payment has succeeded the ticket is issued ([`issue`]);
-//! when the deadline passes unpaid, everything that the purchase took is given back ([`expiry`]).
+//! when the deadline passes unpaid, everything that the purchase took is given back ([`expiry`]). Money for which there
+//! is no ticket goes back, and a ticket goes with its money ([`refund`]), as when its buyer gives it back ([`cancel`]).
 //!
 //! - [`model`]: allocation, ticket, reservation and purchase
 //! - [`reservations`]: one atomic operation decides who gets a ticket
 //! - [`consumers`] and [`http`]: the two doors to the use cases
 //! - [`lock`]: a lease with fencing, for what is not one atomic operation
 
+pub mod cancel;
 pub mod consumers;
 pub mod expiry;
 pub mod http;
@@ -18,6 +20,7 @@ pub mod metrics;
 pub mod model;
 pub mod process;
 pub mod progress;
+pub mod refund;
 pub mod release;
 pub mod reservations;
 pub mod reserve;
@@ -37,6 +40,7 @@ pub const TABLES: &[&Table] = &[
     <model::Ticket as Record>::TABLE,
     <model::Reservation as Record>::TABLE,
     <model::Purchase as Record>::TABLE,
+    <refund::PurchaseRefund as Record>::TABLE,
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,10 @@ pub use contract::domain::TicketStatus;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocation {
     pub event_id: EventId,
+    /// What may be sold: what the event service offers, or what is sold where that is more.
     pub quantity: i64,
+    /// What the event service offers.
+    pub offered: i64,
     pub sold: i64,
     pub price: Option<Money>,
     pub sale_opens_at: Option<Timestamp>,
@@ -26,6 +29,7 @@ impl Record for Allocation {
         columns: &[
             Column::integer("event_id"),
             Column::integer("quantity"),
+            Column::integer("offered"),
             Column::integer("sold"),
             Column::integer("price").null(),
             Column::text("sale_opens_at").null(),
@@ -51,6 +55,7 @@ impl Allocation {
         Self {
             event_id: event.id,
             quantity: event.ticket_quantity,
+            offered: event.ticket_quantity,
             sold: 0,
             price: event.price,
             sale_opens_at: event.sale_opens_at,
@@ -80,6 +85,18 @@ impl Allocation {
             ..self.clone()
         })
     }
+
+    /// One ticket less sold; `None` where none is. Where fewer are offered than were sold when the offer was lowered,
+    /// what is given back is not on sale again: the quantity follows down to what is offered.
+    #[must_use]
+    pub fn give_back_one(&self) -> Option<Self> {
+        let sold = self.sold - 1;
+        (sold >= 0).then(|| Self {
+            sold,
+            quantity: self.offered.max(sold),
+            ..self.clone()
+        })
+    }
 }
 
 /// What the buyer owns after payment.
@@ -90,6 +107,10 @@ pub struct Ticket {
     pub user_id: UserId,
     pub payment_id: PaymentId,
     pub status: TicketStatus,
+    /// The version of the payment that decided about this ticket last; what an older one says changes nothing.
+    pub payment_version: i64,
+    /// How often its buyer has asked to give it back; each time is a saga of its own.
+    pub cancellation: u32,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: i64,
@@ -104,6 +125,8 @@ impl Record for Ticket {
             Column::integer("user_id"),
             Column::text("payment_id"),
             Column::text("status"),
+            Column::integer("payment_version"),
+            Column::integer("cancellation"),
             Column::text("created_at"),
             Column::text("updated_at"),
             Column::integer("version"),
@@ -122,17 +145,29 @@ impl Record for Ticket {
 
 impl Ticket {
     #[must_use]
-    pub fn issued(payment: &domain::Payment, now: Timestamp) -> Self {
+    pub fn issued(payment: &domain::Payment, payment_version: i64, now: Timestamp) -> Self {
         Self {
             ticket_id: payment.ticket_id,
             event_id: payment.event_id,
             user_id: payment.user_id,
             payment_id: payment.id,
             status: TicketStatus::Reserved,
+            payment_version,
+            cancellation: 0,
             created_at: now,
             updated_at: now,
             version: 0,
         }
+    }
+
+    /// The ticket given back; `None` where nobody owns it any more.
+    #[must_use]
+    pub fn cancelled(&self, now: Timestamp) -> Option<Self> {
+        (self.status == TicketStatus::Reserved).then(|| Self {
+            status: TicketStatus::Cancelled,
+            updated_at: now,
+            ..self.clone()
+        })
     }
 
     /// What other services are told.
@@ -205,6 +240,8 @@ pub struct Purchase {
     pub point: Points,
     pub expires_at: Timestamp,
     pub requested_at: Timestamp,
+    /// When the buyer gave the reservation back: money that comes after that buys nothing.
+    pub released_at: Option<Timestamp>,
     pub version: i64,
 }
 
@@ -219,6 +256,7 @@ impl Record for Purchase {
             Column::integer("point"),
             Column::text("expires_at"),
             Column::text("requested_at"),
+            Column::text("released_at").null(),
             Column::integer("version"),
         ],
         key: "ticket_id",
@@ -272,5 +310,25 @@ mod tests {
             None,
             "an update seen before changes nothing"
         );
+    }
+
+    #[test]
+    fn what_is_given_back_is_on_sale_again_but_never_more_than_is_offered() {
+        let sold_out = Allocation {
+            sold: 3,
+            ..Allocation::new(&event(3), 1)
+        };
+        let numbers = |it: &Allocation| (it.sold, it.quantity);
+        assert_eq!(numbers(&sold_out.give_back_one().unwrap()), (2, 3));
+
+        let lowered = sold_out.follow(&event(1), 2).unwrap();
+        assert_eq!(numbers(&lowered), (3, 3));
+        let once = lowered.give_back_one().unwrap();
+        assert_eq!(numbers(&once), (2, 2));
+        assert_eq!(once.sell_one(), None, "one is offered, and two are sold");
+        let twice = once.give_back_one().unwrap();
+        let thrice = twice.give_back_one().unwrap();
+        assert_eq!(numbers(&thrice), (0, 1));
+        assert_eq!(thrice.give_back_one(), None);
     }
 }

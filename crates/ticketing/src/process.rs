@@ -74,6 +74,7 @@ impl Service {
             point,
             expires_at: held.expires_at,
             requested_at: now,
+            released_at: None,
             version: 0,
         };
         let request = Process {

@@ -1,8 +1,8 @@
 //! Progress: how far a purchase has come. Everything a message can do to a saga is decided here.
 
 use contract::{
-    Payload as _, SagaId, TicketId, Timestamp,
-    ticketing::{Expire, Process, Release, SagaTimeout},
+    Payload as _, Points, SagaId, TicketId, Timestamp,
+    ticketing::{Cancel, CancelTicketResponse, Expire, Process, Release, SagaTimeout},
 };
 use messaging::{
     Commit, Key, Message, Record, Records, Rejection, StoreError,
@@ -12,8 +12,9 @@ use saga::{Input, SagaState};
 
 use crate::{
     Service,
-    model::Purchase,
-    sagas::{CATALOG, EXPIRE, PURCHASE, Payload, Purchases, read_answer},
+    model::{Purchase, Ticket},
+    refund::PurchaseRefund,
+    sagas::{CANCEL, CATALOG, Cancellation, EXPIRE, PURCHASE, Payload, Purchases, read_answer},
 };
 
 /// What a purchase looks like from outside.
@@ -23,6 +24,10 @@ pub struct PurchaseProgress {
     pub saga: Option<SagaRecord>,
     /// The saga that takes an unpaid purchase back, where it has begun.
     pub expiry: Option<SagaRecord>,
+    /// Where money has bought one.
+    pub ticket: Option<Ticket>,
+    /// Where the money goes back, went back, or was to.
+    pub refund: Option<PurchaseRefund>,
 }
 
 impl Service {
@@ -51,19 +56,27 @@ impl Service {
             };
             *place = Some(record);
         }
-        let purchase = if saga.is_none() {
-            self.0.store.load(ticket_id).await?
-        } else {
-            None
-        };
-        if saga.is_none() && purchase.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(PurchaseProgress {
-            purchase,
+        let store = &self.0.store;
+        let mut progress = PurchaseProgress {
+            purchase: None,
             saga,
             expiry,
-        }))
+            ticket: None,
+            refund: None,
+        };
+        match &progress.saga {
+            None => {
+                progress.purchase = store.load(ticket_id).await?;
+                return Ok(progress.purchase.is_some().then_some(progress));
+            }
+            // Nothing comes of a purchase while it is under way.
+            Some(saga) if saga.state.is_terminal() => {
+                progress.ticket = store.load(ticket_id).await?;
+                progress.refund = store.load(ticket_id).await?;
+            }
+            Some(_) => {}
+        }
+        Ok(Some(progress))
     }
 }
 
@@ -117,6 +130,32 @@ pub fn start(
         ));
     }
     Ok(commit)
+}
+
+/// `ticketing.cancel`: the giving back of a ticket begins, once for each try.
+///
+/// # Errors
+/// A [`Rejection`] where its first request cannot be made.
+pub fn cancel(cancel: Cancel, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let saga_id = cancel.ticket_id.cancel_saga(cancel.cancellation);
+    if records.get::<SagaRecord>(saga_id)?.is_some() {
+        return Ok(Commit::new());
+    }
+    let purchase: Option<Purchase> = records.get(cancel.ticket_id)?;
+    let payload = Cancellation {
+        ticket_id: cancel.ticket_id,
+        event_id: cancel.event_id,
+        user_id: cancel.user_id,
+        payment_id: cancel.payment_id,
+        point: purchase.map_or(Points::ZERO, |purchase| purchase.point),
+        reason: cancel.reason,
+    };
+    let beginning = Beginning {
+        saga_id,
+        reference_id: cancel.ticket_id.to_string(),
+        payload: payload.to_json(),
+    };
+    Ok(coordinator::begin(&Purchases, &CANCEL, beginning, now)?.commit)
 }
 
 /// A participant's response.
@@ -240,6 +279,7 @@ fn release_when_compensated(progress: Progress, now: Timestamp) -> Result<Commit
 pub const TOPICS: &[&str] = &[
     Process::TOPIC,
     Expire::TOPIC,
+    Cancel::TOPIC,
     SagaTimeout::TOPIC,
     contract::user::CheckActiveResponse::TOPIC,
     contract::user::ReservePointResponse::TOPIC,
@@ -247,4 +287,6 @@ pub const TOPICS: &[&str] = &[
     contract::user::CheckFraudResponse::TOPIC,
     contract::payment::CreateResponse::TOPIC,
     contract::payment::DeleteResponse::TOPIC,
+    contract::payment::CancelResponse::TOPIC,
+    CancelTicketResponse::TOPIC,
 ];

@@ -4,7 +4,11 @@
 use contract::{TicketId, Timestamp, ticketing::Expire};
 use messaging::{Commit, CommitError, Message, StoreError};
 
-use crate::{Service, model::Reservation, reservations::Claimed};
+use crate::{
+    Service,
+    model::{Purchase, Reservation},
+    reservations::Claimed,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -31,7 +35,14 @@ impl Service {
             user_id: reservation.user_id,
             ticket_id,
         };
-        let told = take_back(claimed, self.0.clock.now());
+        let now = self.0.clock.now();
+        let mut told = take_back(claimed, now);
+        if let Some(purchase) = self.0.store.load::<Purchase>(ticket_id).await? {
+            told.put(&Purchase {
+                released_at: Some(now),
+                ..purchase
+            });
+        }
         fail::fail_point!("ticketing.before_release", |_| std::process::abort());
         let receipt = self
             .0

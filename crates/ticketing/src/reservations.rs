@@ -8,7 +8,7 @@ mod stock;
 use contract::{EventId, Money, TicketId, Timestamp, UserId};
 use messaging::{Commit, Receipt, Store, StoreError};
 
-use crate::model::{Allocation, ReservationState};
+use crate::model::{Allocation, Reservation, ReservationState};
 
 pub use local::Local;
 pub use stock::{Refusal, Stock};
@@ -53,8 +53,9 @@ pub struct Claimed {
 /// What became of a claim that was to be completed.
 #[derive(Debug, Clone)]
 pub enum Completion {
-    /// It is completed (now or before); `commit` must become durable together with the ticket.
-    Completed { commit: Box<Commit> },
+    /// It is completed (now or before); its row must become durable together with the ticket, over whichever row is
+    /// stored by then: it says version 0, and whoever saves it knows better.
+    Completed(Reservation),
     /// It lapsed or was released.
     Gone,
 }
@@ -123,7 +124,25 @@ impl Reservations {
         }
     }
 
-    /// Gives claims back to the stock; the Commit for each must become durable by the caller's hand.
+    /// Takes tickets again for claims that are gone, where there is one left and the user has no other claim for the
+    /// event: COMPLETED at once. A claim that stands is completed; saying it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the backend cannot answer.
+    pub async fn retake(
+        &self,
+        claims: &[Claimed],
+        now: Timestamp,
+    ) -> Result<Vec<Completion>, StoreError> {
+        match self {
+            Self::Local(local) => Ok(claims
+                .iter()
+                .map(|claimed| local.retake(*claimed, now))
+                .collect()),
+        }
+    }
+
+    /// Gives claims back to the stock, bought ones too; the Commit for each must become durable by the caller's hand.
     ///
     /// # Errors
     /// [`StoreError`] where the backend cannot answer.
@@ -132,6 +151,19 @@ impl Reservations {
             Self::Local(local) => Ok(claims
                 .iter()
                 .map(|claimed| local.release(*claimed))
+                .collect()),
+        }
+    }
+
+    /// Gives claims back to the stock that nobody has paid for; one that is COMPLETED stands, and its Commit is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the backend cannot answer.
+    pub async fn release_unpaid(&self, claims: &[Claimed]) -> Result<Vec<Commit>, StoreError> {
+        match self {
+            Self::Local(local) => Ok(claims
+                .iter()
+                .map(|claimed| local.release_unpaid(*claimed))
                 .collect()),
         }
     }

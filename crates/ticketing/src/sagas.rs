@@ -1,18 +1,25 @@
-//! The two sagas: a purchase going forward, and an unpaid purchase being taken back. What a purchase needs to make
-//! its requests travels with the saga as its payload.
+//! The sagas: a purchase going forward, an unpaid purchase being taken back, and a paid one being given back by its
+//! buyer. What a saga needs to make its requests travels with it as its payload.
 
-use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, payment, user};
+mod answer;
+mod cancellation;
+mod purchase;
+
+use contract::Timestamp;
 use messaging::{
     Message, Rejection,
     coordinator::{Domain, SagaRecord, Send},
 };
-use saga::{Backoff, Catalog, Definition, Direction, Failure, Outcome, Step};
-use serde::{Deserialize, Serialize};
+use saga::{Backoff, Catalog, Definition, Failure, Step};
+
+pub use answer::{Answer, read_answer};
+pub use cancellation::Cancellation;
+pub use purchase::Payload;
 
 /// How long a participant may take before it is asked again.
 const ANSWER_MILLIS: u64 = 10_000;
 const ASK_AGAIN_MAX: u32 = 3;
-/// A purchase that is being taken back waits while money may be moving: ten minutes, then a person looks.
+/// What is being taken back waits while money may be moving: ten minutes, then a person looks.
 const CLOSE_AGAIN_MAX: u32 = 60;
 const UNDO: Backoff = Backoff {
     initial_millis: 1_000,
@@ -26,6 +33,8 @@ const CHECK_FRAUD: &str = "user.check.fraud";
 const CREATE_PAYMENT: &str = "payment.create";
 const DELETE_PAYMENT: &str = "payment.delete";
 const RESTORE_POINT: &str = "user.restore.point";
+const CANCEL_PAYMENT: &str = "payment.cancel";
+const CANCEL_TICKET: &str = "ticket.cancel";
 
 const fn asking(name: &'static str, request: &'static str) -> Step {
     Step::new(name, request)
@@ -65,40 +74,32 @@ pub static EXPIRE: Definition = Definition {
     ],
 };
 
+/// What was paid goes back, because the buyer wants so. The money goes first: where the gateway refuses, everything
+/// stays as it was, and the buyer may try again.
+pub static CANCEL: Definition = Definition {
+    kind: "ticketing.cancel",
+    version: 1,
+    steps: &[
+        Step::new(CANCEL_PAYMENT, "payment.cancel.request")
+            .timeout_millis(ANSWER_MILLIS)
+            .retry_limit(CLOSE_AGAIN_MAX)
+            .when_refused(Failure::Compensate)
+            .when_silent(Failure::Park),
+        Step::new(RESTORE_POINT, "user.restore.point.request")
+            .timeout_millis(ANSWER_MILLIS)
+            .retry_limit(CLOSE_AGAIN_MAX)
+            .must_succeed(),
+        Step::new(CANCEL_TICKET, "ticketing.ticket.cancel.request")
+            .timeout_millis(ANSWER_MILLIS)
+            .retry_limit(CLOSE_AGAIN_MAX)
+            .must_succeed(),
+    ],
+};
+
 /// Every definition that a stored saga may have begun with. Versions are added, never changed.
-pub static CATALOG: Catalog = Catalog(&[&PURCHASE, &EXPIRE]);
+pub static CATALOG: Catalog = Catalog(&[&PURCHASE, &EXPIRE, &CANCEL]);
 
-/// What a purchase is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Payload {
-    pub ticket_id: TicketId,
-    pub event_id: EventId,
-    pub user_id: UserId,
-    pub total_amount: Money,
-    pub point: Points,
-    pub expires_at: Option<Timestamp>,
-}
-
-impl Payload {
-    /// # Errors
-    /// A [`Rejection`] where the stored payload is not one.
-    pub fn of(saga: &SagaRecord) -> Result<Self, Rejection> {
-        serde_json::from_value(saga.payload.clone()).map_err(|error| {
-            Rejection::new(format_args!(
-                "the payload of saga {} cannot be read: {error}",
-                saga.saga_id
-            ))
-        })
-    }
-
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::to_value(self).expect("a payload has string keys only")
-    }
-}
-
-/// Makes the requests of both sagas.
+/// Makes the requests of all sagas.
 pub struct Purchases;
 
 impl Domain for Purchases {
@@ -112,142 +113,32 @@ impl Domain for Purchases {
         send: &Send,
         now: Timestamp,
     ) -> Result<Message, Rejection> {
-        let Payload {
-            ticket_id,
-            event_id,
-            user_id,
-            total_amount,
-            point,
-            expires_at,
-        } = Payload::of(saga)?;
-        let saga_id = saga.saga_id;
-        let name = saga
-            .steps
-            .get(send.step)
-            .map_or("", |step| step.name.as_str());
-        let id = send.message_id.clone();
-        let message = match (name, send.direction) {
-            (CHECK_ACTIVE, _) => {
-                Message::new(id, &user::CheckActiveRequest { saga_id, user_id }, now)
-            }
-            (RESERVE_POINT, Direction::Request) => Message::new(
-                id,
-                &user::ReservePointRequest {
-                    saga_id,
-                    user_id,
-                    point,
-                },
-                now,
-            ),
-            (RESERVE_POINT, Direction::Compensation) | (RESTORE_POINT, _) => {
-                let held_by = Some(ticket_id.purchase_saga());
-                Message::new(
-                    id,
-                    &user::RestorePointRequest {
-                        saga_id,
-                        user_id,
-                        point,
-                        held_by,
-                        refunded: false,
-                    },
-                    now,
-                )
-            }
-            (CHECK_FRAUD, _) => {
-                let total_amount = Some(total_amount);
-                Message::new(
-                    id,
-                    &user::CheckFraudRequest {
-                        saga_id,
-                        user_id,
-                        total_amount,
-                    },
-                    now,
-                )
-            }
-            (CREATE_PAYMENT, Direction::Request) => {
-                let request = payment::CreateRequest {
-                    saga_id,
-                    ticket_id,
-                    event_id,
-                    user_id,
-                    total_amount,
-                    point,
-                    expires_at,
-                };
-                Message::new(id, &request, now)
-            }
-            (CREATE_PAYMENT, Direction::Compensation) | (DELETE_PAYMENT, _) => {
-                let payment_id = ticket_id.purchase_saga().payment();
-                Message::new(
-                    id,
-                    &payment::DeleteRequest {
-                        saga_id,
-                        payment_id,
-                    },
-                    now,
-                )
-            }
-            (unknown, _) => {
-                return Err(Rejection::new(format_args!(
-                    "saga {saga_id} has no step {unknown:?}"
-                )));
-            }
-        };
-        Ok(message)
-    }
-}
-
-/// A participant's answer, as the machine understands it.
-#[derive(Debug)]
-pub struct Answer {
-    pub saga_id: contract::SagaId,
-    pub outcome: Outcome,
-}
-
-/// Reads a response.
-///
-/// # Errors
-/// A [`Rejection`] where it cannot be read or is of no topic that a saga waits for.
-pub fn read_answer(message: &Message) -> Result<Answer, Rejection> {
-    use contract::Payload as _;
-    let answer = |saga_id, proceeds: bool, reason: &str| {
-        let outcome = if proceeds {
-            Outcome::Proceed
+        if saga.saga_type == CANCEL.kind {
+            cancellation::request(saga, send, now)
         } else {
-            Outcome::Refuse {
-                reason: reason.to_owned(),
-            }
-        };
-        Ok(Answer { saga_id, outcome })
-    };
-    match message.topic.as_str() {
-        user::CheckActiveResponse::TOPIC => {
-            let response: user::CheckActiveResponse = message.parse()?;
-            answer(response.saga_id, response.is_active, "USER_NOT_ACTIVE")
+            purchase::request(saga, send, now)
         }
-        user::ReservePointResponse::TOPIC => {
-            let response: user::ReservePointResponse = message.parse()?;
-            answer(response.saga_id, response.reserved, "NOT_ENOUGH_POINTS")
-        }
-        user::CheckFraudResponse::TOPIC => {
-            let response: user::CheckFraudResponse = message.parse()?;
-            answer(response.saga_id, !response.is_fraudulent, "FRAUD_SUSPECTED")
-        }
-        user::RestorePointResponse::TOPIC => {
-            let response: user::RestorePointResponse = message.parse()?;
-            answer(response.saga_id, response.succeed, "POINTS_NOT_RESTORED")
-        }
-        payment::CreateResponse::TOPIC => {
-            let response: payment::CreateResponse = message.parse()?;
-            answer(response.saga_id, response.succeed, "PAYMENT_NOT_CREATED")
-        }
-        payment::DeleteResponse::TOPIC => {
-            let response: payment::DeleteResponse = message.parse()?;
-            answer(response.saga_id, response.succeed, "PAYMENT_UNDER_WAY")
-        }
-        unknown => Err(Rejection::new(format_args!("no saga waits for {unknown}"))),
     }
+}
+
+/// The name of the step that a request belongs to.
+fn step_name<'a>(saga: &'a SagaRecord, send: &Send) -> &'a str {
+    saga.steps
+        .get(send.step)
+        .map_or("", |step| step.name.as_str())
+}
+
+fn read_payload<T: serde::de::DeserializeOwned>(saga: &SagaRecord) -> Result<T, Rejection> {
+    serde_json::from_value(saga.payload.clone()).map_err(|error| {
+        Rejection::new(format_args!(
+            "the payload of saga {} cannot be read: {error}",
+            saga.saga_id
+        ))
+    })
+}
+
+fn no_such_step(saga: &SagaRecord, name: &str) -> Rejection {
+    Rejection::new(format_args!("saga {} has no step {name:?}", saga.saga_id))
 }
 
 #[cfg(test)]

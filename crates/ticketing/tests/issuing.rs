@@ -6,22 +6,25 @@
 
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain,
-    domain::PaymentStatus,
+    domain::{DomainMessage, PaymentStatus, Refund, TicketStatus},
 };
 use messaging::{Commit, Random, Records};
 use ticketing::{
     issue::issue,
-    model::{Allocation, Ticket},
+    model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
+    refund::{PurchaseRefund, cancel},
     reservations::Completion,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+/// The version of the payment when it succeeded.
+const PAID_AT: i64 = 3;
 
-fn payment() -> domain::Payment {
+fn payment() -> DomainMessage<domain::Payment> {
     let ticket_id = TicketId(Random::seeded(1).uuid(NOW));
     let saga_id: SagaId = ticket_id.purchase_saga();
     let payment_id: PaymentId = saga_id.payment();
-    domain::Payment {
+    let payment = domain::Payment {
         id: payment_id,
         event_id: EventId(1),
         user_id: UserId(2),
@@ -32,17 +35,19 @@ fn payment() -> domain::Payment {
         total_amount: Money::new(100).unwrap(),
         point_amount: Points::ZERO,
         final_amount: Money::new(100).unwrap(),
-        refund: domain::Refund::None,
+        refund: Refund::None,
         refund_reason: None,
         created_at: NOW,
         updated_at: NOW,
-    }
+    };
+    DomainMessage::new(payment, PAID_AT, NOW)
 }
 
 fn allocation(quantity: i64, sold: i64) -> Allocation {
     Allocation {
         event_id: EventId(1),
         quantity,
+        offered: quantity,
         sold,
         price: None,
         sale_opens_at: None,
@@ -52,9 +57,41 @@ fn allocation(quantity: i64, sold: i64) -> Allocation {
     }
 }
 
+fn reservation(state: ReservationState) -> Reservation {
+    let payment = payment().payload;
+    Reservation {
+        ticket_id: payment.ticket_id,
+        event_id: payment.event_id,
+        user_id: payment.user_id,
+        state,
+        expires_at: NOW,
+        lapses_at: NOW,
+        version: 0,
+    }
+}
+
 fn completed() -> Completion {
-    Completion::Completed {
-        commit: Box::default(),
+    Completion::Completed(reservation(ReservationState::Completed))
+}
+
+fn ticket(status: TicketStatus, payment_version: i64) -> Ticket {
+    Ticket {
+        status,
+        ..Ticket::issued(&payment().payload, payment_version, NOW)
+    }
+}
+
+fn refunded(payment_status: PaymentStatus, payment_version: i64) -> PurchaseRefund {
+    let payment = payment().payload;
+    PurchaseRefund {
+        ticket_id: payment.ticket_id,
+        payment_id: payment.id,
+        payment_version,
+        payment_status,
+        refund: Refund::Requested,
+        reason: None,
+        updated_at: NOW,
+        version: 0,
     }
 }
 
@@ -66,44 +103,152 @@ fn topics(commit: &Commit) -> Vec<&str> {
         .collect()
 }
 
+/// Which rows are put, over which version of each.
+fn puts(commit: &Commit) -> Vec<(&str, i64)> {
+    let puts = commit.puts.iter();
+    puts.map(|put| (put.table.name, put.expected)).collect()
+}
+
 #[test]
 fn a_paid_reservation_becomes_a_ticket_in_one_commit() {
-    let records = Records::default().with(&allocation(1, 0));
+    let records = Records::default()
+        .with(&allocation(1, 0))
+        .with(&reservation(ReservationState::Waiting));
     let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
-    let tables: Vec<_> = commit.puts.iter().map(|put| put.table.name).collect();
-    assert_eq!(tables, ["allocation", "ticket"]);
-    assert_eq!(commit.puts[0].row["sold"], 1);
+    assert_eq!(
+        puts(&commit),
+        [("reservation", 1), ("allocation", 5), ("ticket", 0)]
+    );
+    assert_eq!(commit.puts[1].row["sold"], 1);
+    assert_eq!(commit.puts[2].row["payment_version"], PAID_AT);
     assert_eq!(topics(&commit), ["domain.ticket"]);
 }
 
 #[test]
-fn a_payment_told_twice_issues_one_ticket() {
+fn a_ticket_that_was_taken_again_has_no_row_to_be_put_over() {
+    let records = Records::default().with(&allocation(1, 0));
+    let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
+    assert_eq!(puts(&commit)[0], ("reservation", 0));
+    assert_eq!(topics(&commit), ["domain.ticket"]);
+}
+
+#[test]
+fn a_payment_told_twice_issues_one_ticket_whichever_version_tells_it() {
     let records = Records::default()
         .with(&allocation(2, 1))
-        .with(&Ticket::issued(&payment(), NOW));
+        .with(&ticket(TicketStatus::Reserved, PAID_AT));
+    let paid = payment().payload;
+    for version in [PAID_AT, PAID_AT + 1] {
+        let told = DomainMessage::new(paid.clone(), version, NOW);
+        let commit = issue(&told, Some(&completed()), &records, NOW).unwrap();
+        assert!(commit.is_empty(), "version {version}");
+    }
+}
+
+#[test]
+fn a_payment_that_succeeded_before_it_was_cancelled_issues_no_ticket_again() {
+    let cancelled = [
+        Records::default().with(&ticket(TicketStatus::Cancelled, PAID_AT + 1)),
+        Records::default().with(&refunded(PaymentStatus::Cancelled, PAID_AT + 1)),
+    ];
+    for records in cancelled {
+        let records = records.with(&allocation(1, 0));
+        let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
+        assert!(commit.is_empty());
+    }
+}
+
+#[test]
+fn an_older_word_that_the_payment_was_cancelled_takes_no_ticket() {
+    let records = || {
+        Records::default()
+            .with(&allocation(1, 1))
+            .with(&ticket(TicketStatus::Reserved, PAID_AT))
+    };
+    let told = |version| {
+        let cancelled = domain::Payment {
+            status: PaymentStatus::Cancelled,
+            ..payment().payload
+        };
+        DomainMessage::new(cancelled, version, NOW)
+    };
+    let older = cancel(&told(PAID_AT - 1), Commit::new(), &records(), NOW).unwrap();
+    assert!(older.is_empty());
+    let newer = cancel(&told(PAID_AT + 1), Commit::new(), &records(), NOW).unwrap();
+    assert_eq!(puts(&newer), [("allocation", 5), ("ticket", 1)]);
+    assert_eq!(newer.puts[0].row["sold"], 0);
+    assert_eq!(topics(&newer), ["domain.ticket"]);
+}
+
+#[test]
+fn money_that_comes_after_its_payment_was_cancelled_goes_back() {
+    let cancelled = [
+        Records::default().with(&ticket(TicketStatus::Cancelled, PAID_AT - 1)),
+        Records::default().with(&refunded(PaymentStatus::Cancelled, PAID_AT - 1)),
+    ];
+    for records in cancelled {
+        let records = records.with(&allocation(1, 0));
+        let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
+        assert_eq!(puts(&commit), [], "no ticket is issued");
+        assert_eq!(topics(&commit), ["payment.cancel.request"]);
+    }
+}
+
+#[test]
+fn money_that_is_on_its_way_back_buys_nothing_until_the_refund_is_refused() {
+    let records = Records::default()
+        .with(&allocation(1, 0))
+        .with(&refunded(PaymentStatus::Succeeded, PAID_AT - 1));
+    let mut going = payment();
+    going.payload.refund = Refund::Requested;
     assert!(
-        issue(&payment(), Some(&completed()), &records, NOW)
+        issue(&going, Some(&completed()), &records, NOW)
             .unwrap()
             .is_empty()
     );
+    let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
+    assert_eq!(topics(&commit), ["domain.ticket"]);
 }
 
 #[test]
 fn money_for_a_reservation_that_is_gone_goes_back() {
     let records = Records::default().with(&allocation(1, 0));
     let commit = issue(&payment(), Some(&Completion::Gone), &records, NOW).unwrap();
-    assert!(commit.puts.is_empty(), "no ticket is issued");
+    assert_eq!(puts(&commit), [], "no ticket is issued");
+    assert_eq!(topics(&commit), ["payment.cancel.request"]);
+}
+
+#[test]
+fn money_for_a_reservation_that_its_buyer_gave_back_goes_back() {
+    let paid = payment().payload;
+    let purchase = Purchase {
+        ticket_id: paid.ticket_id,
+        event_id: paid.event_id,
+        user_id: paid.user_id,
+        total_amount: paid.total_amount,
+        point: paid.point_amount,
+        expires_at: NOW,
+        requested_at: NOW,
+        released_at: Some(NOW),
+        version: 1,
+    };
+    let records = Records::default().with(&allocation(1, 0)).with(&purchase);
+    let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
+    assert_eq!(puts(&commit), [], "no ticket is issued");
     assert_eq!(topics(&commit), ["payment.cancel.request"]);
 }
 
 #[test]
 fn the_allocation_forbids_one_ticket_too_many_and_the_money_goes_back() {
-    let records = Records::default().with(&allocation(1, 1));
+    let records = Records::default()
+        .with(&allocation(1, 1))
+        .with(&reservation(ReservationState::Waiting));
     let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
-    assert!(commit.puts.is_empty(), "no ticket is issued");
+    assert_eq!(puts(&commit), [], "no ticket is issued");
+    assert_eq!(topics(&commit), ["payment.cancel.request"]);
     assert_eq!(
-        topics(&commit),
-        ["payment.cancel.request", "ticketing.release"]
+        commit.deletes[0].table.name, "reservation",
+        "the claim goes too"
     );
 }
 

@@ -83,6 +83,7 @@ impl Deployment {
             .put(&Allocation {
                 event_id: EVENT,
                 quantity,
+                offered: quantity,
                 sold: 0,
                 price: None,
                 sale_opens_at: None,

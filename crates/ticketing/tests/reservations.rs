@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use ticketing::{
     Reservations,
-    model::{Allocation, ReservationState},
+    model::{Allocation, Reservation, ReservationState},
     reservations::{Claimed, Completion, Refusal, Stats, Wish},
 };
 
@@ -83,6 +83,24 @@ impl Deployment {
             .unwrap()
     }
 
+    /// What the reservations say of a payment that succeeded after its claim was gone.
+    async fn retake(&self, user: i64, ticket_id: TicketId, now: Timestamp) -> Completion {
+        let claims = [claimed(user, ticket_id)];
+        let mut said = self.reservations().retake(&claims, now).await.unwrap();
+        said.remove(0)
+    }
+
+    /// Makes a completion durable, over whichever row is stored.
+    async fn save(&self, completed: Reservation) {
+        let stored: Option<Reservation> = store(self).load(completed.ticket_id).await.unwrap();
+        let mut commit = Commit::new();
+        commit.put(&Reservation {
+            version: stored.map_or(0, |stored| stored.version),
+            ..completed
+        });
+        store(self).commit(commit).await.unwrap();
+    }
+
     fn stats(&self) -> Stats {
         self.reservations().stats(EVENT).unwrap()
     }
@@ -101,6 +119,7 @@ fn sale(quantity: i64, event_version: i64) -> Allocation {
     Allocation {
         event_id: EVENT,
         quantity,
+        offered: quantity,
         sold: 0,
         price: None,
         sale_opens_at: None,
@@ -135,7 +154,7 @@ async fn a_ticket_is_granted_once_and_every_refusal_has_its_name() {
         .complete(&[claimed(1, first)])
         .await
         .unwrap();
-    assert!(matches!(done[..], [Completion::Completed { .. }]));
+    assert!(matches!(done[..], [Completion::Completed(_)]));
     assert_eq!(
         deployment.reserve(1, at(0)).await,
         Err(Refusal::AlreadyPurchased)
@@ -289,7 +308,7 @@ async fn completing_again_changes_nothing() {
             .complete(&[claimed(1, ticket)])
             .await
             .unwrap();
-        assert!(matches!(done[..], [Completion::Completed { .. }]));
+        assert!(matches!(done[..], [Completion::Completed(_)]));
         assert_eq!(
             deployment.stats(),
             Stats {
@@ -305,6 +324,109 @@ async fn completing_again_changes_nothing() {
         [],
         "what is paid never lapses"
     );
+}
+
+#[tokio::test]
+async fn what_lapsed_is_taken_again_where_there_is_one_left_and_only_once() {
+    let mut deployment = Deployment::with_quantity(2).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.expire(at(TTL_MILLIS)).await;
+    let after = Allocation {
+        sale_closes_at: Some(at(1)),
+        ..sale(2, 2)
+    };
+    deployment.reservations().set_sale(&after).await.unwrap();
+
+    // The commit may conflict, and then it is decided again.
+    for _ in 0..2 {
+        let Completion::Completed(reservation) = deployment.retake(1, ticket, at(TTL_MILLIS)).await
+        else {
+            panic!("there is one left")
+        };
+        assert_eq!(
+            (reservation.ticket_id, reservation.state),
+            (ticket, ReservationState::Completed)
+        );
+        let stats = deployment.stats();
+        assert_eq!((stats.completed, stats.available), (1, 1));
+    }
+    let Completion::Completed(reservation) = deployment.retake(1, ticket, at(TTL_MILLIS)).await
+    else {
+        panic!("it is taken")
+    };
+    deployment.save(reservation).await;
+    deployment.restart().await;
+    assert_eq!(deployment.stats().completed, 1);
+    assert_eq!(deployment.expire(at(9 * TTL_MILLIS)).await, []);
+}
+
+#[tokio::test]
+async fn what_was_taken_again_and_not_stored_is_free_after_a_crash() {
+    let mut deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.expire(at(TTL_MILLIS)).await;
+    let taken = deployment.retake(1, ticket, at(TTL_MILLIS)).await;
+    assert!(matches!(taken, Completion::Completed(_)));
+
+    deployment.restart().await;
+
+    assert_eq!(deployment.stats().available, 1);
+    let again = deployment.retake(1, ticket, at(TTL_MILLIS)).await;
+    assert!(matches!(again, Completion::Completed(_)));
+}
+
+#[tokio::test]
+async fn nothing_is_taken_again_that_is_sold_out_or_beside_another_claim_of_its_user() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.expire(at(TTL_MILLIS)).await;
+    let next = deployment.reserve(2, at(TTL_MILLIS)).await.unwrap();
+    let refused = deployment.retake(1, ticket, at(TTL_MILLIS)).await;
+    assert!(matches!(refused, Completion::Gone), "it is sold out");
+
+    deployment
+        .reservations()
+        .release(&[claimed(2, next)])
+        .await
+        .unwrap();
+    let later = deployment.reserve(1, at(TTL_MILLIS)).await.unwrap();
+    deployment
+        .reservations()
+        .set_sale(&sale(2, 2))
+        .await
+        .unwrap();
+    let refused = deployment.retake(1, ticket, at(TTL_MILLIS)).await;
+    assert!(
+        matches!(refused, Completion::Gone),
+        "the user has {later} already"
+    );
+}
+
+#[tokio::test]
+async fn what_is_bought_does_not_go_with_a_purchase_that_turned_back() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment
+        .reservations()
+        .complete(&[claimed(1, ticket)])
+        .await
+        .unwrap();
+
+    let unpaid = deployment
+        .reservations()
+        .release_unpaid(&[claimed(1, ticket)])
+        .await
+        .unwrap();
+    assert!(unpaid[0].is_empty());
+    assert_eq!(deployment.stats().completed, 1);
+
+    let given_back = deployment
+        .reservations()
+        .release(&[claimed(1, ticket)])
+        .await
+        .unwrap();
+    assert_eq!(given_back[0].deletes.len(), 1);
+    assert_eq!(deployment.stats().available, 1);
 }
 
 #[tokio::test]
@@ -377,6 +499,7 @@ enum Step {
     Reserve(i64),
     Complete(i64),
     Release(i64),
+    Retake(i64),
     GiveUp(i64),
     Wait(i64),
     Resize(i64),
@@ -389,6 +512,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => user.clone().prop_map(Step::Reserve),
         2 => user.clone().prop_map(Step::Complete),
         2 => user.clone().prop_map(Step::Release),
+        2 => user.clone().prop_map(Step::Retake),
         1 => user.prop_map(Step::GiveUp),
         2 => (1..700_i64).prop_map(Step::Wait),
         1 => (0..5_i64).prop_map(Step::Resize),
@@ -401,7 +525,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct Expected {
     claims: HashMap<i64, (TicketId, ReservationState, Timestamp)>,
+    /// Tickets that lapsed or were given back last.
+    gone: HashMap<i64, TicketId>,
     quantity: i64,
+    offered: i64,
 }
 
 impl Expected {
@@ -430,6 +557,7 @@ async fn play(steps: Vec<Step>) {
     let mut deployment = Deployment::with_quantity(3).await;
     let mut expected = Expected {
         quantity: 3,
+        offered: 3,
         ..Expected::default()
     };
     let (mut now, mut version) = (at(0), 1);
@@ -452,30 +580,54 @@ async fn play(steps: Vec<Step>) {
                 let Some(claim) = expected.claims.get_mut(&user) else {
                     continue;
                 };
-                let was = std::mem::replace(&mut claim.1, ReservationState::Completed);
+                claim.1 = ReservationState::Completed;
                 let done = deployment
                     .reservations()
                     .complete(&[claimed(user, claim.0)])
                     .await
                     .unwrap()
                     .pop();
-                let Some(Completion::Completed { commit }) = done else {
+                let Some(Completion::Completed(reservation)) = done else {
                     panic!("a claim that stands was refused")
                 };
-                if was == ReservationState::Waiting {
-                    commit_now(&mut deployment, *commit).await;
+                deployment.save(reservation).await;
+            }
+            Step::Retake(user) => {
+                let Some(ticket) = expected.gone.get(&user).copied() else {
+                    continue;
+                };
+                let can = !expected.claims.contains_key(&user) && expected.stats().available > 0;
+                match deployment.retake(user, ticket, now).await {
+                    Completion::Completed(reservation) => {
+                        assert!(can, "there was none to be taken again");
+                        deployment.save(reservation).await;
+                        expected.gone.remove(&user);
+                        let claim = (ticket, ReservationState::Completed, now);
+                        expected.claims.insert(user, claim);
+                    }
+                    Completion::Gone => assert!(!can, "there was one to be taken again"),
                 }
             }
             Step::Release(user) => {
                 let Some(claim) = expected.claims.remove(&user) else {
                     continue;
                 };
-                let commit = deployment
+                // A claim that waits is released, and a ticket is given back.
+                let mut commit = deployment
                     .reservations()
                     .release(&[claimed(user, claim.0)])
                     .await
                     .unwrap()
                     .remove(0);
+                expected.gone.insert(user, claim.0);
+                let floor = expected
+                    .offered
+                    .max(expected.count(ReservationState::Completed));
+                expected.quantity = expected.quantity.min(floor);
+                commit.put(&Allocation {
+                    quantity: expected.quantity,
+                    ..load(&deployment).await
+                });
                 commit_now(&mut deployment, commit).await;
             }
             Step::GiveUp(user) => {
@@ -493,6 +645,7 @@ async fn play(steps: Vec<Step>) {
                 if let Some(receipt) = given {
                     receipt.outcomes().await.remove(0).unwrap();
                     expected.claims.remove(&user);
+                    expected.gone.insert(user, claim.0);
                 }
             }
             Step::Wait(millis) => {
@@ -507,24 +660,27 @@ async fn play(steps: Vec<Step>) {
                     .filter(|(_, claim)| due(claim))
                     .map(|(user, claim)| claimed(*user, claim.0))
                     .collect();
+                let lapsing = should.iter().map(|it| (it.user_id.0, it.ticket_id));
+                expected.gone.extend(lapsing);
                 expected.claims.retain(|_, claim| !due(claim));
                 lapsed.sort();
                 should.sort();
                 assert_eq!(lapsed, should);
             }
-            Step::Resize(quantity) => {
+            Step::Resize(offered) => {
                 version += 1;
-                let quantity = quantity.max(expected.count(ReservationState::Completed));
-                expected.quantity = quantity;
+                let quantity = offered.max(expected.count(ReservationState::Completed));
+                (expected.quantity, expected.offered) = (quantity, offered);
                 deployment
                     .reservations()
-                    .set_sale(&sale(quantity, version))
+                    .set_sale(&sale(offered, version))
                     .await
                     .unwrap();
                 let known: Allocation = load(&deployment).await;
                 let mut commit = Commit::new();
                 commit.put(&Allocation {
                     quantity,
+                    offered,
                     event_version: version,
                     ..known
                 });

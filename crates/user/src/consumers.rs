@@ -16,7 +16,7 @@ use crate::{
     Service,
     fraud::{self, Rules, Verdict},
     model::User,
-    points::{self, Claim, Hold, Settlement},
+    points::{self, Claim, Hold, Settlement, Why},
 };
 
 pub const GROUP: &str = "user";
@@ -179,8 +179,13 @@ fn restore_point(
         user_id,
         point: Points::ZERO,
     };
+    let why = if request.refunded {
+        Why::Refunded
+    } else {
+        Why::Unpaid
+    };
     let (user, hold) = (records.get(user_id)?, records.get(claim.saga_id)?);
-    let (told, change) = points::restore(claim, user, hold, now).map_err(Rejection::new)?;
+    let (told, change) = points::restore(claim, why, user, hold, now).map_err(Rejection::new)?;
     let response = RestorePointResponse {
         saga_id,
         user_id,

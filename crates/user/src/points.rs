@@ -3,13 +3,13 @@
 //! Pure decisions; each returns what is to be saved together. A hold is the memory of what a saga was told, so that
 //! however often, however late and in whatever order its requests come, each takes effect at most once:
 //!
-//! | hold     | reserve        | restore                     | paid     | payment cancelled    |
-//! |----------|----------------|-----------------------------|----------|----------------------|
-//! | none     | HELD / REFUSED | RESTORED, without points    | -        | -                    |
-//! | HELD     | yes            | RESTORED, points given back | USED     | RESTORED, given back |
-//! | USED     | yes            | no                          | -        | RESTORED, given back |
-//! | RESTORED | no             | yes                         | -        | -                    |
-//! | REFUSED  | no             | yes: nothing was taken      | -        | -                    |
+//! | hold     | reserve        | restore                     | restore, refunded    | paid | payment cancelled    |
+//! |----------|----------------|-----------------------------|----------------------|------|----------------------|
+//! | none     | HELD / REFUSED | RESTORED, without points    | as restore           | -    | -                    |
+//! | HELD     | yes            | RESTORED, points given back | as restore           | USED | RESTORED, given back |
+//! | USED     | yes            | no                          | RESTORED, given back | -    | RESTORED, given back |
+//! | RESTORED | no             | yes                         | as restore           | -    | -                    |
+//! | REFUSED  | no             | yes: nothing was taken      | as restore           | -    | -                    |
 
 use contract::{Points, SagaId, Timestamp, UserId, domain::PaymentStatus};
 use messaging::{Column, Key, Record, Table};
@@ -113,12 +113,22 @@ pub struct Restored {
     pub point: Points,
 }
 
+/// Why points are asked back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The purchase comes to nothing: what is paid with stays used.
+    Unpaid,
+    /// The money of the purchase has gone back: what was paid with comes back too.
+    Refunded,
+}
+
 /// Gives back what a saga took: what its hold says, whatever the claim says.
 ///
 /// # Errors
 /// [`Broken`].
 pub fn restore(
     claim: Claim,
+    why: Why,
     user: Option<User>,
     hold: Option<Hold>,
     now: Timestamp,
@@ -137,14 +147,18 @@ pub fn restore(
     };
     hold.check_owner(claim.user_id)?;
     let told = |succeed, point| Restored { succeed, point };
-    match hold.state {
-        HoldState::Held => {
+    match (hold.state, why) {
+        (HoldState::Held, Why::Unpaid | Why::Refunded) | (HoldState::Used, Why::Refunded) => {
             let point = hold.point;
             Ok((told(true, point), give_back(hold, user, now)?))
         }
-        HoldState::Restored => Ok((told(true, hold.point), Change::default())),
-        HoldState::Refused => Ok((told(true, Points::ZERO), Change::default())),
-        HoldState::Used => Ok((told(false, Points::ZERO), Change::default())),
+        (HoldState::Restored, Why::Unpaid | Why::Refunded) => {
+            Ok((told(true, hold.point), Change::default()))
+        }
+        (HoldState::Refused, Why::Unpaid | Why::Refunded) => {
+            Ok((told(true, Points::ZERO), Change::default()))
+        }
+        (HoldState::Used, Why::Unpaid) => Ok((told(false, Points::ZERO), Change::default())),
     }
 }
 

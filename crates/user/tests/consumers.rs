@@ -411,6 +411,38 @@ async fn points_that_were_paid_with_come_back_only_by_a_cancelled_payment() {
 }
 
 #[tokio::test]
+async fn points_that_were_paid_with_come_back_once_where_a_saga_says_that_the_money_did() {
+    let mut house = House::with_kim().await;
+    house.send("q1", &reserve(1, 300)).await;
+    house.work().await;
+    house
+        .send("p1", &payment(1, PaymentStatus::Succeeded, 3))
+        .await;
+    let refunded = RestorePointRequest {
+        held_by: Some(saga(1)),
+        refunded: true,
+        ..restore(2, 300)
+    };
+    house.send("q2", &refunded).await;
+    house
+        .send("p2", &payment(1, PaymentStatus::Cancelled, 5))
+        .await;
+    house.send("q3", &refunded).await;
+    house.work().await;
+
+    let answers = house.said::<RestorePointResponse>();
+    assert!(
+        answers
+            .iter()
+            .all(|(_, it)| it.succeed && it.point == points(300)),
+        "{answers:?}"
+    );
+    assert_eq!(answers.len(), 2);
+    assert_eq!(house.balance().await, 1000);
+    assert!(house.is_sound().await);
+}
+
+#[tokio::test]
 async fn a_payment_of_no_saga_or_of_an_unknown_one_changes_nothing() {
     let mut house = House::with_kim().await;
     let before = house.kim().await;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request},
     http::{StatusCode, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -22,17 +22,38 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|error| unreadable(error.status()))?;
-        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| wrong_field(&error))?;
-        deserializer
-            .end()
-            .map_err(|error| Problem::invalid("body", error))?;
-        Ok(Self(value))
+        let bytes = read(request, state).await?;
+        parse(&bytes).map(Self)
     }
+}
+
+/// A body that may be left out: `Option<Body<T>>`.
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        let bytes = read(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        parse(&bytes).map(|value| Some(Self(value)))
+    }
+}
+
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|error| unreadable(error.status()))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| wrong_field(&error))?;
+    deserializer
+        .end()
+        .map_err(|error| Problem::invalid("body", error))?;
+    Ok(value)
 }
 
 fn unreadable(status: StatusCode) -> Problem {

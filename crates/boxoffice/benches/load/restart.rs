@@ -79,6 +79,7 @@ async fn fill(folder: &Path, state: ReservationState) -> anyhow::Result<()> {
             if is_paid {
                 commit.put(&Ticket::issued(
                     &payment(ticket_id, event_id, user_id, now),
+                    3,
                     now,
                 ));
             }
@@ -99,6 +100,7 @@ fn allocation(event_id: EventId, sold: i64) -> Allocation {
     Allocation {
         event_id,
         quantity: RESERVATIONS,
+        offered: RESERVATIONS,
         sold,
         price: None,
         sale_opens_at: None,

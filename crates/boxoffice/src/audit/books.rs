@@ -115,7 +115,10 @@ impl Books {
     /// open saga, an attempt at the gateway, a refund.
     #[must_use]
     pub fn is_under_way(&self, ticket_id: TicketId) -> bool {
-        let sagas = [ticket_id.purchase_saga(), ticket_id.expire_saga()];
+        let mut sagas = vec![ticket_id.purchase_saga(), ticket_id.expire_saga()];
+        if let Some(ticket) = self.tickets.get(&ticket_id) {
+            sagas.push(ticket_id.cancel_saga(ticket.cancellation));
+        }
         let payment_id = ticket_id.purchase_saga().payment();
         let is_open = |saga_id| {
             self.sagas

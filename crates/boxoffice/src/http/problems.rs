@@ -29,6 +29,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "DEAD_LETTER_NOT_FOUND",
         "There is no dead letter of this id.",
     ),
+    (
+        404,
+        "CANCELLATION_NOT_FOUND",
+        "Nobody has asked to give this ticket back.",
+    ),
     (404, "EVENT_NOT_FOUND", "There is no event of this id."),
     (404, "NOT_FOUND", "There is no such address."),
     (404, "PAYMENT_NOT_FOUND", "There is no payment of this id."),
@@ -68,6 +73,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
     (
         409,
+        "CANCELLATION_IN_PROGRESS",
+        "The ticket is being given back already; follow that under GET /ticket/{ticketId}/cancel.",
+    ),
+    (
+        409,
         "DEAD_LETTER_CLOSED",
         "The dead letter is resolved or discarded.",
     ),
@@ -86,6 +96,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
         409,
         "SOLD_OUT",
         "No ticket is available now; one may be again.",
+    ),
+    (
+        409,
+        "TICKET_CANCELLED",
+        "The ticket was given back before, or is not valid any more.",
     ),
     (
         409,
@@ -130,9 +145,24 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "The payment is another user's.",
     ),
     (
+        403,
+        "TICKET_OWNER_MISMATCH",
+        "The ticket is another user's.",
+    ),
+    (
         409,
         "CONFIRMATION_IN_PROGRESS",
         "The payment is being confirmed by another request; its outcome will be there soon.",
+    ),
+    (
+        404,
+        "STRAY_NOT_FOUND",
+        "No charge of this name was found beside its payment.",
+    ),
+    (
+        409,
+        "REFUND_NOT_PARKED",
+        "The refund goes back by itself, has gone, or was never wanted: there is nothing for a person to do.",
     ),
     (
         409,

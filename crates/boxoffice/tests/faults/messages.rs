@@ -169,7 +169,7 @@ async fn every_message_has_the_id_that_follows_from_what_it_is_about() {
         let mut expected = BTreeSet::from([
             format!("event:{event}:1"),
             format!("{ticket}:process"),
-            format!("{payment}:confirmed:1"),
+            format!("{payment}:confirmed:1:card-1"),
             format!("ticket:{ticket}:1"),
             format!("{saga}:check.active:response:{}", request(0)),
             format!("{saga}:reserve.point:response:{}", request(1)),

@@ -41,10 +41,7 @@ pub struct Gateway {
 
 impl Gateway {
     pub async fn start() -> Self {
-        let settings = SandboxSettings {
-            path: None,
-            secret_key: SecretKey::new(SECRET),
-        };
+        let settings = SandboxSettings::new(SecretKey::new(SECRET));
         let mood = Arc::new(AtomicU8::new(Mood::Well as u8));
         let router = Sandbox::open(settings)
             .unwrap()

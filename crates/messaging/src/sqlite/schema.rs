@@ -7,6 +7,7 @@ use std::{
 
 use rusqlite::Connection;
 
+use super::upgrade;
 use crate::{
     StoreError,
     record::{Kind, Table},
@@ -81,6 +82,7 @@ pub(super) fn open_writer(
     configure(&connection).map_err(unavailable)?;
     let mut statements = OWN_TABLES.to_owned();
     for table in tables {
+        statements.push_str(&upgrade::statements(&connection, table)?);
         statements.push_str(&create_table(table));
     }
     statements.push_str(&format!("PRAGMA user_version = {FORMAT_VERSION};"));
@@ -101,7 +103,7 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))
 }
 
-fn create_table(table: &Table) -> String {
+pub(super) fn create_table(table: &Table) -> String {
     let mut parts: Vec<String> = table
         .columns
         .iter()

@@ -102,11 +102,12 @@ impl World {
                     pg_payment_id: "pg-1",
                     amount: payment.final_amount,
                     user_id: None,
+                    refund_account: None,
                 };
                 payment.begin_attempt(&claim, NOW).ok()
             }),
             Input::RefundDone => self.change(|payment| payment.finish_refund(NOW)),
-            Input::RefundRefused => self.change(|payment| payment.park_refund("NO", NOW)),
+            Input::RefundRefused => self.change(|payment| payment.refuse_refund("NO", NOW)),
         }
     }
 

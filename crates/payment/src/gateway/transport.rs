@@ -1,10 +1,11 @@
 //! One HTTP exchange with the gateway: a pool of kept connections, a bound on requests under way, a deadline over
-//! the whole exchange, and a bound on the answer. It judges nothing.
+//! the whole exchange, and a bound on the answer. It judges nothing. What only reads is asked again after a broken
+//! connection; what moves money is sent once.
 
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response, Url, redirect, retry};
+use reqwest::{Client, RequestBuilder, Url, redirect, retry};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
@@ -14,7 +15,9 @@ use super::protocol::{IDEMPOTENCY_HEADER, TEST_CODE_HEADER};
 use super::{Error, Settings};
 
 /// Ten times the largest payment object seen; beyond it the peer is not the gateway.
-const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Four times what the longest page of transactions comes to (5000 rows of some 400 bytes).
+pub(super) const LISTING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Shorter than a server's usual minute, so that we close an idle connection before it does.
 const POOL_IDLE_SECS_MAX: u64 = 30;
 
@@ -31,23 +34,18 @@ pub(super) struct Transport {
     base_url: Url,
     request_timeout: Duration,
     slots: Semaphore,
+    lookup_retries: u32,
 }
 
 impl Transport {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let limits = [
-            ("connect timeout", settings.connect_timeout_millis),
-            ("request timeout", settings.request_timeout_millis),
-            ("number of connections", settings.max_connections as u64),
-        ];
-        if let Some((name, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
-            return Err(Error::Limit { name });
-        }
+        settings.check_limits()?;
         Ok(Self {
             http: client(settings)?,
             base_url: base_url(&settings.base_url)?,
             request_timeout: Duration::from_millis(settings.request_timeout_millis),
-            slots: Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)),
+            slots: Semaphore::new(settings.max_connections),
+            lookup_retries: settings.lookup_retries,
         })
     }
 
@@ -61,8 +59,21 @@ impl Transport {
         url
     }
 
-    pub async fn get(&self, url: Url) -> Result<Answer, Doubt> {
-        self.exchange(self.http.get(url)).await
+    /// Asks what may be asked as often as one likes; the timeout holds for all of it together.
+    pub async fn get(&self, url: Url, bytes_max: usize) -> Result<Answer, Doubt> {
+        let asking = async {
+            let mut retries_left = self.lookup_retries;
+            loop {
+                match exchange(self.http.get(url.clone()), bytes_max).await {
+                    Err(doubt) if doubt.is_of_the_connection() && retries_left > 0 => {
+                        tracing::debug!(%doubt, retries_left, "the gateway is asked again");
+                        retries_left -= 1;
+                    }
+                    asked => return asked,
+                }
+            }
+        };
+        self.within_limits(asking).await
     }
 
     pub async fn post(&self, call: Call<'_>, body: Vec<u8>) -> Result<Answer, Doubt> {
@@ -75,26 +86,30 @@ impl Transport {
         if let Some(code) = call.test_code {
             request = request.header(TEST_CODE_HEADER, code);
         }
-        self.exchange(request).await
+        self.within_limits(exchange(request, RESPONSE_BYTES_MAX))
+            .await
     }
 
-    async fn exchange(&self, request: RequestBuilder) -> Result<Answer, Doubt> {
-        let exchange = async {
+    async fn within_limits(
+        &self,
+        asking: impl Future<Output = Result<Answer, Doubt>>,
+    ) -> Result<Answer, Doubt> {
+        let asking = async {
             let _slot = self
                 .slots
                 .acquire()
                 .await
                 .expect("the semaphore is never closed");
-            let response = request.send().await.map_err(|error| doubt(&error))?;
-            read(response).await
+            asking.await
         };
-        tokio::time::timeout(self.request_timeout, exchange)
+        tokio::time::timeout(self.request_timeout, asking)
             .await
             .unwrap_or(Err(Doubt::Timeout))
     }
 }
 
-async fn read(mut response: Response) -> Result<Answer, Doubt> {
+async fn exchange(request: RequestBuilder, bytes_max: usize) -> Result<Answer, Doubt> {
+    let mut response = request.send().await.map_err(|error| doubt(&error))?;
     let status = response.status().as_u16();
     let is_json = response
         .headers()
@@ -103,7 +118,7 @@ async fn read(mut response: Response) -> Result<Answer, Doubt> {
         .is_some_and(is_json);
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| doubt(&error))? {
-        if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
+        if body.len() + chunk.len() > bytes_max {
             return Err(Doubt::TooLarge);
         }
         body.extend_from_slice(&chunk);

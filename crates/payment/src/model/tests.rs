@@ -2,7 +2,7 @@
 
 use contract::{
     EventId, Points, SagaId, TicketId,
-    payment::{CreateRequest, DeleteRequest},
+    payment::{CancelRequest, CancelResponse, CreateRequest, DeleteRequest},
 };
 use messaging::Random;
 
@@ -48,8 +48,9 @@ fn stored(change: Change) -> PaymentRecord {
 fn in_status(status: PaymentStatus) -> PaymentRecord {
     let confirming = || stored(opened().begin_attempt(&claim(), NOW).unwrap());
     let after = |confirmed| {
-        let change = confirming().take_outcome(&outcome(confirmed, 1), NOW);
-        stored(change.unwrap().unwrap())
+        stored(changed(
+            confirming().take_outcome(&outcome(confirmed, 1), NOW),
+        ))
     };
     match status {
         Created => opened(),
@@ -57,8 +58,8 @@ fn in_status(status: PaymentStatus) -> PaymentRecord {
         Succeeded => after(true),
         Failed => after(false),
         Cancelled => {
-            let wanted = after(true).request_refund(&refund(), NOW).unwrap().unwrap();
-            stored(stored(wanted).finish_refund(NOW).unwrap())
+            let wanted = requested(&after(true), &refund());
+            stored(wanted.finish_refund(NOW).unwrap())
         }
         Deleted => match delete(&deletion(), Some(&opened()), None, NOW) {
             Deletion::Closed(change) => stored(change),
@@ -67,11 +68,26 @@ fn in_status(status: PaymentStatus) -> PaymentRecord {
     }
 }
 
+fn changed(taken: Result<Taken, Rejection>) -> Change {
+    match taken {
+        Ok(Taken::Changed(change)) => *change,
+        other => panic!("expected a change, got {other:?}"),
+    }
+}
+
+fn requested(payment: &PaymentRecord, request: &CancelRequest) -> PaymentRecord {
+    match payment.request_refund(request, NOW) {
+        Ok(Cancellation::Requested(change)) => stored(*change),
+        other => panic!("expected a refund, got {other:?}"),
+    }
+}
+
 fn claim() -> Claim<'static> {
     Claim {
         pg_payment_id: "pg-1",
         amount: won(700),
         user_id: Some(UserId(2)),
+        refund_account: None,
     }
 }
 
@@ -197,8 +213,10 @@ fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
         let attempt = payment.attempt;
         let approved = payment.take_outcome(&outcome(true, attempt), NOW).unwrap();
         let declined = payment.take_outcome(&outcome(false, attempt), NOW).unwrap();
-        let became = |change: Option<Change>| {
-            change.map(|change| (change.payment.status, change.payment.refund))
+        let became = |taken: Taken| match taken {
+            Taken::Changed(change) => Some((change.payment.status, change.payment.refund)),
+            Taken::Known => None,
+            Taken::ChargedAgain => panic!("it is the same charge"),
         };
         let (approved, declined) = (became(approved), became(declined));
         match status {
@@ -206,7 +224,12 @@ fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
                 assert_eq!(approved, Some((Succeeded, Refund::None)));
                 assert_eq!(declined, Some((Failed, Refund::None)));
             }
-            Failed | Deleted => {
+            // The points are still held: the purchase goes on.
+            Failed => {
+                assert_eq!(approved, Some((Succeeded, Refund::None)));
+                assert_eq!(declined, None);
+            }
+            Deleted => {
                 assert_eq!(approved, Some((Succeeded, Refund::Requested)));
                 assert_eq!(declined, None);
             }
@@ -218,16 +241,16 @@ fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
 #[test]
 fn a_late_refusal_of_an_earlier_attempt_changes_nothing_and_a_late_approval_counts() {
     let second = stored(in_status(Failed).begin_attempt(&claim(), NOW).unwrap());
-    assert_eq!(second.take_outcome(&outcome(false, 1), NOW), Ok(None));
-    let approved = second.take_outcome(&outcome(true, 1), NOW).unwrap();
     assert_eq!(
-        approved.map(|change| change.payment.status),
-        Some(Succeeded)
+        second.take_outcome(&outcome(false, 1), NOW),
+        Ok(Taken::Known)
     );
+    let approved = changed(second.take_outcome(&outcome(true, 1), NOW));
+    assert_eq!(approved.payment.status, Succeeded);
 }
 
 #[test]
-fn an_attempt_that_was_never_made_and_a_second_charge_go_to_a_person() {
+fn an_attempt_that_was_never_made_goes_to_a_person_and_a_second_charge_goes_back() {
     let unheard_of = outcome(true, 2);
     assert!(
         in_status(Confirming)
@@ -238,39 +261,114 @@ fn an_attempt_that_was_never_made_and_a_second_charge_go_to_a_person() {
         pg_payment_id: "pg-2".to_owned(),
         ..outcome(true, 1)
     };
-    assert!(
-        in_status(Succeeded)
-            .take_outcome(&second_charge, NOW)
-            .is_err()
-    );
+    for status in [Succeeded, Cancelled] {
+        let taken = in_status(status).take_outcome(&second_charge, NOW);
+        assert_eq!(taken, Ok(Taken::ChargedAgain), "{status:?}");
+    }
+}
+
+fn by_saga(number: u64) -> CancelRequest {
+    CancelRequest {
+        saga_id: Some(SagaId(Random::seeded(number).uuid(NOW))),
+        ..refund()
+    }
+}
+
+/// What a request comes to without a change: whether the asker is told that the money is back.
+fn told(payment: &PaymentRecord, request: &CancelRequest) -> Option<bool> {
+    match payment.request_refund(request, NOW) {
+        Ok(Cancellation::Decided { succeed, .. }) => Some(succeed),
+        Ok(Cancellation::Undecided) => None,
+        other => panic!("expected no change, got {other:?}"),
+    }
 }
 
 #[test]
 fn a_refund_is_wanted_once_and_only_of_money_that_was_taken() {
     for status in ALL {
-        let wanted = in_status(status).request_refund(&refund(), NOW);
+        let payment = in_status(status);
         match status {
             Succeeded => {
-                let wanted = stored(wanted.unwrap().unwrap());
+                let wanted = requested(&payment, &refund());
                 assert_eq!(wanted.refund, Refund::Requested);
-                assert_eq!(wanted.request_refund(&refund(), NOW), Ok(None));
+                assert_eq!(told(&wanted, &refund()), None);
             }
-            Confirming => assert!(wanted.is_err()),
-            Created | Failed | Cancelled | Deleted => assert_eq!(wanted, Ok(None)),
+            Confirming => {
+                assert!(payment.request_refund(&refund(), NOW).is_err());
+                assert_eq!(told(&payment, &by_saga(1)), None, "the saga asks again");
+            }
+            Cancelled => assert_eq!(told(&payment, &refund()), Some(true)),
+            Created | Failed | Deleted => assert_eq!(told(&payment, &refund()), Some(false)),
         }
     }
 }
 
 #[test]
-fn nobody_is_told_of_success_while_money_goes_back() {
-    let wanted = in_status(Succeeded).request_refund(&refund(), NOW);
-    let wanted = stored(wanted.unwrap().unwrap());
-    let parked = stored(wanted.park_refund("NOT_CANCELABLE_PAYMENT", NOW).unwrap());
-    let done = stored(wanted.finish_refund(NOW).unwrap());
+fn nobody_is_told_of_success_while_money_goes_back_for_want_of_a_ticket() {
+    let wanted = requested(&in_status(Succeeded), &refund());
+    let parked = stored(wanted.refuse_refund("NOT_CANCELABLE_PAYMENT", NOW).unwrap());
+    let done = stored(parked.finish_refund(NOW).unwrap());
     for payment in [wanted, parked, done] {
         assert_eq!(payment.told().status, Cancelled);
     }
     assert_eq!(in_status(Succeeded).told().status, Succeeded);
+}
+
+#[test]
+fn a_ticket_that_is_given_back_stands_until_its_money_is_back() {
+    let wanted = requested(&in_status(Succeeded), &by_saga(1));
+    assert_eq!(wanted.told().status, Succeeded);
+    let done = wanted.finish_refund(NOW).unwrap();
+    let mut commit = Commit::new();
+    done.answer_saga(&mut commit);
+    let answer: CancelResponse = commit.messages[0].parse().unwrap();
+    assert_eq!(
+        (answer.succeed, done.payment.told().status),
+        (true, Cancelled)
+    );
+}
+
+#[test]
+fn a_refund_that_is_refused_turns_its_saga_back_and_a_refusal_stands_for_that_saga() {
+    let wanted = requested(&in_status(Succeeded), &by_saga(1));
+    let refused = wanted.refuse_refund("NOT_CANCELABLE_AMOUNT", NOW).unwrap();
+    let mut commit = Commit::new();
+    refused.answer_saga(&mut commit);
+    let answer: CancelResponse = commit.messages[0].parse().unwrap();
+    assert_eq!(answer.code.as_deref(), Some("NOT_CANCELABLE_AMOUNT"));
+    let refused = stored(refused);
+    assert_eq!((refused.status, refused.refund), (Succeeded, Refund::None));
+    assert_eq!(told(&refused, &by_saga(1)), Some(false));
+    let again = requested(&refused, &by_saga(2));
+    assert_ne!(again.refund_key(), refused.refund_key());
+}
+
+#[test]
+fn a_parked_refund_is_asked_for_again_under_a_new_key() {
+    let wanted = requested(&in_status(Succeeded), &refund());
+    let parked = stored(wanted.refuse_refund("NOT_CANCELABLE_PAYMENT", NOW).unwrap());
+    assert_eq!(wanted.resume_refund(NOW), None, "it is on its way");
+    let resumed = stored(parked.resume_refund(NOW).unwrap());
+    assert_eq!(resumed.refund, Refund::Requested);
+    assert_ne!(resumed.refund_key(), wanted.refund_key());
+}
+
+#[test]
+fn money_that_went_back_unasked_cancels_the_payment() {
+    let withdrawn = in_status(Succeeded).withdraw(NOW).unwrap();
+    assert_eq!(withdrawn.payment.refund, Refund::Done);
+    assert_eq!(withdrawn.payment.told().status, Cancelled);
+    let lost = in_status(Succeeded).lose_deposit(NOW).unwrap();
+    assert_eq!(
+        lost.payment.refund,
+        Refund::Requested,
+        "the account is still to be closed"
+    );
+    assert_eq!(lost.payment.told().status, Cancelled);
+    for status in [Created, Confirming, Failed, Cancelled, Deleted] {
+        assert_eq!(in_status(status).withdraw(NOW), None);
+        assert_eq!(in_status(status).lose_deposit(NOW), None);
+    }
 }
 
 #[test]

@@ -1,30 +1,40 @@
-//! The sandbox's addresses: who asks, what is asked, and how it is answered. The decisions are in `rules`.
+//! The gateway's addresses: who asks, what is asked, and how it is answered. The decisions are in `rules`.
+
+pub(super) mod answer;
+mod caller;
+mod transactions;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{get, post};
-use jiff::Timestamp;
+use contract::Timestamp;
 use rusqlite::Transaction;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::faults::{HANG_MAX, TestCode};
-use super::state::{self, Answer, Request};
-use super::{Shared, rules};
-use crate::gateway::ErrorCode;
-use crate::gateway::protocol::{
-    CancelBody, ConfirmBody, ErrorBody, IDEMPOTENCY_HEADER, PaymentBody, TEST_CODE_HEADER,
-    is_idempotency_key,
-};
+use super::control;
+use super::faults::director::Subject;
+use super::faults::script::{Fault, On, status_of};
+use super::faults::test_code::{HANG_MAX, TestCode};
+use super::faults::wire;
+use super::payment::{Change, Payment};
+use super::rules;
+use super::shared::Shared;
+use super::state::{Answer, Settled, payments};
+use crate::gateway::protocol::{CancelBody, ConfirmBody};
+use crate::gateway::{ErrorCode, Meaning};
+use answer::{broken, refuse};
+use caller::{Asked, Caller};
 
 /// The largest body that is read: the protocol's bodies are below 1 KiB.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+type Decision = rusqlite::Result<Result<Change, ErrorCode>>;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -32,100 +42,169 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/payments/{payment_key}/cancel", post(cancel))
         .route("/v1/payments/{payment_key}", get(find_by_key))
         .route("/v1/payments/orders/{order_id}", get(find_by_order))
+        .route("/v1/transactions", get(transactions::list))
         .route("/healthz", get(|| async { StatusCode::OK }))
+        .merge(control::router())
         .fallback(|| async { refuse(ErrorCode::NotFound) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }
 
-async fn confirm(State(shared): State<Arc<Shared>>, headers: HeaderMap, bytes: Bytes) -> Response {
-    let path = "/v1/payments/confirm".to_owned();
+async fn confirm(State(shared): State<Arc<Shared>>, caller: Caller, bytes: Bytes) -> Response {
+    let asked = match caller.read::<ConfirmBody>(&shared, "/v1/payments/confirm".into(), &bytes) {
+        Ok(asked) => asked,
+        Err(code) => return refuse(code),
+    };
+    let fault = shared.director.ask(
+        On::Confirm,
+        Subject {
+            order_id: Some(&asked.body.order_id),
+            payment_key: Some(&asked.body.payment_key),
+        },
+    );
     let decide = |transaction: &Transaction<'_>, body: &ConfirmBody, now| {
         let known = rules::Known {
-            by_key: state::find_by_key(transaction, &body.payment_key)?,
-            order_taken: state::find_by_order(transaction, &body.order_id)?.is_some(),
+            by_key: payments::find_by_key(transaction, &body.payment_key)?,
+            order_taken: payments::is_order_taken(transaction, &body.order_id, &body.payment_key)?,
+            lenient: shared.lenient,
         };
         Ok(rules::confirm(body, known, now))
     };
-    settle(&shared, path, &headers, &bytes, decide).await
+    settle(&shared, &caller, &asked, fault, decide).await
 }
 
 async fn cancel(
     State(shared): State<Arc<Shared>>,
     Path(payment_key): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
     bytes: Bytes,
 ) -> Response {
     let path = format!("/v1/payments/{payment_key}/cancel");
+    let asked = match caller.read::<CancelBody>(&shared, path, &bytes) {
+        Ok(asked) => asked,
+        Err(code) => return refuse(code),
+    };
+    let known = match shared.find(&payment_key) {
+        Ok(known) => known,
+        Err(error) => return broken(&error),
+    };
+    let subject = Subject {
+        order_id: known.as_ref().map(|payment| payment.order_id.as_str()),
+        payment_key: Some(&payment_key),
+    };
+    let fault = shared.director.ask(On::Cancel, subject);
     let decide = |transaction: &Transaction<'_>, body: &CancelBody, now| {
-        let known = state::find_by_key(transaction, &payment_key)?;
+        let known = payments::find_by_key(transaction, &payment_key)?;
         Ok(rules::cancel(body, known, now))
     };
-    settle(&shared, path, &headers, &bytes, decide).await
+    settle(&shared, &caller, &asked, fault, decide).await
 }
 
 async fn find_by_key(
     State(shared): State<Arc<Shared>>,
     Path(payment_key): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Response {
-    find(&shared, &headers, || shared.state.find_by_key(&payment_key))
+    let named = Subject {
+        order_id: None,
+        payment_key: Some(&payment_key),
+    };
+    find(&shared, &caller, named, |transaction| {
+        payments::find_by_key(transaction, &payment_key)
+    })
+    .await
 }
 
 async fn find_by_order(
     State(shared): State<Arc<Shared>>,
     Path(order_id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Response {
-    find(&shared, &headers, || shared.state.find_by_order(&order_id))
+    let named = Subject {
+        order_id: Some(&order_id),
+        payment_key: None,
+    };
+    find(&shared, &caller, named, |transaction| {
+        payments::find_by_order(transaction, &order_id)
+    })
+    .await
 }
 
-fn find(
+/// A lookup. A fault that does nothing and a fault that does it are alike here, but for when the file is read.
+async fn find(
     shared: &Shared,
-    headers: &HeaderMap,
-    load: impl FnOnce() -> rusqlite::Result<Option<PaymentBody>>,
+    caller: &Caller,
+    named: Subject<'_>,
+    load: impl Fn(&Transaction<'_>) -> rusqlite::Result<Option<Payment>>,
 ) -> Response {
-    if let Err(code) = authenticate(shared, headers) {
+    if let Err(code) = caller.authenticate(shared) {
         return refuse(code);
     }
-    match load() {
-        Ok(Some(payment)) => answer(json(200, &payment)),
-        Ok(None) => refuse(ErrorCode::NotFoundPayment),
+    let found = match shared.within(|transaction, _| load(transaction)) {
+        Ok(found) => found,
+        Err(error) => return broken(&error),
+    };
+    let subject = found.as_ref().map_or(named, |payment| Subject {
+        order_id: Some(&payment.order_id),
+        payment_key: Some(&payment.key),
+    });
+    let fault = shared.director.ask(On::Lookup, subject);
+    reply(shared, caller, fault, |transaction| {
+        Ok(match load(transaction)? {
+            Some(payment) => answer::json(200, &payment.body()),
+            None => answer::error(ErrorCode::NotFoundPayment),
+        })
+    })
+    .await
+}
+
+/// Answers what only reads, through its fault.
+async fn reply(
+    shared: &Shared,
+    caller: &Caller,
+    fault: Option<Fault>,
+    read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Answer>,
+) -> Response {
+    if let Some(answered) = wire::before(fault.as_ref(), &caller.line).await {
+        return answered;
+    }
+    if let Some(Fault::Refuse { code, status }) = &fault {
+        return answer::tell(refused(code, *status));
+    }
+    match shared.within(|transaction, _| read(transaction)) {
+        Ok(read) => wire::after(fault.as_ref(), read, &caller.line).await,
         Err(error) => broken(&error),
     }
 }
 
-/// One POST, from the header to the answer; `decide` says what becomes of the payment.
+/// One POST, through its fault; `decide` says what becomes of the payment.
 async fn settle<Body: Serialize + DeserializeOwned>(
     shared: &Shared,
-    path: String,
-    headers: &HeaderMap,
-    bytes: &[u8],
-    decide: impl FnOnce(
-        &Transaction<'_>,
-        &Body,
-        Timestamp,
-    ) -> rusqlite::Result<Result<PaymentBody, ErrorCode>>,
+    caller: &Caller,
+    asked: &Asked<Body>,
+    fault: Option<Fault>,
+    decide: impl FnOnce(&Transaction<'_>, &Body, Timestamp) -> Decision,
 ) -> Response {
-    let (request, body, test_code) = match read::<Body>(shared, path, headers, bytes) {
-        Ok(read) => read,
-        Err(code) => return refuse(code),
-    };
-    let _under_way = match shared.state.begin(&request) {
+    if let Some(answered) = wire::before(fault.as_ref(), &caller.line).await {
+        return answered;
+    }
+    let _under_way = match shared.state.begin(&asked.request) {
         Ok(under_way) => under_way,
         Err(code) => return refuse(code),
     };
-    let now = Timestamp::now();
-    let settled = shared.state.once(&request, now, |transaction| {
-        if let Some(TestCode::Refuse(code)) = test_code {
-            return Ok(error_answer(code));
+    let now = shared.now();
+    let settled = shared.state.once(&asked.request, now, |transaction| {
+        if let Some(TestCode::Refuse(code)) = asked.test_code {
+            return Ok(Settled::Kept(answer::error(code)));
         }
-        match decide(transaction, &body, now)? {
-            Ok(payment) => {
-                state::put(transaction, &payment)?;
-                Ok(json(200, &payment))
+        shared.close_windows(transaction, now)?;
+        match (decide(transaction, &asked.body, now)?, &fault) {
+            (Err(code), _) => Ok(Settled::Kept(answer::error(code))),
+            (Ok(_), Some(Fault::Refuse { code, status })) => Ok(refusal(code, *status)),
+            (Ok(change), _) => {
+                shared.apply(transaction, &change, now)?;
+                Ok(Settled::Kept(answer::json(200, &change.payment.body())))
             }
-            Err(code) => Ok(error_answer(code)),
         }
     });
     let settled = match settled {
@@ -134,91 +213,33 @@ async fn settle<Body: Serialize + DeserializeOwned>(
         Err(error) => return broken(&error),
     };
     fail::fail_point!("sandbox.after_charge", |_| std::process::abort());
-    match test_code {
+    match asked.test_code {
         Some(TestCode::ChargeThen500) => refuse(ErrorCode::FailedInternalSystemProcessing),
         Some(TestCode::Hang) => {
             tokio::time::sleep(HANG_MAX).await;
-            answer(settled)
+            answer::tell(settled)
         }
-        Some(TestCode::Refuse(_)) | None => answer(settled),
+        Some(TestCode::Refuse(_)) | None => {
+            wire::after(fault.as_ref(), settled, &caller.line).await
+        }
     }
 }
 
-fn read<Body: Serialize + DeserializeOwned>(
-    shared: &Shared,
-    path: String,
-    headers: &HeaderMap,
-    bytes: &[u8],
-) -> Result<(Request, Body, Option<TestCode>), ErrorCode> {
-    authenticate(shared, headers)?;
-    let idempotency_key = text(
-        headers,
-        IDEMPOTENCY_HEADER,
-        ErrorCode::InvalidIdempotencyKey,
-    )?;
-    if idempotency_key.is_some_and(|key| !is_idempotency_key(key)) {
-        return Err(ErrorCode::InvalidIdempotencyKey);
-    }
-    let test_code = text(headers, TEST_CODE_HEADER, ErrorCode::InvalidTestCode)?
-        .map(TestCode::parse)
-        .transpose()?;
-    let body: Body = serde_json::from_slice(bytes).map_err(|_| ErrorCode::InvalidRequest)?;
-    let request = Request {
-        path,
-        idempotency_key: idempotency_key.map(str::to_owned),
-        body: serde_json::to_string(&body).map_err(|_| ErrorCode::InvalidRequest)?,
+/// A refusal is the answer of its key; that the gateway could not judge the request is not.
+fn refusal(code: &str, status: Option<u16>) -> Settled {
+    let answer = refused(code, status);
+    let is_judged = match ErrorCode::parse(code) {
+        Some(code) => code.meaning() == Meaning::Refused,
+        None => answer.status < 500,
     };
-    Ok((request, body, test_code))
-}
-
-fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<(), ErrorCode> {
-    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    if given == Some(shared.authorization.as_bytes()) {
-        Ok(())
+    if is_judged {
+        Settled::Kept(answer)
     } else {
-        Err(ErrorCode::UnauthorizedKey)
+        Settled::Passing(answer)
     }
 }
 
-fn text<'a>(
-    headers: &'a HeaderMap,
-    name: &str,
-    otherwise: ErrorCode,
-) -> Result<Option<&'a str>, ErrorCode> {
-    headers
-        .get(name)
-        .map(|value| value.to_str().map_err(|_| otherwise))
-        .transpose()
-}
-
-fn refuse(code: ErrorCode) -> Response {
-    answer(error_answer(code))
-}
-
-fn broken(error: &rusqlite::Error) -> Response {
-    tracing::error!(%error, "the sandbox's file failed");
-    refuse(ErrorCode::FailedInternalSystemProcessing)
-}
-
-fn error_answer(code: ErrorCode) -> Answer {
-    let body = ErrorBody {
-        code: code.name().to_owned(),
-        message: format!("the sandbox answers {}", code.name()),
-    };
-    json(code.http_status(), &body)
-}
-
-fn json(status: u16, body: &impl Serialize) -> Answer {
-    let body = serde_json::to_string(body).expect("these bodies are plain structs");
-    Answer { status, body }
-}
-
-fn answer(Answer { status, body }: Answer) -> Response {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (
-        status,
-        [(CONTENT_TYPE, "application/json;charset=UTF-8")],
-        body,
-    )
-        .into_response()
+fn refused(code: &str, status: Option<u16>) -> Answer {
+    let message = format!("the script answers {code}");
+    answer::named(status_of(code, status), code, message)
 }

@@ -1,22 +1,76 @@
 //! What the gateway does with a payment: pure decisions on what is stored. The clock is handed in.
+//!
+//! Windows are closed before a rule is asked (`expired`), so that no rule reads a window.
 
-use jiff::Timestamp;
-use jiff::tz;
+use contract::Timestamp;
 
+use super::payment::{Change, Method, Movement, Payment, Status};
+use super::{korea, windows};
 use crate::gateway::ErrorCode;
 use crate::gateway::protocol::{
-    CANCEL_REASON_CHARS_MAX, CancelBody, CancelEntry, ChargeStatus, ConfirmBody, PaymentBody,
-    is_order_id, is_path_key,
+    CANCEL_REASON_CHARS_MAX, CancelBody, CancelEntry, ConfirmBody, RefundAccount, is_order_id,
+    is_path_key,
 };
 
-/// The gateway's clock shows Korean time, which has no summer time.
-const KOREA_OFFSET_HOURS: i8 = 9;
+/// Documented limits of the account that a deposit is given back to.
+const BANK_DIGITS: usize = 2;
+const ACCOUNT_DIGITS_MAX: usize = 20;
+const HOLDER_CHARS_MAX: usize = 60;
 
 /// What is stored that a confirm concerns.
 pub(super) struct Known {
-    pub by_key: Option<PaymentBody>,
-    /// Whether a payment with another key has taken the order.
+    pub by_key: Option<Payment>,
+    /// Whether a confirmed payment with another key has taken the order.
     pub order_taken: bool,
+    /// Whether a key that nobody requested is taken for a card payment that was just authenticated.
+    pub lenient: bool,
+}
+
+/// A payment that a buyer has asked for.
+pub(super) struct Requested {
+    pub key: String,
+    pub order_id: String,
+    pub amount: i64,
+    pub method: Method,
+    pub due_secs: i64,
+    pub secret: Option<String>,
+    pub account_number: Option<String>,
+}
+
+pub(super) fn request(requested: Requested, now: Timestamp) -> Payment {
+    Payment {
+        key: requested.key,
+        order_id: requested.order_id,
+        method: requested.method,
+        status: Status::Ready,
+        total: requested.amount,
+        balance: requested.amount,
+        requested_at: now,
+        approved_at: None,
+        is_confirmed: false,
+        window_ends_at: Some(windows::of_request(now)),
+        due_secs: requested.due_secs,
+        due_at: None,
+        secret: requested.secret,
+        account_number: requested.account_number,
+        failure_code: None,
+        next_transaction: 0,
+        last_transaction_key: None,
+        cancels: Vec::new(),
+    }
+}
+
+/// The buyer has proved to be the owner of the card, or has chosen a bank.
+///
+/// # Errors
+/// Its status, where it does not wait for that.
+pub(super) fn authenticate(mut payment: Payment, now: Timestamp) -> Result<Change, Status> {
+    if payment.status != Status::Ready {
+        return Err(payment.status);
+    }
+    payment.status = Status::InProgress;
+    payment.window_ends_at = Some(windows::of_authentication(now));
+    Ok(Change::without_money(payment))
 }
 
 /// The payment that a confirm makes.
@@ -27,7 +81,35 @@ pub(super) fn confirm(
     body: &ConfirmBody,
     known: Known,
     now: Timestamp,
-) -> Result<PaymentBody, ErrorCode> {
+) -> Result<Change, ErrorCode> {
+    check(body)?;
+    let payment = match known.by_key {
+        Some(payment) => payment,
+        None if known.order_taken => return Err(ErrorCode::DuplicatedOrderId),
+        None if known.lenient => just_authenticated(body, now),
+        None => return Err(ErrorCode::NotFoundPaymentSession),
+    };
+    // The live gateway compares both with what the buyer authenticated; which code it then answers is not documented.
+    if payment.order_id != body.order_id || payment.total != body.amount {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    match payment.status {
+        Status::InProgress if known.order_taken => Err(ErrorCode::DuplicatedOrderId),
+        Status::InProgress => Ok(confirmed(payment, now)),
+        Status::Ready => Err(ErrorCode::NotFoundPaymentSession),
+        Status::Aborted | Status::Expired if !payment.is_confirmed => {
+            Err(ErrorCode::NotFoundPaymentSession)
+        }
+        Status::WaitingForDeposit
+        | Status::Done
+        | Status::Canceled
+        | Status::PartialCanceled
+        | Status::Aborted
+        | Status::Expired => Err(ErrorCode::AlreadyProcessedPayment),
+    }
+}
+
+fn check(body: &ConfirmBody) -> Result<(), ErrorCode> {
     if !is_path_key(&body.payment_key) {
         return Err(ErrorCode::InvalidPaymentKey);
     }
@@ -37,35 +119,109 @@ pub(super) fn confirm(
     if body.amount <= 0 {
         return Err(ErrorCode::BelowZeroAmount);
     }
-    if let Some(payment) = known.by_key {
-        let is_same = payment.order_id == body.order_id && payment.total_amount == body.amount;
-        // The live gateway compares both with what the buyer authenticated; which code it then answers is not documented.
-        return Err(if is_same {
-            ErrorCode::AlreadyProcessedPayment
-        } else {
-            ErrorCode::InvalidRequest
-        });
-    }
-    if known.order_taken {
-        return Err(ErrorCode::DuplicatedOrderId);
-    }
-    let at = korean(now);
-    Ok(PaymentBody {
-        payment_key: body.payment_key.clone(),
+    Ok(())
+}
+
+fn just_authenticated(body: &ConfirmBody, now: Timestamp) -> Payment {
+    let requested = Requested {
+        key: body.payment_key.clone(),
         order_id: body.order_id.clone(),
-        status: ChargeStatus::Done,
-        total_amount: body.amount,
-        balance_amount: body.amount,
-        currency: Some("KRW".to_owned()),
-        method: Some("카드".to_owned()),
-        requested_at: Some(at.clone()),
-        approved_at: Some(at),
-        last_transaction_key: Some(transaction_key(&body.payment_key, 0)),
-        cancels: None,
-        failure: None,
+        amount: body.amount,
+        method: Method::Card,
+        due_secs: windows::DEPOSIT_SECS,
         secret: None,
-        virtual_account: None,
+        account_number: None,
+    };
+    Payment {
+        status: Status::InProgress,
+        ..request(requested, now)
+    }
+}
+
+fn confirmed(mut payment: Payment, now: Timestamp) -> Change {
+    payment.is_confirmed = true;
+    match payment.method {
+        Method::Card => take(payment, now),
+        Method::VirtualAccount => {
+            let due_at = now.plus_secs(payment.due_secs);
+            payment.status = Status::WaitingForDeposit;
+            payment.due_at = Some(due_at);
+            payment.window_ends_at = Some(due_at);
+            payment.take_transaction_key();
+            Change::without_money(payment)
+        }
+    }
+}
+
+/// The money comes.
+fn take(mut payment: Payment, now: Timestamp) -> Change {
+    payment.status = Status::Done;
+    payment.approved_at = Some(now);
+    payment.window_ends_at = None;
+    let moved = Movement {
+        transaction_key: payment.take_transaction_key(),
+        status: payment.status,
+        amount: payment.total,
+    };
+    Change {
+        payment,
+        moved: Some(moved),
+    }
+}
+
+/// The buyer pays into the virtual account.
+///
+/// # Errors
+/// Its status, where it does not wait for money.
+pub(super) fn deposit(payment: Payment, now: Timestamp) -> Result<Change, Status> {
+    if payment.status == Status::WaitingForDeposit {
+        Ok(take(payment, now))
+    } else {
+        Err(payment.status)
+    }
+}
+
+/// The bank takes a deposit back, as after a transfer by mistake.
+///
+/// # Errors
+/// Its status, where it is no virtual account that has all of its money.
+pub(super) fn withdraw(mut payment: Payment) -> Result<Change, Status> {
+    if payment.method != Method::VirtualAccount || payment.status != Status::Done {
+        return Err(payment.status);
+    }
+    payment.status = Status::WaitingForDeposit;
+    payment.approved_at = None;
+    payment.window_ends_at = payment.due_at;
+    let moved = Movement {
+        transaction_key: payment.take_transaction_key(),
+        status: payment.status,
+        amount: -payment.total,
+    };
+    Ok(Change {
+        payment,
+        moved: Some(moved),
     })
+}
+
+/// The buyer, or his bank, ends it before the confirm.
+///
+/// # Errors
+/// Its status, where that time is over.
+pub(super) fn abort(mut payment: Payment) -> Result<Change, Status> {
+    if !matches!(payment.status, Status::Ready | Status::InProgress) {
+        return Err(payment.status);
+    }
+    payment.status = Status::Aborted;
+    payment.window_ends_at = None;
+    payment.failure_code = Some("PAY_PROCESS_ABORTED".to_owned());
+    Ok(Change::without_money(payment))
+}
+
+/// Its window has closed.
+pub(super) fn expired(mut payment: Payment) -> Change {
+    payment.status = Status::Expired;
+    payment.window_ends_at = None;
+    Change::without_money(payment)
 }
 
 /// The payment after a cancellation, which is its last entry.
@@ -74,178 +230,90 @@ pub(super) fn confirm(
 /// The code that the gateway answers when it cancels nothing.
 pub(super) fn cancel(
     body: &CancelBody,
-    known: Option<PaymentBody>,
+    known: Option<Payment>,
     now: Timestamp,
-) -> Result<PaymentBody, ErrorCode> {
-    let mut payment = known.ok_or(ErrorCode::NotFoundPayment)?;
+) -> Result<Change, ErrorCode> {
+    let payment = known.ok_or(ErrorCode::NotFoundPayment)?;
     if !(1..=CANCEL_REASON_CHARS_MAX).contains(&body.cancel_reason.chars().count()) {
         return Err(ErrorCode::InvalidRequest);
     }
-    match payment.status {
-        ChargeStatus::Done | ChargeStatus::PartialCanceled => {}
-        ChargeStatus::Canceled => return Err(ErrorCode::AlreadyCanceledPayment),
-        ChargeStatus::Ready
-        | ChargeStatus::InProgress
-        | ChargeStatus::WaitingForDeposit
-        | ChargeStatus::Aborted
-        | ChargeStatus::Expired
-        | ChargeStatus::Other(_) => return Err(ErrorCode::NotCancelablePayment),
+    let account = body.refund_receive_account.as_ref();
+    if account.is_some_and(|account| !is_account(account)) {
+        return Err(ErrorCode::InvalidRequest);
     }
-    let amount = body.cancel_amount.unwrap_or(payment.balance_amount);
-    if !(1..=payment.balance_amount).contains(&amount) {
+    match payment.status {
+        Status::Done | Status::PartialCanceled => {
+            if payment.method == Method::VirtualAccount && account.is_none() {
+                return Err(ErrorCode::InvalidRequest);
+            }
+            give_back(body, payment, now)
+        }
+        Status::WaitingForDeposit => close(body, payment, now),
+        Status::Canceled => Err(ErrorCode::AlreadyCanceledPayment),
+        Status::Ready | Status::InProgress | Status::Aborted | Status::Expired => {
+            Err(ErrorCode::NotCancelablePayment)
+        }
+    }
+}
+
+fn is_account(account: &RefundAccount) -> bool {
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    account.bank.len() == BANK_DIGITS
+        && is_digits(&account.bank)
+        && (1..=ACCOUNT_DIGITS_MAX).contains(&account.account_number.len())
+        && is_digits(&account.account_number)
+        && (1..=HOLDER_CHARS_MAX).contains(&account.holder_name.chars().count())
+}
+
+fn give_back(body: &CancelBody, payment: Payment, now: Timestamp) -> Result<Change, ErrorCode> {
+    let amount = body.cancel_amount.unwrap_or(payment.balance);
+    let (payment, transaction_key) = cancelled(body, payment, amount, now)?;
+    let moved = Movement {
+        transaction_key,
+        status: payment.status,
+        amount: -amount,
+    };
+    Ok(Change {
+        payment,
+        moved: Some(moved),
+    })
+}
+
+/// A virtual account that has no money yet takes none from now on: nothing moves.
+fn close(body: &CancelBody, payment: Payment, now: Timestamp) -> Result<Change, ErrorCode> {
+    let amount = body.cancel_amount.unwrap_or(payment.balance);
+    if amount != payment.balance {
         return Err(ErrorCode::NotCancelableAmount);
     }
-    payment.balance_amount -= amount;
-    payment.status = if payment.balance_amount == 0 {
-        ChargeStatus::Canceled
+    let (mut payment, _) = cancelled(body, payment, amount, now)?;
+    payment.window_ends_at = None;
+    Ok(Change::without_money(payment))
+}
+
+fn cancelled(
+    body: &CancelBody,
+    mut payment: Payment,
+    amount: i64,
+    now: Timestamp,
+) -> Result<(Payment, String), ErrorCode> {
+    if !(1..=payment.balance).contains(&amount) {
+        return Err(ErrorCode::NotCancelableAmount);
+    }
+    payment.balance -= amount;
+    payment.status = if payment.balance == 0 {
+        Status::Canceled
     } else {
-        ChargeStatus::PartialCanceled
+        Status::PartialCanceled
     };
-    let cancels = payment.cancels.get_or_insert_default();
-    let transaction_key = transaction_key(&payment.payment_key, cancels.len() + 1);
-    cancels.push(CancelEntry {
+    let transaction_key = payment.take_transaction_key();
+    payment.cancels.push(CancelEntry {
         cancel_amount: amount,
         cancel_reason: Some(body.cancel_reason.clone()),
-        canceled_at: Some(korean(now)),
+        canceled_at: Some(korea::show(now)),
         transaction_key: Some(transaction_key.clone()),
     });
-    payment.last_transaction_key = Some(transaction_key);
-    Ok(payment)
-}
-
-fn transaction_key(payment_key: &str, number: usize) -> String {
-    format!("{payment_key}.{number}")
-}
-
-/// `2026-01-02T03:04:05+09:00`, as the gateway writes it.
-fn korean(now: Timestamp) -> String {
-    let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    whole
-        .display_with_offset(tz::offset(KOREA_OFFSET_HOURS))
-        .to_string()
+    Ok((payment, transaction_key))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn body(amount: i64) -> ConfirmBody {
-        ConfirmBody {
-            payment_key: "key-1".into(),
-            order_id: "order-1".into(),
-            amount,
-        }
-    }
-
-    fn nothing() -> Known {
-        Known {
-            by_key: None,
-            order_taken: false,
-        }
-    }
-
-    #[test]
-    fn a_confirm_that_breaks_a_documented_limit_is_refused() {
-        for (body, code) in [
-            (
-                ConfirmBody {
-                    payment_key: "..".into(),
-                    ..body(1)
-                },
-                ErrorCode::InvalidPaymentKey,
-            ),
-            (
-                ConfirmBody {
-                    order_id: "short".into(),
-                    ..body(1)
-                },
-                ErrorCode::InvalidOrderId,
-            ),
-            (
-                ConfirmBody {
-                    order_id: "o".repeat(65),
-                    ..body(1)
-                },
-                ErrorCode::InvalidOrderId,
-            ),
-            (body(0), ErrorCode::BelowZeroAmount),
-            (body(-1), ErrorCode::BelowZeroAmount),
-        ] {
-            assert_eq!(
-                confirm(&body, nothing(), Timestamp::UNIX_EPOCH),
-                Err(code),
-                "{body:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_payment_is_charged_once_and_an_order_is_paid_once() {
-        let paid = confirm(&body(1000), nothing(), Timestamp::UNIX_EPOCH).expect("a new payment");
-        assert_eq!(
-            paid.approved_at.as_deref(),
-            Some("1970-01-01T09:00:00+09:00")
-        );
-        let again = |amount, order_id: &str| {
-            let known = Known {
-                by_key: Some(paid.clone()),
-                order_taken: false,
-            };
-            let body = ConfirmBody {
-                order_id: order_id.into(),
-                ..body(amount)
-            };
-            confirm(&body, known, Timestamp::UNIX_EPOCH)
-        };
-        assert_eq!(
-            again(1000, "order-1"),
-            Err(ErrorCode::AlreadyProcessedPayment)
-        );
-        assert_eq!(again(999, "order-1"), Err(ErrorCode::InvalidRequest));
-        assert_eq!(again(1000, "order-2"), Err(ErrorCode::InvalidRequest));
-        let taken = Known {
-            by_key: None,
-            order_taken: true,
-        };
-        assert_eq!(
-            confirm(&body(1000), taken, Timestamp::UNIX_EPOCH),
-            Err(ErrorCode::DuplicatedOrderId)
-        );
-    }
-
-    #[test]
-    fn cancellations_never_give_back_more_than_was_charged() {
-        let now = Timestamp::UNIX_EPOCH;
-        let give_back = |payment: PaymentBody, amount| {
-            let body = CancelBody {
-                cancel_reason: "test".into(),
-                cancel_amount: amount,
-                refund_receive_account: None,
-            };
-            cancel(&body, Some(payment), now)
-        };
-        let paid = confirm(&body(1000), nothing(), now).expect("a new payment");
-        for amount in [0, -1, 1001, i64::MAX, i64::MIN] {
-            assert_eq!(
-                give_back(paid.clone(), Some(amount)),
-                Err(ErrorCode::NotCancelableAmount)
-            );
-        }
-        let part = give_back(paid, Some(400)).expect("within the balance");
-        assert_eq!(
-            (part.balance_amount, part.status.as_str()),
-            (600, "PARTIAL_CANCELED")
-        );
-        assert_eq!(
-            give_back(part.clone(), Some(601)),
-            Err(ErrorCode::NotCancelableAmount)
-        );
-        let gone = give_back(part, None).expect("the rest");
-        assert_eq!((gone.balance_amount, gone.status.as_str()), (0, "CANCELED"));
-        assert_eq!(gone.cancels.as_ref().map(Vec::len), Some(2));
-        assert_eq!(
-            give_back(gone, None),
-            Err(ErrorCode::AlreadyCanceledPayment)
-        );
-    }
-}
+mod tests;

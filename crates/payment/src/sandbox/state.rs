@@ -1,51 +1,24 @@
-//! What the sandbox remembers, in one SQLite file with one connection: charges, cancellations, and first answers.
+//! What the sandbox remembers, in one SQLite file with one connection: payments, money moved, first answers, webhooks.
 //! Requests under way are remembered only in memory: a restart ends them.
+//!
+//! - [`schema`]: the tables; [`payments`], [`movements`], [`outbox`]: what is read from and written to them
+
+pub(super) mod movements;
+pub(super) mod outbox;
+pub(super) mod payments;
+mod schema;
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
+use contract::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 
 use crate::gateway::ErrorCode;
-use crate::gateway::protocol::{CancelEntry, PaymentBody};
 
 /// Documented life of an idempotency key: 15 days.
 const IDEMPOTENCY_SECS_MAX: i64 = 15 * 24 * 60 * 60;
-
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS charge (
-    payment_key TEXT PRIMARY KEY,
-    order_id TEXT NOT NULL UNIQUE,
-    status TEXT NOT NULL,
-    total_amount INTEGER NOT NULL CHECK (total_amount > 0),
-    balance_amount INTEGER NOT NULL CHECK (balance_amount BETWEEN 0 AND total_amount),
-    currency TEXT,
-    method TEXT,
-    requested_at TEXT,
-    approved_at TEXT,
-    last_transaction_key TEXT
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cancel (
-    payment_key TEXT NOT NULL REFERENCES charge,
-    number INTEGER NOT NULL,
-    amount INTEGER NOT NULL CHECK (amount > 0),
-    reason TEXT,
-    canceled_at TEXT,
-    transaction_key TEXT,
-    PRIMARY KEY (payment_key, number)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS first_answer (
-    path TEXT NOT NULL,
-    idempotency_key TEXT NOT NULL,
-    request TEXT NOT NULL,
-    status INTEGER NOT NULL,
-    body TEXT NOT NULL,
-    answered_at_secs INTEGER NOT NULL,
-    PRIMARY KEY (path, idempotency_key)
-) STRICT, WITHOUT ROWID;
-";
 
 /// One POST as the sandbox tells it from another.
 #[derive(Clone, Debug)]
@@ -63,6 +36,14 @@ pub(super) struct Answer {
     pub body: String,
 }
 
+/// What a request came to.
+pub(super) enum Settled {
+    /// Repeated for its idempotency key.
+    Kept(Answer),
+    /// The request was not judged: the same key may ask again.
+    Passing(Answer),
+}
+
 pub(super) struct State {
     connection: Mutex<Connection>,
     under_way: Mutex<HashSet<(String, String)>>,
@@ -75,22 +56,26 @@ pub(super) struct UnderWay<'a> {
 }
 
 impl State {
-    pub fn open(path: Option<&Path>, now: Timestamp) -> Result<Self> {
-        let connection = match path {
+    /// `None`: the file has another shape.
+    pub fn open(path: Option<&Path>, now: Timestamp) -> Result<Option<Self>> {
+        let mut connection = match path {
             Some(path) => Connection::open(path)?,
             None => Connection::open_in_memory()?,
         };
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "OFF")?;
-        connection.execute_batch(SCHEMA)?;
+        if !schema::settle(&mut connection)? {
+            return Ok(None);
+        }
         connection.execute(
-            "DELETE FROM first_answer WHERE answered_at_secs < ?1",
-            [now.as_second().saturating_sub(IDEMPOTENCY_SECS_MAX)],
+            "DELETE FROM first_answer WHERE answered_at_millis < ?1",
+            [now.plus_secs(-IDEMPOTENCY_SECS_MAX).as_millis()],
         )?;
-        Ok(Self {
+        outbox::forget_old(&connection)?;
+        Ok(Some(Self {
             connection: Mutex::new(connection),
             under_way: Mutex::new(HashSet::new()),
-        })
+        }))
     }
 
     /// Takes the request's idempotency key, until the guard is dropped.
@@ -121,7 +106,7 @@ impl State {
         &self,
         request: &Request,
         now: Timestamp,
-        work: impl FnOnce(&Transaction<'_>) -> Result<Answer>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<Settled>,
     ) -> Result<std::result::Result<Answer, ErrorCode>> {
         let mut connection = lock(&self.connection);
         let transaction = connection.transaction()?;
@@ -133,19 +118,28 @@ impl State {
                 Err(ErrorCode::IdempotencyKeyReused)
             });
         }
-        let answer = work(&transaction)?;
-        keep_answer(&transaction, request, &answer, now)?;
+        let answer = match work(&transaction)? {
+            Settled::Kept(answer) => {
+                keep_answer(&transaction, request, &answer, now)?;
+                answer
+            }
+            Settled::Passing(answer) => answer,
+        };
         fail::fail_point!("sandbox.before_charge", |_| std::process::abort());
         transaction.commit()?;
         Ok(Ok(answer))
     }
 
-    pub fn find_by_key(&self, payment_key: &str) -> Result<Option<PaymentBody>> {
-        find_by_key(&lock(&self.connection), payment_key)
-    }
-
-    pub fn find_by_order(&self, order_id: &str) -> Result<Option<PaymentBody>> {
-        find_by_order(&lock(&self.connection), order_id)
+    /// Everything that `work` reads and changes is one transaction.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written; then nothing has changed.
+    pub fn within<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = lock(&self.connection);
+        let transaction = connection.transaction()?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
     }
 }
 
@@ -157,8 +151,8 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// A panic elsewhere left nothing half done: every change is a transaction.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A panic elsewhere left nothing half done: every change is a transaction, or one assignment.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -191,105 +185,7 @@ fn keep_answer(
             request.body,
             answer.status,
             answer.body,
-            now.as_second()
+            now.as_millis()
         ])?;
     Ok(())
-}
-
-pub(super) fn find_by_key(
-    connection: &Connection,
-    payment_key: &str,
-) -> Result<Option<PaymentBody>> {
-    let payment = connection
-        .prepare_cached("SELECT * FROM charge WHERE payment_key = ?1")?
-        .query_row([payment_key], payment)
-        .optional()?;
-    payment
-        .map(|payment| with_cancels(connection, payment))
-        .transpose()
-}
-
-pub(super) fn find_by_order(
-    connection: &Connection,
-    order_id: &str,
-) -> Result<Option<PaymentBody>> {
-    let payment = connection
-        .prepare_cached("SELECT * FROM charge WHERE order_id = ?1")?
-        .query_row([order_id], payment)
-        .optional()?;
-    payment
-        .map(|payment| with_cancels(connection, payment))
-        .transpose()
-}
-
-/// Stores a payment as it is now. Cancellations are only ever added.
-pub(super) fn put(connection: &Connection, payment: &PaymentBody) -> Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO charge VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-             ON CONFLICT (payment_key) DO UPDATE SET status = excluded.status,
-             balance_amount = excluded.balance_amount, last_transaction_key = excluded.last_transaction_key",
-        )?
-        .execute(params![
-            payment.payment_key,
-            payment.order_id,
-            payment.status.as_str(),
-            payment.total_amount,
-            payment.balance_amount,
-            payment.currency,
-            payment.method,
-            payment.requested_at,
-            payment.approved_at,
-            payment.last_transaction_key,
-        ])?;
-    for (number, entry) in (0_i64..).zip(payment.cancels.iter().flatten()) {
-        connection
-            .prepare_cached("INSERT OR IGNORE INTO cancel VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute(params![
-                payment.payment_key,
-                number,
-                entry.cancel_amount,
-                entry.cancel_reason,
-                entry.canceled_at,
-                entry.transaction_key,
-            ])?;
-    }
-    Ok(())
-}
-
-fn payment(row: &Row<'_>) -> Result<PaymentBody> {
-    Ok(PaymentBody {
-        payment_key: row.get("payment_key")?,
-        order_id: row.get("order_id")?,
-        status: row.get::<_, String>("status")?.into(),
-        total_amount: row.get("total_amount")?,
-        balance_amount: row.get("balance_amount")?,
-        currency: row.get("currency")?,
-        method: row.get("method")?,
-        requested_at: row.get("requested_at")?,
-        approved_at: row.get("approved_at")?,
-        last_transaction_key: row.get("last_transaction_key")?,
-        cancels: None,
-        failure: None,
-        secret: None,
-        virtual_account: None,
-    })
-}
-
-fn with_cancels(connection: &Connection, mut payment: PaymentBody) -> Result<PaymentBody> {
-    let mut statement = connection.prepare_cached(
-        "SELECT amount, reason, canceled_at, transaction_key FROM cancel WHERE payment_key = ?1 ORDER BY number",
-    )?;
-    let cancels = statement
-        .query_map([&payment.payment_key], |row| {
-            Ok(CancelEntry {
-                cancel_amount: row.get(0)?,
-                cancel_reason: row.get(1)?,
-                canceled_at: row.get(2)?,
-                transaction_key: row.get(3)?,
-            })
-        })?
-        .collect::<Result<Vec<_>>>()?;
-    payment.cancels = (!cancels.is_empty()).then_some(cancels);
-    Ok(payment)
 }

@@ -9,4 +9,5 @@ mod confirming;
 mod http;
 mod refunding;
 mod settling;
+mod webhooks;
 mod world;

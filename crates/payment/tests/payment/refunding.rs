@@ -4,12 +4,13 @@ use contract::{
     PaymentId,
     dead_letter::DeadLetter,
     domain::{self, DomainMessage, PaymentStatus},
-    payment::{CancelRequest, ConfirmedRequest, DeleteRequest},
+    payment::{CancelRequest, CancelResponse, ConfirmedRequest, DeleteRequest},
 };
 use payment::{
     audit,
     gateway::{Cancel, ChargeStatus},
-    record::Refund,
+    reclaim,
+    record::{Refund, StrayRecord},
 };
 
 use crate::world::{Peer, World, creation, input, input_with, settings, settled};
@@ -95,6 +96,114 @@ async fn a_refund_that_the_gateway_refuses_is_parked_and_visible() {
     assert_eq!(world.settle().await, 0);
     let facts = audit::payments(&world.store, None).await.unwrap();
     assert!(facts.len() == 1 && !facts[0].is_kept());
+}
+
+#[tokio::test]
+async fn a_parked_refund_is_asked_for_again_by_a_persons_word() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+    assert!(matches!(
+        world.service.resume_refund(id).await,
+        Err(reclaim::Error::NotParked)
+    ));
+    drop(world);
+    let other = Peer::start().await;
+    let mut world = World::open(folder.path(), settings(other.address));
+    world.send("cancel", &cancellation(id)).await;
+    assert_eq!(world.settle().await, 1);
+    drop(world);
+
+    let mut world = World::open(folder.path(), settings(peer.address));
+    world.service.resume_refund(id).await.unwrap();
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(world.status(id).await, PaymentStatus::Cancelled);
+    let charge = peer.charge(id).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
+}
+
+fn by_saga(payment_id: PaymentId) -> CancelRequest {
+    CancelRequest {
+        saga_id: Some(creation(9).saga_id),
+        ..cancellation(payment_id)
+    }
+}
+
+#[tokio::test]
+async fn a_saga_is_told_once_its_refund_is_done_and_the_payment_stands_until_then() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+
+    world.send("cancel", &by_saga(id)).await;
+    world.send("cancel-again", &by_saga(id)).await;
+    let told: Vec<CancelResponse> = world.published(&["payment.cancel.response"]);
+    assert_eq!(told, [], "nobody can say yet");
+    assert_eq!(world.settle().await, 1);
+    world.send("cancel-late", &by_saga(id)).await;
+
+    let told: Vec<CancelResponse> = world.published(&["payment.cancel.response"]);
+    let told: Vec<_> = told.iter().map(|it| (it.payment_id, it.succeed)).collect();
+    assert_eq!(told, [(id, true), (id, true)]);
+    let told: Vec<DomainMessage<domain::Payment>> = world.published(&["domain.payment"]);
+    let told: Vec<_> = told.iter().map(|it| it.payload.status).skip(2).collect();
+    let stands = PaymentStatus::Succeeded;
+    assert_eq!(told, [stands, stands, PaymentStatus::Cancelled]);
+}
+
+#[tokio::test]
+async fn a_saga_whose_refund_the_gateway_refuses_is_told_so_and_nothing_is_parked() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+    drop(world);
+    let other = Peer::start().await;
+    let mut world = World::open(folder.path(), settings(other.address));
+
+    world.send("cancel", &by_saga(id)).await;
+    assert_eq!(world.settle().await, 1);
+
+    let told: Vec<CancelResponse> = world.published(&["payment.cancel.response"]);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].code.as_deref(), Some("NOT_FOUND_PAYMENT"));
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Succeeded);
+    assert_eq!(payment.refund, Refund::None);
+}
+
+#[tokio::test]
+async fn a_second_charge_of_an_order_goes_back_and_the_first_stands() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+    let other = world.open_payment(2).await;
+    // A gateway that let the order be charged twice would show two charges; this one is told of the other's.
+    peer.charge_directly(other, "pg-second", 7_000).await;
+    let second = ConfirmedRequest {
+        payment_id: id,
+        pg_payment_id: "pg-second".to_owned(),
+        confirmed: true,
+        attempt: Some(1),
+        decline_code: None,
+    };
+
+    world.send("second", &second).await;
+    world.send("second-again", &second).await;
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(world.settle().await, 0);
+
+    let stray: StrayRecord = world
+        .store
+        .load("pg-second")
+        .await
+        .unwrap()
+        .expect("a stray");
+    assert_eq!(stray.refund, Refund::Done);
+    let charge = peer.charge(other).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    let first = peer.charge(id).await.expect("a charge");
+    assert_eq!(first.balance_amount, 7_000);
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use contract::domain::PaymentStatus;
 use messaging::ShutdownSwitch;
 use payment::{confirm::Error, model::Refusal};
 
-use crate::world::{Peer, START, World, assert_pending, input, input_with, settings, until};
+use crate::world::{
+    Peer, START, World, assert_pending, input, input_with, settings, settled, until,
+};
 
 #[tokio::test]
 async fn a_charge_whose_answer_never_came_is_found() {
@@ -97,7 +99,7 @@ async fn a_charge_of_another_key_for_the_same_order_is_found_by_the_order() {
 }
 
 #[tokio::test]
-async fn a_charge_of_another_amount_is_left_to_a_person() {
+async fn a_charge_of_another_amount_goes_back_and_buys_nothing() {
     let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
     let mut world = World::open(folder.path(), settings(peer.address));
     let id = world.open_payment(1).await;
@@ -105,8 +107,32 @@ async fn a_charge_of_another_amount_is_left_to_a_person() {
 
     assert_pending(&world.confirm(input(id)).await);
 
-    assert_eq!(world.settle().await, 0);
-    assert_eq!(world.status(id).await, PaymentStatus::Confirming);
+    assert_eq!(world.settle().await, 2, "the attempt, and the charge");
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Failed);
+    assert_eq!(payment.decline_code.as_deref(), Some("WRONG_AMOUNT"));
+    let charge = peer.charge(id).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
+}
+
+#[tokio::test]
+async fn an_attempt_that_the_gateway_never_charges_can_be_made_anew() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    // The gateway repeats its first answer to this attempt's key, whatever it is.
+    assert_pending(&world.confirm(input_with(id, "PROVIDER_ERROR")).await);
+
+    let mut looks = 0;
+    while world.status(id).await == PaymentStatus::Confirming {
+        world.clock.advance_millis(15_000);
+        world.settle().await;
+        looks += 1;
+        assert!(looks < 30, "it is never given up");
+    }
+    let payment = world.payment(id).await;
+    assert_eq!(payment.decline_code.as_deref(), Some("NOT_CHARGED"));
+    assert!(settled(world.confirm(input(id)).await).succeeded);
 }
 
 #[tokio::test]

@@ -37,10 +37,7 @@ impl Peer {
     }
 
     pub async fn start_at(address: SocketAddr) -> Self {
-        let sandbox = Sandbox::open(SandboxSettings {
-            path: None,
-            secret_key: SecretKey::new(SECRET),
-        });
+        let sandbox = Sandbox::open(SandboxSettings::new(SecretKey::new(SECRET)));
         let (switch, shutdown) = ShutdownSwitch::new();
         let served = sandbox.unwrap().serve(address, shutdown).await;
         let (address, server) = served.unwrap();
@@ -231,6 +228,7 @@ pub fn input(payment_id: PaymentId) -> ConfirmInput {
         pg_payment_id: format!("pg-{payment_id}"),
         amount: Money::new(7_000).unwrap(),
         user_id: Some(UserId(2)),
+        refund_account: None,
         test_code: None,
     }
 }

@@ -1,13 +1,16 @@
 //! Following a purchase.
 
 use axum::{Json, extract::State};
-use contract::{Money, PaymentId, SagaId, TicketId, Timestamp};
+use contract::{
+    Money, PaymentId, SagaId, TicketId, Timestamp,
+    domain::{PaymentStatus, Refund, TicketStatus},
+};
 use saga::{SagaState, StepState};
 use serde::Serialize;
 use utoipa::ToSchema;
 use web::{Id, Problem, ProblemDetails};
 
-use crate::{Service, progress::PurchaseProgress, sagas::Payload};
+use crate::{Service, progress::PurchaseProgress, refund::PurchaseRefund, sagas::Payload};
 
 /// How far a purchase has come.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,14 +25,28 @@ pub(super) struct ProgressAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_step: Option<String>,
     step_history: Vec<StepAnswer>,
-    /// What to pay at the gateway; there once the purchase is COMPLETED, until it lapses.
+    /// What to pay at the gateway; there once the purchase is COMPLETED, until it lapses, and again where money came.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<PaymentId>,
+    /// How much; there while that can be paid, or bought a ticket.
     #[serde(skip_serializing_if = "Option::is_none")]
     final_amount: Option<Money>,
-    /// Why the purchase came to nothing, or needs a person.
+    /// SUCCEEDED or CANCELLED; there once the money goes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_status: Option<PaymentStatus>,
+    /// REQUESTED, DONE or PARKED; NONE where the gateway took the money back by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<Refund>,
+    /// RESERVED, CANCELLED or EXPIRED; there once money has bought a ticket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket_status: Option<TicketStatus>,
+    /// Why the purchase came to nothing, or needs a person. PAYMENT_REFUND_REQUESTED, PAYMENT_REFUNDED and
+    /// PAYMENT_REFUND_PARKED tell what becomes of its money.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
+    /// Why the money goes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_detail: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -73,6 +90,14 @@ pub(super) async fn read_progress_alias(
     read_progress(state, id).await
 }
 
+pub(super) fn steps(steps: Vec<saga::StepProgress>) -> Vec<StepAnswer> {
+    let answers = steps.into_iter().map(|step| StepAnswer {
+        name: step.name,
+        state: step.state,
+    });
+    answers.collect()
+}
+
 fn progress_answer(
     ticket_id: TicketId,
     progress: PurchaseProgress,
@@ -81,56 +106,79 @@ fn progress_answer(
         purchase,
         saga,
         expiry,
+        ticket,
+        refund,
     } = progress;
     let Some(saga) = saga else {
         let requested_at = purchase.map_or(Timestamp::default(), |purchase| purchase.requested_at);
-        return Ok(ProgressAnswer {
-            saga_id: ticket_id.purchase_saga(),
-            reference_id: ticket_id.to_string(),
-            saga_type: crate::sagas::PURCHASE.kind.to_owned(),
-            saga_state: SagaState::Started,
-            current_step: None,
-            step_history: Vec::new(),
-            payment_id: None,
-            final_amount: None,
-            failure: None,
-            created_at: requested_at,
-            updated_at: requested_at,
-        });
+        return Ok(not_begun(ticket_id, requested_at));
     };
     let payload = Payload::of(&saga).map_err(messaging::StoreError::from)?;
+    let ticket_status = ticket.map(|ticket| ticket.status);
+    let is_bought = ticket_status == Some(TicketStatus::Reserved);
     let expired = expiry.filter(|expiry| expiry.state != SagaState::Compensated);
-    // What lapsed cannot be paid any more.
-    let can_be_paid = saga.state == SagaState::Completed && expired.is_none();
-    let failure = match expired {
-        Some(expiry) => Some(
+    // One that was refused by the gateway has left everything as it was.
+    let refund = refund.filter(PurchaseRefund::is_told);
+    // What lapsed cannot be paid any more, and neither can what was refunded.
+    let can_be_paid = saga.state == SagaState::Completed && expired.is_none() && refund.is_none();
+    let failure = match (&refund, expired) {
+        (Some(refund), _) => Some(refund_code(refund).to_owned()),
+        // It was paid after all, and its ticket was taken again.
+        (None, _) if is_bought => None,
+        (None, Some(expiry)) => Some(
             expiry
                 .parked
                 .unwrap_or_else(|| "RESERVATION_EXPIRED".to_owned()),
         ),
-        None => saga.parked.or(saga.failure),
+        (None, None) => saga.parked.or(saga.failure),
     };
+    let has_money = refund.is_some() || ticket_status.is_some();
+    let amount = payload.total_amount.less(payload.point);
     Ok(ProgressAnswer {
         saga_id: saga.saga_id,
         reference_id: saga.reference_id,
         saga_type: saga.saga_type,
         saga_state: saga.state,
         current_step: saga.current_step,
-        step_history: saga
-            .steps
-            .into_iter()
-            .map(|step| StepAnswer {
-                name: step.name,
-                state: step.state,
-            })
-            .collect(),
-        payment_id: can_be_paid.then(|| saga.saga_id.payment()),
-        final_amount: payload
-            .total_amount
-            .less(payload.point)
-            .filter(|_| can_be_paid),
+        step_history: steps(saga.steps),
+        payment_id: (can_be_paid || has_money).then(|| saga.saga_id.payment()),
+        final_amount: amount.filter(|_| can_be_paid || is_bought),
+        payment_status: refund.as_ref().map(|refund| refund.payment_status),
+        refund: refund.as_ref().map(|refund| refund.refund),
+        ticket_status,
         failure,
+        failure_detail: refund.and_then(|refund| refund.reason),
         created_at: saga.created_at,
         updated_at: saga.updated_at,
     })
+}
+
+/// Asked for, and not heard of by the worker yet.
+fn not_begun(ticket_id: TicketId, requested_at: Timestamp) -> ProgressAnswer {
+    ProgressAnswer {
+        saga_id: ticket_id.purchase_saga(),
+        reference_id: ticket_id.to_string(),
+        saga_type: crate::sagas::PURCHASE.kind.to_owned(),
+        saga_state: SagaState::Started,
+        current_step: None,
+        step_history: Vec::new(),
+        payment_id: None,
+        final_amount: None,
+        payment_status: None,
+        refund: None,
+        ticket_status: None,
+        failure: None,
+        failure_detail: None,
+        created_at: requested_at,
+        updated_at: requested_at,
+    }
+}
+
+/// What has become of the money; where the gateway took it back by itself, it is back.
+const fn refund_code(refund: &PurchaseRefund) -> &'static str {
+    match refund.refund {
+        Refund::Requested => "PAYMENT_REFUND_REQUESTED",
+        Refund::Parked => "PAYMENT_REFUND_PARKED",
+        Refund::Done | Refund::None => "PAYMENT_REFUNDED",
+    }
 }

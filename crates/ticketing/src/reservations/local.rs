@@ -124,33 +124,21 @@ impl Local {
     }
 
     pub(super) fn complete(&self, claimed: Claimed) -> Completion {
-        let Claimed {
-            event_id,
-            user_id,
-            ticket_id,
-        } = claimed;
         let mut state = self.state();
-        let deadlines = state
-            .stocks
-            .get_mut(&event_id)
-            .and_then(|stock| stock.complete(user_id, ticket_id));
-        let Some((expires_at, lapses_at)) = deadlines else {
-            return Completion::Gone;
-        };
-        // A waiting reservation is always at version 1: it is written once, and then completed or removed.
-        let reservation = Reservation {
-            ticket_id,
-            event_id,
-            user_id,
-            state: ReservationState::Completed,
-            expires_at,
-            lapses_at,
-            version: 1,
-        };
-        let mut commit = Commit::new();
-        commit.put(&reservation);
-        Completion::Completed {
-            commit: Box::new(commit),
+        let stock = state.stocks.get_mut(&claimed.event_id);
+        let deadlines = stock.and_then(|stock| stock.complete(claimed.user_id, claimed.ticket_id));
+        deadlines.map_or(Completion::Gone, |deadlines| completed(claimed, deadlines))
+    }
+
+    pub(super) fn retake(&self, claimed: Claimed, now: Timestamp) -> Completion {
+        let mut state = self.state();
+        let stock = state.stocks.get_mut(&claimed.event_id);
+        let is_taken =
+            stock.is_some_and(|stock| stock.retake(claimed.user_id, claimed.ticket_id, (now, now)));
+        if is_taken {
+            completed(claimed, (now, now))
+        } else {
+            Completion::Gone
         }
     }
 
@@ -159,9 +147,23 @@ impl Local {
         if let Some(stock) = state.stocks.get_mut(&claimed.event_id) {
             stock.release(claimed.user_id, claimed.ticket_id);
         }
-        let mut commit = Commit::new();
-        commit.remove::<Reservation>(claimed.ticket_id);
-        commit
+        removal(claimed)
+    }
+
+    pub(super) fn release_unpaid(&self, claimed: Claimed) -> Commit {
+        let Claimed {
+            event_id,
+            user_id,
+            ticket_id,
+        } = claimed;
+        let mut state = self.state();
+        if let Some(stock) = state.stocks.get_mut(&event_id) {
+            if stock.is_completed(user_id, ticket_id) {
+                return Commit::new();
+            }
+            stock.release(user_id, ticket_id);
+        }
+        removal(claimed)
     }
 
     pub(super) fn give_up(&self, claimed: Claimed, also: Commit) -> Option<Receipt> {
@@ -228,6 +230,29 @@ impl Local {
     pub(super) fn stats(&self, event_id: EventId) -> Option<Stats> {
         self.state().stocks.get(&event_id).map(Stock::stats)
     }
+}
+
+fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) -> Completion {
+    let Claimed {
+        event_id,
+        user_id,
+        ticket_id,
+    } = claimed;
+    Completion::Completed(Reservation {
+        ticket_id,
+        event_id,
+        user_id,
+        state: ReservationState::Completed,
+        expires_at,
+        lapses_at,
+        version: 0,
+    })
+}
+
+fn removal(claimed: Claimed) -> Commit {
+    let mut commit = Commit::new();
+    commit.remove::<Reservation>(claimed.ticket_id);
+    commit
 }
 
 impl State {
@@ -297,6 +322,10 @@ impl State {
         let Some(stock) = self.stocks.get_mut(&event_id) else {
             return;
         };
+        // It was paid after all, and taken again meanwhile.
+        if stock.is_completed(user_id, ticket_id) {
+            return;
+        }
         if stock.restore(user_id, ticket_id, ReservationState::Waiting, deadlines) {
             self.lapses.push(Reverse((lapses_at, event_id, user_id)));
         } else {

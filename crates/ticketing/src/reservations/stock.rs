@@ -154,6 +154,21 @@ impl Stock {
         Some(deadlines)
     }
 
+    /// Takes a ticket again for a claim that is gone, COMPLETED at once; whether the user has it now. The window of the
+    /// sale does not matter: it was reserved within it.
+    pub fn retake(
+        &mut self,
+        user_id: UserId,
+        ticket_id: TicketId,
+        deadlines: (Timestamp, Timestamp),
+    ) -> bool {
+        if self.complete(user_id, ticket_id).is_some() {
+            return true;
+        }
+        self.stats().available > 0
+            && self.restore(user_id, ticket_id, ReservationState::Completed, deadlines)
+    }
+
     /// Removes the claim on this ticket; whether there was one.
     pub fn release(&mut self, user_id: UserId, ticket_id: TicketId) -> bool {
         if self
@@ -166,6 +181,9 @@ impl Stock {
         if let Some(claim) = self.claims.remove(&user_id) {
             *self.count(claim.state) -= 1;
         }
+        // As in the allocation: where fewer are offered than were bought, what is given back is not on sale again.
+        let floor = self.sale.offered.max(self.completed);
+        self.sale.quantity = self.sale.quantity.min(floor);
         true
     }
 
@@ -176,6 +194,14 @@ impl Stock {
             .get(&user_id)
             .is_some_and(|claim| claim.state == ReservationState::Waiting);
         is_waiting && self.release(user_id, ticket_id)
+    }
+
+    /// Whether the user has bought exactly this ticket.
+    #[must_use]
+    pub fn is_completed(&self, user_id: UserId, ticket_id: TicketId) -> bool {
+        self.claims.get(&user_id).is_some_and(|claim| {
+            claim.ticket_id == ticket_id && claim.state == ReservationState::Completed
+        })
     }
 
     /// The ticket of this user's claim, where it waits for payment and is due to lapse at exactly this time.

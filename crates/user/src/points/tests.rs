@@ -144,17 +144,42 @@ fn restore_gives_back_what_the_hold_took_and_never_what_is_claimed() {
         point: points(point),
     };
     let given = (Some(500), Some(Back), Some((EntryKind::Restored, 300)));
-    let table = [
+    let same_for_both = [
         ("held", hold(Held, 0), (told(true, 300), given)),
         ("given back", hold(Back, 0), (told(true, 300), NOTHING)),
         ("refused", hold(Refused, 0), (told(true, 0), NOTHING)),
-        ("paid", hold(Used, 5), (told(false, 0), NOTHING)),
         ("unknown", None, (told(true, 0), (None, Some(Back), None))),
     ];
-    for (row, hold, expected) in table {
-        let (told, change) = restore(claim(9_999), kim(200), hold, NOW).unwrap();
-        assert_eq!((told, seen(&change)), expected, "{row}");
+    for why in [Why::Unpaid, Why::Refunded] {
+        for (row, hold, expected) in same_for_both.clone() {
+            let (told, change) = restore(claim(9_999), why, kim(200), hold, NOW).unwrap();
+            assert_eq!((told, seen(&change)), expected, "{row}, {why:?}");
+        }
     }
+    let paid = |why| {
+        let (told, change) = restore(claim(9_999), why, kim(200), hold(Used, 5), NOW).unwrap();
+        (told, seen(&change))
+    };
+    assert_eq!(paid(Why::Unpaid), (told(false, 0), NOTHING));
+    assert_eq!(paid(Why::Refunded), (told(true, 300), given));
+}
+
+#[test]
+fn points_of_a_refunded_purchase_come_back_once_whoever_says_so_first() {
+    let paid = || hold(HoldState::Used, 3);
+    let cancelled = payment(PaymentStatus::Cancelled, 5);
+    let saved = |change: &Change| (change.user.clone(), change.hold.clone());
+
+    let (_, first) = restore(claim(300), Why::Refunded, kim(200), paid(), NOW).unwrap();
+    let (user, hold) = saved(&first);
+    let second = settle(cancelled, user, hold, NOW).unwrap();
+    assert_eq!((seen(&first).0, seen(&second)), (Some(500), NOTHING));
+
+    let first = settle(cancelled, kim(200), paid(), NOW).unwrap();
+    let (user, hold) = saved(&first);
+    let (told, second) = restore(claim(300), Why::Refunded, user, hold, NOW).unwrap();
+    assert_eq!((seen(&first).0, seen(&second)), (Some(500), NOTHING));
+    assert_eq!((told.succeed, told.point), (true, points(300)));
 }
 
 #[test]
@@ -236,7 +261,7 @@ fn a_hold_without_points_passes_through_all_states_without_a_word_in_the_ledger(
         NOW,
     );
     assert_eq!(seen(&used.unwrap()), (None, Some(HoldState::Used), None));
-    let (_, back) = restore(claim(0), None, empty(HoldState::Held), NOW).unwrap();
+    let (_, back) = restore(claim(0), Why::Unpaid, None, empty(HoldState::Held), NOW).unwrap();
     assert_eq!(seen(&back), (None, Some(HoldState::Restored), None));
 }
 
@@ -253,7 +278,10 @@ fn what_cannot_be_is_told_apart_from_what_is_refused() {
     };
     let held = || hold(HoldState::Held, 0);
     assert_eq!(reserve(lee, kim(500), held(), NOW).unwrap_err(), foreign);
-    assert_eq!(restore(lee, kim(500), held(), NOW).unwrap_err(), foreign);
+    assert_eq!(
+        restore(lee, Why::Unpaid, kim(500), held(), NOW).unwrap_err(),
+        foreign
+    );
     let of_lee = Settlement {
         user_id: UserId(2),
         ..payment(PaymentStatus::Cancelled, 3)
@@ -270,10 +298,10 @@ fn what_cannot_be_is_told_apart_from_what_is_refused() {
         other
     );
     assert_eq!(
-        restore(claim(300), None, held(), NOW).unwrap_err(),
+        restore(claim(300), Why::Unpaid, None, held(), NOW).unwrap_err(),
         Broken::NoUser(KIM)
     );
-    let full = restore(claim(300), kim(i64::MAX), held(), NOW);
+    let full = restore(claim(300), Why::Unpaid, kim(i64::MAX), held(), NOW);
     assert_eq!(full.unwrap_err(), Broken::Overflow(KIM));
 }
 
@@ -341,6 +369,7 @@ enum Happening {
     },
     Restore {
         saga: u128,
+        why: Why,
     },
     Payment {
         saga: u128,
@@ -361,7 +390,8 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         1 => (1..3_i64, 1..500_i64).prop_map(|(user, amount)| Happening::Grant { user, amount }),
         3 => (0..SAGAS).prop_map(|saga| Happening::Reserve { saga }),
-        3 => (0..SAGAS).prop_map(|saga| Happening::Restore { saga }),
+        3 => (0..SAGAS, prop_oneof![2 => Just(Why::Unpaid), 1 => Just(Why::Refunded)])
+            .prop_map(|(saga, why)| Happening::Restore { saga, why }),
         3 => (0..SAGAS, status, 1..6_i64)
             .prop_map(|(saga, status, version)| Happening::Payment { saga, status, version }),
     ]
@@ -393,9 +423,9 @@ fn happen(books: &mut Books, happening: &Happening) {
             let (user, hold) = of(books, claim_of(saga));
             reserve(claim_of(saga), user, hold, NOW).unwrap().1
         }
-        Happening::Restore { saga } => {
+        Happening::Restore { saga, why } => {
             let (user, hold) = of(books, claim_of(saga));
-            restore(claim_of(saga), user, hold, NOW).unwrap().1
+            restore(claim_of(saga), why, user, hold, NOW).unwrap().1
         }
         Happening::Payment {
             saga,

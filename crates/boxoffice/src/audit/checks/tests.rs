@@ -67,7 +67,12 @@ fn payment(ticket_id: TicketId) -> PaymentRecord {
         decline_code: None,
         refund: Refund::None,
         refund_reason: None,
-        refund_key: None,
+        refund_number: 0,
+        refund_saga: None,
+        refund_code: None,
+        refund_bank: None,
+        refund_account: None,
+        refund_holder: None,
         expires_at: None,
         created_at: NOW,
         updated_at: NOW,
@@ -83,6 +88,7 @@ fn good() -> Books {
     let allocation = Allocation {
         event_id,
         quantity: 1,
+        offered: 1,
         sold: 1,
         price: None,
         sale_opens_at: None,
@@ -108,6 +114,8 @@ fn good() -> Books {
         user_id,
         payment_id: saga_id.payment(),
         status: TicketStatus::Reserved,
+        payment_version: 3,
+        cancellation: 0,
         created_at: NOW,
         updated_at: NOW,
         version: 1,
@@ -121,6 +129,7 @@ fn good() -> Books {
         point: points(30),
         expires_at: NOW,
         requested_at: NOW,
+        released_at: None,
         version: 1,
     };
     books.purchases.insert(ticket_id, purchase);
@@ -296,4 +305,34 @@ fn a_saga_that_waits_for_nothing_is_named() {
         [7],
         "nobody runs it"
     );
+}
+
+#[test]
+fn a_ticket_on_its_way_back_may_be_with_the_next_buyer_already() {
+    let mut books = good();
+    let next = TicketId(Random::seeded(2).uuid(NOW));
+    let waiting = Reservation {
+        ticket_id: next,
+        state: ReservationState::Waiting,
+        ..books.reservations[&ticket_id()].clone()
+    };
+    books.reservations.insert(next, waiting);
+    let named = |books: &Books| check(books).iter().any(|it| it.promise == 3);
+    assert!(named(&books), "it is claimed twice, and by the same user");
+
+    books.under_way.insert(ticket_id().to_string());
+    assert!(!named(&books), "its payment was cancelled meanwhile");
+}
+
+#[test]
+fn a_lapsed_purchase_whose_ticket_was_taken_again_has_not_come_to_nothing() {
+    let mut books = good();
+    let expiry = SagaRecord {
+        saga_id: ticket_id().expire_saga(),
+        ..saga(ticket_id(), SagaState::Completed)
+    };
+    books.sagas.insert(expiry.saga_id, expiry);
+    assert_eq!(check(&books), []);
+    books.tickets.clear();
+    assert!(check(&books).iter().any(|it| it.promise == 2));
 }

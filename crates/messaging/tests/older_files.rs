@@ -1,0 +1,136 @@
+//! Files that an older program wrote, whose tables were declared otherwise.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+use messaging::{Column, Commit, Find, Key, Metrics, Record, Store, StoreError, Table};
+use serde::{Deserialize, Serialize};
+
+/// A seat, as the first program knew it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Old {
+    id: String,
+    row: i64,
+    version: i64,
+}
+
+impl Record for Old {
+    const TABLE: &'static Table = &Table {
+        name: "seat",
+        columns: &[
+            Column::text("id"),
+            Column::integer("row"),
+            Column::integer("version"),
+        ],
+        key: "id",
+        constraints: &["CHECK (row < 100)"],
+        indexes: &["(row)"],
+    };
+    fn key(&self) -> Key {
+        self.id.as_str().into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+/// The same, as the next one knows it: two columns more, another rule, another index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct New {
+    id: String,
+    row: i64,
+    sold: i64,
+    note: Option<String>,
+    version: i64,
+}
+
+impl Record for New {
+    const TABLE: &'static Table = &Table {
+        name: "seat",
+        columns: &[
+            Column::text("id"),
+            Column::integer("row"),
+            Column::integer("sold"),
+            Column::text("note").null(),
+            Column::integer("version"),
+        ],
+        key: "id",
+        constraints: &["CHECK (row < 1000)"],
+        indexes: &["(sold, row)", "(note)"],
+    };
+    fn key(&self) -> Key {
+        self.id.as_str().into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+const WITH_A_TEXT: &Table = &Table {
+    name: "seat",
+    columns: &[
+        Column::text("id"),
+        Column::text("colour"),
+        Column::integer("version"),
+    ],
+    key: "id",
+    constraints: &[],
+    indexes: &[],
+};
+
+fn open(folder: &tempfile::TempDir, table: &'static Table) -> Result<Store, StoreError> {
+    let tables = [messaging::TABLES, &[table]].concat();
+    Store::open_embedded(folder.path(), &tables, Metrics::unregistered())
+}
+
+async fn seats(count: i64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Old::TABLE).unwrap();
+    let mut commit = Commit::new();
+    for row in 0..count {
+        let id = format!("seat {row}");
+        commit.put(&Old {
+            id,
+            row,
+            version: 0,
+        });
+    }
+    store.commit(commit).await.unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn a_table_that_has_grown_keeps_its_rows_and_takes_new_ones() {
+    let folder = seats(50).await;
+    // Twice: what was brought up to date stays so.
+    for opening in 0..2 {
+        let store = open(&folder, New::TABLE).unwrap();
+        let all: Vec<New> = store.find(Find::all(New::TABLE, 100)).await.unwrap();
+        assert_eq!(all.len(), 50 + opening);
+        let seat = all.iter().find(|seat| seat.id == "seat 7").unwrap();
+        assert_eq!((seat.row, seat.sold, &seat.note), (7, 0, &None));
+        let mut commit = Commit::new();
+        commit.put(&New {
+            id: format!("new {opening}"),
+            row: 500,
+            sold: 1,
+            note: Some("box".to_owned()),
+            version: 0,
+        });
+        store.commit(commit).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_brought_up_to_date_is_refused_and_left_as_it_was() {
+    let folder = seats(3).await;
+    let refused = open(&folder, WITH_A_TEXT).err();
+    assert!(
+        matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("older program") && reason.contains("colour")),
+        "{refused:?}"
+    );
+    let store = open(&folder, Old::TABLE).unwrap();
+    let all: Vec<Old> = store.find(Find::all(Old::TABLE, 10)).await.unwrap();
+    assert_eq!(all.len(), 3);
+}

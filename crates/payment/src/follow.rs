@@ -1,0 +1,98 @@
+//! What a lookup changes: whoever has looked a payment up, for whatever reason, brings it to what the gateway shows
+//! in the same way.
+
+use contract::{Money, domain::PaymentStatus};
+use messaging::{Commit, StoreError};
+
+use crate::{
+    Service,
+    confirm::Verdict,
+    gateway::Charge,
+    model::Change,
+    record::{PaymentRecord, Refund, StrayRecord},
+    standing::Standing,
+};
+
+/// The decline code of an attempt for which the gateway charged something else than was asked.
+pub const WRONG_AMOUNT: &str = "WRONG_AMOUNT";
+
+impl Service {
+    /// The Commit that brings a payment to what the gateway shows of it; `None` where nothing is to be done, or where
+    /// a person must say who is right.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub(crate) async fn follow(
+        &self,
+        payment: &PaymentRecord,
+        charge: &Charge,
+        standing: &Standing,
+    ) -> Result<Option<Commit>, StoreError> {
+        let now = self.inner.clock.now();
+        let changed = match standing {
+            Standing::Outcome(verdict) => return Ok(Some(self.outcome(payment, verdict))),
+            Standing::Stray => return self.follow_stray(payment, charge).await,
+            Standing::WrongAmount => return self.follow_wrong_amount(payment, charge).await,
+            Standing::Withdrawn => payment.withdraw(now),
+            Standing::DepositGone => payment.lose_deposit(now),
+            Standing::Refunded => payment.finish_refund(now),
+            Standing::Differs(difference) => {
+                tracing::error!(payment.id = %payment.payment_id, ?charge, difference, "a payment and its charge differ");
+                None
+            }
+            Standing::Agrees | Standing::Open | Standing::WaitsForDeposit | Standing::Foreign => {
+                None
+            }
+        };
+        Ok(changed.map(|change| saved(&change)))
+    }
+
+    /// What was charged goes back, and the attempt has failed.
+    async fn follow_wrong_amount(
+        &self,
+        payment: &PaymentRecord,
+        charge: &Charge,
+    ) -> Result<Option<Commit>, StoreError> {
+        let mut commit = self.follow_stray(payment, charge).await?;
+        if payment.status == PaymentStatus::Confirming {
+            let verdict = Verdict::Declined {
+                code: WRONG_AMOUNT.to_owned(),
+            };
+            let outcome = self.outcome(payment, &verdict);
+            commit.get_or_insert_default().join(outcome);
+        }
+        Ok(commit)
+    }
+
+    /// A charge that nobody asked for is asked back, once each time that it is found to be there.
+    async fn follow_stray(
+        &self,
+        payment: &PaymentRecord,
+        charge: &Charge,
+    ) -> Result<Option<Commit>, StoreError> {
+        let now = self.inner.clock.now();
+        let known: Option<StrayRecord> = self.inner.store.load(charge.payment_key.as_str()).await?;
+        let stray = match known {
+            Some(known) if known.refund == Refund::Done => known.asked_again(now),
+            Some(_) => return Ok(None),
+            None => {
+                let Ok(amount) = Money::new(charge.balance_amount) else {
+                    return Ok(None);
+                };
+                payment.stray(&charge.payment_key, amount, now)
+            }
+        };
+        tracing::error!(payment.id = %payment.payment_id, ?charge, "an order was charged beside its payment: it goes back");
+        let mut commit = Commit::new();
+        commit.put(&stray);
+        Ok(Some(commit))
+    }
+}
+
+/// A change of a refund with the answer to the saga that asked for it, where there is one.
+pub(crate) fn saved(change: &Change) -> Commit {
+    let mut commit = Commit::new();
+    change.save(&mut commit);
+    change.answer_saga(&mut commit);
+    commit
+}

@@ -1,0 +1,213 @@
+//! What operators see and do about money that goes back.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use contract::{Money, PaymentId, Timestamp, domain::PaymentStatus};
+use messaging::{Find, Record};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use web::{Body, Id, Page, Params, Problem, ProblemDetails};
+
+use super::{PaymentView, RefundAccountBody};
+use crate::{
+    Service,
+    reclaim::Error,
+    record::{PaymentRecord, Refund, StrayRecord},
+};
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PaymentsWhere {
+    /// Payments with this status.
+    status: Option<PaymentStatus>,
+    /// Payments whose refund stands so: `PARKED` lists what waits for a person.
+    refund: Option<Refund>,
+    /// The last id seen.
+    after: Option<PaymentId>,
+    /// Rows of a page: 1 to 500.
+    limit: Option<u32>,
+}
+
+/// List payments by status, or by how their refund stands
+#[utoipa::path(
+    get, path = "/payment", tag = "payment", params(PaymentsWhere),
+    responses(
+        (status = 200, body = Page<PaymentView>),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+    )
+)]
+pub(super) async fn list(
+    State(service): State<Service>,
+    Params(wanted): Params<PaymentsWhere>,
+) -> Result<Json<Page<PaymentView>>, Problem> {
+    let limit = web::page::limit(wanted.limit)?;
+    let mut find = Find::all(PaymentRecord::TABLE, limit).after(wanted.after);
+    find = match (wanted.status, wanted.refund) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::invalid(
+                "refund",
+                "either status or refund is asked for",
+            ));
+        }
+        (Some(status), None) => find.equals("status", name(&status)),
+        (None, Some(refund)) => find.equals("refund", name(&refund)),
+        (None, None) => find,
+    };
+    let payments: Vec<PaymentRecord> = service.inner.store.find(find).await?;
+    let views = payments
+        .into_iter()
+        .map(|payment| PaymentView::new(payment, Vec::new()))
+        .collect();
+    Ok(Json(Page::new(views, limit, |payment: &PaymentView| {
+        payment.payment_id.to_string()
+    })))
+}
+
+fn name(of: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(of).expect("the name of a state is a text")
+}
+
+/// Ask for a parked refund again
+///
+/// After what was in the way has been removed: see what the payment's `refundCode` says.
+#[utoipa::path(
+    post, path = "/payment/{paymentId}/refund", tag = "payment",
+    params(("paymentId" = PaymentId, Path)),
+    responses(
+        (status = 202, description = "The gateway is asked again"),
+        (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
+        (status = 409, description = "REFUND_NOT_PARKED, VERSION_CONFLICT", body = ProblemDetails),
+    )
+)]
+pub(super) async fn resume(
+    State(service): State<Service>,
+    Id(id): Id<PaymentId>,
+) -> Result<Response, Problem> {
+    service.resume_refund(id).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Name the account that the money of a virtual account goes back to
+#[utoipa::path(
+    put, path = "/payment/{paymentId}/refund-account", tag = "payment",
+    params(("paymentId" = PaymentId, Path)), request_body = RefundAccountBody,
+    responses(
+        (status = 204),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+        (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
+        (status = 409, description = "VERSION_CONFLICT", body = ProblemDetails),
+    )
+)]
+pub(super) async fn name_account(
+    State(service): State<Service>,
+    Id(id): Id<PaymentId>,
+    Body(body): Body<RefundAccountBody>,
+) -> Result<StatusCode, Problem> {
+    let account = body.read("")?;
+    service.name_refund_account(id, &account).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A charge that no payment stands for.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StrayView {
+    pg_payment_id: String,
+    /// The payment whose order was charged.
+    payment_id: PaymentId,
+    amount: Money,
+    refund: Refund,
+    reason: String,
+    refund_code: Option<String>,
+    found_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StraysWhere {
+    /// Those whose refund stands so: `PARKED` lists what waits for a person.
+    refund: Option<Refund>,
+    /// The last pgPaymentId seen.
+    after: Option<String>,
+    /// Rows of a page: 1 to 500.
+    limit: Option<u32>,
+}
+
+/// List charges that no payment stands for
+///
+/// A second charge of an order, found by its outcome, a webhook or the reconciliation. They go back by themselves.
+#[utoipa::path(
+    get, path = "/payment/stray", tag = "payment", params(StraysWhere),
+    responses(
+        (status = 200, body = Page<StrayView>),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+    )
+)]
+pub(super) async fn list_strays(
+    State(service): State<Service>,
+    Params(wanted): Params<StraysWhere>,
+) -> Result<Json<Page<StrayView>>, Problem> {
+    let limit = web::page::limit(wanted.limit)?;
+    let after = wanted.after.as_deref();
+    let mut find = Find::all(StrayRecord::TABLE, limit).after(after);
+    if let Some(refund) = wanted.refund {
+        find = find.equals("refund", name(&refund));
+    }
+    let strays: Vec<StrayRecord> = service.inner.store.find(find).await?;
+    let views = strays.into_iter().map(StrayView::from).collect();
+    Ok(Json(Page::new(views, limit, |stray: &StrayView| {
+        stray.pg_payment_id.clone()
+    })))
+}
+
+/// Ask a parked stray charge back again
+#[utoipa::path(
+    post, path = "/payment/stray/{pgPaymentId}/refund", tag = "payment",
+    params(("pgPaymentId" = String, Path)),
+    responses(
+        (status = 202, description = "The gateway is asked again"),
+        (status = 404, description = "STRAY_NOT_FOUND", body = ProblemDetails),
+        (status = 409, description = "REFUND_NOT_PARKED, VERSION_CONFLICT", body = ProblemDetails),
+    )
+)]
+pub(super) async fn resume_stray(
+    State(service): State<Service>,
+    Id(pg_payment_id): Id<String>,
+) -> Result<Response, Problem> {
+    service.resume_stray(&pg_payment_id).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+impl From<StrayRecord> for StrayView {
+    fn from(stray: StrayRecord) -> Self {
+        Self {
+            pg_payment_id: stray.pg_payment_id,
+            payment_id: stray.payment_id,
+            amount: stray.amount,
+            refund: stray.refund,
+            reason: stray.reason,
+            refund_code: stray.refund_code,
+            found_at: stray.found_at,
+            updated_at: stray.updated_at,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::PaymentNotFound(_) => Self::not_found("PAYMENT_NOT_FOUND", text),
+            Error::StrayNotFound(_) => Self::not_found("STRAY_NOT_FOUND", text),
+            Error::NotParked => Self::conflict("REFUND_NOT_PARKED", text),
+            Error::Commit(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! How the money of a payment goes back: asked for, done, refused; or found to be gone already.
+
+use contract::{Timestamp, payment::CancelRequest};
+use messaging::{Commit, Message, Rejection};
+
+use super::Change;
+use crate::{
+    gateway::protocol::RefundAccount,
+    record::{PaymentRecord, Refund},
+};
+use contract::{SagaId, domain::PaymentStatus, payment::CancelResponse};
+
+/// What a request for a refund comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancellation {
+    Requested(Box<Change>),
+    /// The money is back, or there was none to give: whoever waits is told so.
+    Decided {
+        succeed: bool,
+        code: Option<String>,
+    },
+    /// Nobody can say yet; whoever asks asks again.
+    Undecided,
+}
+
+fn refused(code: &str) -> Cancellation {
+    Cancellation::Decided {
+        succeed: false,
+        code: Some(code.to_owned()),
+    }
+}
+
+impl PaymentRecord {
+    /// Wants the money back: there is no ticket for it, or its buyer gives the ticket back.
+    ///
+    /// # Errors
+    /// A [`Rejection`] while an attempt is at the gateway and nobody asks again by himself: whether there is money
+    /// is not known yet.
+    pub fn request_refund(
+        &self,
+        request: &CancelRequest,
+        now: Timestamp,
+    ) -> Result<Cancellation, Rejection> {
+        let saga = request.saga_id;
+        Ok(match (self.status, self.refund) {
+            (PaymentStatus::Succeeded, Refund::None)
+                if saga.is_some() && self.refund_saga == saga =>
+            {
+                refused(self.refund_code.as_deref().unwrap_or("REFUND_REFUSED"))
+            }
+            (PaymentStatus::Succeeded, Refund::None) => {
+                let note = format!("refund requested: {}", request.reason);
+                let change = self.change(now, note, |payment| {
+                    payment.want_refund(&request.reason, saga);
+                });
+                Cancellation::Requested(Box::new(change))
+            }
+            (PaymentStatus::Succeeded, Refund::Parked) => refused("REFUND_PARKED"),
+            (PaymentStatus::Succeeded, Refund::Requested) => Cancellation::Undecided,
+            (PaymentStatus::Confirming, _) if saga.is_some() => Cancellation::Undecided,
+            (PaymentStatus::Confirming, _) => {
+                return Err(Rejection::new(format_args!(
+                    "payment {} is being confirmed: its refund must wait",
+                    self.payment_id
+                )));
+            }
+            (PaymentStatus::Cancelled, _) | (PaymentStatus::Succeeded, Refund::Done) => {
+                Cancellation::Decided {
+                    succeed: true,
+                    code: None,
+                }
+            }
+            (PaymentStatus::Created | PaymentStatus::Failed | PaymentStatus::Deleted, _) => {
+                refused("NOT_PAID")
+            }
+        })
+    }
+
+    /// The money went back.
+    #[must_use]
+    pub fn finish_refund(&self, now: Timestamp) -> Option<Change> {
+        matches!(self.refund, Refund::Requested | Refund::Parked).then(|| {
+            self.change(now, "refunded".to_owned(), |payment| {
+                payment.status = PaymentStatus::Cancelled;
+                payment.refund = Refund::Done;
+                payment.refund_code = None;
+            })
+        })
+    }
+
+    /// The gateway refused to give the money back. A saga that asked turns back, and the payment stands as before;
+    /// otherwise a person is needed.
+    #[must_use]
+    pub fn refuse_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
+        (self.refund == Refund::Requested).then(|| {
+            self.change(now, format!("refund refused: {code}"), |payment| {
+                payment.refund_code = Some(code.to_owned());
+                payment.refund = match payment.refund_saga {
+                    Some(_) => Refund::None,
+                    None => Refund::Parked,
+                };
+            })
+        })
+    }
+
+    /// A person has removed what was in the way: a parked refund is asked for again.
+    #[must_use]
+    pub fn resume_refund(&self, now: Timestamp) -> Option<Change> {
+        (self.refund == Refund::Parked).then(|| {
+            let note = "refund requested again".to_owned();
+            self.change(now, note, |payment| {
+                payment.refund = Refund::Requested;
+                payment.refund_number += 1;
+            })
+        })
+    }
+
+    /// Somebody gave the money back at the gateway itself.
+    #[must_use]
+    pub fn withdraw(&self, now: Timestamp) -> Option<Change> {
+        let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
+        is_kept.then(|| {
+            let reason = "it was cancelled at the gateway";
+            self.change(now, reason.to_owned(), |payment| {
+                payment.status = PaymentStatus::Cancelled;
+                payment.refund = Refund::Done;
+                payment.refund_saga = None;
+                payment.refund_reason = Some(reason.to_owned());
+            })
+        })
+    }
+
+    /// The bank took a deposit back: there is no money for the ticket any more. The account is closed, so that none
+    /// comes later.
+    #[must_use]
+    pub fn lose_deposit(&self, now: Timestamp) -> Option<Change> {
+        let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
+        is_kept.then(|| {
+            let reason = "the bank took the deposit back";
+            self.change(now, reason.to_owned(), |payment| {
+                payment.want_refund(reason, None)
+            })
+        })
+    }
+
+    /// Where money goes back to that came by a virtual account.
+    pub fn name_refund_account(&self, account: &RefundAccount, now: Timestamp) -> Change {
+        let note = "an account for refunds was named".to_owned();
+        self.change(now, note, |payment| payment.keep_refund_account(account))
+    }
+
+    #[must_use]
+    pub fn refund_account(&self) -> Option<RefundAccount> {
+        Some(RefundAccount {
+            bank: self.refund_bank.clone()?,
+            account_number: self.refund_account.clone()?,
+            holder_name: self.refund_holder.clone()?,
+        })
+    }
+
+    /// The idempotency key of the current refund.
+    #[must_use]
+    pub fn refund_key(&self) -> String {
+        format!("{}:refund:{}", self.payment_id, self.refund_number)
+    }
+
+    pub(super) fn keep_refund_account(&mut self, account: &RefundAccount) {
+        self.refund_bank = Some(account.bank.clone());
+        self.refund_account = Some(account.account_number.clone());
+        self.refund_holder = Some(account.holder_name.clone());
+    }
+
+    pub(super) fn want_refund(&mut self, reason: &str, saga: Option<SagaId>) {
+        self.refund = Refund::Requested;
+        self.refund_reason = Some(reason.to_owned());
+        self.refund_number += 1;
+        self.refund_saga = saga;
+        self.refund_code = None;
+    }
+}
+
+impl Change {
+    /// Tells the saga that asked for the refund what became of it, where that is known now.
+    pub(crate) fn answer_saga(&self, commit: &mut Commit) {
+        let payment = &self.payment;
+        let Some(saga_id) = payment.refund_saga else {
+            return;
+        };
+        let succeed = match payment.refund {
+            Refund::Done => true,
+            Refund::None => false,
+            Refund::Requested | Refund::Parked => return,
+        };
+        let response = CancelResponse {
+            saga_id,
+            payment_id: payment.payment_id,
+            succeed,
+            code: payment.refund_code.clone(),
+        };
+        let id = format!("{}:response", payment.refund_key());
+        commit.publish(Message::new(id, &response, payment.updated_at));
+    }
+}

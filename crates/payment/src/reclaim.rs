@@ -1,0 +1,86 @@
+//! What a person does about money that the gateway would not give back: name an account, and ask again.
+
+use contract::PaymentId;
+use messaging::{Commit, CommitError, StoreError};
+
+use crate::{
+    Service,
+    gateway::protocol::RefundAccount,
+    record::{PaymentRecord, Refund, StrayRecord},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no payment {0}")]
+    PaymentNotFound(PaymentId),
+    #[error("there is no stray charge {0}")]
+    StrayNotFound(String),
+    #[error("its refund is not parked")]
+    NotParked,
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+impl Service {
+    /// A parked refund is asked for again.
+    ///
+    /// # Errors
+    /// [`Error::NotParked`] where it goes back by itself, has gone, or was never wanted.
+    pub async fn resume_refund(&self, id: PaymentId) -> Result<(), Error> {
+        let payment = self.existing(id).await?;
+        let change = payment
+            .resume_refund(self.inner.clock.now())
+            .ok_or(Error::NotParked)?;
+        let mut commit = Commit::new();
+        change.save(&mut commit);
+        self.inner.store.commit(commit).await?;
+        self.inner.backoffs.forget(&id);
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    /// Where the money of a virtual account goes, should it go back.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing was changed.
+    pub async fn name_refund_account(
+        &self,
+        id: PaymentId,
+        account: &RefundAccount,
+    ) -> Result<(), Error> {
+        let payment = self.existing(id).await?;
+        let mut commit = Commit::new();
+        payment
+            .name_refund_account(account, self.inner.clock.now())
+            .save(&mut commit);
+        Ok(self.inner.store.commit(commit).await?)
+    }
+
+    /// A parked stray charge is asked back again.
+    ///
+    /// # Errors
+    /// [`Error::NotParked`] where it goes back by itself, or has gone.
+    pub async fn resume_stray(&self, pg_payment_id: &str) -> Result<(), Error> {
+        let stray: Option<StrayRecord> = self.inner.store.load(pg_payment_id).await?;
+        let stray = stray.ok_or_else(|| Error::StrayNotFound(pg_payment_id.to_owned()))?;
+        if stray.refund != Refund::Parked {
+            return Err(Error::NotParked);
+        }
+        let mut commit = Commit::new();
+        commit.put(&stray.asked_again(self.inner.clock.now()));
+        self.inner.store.commit(commit).await?;
+        self.inner.stray_backoffs.forget(&stray.pg_payment_id);
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    async fn existing(&self, id: PaymentId) -> Result<PaymentRecord, Error> {
+        self.show(id).await?.ok_or(Error::PaymentNotFound(id))
+    }
+}

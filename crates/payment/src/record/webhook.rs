@@ -1,0 +1,83 @@
+//! Webhooks as they came: durable before they are answered, handled afterwards.
+
+use contract::{PaymentId, Timestamp};
+use messaging::{Column, Key, Record, Table};
+use serde::{Deserialize, Serialize};
+
+/// What has become of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum WebhookState {
+    /// The gateway is still to be asked what it is about.
+    Received,
+    Handled,
+    /// It said nothing that the gateway confirms.
+    Ignored,
+}
+
+/// A webhook about a payment of ours. What it says is a hint; the gateway is asked what is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookRecord {
+    /// The gateway's name for it, the same however often it is sent.
+    pub transmission_id: String,
+    /// `PAYMENT_STATUS_CHANGED` or `DEPOSIT_CALLBACK`.
+    pub kind: String,
+    pub payment_id: PaymentId,
+    /// Which charge it is about, where it says so.
+    pub pg_payment_id: Option<String>,
+    /// The status that it tells; not believed.
+    pub told_status: String,
+    /// A deposit's webhook counts only where this is the secret of its charge.
+    pub secret: Option<String>,
+    pub state: WebhookState,
+    /// What came of it, for people.
+    pub note: Option<String>,
+    pub received_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub version: i64,
+}
+
+impl WebhookRecord {
+    #[must_use]
+    pub fn closed(&self, state: WebhookState, note: &str, now: Timestamp) -> Self {
+        Self {
+            state,
+            note: Some(note.to_owned()),
+            updated_at: now,
+            // It has served.
+            secret: None,
+            ..self.clone()
+        }
+    }
+}
+
+impl Record for WebhookRecord {
+    const TABLE: &'static Table = &Table {
+        name: "payment_webhook",
+        columns: &[
+            Column::text("transmission_id"),
+            Column::text("kind"),
+            Column::text("payment_id"),
+            Column::text("pg_payment_id").null(),
+            Column::text("told_status"),
+            Column::text("secret").null(),
+            Column::text("state"),
+            Column::text("note").null(),
+            Column::text("received_at"),
+            Column::text("updated_at"),
+            Column::integer("version"),
+        ],
+        key: "transmission_id",
+        constraints: &["CHECK (state IN ('RECEIVED', 'HANDLED', 'IGNORED'))"],
+        indexes: &[
+            "(transmission_id) WHERE state = 'RECEIVED'",
+            "(updated_at) WHERE state <> 'RECEIVED'",
+        ],
+    };
+    fn key(&self) -> Key {
+        self.transmission_id.as_str().into()
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+}

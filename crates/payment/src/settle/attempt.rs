@@ -1,0 +1,169 @@
+//! A payment that was left open: its attempt is looked up, its refund asked for.
+
+use contract::{Money, PaymentId, Timestamp, domain::PaymentStatus};
+use messaging::{Commit, StoreError};
+
+use crate::{
+    Service,
+    confirm::Verdict,
+    gateway::{Charge, Lookup},
+    model::DEADLINE_PASSED,
+    record::{PaymentRecord, Refund},
+    refund::GivenBack,
+    standing::{self, Standing},
+};
+
+/// The decline code of an attempt that the gateway does not charge, however often it is asked.
+pub const NOT_CHARGED: &str = "NOT_CHARGED";
+/// The decline code of a virtual account into which nothing was paid in time.
+pub const NO_DEPOSIT: &str = "NO_DEPOSIT";
+/// An attempt that the gateway neither charges nor declines is asked for again at least so often before it is given up.
+const ASKED_AGAIN_MIN: u32 = 6;
+
+/// What was found at the gateway, and what it means.
+enum Found {
+    Charge(Box<Charge>, Standing),
+    /// The gateway knows of nothing that was charged.
+    Nothing,
+    /// Nothing was learnt.
+    Silence,
+}
+
+impl Service {
+    fn is_due(&self, payment: &PaymentRecord, now: Timestamp) -> bool {
+        let inner = &self.inner;
+        if let Some(is_due) = inner.backoffs.is_due(&payment.payment_id, now) {
+            return is_due;
+        }
+        match payment.attempt_started_at {
+            Some(at) if payment.status == PaymentStatus::Confirming => {
+                at <= inner.started_at
+                    || now.millis_since(at) >= inner.settings.settle_after_millis()
+            }
+            _ => true,
+        }
+    }
+
+    /// Settles one payment, as it is now; returns whether that came to an end.
+    pub(super) async fn settle_payment(&self, seen: PaymentRecord) -> Result<bool, StoreError> {
+        let inner = &self.inner;
+        if !self.is_due(&seen, inner.clock.now()) {
+            return Ok(false);
+        }
+        let id = seen.payment_id;
+        let Some(_attempt) = inner.attempts.enter(id) else {
+            return Ok(false);
+        };
+        let Some(payment) = self.show(id).await? else {
+            return Ok(false);
+        };
+        fail::fail_point!("settler.before_gateway", |_| std::process::abort());
+        let commit = match (payment.status, payment.refund) {
+            (PaymentStatus::Confirming, _) => self.settle_attempt(&payment).await?,
+            (_, Refund::Requested) => self.settle_refund(&payment).await,
+            _ => {
+                inner.backoffs.forget(&id);
+                return Ok(false);
+            }
+        };
+        fail::fail_point!("settler.after_gateway", |_| std::process::abort());
+        let settled = match commit {
+            Some(commit) => self.settled(commit).await,
+            None => Ok(false),
+        };
+        fail::fail_point!("settler.after_commit", |_| std::process::abort());
+        // What was published is still to be taken in by the consumer: until then it looks open.
+        self.look_later(id);
+        settled
+    }
+
+    fn look_later(&self, id: PaymentId) {
+        let inner = &self.inner;
+        inner
+            .backoffs
+            .wait_longer(&id, &inner.random, inner.clock.now());
+    }
+
+    async fn settle_attempt(&self, payment: &PaymentRecord) -> Result<Option<Commit>, StoreError> {
+        let verdict = match self.look_up(payment).await {
+            Found::Silence => return Ok(None),
+            Found::Charge(_, Standing::WaitsForDeposit) => self.await_deposit(payment).await,
+            Found::Charge(charge, standing) if standing != Standing::Open => {
+                return self.follow(payment, &charge, &standing).await;
+            }
+            Found::Charge(..) | Found::Nothing => self.finish(payment).await,
+        };
+        Ok(verdict.map(|verdict| {
+            tracing::info!(payment.id = %payment.payment_id, attempt = payment.attempt, ?verdict, "an attempt is settled");
+            self.outcome(payment, &verdict)
+        }))
+    }
+
+    /// Looks an attempt up by its key, and then by its order: another attempt may have paid for it.
+    async fn look_up(&self, payment: &PaymentRecord) -> Found {
+        let Some(key) = payment.pg_payment_id.as_deref() else {
+            return Found::Silence;
+        };
+        if payment.final_amount == Money::ZERO {
+            return Found::Nothing;
+        }
+        let gateway = &self.inner.gateway;
+        match read(payment, gateway.find_by_key(key).await) {
+            // The key that the buyer sent names another order: asked for it, the gateway refuses.
+            Found::Nothing | Found::Charge(_, Standing::Open | Standing::Foreign) => {
+                read(payment, gateway.find_by_order(&payment.order_id()).await)
+            }
+            found => found,
+        }
+    }
+
+    /// The gateway shows no charge: it is asked again for the same attempt, while there is time. It is given up when
+    /// there is none, or when asking does not help, and nothing can be under way any more: a further attempt may be
+    /// made then.
+    async fn finish(&self, payment: &PaymentRecord) -> Option<Verdict> {
+        let now = self.inner.clock.now();
+        let age = now.millis_since(payment.attempt_started_at?);
+        let is_old = age >= self.inner.settings.give_up_after_millis();
+        let tries = self.inner.backoffs.tries(&payment.payment_id);
+        let code = match payment.is_past_deadline(now) {
+            true if is_old => DEADLINE_PASSED,
+            true => return None,
+            false if is_old && tries >= ASKED_AGAIN_MIN => NOT_CHARGED,
+            false => return self.take_money(payment, None).await,
+        };
+        Some(Verdict::Declined {
+            code: code.to_owned(),
+        })
+    }
+
+    /// A virtual account is waited for until the deadline, and closed then.
+    async fn await_deposit(&self, payment: &PaymentRecord) -> Option<Verdict> {
+        if !payment.is_past_deadline(self.inner.clock.now()) {
+            return None;
+        }
+        match self.close_account(payment).await? {
+            GivenBack::Done => Some(Verdict::Declined {
+                code: NO_DEPOSIT.to_owned(),
+            }),
+            // Money came at the last moment, or the gateway is not itself: it is looked up again.
+            GivenBack::Refused { code } => {
+                tracing::warn!(payment.id = %payment.payment_id, code, "a virtual account could not be closed");
+                None
+            }
+        }
+    }
+}
+
+fn read(payment: &PaymentRecord, lookup: Lookup) -> Found {
+    match lookup {
+        Lookup::Found(charge) => {
+            let standing = standing::compare(payment, &charge);
+            Found::Charge(Box::new(charge), standing)
+        }
+        Lookup::NotFound => Found::Nothing,
+        Lookup::Unknown { reason } => {
+            tracing::warn!(payment.id = %payment.payment_id, reason, "an attempt could not be looked up");
+            Found::Silence
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A table of every status of a payment against every status of a charge.
+
+use contract::{EventId, Money, Points, SagaId, TicketId, Timestamp, UserId};
+use messaging::Random;
+
+use super::*;
+use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+fn payment(status: PaymentStatus, refund: Refund) -> PaymentRecord {
+    let random = Random::seeded(5);
+    let saga_id = SagaId(random.uuid(NOW));
+    PaymentRecord {
+        payment_id: saga_id.payment(),
+        saga_id,
+        event_id: EventId(1),
+        user_id: UserId(2),
+        ticket_id: TicketId(random.uuid(NOW)),
+        status,
+        total_amount: Money::new(700).unwrap(),
+        point_amount: Points::ZERO,
+        final_amount: Money::new(700).unwrap(),
+        pg_payment_id: Some("pg-1".to_owned()),
+        attempt: 1,
+        attempt_key: None,
+        attempt_started_at: Some(NOW),
+        decline_code: None,
+        refund,
+        refund_reason: None,
+        refund_number: 0,
+        refund_saga: None,
+        refund_code: None,
+        refund_bank: None,
+        refund_account: None,
+        refund_holder: None,
+        expires_at: None,
+        created_at: NOW,
+        updated_at: NOW,
+        version: 1,
+    }
+}
+
+/// The charge of `payment`, of 700, of which `balance` is left.
+fn charge(payment: &PaymentRecord, status: ChargeStatus, balance: i64) -> Charge {
+    Charge {
+        payment_key: "pg-1".to_owned(),
+        order_id: payment.order_id(),
+        status,
+        total_amount: 700,
+        balance_amount: balance,
+        secret: None,
+    }
+}
+
+fn standing(status: PaymentStatus, refund: Refund, at: ChargeStatus, balance: i64) -> Standing {
+    let payment = payment(status, refund);
+    compare(&payment, &charge(&payment, at, balance))
+}
+
+fn approved() -> Standing {
+    Standing::Outcome(Verdict::Approved {
+        pg_payment_id: "pg-1".to_owned(),
+    })
+}
+
+#[test]
+fn money_that_the_gateway_holds_is_always_somebodys() {
+    let standing = |status| standing(status, Refund::None, ChargeStatus::Done, 700);
+    for status in [Created, Confirming, Failed, Deleted] {
+        assert_eq!(standing(status), approved(), "{status:?}");
+    }
+    assert_eq!(standing(Succeeded), Standing::Agrees);
+    assert_eq!(standing(Cancelled), Standing::Stray);
+}
+
+#[test]
+fn a_charge_beside_the_payments_own_is_a_stray_whatever_its_amount() {
+    let payment = payment(Succeeded, Refund::None);
+    for amount in [700, 1] {
+        let second = Charge {
+            payment_key: "pg-2".to_owned(),
+            total_amount: amount,
+            ..charge(&payment, ChargeStatus::Done, amount)
+        };
+        assert_eq!(compare(&payment, &second), Standing::Stray);
+    }
+}
+
+#[test]
+fn another_amount_buys_nothing() {
+    for status in [Created, Confirming, Failed, Deleted] {
+        let payment = payment(status, Refund::None);
+        let wrong = Charge {
+            total_amount: 699,
+            ..charge(&payment, ChargeStatus::Done, 699)
+        };
+        assert_eq!(compare(&payment, &wrong), Standing::WrongAmount);
+    }
+}
+
+#[test]
+fn money_that_went_back_is_noticed_whoever_sent_it() {
+    let canceled = |status, refund| standing(status, refund, ChargeStatus::Canceled, 0);
+    assert_eq!(canceled(Succeeded, Refund::None), Standing::Withdrawn);
+    assert_eq!(canceled(Succeeded, Refund::Requested), Standing::Refunded);
+    assert_eq!(canceled(Succeeded, Refund::Parked), Standing::Refunded);
+    assert_eq!(canceled(Cancelled, Refund::Done), Standing::Agrees);
+    assert!(matches!(
+        canceled(Confirming, Refund::None),
+        Standing::Outcome(Verdict::Declined { .. })
+    ));
+}
+
+#[test]
+fn a_deposit_is_waited_for_and_missed_when_it_goes() {
+    let waiting = |status, refund| standing(status, refund, ChargeStatus::WaitingForDeposit, 700);
+    assert_eq!(waiting(Confirming, Refund::None), Standing::WaitsForDeposit);
+    assert_eq!(waiting(Succeeded, Refund::None), Standing::DepositGone);
+    assert_eq!(waiting(Succeeded, Refund::Requested), Standing::Agrees);
+    assert_eq!(waiting(Created, Refund::None), Standing::Agrees);
+}
+
+#[test]
+fn an_end_without_money_declines_an_open_attempt_and_never_undoes_a_payment() {
+    for end in [ChargeStatus::Aborted, ChargeStatus::Expired] {
+        let declined = Standing::Outcome(Verdict::Declined {
+            code: end.as_str().to_owned(),
+        });
+        assert_eq!(standing(Confirming, Refund::None, end.clone(), 0), declined);
+        assert!(matches!(
+            standing(Succeeded, Refund::None, end.clone(), 0),
+            Standing::Differs(_)
+        ));
+        for status in [Created, Failed, Cancelled, Deleted] {
+            let agrees = standing(status, Refund::None, end.clone(), 0);
+            assert_eq!(agrees, Standing::Agrees, "{status:?}");
+        }
+    }
+}
+
+#[test]
+fn an_unfinished_charge_leaves_an_attempt_open() {
+    for status in [ChargeStatus::Ready, ChargeStatus::InProgress] {
+        assert_eq!(
+            standing(Confirming, Refund::None, status.clone(), 0),
+            Standing::Open
+        );
+        assert!(matches!(
+            standing(Succeeded, Refund::None, status, 0),
+            Standing::Differs(_)
+        ));
+    }
+}
+
+#[test]
+fn what_cannot_be_judged_is_left_to_a_person() {
+    let partly = standing(Succeeded, Refund::None, ChargeStatus::PartialCanceled, 300);
+    assert!(matches!(partly, Standing::Differs(_)));
+    let unknown = ChargeStatus::Other("NEW".to_owned());
+    let unknown = standing(Confirming, Refund::None, unknown, 700);
+    assert!(matches!(unknown, Standing::Differs(_)));
+    let payment = payment(Confirming, Refund::None);
+    let foreign = Charge {
+        order_id: "another-order".to_owned(),
+        ..charge(&payment, ChargeStatus::Done, 700)
+    };
+    assert_eq!(compare(&payment, &foreign), Standing::Foreign);
+}

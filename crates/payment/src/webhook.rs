@@ -1,0 +1,151 @@
+//! The use case `hear`: the gateway tells something unasked. It is made durable before it is answered, and handled
+//! afterwards by the settler. Webhooks about payments are not signed: each is a hint, and what is so is looked up.
+//! Source: <https://docs.tosspayments.com/reference/using-api/webhook-events>.
+
+use contract::PaymentId;
+use messaging::{Commit, CommitError, StoreError};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Service,
+    gateway::protocol::PAYMENT_STATUS_CHANGED,
+    record::{WebhookRecord, WebhookState},
+};
+
+/// The name under which a deposit's webhook is kept; it has none of its own.
+const DEPOSIT_CALLBACK: &str = "DEPOSIT_CALLBACK";
+/// A name of a webhook that is longer is replaced by its hash.
+const TRANSMISSION_ID_CHARS_MAX: usize = 200;
+/// What a webhook may say in a field that is kept.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// A webhook as it came.
+#[derive(Debug, Clone)]
+pub struct HearInput {
+    /// The header `tosspayments-webhook-transmission-id`, where there is one.
+    pub transmission_id: Option<String>,
+    pub body: Value,
+}
+
+/// What was done about it before it was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HearOutput {
+    /// It is kept, and will be handled.
+    Kept,
+    /// It was kept before.
+    Duplicate,
+    /// It is about nothing that is ours.
+    NotOurs,
+}
+
+/// What is wrong with a webhook.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("a webhook has a text here")]
+    Field { name: &'static str },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Service {
+    /// Keeps a webhook. Only what is about a payment of ours is kept, and each once.
+    ///
+    /// # Errors
+    /// [`Error::Field`] where it is none; [`Error::Store`] where it could not be kept: the gateway sends it again.
+    pub async fn hear(&self, input: HearInput) -> Result<HearOutput, Error> {
+        let Some(hint) = read(&input.body)? else {
+            return Ok(HearOutput::NotOurs);
+        };
+        let Ok(payment_id) = hint.order_id.parse::<PaymentId>() else {
+            return Ok(HearOutput::NotOurs);
+        };
+        if self.show(payment_id).await?.is_none() {
+            return Ok(HearOutput::NotOurs);
+        }
+        let now = self.inner.clock.now();
+        let webhook = WebhookRecord {
+            transmission_id: name(input.transmission_id, &input.body),
+            kind: hint.kind.to_owned(),
+            payment_id,
+            pg_payment_id: hint.pg_payment_id,
+            told_status: hint.status,
+            secret: hint.secret,
+            state: WebhookState::Received,
+            note: None,
+            received_at: now,
+            updated_at: now,
+            version: 0,
+        };
+        let mut commit = Commit::new();
+        commit.put(&webhook);
+        fail::fail_point!("payment.before_webhook", |_| std::process::abort());
+        match self.inner.store.commit(commit).await {
+            Ok(()) => {
+                fail::fail_point!("payment.after_webhook", |_| std::process::abort());
+                self.inner.wake.notify_one();
+                Ok(HearOutput::Kept)
+            }
+            Err(CommitError::Conflict { .. }) => Ok(HearOutput::Duplicate),
+            Err(CommitError::Store(error)) => Err(error.into()),
+            Err(error) => Err(StoreError::Unavailable(error.to_string()).into()),
+        }
+    }
+}
+
+/// What a webhook hints at.
+struct Hint {
+    kind: &'static str,
+    order_id: String,
+    pg_payment_id: Option<String>,
+    status: String,
+    secret: Option<String>,
+}
+
+/// `None` where it is of a kind that is not for us.
+fn read(body: &Value) -> Result<Option<Hint>, Error> {
+    match body.get("eventType") {
+        Some(Value::String(kind)) if kind == PAYMENT_STATUS_CHANGED => {
+            let data = &body["data"];
+            Ok(Some(Hint {
+                kind: PAYMENT_STATUS_CHANGED,
+                order_id: text(data, "orderId", "data.orderId")?,
+                pg_payment_id: data["paymentKey"].as_str().map(cut),
+                status: text(data, "status", "data.status")?,
+                secret: None,
+            }))
+        }
+        Some(Value::String(_)) => Ok(None),
+        None | Some(Value::Null) => Ok(Some(Hint {
+            kind: DEPOSIT_CALLBACK,
+            order_id: text(body, "orderId", "orderId")?,
+            pg_payment_id: None,
+            status: text(body, "status", "status")?,
+            secret: Some(text(body, "secret", "secret")?),
+        })),
+        Some(_) => Err(Error::Field { name: "eventType" }),
+    }
+}
+
+fn text(object: &Value, field: &str, name: &'static str) -> Result<String, Error> {
+    object[field].as_str().map(cut).ok_or(Error::Field { name })
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
+}
+
+/// Without a name of the gateway's making, the same body is the same webhook.
+fn name(transmission_id: Option<String>, body: &Value) -> String {
+    let is_usable = |id: &String| (1..=TRANSMISSION_ID_CHARS_MAX).contains(&id.len());
+    let hash = |bytes: &[u8]| {
+        let digest = Sha256::digest(bytes);
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{hex}")
+    };
+    match transmission_id {
+        Some(id) if is_usable(&id) => id,
+        Some(id) => hash(id.as_bytes()),
+        None => hash(body.to_string().as_bytes()),
+    }
+}

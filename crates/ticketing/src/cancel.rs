@@ -1,0 +1,134 @@
+//! Cancel: the buyer gives an issued ticket back. A saga refunds the payment, restores the points and frees the stock;
+//! where the gateway refuses, the ticket stays, and the buyer may try again.
+
+use contract::{SagaId, TicketId, UserId, domain::TicketStatus, ticketing::Cancel};
+use messaging::{Commit, Message, StoreError, coordinator::SagaRecord};
+use saga::SagaState;
+
+use crate::{Service, model::Ticket};
+
+/// What the gateway is told where the buyer says nothing.
+const REASON: &str = "cancelled by the buyer";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelInput {
+    pub ticket_id: TicketId,
+    /// Who asks, where that is known.
+    pub user_id: Option<UserId>,
+    pub reason: Option<String>,
+}
+
+/// A try to give a ticket back, in the making.
+#[derive(Debug)]
+pub struct CancelOutput {
+    pub saga_id: SagaId,
+    pub cancellation: u32,
+    /// Begins it; where this conflicts, the ticket has changed meanwhile.
+    pub commit: Commit,
+}
+
+/// Why a ticket is not given back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no ticket {0}")]
+    TicketNotFound(TicketId),
+    #[error("the ticket belongs to another user")]
+    OwnerMismatch,
+    #[error("the ticket is not valid any more")]
+    Cancelled,
+    #[error("the ticket is being given back already")]
+    InProgress,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How far a try has come.
+#[derive(Debug, Clone)]
+pub struct CancellationProgress {
+    /// The number of the last try.
+    pub cancellation: u32,
+    /// `None` for a moment after it was asked for.
+    pub saga: Option<SagaRecord>,
+}
+
+impl Service {
+    /// Checks the ticket and makes the Commit that begins to give it back.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] that holds.
+    pub async fn cancel(&self, input: CancelInput) -> Result<CancelOutput, Error> {
+        let ticket_id = input.ticket_id;
+        let ticket: Option<Ticket> = self.0.store.load(ticket_id).await?;
+        let ticket = ticket.ok_or(Refusal::TicketNotFound(ticket_id))?;
+        if input.user_id.is_some_and(|user| user != ticket.user_id) {
+            return Err(Refusal::OwnerMismatch.into());
+        }
+        match ticket.status {
+            TicketStatus::Reserved => {}
+            TicketStatus::Cancelled | TicketStatus::Expired => {
+                return Err(Refusal::Cancelled.into());
+            }
+        }
+        let last = self.last_cancellation(&ticket).await?;
+        if last.is_some_and(|last| !last.came_to_nothing()) {
+            return Err(Refusal::InProgress.into());
+        }
+        Ok(self.begin_cancellation(ticket, input.reason))
+    }
+
+    /// The last try to give this ticket back; `None` where there was none.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn last_cancellation(
+        &self,
+        ticket: &Ticket,
+    ) -> Result<Option<CancellationProgress>, StoreError> {
+        let cancellation = ticket.cancellation;
+        if cancellation == 0 {
+            return Ok(None);
+        }
+        let saga_id = ticket.ticket_id.cancel_saga(cancellation);
+        let saga = self.0.store.load(saga_id).await?;
+        Ok(Some(CancellationProgress { cancellation, saga }))
+    }
+
+    fn begin_cancellation(&self, ticket: Ticket, reason: Option<String>) -> CancelOutput {
+        let (ticket_id, cancellation) = (ticket.ticket_id, ticket.cancellation + 1);
+        let request = Cancel {
+            ticket_id,
+            cancellation,
+            event_id: ticket.event_id,
+            user_id: ticket.user_id,
+            payment_id: ticket.payment_id,
+            reason: reason.unwrap_or_else(|| REASON.to_owned()),
+        };
+        let id = format!("{ticket_id}:cancel:{cancellation}");
+        let mut commit = Commit::new();
+        commit
+            .put(&Ticket {
+                cancellation,
+                ..ticket
+            })
+            .publish(Message::new(id, &request, self.0.clock.now()));
+        CancelOutput {
+            saga_id: ticket_id.cancel_saga(cancellation),
+            cancellation,
+            commit,
+        }
+    }
+}
+
+impl CancellationProgress {
+    /// Whether it has ended with everything as it was, so that it may be tried again.
+    fn came_to_nothing(&self) -> bool {
+        let saga = self.saga.as_ref();
+        saga.is_some_and(|saga| saga.state == SagaState::Compensated)
+    }
+}

@@ -1,0 +1,175 @@
+//! Giving a ticket back, and following that.
+
+use axum::{Json, extract::State, http::StatusCode, response::Response};
+use contract::{SagaId, TicketId, UserId};
+use messaging::CommitError;
+use saga::SagaState;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use web::{Body, Id, Once, Problem, ProblemDetails};
+
+use super::progress::{StepAnswer, steps};
+use crate::{
+    Service,
+    cancel::{self, CancelInput, Refusal},
+    model::Ticket,
+};
+
+const REASON_CHARS_MAX: usize = 200;
+/// Times that a ticket which changes at the same moment is looked at again.
+const DECISIONS_MAX: u32 = 3;
+
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct CancellationRequest {
+    /// Who asks; where it is given, it must be the ticket's owner.
+    user_id: Option<UserId>,
+    /// Shown at the gateway: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CancellationBegun {
+    ticket_id: TicketId,
+    saga_id: SagaId,
+    /// Counts the tries to give this ticket back, from 1.
+    cancellation: u32,
+}
+
+/// Give a ticket back: its payment is refunded, its points come back, and it is on sale again. Follow it under
+/// GET /ticket/{ticketId}/cancel. The body may be left out.
+#[utoipa::path(post, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
+    params(("ticketId" = TicketId, Path)), request_body = Option<CancellationRequest>, responses(
+    (status = 202, body = CancellationBegun),
+    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+    (status = 403, description = "TICKET_OWNER_MISMATCH", body = ProblemDetails),
+    (status = 404, description = "TICKET_NOT_FOUND", body = ProblemDetails),
+    (status = 409, description = "TICKET_CANCELLED, CANCELLATION_IN_PROGRESS", body = ProblemDetails)))]
+pub(super) async fn cancel_ticket(
+    State(service): State<Service>,
+    Id(ticket_id): Id<TicketId>,
+    once: Once,
+    body: Option<Body<CancellationRequest>>,
+) -> Result<Response, Problem> {
+    let request = body.map(|Body(request)| request).unwrap_or_default();
+    check_reason(request.reason.as_deref())?;
+    let mut decisions = 0;
+    loop {
+        let output = service
+            .cancel(CancelInput {
+                ticket_id,
+                user_id: request.user_id,
+                reason: request.reason.clone(),
+            })
+            .await?;
+        let mut commit = output.commit;
+        let answer = CancellationBegun {
+            ticket_id,
+            saga_id: output.saga_id,
+            cancellation: output.cancellation,
+        };
+        let response = once.attach(&mut commit, StatusCode::ACCEPTED, &answer);
+        fail::fail_point!("ticketing.before_cancel", |_| std::process::abort());
+        let stored = service.0.store.commit(commit).await;
+        fail::fail_point!("ticketing.after_cancel", |_| std::process::abort());
+        decisions += 1;
+        match stored {
+            Ok(()) => return Ok(response),
+            Err(CommitError::Conflict { .. }) if decisions < DECISIONS_MAX => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn check_reason(reason: Option<&str>) -> Result<(), Problem> {
+    let is_good = |reason: &str| {
+        (1..=REASON_CHARS_MAX).contains(&reason.chars().count())
+            && !reason.chars().any(char::is_control)
+    };
+    if reason.is_none_or(is_good) {
+        return Ok(());
+    }
+    let detail = format!("the reason is not 1 to {REASON_CHARS_MAX} characters of text");
+    Err(Problem::invalid("reason", detail))
+}
+
+impl From<cancel::Error> for Problem {
+    fn from(error: cancel::Error) -> Self {
+        let refusal = match error {
+            cancel::Error::Refused(refusal) => refusal,
+            cancel::Error::Store(error) => return error.into(),
+        };
+        match refusal {
+            Refusal::TicketNotFound(_) => Problem::not_found("TICKET_NOT_FOUND", refusal),
+            Refusal::OwnerMismatch => {
+                Problem::new(StatusCode::FORBIDDEN, "TICKET_OWNER_MISMATCH", refusal)
+            }
+            Refusal::Cancelled => Problem::conflict("TICKET_CANCELLED", refusal),
+            Refusal::InProgress => Problem::conflict("CANCELLATION_IN_PROGRESS", refusal),
+        }
+    }
+}
+
+/// How far the last try to give a ticket back has come.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CancellationAnswer {
+    ticket_id: TicketId,
+    /// Which try, counted from 1.
+    cancellation: u32,
+    saga_id: SagaId,
+    /// STARTED, COMPENSATING, COMPENSATED (the ticket stays; it may be tried again) or COMPLETED.
+    #[schema(value_type = String)]
+    saga_state: SagaState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_step: Option<String>,
+    step_history: Vec<StepAnswer>,
+    /// Why it came to nothing, or needs a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+/// Follow the giving back of a ticket.
+#[utoipa::path(get, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
+    params(("ticketId" = TicketId, Path)), responses(
+    (status = 200, body = CancellationAnswer),
+    (status = 404, description = "TICKET_NOT_FOUND, CANCELLATION_NOT_FOUND", body = ProblemDetails)))]
+pub(super) async fn read_cancellation(
+    State(service): State<Service>,
+    Id(ticket_id): Id<TicketId>,
+) -> Result<Json<CancellationAnswer>, Problem> {
+    let ticket: Option<Ticket> = service.0.store.load(ticket_id).await?;
+    let ticket = ticket
+        .ok_or_else(|| Problem::from(cancel::Error::from(Refusal::TicketNotFound(ticket_id))))?;
+    let never = || {
+        Problem::not_found(
+            "CANCELLATION_NOT_FOUND",
+            format_args!("nobody has asked to give ticket {ticket_id} back"),
+        )
+    };
+    let last = service
+        .last_cancellation(&ticket)
+        .await?
+        .ok_or_else(never)?;
+    let answer = CancellationAnswer {
+        ticket_id,
+        cancellation: last.cancellation,
+        saga_id: ticket_id.cancel_saga(last.cancellation),
+        saga_state: SagaState::Started,
+        current_step: None,
+        step_history: Vec::new(),
+        failure: None,
+    };
+    Ok(Json(match last.saga {
+        None => answer,
+        Some(saga) => CancellationAnswer {
+            saga_state: saga.state,
+            current_step: saga.current_step,
+            step_history: steps(saga.steps),
+            failure: saga.parked.or(saga.failure),
+            ..answer
+        },
+    }))
+}

@@ -1,0 +1,109 @@
+//! What a purchase asks of its participants, forward and back.
+
+use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, payment, user};
+use messaging::{
+    Message, Rejection,
+    coordinator::{SagaRecord, Send},
+};
+use saga::Direction;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CHECK_ACTIVE, CHECK_FRAUD, CREATE_PAYMENT, DELETE_PAYMENT, RESERVE_POINT, RESTORE_POINT,
+};
+
+/// What a purchase is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Payload {
+    pub ticket_id: TicketId,
+    pub event_id: EventId,
+    pub user_id: UserId,
+    pub total_amount: Money,
+    pub point: Points,
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Payload {
+    /// # Errors
+    /// A [`Rejection`] where the stored payload is not one.
+    pub fn of(saga: &SagaRecord) -> Result<Self, Rejection> {
+        super::read_payload(saga)
+    }
+
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("a payload has string keys only")
+    }
+}
+
+/// The message of a step of a purchase, or of the taking back of one.
+pub(super) fn request(
+    saga: &SagaRecord,
+    send: &Send,
+    now: Timestamp,
+) -> Result<Message, Rejection> {
+    let Payload {
+        ticket_id,
+        event_id,
+        user_id,
+        total_amount,
+        point,
+        expires_at,
+    } = Payload::of(saga)?;
+    let saga_id = saga.saga_id;
+    let id = send.message_id.as_str();
+    match (super::step_name(saga, send), send.direction) {
+        (CHECK_ACTIVE, _) => {
+            let request = user::CheckActiveRequest { saga_id, user_id };
+            Ok(Message::new(id, &request, now))
+        }
+        (RESERVE_POINT, Direction::Request) => {
+            let request = user::ReservePointRequest {
+                saga_id,
+                user_id,
+                point,
+            };
+            Ok(Message::new(id, &request, now))
+        }
+        (RESERVE_POINT, Direction::Compensation) | (RESTORE_POINT, _) => {
+            let request = user::RestorePointRequest {
+                saga_id,
+                user_id,
+                point,
+                held_by: Some(ticket_id.purchase_saga()),
+                refunded: false,
+            };
+            Ok(Message::new(id, &request, now))
+        }
+        (CHECK_FRAUD, _) => {
+            let request = user::CheckFraudRequest {
+                saga_id,
+                user_id,
+                total_amount: Some(total_amount),
+            };
+            Ok(Message::new(id, &request, now))
+        }
+        (CREATE_PAYMENT, Direction::Request) => {
+            let request = payment::CreateRequest {
+                saga_id,
+                ticket_id,
+                event_id,
+                user_id,
+                total_amount,
+                point,
+                expires_at,
+            };
+            Ok(Message::new(id, &request, now))
+        }
+        (CREATE_PAYMENT, Direction::Compensation) | (DELETE_PAYMENT, _) => {
+            let payment_id = ticket_id.purchase_saga().payment();
+            let request = payment::DeleteRequest {
+                saga_id,
+                payment_id,
+            };
+            Ok(Message::new(id, &request, now))
+        }
+        (unknown, _) => Err(super::no_such_step(saga, unknown)),
+    }
+}

@@ -1,0 +1,362 @@
+//! The ticketing service on a store of its own, its workers stepped by hand. The other services are played by the
+//! tests: they answer when and what a test wants.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Body, http::Request};
+use contract::{
+    EventId, Money, Payload, PaymentId, Points, TicketId, Timestamp, UserId,
+    domain::{self, DomainMessage, PaymentStatus, Refund, TicketStatus},
+    payment::{CreateResponse, DeleteResponse},
+    user::{CheckActiveResponse, CheckFraudResponse, ReservePointResponse, RestorePointResponse},
+};
+use http_body_util::BodyExt;
+use messaging::{
+    Bus, Clock, Commit, DeadLetterSettings, Find, Message, Metrics, Random, Record, Shell, Store,
+    Worker,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use ticketing::{
+    Service, Settings,
+    consumers::{SagaConsumer, StockConsumer},
+    model::{Allocation, Reservation, ReservationState, Ticket},
+    reservations::Stats,
+};
+use tower::ServiceExt;
+
+pub const EVENT: EventId = EventId(1);
+pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+pub struct House {
+    _folder: TempDir,
+    pub store: Store,
+    pub clock: Clock,
+    pub service: Service,
+    router: Router,
+    stock: Worker<StockConsumer>,
+    sagas: Worker<SagaConsumer>,
+    random: Random,
+    sent: u32,
+}
+
+impl House {
+    pub async fn with_quantity(quantity: i64) -> Self {
+        let folder = TempDir::new().unwrap();
+        let tables: Vec<_> = messaging::TABLES
+            .iter()
+            .chain(ticketing::TABLES)
+            .copied()
+            .collect();
+        let store = Store::open_embedded(folder.path(), &tables, Metrics::unregistered()).unwrap();
+        let (clock, random) = (Clock::manual(START), Random::seeded(11));
+        let (service, stock, sagas) = open(&store, &clock, &random).await;
+        let mut house = Self {
+            _folder: folder,
+            router: ticketing::http::router(service.clone()).split_for_parts().0,
+            store,
+            clock,
+            service,
+            stock,
+            sagas,
+            random,
+            sent: 0,
+        };
+        house.event(quantity, 1).await;
+        house
+    }
+
+    /// What is in memory is rebuilt, as after a crash.
+    pub async fn restart(&mut self) {
+        let (service, stock, sagas) = open(&self.store, &self.clock, &self.random).await;
+        self.router = ticketing::http::router(service.clone()).split_for_parts().0;
+        (self.service, self.stock, self.sagas) = (service, stock, sagas);
+    }
+
+    /// Publishes, and lets nobody work.
+    pub async fn say<P: Payload>(&mut self, payload: &P) {
+        self.sent += 1;
+        let mut commit = Commit::new();
+        let id = format!("said:{}", self.sent);
+        commit.publish(Message::new(id, payload, self.clock.now()));
+        self.store.commit(commit).await.unwrap();
+    }
+
+    pub async fn work(&mut self) {
+        while self.stock.step().await.unwrap() + self.sagas.step().await.unwrap() > 0 {}
+    }
+
+    /// Publishes, and lets everybody work until nothing is left to do.
+    pub async fn hear<P: Payload>(&mut self, payload: &P) {
+        self.say(payload).await;
+        self.work().await;
+    }
+
+    pub async fn event(&mut self, ticket_quantity: i64, version: i64) {
+        let event = domain::Event {
+            id: EVENT,
+            name: "show".to_owned(),
+            ticket_quantity,
+            price: None,
+            sale_opens_at: None,
+            sale_closes_at: None,
+            created_at: START,
+            updated_at: START,
+        };
+        self.hear(&DomainMessage::new(event, version, START)).await;
+    }
+
+    /// A reservation whose purchase has come as far as its payment.
+    pub async fn purchase(&mut self, user: i64) -> TicketId {
+        let reserving = self.service.reserving(EVENT, UserId(user));
+        self.service
+            .reserve(reserving, Commit::new())
+            .await
+            .unwrap();
+        let ticket_id = reserving.ticket_id;
+        let body = serde_json::json!({"ticketId": ticket_id, "eventId": 1, "userId": user,
+            "totalAmount": 100, "point": 30});
+        let (status, answer) = self.post("/ticketing/process", body.to_string()).await;
+        assert_eq!(status, 202, "{answer}");
+        self.work().await;
+        self.agree(ticket_id, UserId(user)).await;
+        ticket_id
+    }
+
+    async fn agree(&mut self, ticket_id: TicketId, user_id: UserId) {
+        let saga_id = ticket_id.purchase_saga();
+        let point = Points::new(30).unwrap();
+        self.hear(&CheckActiveResponse {
+            saga_id,
+            user_id,
+            is_active: true,
+        })
+        .await;
+        self.hear(&ReservePointResponse {
+            saga_id,
+            user_id,
+            point,
+            reserved: true,
+        })
+        .await;
+        self.hear(&CheckFraudResponse {
+            saga_id,
+            user_id,
+            is_fraudulent: false,
+        })
+        .await;
+        self.hear(&CreateResponse {
+            saga_id,
+            succeed: true,
+            user_id,
+            event_id: EVENT,
+            payment_id: Some(saga_id.payment()),
+        })
+        .await;
+    }
+
+    /// A purchase that has been paid, and its ticket.
+    pub async fn bought(&mut self, user: i64) -> TicketId {
+        let ticket_id = self.purchase(user).await;
+        self.hear(&paid(ticket_id, user, 3)).await;
+        assert_eq!(
+            self.ticket_status(ticket_id).await,
+            Some(TicketStatus::Reserved)
+        );
+        ticket_id
+    }
+
+    /// The reservation lapses, and what its purchase took is given back.
+    pub async fn lapse(&mut self, ticket_id: TicketId, user: i64) {
+        let settings = Settings::default();
+        let secs = settings.hold_ttl_secs + settings.hold_grace_secs;
+        self.clock.advance_millis(secs * 1000);
+        self.service.expire_due().await.unwrap();
+        self.work().await;
+        let saga_id = ticket_id.expire_saga();
+        self.hear(&DeleteResponse {
+            saga_id,
+            succeed: true,
+            payment_id: payment_id(ticket_id),
+        })
+        .await;
+        self.restored(ticket_id, saga_id, user).await;
+    }
+
+    pub async fn restored(&mut self, _ticket_id: TicketId, saga_id: contract::SagaId, user: i64) {
+        self.hear(&RestorePointResponse {
+            saga_id,
+            user_id: UserId(user),
+            point: Points::new(30).unwrap(),
+            succeed: true,
+        })
+        .await;
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.call(Request::get(path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    pub async fn post(&self, path: &str, body: String) -> (u16, Value) {
+        self.call(Request::post(path).body(Body::from(body)).unwrap())
+            .await
+    }
+
+    async fn call(&self, request: Request<Body>) -> (u16, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        (status, answer)
+    }
+
+    pub async fn cancel(&self, ticket_id: TicketId) -> (u16, Value) {
+        self.post(&format!("/ticket/{ticket_id}/cancel"), String::new())
+            .await
+    }
+
+    pub async fn cancellation(&self, ticket_id: TicketId) -> Value {
+        let (status, answer) = self.get(&format!("/ticket/{ticket_id}/cancel")).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    pub async fn process(&self, ticket_id: TicketId) -> Value {
+        let (status, answer) = self.get(&format!("/ticketing/process/{ticket_id}")).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    pub async fn ticket(&self, ticket_id: TicketId) -> Option<Ticket> {
+        self.store.load(ticket_id).await.unwrap()
+    }
+
+    pub async fn ticket_status(&self, ticket_id: TicketId) -> Option<TicketStatus> {
+        self.ticket(ticket_id).await.map(|ticket| ticket.status)
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.service.reservations().stats(EVENT).unwrap()
+    }
+
+    /// Everything of this topic that was published so far.
+    pub fn published<P: Payload>(&self) -> Vec<P> {
+        let mut found = Vec::new();
+        let bus = Bus::Local(self.store.clone());
+        let mut reader = bus.subscribe("reader", &[P::TOPIC]).unwrap();
+        while let Some(batch) = reader.try_next(100).unwrap() {
+            let read = |message: &Arc<Message>| message.parse::<P>().unwrap();
+            found.extend(batch.messages.iter().map(read));
+        }
+        found
+    }
+
+    /// Tickets, allocation, stored claims and claims in memory say the same; returns how many are sold.
+    pub async fn check_books(&self) -> i64 {
+        let tickets: Vec<Ticket> = self.find().await;
+        let owned = tickets
+            .iter()
+            .filter(|it| it.status == TicketStatus::Reserved);
+        let owned: Vec<_> = owned.map(|it| it.ticket_id).collect();
+        let claims: Vec<Reservation> = self.find().await;
+        let bought = claims
+            .iter()
+            .filter(|it| it.state == ReservationState::Completed);
+        let bought: Vec<_> = bought.map(|it| it.ticket_id).collect();
+        assert_eq!(owned, bought, "tickets and stored claims");
+        let allocation: Allocation = self.store.load(EVENT).await.unwrap().unwrap();
+        let sold = i64::try_from(owned.len()).unwrap();
+        let waiting = i64::try_from(claims.len()).unwrap() - sold;
+        let Stats {
+            quantity,
+            waiting: waits,
+            completed,
+            ..
+        } = self.stats();
+        assert_eq!(
+            (allocation.sold, completed, waits, quantity),
+            (sold, sold, waiting, allocation.quantity),
+            "allocation and memory"
+        );
+        assert!(sold <= quantity);
+        sold
+    }
+
+    async fn find<R: Record>(&self) -> Vec<R> {
+        self.store.find(Find::all(R::TABLE, 500)).await.unwrap()
+    }
+}
+
+async fn open(
+    store: &Store,
+    clock: &Clock,
+    random: &Random,
+) -> (Service, Worker<StockConsumer>, Worker<SagaConsumer>) {
+    let opened = Service::open(
+        store.clone(),
+        clock.clone(),
+        random.clone(),
+        Settings::default(),
+        ticketing::Metrics::default(),
+    );
+    let service = opened.await.unwrap();
+    let shell = Shell {
+        store: store.clone(),
+        bus: Bus::Local(store.clone()),
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: Metrics::unregistered(),
+        dead_letters: DeadLetterSettings::default(),
+    };
+    let stock = Worker::new(StockConsumer(service.clone()), shell.clone()).unwrap();
+    let sagas = Worker::new(SagaConsumer(service.clone()), shell).unwrap();
+    (service, stock, sagas)
+}
+
+pub fn payment_id(ticket_id: TicketId) -> PaymentId {
+    ticket_id.purchase_saga().payment()
+}
+
+pub fn payment(
+    ticket_id: TicketId,
+    user: i64,
+    version: i64,
+    (status, refund): (PaymentStatus, Refund),
+) -> DomainMessage<domain::Payment> {
+    let payment = domain::Payment {
+        id: payment_id(ticket_id),
+        event_id: EVENT,
+        user_id: UserId(user),
+        ticket_id,
+        saga_id: Some(ticket_id.purchase_saga()),
+        pg_payment_id: Some("pg".to_owned()),
+        status,
+        total_amount: Money::new(100).unwrap(),
+        point_amount: Points::new(30).unwrap(),
+        final_amount: Money::new(70).unwrap(),
+        refund,
+        refund_reason: (refund != Refund::None).then(|| "a reason".to_owned()),
+        created_at: START,
+        updated_at: START,
+    };
+    DomainMessage::new(payment, version, START)
+}
+
+pub fn paid(ticket_id: TicketId, user: i64, version: i64) -> DomainMessage<domain::Payment> {
+    payment(
+        ticket_id,
+        user,
+        version,
+        (PaymentStatus::Succeeded, Refund::None),
+    )
+}
+
+pub fn cancelled(ticket_id: TicketId, user: i64, version: i64) -> DomainMessage<domain::Payment> {
+    payment(
+        ticket_id,
+        user,
+        version,
+        (PaymentStatus::Cancelled, Refund::Done),
+    )
+}

@@ -1,0 +1,125 @@
+//! Money that comes when its reservation is gone.
+
+use contract::{UserId, domain::TicketStatus, payment::CancelRequest, ticketing::Release};
+use messaging::Commit;
+
+use crate::house::{EVENT, House, cancelled, paid, payment_id};
+
+#[tokio::test]
+async fn money_for_a_lapsed_reservation_buys_a_ticket_while_there_are_any() {
+    let mut house = House::with_quantity(1).await;
+    let ticket = house.purchase(1).await;
+    house.lapse(ticket, 1).await;
+    assert_eq!(house.stats().available, 1);
+    assert_eq!(
+        house.process(ticket).await["failure"],
+        "RESERVATION_EXPIRED"
+    );
+
+    house.hear(&paid(ticket, 1, 3)).await;
+
+    assert_eq!(
+        house.ticket_status(ticket).await,
+        Some(TicketStatus::Reserved)
+    );
+    assert_eq!(house.check_books().await, 1);
+    assert_eq!(house.published::<CancelRequest>(), []);
+    let process = house.process(ticket).await;
+    assert_eq!(process["ticketStatus"], "RESERVED");
+    assert_eq!(process.get("failure"), None, "{process}");
+    house.restart().await;
+    assert_eq!(house.check_books().await, 1);
+}
+
+#[tokio::test]
+async fn money_for_a_lapsed_reservation_goes_back_where_all_is_sold() {
+    let mut house = House::with_quantity(1).await;
+    let ticket = house.purchase(1).await;
+    house.lapse(ticket, 1).await;
+    let next = house.bought(2).await;
+
+    house.hear(&paid(ticket, 1, 3)).await;
+
+    let asked: Vec<_> = house.published::<CancelRequest>();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(
+        (asked[0].payment_id, asked[0].saga_id),
+        (payment_id(ticket), None)
+    );
+    assert_eq!(house.ticket_status(ticket).await, None);
+    assert_eq!(
+        house.ticket_status(next).await,
+        Some(TicketStatus::Reserved)
+    );
+    assert_eq!(house.check_books().await, 1);
+}
+
+#[tokio::test]
+async fn money_for_a_lapsed_reservation_goes_back_where_its_user_has_reserved_again() {
+    let mut house = House::with_quantity(2).await;
+    let ticket = house.purchase(1).await;
+    house.lapse(ticket, 1).await;
+    let again = house.purchase(1).await;
+
+    house.hear(&paid(ticket, 1, 3)).await;
+
+    assert_eq!(house.published::<CancelRequest>().len(), 1);
+    let held = house.service.reservations().find(EVENT, UserId(1)).unwrap();
+    assert_eq!(held.ticket_id, again, "the good reservation stands");
+    assert_eq!(house.check_books().await, 0);
+}
+
+#[tokio::test]
+async fn money_for_a_reservation_that_its_buyer_gave_back_goes_back() {
+    let mut house = House::with_quantity(1).await;
+    let ticket = house.purchase(1).await;
+    house.service.release(ticket).await.unwrap();
+    house.work().await;
+
+    house.hear(&paid(ticket, 1, 3)).await;
+
+    assert_eq!(house.published::<CancelRequest>().len(), 1);
+    assert_eq!(house.ticket_status(ticket).await, None);
+    assert_eq!(house.stats().available, 1);
+    assert_eq!(house.check_books().await, 0);
+}
+
+#[tokio::test]
+async fn a_late_release_of_a_purchase_that_turned_back_does_not_take_its_ticket() {
+    let mut house = House::with_quantity(1).await;
+    let ticket = house.purchase(1).await;
+    house.lapse(ticket, 1).await;
+    house.hear(&paid(ticket, 1, 3)).await;
+
+    house
+        .hear(&Release {
+            ticket_id: ticket,
+            event_id: EVENT,
+            user_id: UserId(1),
+        })
+        .await;
+
+    assert_eq!(house.check_books().await, 1);
+}
+
+#[tokio::test]
+async fn what_the_stock_refuses_is_free_again_when_its_payment_is_cancelled() {
+    let mut house = House::with_quantity(2).await;
+    let (first, second) = (house.purchase(1).await, house.purchase(2).await);
+    // Both wait, and only one is offered any more.
+    house.event(1, 2).await;
+    house.say(&paid(first, 1, 3)).await;
+    house.hear(&paid(second, 2, 3)).await;
+    assert_eq!(house.published::<CancelRequest>().len(), 1);
+
+    house.hear(&cancelled(second, 2, 4)).await;
+
+    assert_eq!(house.check_books().await, 1);
+    let reserving = house.service.reserving(EVENT, UserId(2));
+    let refused = house.service.reserve(reserving, Commit::new()).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "there is no ticket left",
+        "the user may want one again, but there is none"
+    );
+}
