@@ -27,15 +27,18 @@ use crate::{
     config::Config,
     crew::Crew,
     http,
-    server::{BoundServer, Server},
+    server::{BoundServer, Server, reachable},
 };
 
 /// In the data folder, as long as a server has it open: where that server listens.
 pub const ADDRESS_FILE: &str = "server.addr";
 /// In the data folder: what the sandbox of the payment gateway has charged.
-const SANDBOX_FILE: &str = "gateway.db";
+pub(crate) const SANDBOX_FILE: &str = "gateway.db";
 /// Between us and our own sandbox; it opens nothing else.
-const SANDBOX_SECRET: &str = "test_sk_sandbox";
+pub(crate) const SANDBOX_SECRET: &str = "test_sk_sandbox";
+
+/// Its webhooks are sent again after seconds, not minutes.
+const SANDBOX_WEBHOOK_SPEED: u32 = 60;
 
 /// Everything, running.
 pub struct App {
@@ -87,6 +90,11 @@ impl App {
         let listening = BoundServer::bind(config.listen)
             .await
             .with_context(|| format!("the setting listen: {} cannot be had", config.listen))?;
+        // Port 0 has become one by now.
+        let config = Config {
+            listen: listening.address(),
+            ..config
+        };
         let mut crew = Crew::new(Shell {
             store: store.clone(),
             bus: Bus::Local(store.clone()),
@@ -240,6 +248,11 @@ async fn start_sandbox(
 ) -> anyhow::Result<String> {
     let settings = payment::sandbox::SandboxSettings {
         path: Some(config.data.join(SANDBOX_FILE)),
+        webhook_url: config.payment.sandbox_webhooks.then(|| {
+            let address = reachable(config.listen);
+            format!("http://{address}/payment/webhook/toss")
+        }),
+        webhook_speed: SANDBOX_WEBHOOK_SPEED,
         ..payment::sandbox::SandboxSettings::new(secret_key)
     };
     let sandbox = payment::sandbox::Sandbox::open(settings)

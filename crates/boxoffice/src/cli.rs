@@ -17,6 +17,7 @@ use crate::{
     dead_letters::{self, DeadLetterCommand},
     demo::{self, DemoOptions},
     log,
+    sandbox::{self, SandboxOptions},
     signals::Signals,
 };
 
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Let a crowd buy the same show from a server of its own, and tell what happened
     Demo(DemoOptions),
+    /// Run only the payment gateway's sandbox, on 127.0.0.1:9090 unless `--listen` says otherwise
+    Sandbox(SandboxOptions),
     /// Print every setting with its default and its meaning
     Config,
     /// Messages that a consumer could not handle
@@ -94,6 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         listen: cli.options.listen,
     };
     let config = Config::load(cli.options.config.as_deref(), environment(), &flags)?;
+    let listen = flags.listen;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -104,6 +108,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Audit { json } => audit(&config, json),
             Command::Demo(options) => {
                 demo::run(config, options).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Sandbox(options) => {
+                sandbox::run(config, listen, options).await?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::DeadLetter(command) => {

@@ -8,6 +8,7 @@
 //! - [`http`]: all routes behind one guard, and those that belong to no service
 //! - [`dead_letters`]: the commands for dead letters, on a folder or through the server that has it open
 //! - [`demo`]: a crowd that wants the same show in the same second
+//! - [`sandbox`]: the gateway's double alone, for whoever integrates with Toss Payments
 //! - [`log`]: structured lines on standard error
 
 pub mod app;
@@ -19,5 +20,6 @@ pub mod dead_letters;
 pub mod demo;
 pub mod http;
 pub mod log;
+pub mod sandbox;
 pub mod server;
 pub mod signals;

@@ -43,6 +43,11 @@ impl BoundServer {
     }
 
     #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    #[must_use]
     pub fn serve(self, router: Router) -> Server {
         let (switch, mut shutdown) = ShutdownSwitch::new();
         // An answer is one small write: waiting for more to send (Nagle) would only delay it.

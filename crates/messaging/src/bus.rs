@@ -13,7 +13,7 @@ use crate::{Message, Store, StoreError, store::Position};
 /// A handle to the bus.
 #[derive(Clone)]
 pub enum Bus {
-    /// The log of the embedded store.
+    /// The log of the store: of the embedded one, or of PostgreSQL with [`crate::MessageTable::Log`].
     Local(Store),
 }
 
@@ -46,8 +46,7 @@ impl Bus {
     ) -> Result<Subscription, StoreError> {
         match self {
             Self::Local(store) => {
-                let Store::Sqlite(sqlite) = store;
-                let (head, looked_at) = (sqlite.published(), sqlite.position(group)?);
+                let (head, looked_at) = (store.head(), store.position(group)?);
                 Ok(Subscription {
                     store: store.clone(),
                     group,
@@ -65,15 +64,15 @@ impl Subscription {
     ///
     /// # Errors
     /// [`StoreError`] where the log cannot be read.
-    pub fn try_next(&mut self, max: usize) -> Result<Option<Batch>, StoreError> {
-        let Store::Sqlite(sqlite) = &self.store;
+    pub async fn try_next(&mut self, max: usize) -> Result<Option<Batch>, StoreError> {
         loop {
             let head = *self.head.borrow_and_update();
             if self.looked_at >= head {
                 return Ok(None);
             }
             let wanted = |message: &Message| message.is_for(self.group, self.topics);
-            let (found, looked_at) = sqlite.read(self.looked_at, max, &wanted)?;
+            let read = self.store.read_log(self.looked_at, max, &wanted);
+            let (found, looked_at) = read.await?;
             if looked_at == self.looked_at {
                 return Ok(None);
             }

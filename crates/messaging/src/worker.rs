@@ -1,7 +1,6 @@
 //! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision around records; the worker does
 //! everything else, in batches whose number of statements does not depend on the number of messages in them.
 
-mod backoff;
 mod records;
 mod stuck;
 
@@ -16,6 +15,7 @@ use futures::future::BoxFuture;
 use crate::{
     Batch, Bus, Clock, Commit, CommitError, Message, Metrics, Random, Rejection, Shutdown, Store,
     StoreError, Submission,
+    backoff::Backoff,
     bus::Subscription,
     commit::Handled,
     message::Reissue,
@@ -23,7 +23,6 @@ use crate::{
     record::{Key, Ref, Table},
 };
 
-use backoff::Backoff;
 pub use records::Records;
 use stuck::Stuck;
 
@@ -31,6 +30,8 @@ use stuck::Stuck;
 pub const BATCH_MESSAGES_MAX: usize = 128;
 /// Times that one batch is decided again over conflicts before the worker waits.
 const ROUNDS_MAX: u32 = 16;
+/// The longest wait for a store that is away.
+const BACKOFF_MILLIS_MAX: u64 = 5_000;
 /// Messages for others that are passed before the position is stored on their account alone.
 const SKIP_MESSAGES: i64 = 1024;
 /// How long a batch in hand may go on after the word to stop.
@@ -151,21 +152,32 @@ impl<C: Consumer> Worker<C> {
     /// [`StoreError::Poisoned`] where the store will never answer again.
     pub async fn step(&mut self) -> Result<usize, StoreError> {
         let random = self.shell.random.clone();
-        let mut backoff = Backoff::new(&random);
+        let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
         loop {
             let stepped = self.try_step().await;
             let lag = self.subscription.lag();
             self.shell.metrics.lag.get_or_create(&self.label).set(lag);
             match stepped {
                 Ok(taken) => return Ok(taken),
-                Err(error) => backoff.wait_out(self.label.group, error).await?,
+                Err(error) => self.wait_out(error, backoff.next()).await?,
             }
         }
     }
 
+    /// A failure that cannot pass is returned.
+    async fn wait_out(&self, error: StoreError, wait: Duration) -> Result<(), StoreError> {
+        if matches!(error, StoreError::Poisoned(_)) {
+            return Err(error);
+        }
+        let (group, retry_millis) = (self.label.group, wait.as_millis());
+        tracing::warn!(group, %error, retry_millis, "the consumer waits for its store");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
     async fn try_step(&mut self) -> Result<usize, StoreError> {
         if self.in_hand.is_none() {
-            self.in_hand = self.subscription.try_next(BATCH_MESSAGES_MAX)?;
+            self.in_hand = self.subscription.try_next(BATCH_MESSAGES_MAX).await?;
         }
         let Some(batch) = &self.in_hand else {
             return Ok(0);

@@ -79,6 +79,8 @@ pub struct Settings {
     pub forward_test_codes: bool,
     /// Run the sandbox inside this process in place of `gateway`; the program that wires the services does it.
     pub sandbox: bool,
+    /// The sandbox tells this process of every payment by webhook, as the gateway does.
+    pub sandbox_webhooks: bool,
 }
 
 impl Default for Settings {
@@ -92,6 +94,7 @@ impl Default for Settings {
             webhook_retention_secs: 30 * 24 * 3_600,
             forward_test_codes: false,
             sandbox: true,
+            sandbox_webhooks: false,
         }
     }
 }

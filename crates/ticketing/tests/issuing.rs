@@ -12,7 +12,7 @@ use messaging::{Commit, Random, Records};
 use ticketing::{
     issue::issue,
     model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
-    refund::PurchaseRefund,
+    refund::{PurchaseRefund, cancel},
     reservations::Completion,
 };
 
@@ -156,6 +156,28 @@ fn a_payment_that_succeeded_before_it_was_cancelled_issues_no_ticket_again() {
         let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
         assert!(commit.is_empty());
     }
+}
+
+#[test]
+fn an_older_word_that_the_payment_was_cancelled_takes_no_ticket() {
+    let records = || {
+        Records::default()
+            .with(&allocation(1, 1))
+            .with(&ticket(TicketStatus::Reserved, PAID_AT))
+    };
+    let told = |version| {
+        let cancelled = domain::Payment {
+            status: PaymentStatus::Cancelled,
+            ..payment().payload
+        };
+        DomainMessage::new(cancelled, version, NOW)
+    };
+    let older = cancel(&told(PAID_AT - 1), Commit::new(), &records(), NOW).unwrap();
+    assert!(older.is_empty());
+    let newer = cancel(&told(PAID_AT + 1), Commit::new(), &records(), NOW).unwrap();
+    assert_eq!(puts(&newer), [("allocation", 5), ("ticket", 1)]);
+    assert_eq!(newer.puts[0].row["sold"], 0);
+    assert_eq!(topics(&newer), ["domain.ticket"]);
 }
 
 #[test]

@@ -14,12 +14,13 @@ use contract::Timestamp;
 use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 use serde_json::Value;
 
-use super::{Stored, read_error};
+use super::read_error;
 use crate::{
     Message, StoreError,
     record::{Column, Key, Kind, Table},
     row::Row,
     store::{DueTimer, Find},
+    tail::Stored,
 };
 
 /// Reading connections; readers beyond this number wait for one another.

@@ -3,38 +3,53 @@
 #![expect(dead_code, reason = "each suite uses a part of this")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+pub mod postgres;
+
 use std::sync::Arc;
 
 use contract::{Payload, Timestamp};
 use messaging::{
-    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Random,
-    Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Worker, bus::Bus,
+    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Postgres,
+    Random, Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Worker, bus::Bus,
 };
 use serde::{Deserialize, Serialize};
 
 /// A place where a store is opened, closed and opened again.
 pub enum Place {
     Folder(tempfile::TempDir),
+    Schema(postgres::Schema),
 }
 
 /// An empty place of every backend: a backend runs every suite as soon as it stands here.
 pub fn places() -> Vec<Place> {
-    vec![Place::Folder(tempfile::tempdir().unwrap())]
+    let folder = tempfile::tempdir().unwrap();
+    vec![
+        Place::Folder(folder),
+        Place::Schema(postgres::Schema::new()),
+    ]
+}
+
+/// The tables that the suites use.
+pub fn tables() -> Vec<&'static Table> {
+    [messaging::TABLES, &[Account::TABLE, Movement::TABLE]].concat()
 }
 
 impl Place {
-    pub fn open(&self) -> Store {
-        self.open_with(Metrics::unregistered())
+    pub async fn open(&self) -> Store {
+        self.open_with(Metrics::unregistered()).await
     }
 
-    pub fn open_with(&self, metrics: Arc<Metrics>) -> Store {
-        self.try_open(metrics).unwrap()
+    pub async fn open_with(&self, metrics: Arc<Metrics>) -> Store {
+        self.try_open(metrics).await.unwrap()
     }
 
-    pub fn try_open(&self, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
-        let tables = [messaging::TABLES, &[Account::TABLE, Movement::TABLE]].concat();
+    pub async fn try_open(&self, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
         match self {
-            Self::Folder(folder) => Store::open_embedded(folder.path(), &tables, metrics),
+            Self::Folder(folder) => Store::open_embedded(folder.path(), &tables(), metrics),
+            Self::Schema(schema) => {
+                Postgres::migrate(&schema.settings, &tables()).await?;
+                Store::open_postgres(&schema.settings, &tables(), metrics).await
+            }
         }
     }
 }
@@ -280,14 +295,14 @@ pub async fn movements(store: &Store) -> Vec<Movement> {
 }
 
 /// Everything on the bus for a group that reads `topics`, from its stored position.
-pub fn read_all(
+pub async fn read_all(
     store: &Store,
     group: &'static str,
     topics: &'static [&'static str],
 ) -> Vec<Arc<Message>> {
     let mut subscription = Bus::Local(store.clone()).subscribe(group, topics).unwrap();
     let mut all = Vec::new();
-    while let Some(batch) = subscription.try_next(100).unwrap() {
+    while let Some(batch) = subscription.try_next(100).await.unwrap() {
         all.extend(batch.messages);
     }
     all

@@ -43,6 +43,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    fn release(&mut self, claims: &[Claimed], commits: Vec<Commit>) {
+        let ids = claims.iter().map(|claimed| claimed.ticket_id);
+        self.releases.extend(ids.zip(commits));
+    }
+
     fn released(&self, ticket_id: TicketId) -> Commit {
         self.releases.get(&ticket_id).cloned().unwrap_or_default()
     }
@@ -191,98 +196,116 @@ fn follow_payment(
     Ok(commit)
 }
 
-/// What a batch wants of the reservations, in the order of its messages. Messages that cannot be read are passed over
-/// here, and rejected when they are decided.
-#[derive(Default)]
-struct Wanted {
-    sales: Vec<Allocation>,
-    paid: Vec<Claimed>,
-    given_back: Vec<Claimed>,
-    unpaid: Vec<Claimed>,
+/// What one message wants of the reservations.
+enum Wish {
+    SetSale(Allocation),
+    Complete(Claimed),
+    GiveBack(Claimed),
+    ReleaseUnpaid(Claimed),
 }
 
-impl Wanted {
-    fn of(messages: &[Arc<Message>]) -> Self {
-        let mut wanted = Self::default();
-        let readable = messages
-            .iter()
-            .filter_map(|message| StockMessage::read(message).ok());
-        readable.for_each(|message| wanted.add(message));
-        wanted
-    }
-
-    fn add(&mut self, message: StockMessage) {
+impl Wish {
+    /// `None` where it wants nothing, or cannot be read: it is rejected when it is decided.
+    fn of(message: &Message) -> Option<Self> {
         let claimed = |event_id: EventId, user_id: UserId, ticket_id: TicketId| Claimed {
             event_id,
             user_id,
             ticket_id,
         };
-        match message {
-            StockMessage::Event(event) => self
-                .sales
-                .push(Allocation::new(&event.payload, event.version)),
+        match StockMessage::read(message).ok()? {
+            StockMessage::Event(event) => {
+                let sale = Allocation::new(&event.payload, event.version);
+                Some(Self::SetSale(sale))
+            }
             StockMessage::Payment(payment) => {
                 let it = &payment.payload;
                 let claimed = claimed(it.event_id, it.user_id, it.ticket_id);
-                match (it.status, it.refund) {
-                    (PaymentStatus::Succeeded, domain::Refund::None) => self.paid.push(claimed),
-                    (PaymentStatus::Cancelled, _) => self.given_back.push(claimed),
-                    (
-                        PaymentStatus::Succeeded
-                        | PaymentStatus::Created
-                        | PaymentStatus::Confirming
-                        | PaymentStatus::Failed
-                        | PaymentStatus::Deleted,
-                        _,
-                    ) => {}
+                match it.status {
+                    PaymentStatus::Succeeded => {
+                        (it.refund == domain::Refund::None).then_some(Self::Complete(claimed))
+                    }
+                    PaymentStatus::Cancelled => Some(Self::GiveBack(claimed)),
+                    PaymentStatus::Created
+                    | PaymentStatus::Confirming
+                    | PaymentStatus::Failed
+                    | PaymentStatus::Deleted => None,
                 }
             }
-            StockMessage::Release(it) => {
-                self.unpaid
-                    .push(claimed(it.event_id, it.user_id, it.ticket_id));
-            }
-            StockMessage::Cancel(it) => {
-                self.given_back
-                    .push(claimed(it.event_id, it.user_id, it.ticket_id));
-            }
+            StockMessage::Release(it) => Some(Self::ReleaseUnpaid(claimed(
+                it.event_id,
+                it.user_id,
+                it.ticket_id,
+            ))),
+            StockMessage::Cancel(it) => Some(Self::GiveBack(claimed(
+                it.event_id,
+                it.user_id,
+                it.ticket_id,
+            ))),
         }
     }
 }
 
+/// Claims that messages between two changes of a sale speak of.
+#[derive(Default)]
+struct Claims {
+    paid: Vec<Claimed>,
+    given_back: Vec<Claimed>,
+    unpaid: Vec<Claimed>,
+}
+
 impl Service {
-    /// Everything that a batch wants of the reservations. What is paid is completed before anything is released, so
-    /// that a payment that succeeds and is cancelled within one batch leaves no claim.
+    /// Everything that a batch wants of the reservations. A change of the sale is taken over in its place among the
+    /// claims, so that the stock in memory and the allocation come to the same quantity.
     async fn ask_reservations(&self, messages: &[Arc<Message>]) -> Result<Asked, StoreError> {
-        let wanted = Wanted::of(messages);
-        let reservations = &self.0.reservations;
-        for sale in &wanted.sales {
-            reservations.set_sale(sale).await?;
+        let mut asked = Asked::default();
+        let mut claims = Claims::default();
+        for wish in messages.iter().filter_map(|message| Wish::of(message)) {
+            match wish {
+                Wish::Complete(claimed) => claims.paid.push(claimed),
+                Wish::GiveBack(claimed) => claims.given_back.push(claimed),
+                Wish::ReleaseUnpaid(claimed) => claims.unpaid.push(claimed),
+                Wish::SetSale(sale) => {
+                    self.ask_claims(std::mem::take(&mut claims), &mut asked)
+                        .await?;
+                    self.0.reservations.set_sale(&sale).await?;
+                }
+            }
         }
-        let completions = self.complete_or_retake(&wanted.paid).await?;
-        fail::fail_point!("ticketing.after_complete", !wanted.paid.is_empty(), |_| {
-            std::process::abort()
-        });
-        let given_back = reservations.release(&wanted.given_back).await?;
-        let unpaid = reservations.release_unpaid(&wanted.unpaid).await?;
-        fail::fail_point!(
-            "ticketing.after_take_back",
-            !wanted.given_back.is_empty() || !wanted.unpaid.is_empty(),
-            |_| std::process::abort()
-        );
-        let released = wanted.given_back.iter().zip(given_back);
-        let released = released.chain(wanted.unpaid.iter().zip(unpaid));
-        Ok(Asked {
-            completions,
-            releases: released
-                .map(|(claimed, commit)| (claimed.ticket_id, commit))
-                .collect(),
-        })
+        self.ask_claims(claims, &mut asked).await?;
+        Ok(asked)
     }
 
-    /// Completes what is paid; where a claim is gone, its ticket is taken again.
+    /// What is paid is completed before anything is released, so that a payment that succeeds and is cancelled within
+    /// one batch leaves no claim.
+    async fn ask_claims(&self, claims: Claims, asked: &mut Asked) -> Result<(), StoreError> {
+        let Claims {
+            paid,
+            given_back,
+            unpaid,
+        } = claims;
+        let reservations = &self.0.reservations;
+        let completions = self.complete_or_retake(&paid, &asked.releases).await?;
+        asked.completions.extend(completions);
+        fail::fail_point!("ticketing.after_complete", !paid.is_empty(), |_| {
+            std::process::abort()
+        });
+        let released = reservations.release(&given_back).await?;
+        asked.release(&given_back, released);
+        let released = reservations.release_unpaid(&unpaid).await?;
+        asked.release(&unpaid, released);
+        fail::fail_point!(
+            "ticketing.after_take_back",
+            !given_back.is_empty() || !unpaid.is_empty(),
+            |_| std::process::abort()
+        );
+        Ok(())
+    }
+
+    /// Completes what is paid; where a claim is gone, and was not released within this batch, its ticket is taken again.
     async fn complete_or_retake(
         &self,
         paid: &[Claimed],
+        released: &HashMap<TicketId, Commit>,
     ) -> Result<HashMap<TicketId, Completion>, StoreError> {
         let reservations = &self.0.reservations;
         let completed = reservations.complete(paid).await?;
@@ -291,8 +314,10 @@ impl Service {
             .map(|claimed| claimed.ticket_id)
             .zip(completed)
             .collect();
-        let is_gone =
-            |claimed: &&Claimed| matches!(completions[&claimed.ticket_id], Completion::Gone);
+        let is_gone = |claimed: &&Claimed| {
+            matches!(completions[&claimed.ticket_id], Completion::Gone)
+                && !released.contains_key(&claimed.ticket_id)
+        };
         let gone: Vec<Claimed> = paid.iter().filter(is_gone).copied().collect();
         let wanted_again = self.without_decided(gone).await?;
         let retaken = reservations

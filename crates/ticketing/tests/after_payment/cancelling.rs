@@ -8,7 +8,7 @@ use contract::{
     user::RestorePointRequest,
 };
 
-use crate::house::{EVENT, House, cancelled, payment, payment_id};
+use crate::house::{EVENT, House, cancelled, paid, payment, payment_id};
 
 fn answer(ticket: TicketId, saga_id: SagaId, code: Option<&str>) -> CancelResponse {
     CancelResponse {
@@ -110,6 +110,10 @@ async fn the_ticket_goes_by_the_saga_where_the_payment_has_not_been_heard_of() {
         Some(TicketStatus::Cancelled)
     );
     assert_eq!(house.check_books().await, 0);
+
+    // An old word of the payment takes no ticket again.
+    house.hear(&paid(ticket, 1, 3)).await;
+    assert_eq!(house.stats().available, 1);
 
     // Told again, and told by the payment too, it changes nothing.
     house

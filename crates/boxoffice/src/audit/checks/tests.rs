@@ -306,3 +306,33 @@ fn a_saga_that_waits_for_nothing_is_named() {
         "nobody runs it"
     );
 }
+
+#[test]
+fn a_ticket_on_its_way_back_may_be_with_the_next_buyer_already() {
+    let mut books = good();
+    let next = TicketId(Random::seeded(2).uuid(NOW));
+    let waiting = Reservation {
+        ticket_id: next,
+        state: ReservationState::Waiting,
+        ..books.reservations[&ticket_id()].clone()
+    };
+    books.reservations.insert(next, waiting);
+    let named = |books: &Books| check(books).iter().any(|it| it.promise == 3);
+    assert!(named(&books), "it is claimed twice, and by the same user");
+
+    books.under_way.insert(ticket_id().to_string());
+    assert!(!named(&books), "its payment was cancelled meanwhile");
+}
+
+#[test]
+fn a_lapsed_purchase_whose_ticket_was_taken_again_has_not_come_to_nothing() {
+    let mut books = good();
+    let expiry = SagaRecord {
+        saga_id: ticket_id().expire_saga(),
+        ..saga(ticket_id(), SagaState::Completed)
+    };
+    books.sagas.insert(expiry.saga_id, expiry);
+    assert_eq!(check(&books), []);
+    books.tickets.clear();
+    assert!(check(&books).iter().any(|it| it.promise == 2));
+}
