@@ -9,7 +9,7 @@
 //! - [`record`]: a row with a version, and its table; [`row`]: a struct as a row
 //! - [`commit`]: [`Commit`], and why one is refused
 //! - [`store`]: where commits become durable; [`sqlite`] is the embedded one, [`postgres`] the distributed one
-//! - [`bus`]: consumer groups and their positions
+//! - [`bus`]: consumer groups and their positions; the store's log, or Kafka (feature `kafka`)
 //! - [`worker`]: receive, decide, commit, acknowledge
 //! - [`coordinator`]: runs `saga` machines on records, messages and timers
 //! - [`timers`], [`dead_letters`], [`housekeeping`], [`lease`]: messages at a time, messages that failed, cleaning, fencing
@@ -22,6 +22,8 @@ pub mod commit;
 pub mod coordinator;
 pub mod dead_letters;
 pub mod housekeeping;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod lease;
 pub mod message;
 pub mod metrics;
@@ -42,6 +44,8 @@ pub use bus::{Batch, Bus};
 pub use clock::{Clock, Random};
 pub use commit::{Commit, CommitError, Fence, StoreError};
 pub use dead_letters::DeadLetterSettings;
+#[cfg(feature = "kafka")]
+pub use kafka::{Kafka, KafkaSettings, Relay};
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
 pub use postgres::{MessageTable, Postgres, PostgresSettings};

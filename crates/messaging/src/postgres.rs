@@ -22,6 +22,8 @@
 
 mod connect;
 mod link;
+#[cfg(feature = "kafka")]
+mod outbox;
 mod plan;
 mod pool;
 mod reader;
@@ -50,6 +52,8 @@ use std::{
 use contract::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
+#[cfg(feature = "kafka")]
+pub(crate) use outbox::PendingKey;
 pub use settings::{MessageTable, PostgresSettings};
 pub(crate) use snapshot::PostgresSnapshot;
 

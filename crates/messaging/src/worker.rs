@@ -108,7 +108,7 @@ impl<C: Consumer> Worker<C> {
         let label = GroupLabel {
             group: consumer.group(),
         };
-        let stored_offset = subscription.position().offset;
+        let stored_offset = subscription.position().map_or(0, |it| it.offset);
         Ok(Self {
             consumer,
             subscription,
@@ -120,7 +120,12 @@ impl<C: Consumer> Worker<C> {
     }
 
     /// Handles messages until told to stop; what was taken is finished first.
-    pub async fn run(mut self, mut shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
+        self.work(shutdown).await;
+        self.subscription.close().await;
+    }
+
+    async fn work(&mut self, mut shutdown: Shutdown) {
         while !shutdown.is_requested() {
             let mut stop = shutdown.clone();
             let overdue = async {
@@ -144,6 +149,20 @@ impl<C: Consumer> Worker<C> {
                 () = self.subscription.changed() => {}
             }
         }
+    }
+
+    /// Waits until something may have come since the last step.
+    pub async fn changed(&mut self) {
+        self.subscription.changed().await;
+    }
+
+    /// Whether this consumer's group has handled everything committed so far.
+    ///
+    /// # Errors
+    /// [`StoreError`] where store or brokers do not answer.
+    pub async fn is_drained(&self) -> Result<bool, StoreError> {
+        let (group, topics) = (self.consumer.group(), self.consumer.topics());
+        self.shell.bus.is_drained(group, topics).await
     }
 
     /// Handles one batch of what is there now, waiting out transient failures; returns how many messages it had.
@@ -182,16 +201,25 @@ impl<C: Consumer> Worker<C> {
         let Some(batch) = &self.in_hand else {
             return Ok(0);
         };
-        self.handle(batch).await?;
-        let (taken, offset) = (batch.messages.len(), batch.position.offset);
-        self.stored_offset = offset;
+        self.subscription.trying();
+        // A bus may hand over only what is for others: there is nothing to decide, and their place is passed.
+        if !batch.messages.is_empty() {
+            self.handle(batch).await?;
+        }
+        self.subscription.acknowledge(batch);
+        let taken = batch.messages.len();
+        if let Some(position) = batch.position() {
+            self.stored_offset = position.offset;
+        }
         self.in_hand = None;
         Ok(taken)
     }
 
     /// Moves the stored position over messages that were for others, so that they can be cleaned away.
     async fn skip_ahead(&mut self) {
-        let position = self.subscription.position();
+        let Some(position) = self.subscription.position() else {
+            return;
+        };
         if position.offset < self.stored_offset + SKIP_MESSAGES {
             return;
         }
@@ -213,7 +241,7 @@ impl<C: Consumer> Worker<C> {
         let mut pending = self.unseen(&batch.messages).await?;
         for _ in 0..ROUNDS_MAX {
             let commits: Arc<[Commit]> = self.decide(&pending, &condemned).await?.into();
-            let position = Some(batch.position.clone());
+            let position = batch.position();
             fail::fail_point!("worker.before_submit", |_| std::process::abort());
             let receipt = self.shell.store.submit(Submission {
                 commits: Arc::clone(&commits),

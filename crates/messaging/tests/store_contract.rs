@@ -591,6 +591,7 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
                 .subscribe("teller", topics())
                 .unwrap()
                 .position()
+                .unwrap()
                 .offset
         };
         let to = |offset| {

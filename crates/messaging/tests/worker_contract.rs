@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use common::{
-    Account, Deposit, Place, Teller, account, balance, deposit, drain, movements, noise, places,
+    Account, Deposit, Place, Teller, account, balance, deposit, drain, movements, noise, bus_places, places,
     publish, read_all, shell, start, store_all, teller,
 };
 use contract::{Payload, Timestamp, dead_letter::DeadLetter};
@@ -87,7 +87,7 @@ impl Given {
 
 #[tokio::test]
 async fn a_duplicate_is_dropped_in_a_batch_across_batches_and_after_opening_again() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         let mut worker = teller(&given.shell);
@@ -108,7 +108,7 @@ async fn a_duplicate_is_dropped_in_a_batch_across_batches_and_after_opening_agai
 
 #[tokio::test]
 async fn every_group_handles_every_message_once() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(
@@ -126,7 +126,7 @@ async fn every_group_handles_every_message_once() {
 
 #[tokio::test]
 async fn a_dropped_step_loses_and_doubles_nothing() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         let mut worker = teller(&given.shell);
@@ -181,13 +181,13 @@ impl Consumer for Unlucky {
 
 #[tokio::test]
 async fn a_transient_failure_loses_and_doubles_nothing() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, (0..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
         let failures = AtomicU32::new(0);
         let mut worker = Worker::new(Unlucky { failures }, given.shell.clone()).unwrap();
-        assert_eq!(worker.step().await, Ok(10));
+        assert_eq!(drain(&mut worker).await, 10);
         assert_eq!(balance(&given.store, 1).await, 10);
         assert_eq!(read_all(&given.store, "x", &[DeadLetter::TOPIC]).await, []);
     }
@@ -219,7 +219,7 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_messages() {
 
 #[tokio::test]
 async fn an_idle_group_has_no_lag() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         let mut worker = teller(&given.shell);
         publish(&given.store, (0..5).map(noise)).await;
@@ -290,7 +290,7 @@ impl Consumer for Disturbed {
 
 #[tokio::test]
 async fn a_decision_upon_a_state_that_never_was_is_taken_again() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0), Account::new(2, 0)]).await;
         let messages = (0..30).map(|n| deposit(&n.to_string(), 1 + n % 2, 1));
@@ -333,7 +333,7 @@ impl Consumer for Blind {
 
 #[tokio::test]
 async fn a_message_that_would_conflict_for_ever_delays_no_other() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 2, 5)]).await;
@@ -352,7 +352,7 @@ async fn a_message_that_would_conflict_for_ever_delays_no_other() {
 
 #[tokio::test]
 async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 10)]).await;
         let unreadable = Message {
@@ -389,7 +389,7 @@ async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_dead_letter_goes_back_on_schedule_to_its_group_alone_and_is_resolved() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(2, 0)]).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
@@ -411,7 +411,7 @@ async fn a_dead_letter_goes_back_on_schedule_to_its_group_alone_and_is_resolved(
 
 #[tokio::test]
 async fn a_dead_letter_is_parked_after_its_last_retry_and_replayed_by_a_person() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
         let mut worker = teller(&given.shell);
@@ -445,7 +445,7 @@ async fn a_dead_letter_is_parked_after_its_last_retry_and_replayed_by_a_person()
 
 #[tokio::test]
 async fn a_discarded_dead_letter_stays_discarded() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
         let mut worker = teller(&given.shell);
@@ -470,7 +470,7 @@ async fn a_discarded_dead_letter_stays_discarded() {
 
 #[tokio::test]
 async fn a_timer_is_replaced_cancelled_and_fires_once() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         let at = |millis| start().plus_millis(millis);
         let mut commit = Commit::new();
@@ -494,7 +494,7 @@ async fn a_timer_is_replaced_cancelled_and_fires_once() {
 
 #[tokio::test]
 async fn a_timer_replaced_for_the_same_instant_fires_as_what_it_is_now() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         let set = |number| {
             let mut commit = Commit::new();
@@ -591,7 +591,7 @@ async fn inbox_marks_go_after_their_retention_but_not_before_their_messages() {
 
 #[tokio::test]
 async fn old_rows_of_declared_tables_expire_where_the_predicate_holds() {
-    for place in places() {
+    for place in bus_places() {
         let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 1, 5)]).await;
         drain(&mut teller(&given.shell)).await;

@@ -15,7 +15,8 @@ use crate::{
 const ATTEMPTS_MAX: u32 = 5;
 
 /// The store's own tables, in the order in which they were thought of. A step is never changed once it was released.
-const STEPS: &[(&str, &str)] = &[(
+const STEPS: &[(&str, &str)] = &[
+    (
     "messages, positions, inbox, timers, writers",
     "CREATE SEQUENCE message_offset;
      CREATE TABLE message (
@@ -32,8 +33,10 @@ const STEPS: &[(&str, &str)] = &[(
      CREATE TABLE writer (
          name text COLLATE \"C\" PRIMARY KEY, epoch bigint NOT NULL, batch bigint NOT NULL,
          seen_at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 50);
-     CREATE TABLE next_id (name text COLLATE \"C\" PRIMARY KEY, next bigint NOT NULL);",
-)];
+     CREATE TABLE next_id (name text COLLATE \"C\" PRIMARY KEY, next bigint NOT NULL);",),
+    // A publisher asks which keys have an earlier row of another process.
+    ("pending messages by key", "CREATE INDEX message_key ON message (key, \"offset\")"),
+];
 
 /// Makes what is missing: the schema, the store's own tables, the declared tables, and columns that were added to
 /// them. Any number of processes may do this at once.

@@ -1,0 +1,269 @@
+//! One consumer for one group in this process, on a thread of its own that polls and never waits for the store.
+//!
+//! Offsets are stored here after the worker's commit, and sent to the brokers at an interval and before a partition
+//! goes. When partitions are taken away, the thread waits in the callback until the batch in hand is finished; where
+//! that takes too long they go all the same, and the inbox makes what is handled twice harmless. Where the worker falls
+//! behind, the partitions are paused, and polling goes on.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Message as _, Statistics, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
+    error::{KafkaError, RDKafkaErrorCode},
+    topic_partition_list::Offset,
+};
+
+use super::{
+    KafkaSettings,
+    desk::{Arrived, Desk, Mark, Place},
+    is_dead_letter, unavailable, wire,
+};
+use crate::{Message, StoreError};
+
+/// Messages that wait for the worker before the partitions are paused, and when they go on.
+const WAITING_MAX: usize = 4_096;
+const WAITING_LOW: usize = 512;
+/// How long a poll waits for something.
+const POLL_MILLIS: u64 = 20;
+const STATISTICS_MILLIS: &str = "1000";
+/// Between two looks whether the thread has left the group.
+const CLOSE_LOOK_MILLIS: u64 = 5;
+const CLOSE_MILLIS_MAX: u64 = 5_000;
+
+/// The worker's end.
+pub struct Reader {
+    desk: Arc<Desk>,
+}
+
+pub(super) struct Group {
+    desk: Arc<Desk>,
+    name: &'static str,
+    revoke_millis_max: u64,
+}
+
+impl ClientContext for Group {
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let behind = partitions.filter(|partition| partition.desired).map(|partition| {
+            let known = [partition.consumer_lag_stored, partition.consumer_lag];
+            // Nothing was handled yet: everything is ahead.
+            let all = partition.hi_offset.saturating_sub(partition.lo_offset.max(0)).max(0);
+            known.into_iter().find(|lag| *lag >= 0).unwrap_or(all)
+        });
+        self.desk.lag.store(behind.sum(), Ordering::Relaxed);
+    }
+}
+
+impl ConsumerContext for Group {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(partitions) => {
+                self.desk.assign(places(partitions));
+                tracing::info!(group = self.name, count = partitions.count(), "partitions came");
+            }
+            Rebalance::Revoke(partitions) => {
+                let places = places(partitions);
+                let patience = Duration::from_millis(self.revoke_millis_max);
+                let finished = self.desk.finish(&places, patience);
+                store(consumer, &self.desk.handled());
+                if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync)
+                    && !is_nothing_to_commit(&error)
+                {
+                    tracing::warn!(group = self.name, %error, "offsets were not committed; the inbox knows them");
+                }
+                self.desk.revoke(&places);
+                tracing::info!(group = self.name, count = places.len(), finished, "partitions went");
+            }
+            Rebalance::Error(error) => {
+                tracing::warn!(group = self.name, %error, "the group's partitions could not be shared out");
+            }
+        }
+    }
+}
+
+fn is_nothing_to_commit(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset))
+}
+
+fn places(partitions: &TopicPartitionList) -> Vec<Place> {
+    let elements = partitions.elements();
+    elements.iter().map(|it| (Arc::from(it.topic()), it.partition())).collect()
+}
+
+/// Remembered as handled: sent at the next interval, or when the partition goes.
+fn store(consumer: &BaseConsumer<Group>, handled: &[Mark]) {
+    if handled.is_empty() {
+        return;
+    }
+    let mut offsets = TopicPartitionList::new();
+    for Mark { place: (topic, partition), next, .. } in handled {
+        let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(*next));
+        added.expect("an offset of a message is an offset");
+    }
+    if let Err(error) = consumer.store_offsets(&offsets) {
+        tracing::warn!(%error, "offsets were not stored; the inbox knows what was handled");
+    }
+}
+
+impl Reader {
+    pub(super) fn start(
+        settings: &KafkaSettings,
+        group: &'static str,
+        topics: &'static [&'static str],
+        desk: Arc<Desk>,
+    ) -> Result<Self, StoreError> {
+        let brokers = brokers(settings, group, topics)?;
+        let context = Group {
+            desk: Arc::clone(&desk),
+            name: group,
+            revoke_millis_max: settings.revoke_millis_max,
+        };
+        let consumer: BaseConsumer<Group> = settings
+            .client(brokers)
+            .set("group.id", format!("{}{group}", settings.prefix))
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", settings.commit_interval_millis.to_string())
+            .set("enable.auto.offset.store", "false")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", settings.session_timeout_millis.to_string())
+            .set("heartbeat.interval.ms", (settings.session_timeout_millis / 5).to_string())
+            .set("queued.min.messages", WAITING_MAX.to_string())
+            .set("fetch.wait.max.ms", "100")
+            .set("statistics.interval.ms", STATISTICS_MILLIS)
+            .create_with_context(context)
+            .map_err(unavailable)?;
+        let names: Vec<String> = topics.iter().map(|topic| settings.wire_topic(topic)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(unavailable)?;
+        let prefix = settings.prefix.len();
+        let reader = Self { desk: Arc::clone(&desk) };
+        thread::Builder::new()
+            .name(format!("kafka-{group}"))
+            .spawn(move || {
+                let ended = EndsLoudly(desk);
+                poll(&consumer, group, topics, prefix, &ended.0);
+                // Leaves the group.
+                drop(consumer);
+            })
+            .map_err(unavailable)?;
+        Ok(reader)
+    }
+
+    pub(crate) fn take(&self, max: usize) -> Option<(Vec<Arc<Message>>, Vec<Mark>)> {
+        self.desk.take(max)
+    }
+
+    pub(crate) fn trying(&self) {
+        self.desk.trying();
+    }
+
+    pub(crate) fn acknowledge(&self, marks: &[Mark]) {
+        self.desk.acknowledge(marks);
+    }
+
+    pub(crate) async fn arrived(&self) {
+        self.desk.arrived.notified().await;
+    }
+
+    pub(crate) fn lag(&self) -> i64 {
+        self.desk.lag.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the group, so that its partitions go to others at once.
+    pub(crate) async fn close(&self) {
+        self.desk.stop();
+        let ended = async {
+            while !self.desk.has_ended() {
+                tokio::time::sleep(Duration::from_millis(CLOSE_LOOK_MILLIS)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(CLOSE_MILLIS_MAX), ended).await.is_err() {
+            tracing::warn!("a consumer could not leave its group in time");
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.desk.stop();
+    }
+}
+
+struct EndsLoudly(Arc<Desk>);
+
+impl Drop for EndsLoudly {
+    fn drop(&mut self) {
+        // A thread that broke is found by the watchdog: it polls no more.
+        if !thread::panicking() {
+            self.0.ended();
+        }
+    }
+}
+
+/// A group reads from the brokers that hold its topics.
+fn brokers<'a>(
+    settings: &'a KafkaSettings,
+    group: &str,
+    topics: &[&str],
+) -> Result<&'a str, StoreError> {
+    let dead = topics.iter().filter(|topic| is_dead_letter(topic)).count();
+    if dead != 0 && dead != topics.len() && settings.dead_letter_brokers.is_some() {
+        return Err(unavailable(format_args!(
+            "group {group} reads dead letters and others, which lie at different brokers"
+        )));
+    }
+    Ok(settings.brokers_of(topics.first().copied().unwrap_or_default()))
+}
+
+fn poll(
+    consumer: &BaseConsumer<Group>,
+    group: &'static str,
+    topics: &'static [&'static str],
+    prefix: usize,
+    desk: &Desk,
+) {
+    let mut paused = false;
+    while desk.polled() {
+        let waiting = match consumer.poll(Duration::from_millis(POLL_MILLIS)) {
+            Some(Ok(record)) => {
+                let topic = record.topic().get(prefix..).unwrap_or_default();
+                let message = wire::message(&record, topic);
+                let message = message.is_for(group, topics).then(|| Arc::new(message));
+                let place = (Arc::from(record.topic()), record.partition());
+                desk.put(Arrived { place, offset: record.offset(), message })
+            }
+            Some(Err(error)) => {
+                // librdkafka tries again by itself, whatever it is.
+                tracing::warn!(group, %error, "a consumer waits for its brokers");
+                desk.waiting()
+            }
+            None => desk.waiting(),
+        };
+        store(consumer, &desk.handled());
+        let full = if paused { waiting > WAITING_LOW } else { waiting >= WAITING_MAX };
+        if full != paused {
+            paused = full;
+        } else if !paused {
+            continue;
+        }
+        // Again on each round while it lasts: partitions that came meanwhile are not paused yet.
+        hold(consumer, group, paused);
+    }
+    store(consumer, &desk.handled());
+}
+
+fn hold(consumer: &BaseConsumer<Group>, group: &'static str, paused: bool) {
+    let held = consumer.assignment().and_then(|partitions| match paused {
+        true => consumer.pause(&partitions),
+        false => consumer.resume(&partitions),
+    });
+    if let Err(error) = held {
+        tracing::warn!(group, %error, "partitions could not be paused or resumed");
+    }
+}
