@@ -21,6 +21,7 @@
 //! of one key, in the order of their transactions (a cached sequence does not: set its cache to 1).
 
 mod connect;
+mod declared;
 mod link;
 mod plan;
 mod pool;

@@ -169,6 +169,7 @@ async fn write_by_halves(
                 link.run("ROLLBACK TO half; RELEASE half").await?;
                 course = before;
                 if let [(place, commit)] = commits[half.clone()] {
+                    let detail = batch.statements.in_words(detail);
                     let broken = Err(CommitError::Constraint { detail });
                     refuse_or_take(&mut course, place, commit, broken);
                 } else {
