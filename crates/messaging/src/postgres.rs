@@ -10,7 +10,7 @@
 //! tried again.
 //!
 //! **What differs from the embedded store:** a text may not hold the character U+0000 (its commit is refused as
-//! breaking a rule); commits of different submissions that were waiting together are applied as if in *some* order
+//! breaking a rule); a commit that rests on something stale and breaks a rule too is told of the former; commits of different submissions that were waiting together are applied as if in *some* order
 //! where a unique column passes from one record to another.
 //!
 //! **CockroachDB and YugabyteDB** speak the protocol; neither was tried. Nothing here uses LISTEN/NOTIFY, triggers,
