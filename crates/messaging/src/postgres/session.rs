@@ -122,7 +122,7 @@ async fn add<'a>(
         Some(conflict) => Err(conflict),
         None => loop {
             match course.plan.take(commit, known, batch.statements) {
-                Taken::Taken => break Ok(()),
+                Taken::Wholly => break Ok(()),
                 Taken::Refused(error) => break Err(error),
                 Taken::Later => flush(link, batch, course, known, Vec::new()).await?,
             }
@@ -149,7 +149,8 @@ async fn write_by_halves(
     let commits: Vec<_> = all_commits(submissions).collect();
     let mut course = Course::new(submissions);
     flush(link, batch, &mut course, known, Vec::new()).await?;
-    let mut halves = vec![0..commits.len()];
+    let whole = 0..commits.len();
+    let mut halves = Vec::from([whole]);
     while let Some(half) = halves.pop() {
         link.run("SAVEPOINT half").await?;
         let before = course.clone();
