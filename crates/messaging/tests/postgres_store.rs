@@ -547,3 +547,56 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
         assert_eq!(teller.position().offset, 1);
     }
 }
+
+// ---- the line
+
+#[tokio::test]
+async fn the_line_is_encrypted_as_far_as_was_asked() {
+    let server = OwnServer::start();
+    let schema = postgres::Schema::at(&server.url);
+    Postgres::migrate(&schema.settings, &tables())
+        .await
+        .unwrap();
+    let asking = |mode: &str, host: &str| PostgresSettings {
+        url: server
+            .url
+            .replace("127.0.0.1", host)
+            .replace("sslmode=disable", &format!("sslmode={mode}")),
+        ..schema.settings.clone()
+    };
+    let authority = server.folder.join("server.crt");
+    let verify = format!("verify-full&sslrootcert={}", authority.display());
+    for mode in ["prefer", "require", &verify] {
+        let store = open(&asking(mode, "127.0.0.1")).await.unwrap();
+        store_all(&store, &[Account::new(1, 1)]).await;
+        let encrypted = "SELECT count(*) FROM pg_stat_ssl WHERE ssl AND pid <> pg_backend_pid()";
+        assert!(postgres::count(&server.url, encrypted) >= 1, "{mode}");
+        let mut gone = Commit::new();
+        gone.delete(&account(&store, 1).await);
+        store.commit(gone).await.unwrap();
+    }
+    // Nobody vouches for this server but itself, and its certificate is for another name.
+    let elsewhere = format!("{verify}&hostaddr=127.0.0.1");
+    for (mode, host) in [
+        ("verify-full", "127.0.0.1"),
+        (elsewhere.as_str(), "elsewhere.example"),
+    ] {
+        let refused = open(&asking(mode, host)).await.err();
+        assert!(
+            matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("certificate")),
+            "{refused:?}"
+        );
+    }
+    assert!(open(&asking("verify-ca", "127.0.0.1")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_writer_of_the_outbox_that_was_forgotten_goes_on() {
+    let schema = migrated().await;
+    let store = open(&outbox(&schema)).await.unwrap();
+    let name = &schema.settings.schema;
+    postgres::run(&schema.settings.url, format!("DELETE FROM {name}.writer"));
+    store_all(&store, &[Account::new(1, 1)]).await;
+    assert_eq!(balance(&store, 1).await, 1);
+    assert_eq!(store.check(), Ok(()));
+}
