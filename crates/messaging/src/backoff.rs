@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Random;
+use crate::{Random, StoreError};
 
 /// The first wait after a failure of the store; doubled each time.
 const BACKOFF_MILLIS_MIN: u64 = 10;
@@ -27,5 +27,21 @@ impl<'a> Backoff<'a> {
         let millis = self.millis + self.random.below(self.millis);
         self.millis = (self.millis * 2).min(self.millis_max);
         Duration::from_millis(millis)
+    }
+
+    /// Waits and lets the caller try again; a failure that cannot pass is returned.
+    pub(crate) async fn wait_out(
+        &mut self,
+        group: &'static str,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        if matches!(error, StoreError::Poisoned(_)) {
+            return Err(error);
+        }
+        let wait = self.next();
+        let retry_millis = wait.as_millis();
+        tracing::warn!(group, %error, retry_millis, "the consumer waits for its store");
+        tokio::time::sleep(wait).await;
+        Ok(())
     }
 }

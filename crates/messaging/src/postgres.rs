@@ -10,7 +10,7 @@
 //! tried again.
 //!
 //! **What differs from the embedded store:** a text may not hold the character U+0000 (its commit is refused as
-//! breaking a rule); commits of different submissions that were waiting together are applied as if in *some* order
+//! breaking a rule); a commit that rests on something stale and breaks a rule too is told of the former; commits of different submissions that were waiting together are applied as if in *some* order
 //! where a unique column passes from one record to another.
 //!
 //! **CockroachDB and YugabyteDB** speak the protocol; neither was tried. Nothing here uses LISTEN/NOTIFY, triggers,
@@ -21,8 +21,8 @@
 //! of one key, in the order of their transactions (a cached sequence does not: set its cache to 1).
 
 mod connect;
+mod declared;
 mod link;
-#[cfg(feature = "kafka")]
 mod outbox;
 mod plan;
 mod pool;
@@ -291,44 +291,6 @@ impl Postgres {
                 "the message table is an outbox: another bus reads its messages".to_owned(),
             )),
         }
-    }
-
-    /// Messages that are still to be published, by any process, in the order of their offsets: for the relay.
-    /// Messages of one key come in the order of their commits.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the store cannot answer.
-    pub async fn pending(&self, limit: u32) -> Result<Vec<Stored>, StoreError> {
-        let limit = i64::from(limit);
-        let read = |reader: Arc<Reader>| async move { reader.messages_up_to(0, limit).await };
-        self.readers.with(read).await
-    }
-
-    /// Messages behind `offset` that were committed by this process, at most `max`: for publishing at once, without
-    /// reading them again. `None` where they are no longer all in memory and must be asked for by
-    /// [`Postgres::pending`].
-    #[must_use]
-    pub fn committed_here(&self, offset: i64, max: usize) -> Option<Vec<Stored>> {
-        let found = self.shared.tail.read(offset, max, &|_| true)?;
-        Some(found.0)
-    }
-
-    /// Removes messages that another bus has taken, by their offsets. Once more does no harm.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the store cannot answer; the messages stay and will be published again.
-    pub async fn published(&self, offsets: &[i64]) -> Result<u64, StoreError> {
-        let text = "DELETE FROM message WHERE \"offset\" = ANY($1)";
-        let remove = |reader: Arc<Reader>| async move {
-            Ok(reader.client().execute(text, &[&offsets]).await?)
-        };
-        self.readers.with(remove).await
-    }
-
-    /// The offset of the last message that was committed by this process.
-    #[must_use]
-    pub fn head(&self) -> watch::Receiver<i64> {
-        self.shared.published.subscribe()
     }
 
     pub(crate) async fn clean(

@@ -178,20 +178,9 @@ impl<C: Consumer> Worker<C> {
             self.shell.metrics.lag.get_or_create(&self.label).set(lag);
             match stepped {
                 Ok(taken) => return Ok(taken),
-                Err(error) => self.wait_out(error, backoff.next()).await?,
+                Err(error) => backoff.wait_out(self.label.group, error).await?,
             }
         }
-    }
-
-    /// A failure that cannot pass is returned.
-    async fn wait_out(&self, error: StoreError, wait: Duration) -> Result<(), StoreError> {
-        if matches!(error, StoreError::Poisoned(_)) {
-            return Err(error);
-        }
-        let (group, retry_millis) = (self.label.group, wait.as_millis());
-        tracing::warn!(group, %error, retry_millis, "the consumer waits for its store");
-        tokio::time::sleep(wait).await;
-        Ok(())
     }
 
     async fn try_step(&mut self) -> Result<usize, StoreError> {

@@ -169,9 +169,10 @@ fn split_tls(url: &str) -> (String, Option<String>, Option<PathBuf>) {
 pub(super) fn describe(error: &Error) -> String {
     match error.as_db_error() {
         Some(told) => {
-            let detail = told
-                .detail()
-                .map_or_else(String::new, |detail| format!(": {detail}"));
+            // The details of a broken rule repeat the row.
+            let is_about_row = ["22", "23"].contains(&&told.code().code()[..2]);
+            let detail = told.detail().filter(|_| !is_about_row);
+            let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
             format!("{}{detail} ({})", told.message(), told.code().code())
         }
         None => {

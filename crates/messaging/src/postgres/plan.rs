@@ -46,7 +46,7 @@ impl Known {
 
 /// Whether a commit could be put to the others.
 pub(super) enum Taken {
-    Taken,
+    Wholly,
     Refused(CommitError),
     /// Only after the wave has been written.
     Later,
@@ -138,7 +138,7 @@ impl<'a> Plan<'a> {
         for change in &commit.timers {
             self.change_timer(change);
         }
-        Taken::Taken
+        Taken::Wholly
     }
 
     /// The wave is written: what comes next builds on it.

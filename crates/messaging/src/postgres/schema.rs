@@ -5,11 +5,11 @@ use std::collections::HashSet;
 
 use tokio_postgres::{Client, Error, error::SqlState};
 
-use super::connect::{Connector, unavailable};
-use crate::{
-    StoreError,
-    record::{Column, Kind, Table},
+use super::{
+    connect::{Connector, unavailable},
+    declared,
 };
+use crate::{StoreError, record::Table};
 
 /// Times that a migration is tried while another process makes the same things.
 const ATTEMPTS_MAX: u32 = 5;
@@ -38,8 +38,7 @@ const STEPS: &[(&str, &str)] = &[
     ("pending messages by key", "CREATE INDEX message_key ON message (key, \"offset\")"),
 ];
 
-/// Makes what is missing: the schema, the store's own tables, the declared tables, and columns that were added to
-/// them. Any number of processes may do this at once.
+/// Makes what is missing: the schema, the store's own tables, the declared tables, and what was added to those. Any number of processes may do this at once.
 pub(super) async fn migrate(
     connector: &Connector,
     tables: &[&'static Table],
@@ -52,29 +51,17 @@ pub(super) async fn migrate(
     loop {
         let taken = match client.batch_execute("BEGIN").await {
             Ok(()) => take_steps(&client, connector.schema(), tables).await,
-            Err(error) => Err(Trouble::Server(error)),
+            Err(error) => Err(error),
         };
         match taken {
             Ok(steps) => return Ok(steps),
-            Err(Trouble::Server(error)) if attempt < ATTEMPTS_MAX && is_made_by_another(&error) => {
+            Err(error) if attempt < ATTEMPTS_MAX && is_made_by_another(&error) => {
                 attempt += 1;
                 let rolled_back = client.batch_execute("ROLLBACK").await;
                 rolled_back.map_err(|error| unavailable(&error))?;
             }
-            Err(Trouble::Server(error)) => return Err(unavailable(&error)),
-            Err(Trouble::Impossible(error)) => return Err(error),
+            Err(error) => return Err(unavailable(&error)),
         }
-    }
-}
-
-enum Trouble {
-    Server(Error),
-    Impossible(StoreError),
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self::Server(error)
     }
 }
 
@@ -96,7 +83,7 @@ async fn take_steps(
     client: &Client,
     schema: &str,
     tables: &[&'static Table],
-) -> Result<Vec<String>, Trouble> {
+) -> Result<Vec<String>, Error> {
     let prepare = format!(
         "SELECT pg_advisory_xact_lock(hashtext('boxoffice migrate'), hashtext('{schema}'));
          CREATE SCHEMA IF NOT EXISTS \"{schema}\";
@@ -118,10 +105,12 @@ async fn take_steps(
             taken.push((*name).to_owned());
         }
     }
-    let columns = stored_columns(client).await?;
     for table in tables {
-        for (step, sql) in missing(table, &columns).map_err(Trouble::Impossible)? {
-            client.batch_execute(&sql).await?;
+        let step = declared::step(table);
+        if !known.contains(&step) {
+            for sql in declared::changes(client, table).await? {
+                client.batch_execute(&sql).await?;
+            }
             taken.push(step);
         }
     }
@@ -135,113 +124,31 @@ async fn take_steps(
     Ok(taken)
 }
 
-/// Every column in the schema, as (table, column).
-async fn stored_columns(client: &Client) -> Result<HashSet<(String, String)>, Error> {
-    let text = "SELECT table_name::text, column_name::text FROM information_schema.columns
-                WHERE table_schema = current_schema()";
-    let rows = client.query(text, &[]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
-/// What a table lacks, as steps with their names.
-fn missing(
-    table: &Table,
-    stored: &HashSet<(String, String)>,
-) -> Result<Vec<(String, String)>, StoreError> {
-    let is_stored =
-        |column: &Column| stored.contains(&(table.name.to_owned(), column.name.to_owned()));
-    if !table.columns.iter().any(is_stored) {
-        return Ok(vec![(format!("table {}", table.name), create_table(table))]);
-    }
-    let lacking = table.columns.iter().filter(|column| !is_stored(column));
-    lacking
-        .map(|column| {
-            if !column.nullable {
-                return Err(StoreError::Unavailable(format!(
-                    "column {} of {} cannot be added to rows that are there: let it be absent",
-                    column.name, table.name
-                )));
-            }
-            let step = format!("column {}.{}", table.name, column.name);
-            let add = format!(
-                "ALTER TABLE \"{}\" ADD COLUMN {}",
-                table.name,
-                definition(column)
-            );
-            Ok((step, add))
-        })
-        .collect()
-}
-
 /// Whether everything is there that the program needs; what a newer program has added does not disturb.
 pub(super) async fn check(
     client: &Client,
     schema: &str,
     tables: &[&'static Table],
 ) -> Result<(), StoreError> {
-    let stored = stored_columns(client)
-        .await
-        .map_err(|error| unavailable(&error))?;
-    let behind = |what: String| {
+    let behind = |what: &str| {
         Err(StoreError::Unavailable(format!(
             "schema {schema} lacks {what}: run `boxoffice migrate`"
         )))
     };
-    if !stored.contains(&("migration".to_owned(), "step".to_owned())) {
-        return behind("the store's tables".to_owned());
-    }
-    let known = client
-        .query("SELECT step FROM migration", &[])
-        .await
-        .map_err(|error| unavailable(&error))?;
+    let known = match client.query("SELECT step FROM migration", &[]).await {
+        Ok(known) => known,
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            return behind("the store's tables");
+        }
+        Err(error) => return Err(unavailable(&error)),
+    };
     let known: HashSet<String> = known.iter().map(|row| row.get(0)).collect();
     if let Some((step, _)) = STEPS.iter().find(|(step, _)| !known.contains(*step)) {
-        return behind((*step).to_owned());
+        return behind(step);
     }
-    for table in tables {
-        for column in table.columns {
-            if !stored.contains(&(table.name.to_owned(), column.name.to_owned())) {
-                return behind(format!("column {} of {}", column.name, table.name));
-            }
-        }
+    let is_behind = |table: &&&Table| !known.contains(&declared::step(table));
+    match tables.iter().find(is_behind) {
+        Some(table) => behind(&format!("the table {} as it is declared", table.name)),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-/// The type of a column. Texts compare byte by byte, as SQLite's do, whatever the database's own collation is.
-pub(super) fn type_of(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Integer => "bigint",
-        Kind::Text => "text",
-        Kind::Boolean => "boolean",
-        Kind::Json => "jsonb",
-    }
-}
-
-fn definition(column: &Column) -> String {
-    let collation = match column.kind {
-        Kind::Text => " COLLATE \"C\"",
-        Kind::Integer | Kind::Boolean | Kind::Json => "",
-    };
-    let null = if column.nullable { "" } else { " NOT NULL" };
-    format!(
-        "\"{}\" {}{collation}{null}",
-        column.name,
-        type_of(column.kind)
-    )
-}
-
-fn create_table(table: &Table) -> String {
-    let mut parts: Vec<String> = table.columns.iter().map(definition).collect();
-    parts.push(format!("PRIMARY KEY (\"{}\")", table.key));
-    parts.extend(table.constraints.iter().map(|rule| (*rule).to_owned()));
-    let mut text = format!("CREATE TABLE \"{}\" ({});", table.name, parts.join(", "));
-    for (number, index) in table.indexes.iter().enumerate() {
-        let index = format!(
-            "CREATE INDEX \"{0}_{number}\" ON \"{0}\" {index};",
-            table.name
-        );
-        text.push_str(&index);
-    }
-    text
 }

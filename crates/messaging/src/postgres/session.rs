@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tokio_postgres::Row;
+
 use super::{
     MessageTable,
     link::{Link, Trouble},
@@ -43,6 +45,8 @@ struct Course<'a> {
     refused: Vec<Refused<'a>>,
     applied: Applied,
     begins: bool,
+    /// Each statement by itself, so that a broken rule hides nothing that is otherwise than it was decided on.
+    is_careful: bool,
 }
 
 impl<'a> Course<'a> {
@@ -58,6 +62,7 @@ impl<'a> Course<'a> {
                 ..Applied::default()
             },
             begins: true,
+            is_careful: false,
         }
     }
 }
@@ -117,7 +122,7 @@ async fn add<'a>(
         Some(conflict) => Err(conflict),
         None => loop {
             match course.plan.take(commit, known, batch.statements) {
-                Taken::Taken => break Ok(()),
+                Taken::Wholly => break Ok(()),
                 Taken::Refused(error) => break Err(error),
                 Taken::Later => flush(link, batch, course, known, Vec::new()).await?,
             }
@@ -144,42 +149,59 @@ async fn write_by_halves(
     let commits: Vec<_> = all_commits(submissions).collect();
     let mut course = Course::new(submissions);
     flush(link, batch, &mut course, known, Vec::new()).await?;
-    let mut halves = vec![0..commits.len()];
+    let whole = 0..commits.len();
+    let mut halves = Vec::from([whole]);
     while let Some(half) = halves.pop() {
         link.run("SAVEPOINT half").await?;
         let before = course.clone();
-        let mut written = Ok(());
-        for (place, commit) in &commits[half.clone()] {
-            written = add(link, batch, &mut course, known, *place, commit).await;
-            if written.is_err() {
-                break;
-            }
-        }
-        if written.is_ok() {
-            written = flush(link, batch, &mut course, known, Vec::new()).await;
-        }
-        match written {
-            Ok(()) => link.run("RELEASE half").await?,
-            Err(Trouble::Otherwise) => {
-                link.run("ROLLBACK TO half; RELEASE half").await?;
-                course = before;
+        let trouble =
+            match write_half(link, batch, &mut course, known, &commits[half.clone()]).await {
+                Ok(()) => {
+                    link.run("RELEASE half").await?;
+                    course.is_careful = false;
+                    continue;
+                }
+                Err(trouble) => trouble,
+            };
+        let detail = match trouble {
+            Trouble::Otherwise => None,
+            Trouble::Broken(detail) => Some(detail),
+            lost => return Err(lost),
+        };
+        link.run("ROLLBACK TO half; RELEASE half").await?;
+        course = before;
+        match (detail, &commits[half.clone()]) {
+            (None, _) => halves.push(half),
+            (Some(_), [_]) if !course.is_careful => {
+                course.is_careful = true;
                 halves.push(half);
             }
-            Err(Trouble::Broken(detail)) => {
-                link.run("ROLLBACK TO half; RELEASE half").await?;
-                course = before;
-                if let [(place, commit)] = commits[half.clone()] {
-                    let broken = Err(CommitError::Constraint { detail });
-                    refuse_or_take(&mut course, place, commit, broken);
-                } else {
-                    let middle = half.start.midpoint(half.end);
-                    halves.extend([middle..half.end, half.start..middle]);
-                }
+            (Some(detail), [(place, commit)]) => {
+                let detail = batch.statements.in_words(detail);
+                let broken = Err(CommitError::Constraint { detail });
+                refuse_or_take(&mut course, *place, commit, broken);
+                course.is_careful = false;
             }
-            Err(lost) => return Err(lost),
+            (Some(_), _) => {
+                let middle = half.start.midpoint(half.end);
+                halves.extend([middle..half.end, half.start..middle]);
+            }
         }
     }
     finish(link, batch, course, known, submissions).await
+}
+
+async fn write_half<'a>(
+    link: &mut Link,
+    batch: &Batch<'_>,
+    course: &mut Course<'a>,
+    known: &mut Known,
+    half: &[(usize, &'a Commit)],
+) -> Result<(), Trouble> {
+    for (place, commit) in half {
+        add(link, batch, course, known, *place, commit).await?;
+    }
+    flush(link, batch, course, known, Vec::new()).await
 }
 
 /// Writes what is left, and the positions of those whose commits were all applied.
@@ -297,20 +319,63 @@ async fn ask(
     course: &mut Course<'_>,
     asks: &[Ask<'_>],
     known: &mut Known,
-) -> Result<Vec<Vec<tokio_postgres::Row>>, Trouble> {
+) -> Result<Vec<Vec<Row>>, Trouble> {
+    if course.is_careful {
+        return ask_carefully(link, asks, known).await;
+    }
     let answers = link.ask(course.begins, asks).await?;
     course.begins = false;
     let mut is_otherwise = false;
     for (ask, answer) in asks.iter().zip(&answers) {
-        match ask.must.judge(answer, known) {
-            Told::AsDecided => {}
-            Told::Otherwise => is_otherwise = true,
-            Told::Broken(detail) => return Err(Trouble::Broken(detail)),
-            Told::Fenced => return Err(Trouble::Fenced),
-        }
+        is_otherwise |= judge(ask, answer, known)?;
     }
     if is_otherwise {
         return Err(Trouble::Otherwise);
     }
     Ok(answers)
+}
+
+/// What is otherwise than a commit was decided on comes before what is broken: decided anew, it may break nothing.
+async fn ask_carefully(
+    link: &mut Link,
+    asks: &[Ask<'_>],
+    known: &mut Known,
+) -> Result<Vec<Vec<Row>>, Trouble> {
+    let (mut answers, mut is_otherwise, mut broken) = (Vec::new(), false, None);
+    for ask in asks {
+        link.run("SAVEPOINT one").await?;
+        let judged = match link.ask(false, std::slice::from_ref(ask)).await {
+            Ok(mut answer) => {
+                let answer = answer.pop().unwrap_or_default();
+                let judged = judge(ask, &answer, known);
+                answers.push(answer);
+                judged
+            }
+            Err(trouble) => Err(trouble),
+        };
+        match judged {
+            Ok(is_other) => is_otherwise |= is_other,
+            Err(Trouble::Broken(detail)) => {
+                link.run("ROLLBACK TO one").await?;
+                broken.get_or_insert(detail);
+            }
+            Err(lost) => return Err(lost),
+        }
+        link.run("RELEASE one").await?;
+    }
+    match (is_otherwise, broken) {
+        (true, _) => Err(Trouble::Otherwise),
+        (false, Some(detail)) => Err(Trouble::Broken(detail)),
+        (false, None) => Ok(answers),
+    }
+}
+
+/// Whether something is otherwise than it was decided on.
+fn judge(ask: &Ask<'_>, answer: &[Row], known: &mut Known) -> Result<bool, Trouble> {
+    match ask.must.judge(answer, known) {
+        Told::AsDecided => Ok(false),
+        Told::Otherwise => Ok(true),
+        Told::Broken(detail) => Err(Trouble::Broken(detail)),
+        Told::Fenced => Err(Trouble::Fenced),
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::schema::type_of;
+use super::declared::{rules, type_of};
 use crate::record::{Kind, Table};
 
 /// The name of the version that a row must have, beside the row's own columns. No column is called so.
@@ -46,7 +46,11 @@ pub(super) const WRITER: &str = "UPDATE writer SET batch = x.batch, seen_at = no
     FROM jsonb_to_recordset($1::text::jsonb) AS x(name text, epoch bigint, batch bigint)
     WHERE writer.name = x.name AND writer.epoch = x.epoch RETURNING writer.batch";
 
-pub(super) struct Statements(HashMap<&'static str, TableStatements>);
+pub(super) struct Statements {
+    tables: HashMap<&'static str, TableStatements>,
+    /// Every rule by the name that the server knows it by.
+    rules: Vec<(String, &'static str)>,
+}
 
 pub(super) struct TableStatements {
     pub(super) load: String,
@@ -62,11 +66,23 @@ pub(super) struct TableStatements {
 impl Statements {
     pub(super) fn new(tables: &[&'static Table]) -> Self {
         let texts = |table: &&'static Table| (table.name, TableStatements::new(table));
-        Self(tables.iter().map(texts).collect())
+        Self {
+            tables: tables.iter().map(texts).collect(),
+            rules: tables.iter().flat_map(|table| rules(table)).collect(),
+        }
+    }
+
+    /// What the server told of a broken rule, with the rule in place of its name.
+    pub(super) fn in_words(&self, told: String) -> String {
+        let broken = self.rules.iter().find(|(name, _)| told.contains(name));
+        match broken {
+            Some((name, rule)) => told.replace(name, rule),
+            None => told,
+        }
     }
 
     pub(super) fn of(&self, table: &Table) -> &TableStatements {
-        self.0
+        self.tables
             .get(table.name)
             .expect("every table is named when the store is opened")
     }

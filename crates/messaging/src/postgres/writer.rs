@@ -173,6 +173,11 @@ impl Writer {
                     self.shared.is_back();
                     return Ok(applied);
                 }
+                // The row of a writer that was idle for very long was cleaned away.
+                Err(Trouble::Fenced) if self.messages == MessageTable::Outbox => {
+                    self.link = None;
+                    "the writer was no longer registered".to_owned()
+                }
                 Err(Trouble::Fenced) => {
                     return Err(self.shared.poison("another process has taken over the log"));
                 }

@@ -90,6 +90,25 @@ impl Drop for Schema {
 
 /// Runs SQL and waits for it, wherever this is called.
 pub fn run(url: &str, sql: String) {
+    connected(url, async move |client| {
+        client.batch_execute(&sql).await.unwrap()
+    });
+}
+
+/// Asks for one number.
+pub fn count(url: &str, sql: &'static str) -> i64 {
+    let ask = async move |client: tokio_postgres::Client| {
+        let row = client.query_one(sql, &[]).await.unwrap();
+        row.get(0)
+    };
+    connected(url, ask).expect("the server can be reached")
+}
+
+/// On a thread of its own, since the caller may be one that must not wait. `None` where the server is away.
+fn connected<T: Send + 'static>(
+    url: &str,
+    work: impl AsyncFnOnce(tokio_postgres::Client) -> T + Send + 'static,
+) -> Option<T> {
     let url = url.to_owned();
     let running = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -98,14 +117,12 @@ pub fn run(url: &str, sql: String) {
             .unwrap();
         runtime.block_on(async {
             let connected = tokio_postgres::connect(&url, tokio_postgres::NoTls).await;
-            let Ok((client, connection)) = connected else {
-                return;
-            };
+            let (client, connection) = connected.ok()?;
             let driver = tokio::spawn(connection);
-            client.batch_execute(&sql).await.unwrap();
-            drop(client);
+            let worked = work(client).await;
             driver.await.unwrap().unwrap();
-        });
+            Some(worked)
+        })
     });
-    running.join().unwrap();
+    running.join().unwrap()
 }
