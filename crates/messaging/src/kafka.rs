@@ -29,6 +29,7 @@ use contract::{
     dead_letter::{DeadLetter, DeadLetterResolved},
 };
 use rdkafka::{
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
     topic_partition_list::{Offset, TopicPartitionList},
 };
@@ -183,6 +184,24 @@ fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreE
         };
     }
     Ok(behind)
+}
+
+/// librdkafka's own words, as quiet as they deserve.
+fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    // The first is known and meant; the second comes with every rebalance, and what was not taken is told again.
+    let is_expected = ["CONFWARN", "COMMITFAIL"].contains(&facility);
+    match level {
+        _ if is_expected => tracing::debug!(facility, text, "librdkafka"),
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::error!(facility, text, "librdkafka"),
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, text, "librdkafka"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(facility, text, "librdkafka");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(facility, text, "librdkafka"),
+    }
 }
 
 /// Dead letters may lie at brokers of their own.

@@ -5,7 +5,13 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{
     Account, Deposit, balance, deposit, drain,
@@ -31,6 +37,17 @@ async fn relayed(relay: &mut Relay, clock: &Clock) -> usize {
     assert_eq!(relay.look().await, Ok(0));
     clock.advance_millis(RELAY_AFTER_MILLIS);
     relay.look().await.unwrap()
+}
+
+/// Waits until a condition holds.
+async fn eventually(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !holds().await {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to hold in time");
 }
 
 async fn deposits(store: &Store, group: &'static str) -> Vec<String> {
@@ -137,10 +154,19 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
 
 // ---- order, with the group's members coming and going
 
+/// Deposits 1, 2, 3 … to each account until it is enough; returns how many.
+async fn publish_in_order(store: Store, accounts: i64, enough: Arc<AtomicBool>) -> i64 {
+    let mut amount = 0;
+    while !enough.load(Ordering::Relaxed) {
+        amount += 1;
+        publish(&store, (0..accounts).map(|id| deposit(&format!("{id} {amount}"), id, amount))).await;
+    }
+    amount
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reorder_nothing() {
     const ACCOUNTS: i64 = 8;
-    const EACH: i64 = 150;
     let mut brokers = Brokers::new();
     brokers.settings.partitions = 4;
     // Two processes, each with a store, a bus and members of its own.
@@ -149,33 +175,21 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
     let accounts: Vec<_> = (0..ACCOUNTS).map(|id| Account::new(id, 0)).collect();
     store_all(&one, &accounts).await;
 
-    let publishing = {
-        let one = one.clone();
-        tokio::spawn(async move {
-            for amount in 1..=EACH {
-                let all = (0..ACCOUNTS).map(|id| deposit(&format!("{id} {amount}"), id, amount));
-                publish(&one, all).await;
-            }
-        })
-    };
+    let enough = Arc::new(AtomicBool::new(false));
+    let publishing = tokio::spawn(publish_in_order(one.clone(), ACCOUNTS, Arc::clone(&enough)));
     let (still, still_stop) = ShutdownSwitch::new();
     let metrics = Metrics::unregistered();
     let steady = Worker::new(Sequenced, shell(&one, &metrics, &Clock::System)).unwrap();
     let steady = tokio::spawn(steady.run(still_stop));
-    // The other comes and goes while messages flow: sometimes in order, sometimes cut off in mid-step.
+    // The other comes, gets partitions, handles some, and goes: in order, or cut off in the middle of a step.
     for round in 0..3 {
+        let metrics = Metrics::unregistered();
         let guest = Worker::new(Sequenced, shell(&two, &metrics, &Clock::System)).unwrap();
         let (switch, stop) = ShutdownSwitch::new();
         let guest = tokio::spawn(guest.run(stop));
         let label = messaging::metrics::GroupLabel { group: "sequenced" };
-        let seen = || metrics.messages_handled.get_or_create(&label).get();
-        let until = (seen() + 200).min((ACCOUNTS * EACH) as u64 * 9 / 10);
-        let some = async {
-            while seen() < until {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, some).await.unwrap();
+        let handled = metrics.messages_handled.get_or_create(&label).clone();
+        eventually(async || handled.get() >= 100).await;
         if round % 2 == 0 {
             switch.stop();
             guest.await.unwrap();
@@ -183,21 +197,17 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
             guest.abort();
         }
     }
-    publishing.await.unwrap();
+    enough.store(true, Ordering::Relaxed);
+    let each = publishing.await.unwrap();
     let bus = common::bus(&one);
-    let drained = async {
-        while !bus.is_drained("sequenced", &[Deposit::TOPIC]).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, drained).await.unwrap();
+    eventually(async || bus.is_drained("sequenced", &[Deposit::TOPIC]).await.unwrap()).await;
     still.stop();
     steady.await.unwrap();
 
     for id in 0..ACCOUNTS {
-        assert_eq!(balance(&one, id).await, EACH);
+        assert_eq!(balance(&one, id).await, each);
     }
-    assert_eq!(movements(&one).await.len() as i64, ACCOUNTS * EACH);
+    assert_eq!(movements(&one).await.len() as i64, ACCOUNTS * each);
     assert_eq!(read_all(&one, "undertaker", &[DeadLetter::TOPIC]).await, []);
     for bus in buses {
         bus.close().await;

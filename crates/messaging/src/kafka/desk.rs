@@ -42,12 +42,26 @@ struct State {
     last_assignment: u64,
     waiting: VecDeque<(u64, Arrived)>,
     in_hand: Vec<Mark>,
-    handled: Vec<Mark>,
+    /// What the brokers are still to be told of.
+    handled: HashMap<Place, Mark>,
     /// When the batch in hand was last tried.
     tried_at: Option<Instant>,
     polled_at: Instant,
     stopping: bool,
     ended: bool,
+}
+
+impl State {
+    /// The furthest counts, within one assignment.
+    fn note(&mut self, mark: Mark) {
+        let known = self.handled.get(&mark.place);
+        let is_behind = known.is_some_and(|known| {
+            (known.assignment, known.next) >= (mark.assignment, mark.next)
+        });
+        if !is_behind {
+            self.handled.insert(mark.place.clone(), mark);
+        }
+    }
 }
 
 impl Desk {
@@ -58,7 +72,7 @@ impl Desk {
                 last_assignment: 0,
                 waiting: VecDeque::new(),
                 in_hand: Vec::new(),
-                handled: Vec::new(),
+                handled: HashMap::new(),
                 tried_at: None,
                 polled_at: Instant::now(),
                 stopping: false,
@@ -111,7 +125,9 @@ impl Desk {
         let mut state = self.lock();
         state.in_hand.clear();
         state.tried_at = None;
-        state.handled.extend_from_slice(marks);
+        for mark in marks {
+            state.note(mark.clone());
+        }
         drop(state);
         self.handled.notify_all();
     }
@@ -159,7 +175,15 @@ impl Desk {
         let mut state = self.lock();
         let handled = std::mem::take(&mut state.handled);
         let holds = |mark: &Mark| state.assignments.get(&mark.place) == Some(&mark.assignment);
-        handled.into_iter().filter(holds).collect()
+        handled.into_values().filter(holds).collect()
+    }
+
+    /// The brokers did not take this: they are told again.
+    pub(super) fn not_told(&self, place: Place, next: i64) {
+        let mut state = self.lock();
+        if let Some(assignment) = state.assignments.get(&place).copied() {
+            state.note(Mark { place, next, assignment });
+        }
     }
 
     pub(super) fn assign(&self, places: Vec<Place>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientContext,
+    config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
@@ -22,7 +23,11 @@ pub(super) type Delivery = (i64, Result<(), String>);
 /// Tells of deliveries.
 pub(super) struct Told(mpsc::UnboundedSender<Delivery>);
 
-impl ClientContext for Told {}
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        super::log(level, facility, text);
+    }
+}
 
 impl ProducerContext for Told {
     type DeliveryOpaque = Box<i64>;

@@ -1,20 +1,23 @@
 //! One consumer for one group in this process, on a thread of its own that polls and never waits for the store.
 //!
-//! Offsets are stored here after the worker's commit, and sent to the brokers at an interval and before a partition
-//! goes. When partitions are taken away, the thread waits in the callback until the batch in hand is finished; where
+//! What was handled is told to the brokers after the worker's commit, at an interval and before a partition goes. When partitions are taken away, the thread waits in the callback until the batch in hand is finished; where
 //! that takes too long they go all the same, and the inbox makes what is handled twice harmless. Where the worker falls
 //! behind, the partitions are paused, and polling goes on.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
     ClientContext, Message as _, Statistics, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult},
     topic_partition_list::Offset,
 };
 
@@ -44,16 +47,21 @@ pub(super) struct Group {
     desk: Arc<Desk>,
     name: &'static str,
     revoke_millis_max: u64,
+    /// The brokers have not answered yet to what they were told last.
+    telling: AtomicBool,
 }
 
 impl ClientContext for Group {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        super::log(level, facility, text);
+    }
+
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         let behind = partitions.filter(|partition| partition.desired).map(|partition| {
-            let known = [partition.consumer_lag_stored, partition.consumer_lag];
             // Nothing was handled yet: everything is ahead.
             let all = partition.hi_offset.saturating_sub(partition.lo_offset.max(0)).max(0);
-            known.into_iter().find(|lag| *lag >= 0).unwrap_or(all)
+            if partition.consumer_lag >= 0 { partition.consumer_lag } else { all }
         });
         self.desk.lag.store(behind.sum(), Ordering::Relaxed);
     }
@@ -70,12 +78,7 @@ impl ConsumerContext for Group {
                 let places = places(partitions);
                 let patience = Duration::from_millis(self.revoke_millis_max);
                 let finished = self.desk.finish(&places, patience);
-                store(consumer, &self.desk.handled());
-                if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync)
-                    && !is_nothing_to_commit(&error)
-                {
-                    tracing::warn!(group = self.name, %error, "offsets were not committed; the inbox knows them");
-                }
+                tell(consumer, &self.desk, CommitMode::Sync);
                 self.desk.revoke(&places);
                 tracing::info!(group = self.name, count = places.len(), finished, "partitions went");
             }
@@ -84,10 +87,13 @@ impl ConsumerContext for Group {
             }
         }
     }
-}
 
-fn is_nothing_to_commit(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset))
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.telling.store(false, Ordering::Relaxed);
+        if let Err(error) = result {
+            not_told(&self.desk, offsets, &error);
+        }
+    }
 }
 
 fn places(partitions: &TopicPartitionList) -> Vec<Place> {
@@ -95,18 +101,32 @@ fn places(partitions: &TopicPartitionList) -> Vec<Place> {
     elements.iter().map(|it| (Arc::from(it.topic()), it.partition())).collect()
 }
 
-/// Remembered as handled: sent at the next interval, or when the partition goes.
-fn store(consumer: &BaseConsumer<Group>, handled: &[Mark]) {
+/// Tells the brokers what was handled.
+fn tell(consumer: &BaseConsumer<Group>, desk: &Desk, mode: CommitMode) {
+    let handled = desk.handled();
     if handled.is_empty() {
         return;
     }
     let mut offsets = TopicPartitionList::new();
-    for Mark { place: (topic, partition), next, .. } in handled {
+    for Mark { place: (topic, partition), next, .. } in &handled {
         let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(*next));
         added.expect("an offset of a message is an offset");
     }
-    if let Err(error) = consumer.store_offsets(&offsets) {
-        tracing::warn!(%error, "offsets were not stored; the inbox knows what was handled");
+    let telling = &consumer.context().telling;
+    telling.store(matches!(mode, CommitMode::Async), Ordering::Relaxed);
+    if let Err(error) = consumer.commit(&offsets, mode) {
+        telling.store(false, Ordering::Relaxed);
+        not_told(desk, &offsets, &error);
+    }
+}
+
+/// While the group's partitions are shared out anew, nothing is taken; a moment later it is.
+fn not_told(desk: &Desk, offsets: &TopicPartitionList, error: &KafkaError) {
+    tracing::debug!(%error, "what was handled is told again");
+    for partition in offsets.elements() {
+        if let Offset::Offset(next) = partition.offset() {
+            desk.not_told((Arc::from(partition.topic()), partition.partition()), next);
+        }
     }
 }
 
@@ -122,13 +142,13 @@ impl Reader {
             desk: Arc::clone(&desk),
             name: group,
             revoke_millis_max: settings.revoke_millis_max,
+            telling: AtomicBool::new(false),
         };
         let consumer: BaseConsumer<Group> = settings
             .client(brokers)
             .set("group.id", format!("{}{group}", settings.prefix))
             .set("auto.offset.reset", "earliest")
-            .set("enable.auto.commit", "true")
-            .set("auto.commit.interval.ms", settings.commit_interval_millis.to_string())
+            .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", settings.session_timeout_millis.to_string())
@@ -141,13 +161,13 @@ impl Reader {
         let names: Vec<String> = topics.iter().map(|topic| settings.wire_topic(topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(unavailable)?;
-        let prefix = settings.prefix.len();
+        let settings = settings.clone();
         let reader = Self { desk: Arc::clone(&desk) };
         thread::Builder::new()
             .name(format!("kafka-{group}"))
             .spawn(move || {
                 let ended = EndsLoudly(desk);
-                poll(&consumer, group, topics, prefix, &ended.0);
+                poll(&consumer, group, topics, &settings, &ended.0);
                 // Leaves the group.
                 drop(consumer);
             })
@@ -225,10 +245,12 @@ fn poll(
     consumer: &BaseConsumer<Group>,
     group: &'static str,
     topics: &'static [&'static str],
-    prefix: usize,
+    settings: &KafkaSettings,
     desk: &Desk,
 ) {
-    let mut paused = false;
+    let prefix = settings.prefix.len();
+    let interval = Duration::from_millis(settings.commit_interval_millis.into());
+    let (mut paused, mut told_at) = (false, Instant::now());
     while desk.polled() {
         let waiting = match consumer.poll(Duration::from_millis(POLL_MILLIS)) {
             Some(Ok(record)) => {
@@ -245,7 +267,10 @@ fn poll(
             }
             None => desk.waiting(),
         };
-        store(consumer, &desk.handled());
+        if told_at.elapsed() >= interval && !consumer.context().telling.load(Ordering::Relaxed) {
+            tell(consumer, desk, CommitMode::Async);
+            told_at = Instant::now();
+        }
         let full = if paused { waiting > WAITING_LOW } else { waiting >= WAITING_MAX };
         if full != paused {
             paused = full;
@@ -255,7 +280,7 @@ fn poll(
         // Again on each round while it lasts: partitions that came meanwhile are not paused yet.
         hold(consumer, group, paused);
     }
-    store(consumer, &desk.handled());
+    tell(consumer, desk, CommitMode::Sync);
 }
 
 fn hold(consumer: &BaseConsumer<Group>, group: &'static str, paused: bool) {

@@ -118,12 +118,15 @@ async fn check_retention(
             Err(code) => return Err(unavailable(KafkaError::AdminOp(code))),
         };
         let secs = |key: &str| {
-            let value = config.get(key).and_then(|entry| entry.value.as_deref());
-            let millis = value.and_then(|value| value.parse::<i64>().ok()).unwrap_or(-1);
+            let millis: i64 = config.get(key)?.value.as_deref()?.parse().ok()?;
             // -1: for ever.
-            if millis < 0 { i64::MAX } else { millis / 1000 }
+            Some(if millis < 0 { i64::MAX } else { millis / 1000 })
         };
-        let needed = inbox_secs_min(secs("retention.ms"), secs("segment.ms"));
+        // Of one that was made a moment ago a broker may not know anything yet.
+        let (Some(retention), Some(segment)) = (secs("retention.ms"), secs("segment.ms")) else {
+            continue;
+        };
+        let needed = inbox_secs_min(retention, segment);
         if inbox_retention_secs < needed {
             let name = match &config.specifier {
                 OwnedResourceSpecifier::Topic(name) => name.as_str(),
