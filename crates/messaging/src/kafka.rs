@@ -71,10 +71,14 @@ impl Kafka {
         inbox_retention_secs: i64,
     ) -> Result<Arc<Self>, StoreError> {
         let Store::Postgres(outbox) = store else {
-            return Err(unavailable("Kafka needs a PostgreSQL store to publish from"));
+            return Err(unavailable(
+                "Kafka needs a PostgreSQL store to publish from",
+            ));
         };
         if settings.revoke_millis_max >= settings.stall_secs_max.saturating_mul(1000) {
-            return Err(unavailable("revoke_millis_max must be less than stall_secs_max"));
+            return Err(unavailable(
+                "revoke_millis_max must be less than stall_secs_max",
+            ));
         }
         topics::ensure(&settings, topics, inbox_retention_secs).await?;
         let failure = watch::Sender::new(None);
@@ -134,7 +138,10 @@ impl Kafka {
     pub async fn close(&self) {
         self.switch.stop();
         let tasks = std::mem::take(
-            &mut *self.publisher.lock().expect("no holder of this lock panics"),
+            &mut *self
+                .publisher
+                .lock()
+                .expect("no holder of this lock panics"),
         );
         for task in tasks {
             // One that broke has nothing left to publish.
@@ -151,9 +158,15 @@ impl Kafka {
         let pending = self.outbox.pending(1).await?.len() as i64;
         let settings = self.settings.clone();
         let (group, topics) = (group.to_owned(), topics.to_vec());
-        let ask = move || topics.iter().map(|topic| lag(&settings, &group, topic)).sum();
-        let asked: Result<i64, StoreError> =
-            tokio::task::spawn_blocking(ask).await.map_err(unavailable)?;
+        let ask = move || {
+            topics
+                .iter()
+                .map(|topic| lag(&settings, &group, topic))
+                .sum()
+        };
+        let asked: Result<i64, StoreError> = tokio::task::spawn_blocking(ask)
+            .await
+            .map_err(unavailable)?;
         Ok(pending + asked?)
     }
 }
@@ -167,13 +180,20 @@ fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreE
         .create()
         .map_err(unavailable)?;
     let name = settings.wire_topic(topic);
-    let metadata = consumer.fetch_metadata(Some(&name), timeout).map_err(unavailable)?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let metadata = consumer
+        .fetch_metadata(Some(&name), timeout)
+        .map_err(unavailable)?;
+    let partitions = metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions());
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         asked.add_partition(&name, partition.id());
     }
-    let committed = consumer.committed_offsets(asked, timeout).map_err(unavailable)?;
+    let committed = consumer
+        .committed_offsets(asked, timeout)
+        .map_err(unavailable)?;
     let mut behind = 0;
     for partition in committed.elements() {
         let ends = consumer.fetch_watermarks(&name, partition.partition(), timeout);

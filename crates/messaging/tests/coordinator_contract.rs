@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{drain, bus_places, read_all, shell, start};
+use common::{bus_places, drain, read_all, shell, start};
 use contract::{Payload, SagaId, Timestamp, ticketing::SagaTimeout};
 use messaging::{
     Clock, Commit, Consumer, Message, Metrics, Records, Ref, Rejection, Store, Worker,

@@ -29,7 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const RELAY_AFTER_MILLIS: i64 = 5_000;
 
 fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> Relay {
-    Relay::new(Arc::clone(kafka), store.clone(), clock.clone(), holder.to_owned())
+    Relay::new(
+        Arc::clone(kafka),
+        store.clone(),
+        clock.clone(),
+        holder.to_owned(),
+    )
 }
 
 /// The relay looks, time passes, the relay looks again; returns how many rows it published.
@@ -47,7 +52,9 @@ async fn eventually(holds: impl AsyncFn() -> bool) {
             look.tick().await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to hold in time");
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("it comes to hold in time");
 }
 
 async fn deposits(store: &Store, group: &'static str) -> Vec<String> {
@@ -79,7 +86,9 @@ impl Consumer for Sequenced {
         &[Deposit::TOPIC]
     }
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Ok(vec![Ref::to::<Account>(message.parse::<Deposit>()?.account)])
+        Ok(vec![Ref::to::<Account>(
+            message.parse::<Deposit>()?.account,
+        )])
     }
     fn decide(
         &self,
@@ -97,7 +106,11 @@ impl Consumer for Sequenced {
         let mut commit = Commit::new();
         commit
             .put(&account.with_balance(deposit.amount))
-            .append(&common::movement(&message.id, deposit.account, deposit.amount));
+            .append(&common::movement(
+                &message.id,
+                deposit.account,
+                deposit.amount,
+            ));
         Ok(commit)
     }
 }
@@ -119,7 +132,9 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
     let mut handled = 0;
     while handled < 20 {
         let Some(batch) = subscription.try_next(20).await.unwrap() else {
-            tokio::time::timeout(PATIENCE, subscription.changed()).await.unwrap();
+            tokio::time::timeout(PATIENCE, subscription.changed())
+                .await
+                .unwrap();
             continue;
         };
         for message in batch.messages {
@@ -148,7 +163,10 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
     assert_eq!(balance(&store, 1).await, 50);
     assert_eq!(movements(&store).await.len(), 50);
     let label = messaging::metrics::GroupLabel { group: "teller" };
-    assert_eq!(metrics.messages_duplicate.get_or_create(&label).get(), handled);
+    assert_eq!(
+        metrics.messages_duplicate.get_or_create(&label).get(),
+        handled
+    );
     kafka.close().await;
 }
 
@@ -159,7 +177,11 @@ async fn publish_in_order(store: Store, accounts: i64, enough: Arc<AtomicBool>) 
     let mut amount = 0;
     while !enough.load(Ordering::Relaxed) {
         amount += 1;
-        publish(&store, (0..accounts).map(|id| deposit(&format!("{id} {amount}"), id, amount))).await;
+        publish(
+            &store,
+            (0..accounts).map(|id| deposit(&format!("{id} {amount}"), id, amount)),
+        )
+        .await;
     }
     amount
 }
@@ -200,7 +222,12 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
     enough.store(true, Ordering::Relaxed);
     let each = publishing.await.unwrap();
     let bus = common::bus(&one);
-    eventually(async || bus.is_drained("sequenced", &[Deposit::TOPIC]).await.unwrap()).await;
+    eventually(async || {
+        bus.is_drained("sequenced", &[Deposit::TOPIC])
+            .await
+            .unwrap()
+    })
+    .await;
     still.stop();
     steady.await.unwrap();
 
@@ -242,14 +269,21 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
 
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
-    publish(&store, [deposit("later", 1, 1), deposit("of another key", 2, 1)]).await;
+    publish(
+        &store,
+        [deposit("later", 1, 1), deposit("of another key", 2, 1)],
+    )
+    .await;
     publish(&store, [deposit("last", 1, 1)]).await;
     // What is behind nothing comes at once.
-    let mut subscription =
-        common::bus(&store).subscribe("early", &[Deposit::TOPIC]).unwrap();
+    let mut subscription = common::bus(&store)
+        .subscribe("early", &[Deposit::TOPIC])
+        .unwrap();
     let mut early = Vec::new();
     while early.is_empty() {
-        tokio::time::timeout(PATIENCE, subscription.changed()).await.unwrap();
+        tokio::time::timeout(PATIENCE, subscription.changed())
+            .await
+            .unwrap();
         if let Some(batch) = subscription.try_next(10).await.unwrap() {
             early.extend(batch.messages.iter().map(|message| message.id.clone()));
         }
@@ -284,7 +318,9 @@ async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
 
     asleep.advance_millis(RELAY_AFTER_MILLIS);
     assert_eq!(stale.look().await, Ok(0));
-    let Store::Postgres(outbox) = &store else { unreachable!("it was opened so") };
+    let Store::Postgres(outbox) = &store else {
+        unreachable!("it was opened so")
+    };
     assert_eq!(outbox.pending(10).await.unwrap().len(), 1);
     awake.advance_millis(RELAY_AFTER_MILLIS);
     assert_eq!(fresh.look().await, Ok(1));
@@ -304,14 +340,23 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
         let opened = Kafka::open(settings, &store, TOPICS, inbox_secs).await;
         opened.err().unwrap().to_string()
     };
-    let more = KafkaSettings { partitions: 3, ..brokers.settings.clone() };
+    let more = KafkaSettings {
+        partitions: 3,
+        ..brokers.settings.clone()
+    };
     assert!(refused(more, INBOX_SECS).await.contains("has 2 partitions"));
     let forgetful = refused(brokers.settings.clone(), 3_600).await;
     assert!(forgetful.contains("inbox_retention_secs"), "{forgetful}");
     // The topics keep what they were made with, whatever is configured now.
-    let shorter = KafkaSettings { retention_secs: 60, ..brokers.settings.clone() };
+    let shorter = KafkaSettings {
+        retention_secs: 60,
+        ..brokers.settings.clone()
+    };
     let forgetful = refused(shorter, 3_600).await;
-    assert!(forgetful.contains(Deposit::TOPIC) || forgetful.contains("may deliver"), "{forgetful}");
+    assert!(
+        forgetful.contains(Deposit::TOPIC) || forgetful.contains("may deliver"),
+        "{forgetful}"
+    );
 }
 
 // ---- standing still
@@ -324,13 +369,19 @@ async fn a_batch_in_hand_that_nobody_tries_any_more_is_told_of() {
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     publish(&store, [deposit("a", 1, 1)]).await;
-    let mut subscription = Bus::Kafka(Arc::clone(&kafka)).subscribe("slow", &[Deposit::TOPIC]).unwrap();
+    let mut subscription = Bus::Kafka(Arc::clone(&kafka))
+        .subscribe("slow", &[Deposit::TOPIC])
+        .unwrap();
     let mut in_hand = None;
     while in_hand.is_none() {
-        tokio::time::timeout(PATIENCE, subscription.changed()).await.unwrap();
+        tokio::time::timeout(PATIENCE, subscription.changed())
+            .await
+            .unwrap();
         in_hand = subscription.try_next(10).await.unwrap();
     }
-    let reason = tokio::time::timeout(PATIENCE, kafka.failed()).await.unwrap();
+    let reason = tokio::time::timeout(PATIENCE, kafka.failed())
+        .await
+        .unwrap();
     assert!(reason.contains("slow"), "{reason}");
 }
 
@@ -349,9 +400,12 @@ async fn dead_letters_on_brokers_of_their_own_come_back_from_there() {
     publish(&store, [deposit("a", 1, 5)]).await;
     let mut worker = teller(&shell);
     drain(&mut worker).await;
-    let mut undertaker = Worker::new(messaging::dead_letters::DeadLetterConsumer, shell.clone()).unwrap();
+    let mut undertaker =
+        Worker::new(messaging::dead_letters::DeadLetterConsumer, shell.clone()).unwrap();
     drain(&mut undertaker).await;
-    let letters = messaging::dead_letters::list(&store, None, None, 10).await.unwrap();
+    let letters = messaging::dead_letters::list(&store, None, None, 10)
+        .await
+        .unwrap();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].letter.message_id, "a");
     kafka.close().await;

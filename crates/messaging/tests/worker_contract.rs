@@ -9,8 +9,8 @@ use std::sync::{
 };
 
 use common::{
-    Account, Deposit, Place, Teller, account, balance, deposit, drain, movements, noise, bus_places, places,
-    publish, read_all, shell, start, store_all, teller,
+    Account, Deposit, Place, Teller, account, balance, bus_places, deposit, drain, movements,
+    noise, places, publish, read_all, shell, start, store_all, teller,
 };
 use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 use futures::future::BoxFuture;

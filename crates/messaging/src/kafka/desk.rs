@@ -42,26 +42,13 @@ struct State {
     last_assignment: u64,
     waiting: VecDeque<(u64, Arrived)>,
     in_hand: Vec<Mark>,
-    /// What the brokers are still to be told of.
-    handled: HashMap<Place, Mark>,
+    /// What the brokers are still to confirm.
+    untold: HashMap<Place, Mark>,
     /// When the batch in hand was last tried.
     tried_at: Option<Instant>,
     polled_at: Instant,
     stopping: bool,
     ended: bool,
-}
-
-impl State {
-    /// The furthest counts, within one assignment.
-    fn note(&mut self, mark: Mark) {
-        let known = self.handled.get(&mark.place);
-        let is_behind = known.is_some_and(|known| {
-            (known.assignment, known.next) >= (mark.assignment, mark.next)
-        });
-        if !is_behind {
-            self.handled.insert(mark.place.clone(), mark);
-        }
-    }
 }
 
 impl Desk {
@@ -72,7 +59,7 @@ impl Desk {
                 last_assignment: 0,
                 waiting: VecDeque::new(),
                 in_hand: Vec::new(),
-                handled: HashMap::new(),
+                untold: HashMap::new(),
                 tried_at: None,
                 polled_at: Instant::now(),
                 stopping: false,
@@ -99,7 +86,11 @@ impl Desk {
             && let Some((assignment, arrived)) = state.waiting.pop_front()
         {
             let next = arrived.offset + 1;
-            let mark = Mark { place: arrived.place.clone(), next, assignment };
+            let mark = Mark {
+                place: arrived.place.clone(),
+                next,
+                assignment,
+            };
             marks.insert(arrived.place, mark);
             messages.extend(arrived.message);
         }
@@ -126,7 +117,8 @@ impl Desk {
         state.in_hand.clear();
         state.tried_at = None;
         for mark in marks {
-            state.note(mark.clone());
+            // Batches of one partition come in order.
+            state.untold.insert(mark.place.clone(), mark.clone());
         }
         drop(state);
         self.handled.notify_all();
@@ -170,19 +162,26 @@ impl Desk {
         self.lock().waiting.len()
     }
 
-    /// What was handled since the last call, of partitions that are still assigned.
-    pub(super) fn handled(&self) -> Vec<Mark> {
+    /// What was handled and the brokers have not confirmed, of partitions that are still assigned.
+    pub(super) fn untold(&self) -> Vec<Mark> {
         let mut state = self.lock();
-        let handled = std::mem::take(&mut state.handled);
-        let holds = |mark: &Mark| state.assignments.get(&mark.place) == Some(&mark.assignment);
-        handled.into_values().filter(holds).collect()
+        let state = &mut *state;
+        let assignments = &state.assignments;
+        state
+            .untold
+            .retain(|place, mark| assignments.get(place) == Some(&mark.assignment));
+        state.untold.values().cloned().collect()
     }
 
-    /// The brokers did not take this: they are told again.
-    pub(super) fn not_told(&self, place: Place, next: i64) {
+    /// The brokers know that everything before this is handled.
+    pub(super) fn told(&self, place: &Place, next: i64) {
         let mut state = self.lock();
-        if let Some(assignment) = state.assignments.get(&place).copied() {
-            state.note(Mark { place, next, assignment });
+        if state
+            .untold
+            .get(place)
+            .is_some_and(|mark| mark.next <= next)
+        {
+            state.untold.remove(place);
         }
     }
 
@@ -198,9 +197,15 @@ impl Desk {
     /// What waits of these partitions is dropped, and a batch in hand with some of theirs is waited for.
     pub(super) fn finish(&self, places: &[Place], patience: Duration) -> bool {
         let mut state = self.lock();
-        state.waiting.retain(|(_, arrived)| !places.contains(&arrived.place));
+        state
+            .waiting
+            .retain(|(_, arrived)| !places.contains(&arrived.place));
         let concerned = |state: &mut State| {
-            !state.stopping && state.in_hand.iter().any(|mark| places.contains(&mark.place))
+            !state.stopping
+                && state
+                    .in_hand
+                    .iter()
+                    .any(|mark| places.contains(&mark.place))
         };
         let waited = self.handled.wait_timeout_while(state, patience, concerned);
         let (_state, timeout) = waited.expect("no holder of this lock panics");

@@ -74,7 +74,11 @@ impl Producer {
         let producer = Self {
             settings: settings.clone(),
             main: open(&settings.brokers)?,
-            dead_letters: settings.dead_letter_brokers.as_deref().map(open).transpose()?,
+            dead_letters: settings
+                .dead_letter_brokers
+                .as_deref()
+                .map(open)
+                .transpose()?,
         };
         Ok((producer, deliveries))
     }
@@ -100,7 +104,10 @@ impl Producer {
                     tokio::time::sleep(Duration::from_millis(QUEUE_PAUSE_MILLIS)).await;
                 }
                 Err((error, _)) => {
-                    return Err(format!("message {} cannot be published: {error}", message.id));
+                    return Err(format!(
+                        "message {} cannot be published: {error}",
+                        message.id
+                    ));
                 }
             }
         }

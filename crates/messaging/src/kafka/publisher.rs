@@ -87,7 +87,10 @@ impl Publisher {
             give_up_after,
             failure,
         };
-        [tokio::spawn(publisher.run(shutdown)), tokio::spawn(deleter.run())]
+        [
+            tokio::spawn(publisher.run(shutdown)),
+            tokio::spawn(deleter.run()),
+        ]
     }
 
     async fn run(mut self, mut shutdown: Shutdown) {
@@ -125,12 +128,17 @@ impl Publisher {
         }
         let blocked = self.foreign(&candidates).await;
         for held in candidates {
-            let key = (held.stored.message.topic.clone(), held.stored.message.key.clone());
+            let key = (
+                held.stored.message.topic.clone(),
+                held.stored.message.key.clone(),
+            );
             // Whatever comes behind a message that could not be sent stays behind it.
             if self.failure.borrow().is_some() {
                 return false;
             }
-            let waits = blocked.get(&key).is_some_and(|first| *first < held.stored.offset);
+            let waits = blocked
+                .get(&key)
+                .is_some_and(|first| *first < held.stored.offset);
             if !waits {
                 self.send(held.stored).await;
             } else if held.since.elapsed() < self.give_up_after {
@@ -151,18 +159,30 @@ impl Publisher {
             self.taken = last.offset;
         }
         let since = Instant::now();
-        self.held.extend(rows.into_iter().map(|stored| Held { stored, since }));
+        self.held
+            .extend(rows.into_iter().map(|stored| Held { stored, since }));
     }
 
     /// The first pending row, by topic and key, that this process has neither sent nor is about to send.
     async fn foreign(&self, candidates: &[Held]) -> HashMap<(String, String), i64> {
-        let mut keys: Vec<&str> =
-            candidates.iter().map(|held| held.stored.message.key.as_str()).collect();
+        let mut keys: Vec<&str> = candidates
+            .iter()
+            .map(|held| held.stored.message.key.as_str())
+            .collect();
         keys.sort_unstable();
         keys.dedup();
-        let last = candidates.iter().map(|held| held.stored.offset).max().unwrap_or(0);
+        let last = candidates
+            .iter()
+            .map(|held| held.stored.offset)
+            .max()
+            .unwrap_or(0);
         let mut own: HashSet<i64> = candidates.iter().map(|held| held.stored.offset).collect();
-        own.extend(self.sent.lock().expect("no holder of this lock panics").iter());
+        own.extend(
+            self.sent
+                .lock()
+                .expect("no holder of this lock panics")
+                .iter(),
+        );
         let mut backoff = Backoff::new(&self.random, BACKOFF_MILLIS_MAX);
         let pending: Vec<PendingKey> = loop {
             match self.outbox.pending_keys(&keys, last).await {
@@ -186,7 +206,10 @@ impl Publisher {
         if let Ok(permit) = self.window.acquire().await {
             permit.forget();
         }
-        self.sent.lock().expect("no holder of this lock panics").insert(stored.offset);
+        self.sent
+            .lock()
+            .expect("no holder of this lock panics")
+            .insert(stored.offset);
         fail::fail_point!("kafka.before_send", |_| std::process::abort());
         if let Err(reason) = self.producer.send(&stored).await {
             fail(&self.failure, reason);

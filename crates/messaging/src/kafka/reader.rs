@@ -1,14 +1,12 @@
 //! One consumer for one group in this process, on a thread of its own that polls and never waits for the store.
 //!
-//! What was handled is told to the brokers after the worker's commit, at an interval and before a partition goes. When partitions are taken away, the thread waits in the callback until the batch in hand is finished; where
-//! that takes too long they go all the same, and the inbox makes what is handled twice harmless. Where the worker falls
-//! behind, the partitions are paused, and polling goes on.
+//! What was handled is told to the brokers after the worker's commit, at an interval and before a partition goes, until
+//! they confirm it. When partitions are taken away, the thread waits in the callback until the batch in hand is
+//! finished; where that takes too long they go all the same, and the inbox makes what is handled twice harmless. Where
+//! the worker falls behind, the partitions are paused, and polling goes on.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +15,7 @@ use rdkafka::{
     ClientContext, Message as _, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, KafkaResult},
+    error::KafkaResult,
     topic_partition_list::Offset,
 };
 
@@ -33,6 +31,8 @@ const WAITING_MAX: usize = 4_096;
 const WAITING_LOW: usize = 512;
 /// How long a poll waits for something.
 const POLL_MILLIS: u64 = 20;
+/// Brokers that did not answer for so long are told again.
+const ANSWER_MILLIS_MAX: u64 = 1_000;
 const STATISTICS_MILLIS: &str = "1000";
 /// Between two looks whether the thread has left the group.
 const CLOSE_LOOK_MILLIS: u64 = 5;
@@ -47,8 +47,8 @@ pub(super) struct Group {
     desk: Arc<Desk>,
     name: &'static str,
     revoke_millis_max: u64,
-    /// The brokers have not answered yet to what they were told last.
-    telling: AtomicBool,
+    /// When the brokers were told something that they have not answered yet.
+    telling: Mutex<Option<Instant>>,
 }
 
 impl ClientContext for Group {
@@ -57,12 +57,24 @@ impl ClientContext for Group {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        let behind = partitions.filter(|partition| partition.desired).map(|partition| {
-            // Nothing was handled yet: everything is ahead.
-            let all = partition.hi_offset.saturating_sub(partition.lo_offset.max(0)).max(0);
-            if partition.consumer_lag >= 0 { partition.consumer_lag } else { all }
-        });
+        let partitions = statistics
+            .topics
+            .values()
+            .flat_map(|topic| topic.partitions.values());
+        let behind = partitions
+            .filter(|partition| partition.desired)
+            .map(|partition| {
+                // Nothing was handled yet: everything is ahead.
+                let all = partition
+                    .hi_offset
+                    .saturating_sub(partition.lo_offset.max(0))
+                    .max(0);
+                if partition.consumer_lag >= 0 {
+                    partition.consumer_lag
+                } else {
+                    all
+                }
+            });
         self.desk.lag.store(behind.sum(), Ordering::Relaxed);
     }
 }
@@ -72,7 +84,11 @@ impl ConsumerContext for Group {
         match rebalance {
             Rebalance::Assign(partitions) => {
                 self.desk.assign(places(partitions));
-                tracing::info!(group = self.name, count = partitions.count(), "partitions came");
+                tracing::info!(
+                    group = self.name,
+                    count = partitions.count(),
+                    "partitions came"
+                );
             }
             Rebalance::Revoke(partitions) => {
                 let places = places(partitions);
@@ -80,7 +96,12 @@ impl ConsumerContext for Group {
                 let finished = self.desk.finish(&places, patience);
                 tell(consumer, &self.desk, CommitMode::Sync);
                 self.desk.revoke(&places);
-                tracing::info!(group = self.name, count = places.len(), finished, "partitions went");
+                tracing::info!(
+                    group = self.name,
+                    count = places.len(),
+                    finished,
+                    "partitions went"
+                );
             }
             Rebalance::Error(error) => {
                 tracing::warn!(group = self.name, %error, "the group's partitions could not be shared out");
@@ -89,43 +110,57 @@ impl ConsumerContext for Group {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.telling.store(false, Ordering::Relaxed);
-        if let Err(error) = result {
-            not_told(&self.desk, offsets, &error);
-        }
+        *self.telling.lock().expect("no holder of this lock panics") = None;
+        told(&self.desk, &result, offsets);
     }
 }
 
 fn places(partitions: &TopicPartitionList) -> Vec<Place> {
     let elements = partitions.elements();
-    elements.iter().map(|it| (Arc::from(it.topic()), it.partition())).collect()
+    elements
+        .iter()
+        .map(|it| (Arc::from(it.topic()), it.partition()))
+        .collect()
 }
 
-/// Tells the brokers what was handled.
+/// Tells the brokers what was handled, unless they still have to answer to the last time.
 fn tell(consumer: &BaseConsumer<Group>, desk: &Desk, mode: CommitMode) {
-    let handled = desk.handled();
-    if handled.is_empty() {
+    let telling = &consumer.context().telling;
+    let since = *telling.lock().expect("no holder of this lock panics");
+    let answer_max = Duration::from_millis(ANSWER_MILLIS_MAX);
+    let is_waiting = since.is_some_and(|since| since.elapsed() < answer_max);
+    let untold = desk.untold();
+    if untold.is_empty() || (is_waiting && matches!(mode, CommitMode::Async)) {
         return;
     }
     let mut offsets = TopicPartitionList::new();
-    for Mark { place: (topic, partition), next, .. } in &handled {
+    for Mark {
+        place: (topic, partition),
+        next,
+        ..
+    } in &untold
+    {
         let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(*next));
         added.expect("an offset of a message is an offset");
     }
-    let telling = &consumer.context().telling;
-    telling.store(matches!(mode, CommitMode::Async), Ordering::Relaxed);
-    if let Err(error) = consumer.commit(&offsets, mode) {
-        telling.store(false, Ordering::Relaxed);
-        not_told(desk, &offsets, &error);
+    let result = consumer.commit(&offsets, mode);
+    match mode {
+        CommitMode::Async if result.is_ok() => {
+            *telling.lock().expect("no holder of this lock panics") = Some(Instant::now());
+        }
+        CommitMode::Async | CommitMode::Sync => told(desk, &result, &offsets),
     }
 }
 
-/// While the group's partitions are shared out anew, nothing is taken; a moment later it is.
-fn not_told(desk: &Desk, offsets: &TopicPartitionList, error: &KafkaError) {
-    tracing::debug!(%error, "what was handled is told again");
+/// While the group's partitions are shared out anew, the brokers take nothing: they are told again later.
+fn told(desk: &Desk, result: &KafkaResult<()>, offsets: &TopicPartitionList) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "what was handled is told again");
+        return;
+    }
     for partition in offsets.elements() {
-        if let Offset::Offset(next) = partition.offset() {
-            desk.not_told((Arc::from(partition.topic()), partition.partition()), next);
+        if let (Offset::Offset(next), Ok(())) = (partition.offset(), partition.error()) {
+            desk.told(&(Arc::from(partition.topic()), partition.partition()), next);
         }
     }
 }
@@ -142,7 +177,7 @@ impl Reader {
             desk: Arc::clone(&desk),
             name: group,
             revoke_millis_max: settings.revoke_millis_max,
-            telling: AtomicBool::new(false),
+            telling: Mutex::default(),
         };
         let consumer: BaseConsumer<Group> = settings
             .client(brokers)
@@ -151,18 +186,29 @@ impl Reader {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", settings.session_timeout_millis.to_string())
-            .set("heartbeat.interval.ms", (settings.session_timeout_millis / 5).to_string())
+            .set(
+                "session.timeout.ms",
+                settings.session_timeout_millis.to_string(),
+            )
+            .set(
+                "heartbeat.interval.ms",
+                (settings.session_timeout_millis / 5).to_string(),
+            )
             .set("queued.min.messages", WAITING_MAX.to_string())
             .set("fetch.wait.max.ms", "100")
             .set("statistics.interval.ms", STATISTICS_MILLIS)
             .create_with_context(context)
             .map_err(unavailable)?;
-        let names: Vec<String> = topics.iter().map(|topic| settings.wire_topic(topic)).collect();
+        let names: Vec<String> = topics
+            .iter()
+            .map(|topic| settings.wire_topic(topic))
+            .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(unavailable)?;
         let settings = settings.clone();
-        let reader = Self { desk: Arc::clone(&desk) };
+        let reader = Self {
+            desk: Arc::clone(&desk),
+        };
         thread::Builder::new()
             .name(format!("kafka-{group}"))
             .spawn(move || {
@@ -203,7 +249,10 @@ impl Reader {
                 tokio::time::sleep(Duration::from_millis(CLOSE_LOOK_MILLIS)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_millis(CLOSE_MILLIS_MAX), ended).await.is_err() {
+        if tokio::time::timeout(Duration::from_millis(CLOSE_MILLIS_MAX), ended)
+            .await
+            .is_err()
+        {
             tracing::warn!("a consumer could not leave its group in time");
         }
     }
@@ -258,7 +307,11 @@ fn poll(
                 let message = wire::message(&record, topic);
                 let message = message.is_for(group, topics).then(|| Arc::new(message));
                 let place = (Arc::from(record.topic()), record.partition());
-                desk.put(Arrived { place, offset: record.offset(), message })
+                desk.put(Arrived {
+                    place,
+                    offset: record.offset(),
+                    message,
+                })
             }
             Some(Err(error)) => {
                 // librdkafka tries again by itself, whatever it is.
@@ -267,11 +320,15 @@ fn poll(
             }
             None => desk.waiting(),
         };
-        if told_at.elapsed() >= interval && !consumer.context().telling.load(Ordering::Relaxed) {
+        if told_at.elapsed() >= interval {
             tell(consumer, desk, CommitMode::Async);
             told_at = Instant::now();
         }
-        let full = if paused { waiting > WAITING_LOW } else { waiting >= WAITING_MAX };
+        let full = if paused {
+            waiting > WAITING_LOW
+        } else {
+            waiting >= WAITING_MAX
+        };
         if full != paused {
             paused = full;
         } else if !paused {

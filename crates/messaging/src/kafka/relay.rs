@@ -134,7 +134,10 @@ impl Relay {
         let mut commit = Commit::new();
         commit.put(&claim);
         self.lease = match self.store.commit(commit).await {
-            Ok(()) => Some(LeaseRecord { version: version + 1, ..claim }),
+            Ok(()) => Some(LeaseRecord {
+                version: version + 1,
+                ..claim
+            }),
             Err(CommitError::Store(error)) => return Err(error),
             // Another was faster.
             Err(_) => None,
@@ -166,7 +169,12 @@ impl Relay {
         let now = self.clock.now();
         let known: HashMap<i64, Timestamp> = pending
             .iter()
-            .map(|row| (row.offset, self.known.get(&row.offset).copied().unwrap_or(now)))
+            .map(|row| {
+                (
+                    row.offset,
+                    self.known.get(&row.offset).copied().unwrap_or(now),
+                )
+            })
             .collect();
         self.known = known;
         let after = self.kafka.settings().relay_after_millis;

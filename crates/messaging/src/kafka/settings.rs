@@ -125,7 +125,10 @@ impl KafkaSettings {
         let security = [
             ("security.protocol", &self.security.protocol),
             ("ssl.ca.location", &self.security.ssl_ca_location),
-            ("ssl.certificate.location", &self.security.ssl_certificate_location),
+            (
+                "ssl.certificate.location",
+                &self.security.ssl_certificate_location,
+            ),
             ("ssl.key.location", &self.security.ssl_key_location),
             ("sasl.mechanism", &self.security.sasl_mechanism),
             ("sasl.username", &self.security.sasl_username),
@@ -141,5 +144,7 @@ impl KafkaSettings {
 }
 
 pub(super) fn inbox_secs_min(retention_secs: i64, segment_secs: i64) -> i64 {
-    retention_secs.saturating_add(segment_secs).saturating_add(RETENTION_SLACK_SECS)
+    retention_secs
+        .saturating_add(segment_secs)
+        .saturating_add(RETENTION_SLACK_SECS)
 }

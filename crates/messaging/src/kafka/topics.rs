@@ -3,7 +3,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+        TopicReplication,
+    },
     client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -27,7 +30,11 @@ pub(super) async fn ensure(
         names.push(settings.wire_topic(topic));
     }
     if inbox_retention_secs < settings.inbox_secs_min() {
-        return Err(too_forgetful("new topics", inbox_retention_secs, settings.inbox_secs_min()));
+        return Err(too_forgetful(
+            "new topics",
+            inbox_retention_secs,
+            settings.inbox_secs_min(),
+        ));
     }
     for (brokers, names) in by_brokers {
         let admin: Admin = settings.client(brokers).create().map_err(unavailable)?;
@@ -42,7 +49,10 @@ pub(super) async fn ensure(
 /// How many partitions each of these topics has.
 fn partitions(admin: &Admin, names: &[String]) -> Result<HashMap<String, usize>, StoreError> {
     let timeout = Duration::from_secs(ANSWER_SECS_MAX);
-    let metadata = admin.inner().fetch_metadata(None, timeout).map_err(unavailable)?;
+    let metadata = admin
+        .inner()
+        .fetch_metadata(None, timeout)
+        .map_err(unavailable)?;
     let topics = metadata.topics().iter();
     let counted = topics.map(|topic| (topic.name().to_owned(), topic.partitions().len()));
     Ok(counted.filter(|(name, _)| names.contains(name)).collect())
@@ -62,22 +72,31 @@ async fn create(
         .iter()
         .filter(|name| !known.contains_key(*name))
         .map(|name| {
-            NewTopic::new(name, settings.partitions, TopicReplication::Fixed(settings.replication))
-                .set("retention.ms", &retention)
-                .set("segment.ms", &segment)
-                .set("cleanup.policy", "delete")
+            NewTopic::new(
+                name,
+                settings.partitions,
+                TopicReplication::Fixed(settings.replication),
+            )
+            .set("retention.ms", &retention)
+            .set("segment.ms", &segment)
+            .set("cleanup.policy", "delete")
         })
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let answers = admin.create_topics(&missing, &options()).await.map_err(unavailable)?;
+    let answers = admin
+        .create_topics(&missing, &options())
+        .await
+        .map_err(unavailable)?;
     for answer in answers {
         match answer {
             // Another process that starts at the same time made it.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => {
-                return Err(unavailable(format_args!("topic {name} cannot be made: {code}")));
+                return Err(unavailable(format_args!(
+                    "topic {name} cannot be made: {code}"
+                )));
             }
         }
     }
@@ -108,8 +127,14 @@ async fn check_retention(
     names: &[String],
     inbox_retention_secs: i64,
 ) -> Result<(), StoreError> {
-    let topics: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-    let described = admin.describe_configs(&topics, &options()).await.map_err(unavailable)?;
+    let topics: Vec<_> = names
+        .iter()
+        .map(|name| ResourceSpecifier::Topic(name))
+        .collect();
+    let described = admin
+        .describe_configs(&topics, &options())
+        .await
+        .map_err(unavailable)?;
     for described in described {
         let config = match described {
             Ok(config) => config,
@@ -146,5 +171,7 @@ fn too_forgetful(topic: &str, secs: i64, needed: i64) -> StoreError {
 
 fn options() -> AdminOptions {
     let timeout = Some(Duration::from_secs(ANSWER_SECS_MAX));
-    AdminOptions::new().operation_timeout(timeout).request_timeout(timeout)
+    AdminOptions::new()
+        .operation_timeout(timeout)
+        .request_timeout(timeout)
 }

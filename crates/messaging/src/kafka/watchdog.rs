@@ -31,7 +31,9 @@ impl Watchdog {
         let desks = Arc::<Desks>::default();
         let watched = Arc::downgrade(&desks);
         let watch = move || watch(&watched, stall_after, &failure);
-        thread::Builder::new().name("kafka-watchdog".to_owned()).spawn(watch)?;
+        thread::Builder::new()
+            .name("kafka-watchdog".to_owned())
+            .spawn(watch)?;
         Ok(Self { desks })
     }
 

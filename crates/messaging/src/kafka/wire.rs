@@ -21,11 +21,17 @@ pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
     ];
     let mut all = OwnedHeaders::new_with_capacity(headers.len() + 1);
     for (key, value) in headers {
-        all = all.insert(Header { key, value: Some(value) });
+        all = all.insert(Header {
+            key,
+            value: Some(value),
+        });
     }
     if let Some(reissue) = &message.reissue {
         let text = serde_json::to_string(reissue).expect("a reissue has string keys only");
-        all = all.insert(Header { key: REISSUE, value: Some(&text) });
+        all = all.insert(Header {
+            key: REISSUE,
+            value: Some(&text),
+        });
     }
     all
 }
@@ -43,7 +49,9 @@ pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
         id: header("ce_id").map_or_else(place, str::to_owned),
         topic: topic.to_owned(),
         key: text(record.key()),
-        time: header("ce_time").and_then(|it| it.parse().ok()).unwrap_or_else(arrived),
+        time: header("ce_time")
+            .and_then(|it| it.parse().ok())
+            .unwrap_or_else(arrived),
         payload: text(record.payload()),
         reissue: header(REISSUE).and_then(|text| serde_json::from_str::<Reissue>(text).ok()),
     }

@@ -48,7 +48,10 @@ static BUSES: Mutex<Vec<(Weak<Postgres>, Weak<Kafka>)>> = Mutex::new(Vec::new())
 
 fn start() -> Server {
     if let Ok(address) = std::env::var("BOXOFFICE_TEST_KAFKA") {
-        return Server { address, _process: None };
+        return Server {
+            address,
+            _process: None,
+        };
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
     let mut process = Command::new(script)
@@ -62,7 +65,10 @@ fn start() -> Server {
     BufReader::new(output).read_line(&mut address).unwrap();
     let address = address.trim().to_owned();
     assert!(address.contains(':'), "scripts/kafka starts no broker");
-    Server { address, _process: Some(process) }
+    Server {
+        address,
+        _process: Some(process),
+    }
 }
 
 /// A schema and topics that nobody else uses.
@@ -88,7 +94,11 @@ impl Brokers {
             session_timeout_millis: 6_000,
             ..KafkaSettings::default()
         };
-        Self { schema, settings, opened: Mutex::default() }
+        Self {
+            schema,
+            settings,
+            opened: Mutex::default(),
+        }
     }
 
     pub fn store_settings(&self) -> &PostgresSettings {
@@ -97,16 +107,24 @@ impl Brokers {
 
     /// A store that publishes nothing by itself.
     pub async fn open_silent(&self) -> Store {
-        Postgres::migrate(self.store_settings(), &tables()).await.unwrap();
+        Postgres::migrate(self.store_settings(), &tables())
+            .await
+            .unwrap();
         let metrics = Metrics::unregistered();
-        Store::open_postgres(self.store_settings(), &tables(), metrics).await.unwrap()
+        Store::open_postgres(self.store_settings(), &tables(), metrics)
+            .await
+            .unwrap()
     }
 
     /// Lets a store publish, and lets [`bus`] find its bus.
     pub async fn connect(&self, store: &Store) -> Arc<Kafka> {
         let settings = self.settings.clone();
-        let kafka = Kafka::open(settings, store, TOPICS, INBOX_SECS).await.unwrap();
-        let Store::Postgres(postgres) = store else { unreachable!("it was opened here") };
+        let kafka = Kafka::open(settings, store, TOPICS, INBOX_SECS)
+            .await
+            .unwrap();
+        let Store::Postgres(postgres) = store else {
+            unreachable!("it was opened here")
+        };
         let pair = (Arc::downgrade(postgres), Arc::downgrade(&kafka));
         BUSES.lock().unwrap().push(pair);
         kafka
@@ -123,7 +141,9 @@ impl Brokers {
 
 /// The bus that a store publishes on: its own log, where it was not told of another.
 pub fn bus(store: &Store) -> Bus {
-    let Store::Postgres(wanted) = store else { return Bus::Local(store.clone()) };
+    let Store::Postgres(wanted) = store else {
+        return Bus::Local(store.clone());
+    };
     let buses = BUSES.lock().unwrap();
     let found = buses.iter().rev().find_map(|(postgres, kafka)| {
         let same = Weak::as_ptr(postgres) == Arc::as_ptr(wanted) && postgres.strong_count() > 0;

@@ -35,7 +35,10 @@ pub fn places() -> Vec<Place> {
 
 /// As [`places`], and with Kafka as the bus, where that is compiled in: for what a bus promises.
 pub fn bus_places() -> Vec<Place> {
-    #[cfg_attr(not(feature = "kafka"), expect(unused_mut, reason = "nothing is added"))]
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(unused_mut, reason = "nothing is added")
+    )]
     let mut places = places();
     #[cfg(feature = "kafka")]
     places.push(Place::Brokers(Box::new(kafka::Brokers::new())));
