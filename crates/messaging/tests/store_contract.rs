@@ -182,7 +182,7 @@ async fn only_the_conflicting_commit_of_a_submission_falls_out() {
 #[tokio::test]
 async fn rows_are_found_by_their_time_from_the_first_instant_to_before_the_last() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let at = |millis| Timestamp::from_millis(millis);
         let noted = |id, millis| Account {
             note: Some(at(millis).to_string()),
