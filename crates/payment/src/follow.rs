@@ -36,13 +36,15 @@ impl Service {
             Standing::Withdrawn => payment.withdraw(now),
             Standing::DepositGone => payment.lose_deposit(now),
             Standing::Refunded => payment.finish_refund(now),
+            Standing::WaitsForDeposit => charge
+                .virtual_account
+                .as_ref()
+                .and_then(|account| payment.learn_account(account, now)),
             Standing::Differs(difference) => {
                 tracing::error!(payment.id = %payment.payment_id, ?charge, difference, "a payment and its charge differ");
                 None
             }
-            Standing::Agrees | Standing::Open | Standing::WaitsForDeposit | Standing::Foreign => {
-                None
-            }
+            Standing::Agrees | Standing::Open | Standing::Foreign => None,
         };
         Ok(changed.map(|change| saved(&change)))
     }
@@ -82,6 +84,7 @@ impl Service {
                 payment.stray(&charge.payment_key, amount, now)
             }
         };
+        self.inner.metrics.stray();
         tracing::error!(payment.id = %payment.payment_id, ?charge, "an order was charged beside its payment: it goes back");
         let mut commit = Commit::new();
         commit.put(&stray);

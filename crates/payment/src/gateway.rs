@@ -156,6 +156,8 @@ pub struct Charge {
     pub balance_amount: i64,
     /// What an unsigned webhook about this payment must carry. Never printed.
     pub secret: Option<String>,
+    /// Where the buyer's money is waited for, of a payment by virtual account.
+    pub virtual_account: Option<protocol::VirtualAccount>,
 }
 
 /// Whoever reads the secret in a log could write a webhook that is believed.

@@ -1,5 +1,6 @@
 //! The door for requests.
 
+mod reconcile;
 mod refund;
 mod webhook;
 
@@ -36,6 +37,9 @@ pub fn router(service: Service) -> OpenApiRouter {
         .routes(routes!(refund::name_account))
         .routes(routes!(refund::list_strays))
         .routes(routes!(refund::resume_stray))
+        .routes(routes!(reconcile::reconcile))
+        .routes(routes!(reconcile::list))
+        .routes(routes!(reconcile::show))
         .routes(routes!(webhook::hear))
         .with_state(service)
 }
@@ -121,6 +125,9 @@ struct PaymentView {
     /// Attempts so far.
     attempt: u32,
     decline_code: Option<String>,
+    /// Where the buyer is to pay, of a payment by virtual account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    virtual_account: Option<DepositView>,
     refund: Refund,
     refund_reason: Option<String>,
     /// Why the gateway refused to give the money back.
@@ -131,6 +138,17 @@ struct PaymentView {
     version: i64,
     /// Oldest first, the newest 100.
     history: Vec<HistoryView>,
+}
+
+/// An account that waits, or waited, for the buyer's money.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct DepositView {
+    /// The gateway's code of the bank.
+    bank: Option<String>,
+    account_number: String,
+    /// Until when the gateway takes money there; the payment's `expiresAt` may be earlier.
+    due_date: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -263,6 +281,11 @@ impl PaymentView {
             pg_payment_id: payment.pg_payment_id,
             attempt: payment.attempt,
             decline_code: payment.decline_code,
+            virtual_account: payment.deposit_account.map(|account_number| DepositView {
+                bank: payment.deposit_bank,
+                account_number,
+                due_date: payment.deposit_due,
+            }),
             refund: payment.refund,
             refund_reason: payment.refund_reason,
             refund_code: payment.refund_code,

@@ -20,7 +20,7 @@ use contract::{
 use messaging::{Commit, Message, Rejection};
 
 use crate::{
-    gateway::protocol::RefundAccount,
+    gateway::protocol::{RefundAccount, VirtualAccount},
     record::{HistoryEntry, PaymentRecord, Refund, StrayRecord},
 };
 
@@ -137,6 +137,9 @@ impl PaymentRecord {
             payment.attempt_started_at = Some(now);
             payment.pg_payment_id = Some(claim.pg_payment_id.to_owned());
             payment.decline_code = None;
+            payment.deposit_bank = None;
+            payment.deposit_account = None;
+            payment.deposit_due = None;
             if let Some(account) = claim.refund_account {
                 payment.keep_refund_account(account);
             }
@@ -188,6 +191,23 @@ impl PaymentRecord {
                 | PaymentStatus::Cancelled,
                 false,
             ) => Taken::Known,
+        })
+    }
+
+    /// The account into which the buyer is to pay, told once.
+    #[must_use]
+    pub fn learn_account(&self, account: &VirtualAccount, now: Timestamp) -> Option<Change> {
+        let is_known = self.deposit_account == account.account_number
+            && self.deposit_bank == account.bank_code
+            && self.deposit_due == account.due_date;
+        let is_open = self.status == PaymentStatus::Confirming;
+        (is_open && !is_known).then(|| {
+            let note = "a virtual account waits for the deposit".to_owned();
+            self.change(now, note, |payment| {
+                payment.deposit_bank.clone_from(&account.bank_code);
+                payment.deposit_account.clone_from(&account.account_number);
+                payment.deposit_due.clone_from(&account.due_date);
+            })
         })
     }
 

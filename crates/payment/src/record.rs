@@ -1,6 +1,8 @@
 //! The tables of the payment service: payments, their history, and tombstones of payments that must never open;
-//! beside them charges that no payment stands for ([`stray`]) and what the gateway told unasked ([`webhook`]).
+//! beside them charges that no payment stands for ([`stray`]), what the gateway told unasked ([`webhook`]), and what
+//! was found to differ ([`reconciliation`]).
 
+mod reconciliation;
 mod stray;
 mod webhook;
 
@@ -11,6 +13,7 @@ use messaging::{Column, Entry, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub use contract::domain::Refund;
+pub use reconciliation::ReconciliationRecord;
 pub use stray::StrayRecord;
 pub use webhook::{WebhookRecord, WebhookState};
 
@@ -44,6 +47,12 @@ pub struct PaymentRecord {
     pub refund_saga: Option<SagaId>,
     /// Why the gateway refused the last refund.
     pub refund_code: Option<String>,
+    /// The virtual account that waits, or waited, for the buyer's money: the gateway's code of its bank,
+    pub deposit_bank: Option<String>,
+    /// the account,
+    pub deposit_account: Option<String>,
+    /// and until when it takes money, as the gateway says it.
+    pub deposit_due: Option<String>,
     /// Where the money of a virtual account goes back to: the gateway's code of the bank,
     pub refund_bank: Option<String>,
     /// the account,
@@ -80,6 +89,9 @@ impl Record for PaymentRecord {
             Column::integer("refund_number"),
             Column::text("refund_saga").null(),
             Column::text("refund_code").null(),
+            Column::text("deposit_bank").null(),
+            Column::text("deposit_account").null(),
+            Column::text("deposit_due").null(),
             Column::text("refund_bank").null(),
             Column::text("refund_account").null(),
             Column::text("refund_holder").null(),
@@ -106,6 +118,9 @@ impl Record for PaymentRecord {
             "(status, payment_id) WHERE status = 'CONFIRMING'",
             "(refund, payment_id) WHERE refund = 'REQUESTED'",
             "(refund, payment_id) WHERE refund = 'PARKED'",
+            // Those of a period, for the reconciliation.
+            "(updated_at) WHERE attempt > 0",
+            "(attempt_started_at) WHERE attempt > 0",
         ],
     };
     fn key(&self) -> Key {

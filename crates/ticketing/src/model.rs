@@ -10,10 +10,11 @@ pub use contract::domain::TicketStatus;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocation {
     pub event_id: EventId,
-    /// What may be sold: what the event service offers, or what is sold where that is more.
+    /// What may be sold.
     pub quantity: i64,
-    /// What the event service offers.
-    pub offered: i64,
+    /// What the event service has lowered the quantity to, where more was sold already: `quantity` follows down to it
+    /// as tickets are given back.
+    pub lowered_to: Option<i64>,
     pub sold: i64,
     pub price: Option<Money>,
     pub sale_opens_at: Option<Timestamp>,
@@ -29,7 +30,7 @@ impl Record for Allocation {
         columns: &[
             Column::integer("event_id"),
             Column::integer("quantity"),
-            Column::integer("offered"),
+            Column::integer("lowered_to").null(),
             Column::integer("sold"),
             Column::integer("price").null(),
             Column::text("sale_opens_at").null(),
@@ -55,7 +56,7 @@ impl Allocation {
         Self {
             event_id: event.id,
             quantity: event.ticket_quantity,
-            offered: event.ticket_quantity,
+            lowered_to: None,
             sold: 0,
             price: event.price,
             sale_opens_at: event.sale_opens_at,
@@ -70,11 +71,28 @@ impl Allocation {
     #[must_use]
     pub fn follow(&self, event: &domain::Event, event_version: i64) -> Option<Self> {
         (event_version > self.event_version).then(|| Self {
-            quantity: event.ticket_quantity.max(self.sold),
             sold: self.sold,
             version: self.version,
-            ..Self::new(event, event_version)
+            ..Self::new(event, event_version).holding(self.sold)
         })
+    }
+
+    /// The same sale where this many are bought: never for fewer than that.
+    #[must_use]
+    pub fn holding(self, bought: i64) -> Self {
+        let lowered_to = (self.quantity < bought).then_some(self.quantity);
+        Self {
+            quantity: self.quantity.max(bought),
+            lowered_to,
+            ..self
+        }
+    }
+
+    /// What may be sold once no more than this many are bought.
+    #[must_use]
+    pub fn quantity_with(&self, bought: i64) -> i64 {
+        let wanted = self.lowered_to.map(|wanted| wanted.max(bought));
+        wanted.map_or(self.quantity, |wanted| wanted.min(self.quantity))
     }
 
     /// One more ticket sold; `None` where that would be one too many.
@@ -86,14 +104,14 @@ impl Allocation {
         })
     }
 
-    /// One ticket less sold; `None` where none is. Where fewer are offered than were sold when the offer was lowered,
-    /// what is given back is not on sale again: the quantity follows down to what is offered.
+    /// One ticket less sold; `None` where none is. Where the quantity was lowered below what was sold, what is given
+    /// back is not on sale again: the quantity follows down.
     #[must_use]
     pub fn give_back_one(&self) -> Option<Self> {
         let sold = self.sold - 1;
         (sold >= 0).then(|| Self {
             sold,
-            quantity: self.offered.max(sold),
+            quantity: self.quantity_with(sold),
             ..self.clone()
         })
     }
@@ -313,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_on_sale_again_but_never_more_than_is_offered() {
+    fn what_is_given_back_is_on_sale_again_but_never_more_than_is_wanted() {
         let sold_out = Allocation {
             sold: 3,
             ..Allocation::new(&event(3), 1)
@@ -325,7 +343,7 @@ mod tests {
         assert_eq!(numbers(&lowered), (3, 3));
         let once = lowered.give_back_one().unwrap();
         assert_eq!(numbers(&once), (2, 2));
-        assert_eq!(once.sell_one(), None, "one is offered, and two are sold");
+        assert_eq!(once.sell_one(), None, "one is wanted, and two are sold");
         let twice = once.give_back_one().unwrap();
         let thrice = twice.give_back_one().unwrap();
         assert_eq!(numbers(&thrice), (0, 1));

@@ -47,7 +47,7 @@ fn allocation(quantity: i64, sold: i64) -> Allocation {
     Allocation {
         event_id: EventId(1),
         quantity,
-        offered: quantity,
+        lowered_to: None,
         sold,
         price: None,
         sale_opens_at: None,

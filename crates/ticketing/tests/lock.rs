@@ -83,7 +83,7 @@ impl Deployment {
             .put(&Allocation {
                 event_id: EVENT,
                 quantity,
-                offered: quantity,
+                lowered_to: None,
                 sold: 0,
                 price: None,
                 sale_opens_at: None,

@@ -30,7 +30,7 @@ async fn service(folder: &TempDir) -> (Store, Service, Worker<SagaConsumer>) {
     commit.put(&Allocation {
         event_id: EVENT,
         quantity: 1,
-        offered: 1,
+        lowered_to: None,
         sold: 0,
         price: None,
         sale_opens_at: None,

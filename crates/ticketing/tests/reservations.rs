@@ -119,7 +119,7 @@ fn sale(quantity: i64, event_version: i64) -> Allocation {
     Allocation {
         event_id: EVENT,
         quantity,
-        offered: quantity,
+        lowered_to: None,
         sold: 0,
         price: None,
         sale_opens_at: None,
@@ -681,7 +681,7 @@ async fn play(steps: Vec<Step>) {
                 let mut commit = Commit::new();
                 commit.put(&Allocation {
                     quantity,
-                    offered,
+                    lowered_to: (offered < quantity).then_some(offered),
                     event_version: version,
                     ..known
                 });

@@ -100,7 +100,7 @@ fn allocation(event_id: EventId, sold: i64) -> Allocation {
     Allocation {
         event_id,
         quantity: RESERVATIONS,
-        offered: RESERVATIONS,
+        lowered_to: None,
         sold,
         price: None,
         sale_opens_at: None,

@@ -187,6 +187,15 @@ fn find_text(find: &Find) -> (String, Vec<String>) {
             wheres.push(format!("\"{column}\" = {value}"));
         }
     }
+    if let Some((column, from, to)) = find.within {
+        let at = parameters.len();
+        parameters.extend([from.to_string(), to.to_string()]);
+        wheres.push(format!(
+            "\"{column}\" >= ${} AND \"{column}\" < ${}",
+            at + 1,
+            at + 2
+        ));
+    }
     wheres.extend(find.only.map(|predicate| format!("({predicate})")));
     let (beyond, order) = match find.newest_first {
         true => ("<", "DESC"),

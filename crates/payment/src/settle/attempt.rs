@@ -87,7 +87,11 @@ impl Service {
     async fn settle_attempt(&self, payment: &PaymentRecord) -> Result<Option<Commit>, StoreError> {
         let verdict = match self.look_up(payment).await {
             Found::Silence => return Ok(None),
-            Found::Charge(_, Standing::WaitsForDeposit) => self.await_deposit(payment).await,
+            Found::Charge(_, Standing::WaitsForDeposit)
+                if payment.is_past_deadline(self.inner.clock.now()) =>
+            {
+                self.end_wait(payment).await
+            }
             Found::Charge(charge, standing) if standing != Standing::Open => {
                 return self.follow(payment, &charge, &standing).await;
             }
@@ -137,10 +141,7 @@ impl Service {
     }
 
     /// A virtual account is waited for until the deadline, and closed then.
-    async fn await_deposit(&self, payment: &PaymentRecord) -> Option<Verdict> {
-        if !payment.is_past_deadline(self.inner.clock.now()) {
-            return None;
-        }
+    async fn end_wait(&self, payment: &PaymentRecord) -> Option<Verdict> {
         match self.close_account(payment).await? {
             GivenBack::Done => Some(Verdict::Declined {
                 code: NO_DEPOSIT.to_owned(),

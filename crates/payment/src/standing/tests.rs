@@ -31,6 +31,9 @@ fn payment(status: PaymentStatus, refund: Refund) -> PaymentRecord {
         refund_number: 0,
         refund_saga: None,
         refund_code: None,
+        deposit_bank: None,
+        deposit_account: None,
+        deposit_due: None,
         refund_bank: None,
         refund_account: None,
         refund_holder: None,
@@ -50,6 +53,7 @@ fn charge(payment: &PaymentRecord, status: ChargeStatus, balance: i64) -> Charge
         total_amount: 700,
         balance_amount: balance,
         secret: None,
+        virtual_account: None,
     }
 }
 

@@ -163,6 +163,7 @@ pub fn charge(status: ChargeStatus, balance_amount: i64) -> Charge {
         total_amount: 1_000,
         balance_amount,
         secret: None,
+        virtual_account: None,
     }
 }
 

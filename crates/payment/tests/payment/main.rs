@@ -6,7 +6,9 @@
 )]
 
 mod confirming;
+mod deposits;
 mod http;
+mod reconciling;
 mod refunding;
 mod settling;
 mod webhooks;

@@ -39,8 +39,17 @@ impl Peer {
 
     pub async fn start_at(address: SocketAddr) -> Self {
         let sandbox = Sandbox::open(SandboxSettings::new(SecretKey::new(SECRET)));
+        Self::serving_at(&sandbox.unwrap(), address).await
+    }
+
+    /// A sandbox that the test holds on to.
+    pub async fn serving(sandbox: &Sandbox) -> Self {
+        Self::serving_at(sandbox, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    async fn serving_at(sandbox: &Sandbox, address: SocketAddr) -> Self {
         let (switch, shutdown) = ShutdownSwitch::new();
-        let served = sandbox.unwrap().serve(address, shutdown).await;
+        let served = sandbox.serve(address, shutdown).await;
         let (address, server) = served.unwrap();
         Self {
             address,
@@ -56,6 +65,21 @@ impl Peer {
 
     pub fn client(&self) -> Gateway {
         Gateway::new(&settings(self.address).gateway).unwrap()
+    }
+
+    /// What a buyer, a bank or a merchant does at the gateway itself.
+    pub async fn control(&self, path: &str, body: &serde_json::Value) {
+        let url = format!("http://{}/sandbox/{path}", self.address);
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.post(url).body(body.to_string());
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        assert!(
+            status.is_success(),
+            "{status} {}",
+            answer.text().await.unwrap()
+        );
     }
 
     /// What the gateway charged for a payment.
@@ -114,7 +138,14 @@ impl World {
         let store = Store::open_embedded(folder, &tables, metrics.clone()).unwrap();
         let clock = Clock::manual(now);
         let random = Random::seeded(1);
-        let service = Service::new(store.clone(), clock.clone(), random.clone(), settings).unwrap();
+        let service = Service::new(
+            store.clone(),
+            clock.clone(),
+            random.clone(),
+            settings,
+            payment::Metrics::default(),
+        )
+        .unwrap();
         let shell = Shell {
             store: store.clone(),
             bus: Bus::Local(store.clone()),

@@ -1,12 +1,20 @@
 //! Webhooks: who is told what, how often, in what order, and what survives.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
+use axum::{Router, http::StatusCode};
 use payment::sandbox::SandboxSettings;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch};
 
-use crate::world::{Merchant, World, settings};
+use crate::world::{DEADLINE, Merchant, World, settings};
 
 const MINUTE_MILLIS: i64 = 60_000;
 
@@ -246,4 +254,51 @@ async fn a_reordered_webhook_comes_after_the_next_one_of_its_payment_or_two_seco
     assert!(!merchant.heard_more());
     world.clock.advance_millis(2_000);
     assert_eq!(merchant.hear().await.status(), "DONE");
+}
+
+#[tokio::test]
+async fn no_more_than_sixteen_webhooks_are_on_their_way_at_once() {
+    // Given a merchant who answers nobody until his door opens.
+    let door = watch::Sender::new(false);
+    let inside = watch::Sender::new(0_usize);
+    let most = Arc::new(AtomicUsize::new(0));
+    let slow = {
+        let (door, inside, most) = (door.clone(), inside.clone(), most.clone());
+        move || async move {
+            inside.send_modify(|count| *count += 1);
+            most.fetch_max(*inside.borrow(), SeqCst);
+            door.subscribe().wait_for(|open| *open).await.unwrap();
+            inside.send_modify(|count| *count -= 1);
+            StatusCode::OK
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async { axum::serve(listener, Router::new().fallback(slow)).await });
+
+    // When twenty payments have something to tell.
+    let world = World::with(SandboxSettings {
+        webhook_url: Some(url),
+        ..settings()
+    })
+    .await;
+    for number in 0..20 {
+        let (key, order) = (format!("key-{number}"), format!("order-{number}"));
+        assert_eq!(world.confirm(&key, &order).await.0, 200);
+    }
+    let full = async {
+        inside
+            .subscribe()
+            .wait_for(|count| *count == 16)
+            .await
+            .is_ok()
+    };
+    assert!(tokio::time::timeout(DEADLINE, full).await.unwrap());
+
+    // Then sixteen were there together, never more, and all are told in the end.
+    door.send_replace(true);
+    world
+        .webhooks_until(|all| all["delivered"].as_array().unwrap().len() == 20)
+        .await;
+    assert_eq!(most.load(SeqCst), 16);
 }

@@ -54,10 +54,7 @@ impl Stock {
     /// leaves exactly what is bought.
     pub fn set_sale(&mut self, sale: &Allocation) {
         if sale.event_version > self.sale.event_version {
-            self.sale = Allocation {
-                quantity: sale.quantity.max(self.completed),
-                ..sale.clone()
-            };
+            self.sale = sale.clone().holding(self.completed);
         }
     }
 
@@ -181,9 +178,8 @@ impl Stock {
         if let Some(claim) = self.claims.remove(&user_id) {
             *self.count(claim.state) -= 1;
         }
-        // As in the allocation: where fewer are offered than were bought, what is given back is not on sale again.
-        let floor = self.sale.offered.max(self.completed);
-        self.sale.quantity = self.sale.quantity.min(floor);
+        // As in the allocation: where fewer are wanted than were bought, what is given back is not on sale again.
+        self.sale.quantity = self.sale.quantity_with(self.completed);
         true
     }
 

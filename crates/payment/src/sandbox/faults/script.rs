@@ -262,71 +262,27 @@ mod tests {
         assert_eq!(Script::parse(&again), Ok(script));
     }
 
+    /// A rule, the field that is wrong, and a word of why.
+    #[rustfmt::skip]
+    const WRONG: [(&str, &str, &str); 13] = [
+        (r#"{"on":"confirm"}"#, "rules[1]", "fault"),
+        (r#"{"on":"confirm","fault":"explode"}"#, "rules[1].fault", "explode"),
+        (r#"{"on":"refund","fault":"inFlight"}"#, "rules[1].on", "refund"),
+        (r#"{"on":"confirm","often":1,"fault":"inFlight"}"#, "rules[1].often", "unknown field"),
+        (r#"{"on":"confirm","perMille":1001,"fault":"inFlight"}"#, "rules[1].perMille", "1000"),
+        (r#"{"on":"confirm","times":-1,"fault":"inFlight"}"#, "rules[1].times", "-1"),
+        (r#"{"on":"webhook","fault":"inFlight"}"#, "rules[1].fault", "Webhook"),
+        (r#"{"on":"confirm","fault":"reorder"}"#, "rules[1].fault", "Confirm"),
+        (r#"{"on":"confirm","fault":{"hang":{"millis":600001}}}"#, "rules[1].fault", "millis"),
+        (r#"{"on":"confirm","fault":{"hang":{"secs":1}}}"#, "rules[1].fault", "secs"),
+        (r#"{"on":"webhook","fault":{"repeat":{"times":0}}}"#, "rules[1].fault", "times"),
+        (r#"{"on":"confirm","fault":{"refuse":{"code":"X","status":200}}}"#, "rules[1].fault", "status"),
+        (r#"{"on":"transactions","orderId":"order-1","fault":"inFlight"}"#, "rules[1].on", "no one payment"),
+    ];
+
     #[test]
     fn a_script_that_cannot_be_played_is_refused_by_rule_and_field() {
-        for (rule, field, problem) in [
-            (r#"{"on":"confirm"}"#, "rules[1]", "fault"),
-            (
-                r#"{"on":"confirm","fault":"explode"}"#,
-                "rules[1].fault",
-                "explode",
-            ),
-            (
-                r#"{"on":"refund","fault":"inFlight"}"#,
-                "rules[1].on",
-                "refund",
-            ),
-            (
-                r#"{"on":"confirm","often":1,"fault":"inFlight"}"#,
-                "rules[1].often",
-                "unknown field",
-            ),
-            (
-                r#"{"on":"confirm","perMille":1001,"fault":"inFlight"}"#,
-                "rules[1].perMille",
-                "1000",
-            ),
-            (
-                r#"{"on":"confirm","times":-1,"fault":"inFlight"}"#,
-                "rules[1].times",
-                "-1",
-            ),
-            (
-                r#"{"on":"webhook","fault":"inFlight"}"#,
-                "rules[1].fault",
-                "Webhook",
-            ),
-            (
-                r#"{"on":"confirm","fault":"reorder"}"#,
-                "rules[1].fault",
-                "Confirm",
-            ),
-            (
-                r#"{"on":"confirm","fault":{"hang":{"millis":600001}}}"#,
-                "rules[1].fault",
-                "millis",
-            ),
-            (
-                r#"{"on":"confirm","fault":{"hang":{"secs":1}}}"#,
-                "rules[1].fault",
-                "secs",
-            ),
-            (
-                r#"{"on":"webhook","fault":{"repeat":{"times":0}}}"#,
-                "rules[1].fault",
-                "times",
-            ),
-            (
-                r#"{"on":"confirm","fault":{"refuse":{"code":"X","status":200}}}"#,
-                "rules[1].fault",
-                "status",
-            ),
-            (
-                r#"{"on":"transactions","orderId":"order-1","fault":"inFlight"}"#,
-                "rules[1].on",
-                "no one payment",
-            ),
-        ] {
+        for (rule, field, problem) in WRONG {
             let text = format!(r#"{{"rules":[{{"on":"lookup","fault":"inFlight"}},{rule}]}}"#);
             let error = Script::parse(text.as_bytes()).expect_err(rule).to_string();
             assert!(

@@ -1,0 +1,58 @@
+//! Virtual accounts: what the buyer is told, what is waited for, and what is closed.
+
+use contract::domain::PaymentStatus;
+use payment::gateway::ChargeStatus;
+
+use crate::world::{Peer, World, assert_pending, input, settings};
+
+/// A virtual account that the buyer has asked the gateway for.
+async fn requested(peer: &Peer, key: &str, order: &str) {
+    let body = serde_json::json!({
+        "orderId": order, "amount": 7_000, "method": "VIRTUAL_ACCOUNT", "paymentKey": key,
+    });
+    peer.control("payments", &body).await;
+}
+
+#[tokio::test]
+async fn the_buyer_is_told_the_account_and_the_deposit_buys() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    let key = format!("pg-{id}");
+    requested(&peer, &key, &id.to_string()).await;
+
+    assert_pending(&world.confirm(input(id)).await);
+    world.settle().await;
+    let waiting = world.payment(id).await;
+    assert_eq!(waiting.status, PaymentStatus::Confirming);
+    assert!(waiting.deposit_account.is_some() && waiting.deposit_bank.is_some());
+    world.clock.advance_millis(5_000);
+    world.settle().await;
+    let version = world.payment(id).await.version;
+    assert_eq!(version, waiting.version, "it is told once");
+
+    peer.control(&format!("payments/{key}/deposit"), &serde_json::json!({}))
+        .await;
+    world.clock.advance_millis(60_000);
+    world.settle().await;
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn an_account_that_was_not_paid_in_time_is_closed() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    requested(&peer, &format!("pg-{id}"), &id.to_string()).await;
+    assert_pending(&world.confirm(input(id)).await);
+    world.settle().await;
+
+    world.clock.advance_millis(600_001);
+    world.settle().await;
+
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Failed);
+    assert_eq!(payment.decline_code.as_deref(), Some("NO_DEPOSIT"));
+    let charge = peer.charge(id).await.expect("a closed account");
+    assert_eq!(charge.status, ChargeStatus::Canceled);
+}
