@@ -1,15 +1,13 @@
 //! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision around records; the worker does
 //! everything else, in batches whose number of statements does not depend on the number of messages in them.
 
+mod letters;
 mod records;
 mod stuck;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use contract::{
-    Timestamp,
-    dead_letter::{DeadLetter, DeadLetterResolved},
-};
+use contract::Timestamp;
 use futures::future::BoxFuture;
 
 use crate::{
@@ -17,7 +15,6 @@ use crate::{
     StoreError, Submission,
     backoff::Backoff,
     bus::Subscription,
-    commit::Handled,
     message::Reissue,
     metrics::GroupLabel,
     record::{Key, Ref, Table},
@@ -340,51 +337,6 @@ impl<C: Consumer> Worker<C> {
             }
         }
         Ok(records)
-    }
-
-    fn mark(&self, message: &Message, commit: &mut Commit, now: Timestamp) {
-        let was_rejected = commit
-            .messages
-            .iter()
-            .any(|published| published.topic == <DeadLetter as contract::Payload>::TOPIC);
-        let handled_at_last = message.reissue.as_ref().filter(|_| !was_rejected);
-        commit.handled = Some(Handled {
-            group: self.consumer.group().to_owned(),
-            message_id: handled_at_last.map_or_else(|| message.id.clone(), Reissue::mark),
-            key: message.key.clone(),
-            at: now,
-        });
-        if let Some(reissue) = handled_at_last {
-            let resolved = DeadLetterResolved {
-                event_id: reissue.dead_letter,
-            };
-            commit.publish(Message::new(
-                format!("{}:resolved", message.id),
-                &resolved,
-                now,
-            ));
-        }
-    }
-
-    /// A Commit that only says: this message could not be handled.
-    fn bury(&self, message: &Message, rejection: &Rejection, now: Timestamp) -> Commit {
-        tracing::warn!(group = self.label.group, message.id, topic = message.topic, reason = %rejection, "a message was rejected");
-        self.shell
-            .metrics
-            .messages_rejected
-            .get_or_create(&self.label)
-            .inc();
-        let letter = self
-            .shell
-            .dead_letters
-            .letter(self.consumer.group(), message, rejection, now);
-        let mut commit = Commit::new();
-        commit.publish(Message::new(
-            format!("{}:{}", letter.event_id, letter.retry_count),
-            &letter,
-            now,
-        ));
-        commit
     }
 
     /// Counts what was committed and returns what must be decided again.
