@@ -210,7 +210,6 @@ impl Publisher {
             .lock()
             .expect("no holder of this lock panics")
             .insert(stored.offset);
-        fail::fail_point!("kafka.before_send", |_| std::process::abort());
         if let Err(reason) = self.producer.send(&stored).await {
             fail(&self.failure, reason);
         }
@@ -246,7 +245,6 @@ impl Deleter {
                     Err(reason) => fail(&self.failure, reason),
                 }
             }
-            fail::fail_point!("kafka.before_delete", |_| std::process::abort());
             if self.delete(&acknowledged).await.is_err() {
                 return;
             }
