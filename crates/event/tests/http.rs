@@ -14,6 +14,7 @@ use contract::{
     Payload, Timestamp,
     domain::{self, Change, DomainMessage},
 };
+use futures::FutureExt;
 use messaging::{Bus, Clock, Metrics, Record, Store, Table};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -105,7 +106,7 @@ impl House {
         let mut subscription = Bus::Local(self.store.clone())
             .subscribe("test", TOPICS)
             .unwrap();
-        let batch = subscription.try_next(100).unwrap();
+        let batch = subscription.try_next(100).now_or_never().unwrap().unwrap();
         let messages = batch.into_iter().flat_map(|batch| batch.messages);
         messages
             .map(|message| (message.id.clone(), message.parse().unwrap()))

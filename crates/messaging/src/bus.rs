@@ -3,6 +3,8 @@
 //!
 //! **Local:** the message table of the store is the log. A group's position is stored in the same transaction as
 //! its work, so nothing is handled twice; there is nothing to acknowledge apart from it.
+//!
+//! **Kafka** (feature `kafka`): the brokers' topics are the log. What was handled is told to them after its commit.
 
 use std::sync::Arc;
 
@@ -13,19 +15,50 @@ use crate::{Message, Store, StoreError, store::Position};
 /// A handle to the bus.
 #[derive(Clone)]
 pub enum Bus {
-    /// The log of the embedded store.
+    /// The log of the store: of the embedded one, or of PostgreSQL with [`crate::MessageTable::Log`].
     Local(Store),
+    #[cfg(feature = "kafka")]
+    Kafka(Arc<crate::Kafka>),
 }
 
 /// Messages in order, and the place behind the last of them.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub messages: Vec<Arc<Message>>,
-    pub position: Position,
+    pub place: Place,
+}
+
+/// What acknowledging a batch needs.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// Stored with the batch's commits.
+    Log(Position),
+    /// Told to the brokers after the batch's commits.
+    #[cfg(feature = "kafka")]
+    Partitions(Vec<crate::kafka::Mark>),
+}
+
+impl Batch {
+    /// What is to be stored with the commits.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        match &self.place {
+            Place::Log(position) => Some(position.clone()),
+            #[cfg(feature = "kafka")]
+            Place::Partitions(_) => None,
+        }
+    }
 }
 
 /// One consumer group's reading place.
-pub struct Subscription {
+pub enum Subscription {
+    Local(LogReader),
+    #[cfg(feature = "kafka")]
+    Kafka(crate::kafka::Reader),
+}
+
+/// A group's place on the log of a store.
+pub struct LogReader {
     store: Store,
     group: &'static str,
     topics: &'static [&'static str],
@@ -45,17 +78,53 @@ impl Bus {
         topics: &'static [&'static str],
     ) -> Result<Subscription, StoreError> {
         match self {
+            Self::Local(store) => Ok(Subscription::Local(LogReader {
+                store: store.clone(),
+                group,
+                topics,
+                looked_at: store.position(group)?,
+                head: store.head(),
+            })),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.read(group, topics).map(Subscription::Kafka),
+        }
+    }
+
+    /// Whether everything committed so far has been handled by `group`, wherever its members are.
+    ///
+    /// # Errors
+    /// [`StoreError`] where store or brokers do not answer.
+    pub async fn is_drained(
+        &self,
+        group: &str,
+        topics: &[&'static str],
+    ) -> Result<bool, StoreError> {
+        match self {
             Self::Local(store) => {
-                let Store::Sqlite(sqlite) = store;
-                let (head, looked_at) = (sqlite.published(), sqlite.position(group)?);
-                Ok(Subscription {
-                    store: store.clone(),
-                    group,
-                    topics,
-                    looked_at,
-                    head,
-                })
+                let wanted = |message: &Message| message.is_for(group, topics);
+                let head = *store.head().borrow();
+                let mut offset = store.position(group)?;
+                while offset < head {
+                    let (found, looked_at) = store.read_log(offset, 1, &wanted).await?;
+                    if !found.is_empty() {
+                        return Ok(false);
+                    }
+                    offset = looked_at;
+                }
+                Ok(true)
             }
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => Ok(kafka.behind(group, topics).await? == 0),
+        }
+    }
+
+    /// Resolves when the bus has failed for good and the process must stop.
+    pub async fn failed(&self) -> String {
+        match self {
+            // What it lives in tells of itself.
+            Self::Local(_) => std::future::pending().await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.failed().await,
         }
     }
 }
@@ -65,45 +134,107 @@ impl Subscription {
     ///
     /// # Errors
     /// [`StoreError`] where the log cannot be read.
-    pub fn try_next(&mut self, max: usize) -> Result<Option<Batch>, StoreError> {
-        let Store::Sqlite(sqlite) = &self.store;
+    pub async fn try_next(&mut self, max: usize) -> Result<Option<Batch>, StoreError> {
+        match self {
+            Self::Local(log) => log.try_next(max).await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(reader) => Ok(reader.take(max).map(|(messages, marks)| Batch {
+                messages,
+                place: Place::Partitions(marks),
+            })),
+        }
+    }
+
+    /// The batch in hand is tried now; one that is not tried for long has stalled.
+    pub fn trying(&self) {
+        match self {
+            Self::Local(_) => {}
+            #[cfg(feature = "kafka")]
+            Self::Kafka(reader) => reader.trying(),
+        }
+    }
+
+    /// The batch's commits are durable.
+    pub fn acknowledge(&self, batch: &Batch) {
+        match (self, &batch.place) {
+            // Stored with the commits.
+            (_, Place::Log(_)) => {}
+            #[cfg(feature = "kafka")]
+            (Self::Kafka(reader), Place::Partitions(marks)) => reader.acknowledge(marks),
+            #[cfg(feature = "kafka")]
+            (Self::Local(_), Place::Partitions(_)) => {}
+        }
+    }
+
+    /// Waits until there may be something new since the last look.
+    pub async fn changed(&mut self) {
+        match self {
+            Self::Local(log) => {
+                // The store lives in the log's reader, so the sender does too.
+                let _ = log.head.changed().await;
+            }
+            #[cfg(feature = "kafka")]
+            Self::Kafka(reader) => reader.arrived().await,
+        }
+    }
+
+    /// How far this group has looked, where a store keeps its position: what that may be moved to where nothing in
+    /// between was for it.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Local(log) => Some(log.position()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => None,
+        }
+    }
+
+    /// Messages on the bus that this group has not looked at; of a shared group, this process's part.
+    #[must_use]
+    pub fn lag(&self) -> i64 {
+        match self {
+            Self::Local(log) => (*log.head.borrow() - log.looked_at).max(0),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(reader) => reader.lag(),
+        }
+    }
+
+    /// Leaves the group, so that others take over at once.
+    pub async fn close(&self) {
+        match self {
+            Self::Local(_) => {}
+            #[cfg(feature = "kafka")]
+            Self::Kafka(reader) => reader.close().await,
+        }
+    }
+}
+
+impl LogReader {
+    async fn try_next(&mut self, max: usize) -> Result<Option<Batch>, StoreError> {
         loop {
             let head = *self.head.borrow_and_update();
             if self.looked_at >= head {
                 return Ok(None);
             }
             let wanted = |message: &Message| message.is_for(self.group, self.topics);
-            let (found, looked_at) = sqlite.read(self.looked_at, max, &wanted)?;
+            let read = self.store.read_log(self.looked_at, max, &wanted);
+            let (found, looked_at) = read.await?;
             if looked_at == self.looked_at {
                 return Ok(None);
             }
             self.looked_at = looked_at;
             if !found.is_empty() {
-                let position = self.position();
                 let messages = found.into_iter().map(|stored| stored.message).collect();
-                return Ok(Some(Batch { messages, position }));
+                let place = Place::Log(self.position());
+                return Ok(Some(Batch { messages, place }));
             }
         }
     }
 
-    /// Waits until something was committed since the last look.
-    pub async fn changed(&mut self) {
-        // The store lives in self, so the sender does too.
-        let _ = self.head.changed().await;
-    }
-
-    /// How far this group has looked: what a stored position may be moved to where nothing in between was for it.
-    #[must_use]
-    pub fn position(&self) -> Position {
+    fn position(&self) -> Position {
         Position {
             group: self.group.to_owned(),
             offset: self.looked_at,
         }
-    }
-
-    /// Messages on the log that this group has not looked at.
-    #[must_use]
-    pub fn lag(&self) -> i64 {
-        (*self.head.borrow() - self.looked_at).max(0)
     }
 }

@@ -80,7 +80,7 @@ pub struct Handled {
 }
 
 /// Proof that a lease is still held: the token that was given with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Fence {
     pub lease: String,
     pub token: i64,

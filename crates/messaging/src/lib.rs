@@ -8,27 +8,35 @@
 //! - [`message`]: [`Message`], and [`Rejection`] for what cannot be handled
 //! - [`record`]: a row with a version, and its table; [`row`]: a struct as a row
 //! - [`commit`]: [`Commit`], and why one is refused
-//! - [`store`]: where commits become durable; [`sqlite`] is the embedded one
-//! - [`bus`]: consumer groups and their positions
+//! - [`store`]: where commits become durable; [`sqlite`] is the embedded one, [`postgres`] the distributed one
+//! - [`bus`]: consumer groups and their positions; the store's log, or Kafka (feature `kafka`)
 //! - [`worker`]: receive, decide, commit, acknowledge
 //! - [`coordinator`]: runs `saga` machines on records, messages and timers
 //! - [`timers`], [`dead_letters`], [`housekeeping`], [`lease`]: messages at a time, messages that failed, cleaning, fencing
 //! - [`clock`]: time and chance, handed in
 
+mod backoff;
 pub mod bus;
 pub mod clock;
 pub mod commit;
 pub mod coordinator;
 pub mod dead_letters;
 pub mod housekeeping;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod lease;
 pub mod message;
 pub mod metrics;
+pub mod postgres;
+mod receipt;
 pub mod record;
+mod refused;
 pub mod row;
 pub mod shutdown;
+mod snapshot;
 pub mod sqlite;
 pub mod store;
+mod tail;
 pub mod timers;
 pub mod worker;
 
@@ -36,13 +44,18 @@ pub use bus::{Batch, Bus};
 pub use clock::{Clock, Random};
 pub use commit::{Commit, CommitError, Fence, StoreError};
 pub use dead_letters::DeadLetterSettings;
+#[cfg(feature = "kafka")]
+pub use kafka::{Kafka, KafkaSettings, Relay};
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
+pub use postgres::{MessageTable, Postgres, PostgresSettings};
+pub use receipt::Receipt;
 pub use record::{Column, Entry, Key, Record, Ref, Table};
 pub use row::Row;
 pub use shutdown::{Shutdown, ShutdownSwitch};
-pub use sqlite::{Receipt, Snapshot};
+pub use snapshot::Snapshot;
 pub use store::{Find, Store, Submission};
+pub use tail::Stored;
 pub use worker::{Consumer, Records, Shell, Worker};
 
 /// The tables of this crate's own records; a store is opened with them and the services'.

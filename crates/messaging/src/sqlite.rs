@@ -11,7 +11,6 @@ mod session;
 mod snapshot;
 mod statements;
 mod sweep;
-mod tail;
 mod upgrade;
 mod writer;
 
@@ -30,18 +29,17 @@ use contract::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use snapshot::Snapshot;
-pub use tail::Stored;
+pub(crate) use snapshot::SqliteSnapshot;
 
 use crate::{
-    CommitError, Metrics, StoreError,
+    Metrics, Receipt, StoreError,
     housekeeping::Expiry,
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Position, Submission},
+    tail::{Stored, Tail},
 };
 use reader::Readers;
-use tail::Tail;
 use writer::{Job, Writer};
 
 /// Submissions waiting for the writer; one more is refused.
@@ -63,32 +61,6 @@ pub struct Sqlite {
     metrics: Arc<Metrics>,
     /// Held as long as the store is open, so that no second process opens the folder.
     _lock: File,
-}
-
-/// The promise of outcomes for a submission.
-pub struct Receipt {
-    outcomes: Result<oneshot::Receiver<Vec<Result<(), CommitError>>>, StoreError>,
-    commits: usize,
-}
-
-impl Receipt {
-    /// Why nothing of the submission was taken, where that is known at once.
-    #[must_use]
-    pub fn refusal(&self) -> Option<&StoreError> {
-        self.outcomes.as_ref().err()
-    }
-
-    /// One outcome for each commit, in order. They are durable when this returns.
-    pub async fn outcomes(self) -> Vec<Result<(), CommitError>> {
-        let gone = || StoreError::Poisoned("the writer has stopped".to_owned());
-        match self.outcomes {
-            Ok(receiver) => match receiver.await {
-                Ok(outcomes) => outcomes,
-                Err(_) => vec![Err(gone().into()); self.commits.max(1)],
-            },
-            Err(error) => vec![Err(error.into()); self.commits.max(1)],
-        }
-    }
 }
 
 impl Sqlite {
@@ -142,25 +114,18 @@ impl Sqlite {
 
     pub(crate) fn submit(&self, submission: Submission) -> Receipt {
         let commits = submission.commits.len();
-        let refused = |error| Receipt {
-            outcomes: Err(error),
-            commits,
-        };
         if let Err(error) = self.check() {
-            return refused(error);
+            return Receipt::refused(error, commits);
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= SUBMISSIONS_WAITING_MAX {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return refused(StoreError::Overloaded);
+            return Receipt::refused(StoreError::Overloaded, commits);
         }
         let (reply, outcomes) = oneshot::channel();
         if !self.send(Job::Apply { submission, reply }) {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        Receipt {
-            outcomes: Ok(outcomes),
-            commits,
-        }
+        Receipt::waiting(outcomes, commits)
     }
 
     /// Where the writer is gone, the job's reply is dropped with it and its waiter is told.

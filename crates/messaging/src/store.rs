@@ -7,17 +7,20 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    Commit, CommitError, Message, Metrics, StoreError,
+    Commit, CommitError, Message, Metrics, Receipt, StoreError,
     housekeeping::Expiry,
+    postgres::{Postgres, PostgresSettings},
     record::{Key, Record, Table},
     row::Row,
-    sqlite::{Receipt, Sqlite},
+    sqlite::Sqlite,
+    tail::Stored,
 };
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]
 pub enum Store {
     Sqlite(Arc<Sqlite>),
+    Postgres(Arc<Postgres>),
 }
 
 /// Which rows of a table, in the order of their key.
@@ -118,6 +121,19 @@ impl Store {
         Sqlite::open(folder, tables, metrics).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
     }
 
+    /// Opens a schema of a PostgreSQL database; [`Postgres::migrate`] makes it.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached, the schema lacks something, or another process reads its log.
+    pub async fn open_postgres(
+        settings: &PostgresSettings,
+        tables: &[&'static Table],
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let postgres = Postgres::open(settings, tables, metrics).await?;
+        Ok(Self::Postgres(Arc::new(postgres)))
+    }
+
     /// The records with these keys; a key without a record is left out.
     ///
     /// # Errors
@@ -129,6 +145,7 @@ impl Store {
     ) -> Result<Vec<Row>, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.load(table, keys),
+            Self::Postgres(postgres) => postgres.load(table, keys).await,
         }
     }
 
@@ -155,6 +172,7 @@ impl Store {
                 let found = tokio::task::spawn_blocking(move || sqlite.find(&find)).await;
                 found.map_err(|error| StoreError::Unavailable(error.to_string()))??
             }
+            Self::Postgres(postgres) => postgres.find(&find).await?,
         };
         rows.into_iter().map(|row| Ok(row.read()?)).collect()
     }
@@ -172,6 +190,7 @@ impl Store {
     ) -> Result<Vec<(String, i64)>, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.count_by(table, column, only),
+            Self::Postgres(postgres) => postgres.count_by(table, column, only).await,
         }
     }
 
@@ -182,6 +201,7 @@ impl Store {
     pub async fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.next_id(table),
+            Self::Postgres(postgres) => postgres.next_id(table).await,
         }
     }
 
@@ -207,6 +227,7 @@ impl Store {
     pub fn submit(&self, submission: Submission) -> Receipt {
         match self {
             Self::Sqlite(sqlite) => sqlite.submit(submission),
+            Self::Postgres(postgres) => postgres.submit(submission),
         }
     }
 
@@ -221,6 +242,7 @@ impl Store {
     ) -> Result<HashSet<String>, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.seen(group, message_ids),
+            Self::Postgres(postgres) => postgres.seen(group, message_ids).await,
         }
     }
 
@@ -235,6 +257,7 @@ impl Store {
     ) -> Result<Vec<DueTimer>, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.due_timers(now, limit),
+            Self::Postgres(postgres) => postgres.due_timers(now, limit).await,
         }
     }
 
@@ -250,6 +273,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.clean(groups, inbox_before).await,
+            Self::Postgres(postgres) => postgres.clean(groups, inbox_before).await,
         }
     }
 
@@ -261,6 +285,7 @@ impl Store {
     pub async fn expire(&self, expiry: &Expiry, before: Timestamp) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.expire(expiry, before).await,
+            Self::Postgres(postgres) => postgres.expire(expiry, before).await,
         }
     }
 
@@ -269,6 +294,7 @@ impl Store {
     pub fn committed(&self) -> watch::Receiver<i64> {
         match self {
             Self::Sqlite(sqlite) => sqlite.committed(),
+            Self::Postgres(postgres) => postgres.committed(),
         }
     }
 
@@ -276,6 +302,7 @@ impl Store {
     pub async fn failed(&self) -> String {
         match self {
             Self::Sqlite(sqlite) => sqlite.failed().await,
+            Self::Postgres(postgres) => postgres.failed().await,
         }
     }
 
@@ -286,6 +313,36 @@ impl Store {
     pub fn check(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.check(),
+            Self::Postgres(postgres) => postgres.check(),
+        }
+    }
+
+    /// The offset of the last message on the log.
+    pub(crate) fn head(&self) -> watch::Receiver<i64> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.published(),
+            Self::Postgres(postgres) => postgres.head(),
+        }
+    }
+
+    /// How far a group has come on the log.
+    pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.position(group),
+            Self::Postgres(postgres) => postgres.position(group),
+        }
+    }
+
+    /// Messages after `offset` that `wanted` wants, at most `max`, and the offset up to which this looked.
+    pub(crate) async fn read_log(
+        &self,
+        offset: i64,
+        max: usize,
+        wanted: &(dyn Fn(&Message) -> bool + Sync),
+    ) -> Result<(Vec<Stored>, i64), StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.read(offset, max, &wanted),
+            Self::Postgres(postgres) => postgres.read(offset, max, wanted).await,
         }
     }
 }

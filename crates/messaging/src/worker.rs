@@ -1,29 +1,25 @@
 //! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision around records; the worker does
 //! everything else, in batches whose number of statements does not depend on the number of messages in them.
 
-mod backoff;
+mod letters;
 mod records;
 mod stuck;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use contract::{
-    Timestamp,
-    dead_letter::{DeadLetter, DeadLetterResolved},
-};
+use contract::Timestamp;
 use futures::future::BoxFuture;
 
 use crate::{
     Batch, Bus, Clock, Commit, CommitError, Message, Metrics, Random, Rejection, Shutdown, Store,
     StoreError, Submission,
+    backoff::Backoff,
     bus::Subscription,
-    commit::Handled,
     message::Reissue,
     metrics::GroupLabel,
     record::{Key, Ref, Table},
 };
 
-use backoff::Backoff;
 pub use records::Records;
 use stuck::Stuck;
 
@@ -31,6 +27,8 @@ use stuck::Stuck;
 pub const BATCH_MESSAGES_MAX: usize = 128;
 /// Times that one batch is decided again over conflicts before the worker waits.
 const ROUNDS_MAX: u32 = 16;
+/// The longest wait for a store that is away.
+const BACKOFF_MILLIS_MAX: u64 = 5_000;
 /// Messages for others that are passed before the position is stored on their account alone.
 const SKIP_MESSAGES: i64 = 1024;
 /// How long a batch in hand may go on after the word to stop.
@@ -107,7 +105,7 @@ impl<C: Consumer> Worker<C> {
         let label = GroupLabel {
             group: consumer.group(),
         };
-        let stored_offset = subscription.position().offset;
+        let stored_offset = subscription.position().map_or(0, |it| it.offset);
         Ok(Self {
             consumer,
             subscription,
@@ -119,7 +117,12 @@ impl<C: Consumer> Worker<C> {
     }
 
     /// Handles messages until told to stop; what was taken is finished first.
-    pub async fn run(mut self, mut shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
+        self.work(shutdown).await;
+        self.subscription.close().await;
+    }
+
+    async fn work(&mut self, mut shutdown: Shutdown) {
         while !shutdown.is_requested() {
             let mut stop = shutdown.clone();
             let overdue = async {
@@ -145,13 +148,27 @@ impl<C: Consumer> Worker<C> {
         }
     }
 
+    /// Waits until something may have come since the last step.
+    pub async fn changed(&mut self) {
+        self.subscription.changed().await;
+    }
+
+    /// Whether this consumer's group has handled everything committed so far.
+    ///
+    /// # Errors
+    /// [`StoreError`] where store or brokers do not answer.
+    pub async fn is_drained(&self) -> Result<bool, StoreError> {
+        let (group, topics) = (self.consumer.group(), self.consumer.topics());
+        self.shell.bus.is_drained(group, topics).await
+    }
+
     /// Handles one batch of what is there now, waiting out transient failures; returns how many messages it had.
     ///
     /// # Errors
     /// [`StoreError::Poisoned`] where the store will never answer again.
     pub async fn step(&mut self) -> Result<usize, StoreError> {
         let random = self.shell.random.clone();
-        let mut backoff = Backoff::new(&random);
+        let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
         loop {
             let stepped = self.try_step().await;
             let lag = self.subscription.lag();
@@ -165,21 +182,30 @@ impl<C: Consumer> Worker<C> {
 
     async fn try_step(&mut self) -> Result<usize, StoreError> {
         if self.in_hand.is_none() {
-            self.in_hand = self.subscription.try_next(BATCH_MESSAGES_MAX)?;
+            self.in_hand = self.subscription.try_next(BATCH_MESSAGES_MAX).await?;
         }
         let Some(batch) = &self.in_hand else {
             return Ok(0);
         };
-        self.handle(batch).await?;
-        let (taken, offset) = (batch.messages.len(), batch.position.offset);
-        self.stored_offset = offset;
+        self.subscription.trying();
+        // A bus may hand over only what is for others: there is nothing to decide, and their place is passed.
+        if !batch.messages.is_empty() {
+            self.handle(batch).await?;
+        }
+        self.subscription.acknowledge(batch);
+        let taken = batch.messages.len();
+        if let Some(position) = batch.position() {
+            self.stored_offset = position.offset;
+        }
         self.in_hand = None;
         Ok(taken)
     }
 
     /// Moves the stored position over messages that were for others, so that they can be cleaned away.
     async fn skip_ahead(&mut self) {
-        let position = self.subscription.position();
+        let Some(position) = self.subscription.position() else {
+            return;
+        };
         if position.offset < self.stored_offset + SKIP_MESSAGES {
             return;
         }
@@ -201,7 +227,7 @@ impl<C: Consumer> Worker<C> {
         let mut pending = self.unseen(&batch.messages).await?;
         for _ in 0..ROUNDS_MAX {
             let commits: Arc<[Commit]> = self.decide(&pending, &condemned).await?.into();
-            let position = Some(batch.position.clone());
+            let position = batch.position();
             fail::fail_point!("worker.before_submit", |_| std::process::abort());
             let receipt = self.shell.store.submit(Submission {
                 commits: Arc::clone(&commits),
@@ -311,51 +337,6 @@ impl<C: Consumer> Worker<C> {
             }
         }
         Ok(records)
-    }
-
-    fn mark(&self, message: &Message, commit: &mut Commit, now: Timestamp) {
-        let was_rejected = commit
-            .messages
-            .iter()
-            .any(|published| published.topic == <DeadLetter as contract::Payload>::TOPIC);
-        let handled_at_last = message.reissue.as_ref().filter(|_| !was_rejected);
-        commit.handled = Some(Handled {
-            group: self.consumer.group().to_owned(),
-            message_id: handled_at_last.map_or_else(|| message.id.clone(), Reissue::mark),
-            key: message.key.clone(),
-            at: now,
-        });
-        if let Some(reissue) = handled_at_last {
-            let resolved = DeadLetterResolved {
-                event_id: reissue.dead_letter,
-            };
-            commit.publish(Message::new(
-                format!("{}:resolved", message.id),
-                &resolved,
-                now,
-            ));
-        }
-    }
-
-    /// A Commit that only says: this message could not be handled.
-    fn bury(&self, message: &Message, rejection: &Rejection, now: Timestamp) -> Commit {
-        tracing::warn!(group = self.label.group, message.id, topic = message.topic, reason = %rejection, "a message was rejected");
-        self.shell
-            .metrics
-            .messages_rejected
-            .get_or_create(&self.label)
-            .inc();
-        let letter = self
-            .shell
-            .dead_letters
-            .letter(self.consumer.group(), message, rejection, now);
-        let mut commit = Commit::new();
-        commit.publish(Message::new(
-            format!("{}:{}", letter.event_id, letter.retry_count),
-            &letter,
-            now,
-        ));
-        commit
     }
 
     /// Counts what was committed and returns what must be decided again.

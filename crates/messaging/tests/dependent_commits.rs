@@ -4,10 +4,13 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod common;
+
+use common::{Place, places};
 use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
 use messaging::{
-    Commit, CommitError, Metrics, Ref, Store, Submission, commit::Handled,
-    dead_letters::DeadLetterRecord, dead_letters::DeadLetterState,
+    Commit, CommitError, Ref, Store, Submission, commit::Handled, dead_letters::DeadLetterRecord,
+    dead_letters::DeadLetterState,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -46,9 +49,8 @@ fn put(record: &DeadLetterRecord) -> Commit {
 }
 
 /// A store whose record another writer has counted to 1, so that it has version 2.
-async fn changed_by_another(folder: &tempfile::TempDir) -> Store {
-    let tables = messaging::TABLES;
-    let store = Store::open_embedded(folder.path(), tables, Metrics::unregistered()).unwrap();
+async fn changed_by_another(place: &Place) -> Store {
+    let store = place.open().await;
     store.commit(put(&record(0, 0))).await.unwrap();
     store.commit(put(&record(1, 1))).await.unwrap();
     store
@@ -67,40 +69,42 @@ async fn submit(store: &Store, commits: Vec<Commit>) -> Vec<Result<(), CommitErr
 
 #[tokio::test]
 async fn a_change_on_top_of_a_refused_one_is_refused_though_its_version_fits() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = changed_by_another(&folder).await;
+    for place in places() {
+        let store = changed_by_another(&place).await;
 
-    // Decided before the other writer came: 0 becomes 10, and that becomes 20.
-    let outcomes = submit(&store, vec![put(&record(1, 10)), put(&record(2, 20))]).await;
+        // Decided before the other writer came: 0 becomes 10, and that becomes 20.
+        let outcomes = submit(&store, vec![put(&record(1, 10)), put(&record(2, 20))]).await;
 
-    for outcome in outcomes {
-        assert!(
-            matches!(outcome, Err(CommitError::Conflict { .. })),
-            "{outcome:?}"
+        for outcome in outcomes {
+            assert!(
+                matches!(outcome, Err(CommitError::Conflict { .. })),
+                "{outcome:?}"
+            );
+        }
+        let kept: DeadLetterRecord = store.load(record(0, 0).id).await.unwrap().unwrap();
+        assert_eq!(
+            (kept.reissues, kept.version),
+            (1, 2),
+            "the other writer's change was lost"
         );
     }
-    let kept: DeadLetterRecord = store.load(record(0, 0).id).await.unwrap().unwrap();
-    assert_eq!(
-        (kept.reissues, kept.version),
-        (1, 2),
-        "the other writer's change was lost"
-    );
 }
 
 #[tokio::test]
 async fn what_only_looked_at_a_refused_change_is_refused_and_what_did_not_is_applied() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = changed_by_another(&folder).await;
-    let mut onlooker = Commit::new();
-    onlooker
-        .concerns
-        .push(Ref::to::<DeadLetterRecord>(record(0, 0).id));
-    let stranger = Commit::new();
+    for place in places() {
+        let store = changed_by_another(&place).await;
+        let mut onlooker = Commit::new();
+        onlooker
+            .concerns
+            .push(Ref::to::<DeadLetterRecord>(record(0, 0).id));
+        let stranger = Commit::new();
 
-    let outcomes = submit(&store, vec![put(&record(1, 10)), onlooker, stranger]).await;
+        let outcomes = submit(&store, vec![put(&record(1, 10)), onlooker, stranger]).await;
 
-    let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
-    assert_eq!(applied, [false, false, true]);
+        let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+        assert_eq!(applied, [false, false, true]);
+    }
 }
 
 /// The commit of a message, changing nothing else.
@@ -117,17 +121,18 @@ fn of_message(message_id: &str, key: &str) -> Commit {
 
 #[tokio::test]
 async fn no_message_overtakes_a_refused_one_of_its_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = changed_by_another(&folder).await;
-    let mut refused = of_message("first of a", "a");
-    refused.put(&record(1, 10));
-    let later = [
-        of_message("second of a", "a"),
-        of_message("first of b", "b"),
-    ];
+    for place in places() {
+        let store = changed_by_another(&place).await;
+        let mut refused = of_message("first of a", "a");
+        refused.put(&record(1, 10));
+        let later = [
+            of_message("second of a", "a"),
+            of_message("first of b", "b"),
+        ];
 
-    let outcomes = submit(&store, [vec![refused], later.into()].concat()).await;
+        let outcomes = submit(&store, [vec![refused], later.into()].concat()).await;
 
-    let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
-    assert_eq!(applied, [false, false, true]);
+        let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+        assert_eq!(applied, [false, false, true]);
+    }
 }

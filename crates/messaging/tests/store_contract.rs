@@ -52,7 +52,7 @@ async fn ids(store: &Store, find: Find) -> Vec<i64> {
 #[tokio::test]
 async fn a_record_comes_back_as_it_was_put_with_the_next_version() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let new = Account {
             note: Some("née \"O'Hara\" \u{1F3AB}".to_owned()),
             frozen: true,
@@ -82,7 +82,7 @@ async fn a_record_comes_back_as_it_was_put_with_the_next_version() {
 #[tokio::test]
 async fn loading_leaves_out_what_is_not_there() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         store_all(&store, &[Account::new(1, 1), Account::new(3, 3)]).await;
         let keys = [1.into(), 2.into(), 3.into()];
         assert_eq!(
@@ -96,7 +96,7 @@ async fn loading_leaves_out_what_is_not_there() {
 #[tokio::test]
 async fn a_stale_version_changes_nothing() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let new = Account::new(1, 5);
         store.commit(put(&new)).await.unwrap();
         let loaded = account(&store, 1).await;
@@ -123,7 +123,7 @@ async fn a_stale_version_changes_nothing() {
 #[tokio::test]
 async fn a_deleted_record_is_gone_and_can_be_made_again() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         store_all(&store, &[Account::new(1, 5)]).await;
         let mut removal = Commit::new();
         removal.delete(&account(&store, 1).await);
@@ -138,7 +138,7 @@ async fn a_deleted_record_is_gone_and_can_be_made_again() {
 #[tokio::test]
 async fn an_entry_is_appended_once() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let mut commit = Commit::new();
         commit
             .append(&movement("a", 1, 5))
@@ -157,7 +157,7 @@ async fn an_entry_is_appended_once() {
 #[tokio::test]
 async fn only_the_conflicting_commit_of_a_submission_falls_out() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         store_all(&store, &[Account::new(1, 0)]).await;
         let stale = put(&Account::new(1, 9));
         let commits = vec![
@@ -182,7 +182,7 @@ async fn only_the_conflicting_commit_of_a_submission_falls_out() {
 #[tokio::test]
 async fn rows_are_found_by_their_time_from_the_first_instant_to_before_the_last() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let at = |millis| Timestamp::from_millis(millis);
         let noted = |id, millis| Account {
             note: Some(at(millis).to_string()),
@@ -201,7 +201,7 @@ async fn rows_are_found_by_their_time_from_the_first_instant_to_before_the_last(
 #[tokio::test]
 async fn a_broken_rule_rejects_its_commit_alone() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         store_all(&store, &[Account::new(1, 1)]).await;
         let taken_owner = Account {
             owner: "owner 1".into(),
@@ -229,7 +229,7 @@ async fn a_broken_rule_rejects_its_commit_alone() {
 #[tokio::test]
 async fn a_rule_broken_by_a_change_names_the_rule_and_not_another_writer() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         store_all(&store, &[Account::new(1, 1), Account::new(2, 1)]).await;
         let renamed = Account {
             owner: "owner 1".into(),
@@ -246,7 +246,7 @@ async fn a_rule_broken_by_a_change_names_the_rule_and_not_another_writer() {
 #[tokio::test]
 async fn a_commit_whose_last_part_fails_leaves_nothing_of_its_first_parts() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let lease = LeaseRecord {
             name: "relay".into(),
             holder: "a".into(),
@@ -279,7 +279,7 @@ async fn a_commit_whose_last_part_fails_leaves_nothing_of_its_first_parts() {
         assert!(is_conflict(&outcomes[0]) && outcomes[1].is_ok());
         assert_eq!(account(&store, 1).await.balance, 1);
         assert_eq!(movements(&store).await, []);
-        assert_eq!(read_all(&store, "teller", topics()), []);
+        assert_eq!(read_all(&store, "teller", topics()).await, []);
         let timers = store.due_timers(start(), 10).await.unwrap();
         assert_eq!(
             timers.iter().map(|timer| &timer.id).collect::<Vec<_>>(),
@@ -301,7 +301,7 @@ fn handled(group: &str, message_id: &str) -> messaging::commit::Handled {
 #[tokio::test]
 async fn a_message_is_marked_as_handled_once() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let mut commit = Commit::new();
         commit.handled = Some(handled("teller", "m"));
         store.commit(commit.clone()).await.unwrap();
@@ -319,7 +319,7 @@ async fn a_message_is_marked_as_handled_once() {
 #[tokio::test]
 async fn a_dropped_receipt_does_not_undo_the_commit() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let mut commit = put(&Account::new(1, 1));
         commit.publish(deposit("m", 1, 1));
         drop(store.submit(Submission {
@@ -332,7 +332,7 @@ async fn a_dropped_receipt_does_not_undo_the_commit() {
         // Whatever was submitted first is applied first: this one waits for the other two.
         store.commit(put(&Account::new(3, 3))).await.unwrap();
         assert_eq!(ids(&store, Find::all(Account::TABLE, 10)).await, [1, 2, 3]);
-        assert_eq!(read_all(&store, "teller", topics()).len(), 1);
+        assert_eq!(read_all(&store, "teller", topics()).await.len(), 1);
     }
 }
 
@@ -341,7 +341,7 @@ async fn a_dropped_receipt_does_not_undo_the_commit() {
 #[tokio::test]
 async fn a_stale_holder_cannot_write_or_publish() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let lease = LeaseRecord {
             name: "relay".into(),
             holder: "a".into(),
@@ -395,7 +395,7 @@ async fn a_stale_holder_cannot_write_or_publish() {
             ]
         );
         assert_eq!(ids(&store, Find::all(Account::TABLE, 10)).await, [3]);
-        assert_eq!(read_all(&store, "teller", topics()).len(), 1);
+        assert_eq!(read_all(&store, "teller", topics()).await.len(), 1);
     }
 }
 
@@ -404,7 +404,7 @@ async fn a_stale_holder_cannot_write_or_publish() {
 #[tokio::test]
 async fn pages_go_on_behind_the_last_key_in_either_direction() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let accounts: Vec<_> = (1..=5).map(|id| Account::new(id, id % 2)).collect();
         store_all(&store, &accounts).await;
         let all = || Find::all(Account::TABLE, 2);
@@ -422,7 +422,7 @@ async fn pages_go_on_behind_the_last_key_in_either_direction() {
 #[tokio::test]
 async fn filters_narrow_a_page() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let mut accounts: Vec<_> = (1..=6).map(|id| Account::new(id, id % 2)).collect();
         accounts[4].frozen = true;
         accounts[5].note = Some("x".into());
@@ -445,7 +445,7 @@ async fn filters_narrow_a_page() {
 #[tokio::test]
 async fn rows_are_counted_by_the_value_of_a_column() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let accounts: Vec<_> = (1..=5).map(|id| Account::new(id, id % 2)).collect();
         store_all(&store, &accounts).await;
         let counted = |column, only| {
@@ -471,7 +471,7 @@ async fn rows_are_counted_by_the_value_of_a_column() {
 #[tokio::test]
 async fn next_ids_never_meet_a_stored_key() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let first = store.next_id(Account::TABLE).await.unwrap();
         let second = store.next_id(Account::TABLE).await.unwrap();
         assert!(second > first);
@@ -480,7 +480,7 @@ async fn next_ids_never_meet_a_stored_key() {
         store_all(&store, &[Account::new(second + 1, 0)]).await;
         assert!(store.next_id(Account::TABLE).await.unwrap() > second + 1);
         drop(store);
-        let store = place.open();
+        let store = place.open().await;
         assert!(store.next_id(Account::TABLE).await.unwrap() > second + 1);
     }
 }
@@ -490,7 +490,7 @@ async fn next_ids_never_meet_a_stored_key() {
 #[tokio::test]
 async fn messages_are_read_in_the_order_of_their_commits() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let commits = (0..50).map(|number| {
             let mut commit = Commit::new();
             commit
@@ -512,22 +512,20 @@ async fn messages_are_read_in_the_order_of_their_commits() {
         let expected: Vec<_> = (0..50)
             .flat_map(|number| [format!("{number} a"), format!("{number} b")])
             .collect();
-        let read = |store: &Store| -> Vec<String> {
-            read_all(store, "teller", topics())
-                .iter()
-                .map(|message| message.id.clone())
-                .collect()
+        let read = async |store: &Store| -> Vec<String> {
+            let read = read_all(store, "teller", topics()).await;
+            read.iter().map(|message| message.id.clone()).collect()
         };
-        assert_eq!(read(&store), expected);
+        assert_eq!(read(&store).await, expected);
         drop(store);
-        assert_eq!(read(&place.open()), expected);
+        assert_eq!(read(&place.open().await).await, expected);
     }
 }
 
 #[tokio::test]
 async fn a_message_that_fell_out_leaves_no_gap_and_no_trace() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         store_all(&store, &[Account::new(1, 0)]).await;
         let with_message = |id: i64| {
             let mut commit = put(&Account::new(id, 0));
@@ -540,18 +538,23 @@ async fn a_message_that_fell_out_leaves_no_gap_and_no_trace() {
         )
         .await;
         assert!(is_conflict(&outcomes[1]));
-        let read = read_all(&store, "teller", topics());
+        let read = read_all(&store, "teller", topics()).await;
         let read: Vec<_> = read.iter().map(|message| message.id.as_str()).collect();
         assert_eq!(read, ["for 2", "for 3"]);
         drop(store);
-        assert_eq!(read_all(&place.open(), "teller", topics()).len(), 2);
+        assert_eq!(
+            read_all(&place.open().await, "teller", topics())
+                .await
+                .len(),
+            2
+        );
     }
 }
 
 #[tokio::test]
 async fn whoever_awaited_a_commit_finds_its_messages_at_once() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let mut subscription = Bus::Local(store.clone())
             .subscribe("teller", topics())
             .unwrap();
@@ -559,6 +562,7 @@ async fn whoever_awaited_a_commit_finds_its_messages_at_once() {
             publish(&store, [deposit(&number.to_string(), 1, 1)]).await;
             let batch = subscription
                 .try_next(10)
+                .await
                 .unwrap()
                 .expect("the message is there");
             assert_eq!(batch.messages[0].id, number.to_string());
@@ -570,7 +574,7 @@ async fn whoever_awaited_a_commit_finds_its_messages_at_once() {
 async fn messages_beyond_the_tail_in_memory_are_read_with_the_same_result() {
     const MESSAGES: usize = 40_000;
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let late = Bus::Local(store.clone())
             .subscribe("late", topics())
             .unwrap();
@@ -583,7 +587,7 @@ async fn messages_beyond_the_tail_in_memory_are_read_with_the_same_result() {
         }
         let mut late = late;
         let mut read = Vec::new();
-        while let Some(batch) = late.try_next(128).unwrap() {
+        while let Some(batch) = late.try_next(128).await.unwrap() {
             read.extend(
                 batch
                     .messages
@@ -598,7 +602,7 @@ async fn messages_beyond_the_tail_in_memory_are_read_with_the_same_result() {
 #[tokio::test]
 async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         store_all(&store, &[Account::new(1, 0)]).await;
         publish(&store, (0..3).map(|n| deposit(&n.to_string(), n, 1))).await;
         let position = |store: &Store| {
@@ -606,6 +610,7 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
                 .subscribe("teller", topics())
                 .unwrap()
                 .position()
+                .unwrap()
                 .offset
         };
         let to = |offset| {
@@ -643,7 +648,7 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
             .outcomes()
             .await;
         drop(store);
-        assert_eq!(position(&place.open()), 2);
+        assert_eq!(position(&place.open().await), 2);
     }
 }
 
@@ -652,7 +657,7 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_opening_again() {
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         for id in 1..=20 {
             let mut commit = put(&Account::new(id, id));
             commit
@@ -663,13 +668,13 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
             store.commit(commit).await.unwrap();
         }
         drop(store);
-        let store = place.open();
+        let store = place.open().await;
         assert_eq!(
             ids(&store, Find::all(Account::TABLE, 100)).await,
             (1..=20).collect::<Vec<_>>()
         );
         assert_eq!(movements(&store).await.len(), 20);
-        assert_eq!(read_all(&store, "teller", topics()).len(), 20);
+        assert_eq!(read_all(&store, "teller", topics()).await.len(), 20);
         assert_eq!(store.due_timers(start(), 100).await.unwrap().len(), 20);
         assert_eq!(store.seen("teller", &["1", "20"]).await.unwrap().len(), 2);
     }
@@ -680,7 +685,7 @@ async fn after_a_clean_stop_the_file_alone_is_everything() {
     let Some(place @ Place::Folder(folder)) = &places().into_iter().next() else {
         unreachable!("the embedded store is the first place")
     };
-    let store = place.open();
+    let store = place.open().await;
     store.commit(put(&Account::new(1, 1))).await.unwrap();
     drop(store);
     let beside: Vec<_> = std::fs::read_dir(folder.path())
@@ -701,14 +706,14 @@ async fn an_open_folder_is_refused_until_it_is_closed() {
     let Some(place @ Place::Folder(_)) = places().into_iter().next() else {
         unreachable!("the embedded place comes first");
     };
-    let first = place.open();
-    let second = place.try_open(Metrics::unregistered()).err();
+    let first = place.open().await;
+    let second = place.try_open(Metrics::unregistered()).await.err();
     assert!(
         matches!(&second, Some(StoreError::Unavailable(reason)) if reason.contains("another process")),
         "{second:?}"
     );
     drop(first);
-    assert!(place.try_open(Metrics::unregistered()).is_ok());
+    assert!(place.try_open(Metrics::unregistered()).await.is_ok());
 }
 
 #[tokio::test]
@@ -716,13 +721,15 @@ async fn a_file_of_a_newer_format_is_refused_and_left_alone() {
     let Some(place @ Place::Folder(_)) = places().into_iter().next() else {
         unreachable!("the embedded place comes first");
     };
-    let Place::Folder(folder) = &place;
-    drop(place.open());
+    let Place::Folder(folder) = &place else {
+        unreachable!("the embedded place comes first");
+    };
+    drop(place.open().await);
     let file = folder.path().join("boxoffice.db");
     let raw = rusqlite::Connection::open(&file).unwrap();
     raw.pragma_update(None, "user_version", 99).unwrap();
     drop(raw);
-    let refused = place.try_open(Metrics::unregistered()).err();
+    let refused = place.try_open(Metrics::unregistered()).await.err();
     assert!(
         matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("newer program")),
         "{refused:?}"
@@ -739,7 +746,7 @@ async fn a_commit_that_the_database_cannot_take_falls_out_without_stopping_the_s
     let Some(place @ Place::Folder(_)) = places().into_iter().next() else {
         unreachable!("the embedded place comes first");
     };
-    let store = place.open();
+    let store = place.open().await;
     // A key that does not fit its column: no rule of ours, but the database's own.
     let mut odd = put(&Account::new(1, 1));
     odd.puts[0].row.set("id", "not a number".into());
@@ -764,7 +771,7 @@ async fn a_writer_that_broke_is_told_and_takes_nothing_more() {
         indexes: &[],
     };
     for place in places() {
-        let store = place.open();
+        let store = place.open().await;
         let mut commit = put(&Account::new(1, 1));
         commit.puts[0].table = UNKNOWN;
         let outcome = store.commit(commit).await;

@@ -9,8 +9,8 @@ use std::sync::{
 };
 
 use common::{
-    Account, Deposit, Place, Teller, account, balance, deposit, drain, movements, noise, places,
-    publish, read_all, shell, start, store_all, teller,
+    Account, Deposit, Place, Teller, account, balance, bus_places, deposit, drain, movements,
+    noise, places, publish, read_all, shell, start, store_all, teller,
 };
 use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 use futures::future::BoxFuture;
@@ -30,9 +30,9 @@ struct Given {
     clock: Clock,
 }
 
-fn given(place: &Place) -> Given {
+async fn given(place: &Place) -> Given {
     let metrics = Metrics::unregistered();
-    let store = place.open_with(Arc::clone(&metrics));
+    let store = place.open_with(Arc::clone(&metrics)).await;
     let clock = Clock::manual(start());
     let shell = shell(&store, &metrics, &clock);
     Given {
@@ -87,8 +87,8 @@ impl Given {
 
 #[tokio::test]
 async fn a_duplicate_is_dropped_in_a_batch_across_batches_and_after_opening_again() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         let mut worker = teller(&given.shell);
         publish(&given.store, [deposit("a", 1, 5), deposit("a", 1, 5)]).await;
@@ -98,7 +98,7 @@ async fn a_duplicate_is_dropped_in_a_batch_across_batches_and_after_opening_agai
         assert_eq!(balance(&given.store, 1).await, 5);
         drop((worker, given));
 
-        let given = self::given(&place);
+        let given = self::given(&place).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 1, 2)]).await;
         drain(&mut teller(&given.shell)).await;
         assert_eq!(balance(&given.store, 1).await, 7);
@@ -108,8 +108,8 @@ async fn a_duplicate_is_dropped_in_a_batch_across_batches_and_after_opening_agai
 
 #[tokio::test]
 async fn every_group_handles_every_message_once() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(
             &given.store,
@@ -126,8 +126,8 @@ async fn every_group_handles_every_message_once() {
 
 #[tokio::test]
 async fn a_dropped_step_loses_and_doubles_nothing() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         let mut worker = teller(&given.shell);
         for number in 0..20 {
@@ -181,15 +181,15 @@ impl Consumer for Unlucky {
 
 #[tokio::test]
 async fn a_transient_failure_loses_and_doubles_nothing() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, (0..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
         let failures = AtomicU32::new(0);
         let mut worker = Worker::new(Unlucky { failures }, given.shell.clone()).unwrap();
-        assert_eq!(worker.step().await, Ok(10));
+        assert_eq!(drain(&mut worker).await, 10);
         assert_eq!(balance(&given.store, 1).await, 10);
-        assert_eq!(read_all(&given.store, "x", &[DeadLetter::TOPIC]), []);
+        assert_eq!(read_all(&given.store, "x", &[DeadLetter::TOPIC]).await, []);
     }
 }
 
@@ -198,7 +198,7 @@ async fn a_transient_failure_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn the_number_of_statements_does_not_depend_on_the_number_of_messages() {
     for place in places() {
-        let given = given(&place);
+        let given = given(&place).await;
         let accounts: Vec<_> = (0..100).map(|id| Account::new(id, 0)).collect();
         store_all(&given.store, &accounts).await;
         let mut worker = teller(&given.shell);
@@ -219,8 +219,8 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_messages() {
 
 #[tokio::test]
 async fn an_idle_group_has_no_lag() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         let mut worker = teller(&given.shell);
         publish(&given.store, (0..5).map(noise)).await;
         assert_eq!(worker.step().await, Ok(0));
@@ -290,8 +290,8 @@ impl Consumer for Disturbed {
 
 #[tokio::test]
 async fn a_decision_upon_a_state_that_never_was_is_taken_again() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0), Account::new(2, 0)]).await;
         let messages = (0..30).map(|n| deposit(&n.to_string(), 1 + n % 2, 1));
         publish(&given.store, messages).await;
@@ -333,8 +333,8 @@ impl Consumer for Blind {
 
 #[tokio::test]
 async fn a_message_that_would_conflict_for_ever_delays_no_other() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 2, 5)]).await;
         let mut worker = Worker::new(Blind, given.shell.clone()).unwrap();
@@ -352,8 +352,8 @@ async fn a_message_that_would_conflict_for_ever_delays_no_other() {
 
 #[tokio::test]
 async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 10)]).await;
         let unreadable = Message {
             payload: "{".to_owned(),
@@ -389,8 +389,8 @@ async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_dead_letter_goes_back_on_schedule_to_its_group_alone_and_is_resolved() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(2, 0)]).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
         let mut worker = teller(&given.shell);
@@ -403,7 +403,7 @@ async fn a_dead_letter_goes_back_on_schedule_to_its_group_alone_and_is_resolved(
         given.next_reissue(&mut worker).await;
         assert_eq!(balance(&given.store, 1).await, 5);
         assert_eq!(given.letters().await[0].state, DeadLetterState::Resolved);
-        let seen_by_others = read_all(&given.store, "another", &[Deposit::TOPIC]);
+        let seen_by_others = read_all(&given.store, "another", &[Deposit::TOPIC]).await;
         assert_eq!(seen_by_others.len(), 1);
         assert_eq!(seen_by_others[0].id, "a");
     }
@@ -411,8 +411,8 @@ async fn a_dead_letter_goes_back_on_schedule_to_its_group_alone_and_is_resolved(
 
 #[tokio::test]
 async fn a_dead_letter_is_parked_after_its_last_retry_and_replayed_by_a_person() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
         let mut worker = teller(&given.shell);
         drain(&mut worker).await;
@@ -445,8 +445,8 @@ async fn a_dead_letter_is_parked_after_its_last_retry_and_replayed_by_a_person()
 
 #[tokio::test]
 async fn a_discarded_dead_letter_stays_discarded() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
         let mut worker = teller(&given.shell);
         drain(&mut worker).await;
@@ -470,8 +470,8 @@ async fn a_discarded_dead_letter_stays_discarded() {
 
 #[tokio::test]
 async fn a_timer_is_replaced_cancelled_and_fires_once() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         let at = |millis| start().plus_millis(millis);
         let mut commit = Commit::new();
         commit
@@ -485,7 +485,7 @@ async fn a_timer_is_replaced_cancelled_and_fires_once() {
         given.clock.advance_millis(1);
         assert_eq!(given.timers().fire_due().await, Ok(1));
         assert_eq!(given.timers().fire_due().await, Ok(0));
-        let fired = read_all(&given.store, "x", &["noise"]);
+        let fired = read_all(&given.store, "x", &["noise"]).await;
         assert_eq!(fired.len(), 1);
         assert_eq!((fired[0].id.as_str(), fired[0].time), ("noise 2", at(20)));
         assert_eq!(given.metrics.timers_fired.get(), 1);
@@ -494,8 +494,8 @@ async fn a_timer_is_replaced_cancelled_and_fires_once() {
 
 #[tokio::test]
 async fn a_timer_replaced_for_the_same_instant_fires_as_what_it_is_now() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         let set = |number| {
             let mut commit = Commit::new();
             commit.set_timer("saga", start(), noise(number));
@@ -512,7 +512,7 @@ async fn a_timer_replaced_for_the_same_instant_fires_as_what_it_is_now() {
         });
         given.store.commit(fire).await.unwrap();
         given.timers().fire_due().await.unwrap();
-        let fired = read_all(&given.store, "x", &["noise"]);
+        let fired = read_all(&given.store, "x", &["noise"]).await;
         assert_eq!(fired.len(), 1);
         assert_eq!(fired[0].id, "noise 2");
     }
@@ -523,7 +523,7 @@ async fn a_timer_replaced_for_the_same_instant_fires_as_what_it_is_now() {
 #[tokio::test]
 async fn cleaning_removes_what_all_have_passed_and_nothing_undelivered() {
     for place in places() {
-        let given = given(&place);
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, (0..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
         drain(&mut teller(&given.shell)).await;
@@ -531,24 +531,29 @@ async fn cleaning_removes_what_all_have_passed_and_nothing_undelivered() {
         for groups in [vec![], vec!["teller", "late"]] {
             assert_eq!(given.housekeeping(groups).clean().await, Ok(0));
         }
-        assert_eq!(read_all(&given.store, "late", &[Deposit::TOPIC]).len(), 10);
+        assert_eq!(
+            read_all(&given.store, "late", &[Deposit::TOPIC])
+                .await
+                .len(),
+            10
+        );
         assert_eq!(given.housekeeping(vec!["teller"]).clean().await, Ok(10));
         drop(given);
-        let given = self::given(&place);
-        assert_eq!(read_all(&given.store, "late", &[Deposit::TOPIC]), []);
+        let given = self::given(&place).await;
+        assert_eq!(read_all(&given.store, "late", &[Deposit::TOPIC]).await, []);
     }
 }
 
 #[tokio::test]
 async fn offsets_are_not_given_twice_after_cleaning_and_opening_again() {
     for place in places() {
-        let given = given(&place);
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, (0..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
         drain(&mut teller(&given.shell)).await;
         given.housekeeping(vec!["teller"]).clean().await.unwrap();
         drop(given);
-        let given = self::given(&place);
+        let given = self::given(&place).await;
         publish(&given.store, [deposit("new", 1, 1)]).await;
         assert_eq!(drain(&mut teller(&given.shell)).await, 1);
         assert_eq!(balance(&given.store, 1).await, 11);
@@ -558,7 +563,7 @@ async fn offsets_are_not_given_twice_after_cleaning_and_opening_again() {
 #[tokio::test]
 async fn inbox_marks_go_after_their_retention_but_not_before_their_messages() {
     for place in places() {
-        let given = given(&place);
+        let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, [deposit("a", 1, 1)]).await;
         // Handled, but the position was not stored: so it is when a neighbour in the batch conflicts.
@@ -586,8 +591,8 @@ async fn inbox_marks_go_after_their_retention_but_not_before_their_messages() {
 
 #[tokio::test]
 async fn old_rows_of_declared_tables_expire_where_the_predicate_holds() {
-    for place in places() {
-        let given = given(&place);
+    for place in bus_places() {
+        let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 1, 5)]).await;
         drain(&mut teller(&given.shell)).await;
         drain(&mut given.dead_letters()).await;
@@ -627,7 +632,7 @@ proptest::proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             for place in places() {
-                let given = given(&place);
+                let given = given(&place).await;
                 store_all(&given.store, &[0, 1, 2].map(|id| Account::new(id, 0))).await;
                 let (mut one, disturbances) = disturbed(&given, 2);
                 let mut two = Worker::new(Teller { group: "two" }, given.shell.clone()).unwrap();

@@ -13,6 +13,7 @@ use contract::{
         ReservePointRequest, ReservePointResponse, RestorePointRequest, RestorePointResponse,
     },
 };
+use futures::FutureExt;
 use messaging::{
     Bus, Clock, Commit, DeadLetterSettings, Entry, Find, Message, Metrics, Random, Shell, Store,
     Table, Worker,
@@ -115,7 +116,7 @@ impl House {
         let mut subscription = Bus::Local(self.store.clone())
             .subscribe("test", topics)
             .unwrap();
-        let batch = subscription.try_next(1000).unwrap();
+        let batch = subscription.try_next(1000).now_or_never().unwrap().unwrap();
         let messages = batch.into_iter().flat_map(|batch| batch.messages);
         messages
             .map(|message| (message.id.clone(), message.parse().unwrap()))

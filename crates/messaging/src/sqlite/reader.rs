@@ -14,12 +14,13 @@ use contract::Timestamp;
 use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 use serde_json::Value;
 
-use super::{Stored, read_error};
+use super::read_error;
 use crate::{
     Message, StoreError,
     record::{Column, Key, Kind, Table},
     row::Row,
     store::{DueTimer, Find},
+    tail::Stored,
 };
 
 /// Reading connections; readers beyond this number wait for one another.
@@ -170,7 +171,11 @@ pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec
     if let Some((column, from, to)) = within {
         let at = cells.len();
         cells.extend([Cell::Text(from.to_string()), Cell::Text(to.to_string())]);
-        wheres.push(format!("\"{column}\" >= ?{} AND \"{column}\" < ?{}", at + 1, at + 2));
+        wheres.push(format!(
+            "\"{column}\" >= ?{} AND \"{column}\" < ?{}",
+            at + 1,
+            at + 2
+        ));
     }
     if let Some(predicate) = only {
         wheres.push((*predicate).to_owned());

@@ -1,6 +1,6 @@
 //! One transaction in the making: every statement that writes a Commit, and why one does not do what it should.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use rusqlite::{
     Connection, ErrorCode, ToSql,
@@ -8,12 +8,13 @@ use rusqlite::{
 };
 use serde_json::Value;
 
-use super::{Statements, Stored};
+use super::Statements;
 use crate::{
     Commit, CommitError, Message,
     commit::{Append, Delete, Fence, Handled, Put, TimerChange},
-    record::{Key, Kind},
+    record::Kind,
     row::Row,
+    tail::Stored,
 };
 
 pub(super) type Outcome = Result<(), CommitError>;
@@ -251,44 +252,6 @@ fn conflict(table: &str, key: &impl std::fmt::Display) -> Trouble {
 fn reissue_text(message: &Message) -> Option<String> {
     let reissue = message.reissue.as_ref()?;
     Some(serde_json::to_string(reissue).expect("a reissue has string keys only"))
-}
-
-/// What refused commits of a submission would have changed. A later one that was decided on it must not be applied,
-/// even though another writer may have brought a record to the very version that it expects.
-#[derive(Default)]
-pub(super) struct Refused<'a> {
-    changed: HashSet<(&'static str, &'a Key)>,
-    /// Keys of messages whose commits were refused: a later message of the key waits for the earlier one.
-    keys: HashSet<&'a str>,
-}
-
-impl<'a> Refused<'a> {
-    pub(super) fn note(&mut self, commit: &'a Commit) {
-        self.changed.extend(commit.changed());
-        self.keys
-            .extend(commit.handled.as_ref().map(|handled| handled.key.as_str()));
-    }
-
-    pub(super) fn check(&self, commit: &Commit) -> Option<CommitError> {
-        let waits = commit
-            .handled
-            .as_ref()
-            .filter(|handled| self.keys.contains(handled.key.as_str()));
-        if let Some(handled) = waits {
-            return Some(CommitError::Conflict {
-                table: "message".to_owned(),
-                key: handled.key.clone(),
-            });
-        }
-        let concerns = commit.concerns.iter().map(|it| (it.table.name, &it.key));
-        let (table, key) = concerns
-            .chain(commit.changed())
-            .find(|changed| self.changed.contains(changed))?;
-        Some(CommitError::Conflict {
-            table: table.to_owned(),
-            key: key.to_string(),
-        })
-    }
 }
 
 /// A value on its way into a column, without a copy where it is a text.

@@ -13,14 +13,12 @@ use crate::{Message, StoreError, record::Record, store::Find};
 const PAGE_ROWS: u32 = 10_000;
 
 /// A data folder at one moment.
-pub struct Snapshot {
+pub(crate) struct SqliteSnapshot {
     connection: Connection,
 }
 
-impl Snapshot {
-    /// # Errors
-    /// [`StoreError::Unavailable`] where the folder holds no store.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+impl SqliteSnapshot {
+    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
         if !path.is_file() {
             return Err(StoreError::Unavailable(format!(
@@ -45,10 +43,7 @@ impl Snapshot {
     }
 
     /// Hands every record of a kind to `each`, in the order of their keys.
-    ///
-    /// # Errors
-    /// [`StoreError`] where a row cannot be read.
-    pub fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
+    pub(crate) fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let find = Find {
@@ -70,10 +65,12 @@ impl Snapshot {
     }
 
     /// The sum of a column by the value of another, over all rows of a table of entries.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the table cannot be read.
-    pub fn sum_by(&self, table: &str, sum: &str, by: &str) -> Result<Vec<(i64, i64)>, StoreError> {
+    pub(crate) fn sum_by(
+        &self,
+        table: &str,
+        sum: &str,
+        by: &str,
+    ) -> Result<Vec<(i64, i64)>, StoreError> {
         let text = format!("SELECT \"{by}\", sum(\"{sum}\") FROM \"{table}\" GROUP BY \"{by}\"");
         let read = || -> rusqlite::Result<Vec<(i64, i64)>> {
             let mut statement = self.connection.prepare(&text)?;
@@ -84,10 +81,7 @@ impl Snapshot {
     }
 
     /// Messages that a group is subscribed to and has not handled yet.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the log cannot be read.
-    pub fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
+    pub(crate) fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
         let read = || -> rusqlite::Result<Vec<Message>> {
             let mut offset = reader::position(&self.connection, group)?;
             let mut pending = Vec::new();
@@ -114,10 +108,7 @@ impl Snapshot {
     }
 
     /// The ids of all timers that are set.
-    ///
-    /// # Errors
-    /// [`StoreError`] where they cannot be read.
-    pub fn timers(&self) -> Result<HashSet<String>, StoreError> {
+    pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {
         let last = Timestamp::from_millis(i64::MAX);
         let timers = reader::due_timers(&self.connection, last, u32::MAX)
             .map_err(|error| read_error(&error))?;

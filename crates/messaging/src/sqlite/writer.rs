@@ -18,12 +18,17 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Statements, Stored, save_position,
-    session::{Outcome, Refused, Session, Trouble},
+    Statements, save_position,
+    session::{Outcome, Session, Trouble},
     sweep,
-    tail::Tail,
 };
-use crate::{CommitError, Metrics, StoreError, housekeeping::Expiry, store::Submission};
+use crate::{
+    CommitError, Metrics, StoreError,
+    housekeeping::Expiry,
+    refused::Refused,
+    store::Submission,
+    tail::{Stored, Tail},
+};
 
 /// Commits taken into one transaction.
 const COMMITS_PER_TRANSACTION_MAX: usize = 1024;

@@ -3,38 +3,71 @@
 #![expect(dead_code, reason = "each suite uses a part of this")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod postgres;
+
 use std::sync::Arc;
 
 use contract::{Payload, Timestamp};
 use messaging::{
-    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Random,
-    Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Worker, bus::Bus,
+    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Postgres,
+    Random, Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Worker, bus::Bus,
 };
 use serde::{Deserialize, Serialize};
 
 /// A place where a store is opened, closed and opened again.
 pub enum Place {
     Folder(tempfile::TempDir),
+    Schema(postgres::Schema),
+    #[cfg(feature = "kafka")]
+    Brokers(Box<kafka::Brokers>),
 }
 
 /// An empty place of every backend: a backend runs every suite as soon as it stands here.
 pub fn places() -> Vec<Place> {
-    vec![Place::Folder(tempfile::tempdir().unwrap())]
+    let folder = tempfile::tempdir().unwrap();
+    vec![
+        Place::Folder(folder),
+        Place::Schema(postgres::Schema::new()),
+    ]
+}
+
+/// As [`places`], and with Kafka as the bus, where that is compiled in: for what a bus promises.
+pub fn bus_places() -> Vec<Place> {
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(unused_mut, reason = "nothing is added")
+    )]
+    let mut places = places();
+    #[cfg(feature = "kafka")]
+    places.push(Place::Brokers(Box::new(kafka::Brokers::new())));
+    places
+}
+
+/// The tables that the suites use.
+pub fn tables() -> Vec<&'static Table> {
+    [messaging::TABLES, &[Account::TABLE, Movement::TABLE]].concat()
 }
 
 impl Place {
-    pub fn open(&self) -> Store {
-        self.open_with(Metrics::unregistered())
+    pub async fn open(&self) -> Store {
+        self.open_with(Metrics::unregistered()).await
     }
 
-    pub fn open_with(&self, metrics: Arc<Metrics>) -> Store {
-        self.try_open(metrics).unwrap()
+    pub async fn open_with(&self, metrics: Arc<Metrics>) -> Store {
+        self.try_open(metrics).await.unwrap()
     }
 
-    pub fn try_open(&self, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
-        let tables = [messaging::TABLES, &[Account::TABLE, Movement::TABLE]].concat();
+    pub async fn try_open(&self, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
         match self {
-            Self::Folder(folder) => Store::open_embedded(folder.path(), &tables, metrics),
+            Self::Folder(folder) => Store::open_embedded(folder.path(), &tables(), metrics),
+            Self::Schema(schema) => {
+                Postgres::migrate(&schema.settings, &tables()).await?;
+                Store::open_postgres(&schema.settings, &tables(), metrics).await
+            }
+            #[cfg(feature = "kafka")]
+            Self::Brokers(brokers) => brokers.try_open(metrics).await,
         }
     }
 }
@@ -169,11 +202,19 @@ pub fn noise(number: i64) -> Message {
     Message::new(format!("noise {number}"), &Noise { number }, start())
 }
 
+/// The bus of a store that a place opened.
+pub fn bus(store: &Store) -> Bus {
+    #[cfg(feature = "kafka")]
+    return kafka::bus(store);
+    #[cfg(not(feature = "kafka"))]
+    Bus::Local(store.clone())
+}
+
 /// What is outside the store, for tests: a shell around it whose clock stands still.
 pub fn shell(store: &Store, metrics: &Arc<Metrics>, clock: &Clock) -> Shell {
     Shell {
         store: store.clone(),
-        bus: Bus::Local(store.clone()),
+        bus: bus(store),
         clock: clock.clone(),
         random: Random::seeded(7),
         metrics: Arc::clone(metrics),
@@ -234,12 +275,19 @@ pub fn teller(shell: &Shell) -> Worker<Teller> {
     Worker::new(Teller { group: "teller" }, shell.clone()).unwrap()
 }
 
+/// Between two looks whether anything is under way.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Steps until nothing is left; returns how many messages were taken.
 pub async fn drain<C: Consumer>(worker: &mut Worker<C>) -> usize {
     let mut taken = 0;
     loop {
         match worker.step().await.unwrap() {
-            0 => return taken,
+            0 if worker.is_drained().await.unwrap() => return taken,
+            0 => {
+                // What is under way comes, or it turns out that nothing is.
+                let _ = tokio::time::timeout(LOOK, worker.changed()).await;
+            }
             some => taken += some,
         }
     }
@@ -280,15 +328,23 @@ pub async fn movements(store: &Store) -> Vec<Movement> {
 }
 
 /// Everything on the bus for a group that reads `topics`, from its stored position.
-pub fn read_all(
+pub async fn read_all(
     store: &Store,
     group: &'static str,
     topics: &'static [&'static str],
 ) -> Vec<Arc<Message>> {
-    let mut subscription = Bus::Local(store.clone()).subscribe(group, topics).unwrap();
+    let bus = bus(store);
+    let mut subscription = bus.subscribe(group, topics).unwrap();
     let mut all = Vec::new();
-    while let Some(batch) = subscription.try_next(100).unwrap() {
-        all.extend(batch.messages);
+    loop {
+        while let Some(batch) = subscription.try_next(100).await.unwrap() {
+            all.extend(batch.messages.iter().cloned());
+            subscription.acknowledge(&batch);
+        }
+        // A log has told everything; what brokers have may still be on its way.
+        if matches!(bus, Bus::Local(_)) || bus.is_drained(group, topics).await.unwrap() {
+            return all;
+        }
+        let _ = tokio::time::timeout(LOOK, subscription.changed()).await;
     }
-    all
 }

@@ -6,6 +6,7 @@ use contract::{
     EventId, Money, Payload, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
     domain::PaymentStatus, payment::CreateRequest,
 };
+use futures::FutureExt;
 use messaging::{
     Bus, Clock, Commit, DeadLetterSettings, Message, Metrics, Random, Record, Shell,
     ShutdownSwitch, Store, Worker,
@@ -236,7 +237,7 @@ impl World {
             .subscribe("test", topics)
             .unwrap();
         let mut found = Vec::new();
-        while let Some(batch) = subscription.try_next(100).unwrap() {
+        while let Some(batch) = subscription.try_next(100).now_or_never().unwrap().unwrap() {
             found.extend(
                 batch
                     .messages

@@ -11,6 +11,7 @@ use contract::{
     user::{CheckActiveResponse, CheckFraudResponse, ReservePointResponse, RestorePointResponse},
 };
 use http_body_util::BodyExt;
+use futures::FutureExt;
 use messaging::{
     Bus, Clock, Commit, DeadLetterSettings, Find, Message, Metrics, Random, Record, Shell, Store,
     Worker,
@@ -245,7 +246,7 @@ impl House {
         let mut found = Vec::new();
         let bus = Bus::Local(self.store.clone());
         let mut reader = bus.subscribe("reader", &[P::TOPIC]).unwrap();
-        while let Some(batch) = reader.try_next(100).unwrap() {
+        while let Some(batch) = reader.try_next(100).now_or_never().unwrap().unwrap() {
             let read = |message: &Arc<Message>| message.parse::<P>().unwrap();
             found.extend(batch.messages.iter().map(read));
         }

@@ -17,7 +17,7 @@ pub struct Stored {
     pub message: Arc<Message>,
 }
 
-pub(super) struct Tail {
+pub(crate) struct Tail {
     state: RwLock<State>,
 }
 
@@ -28,7 +28,7 @@ struct State {
 }
 
 impl Tail {
-    pub(super) fn new(head: i64) -> Self {
+    pub(crate) fn new(head: i64) -> Self {
         Self {
             state: RwLock::new(State {
                 from: head,
@@ -37,7 +37,16 @@ impl Tail {
         }
     }
 
-    pub(super) fn append(&self, committed: Vec<Stored>) {
+    /// Forgets everything and begins behind this offset.
+    pub(crate) fn start_at(&self, head: i64) {
+        let mut state = self.state.write().expect("no holder of this lock panics");
+        *state = State {
+            from: head,
+            messages: VecDeque::new(),
+        };
+    }
+
+    pub(crate) fn append(&self, committed: Vec<Stored>) {
         let mut state = self.state.write().expect("no holder of this lock panics");
         state.messages.extend(committed);
         while state.messages.len() > TAIL_MESSAGES_MAX {
@@ -48,7 +57,7 @@ impl Tail {
     }
 
     /// `None` where the messages after `offset` are no longer all here.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         offset: i64,
         max: usize,

@@ -1,0 +1,234 @@
+//! The bus of several processes: Apache Kafka, 3.7 and later, by librdkafka.
+//!
+//! Messages are committed into the message table of a PostgreSQL store ([`MessageTable::Outbox`]) and published from
+//! there: by the process that committed them, at once ([`publisher`]), and by a [`Relay`] where that one died. Groups
+//! read by a consumer each ([`reader`]). What the brokers promise is at least once, in order of each key; what the inbox
+//! makes of it is once.
+//!
+//! State: the rows that this process is publishing, and the consumers of its groups.
+//!
+//! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
+
+mod desk;
+mod producer;
+mod publisher;
+mod reader;
+mod relay;
+mod settings;
+mod topics;
+mod watchdog;
+mod wire;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use contract::{
+    Payload,
+    dead_letter::{DeadLetter, DeadLetterResolved},
+};
+use rdkafka::{
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _},
+    topic_partition_list::{Offset, TopicPartitionList},
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+pub use desk::Mark;
+pub use reader::Reader;
+pub use relay::Relay;
+pub use settings::{KafkaSecurity, KafkaSettings};
+
+use crate::{Postgres, Random, ShutdownSwitch, Store, StoreError};
+use desk::Desk;
+use producer::Producer;
+use publisher::Publisher;
+use watchdog::Watchdog;
+
+/// How long a question to the brokers may take.
+const ANSWER_SECS_MAX: u64 = 20;
+
+pub struct Kafka {
+    settings: KafkaSettings,
+    outbox: Arc<Postgres>,
+    watchdog: Watchdog,
+    failure: watch::Sender<Option<String>>,
+    switch: ShutdownSwitch,
+    publisher: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Kafka {
+    /// Makes or checks the topics, and begins to publish what `store` commits, until this is closed or dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the store is not PostgreSQL, the brokers cannot be reached or refuse, a topic
+    /// has fewer partitions than configured, or the inbox forgets before the topics do.
+    pub async fn open(
+        settings: KafkaSettings,
+        store: &Store,
+        topics: &[&'static str],
+        inbox_retention_secs: i64,
+    ) -> Result<Arc<Self>, StoreError> {
+        let Store::Postgres(outbox) = store else {
+            return Err(unavailable(
+                "Kafka needs a PostgreSQL store to publish from",
+            ));
+        };
+        if settings.revoke_millis_max >= settings.stall_secs_max.saturating_mul(1000) {
+            return Err(unavailable(
+                "revoke_millis_max must be less than stall_secs_max",
+            ));
+        }
+        topics::ensure(&settings, topics, inbox_retention_secs).await?;
+        let failure = watch::Sender::new(None);
+        let stall_after = Duration::from_secs(settings.stall_secs_max);
+        let watchdog = Watchdog::start(stall_after, failure.clone()).map_err(unavailable)?;
+        // Twice what the relay waits: whatever is given up here is the relay's by then.
+        let give_up_after = u64::try_from(settings.relay_after_millis * 2).unwrap_or(0);
+        let (switch, shutdown) = ShutdownSwitch::new();
+        let tasks = Publisher::start(
+            Arc::clone(outbox),
+            Producer::open(&settings)?,
+            Random::System,
+            Duration::from_millis(give_up_after),
+            failure.clone(),
+            shutdown,
+        );
+        Ok(Arc::new(Self {
+            settings,
+            outbox: Arc::clone(outbox),
+            watchdog,
+            failure,
+            switch,
+            publisher: Mutex::new(tasks.into()),
+        }))
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &KafkaSettings {
+        &self.settings
+    }
+
+    pub(crate) fn outbox(&self) -> &Postgres {
+        &self.outbox
+    }
+
+    pub(crate) fn read(
+        &self,
+        group: &'static str,
+        topics: &'static [&'static str],
+    ) -> Result<Reader, StoreError> {
+        let desk = Arc::new(Desk::new());
+        let reader = Reader::start(&self.settings, group, topics, Arc::clone(&desk))?;
+        self.watchdog.watch(group, &desk);
+        Ok(reader)
+    }
+
+    /// Resolves when a message could not be published, or a group stands still: the process must stop.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Publishes what was committed so far, and nothing more.
+    pub async fn close(&self) {
+        self.switch.stop();
+        let tasks = std::mem::take(
+            &mut *self
+                .publisher
+                .lock()
+                .expect("no holder of this lock panics"),
+        );
+        for task in tasks {
+            // One that broke has nothing left to publish.
+            let _ = task.await;
+        }
+    }
+
+    /// Records of these topics that `group` has not told the brokers of, and rows that are not published: none, where
+    /// nothing is under way. Asks the brokers; for operators and tests.
+    ///
+    /// # Errors
+    /// [`StoreError`] where brokers or store do not answer.
+    pub async fn behind(&self, group: &str, topics: &[&'static str]) -> Result<i64, StoreError> {
+        let pending = self.outbox.pending(1).await?.len() as i64;
+        let settings = self.settings.clone();
+        let (group, topics) = (group.to_owned(), topics.to_vec());
+        let ask = move || {
+            topics
+                .iter()
+                .map(|topic| lag(&settings, &group, topic))
+                .sum()
+        };
+        let asked: Result<i64, StoreError> = tokio::task::spawn_blocking(ask)
+            .await
+            .map_err(unavailable)?;
+        Ok(pending + asked?)
+    }
+}
+
+/// How far a group is behind on one topic.
+fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreError> {
+    let timeout = Duration::from_secs(ANSWER_SECS_MAX);
+    let consumer: BaseConsumer = settings
+        .client(settings.brokers_of(topic))
+        .set("group.id", format!("{}{group}", settings.prefix))
+        .create()
+        .map_err(unavailable)?;
+    let name = settings.wire_topic(topic);
+    let metadata = consumer
+        .fetch_metadata(Some(&name), timeout)
+        .map_err(unavailable)?;
+    let partitions = metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions());
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition(&name, partition.id());
+    }
+    let committed = consumer
+        .committed_offsets(asked, timeout)
+        .map_err(unavailable)?;
+    let mut behind = 0;
+    for partition in committed.elements() {
+        let ends = consumer.fetch_watermarks(&name, partition.partition(), timeout);
+        let (low, high) = ends.map_err(unavailable)?;
+        behind += match partition.offset() {
+            Offset::Offset(next) => high - next,
+            _ => high - low,
+        };
+    }
+    Ok(behind)
+}
+
+/// librdkafka's own words, as quiet as they deserve.
+fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    // The first is known and meant; the second comes with every rebalance, and what was not taken is told again.
+    let is_expected = ["CONFWARN", "COMMITFAIL"].contains(&facility);
+    match level {
+        _ if is_expected => tracing::debug!(facility, text, "librdkafka"),
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::error!(facility, text, "librdkafka"),
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, text, "librdkafka"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(facility, text, "librdkafka");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(facility, text, "librdkafka"),
+    }
+}
+
+/// Dead letters may lie at brokers of their own.
+fn is_dead_letter(topic: &str) -> bool {
+    [DeadLetter::TOPIC, DeadLetterResolved::TOPIC].contains(&topic)
+}
+
+fn unavailable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("Kafka: {error}"))
+}

@@ -1,0 +1,125 @@
+//! One connection that produces: idempotent, acknowledged by all replicas, in order, many sends in flight. What became
+//! of each send is told by its row's offset. State: what librdkafka has queued.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::sync::mpsc;
+
+use super::{KafkaSettings, is_dead_letter, unavailable, wire};
+use crate::{StoreError, tail::Stored};
+
+/// librdkafka's own queue is full for as long as this at most; then it is tried again.
+const QUEUE_PAUSE_MILLIS: u64 = 5;
+
+/// What became of a row: its offset, and why it was not taken.
+pub(super) type Delivery = (i64, Result<(), String>);
+
+/// Tells of deliveries.
+pub(super) struct Told(mpsc::UnboundedSender<Delivery>);
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        super::log(level, facility, text);
+    }
+}
+
+impl ProducerContext for Told {
+    type DeliveryOpaque = Box<i64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, offset: Box<i64>) {
+        let outcome = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.to_string()),
+        };
+        // Whoever went away without listening leaves its rows to the relay.
+        let _ = self.0.send((*offset, outcome));
+    }
+}
+
+/// Sends to the brokers that hold a message's topic.
+pub(super) struct Producer {
+    settings: KafkaSettings,
+    main: ThreadedProducer<Told>,
+    dead_letters: Option<ThreadedProducer<Told>>,
+}
+
+impl Producer {
+    /// With the channel on which deliveries are told.
+    pub(super) fn open(
+        settings: &KafkaSettings,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Delivery>), StoreError> {
+        let (told, deliveries) = mpsc::unbounded_channel();
+        let open = |brokers: &str| {
+            settings
+                .client(brokers)
+                .set("acks", "all")
+                .set("enable.idempotence", "true")
+                // A message that cannot be delivered is followed by none of its partition.
+                .set("enable.gapless.guarantee", "true")
+                // Brokers may be away for as long as they like; nothing is given up.
+                .set("message.timeout.ms", "0")
+                .set("linger.ms", "1")
+                .set("compression.type", "lz4")
+                // The partition that Java's clients give a key.
+                .set("partitioner", "murmur2_random")
+                .create_with_context(Told(told.clone()))
+                .map_err(unavailable)
+        };
+        let producer = Self {
+            settings: settings.clone(),
+            main: open(&settings.brokers)?,
+            dead_letters: settings
+                .dead_letter_brokers
+                .as_deref()
+                .map(open)
+                .transpose()?,
+        };
+        Ok((producer, deliveries))
+    }
+
+    /// Queues a message behind those sent before.
+    pub(super) async fn send(&self, stored: &Stored) -> Result<(), String> {
+        let message = &stored.message;
+        let topic = self.settings.wire_topic(&message.topic);
+        let to = match &self.dead_letters {
+            Some(dead_letters) if is_dead_letter(&message.topic) => dead_letters,
+            _ => &self.main,
+        };
+        let mut record = BaseRecord::with_opaque_to(&topic, Box::new(stored.offset))
+            .key(&message.key)
+            .payload(&message.payload)
+            .timestamp(message.time.as_millis())
+            .headers(wire::headers(message, &self.settings.source));
+        loop {
+            match to.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    tokio::time::sleep(Duration::from_millis(QUEUE_PAUSE_MILLIS)).await;
+                }
+                Err((error, _)) => {
+                    return Err(format!(
+                        "message {} cannot be published: {error}",
+                        message.id
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Waits until everything sent was answered, for a time.
+    pub(super) fn flush(&self, millis_max: u64) {
+        let wait = Duration::from_millis(millis_max);
+        for producer in std::iter::once(&self.main).chain(&self.dead_letters) {
+            if let Err(error) = producer.flush(wait) {
+                tracing::warn!(%error, "what is not published yet is left to the relay");
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What an operator says about Kafka.
+
+use rdkafka::ClientConfig;
+use serde::Deserialize;
+
+/// How long a broker may keep a record beyond its retention: the rest of its segment, and the pause between two looks.
+const RETENTION_SLACK_SECS: i64 = 600;
+
+/// Where the brokers are, and how they are used.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaSettings {
+    /// `host:port`, several with commas between.
+    pub brokers: String,
+    /// Brokers for dead letters alone; absent, they go to `brokers`.
+    pub dead_letter_brokers: Option<String>,
+    /// Stands in front of every topic and every group, so that several deployments can share the brokers.
+    pub prefix: String,
+    /// Of a topic that is made here. An existing one may have more, not fewer.
+    pub partitions: i32,
+    /// Copies of each partition of a topic that is made here.
+    pub replication: i32,
+    /// How long a topic that is made here keeps its records.
+    pub retention_secs: i64,
+    /// `ce_source` of every message: a URI that names this deployment.
+    pub source: String,
+    /// A consumer that was not heard of for so long gives its partitions to the others.
+    pub session_timeout_millis: u32,
+    /// How far the brokers' knowledge of what was handled may be behind; redelivery costs a look into the inbox.
+    pub commit_interval_millis: u32,
+    /// How long a revoked partition waits for the batch in hand. Less than Kafka's `max.poll.interval.ms`.
+    pub revoke_millis_max: u64,
+    /// A consumer that did not poll, or a batch that made no attempt, for so long: the process must end.
+    pub stall_secs_max: u64,
+    /// A row that nobody published for so long is the relay's.
+    pub relay_after_millis: i64,
+    /// How long the relay's lease stands without renewal.
+    pub relay_lease_millis: i64,
+    pub security: KafkaSecurity,
+}
+
+/// TLS and authentication, in librdkafka's words.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaSecurity {
+    /// `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`; absent: `plaintext`.
+    pub protocol: Option<String>,
+    /// The authorities (PEM) to trust in place of the system's.
+    pub ssl_ca_location: Option<String>,
+    /// This client's certificate and key (PEM), where the brokers ask for them.
+    pub ssl_certificate_location: Option<String>,
+    pub ssl_key_location: Option<String>,
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+    pub sasl_mechanism: Option<String>,
+    pub sasl_username: Option<String>,
+    pub sasl_password: Option<String>,
+}
+
+/// The password is a secret.
+impl std::fmt::Debug for KafkaSecurity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaSecurity")
+            .field("protocol", &self.protocol)
+            .field("ssl_ca_location", &self.ssl_ca_location)
+            .field("sasl_mechanism", &self.sasl_mechanism)
+            .field("sasl_username", &self.sasl_username)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for KafkaSettings {
+    fn default() -> Self {
+        Self {
+            brokers: String::new(),
+            dead_letter_brokers: None,
+            prefix: String::new(),
+            partitions: 8,
+            replication: 1,
+            retention_secs: 86_400,
+            source: "/boxoffice".to_owned(),
+            session_timeout_millis: 10_000,
+            commit_interval_millis: 500,
+            revoke_millis_max: 10_000,
+            stall_secs_max: 60,
+            relay_after_millis: 5_000,
+            relay_lease_millis: 15_000,
+            security: KafkaSecurity::default(),
+        }
+    }
+}
+
+impl KafkaSettings {
+    /// The topic's name at the brokers.
+    pub(super) fn wire_topic(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
+
+    /// The brokers that hold this topic.
+    pub(super) fn brokers_of(&self, topic: &str) -> &str {
+        match &self.dead_letter_brokers {
+            Some(brokers) if super::is_dead_letter(topic) => brokers,
+            _ => &self.brokers,
+        }
+    }
+
+    /// A segment is removed as a whole, once its newest record is old enough.
+    pub(super) fn segment_secs(&self) -> i64 {
+        (self.retention_secs / 4).max(1)
+    }
+
+    /// For how long the inbox must remember a message, so that no redelivery outlives its mark.
+    #[must_use]
+    pub fn inbox_secs_min(&self) -> i64 {
+        inbox_secs_min(self.retention_secs, self.segment_secs())
+    }
+
+    /// What every client of these brokers is told.
+    pub(super) fn client(&self, brokers: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", brokers)
+            .set("client.id", "boxoffice")
+            .set("topic.metadata.refresh.interval.ms", "60000")
+            .set("reconnect.backoff.max.ms", "2000");
+        let security = [
+            ("security.protocol", &self.security.protocol),
+            ("ssl.ca.location", &self.security.ssl_ca_location),
+            (
+                "ssl.certificate.location",
+                &self.security.ssl_certificate_location,
+            ),
+            ("ssl.key.location", &self.security.ssl_key_location),
+            ("sasl.mechanism", &self.security.sasl_mechanism),
+            ("sasl.username", &self.security.sasl_username),
+            ("sasl.password", &self.security.sasl_password),
+        ];
+        for (name, value) in security {
+            if let Some(value) = value {
+                config.set(name, value);
+            }
+        }
+        config
+    }
+}
+
+pub(super) fn inbox_secs_min(retention_secs: i64, segment_secs: i64) -> i64 {
+    retention_secs
+        .saturating_add(segment_secs)
+        .saturating_add(RETENTION_SLACK_SECS)
+}

@@ -1,0 +1,63 @@
+//! A message as a Kafka record, by the CloudEvents Kafka protocol binding (version 1.0.2, binary mode): attributes as
+//! `ce_` headers, the payload as the value. Pure.
+
+use contract::Timestamp;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
+
+use crate::{Message, message::Reissue};
+
+/// The extension that marks a dead letter on its way back to one group.
+const REISSUE: &str = "ce_reissue";
+
+pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
+    let time = message.time.to_string();
+    let headers = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", &message.id),
+        ("ce_type", &message.topic),
+        ("ce_source", source),
+        ("ce_time", &time),
+        ("content-type", "application/json"),
+    ];
+    let mut all = OwnedHeaders::new_with_capacity(headers.len() + 1);
+    for (key, value) in headers {
+        all = all.insert(Header {
+            key,
+            value: Some(value),
+        });
+    }
+    if let Some(reissue) = &message.reissue {
+        let text = serde_json::to_string(reissue).expect("a reissue has string keys only");
+        all = all.insert(Header {
+            key: REISSUE,
+            value: Some(&text),
+        });
+    }
+    all
+}
+
+/// What arrived. A record of somebody else's may lack any header: its place names it then, which is as stable.
+pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
+    let header = |name: &str| {
+        let headers = record.headers()?;
+        let found = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(found.value?).ok()
+    };
+    let place = || format!("{topic}/{}/{}", record.partition(), record.offset());
+    let arrived = || Timestamp::from_millis(record.timestamp().to_millis().unwrap_or(0));
+    Message {
+        id: header("ce_id").map_or_else(place, str::to_owned),
+        topic: topic.to_owned(),
+        key: text(record.key()),
+        time: header("ce_time")
+            .and_then(|it| it.parse().ok())
+            .unwrap_or_else(arrived),
+        payload: text(record.payload()),
+        reissue: header(REISSUE).and_then(|text| serde_json::from_str::<Reissue>(text).ok()),
+    }
+}
+
+/// Bytes that are no text cannot be parsed as JSON later, and are rejected there with a reason.
+fn text(bytes: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+}

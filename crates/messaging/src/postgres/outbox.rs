@@ -1,0 +1,81 @@
+//! The message table as another bus sees it: a set of rows that are still to be published. Nothing is published here.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{Postgres, reader::Reader};
+use crate::{StoreError, tail::Stored};
+
+/// A row that is still to be published, by its place and its key.
+#[cfg(feature = "kafka")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingKey {
+    pub(crate) offset: i64,
+    pub(crate) topic: String,
+    pub(crate) key: String,
+}
+
+impl Postgres {
+    /// The rows with these keys that are still to be published, by any process, before `offset`.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn pending_keys(
+        &self,
+        keys: &[&str],
+        offset: i64,
+    ) -> Result<Vec<PendingKey>, StoreError> {
+        let text =
+            "SELECT \"offset\", topic, key FROM message WHERE key = ANY($1) AND \"offset\" < $2";
+        let row = |row: &tokio_postgres::Row| PendingKey {
+            offset: row.get(0),
+            topic: row.get(1),
+            key: row.get(2),
+        };
+        let ask = |reader: Arc<Reader>| async move {
+            let rows = reader.ask(text, &[&keys, &offset]).await?;
+            Ok(rows.iter().map(row).collect())
+        };
+        self.readers.with(ask).await
+    }
+
+    /// Messages that are still to be published, by any process, in the order of their offsets: for the relay.
+    /// Messages of one key come in the order of their commits.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn pending(&self, limit: u32) -> Result<Vec<Stored>, StoreError> {
+        let limit = i64::from(limit);
+        let read = |reader: Arc<Reader>| async move { reader.messages_up_to(0, limit).await };
+        self.readers.with(read).await
+    }
+
+    /// Messages behind `offset` that were committed by this process, at most `max`: for publishing at once, without
+    /// reading them again. `None` where they are no longer all in memory and must be asked for by
+    /// [`Postgres::pending`].
+    #[must_use]
+    pub fn committed_here(&self, offset: i64, max: usize) -> Option<Vec<Stored>> {
+        let found = self.shared.tail.read(offset, max, &|_| true)?;
+        Some(found.0)
+    }
+
+    /// Removes messages that another bus has taken, by their offsets. Once more does no harm.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer; the messages stay and will be published again.
+    pub async fn published(&self, offsets: &[i64]) -> Result<u64, StoreError> {
+        let text = "DELETE FROM message WHERE \"offset\" = ANY($1)";
+        let remove = |reader: Arc<Reader>| async move {
+            Ok(reader.client().execute(text, &[&offsets]).await?)
+        };
+        self.readers.with(remove).await
+    }
+
+    /// The offset of the last message that was committed by this process.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<i64> {
+        self.shared.published.subscribe()
+    }
+}

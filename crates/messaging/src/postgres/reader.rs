@@ -1,0 +1,254 @@
+//! Every statement that reads, for the pool and for the audit.
+
+use std::{collections::HashSet, sync::Arc};
+
+use contract::Timestamp;
+use serde_json::Value;
+use tokio_postgres::{
+    Client, Error, Statement,
+    types::{FromSqlOwned, ToSql},
+};
+
+use super::statements::{columns, placeholder};
+use crate::{
+    Message, StoreError,
+    record::{Column, Key, Kind, Table},
+    row::Row,
+    store::{DueTimer, Find},
+    tail::Stored,
+};
+
+/// Messages looked at by one read of the log.
+const MESSAGES_SCANNED_MAX: i64 = 4096;
+const MESSAGE_COLUMNS: &str = "\"offset\", id, topic, key, time, payload, reissue";
+
+/// A connection with its prepared statements.
+pub(super) enum Reader {
+    Pooled(deadpool_postgres::Object),
+    /// Prepares anew each time.
+    Plain(Client),
+}
+
+/// Why a read did not succeed.
+pub(super) enum ReadError {
+    Server(Error),
+    Store(StoreError),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+type Answers = Vec<tokio_postgres::Row>;
+
+impl Reader {
+    pub(super) async fn ask(
+        &self,
+        text: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Answers, Error> {
+        let statement: Statement = match self {
+            Self::Pooled(client) => client.prepare_cached(text).await?,
+            Self::Plain(client) => client.prepare(text).await?,
+        };
+        self.client().query(&statement, parameters).await
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        match self {
+            Self::Pooled(client) => client,
+            Self::Plain(client) => client,
+        }
+    }
+
+    pub(super) async fn load(
+        &self,
+        text: &str,
+        table: &'static Table,
+        keys: &[Key],
+    ) -> Result<Vec<Row>, ReadError> {
+        let answers = if table.is_keyed_by_text() {
+            let keys: Vec<String> = keys.iter().map(Key::to_string).collect();
+            self.ask(text, &[&keys]).await?
+        } else {
+            let number = |key: &Key| match key {
+                Key::Integer(number) => Some(*number),
+                Key::Text(_) => None,
+            };
+            let keys: Vec<i64> = keys.iter().filter_map(number).collect();
+            self.ask(text, &[&keys]).await?
+        };
+        rows(table, &answers)
+    }
+
+    pub(super) async fn find(&self, find: &Find) -> Result<Vec<Row>, ReadError> {
+        let (text, parameters) = find_text(find);
+        let parameters: Vec<&(dyn ToSql + Sync)> = parameters
+            .iter()
+            .map(|it| it as &(dyn ToSql + Sync))
+            .collect();
+        rows(find.table, &self.ask(&text, &parameters).await?)
+    }
+
+    pub(super) async fn seen(
+        &self,
+        group: &str,
+        message_ids: &[&str],
+    ) -> Result<HashSet<String>, ReadError> {
+        let text = "SELECT message_id FROM inbox WHERE consumer = $1 AND message_id = ANY($2)";
+        let answers = self.ask(text, &[&group, &message_ids]).await?;
+        Ok(answers.iter().map(|row| row.get(0)).collect())
+    }
+
+    pub(super) async fn due_timers(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueTimer>, ReadError> {
+        let text = "SELECT id, due_at, message_id, topic, key, payload, reissue
+                    FROM timer WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
+        let answers = self
+            .ask(text, &[&now.as_millis(), &i64::from(limit)])
+            .await?;
+        answers
+            .iter()
+            .map(|row| {
+                let due_at = Timestamp::from_millis(row.get(1));
+                let message = Message {
+                    id: row.get(2),
+                    topic: row.get(3),
+                    key: row.get(4),
+                    time: due_at,
+                    payload: row.get(5),
+                    reissue: reissue(row.get(6))?,
+                };
+                Ok(DueTimer {
+                    id: row.get(0),
+                    due_at,
+                    message,
+                })
+            })
+            .collect()
+    }
+
+    /// Messages behind an offset, as many as one read looks at.
+    pub(super) async fn messages(&self, offset: i64) -> Result<Vec<Stored>, ReadError> {
+        self.messages_up_to(offset, MESSAGES_SCANNED_MAX).await
+    }
+
+    pub(super) async fn messages_up_to(
+        &self,
+        offset: i64,
+        limit: i64,
+    ) -> Result<Vec<Stored>, ReadError> {
+        let text = format!(
+            "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > $1 ORDER BY \"offset\" LIMIT $2"
+        );
+        let answers = self.ask(&text, &[&offset, &limit]).await?;
+        answers
+            .iter()
+            .map(|row| {
+                let message = Message {
+                    id: row.get(1),
+                    topic: row.get(2),
+                    key: row.get(3),
+                    time: Timestamp::from_millis(row.get(4)),
+                    payload: row.get(5),
+                    reissue: reissue(row.get(6))?,
+                };
+                Ok(Stored {
+                    offset: row.get(0),
+                    message: Arc::new(message),
+                })
+            })
+            .collect()
+    }
+}
+
+fn find_text(find: &Find) -> (String, Vec<String>) {
+    let table = find.table;
+    let kind_of = |name: &str| {
+        let column = table.columns.iter().find(|column| column.name == name);
+        column.map_or(Kind::Text, |column| column.kind)
+    };
+    let mut wheres = vec!["TRUE".to_owned()];
+    let mut parameters = Vec::new();
+    match &find.equals {
+        None => {}
+        Some((column, Value::Null)) => wheres.push(format!("\"{column}\" IS NULL")),
+        Some((column, value)) => {
+            parameters.push(match value {
+                Value::String(text) if kind_of(column) != Kind::Json => text.clone(),
+                other => other.to_string(),
+            });
+            let value = placeholder(kind_of(column), parameters.len());
+            wheres.push(format!("\"{column}\" = {value}"));
+        }
+    }
+    if let Some((column, from, to)) = find.within {
+        let at = parameters.len();
+        parameters.extend([from.to_string(), to.to_string()]);
+        wheres.push(format!(
+            "\"{column}\" >= ${} AND \"{column}\" < ${}",
+            at + 1,
+            at + 2
+        ));
+    }
+    wheres.extend(find.only.map(|predicate| format!("({predicate})")));
+    let (beyond, order) = match find.newest_first {
+        true => ("<", "DESC"),
+        false => (">", "ASC"),
+    };
+    if let Some(key) = &find.after {
+        parameters.push(key.to_string());
+        let value = placeholder(kind_of(table.key), parameters.len());
+        wheres.push(format!("\"{}\" {beyond} {value}", table.key));
+    }
+    let text = format!(
+        "SELECT {} FROM \"{}\" WHERE {} ORDER BY \"{}\" {order} LIMIT {}",
+        columns(table),
+        table.name,
+        wheres.join(" AND "),
+        table.key,
+        find.limit
+    );
+    (text, parameters)
+}
+
+fn rows(table: &'static Table, answers: &[tokio_postgres::Row]) -> Result<Vec<Row>, ReadError> {
+    let read = |answer: &tokio_postgres::Row| {
+        let values = table
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| cell(column, answer, place))
+            .collect::<Result<_, Error>>()?;
+        Ok(Row::new(table, values))
+    };
+    answers.iter().map(read).collect()
+}
+
+fn cell(column: &Column, row: &tokio_postgres::Row, place: usize) -> Result<Value, Error> {
+    fn value<T: FromSqlOwned + Into<Value>>(
+        row: &tokio_postgres::Row,
+        place: usize,
+    ) -> Result<Value, Error> {
+        Ok(row
+            .try_get::<_, Option<T>>(place)?
+            .map_or(Value::Null, Into::into))
+    }
+    match column.kind {
+        Kind::Integer => value::<i64>(row, place),
+        Kind::Text => value::<String>(row, place),
+        Kind::Boolean => value::<bool>(row, place),
+        Kind::Json => value::<Value>(row, place),
+    }
+}
+
+fn reissue(text: Option<String>) -> Result<Option<crate::message::Reissue>, ReadError> {
+    text.map(|text| serde_json::from_str(&text))
+        .transpose()
+        .map_err(|error| ReadError::Store(StoreError::Corrupt(error.to_string())))
+}

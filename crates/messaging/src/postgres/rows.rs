@@ -1,0 +1,161 @@
+//! Rows as the server takes them: one JSON text for all rows of a statement.
+
+use std::sync::Arc;
+
+use contract::Timestamp;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::statements::EXPECTED;
+use crate::{
+    Message,
+    commit::Handled,
+    record::{Key, Table},
+    row::Row,
+};
+
+pub(super) fn json<T: Serialize + ?Sized>(rows: &T) -> String {
+    serde_json::to_string(rows).expect("rows have string keys only")
+}
+
+fn reissue_text(message: &Message) -> Option<String> {
+    message.reissue.as_ref().map(json)
+}
+
+/// Messages as rows, from this offset on; without one, the sequence gives offsets.
+pub(super) fn message_rows(messages: &[Arc<Message>], first: Option<i64>) -> String {
+    let rows: Vec<_> = messages
+        .iter()
+        .zip(0_i64..)
+        .map(|(message, place)| MessageRow {
+            offset: first.map(|first| first + place),
+            id: &message.id,
+            topic: &message.topic,
+            key: &message.key,
+            time: message.time.as_millis(),
+            payload: &message.payload,
+            reissue: reissue_text(message),
+        })
+        .collect();
+    json(&rows)
+}
+
+/// A row of a table with the version that must be there.
+pub(super) struct Given<'a> {
+    pub(super) row: &'a Row,
+    pub(super) expected: Option<i64>,
+}
+
+impl<'a> Given<'a> {
+    pub(super) fn of(row: &'a Row, expected: Option<i64>) -> Self {
+        Self { row, expected }
+    }
+}
+
+impl Serialize for Given<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (column, value) in self.row.table().columns.iter().zip(self.row.values()) {
+            map.serialize_entry(column.name, value)?;
+        }
+        if let Some(expected) = self.expected {
+            map.serialize_entry(EXPECTED, &expected)?;
+        }
+        map.end()
+    }
+}
+
+pub(super) struct Gone<'a> {
+    pub(super) table: &'static Table,
+    pub(super) key: &'a Key,
+    pub(super) expected: Option<i64>,
+}
+
+impl Serialize for Gone<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self.key {
+            Key::Integer(number) => map.serialize_entry(self.table.key, number)?,
+            Key::Text(text) => map.serialize_entry(self.table.key, text)?,
+        }
+        map.serialize_entry(EXPECTED, &self.expected)?;
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct MessageRow<'a> {
+    pub(super) offset: Option<i64>,
+    pub(super) id: &'a str,
+    pub(super) topic: &'a str,
+    pub(super) key: &'a str,
+    pub(super) time: i64,
+    pub(super) payload: &'a str,
+    pub(super) reissue: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Mark<'a> {
+    pub(super) consumer: &'a str,
+    pub(super) message_id: &'a str,
+    pub(super) seen_at: i64,
+}
+
+impl<'a> Mark<'a> {
+    pub(super) fn of(handled: &'a Handled) -> Self {
+        Self {
+            consumer: &handled.group,
+            message_id: &handled.message_id,
+            seen_at: handled.at.as_millis(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Firing<'a> {
+    pub(super) id: &'a str,
+    pub(super) due_at: i64,
+    pub(super) message_id: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Id<'a> {
+    pub(super) id: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Timer<'a> {
+    pub(super) id: &'a str,
+    pub(super) due_at: i64,
+    pub(super) message_id: &'a str,
+    pub(super) topic: &'a str,
+    pub(super) key: &'a str,
+    pub(super) payload: &'a str,
+    pub(super) reissue: Option<String>,
+}
+
+impl<'a> Timer<'a> {
+    pub(super) fn of(id: &'a str, due_at: Timestamp, message: &'a Message) -> Self {
+        Self {
+            id,
+            due_at: due_at.as_millis(),
+            message_id: &message.id,
+            topic: &message.topic,
+            key: &message.key,
+            payload: &message.payload,
+            reissue: reissue_text(message),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct PositionRow<'a> {
+    pub(super) name: &'a str,
+    pub(super) position: i64,
+}
+
+#[derive(Serialize)]
+pub(super) struct WriterRow<'a> {
+    pub(super) name: &'a str,
+    pub(super) epoch: i64,
+    pub(super) batch: i64,
+}

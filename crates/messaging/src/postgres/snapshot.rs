@@ -1,0 +1,187 @@
+//! A schema at one moment, for the audit: one read-only transaction that sees the store as it was when it began. It
+//! has a thread and a runtime of its own, so that whoever audits may block.
+
+use std::{collections::HashSet, sync::mpsc};
+
+use contract::Timestamp;
+use futures::future::BoxFuture;
+
+use super::{
+    PostgresSettings,
+    connect::{Connector, unavailable},
+    reader::{ReadError, Reader},
+    schema,
+};
+use crate::{Message, StoreError, record::Record, store::Find};
+
+/// Rows read at once.
+const PAGE_ROWS: u32 = 10_000;
+
+type Question = Box<dyn for<'a> FnOnce(&'a Reader) -> BoxFuture<'a, ()> + Send>;
+
+pub(crate) struct PostgresSnapshot {
+    questions: Option<mpsc::Sender<Question>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl PostgresSnapshot {
+    pub(crate) fn open(settings: &PostgresSettings) -> Result<Self, StoreError> {
+        let connector = Connector::new(settings)?;
+        let (questions, asked) = mpsc::channel::<Question>();
+        let (told, opened) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("postgres-snapshot".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                let begun = runtime
+                    .map_err(|error| StoreError::Unavailable(error.to_string()))
+                    .and_then(|runtime| {
+                        let reader = runtime.block_on(begin(&connector))?;
+                        Ok((runtime, reader))
+                    });
+                match begun {
+                    Err(error) => _ = told.send(Err(error)),
+                    Ok((runtime, reader)) => {
+                        let _ = told.send(Ok(()));
+                        while let Ok(question) = asked.recv() {
+                            runtime.block_on(question(&reader));
+                        }
+                    }
+                }
+            })
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let snapshot = Self {
+            questions: Some(questions),
+            thread: Some(thread),
+        };
+        opened.recv().map_err(|_| gone())??;
+        Ok(snapshot)
+    }
+
+    pub(crate) fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let find = Find {
+                after,
+                ..Find::all(R::TABLE, PAGE_ROWS)
+            };
+            let rows = self.ask(move |reader| Box::pin(async move { reader.find(&find).await }))?;
+            let is_last = rows.len() < PAGE_ROWS as usize;
+            after = None;
+            for row in rows {
+                let record: R = row.read()?;
+                after = Some(record.key());
+                each(record);
+            }
+            if is_last || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn sum_by(
+        &self,
+        table: &str,
+        sum: &str,
+        by: &str,
+    ) -> Result<Vec<(i64, i64)>, StoreError> {
+        let text =
+            format!("SELECT \"{by}\", sum(\"{sum}\")::bigint FROM \"{table}\" GROUP BY \"{by}\"");
+        self.ask(move |reader| {
+            Box::pin(async move {
+                let sums = reader.ask(&text, &[]).await?;
+                Ok(sums.iter().map(|row| (row.get(0), row.get(1))).collect())
+            })
+        })
+    }
+
+    pub(crate) fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
+        let name = group.to_owned();
+        let position = self.ask(move |reader| {
+            Box::pin(async move {
+                let text = "SELECT position FROM consumer WHERE name = $1";
+                let position = reader.ask(text, &[&name]).await?;
+                Ok(position.first().map_or(0, |row| row.get(0)))
+            })
+        })?;
+        let (mut offset, mut pending) = (position, Vec::new());
+        loop {
+            let found =
+                self.ask(move |reader| Box::pin(async move { reader.messages(offset).await }))?;
+            let Some(last) = found.last() else { break };
+            offset = last.offset;
+            let mine = found.iter().filter(|it| it.message.is_for(group, topics));
+            pending.extend(mine.map(|it| Message::clone(&it.message)));
+        }
+        let ids: Vec<String> = pending.iter().map(|message| message.id.clone()).collect();
+        let name = group.to_owned();
+        let seen: HashSet<String> = self.ask(move |reader| {
+            Box::pin(async move {
+                let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                reader.seen(&name, &ids).await
+            })
+        })?;
+        pending.retain(|message| !seen.contains(&message.id));
+        Ok(pending)
+    }
+
+    pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {
+        let last = Timestamp::from_millis(i64::MAX);
+        let timers = self
+            .ask(move |reader| Box::pin(async move { reader.due_timers(last, u32::MAX).await }))?;
+        Ok(timers.into_iter().map(|timer| timer.id).collect())
+    }
+
+    /// Asks on the snapshot's thread and waits for the answer.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl for<'a> FnOnce(&'a Reader) -> BoxFuture<'a, Result<T, ReadError>>
+        + Send
+        + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = mpsc::channel();
+        let asked: Question = Box::new(move |reader| {
+            let asked = question(reader);
+            Box::pin(async move { _ = reply.send(asked.await) })
+        });
+        let questions = self.questions.as_ref().ok_or_else(gone)?;
+        questions.send(asked).map_err(|_| gone())?;
+        match answer.recv().map_err(|_| gone())? {
+            Ok(answer) => Ok(answer),
+            Err(ReadError::Store(error)) => Err(error),
+            Err(ReadError::Server(error)) => Err(unavailable(&error)),
+        }
+    }
+}
+
+impl Drop for PostgresSnapshot {
+    fn drop(&mut self) {
+        self.questions.take();
+        if let Some(thread) = self.thread.take() {
+            // A panicked thread has already failed every question.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("the snapshot has ended".to_owned())
+}
+
+async fn begin(connector: &Connector) -> Result<Reader, StoreError> {
+    let (client, _driver) = connector
+        .session()
+        .await
+        .map_err(|error| unavailable(&error))?;
+    schema::check(&client, connector.schema(), &[]).await?;
+    // An audit may think for longer than a writer may.
+    let begin = "SET idle_in_transaction_session_timeout = 0;
+                 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM consumer";
+    client
+        .batch_execute(begin)
+        .await
+        .map_err(|error| unavailable(&error))?;
+    Ok(Reader::Plain(client))
+}

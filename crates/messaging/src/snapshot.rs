@@ -1,0 +1,81 @@
+//! A store as it is at one moment, read from beside it: a running server is neither locked out nor disturbed, and
+//! everything read belongs to the same commit.
+
+use std::{collections::HashSet, path::Path};
+
+use crate::{
+    Message, StoreError,
+    postgres::{PostgresSettings, PostgresSnapshot},
+    record::Record,
+    sqlite::SqliteSnapshot,
+};
+
+/// A store at one moment.
+pub struct Snapshot(Backend);
+
+enum Backend {
+    Sqlite(SqliteSnapshot),
+    Postgres(PostgresSnapshot),
+}
+
+impl Snapshot {
+    /// A data folder at one moment.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the folder holds no store.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        SqliteSnapshot::open(folder).map(|snapshot| Self(Backend::Sqlite(snapshot)))
+    }
+
+    /// A PostgreSQL schema at one moment. Like every call on a snapshot this blocks its thread.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the server cannot be reached or the schema holds no store.
+    pub fn open_postgres(settings: &PostgresSettings) -> Result<Self, StoreError> {
+        PostgresSnapshot::open(settings).map(|snapshot| Self(Backend::Postgres(snapshot)))
+    }
+
+    /// Hands every record of a kind to `each`, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] where a row cannot be read.
+    pub fn each<R: Record>(&self, each: impl FnMut(R)) -> Result<(), StoreError> {
+        match &self.0 {
+            Backend::Sqlite(snapshot) => snapshot.each(each),
+            Backend::Postgres(snapshot) => snapshot.each(each),
+        }
+    }
+
+    /// The sum of a column by the value of another, over all rows of a table of entries.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the table cannot be read.
+    pub fn sum_by(&self, table: &str, sum: &str, by: &str) -> Result<Vec<(i64, i64)>, StoreError> {
+        match &self.0 {
+            Backend::Sqlite(snapshot) => snapshot.sum_by(table, sum, by),
+            Backend::Postgres(snapshot) => snapshot.sum_by(table, sum, by),
+        }
+    }
+
+    /// Messages that a group is subscribed to and has not handled yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the log cannot be read.
+    pub fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
+        match &self.0 {
+            Backend::Sqlite(snapshot) => snapshot.pending(group, topics),
+            Backend::Postgres(snapshot) => snapshot.pending(group, topics),
+        }
+    }
+
+    /// The ids of all timers that are set.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read.
+    pub fn timers(&self) -> Result<HashSet<String>, StoreError> {
+        match &self.0 {
+            Backend::Sqlite(snapshot) => snapshot.timers(),
+            Backend::Postgres(snapshot) => snapshot.timers(),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Promise 9 of the store: the same submissions, in the same order, have the same outcomes and leave the same state
+//! on every backend, however they are put together into transactions.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod common;
+
+use common::{Account, Place, deposit, movement, movements, noise, places, read_all, start};
+use contract::Payload;
+use messaging::{
+    Commit, CommitError, Find, Record, Ref, Store, Submission,
+    commit::{Handled, TimerChange},
+    lease::LeaseRecord,
+    store::Position,
+};
+use proptest::prelude::*;
+
+/// A change that may or may not fit what is there.
+#[derive(Debug, Clone)]
+enum Change {
+    Put {
+        id: i64,
+        version: i64,
+        balance: i64,
+        is_renamed: bool,
+    },
+    Delete {
+        id: i64,
+        version: i64,
+    },
+    Remove {
+        id: i64,
+    },
+    Append {
+        id: i64,
+        amount: i64,
+    },
+    Publish,
+    SetTimer {
+        id: u8,
+        due: i64,
+    },
+    CancelTimer {
+        id: u8,
+    },
+    Fire {
+        id: u8,
+        due: i64,
+    },
+    Handle {
+        id: u8,
+        key: u8,
+    },
+    Fence {
+        token: i64,
+    },
+    Lease {
+        version: i64,
+        token: i64,
+    },
+    Look {
+        id: i64,
+    },
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let (id, version) = (0_i64..3, 0_i64..4);
+    let put = (
+        id.clone(),
+        version.clone(),
+        -1_i64..12,
+        prop::bool::weighted(0.05),
+    );
+    let put = put.prop_map(|(id, version, balance, is_renamed)| Change::Put {
+        id,
+        version,
+        balance,
+        is_renamed,
+    });
+    prop_oneof![
+        12 => put,
+        2 => (id.clone(), version.clone()).prop_map(|(id, version)| Change::Delete { id, version }),
+        1 => id.clone().prop_map(|id| Change::Remove { id }),
+        3 => (0_i64..20, 0_i64..8).prop_map(|(id, amount)| Change::Append { id, amount }),
+        3 => Just(Change::Publish),
+        2 => (0_u8..3, 0_i64..3).prop_map(|(id, due)| Change::SetTimer { id, due }),
+        1 => (0_u8..3).prop_map(|id| Change::CancelTimer { id }),
+        3 => (0_u8..3, 0_i64..3).prop_map(|(id, due)| Change::Fire { id, due }),
+        2 => (0_u8..12, 0_u8..4).prop_map(|(id, key)| Change::Handle { id, key }),
+        1 => (0_i64..3).prop_map(|token| Change::Fence { token }),
+        1 => (0_i64..3, 0_i64..3).prop_map(|(version, token)| Change::Lease { version, token }),
+        1 => id.prop_map(|id| Change::Look { id }),
+    ]
+}
+
+fn commit(number: usize, changes: &[Change]) -> Commit {
+    let mut commit = Commit::new();
+    for (place, change) in changes.iter().enumerate() {
+        let due_at = |due: i64| start().plus_millis(due);
+        match change {
+            Change::Put {
+                id,
+                version,
+                balance,
+                is_renamed,
+            } => {
+                let owner = if *is_renamed {
+                    "owner 0".to_owned()
+                } else {
+                    format!("owner {id}")
+                };
+                let account = Account {
+                    owner,
+                    version: *version,
+                    ..Account::new(*id, *balance)
+                };
+                commit.put(&account);
+            }
+            Change::Delete { id, version } => {
+                commit.delete(&Account {
+                    version: *version,
+                    ..Account::new(*id, 0)
+                });
+            }
+            Change::Remove { id } => _ = commit.remove::<Account>(*id),
+            Change::Append { id, amount } => {
+                commit.append(&movement(&id.to_string(), *id, *amount));
+            }
+            Change::Publish => {
+                commit.publish(deposit(&format!("{number} {place}"), 1, 1));
+            }
+            Change::SetTimer { id, due } => {
+                commit.set_timer(id.to_string(), due_at(*due), noise(*due));
+            }
+            Change::CancelTimer { id } => _ = commit.cancel_timer(id.to_string()),
+            Change::Fire { id, due } => commit.timers.push(TimerChange::Fire {
+                id: id.to_string(),
+                due_at: due_at(*due),
+                message: noise(*due),
+            }),
+            Change::Handle { id, key } => {
+                commit.handled = Some(Handled {
+                    group: "teller".to_owned(),
+                    message_id: id.to_string(),
+                    key: key.to_string(),
+                    at: start(),
+                });
+            }
+            Change::Fence { token } => _ = commit.fenced_by(lease(0, *token).fence()),
+            Change::Lease { version, token } => _ = commit.put(&lease(*version, *token)),
+            Change::Look { id } => commit.concerns.push(Ref::to::<Account>(*id)),
+        }
+    }
+    commit
+}
+
+fn lease(version: i64, token: i64) -> LeaseRecord {
+    LeaseRecord {
+        name: "relay".to_owned(),
+        holder: "a".to_owned(),
+        token,
+        expires_at: start(),
+        version,
+    }
+}
+
+/// What became of a commit. Where there are several reasons to refuse it, each backend may name another.
+fn in_short(outcome: Result<(), CommitError>) -> String {
+    match outcome {
+        Ok(()) => "applied".to_owned(),
+        Err(CommitError::Store(error)) => error.to_string(),
+        Err(_) => "refused".to_owned(),
+    }
+}
+
+/// Everything there is to know of a store after it was given these submissions, all at once or one by one.
+async fn history(
+    place: &Place,
+    submissions: &[Vec<Vec<Change>>],
+    all_at_once: bool,
+) -> Vec<String> {
+    let store = place.open().await;
+    let mut told = Vec::new();
+    let mut receipts = Vec::new();
+    for (number, changes) in submissions.iter().enumerate() {
+        let of = |(place, changes): (usize, &Vec<Change>)| commit(number * 100 + place, changes);
+        let commits: Vec<_> = changes.iter().enumerate().map(of).collect();
+        let position = Some(Position {
+            group: "teller".to_owned(),
+            offset: number as i64 + 1,
+        });
+        receipts.push(store.submit(Submission {
+            commits: commits.into(),
+            position,
+        }));
+        if !all_at_once {
+            let outcomes = receipts.remove(0).outcomes().await;
+            told.extend(outcomes.into_iter().map(in_short));
+        }
+    }
+    for receipt in receipts {
+        told.extend(receipt.outcomes().await.into_iter().map(in_short));
+    }
+    told.extend(state(&store).await);
+    told
+}
+
+async fn state(store: &Store) -> Vec<String> {
+    let accounts: Vec<Account> = store.find(Find::all(Account::TABLE, 100)).await.unwrap();
+    let lease: Option<LeaseRecord> = store.load("relay").await.unwrap();
+    let due = store
+        .due_timers(start().plus_millis(100), 100)
+        .await
+        .unwrap();
+    let mut timers: Vec<_> = due.iter().map(|timer| format!("{timer:?}")).collect();
+    timers.sort();
+    let ids: Vec<String> = (0..12).map(|id| id.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut seen: Vec<_> = store
+        .seen("teller", &ids)
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    seen.sort();
+    let log = read_all(store, "late", &[common::Deposit::TOPIC, "noise"]).await;
+    let log: Vec<_> = log.iter().map(|message| message.id.clone()).collect();
+    let bus = messaging::Bus::Local(store.clone());
+    let position = bus.subscribe("teller", &["noise"]).unwrap().position();
+    vec![
+        format!("{accounts:?}"),
+        format!("{lease:?}"),
+        format!("{:?}", movements(store).await),
+        format!("{timers:?}"),
+        format!("{seen:?}"),
+        format!("{log:?}"),
+        format!("{position:?}"),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn the_same_history_ends_the_same_on_every_backend(
+        submissions in prop::collection::vec(
+            prop::collection::vec(prop::collection::vec(change(), 0..4), 0..6),
+            1..8,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut histories = Vec::new();
+            for (place, all_at_once) in places().iter().zip([false, true]) {
+                histories.push(history(place, &submissions, all_at_once).await);
+            }
+            prop_assert_eq!(&histories[0], &histories[1]);
+            Ok(())
+        })?;
+    }
+}

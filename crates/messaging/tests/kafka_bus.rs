@@ -1,0 +1,414 @@
+//! What the bus of several processes promises beyond what every bus does: order, whoever publishes; nothing lost and
+//! nothing twice, whoever dies; and who may publish for the dead.
+#![cfg(feature = "kafka")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{
+    Account, Deposit, balance, deposit, drain,
+    kafka::{Brokers, INBOX_SECS, TOPICS},
+    movements, publish, read_all, shell, start, store_all, teller,
+};
+use contract::{Payload, Timestamp, dead_letter::DeadLetter};
+use messaging::{
+    Bus, Clock, Commit, Consumer, Kafka, KafkaSettings, Message, Metrics, Records, Ref, Rejection,
+    Relay, ShutdownSwitch, Store, Worker,
+};
+
+/// Longer than anything here takes, and short enough to fail by.
+const PATIENCE: Duration = Duration::from_secs(60);
+const RELAY_AFTER_MILLIS: i64 = 5_000;
+
+fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> Relay {
+    Relay::new(
+        Arc::clone(kafka),
+        store.clone(),
+        clock.clone(),
+        holder.to_owned(),
+    )
+}
+
+/// The relay looks, time passes, the relay looks again; returns how many rows it published.
+async fn relayed(relay: &mut Relay, clock: &Clock) -> usize {
+    assert_eq!(relay.look().await, Ok(0));
+    clock.advance_millis(RELAY_AFTER_MILLIS);
+    relay.look().await.unwrap()
+}
+
+/// Waits until a condition holds.
+async fn eventually(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !holds().await {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("it comes to hold in time");
+}
+
+async fn deposits(store: &Store, group: &'static str) -> Vec<String> {
+    let all = read_all(store, group, &[Deposit::TOPIC]).await;
+    all.iter().map(|message| message.id.clone()).collect()
+}
+
+/// Each id where it stood first.
+fn first_of_each(ids: Vec<String>) -> Vec<String> {
+    let mut firsts: Vec<String> = Vec::new();
+    for id in ids {
+        if !firsts.contains(&id) {
+            firsts.push(id);
+        }
+    }
+    firsts
+}
+
+/// Takes the deposits of an account only in the order of their amounts: 1, 2, 3 …
+#[derive(Clone)]
+struct Sequenced;
+
+impl Consumer for Sequenced {
+    type Prepared = ();
+    fn group(&self) -> &'static str {
+        "sequenced"
+    }
+    fn topics(&self) -> &'static [&'static str] {
+        &[Deposit::TOPIC]
+    }
+    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        Ok(vec![Ref::to::<Account>(
+            message.parse::<Deposit>()?.account,
+        )])
+    }
+    fn decide(
+        &self,
+        message: &Message,
+        records: &Records,
+        (): &(),
+        _: Timestamp,
+    ) -> Result<Commit, Rejection> {
+        let deposit: Deposit = message.parse()?;
+        let account: Option<Account> = records.get(deposit.account)?;
+        let account = account.ok_or_else(|| Rejection::new("there is no such account"))?;
+        if deposit.amount != account.balance + 1 {
+            return Err(Rejection::new("it came out of its order"));
+        }
+        let mut commit = Commit::new();
+        commit
+            .put(&account.with_balance(deposit.amount))
+            .append(&common::movement(
+                &message.id,
+                deposit.account,
+                deposit.amount,
+            ));
+        Ok(commit)
+    }
+}
+
+// ---- once
+
+#[tokio::test]
+async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing() {
+    let brokers = Brokers::new();
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    let metrics = Metrics::unregistered();
+    let shell = shell(&store, &metrics, &Clock::manual(start()));
+    store_all(&store, &[Account::new(1, 0)]).await;
+    publish(&store, (0..50).map(|n| deposit(&n.to_string(), 1, 1))).await;
+
+    // The process dies between its commit and its acknowledgement: here, the batch is handled by hand and forgotten.
+    let mut subscription = shell.bus.subscribe("teller", &[Deposit::TOPIC]).unwrap();
+    let mut handled = 0;
+    while handled < 20 {
+        let Some(batch) = subscription.try_next(20).await.unwrap() else {
+            tokio::time::timeout(PATIENCE, subscription.changed())
+                .await
+                .unwrap();
+            continue;
+        };
+        for message in batch.messages {
+            let records = Records::default().with(&common::account(&store, 1).await);
+            let teller = common::Teller { group: "teller" };
+            // A record in a test's hands counts as saved once more than it was loaded.
+            let mut commit = teller.decide(&message, &records, &(), start()).unwrap();
+            for put in &mut commit.puts {
+                put.expected -= 1;
+                put.row.set("version", (put.expected + 1).into());
+            }
+            commit.handled = Some(messaging::commit::Handled {
+                group: "teller".into(),
+                message_id: message.id.clone(),
+                key: message.key.clone(),
+                at: start(),
+            });
+            store.commit(commit).await.unwrap();
+            handled += 1;
+        }
+    }
+    subscription.close().await;
+
+    let mut worker = teller(&shell);
+    assert_eq!(drain(&mut worker).await, 50);
+    assert_eq!(balance(&store, 1).await, 50);
+    assert_eq!(movements(&store).await.len(), 50);
+    let label = messaging::metrics::GroupLabel { group: "teller" };
+    assert_eq!(
+        metrics.messages_duplicate.get_or_create(&label).get(),
+        handled
+    );
+    kafka.close().await;
+}
+
+// ---- order, with the group's members coming and going
+
+/// Deposits 1, 2, 3 … to each account until it is enough; returns how many.
+async fn publish_in_order(store: Store, accounts: i64, enough: Arc<AtomicBool>) -> i64 {
+    let mut amount = 0;
+    while !enough.load(Ordering::Relaxed) {
+        amount += 1;
+        publish(
+            &store,
+            (0..accounts).map(|id| deposit(&format!("{id} {amount}"), id, amount)),
+        )
+        .await;
+    }
+    amount
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reorder_nothing() {
+    const ACCOUNTS: i64 = 8;
+    let mut brokers = Brokers::new();
+    brokers.settings.partitions = 4;
+    // Two processes, each with a store, a bus and members of its own.
+    let (one, two) = (brokers.open_silent().await, brokers.open_silent().await);
+    let buses = [brokers.connect(&one).await, brokers.connect(&two).await];
+    let accounts: Vec<_> = (0..ACCOUNTS).map(|id| Account::new(id, 0)).collect();
+    store_all(&one, &accounts).await;
+
+    let enough = Arc::new(AtomicBool::new(false));
+    let publishing = tokio::spawn(publish_in_order(one.clone(), ACCOUNTS, Arc::clone(&enough)));
+    let (still, still_stop) = ShutdownSwitch::new();
+    let metrics = Metrics::unregistered();
+    let steady = Worker::new(Sequenced, shell(&one, &metrics, &Clock::System)).unwrap();
+    let steady = tokio::spawn(steady.run(still_stop));
+    // The other comes, gets partitions, handles some, and goes: in order, or cut off in the middle of a step.
+    for round in 0..3 {
+        let metrics = Metrics::unregistered();
+        let guest = Worker::new(Sequenced, shell(&two, &metrics, &Clock::System)).unwrap();
+        let (switch, stop) = ShutdownSwitch::new();
+        let guest = tokio::spawn(guest.run(stop));
+        let label = messaging::metrics::GroupLabel { group: "sequenced" };
+        let handled = metrics.messages_handled.get_or_create(&label).clone();
+        eventually(async || handled.get() >= 100).await;
+        if round % 2 == 0 {
+            switch.stop();
+            guest.await.unwrap();
+        } else {
+            guest.abort();
+        }
+    }
+    enough.store(true, Ordering::Relaxed);
+    let each = publishing.await.unwrap();
+    let bus = common::bus(&one);
+    eventually(async || {
+        bus.is_drained("sequenced", &[Deposit::TOPIC])
+            .await
+            .unwrap()
+    })
+    .await;
+    still.stop();
+    steady.await.unwrap();
+
+    for id in 0..ACCOUNTS {
+        assert_eq!(balance(&one, id).await, each);
+    }
+    assert_eq!(movements(&one).await.len() as i64, ACCOUNTS * each);
+    assert_eq!(read_all(&one, "undertaker", &[DeadLetter::TOPIC]).await, []);
+    for bus in buses {
+        bus.close().await;
+    }
+}
+
+// ---- the relay
+
+#[tokio::test]
+async fn what_a_dead_process_left_unpublished_is_published_in_its_order() {
+    let brokers = Brokers::new();
+    let dead = brokers.open_silent().await;
+    publish(&dead, (0..100).map(|n| deposit(&format!("{n:02}"), 1, 1))).await;
+    drop(dead);
+
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    let clock = Clock::manual(start());
+    let mut relay = relay(&kafka, &store, &clock, "one");
+    assert_eq!(relayed(&mut relay, &clock).await, 100);
+    assert_eq!(relay.look().await, Ok(0));
+    let expected: Vec<_> = (0..100).map(|n| format!("{n:02}")).collect();
+    assert_eq!(deposits(&store, "reader").await, expected);
+    kafka.close().await;
+}
+
+#[tokio::test]
+async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left() {
+    let brokers = Brokers::new();
+    let dead = brokers.open_silent().await;
+    publish(&dead, [deposit("left behind", 1, 1)]).await;
+
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    publish(
+        &store,
+        [deposit("later", 1, 1), deposit("of another key", 2, 1)],
+    )
+    .await;
+    publish(&store, [deposit("last", 1, 1)]).await;
+    // What is behind nothing comes at once.
+    let mut subscription = common::bus(&store)
+        .subscribe("early", &[Deposit::TOPIC])
+        .unwrap();
+    let mut early = Vec::new();
+    while early.is_empty() {
+        tokio::time::timeout(PATIENCE, subscription.changed())
+            .await
+            .unwrap();
+        if let Some(batch) = subscription.try_next(10).await.unwrap() {
+            early.extend(batch.messages.iter().map(|message| message.id.clone()));
+        }
+    }
+    assert_eq!(early, ["of another key"]);
+    subscription.close().await;
+
+    let clock = Clock::manual(start());
+    let mut relay = relay(&kafka, &store, &clock, "one");
+    assert!(relayed(&mut relay, &clock).await >= 1);
+    let of_the_key = read_all(&store, "reader", &[Deposit::TOPIC]).await;
+    let of_the_key = of_the_key.iter().filter(|message| message.key == "1");
+    let ids = first_of_each(of_the_key.map(|message| message.id.clone()).collect());
+    assert_eq!(ids, ["left behind", "later", "last"]);
+    kafka.close().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
+    let mut brokers = Brokers::new();
+    // It sees no reason to renew its lease yet, when rows are old enough for it.
+    brokers.settings.relay_lease_millis = 4 * RELAY_AFTER_MILLIS;
+    let dead = brokers.open_silent().await;
+    publish(&dead, [deposit("left behind", 1, 1)]).await;
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    // Its clock stands still while it sleeps, so it believes in its lease.
+    let (asleep, awake) = (Clock::manual(start()), Clock::manual(start()));
+    let mut stale = relay(&kafka, &store, &asleep, "stale");
+    let mut fresh = relay(&kafka, &store, &awake, "fresh");
+    assert_eq!(stale.look().await, Ok(0));
+    awake.advance_millis(kafka.settings().relay_lease_millis);
+    assert_eq!(fresh.look().await, Ok(0));
+
+    asleep.advance_millis(RELAY_AFTER_MILLIS);
+    assert_eq!(stale.look().await, Ok(0));
+    let Store::Postgres(outbox) = &store else {
+        unreachable!("it was opened so")
+    };
+    assert_eq!(outbox.pending(10).await.unwrap().len(), 1);
+    awake.advance_millis(RELAY_AFTER_MILLIS);
+    assert_eq!(fresh.look().await, Ok(1));
+    assert_eq!(deposits(&store, "reader").await, ["left behind"]);
+    kafka.close().await;
+}
+
+// ---- what is refused at the start
+
+#[tokio::test]
+async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_refused() {
+    let brokers = Brokers::new();
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    kafka.close().await;
+    let refused = async |settings: KafkaSettings, inbox_secs| {
+        let opened = Kafka::open(settings, &store, TOPICS, inbox_secs).await;
+        opened.err().unwrap().to_string()
+    };
+    let more = KafkaSettings {
+        partitions: 3,
+        ..brokers.settings.clone()
+    };
+    assert!(refused(more, INBOX_SECS).await.contains("has 2 partitions"));
+    let forgetful = refused(brokers.settings.clone(), 3_600).await;
+    assert!(forgetful.contains("inbox_retention_secs"), "{forgetful}");
+    // The topics keep what they were made with, whatever is configured now.
+    let shorter = KafkaSettings {
+        retention_secs: 60,
+        ..brokers.settings.clone()
+    };
+    let forgetful = refused(shorter, 3_600).await;
+    assert!(
+        forgetful.contains(Deposit::TOPIC) || forgetful.contains("may deliver"),
+        "{forgetful}"
+    );
+}
+
+// ---- standing still
+
+#[tokio::test]
+async fn a_batch_in_hand_that_nobody_tries_any_more_is_told_of() {
+    let mut brokers = Brokers::new();
+    brokers.settings.stall_secs_max = 2;
+    brokers.settings.revoke_millis_max = 1_000;
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    publish(&store, [deposit("a", 1, 1)]).await;
+    let mut subscription = Bus::Kafka(Arc::clone(&kafka))
+        .subscribe("slow", &[Deposit::TOPIC])
+        .unwrap();
+    let mut in_hand = None;
+    while in_hand.is_none() {
+        tokio::time::timeout(PATIENCE, subscription.changed())
+            .await
+            .unwrap();
+        in_hand = subscription.try_next(10).await.unwrap();
+    }
+    let reason = tokio::time::timeout(PATIENCE, kafka.failed())
+        .await
+        .unwrap();
+    assert!(reason.contains("slow"), "{reason}");
+}
+
+// ---- dead letters
+
+#[tokio::test]
+async fn dead_letters_on_brokers_of_their_own_come_back_from_there() {
+    let mut brokers = Brokers::new();
+    // One broker by two addresses: what is seen here is that each side asks its own.
+    brokers.settings.dead_letter_brokers =
+        Some(brokers.settings.brokers.replace("127.0.0.1", "localhost"));
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    let clock = Clock::manual(start());
+    let shell = shell(&store, &Metrics::unregistered(), &clock);
+    publish(&store, [deposit("a", 1, 5)]).await;
+    let mut worker = teller(&shell);
+    drain(&mut worker).await;
+    let mut undertaker =
+        Worker::new(messaging::dead_letters::DeadLetterConsumer, shell.clone()).unwrap();
+    drain(&mut undertaker).await;
+    let letters = messaging::dead_letters::list(&store, None, None, 10)
+        .await
+        .unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].letter.message_id, "a");
+    kafka.close().await;
+}

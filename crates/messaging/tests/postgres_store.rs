@@ -1,0 +1,602 @@
+//! What only a server can do to a store: other processes, going away, coming back, an answer that is lost.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use common::{
+    Account, account, balance, deposit, movement, movements, noise, postgres, start, store_all,
+    tables,
+};
+use contract::Payload;
+use messaging::{
+    Bus, Commit, CommitError, Entry, MessageTable, Metrics, Postgres, PostgresSettings, Random,
+    Record, Snapshot, Store, StoreError, Submission, Table, store::Position,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+async fn open(settings: &PostgresSettings) -> Result<Store, StoreError> {
+    Store::open_postgres(settings, &tables(), Metrics::unregistered()).await
+}
+
+async fn migrated() -> postgres::Schema {
+    let schema = postgres::Schema::new();
+    Postgres::migrate(&schema.settings, &tables())
+        .await
+        .unwrap();
+    schema
+}
+
+fn outbox(schema: &postgres::Schema) -> PostgresSettings {
+    PostgresSettings {
+        messages: MessageTable::Outbox,
+        ..schema.settings.clone()
+    }
+}
+
+fn backend(store: &Store) -> Arc<Postgres> {
+    match store {
+        Store::Postgres(postgres) => Arc::clone(postgres),
+        Store::Sqlite(_) => unreachable!("these stores are opened on PostgreSQL"),
+    }
+}
+
+fn put(account: &Account) -> Commit {
+    let mut commit = Commit::new();
+    commit.put(account);
+    commit
+}
+
+// ---- the schema
+
+#[tokio::test]
+async fn processes_that_migrate_at_once_make_everything_once() {
+    let schema = postgres::Schema::new();
+    let together = (0..6).map(|_| {
+        let settings = schema.settings.clone();
+        tokio::spawn(async move { Postgres::migrate(&settings, &tables()).await.unwrap().len() })
+    });
+    let steps = futures::future::join_all(together).await;
+    let taken: usize = steps.into_iter().map(|steps| steps.unwrap()).sum();
+    assert_eq!(taken, 1 + tables().len());
+    assert!(open(&schema.settings).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_schema_that_was_not_migrated_is_refused_with_what_to_do() {
+    let schema = postgres::Schema::new();
+    let refused = open(&schema.settings).await.err();
+    assert!(
+        matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("boxoffice migrate")),
+        "{refused:?}"
+    );
+    Postgres::migrate(&schema.settings, messaging::TABLES)
+        .await
+        .unwrap();
+    let refused = open(&schema.settings).await.err();
+    assert!(
+        matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("account")),
+        "{refused:?}"
+    );
+}
+
+/// The accounts of a newer program.
+const WIDER: &Table = &Table {
+    name: "account",
+    columns: &[
+        messaging::Column::integer("id"),
+        messaging::Column::text("owner"),
+        messaging::Column::integer("balance"),
+        messaging::Column::boolean("frozen"),
+        messaging::Column::json("tags"),
+        messaging::Column::text("note").null(),
+        messaging::Column::integer("limit_won"),
+        messaging::Column::integer("version"),
+    ],
+    key: "id",
+    constraints: &["UNIQUE (owner)", "CHECK (balance >= -1000)"],
+    indexes: &["(balance, owner)"],
+};
+
+#[tokio::test]
+async fn an_older_program_goes_on_while_the_schema_is_brought_forward() {
+    let schema = migrated().await;
+    let store = open(&schema.settings).await.unwrap();
+    store_all(&store, &[Account::new(1, 5)]).await;
+    let newer = [messaging::TABLES, &[WIDER, common::Movement::TABLE]].concat();
+    let steps = Postgres::migrate(&schema.settings, &newer).await.unwrap();
+    assert_eq!(steps.len(), 1, "{steps:?}");
+
+    // The older program writes rows, under the rules as they are now, and its own migration changes nothing.
+    let overdrawn = account(&store, 1).await.with_balance(-1000);
+    store.commit(put(&overdrawn)).await.unwrap();
+    store_all(&store, &[Account::new(2, 5)]).await;
+    drop(store);
+    assert_eq!(
+        Postgres::migrate(&schema.settings, &tables())
+            .await
+            .unwrap(),
+        [""; 0]
+    );
+    let store = open(&schema.settings).await.unwrap();
+    let too_much = account(&store, 1).await.with_balance(-1001);
+    let refused = store.commit(put(&too_much)).await;
+    assert!(
+        matches!(&refused, Err(CommitError::Constraint { .. })),
+        "{refused:?}"
+    );
+}
+
+// ---- several processes
+
+#[tokio::test]
+async fn the_log_belongs_to_one_process_until_that_closes_it() {
+    let schema = migrated().await;
+    let first = open(&schema.settings).await.unwrap();
+    let second = open(&schema.settings).await.err();
+    assert!(
+        matches!(&second, Some(StoreError::Unavailable(reason)) if reason.contains("another process")),
+        "{second:?}"
+    );
+    drop(first);
+    assert!(open(&schema.settings).await.is_ok());
+}
+
+#[tokio::test]
+async fn whoever_was_followed_on_the_log_cannot_write_any_more() {
+    let schema = migrated().await;
+    let store = open(&schema.settings).await.unwrap();
+    store_all(&store, &[Account::new(1, 1)]).await;
+    // What a server without advisory locks lets happen.
+    let name = &schema.settings.schema;
+    postgres::run(
+        &schema.settings.url,
+        format!("UPDATE {name}.writer SET epoch = epoch + 1"),
+    );
+    let fenced = store
+        .commit(put(&account(&store, 1).await.with_balance(2)))
+        .await;
+    assert!(
+        matches!(fenced, Err(CommitError::Store(StoreError::Poisoned(_)))),
+        "{fenced:?}"
+    );
+    assert_eq!(balance(&store, 1).await, 1);
+    assert!(!store.failed().await.is_empty());
+}
+
+#[tokio::test]
+async fn processes_that_change_the_same_records_lose_nothing_and_do_not_wait_for_ever() {
+    let schema = migrated().await;
+    let settings = outbox(&schema);
+    let stores = [
+        open(&settings).await.unwrap(),
+        open(&settings).await.unwrap(),
+    ];
+    let accounts: Vec<_> = (0..6).map(|id| Account::new(id, 0)).collect();
+    store_all(&stores[0], &accounts).await;
+    // Each moves money between two accounts, named in either order.
+    let adders = (0_i64..16).map(|number| {
+        let store = stores[usize::try_from(number % 2).unwrap()].clone();
+        tokio::spawn(async move {
+            let mut done = 0;
+            while done < 10 {
+                let (from, to) = (number % 6, (number * 5 + done + 1) % 6);
+                if from == to {
+                    done += 1;
+                    continue;
+                }
+                let (one, other) = (account(&store, from).await, account(&store, to).await);
+                let mut commit = Commit::new();
+                commit
+                    .put(&one.with_balance(one.balance + 1))
+                    .put(&other.with_balance(other.balance + 1))
+                    .append(&movement(&format!("{number} {done}"), from, 2))
+                    .publish(deposit(&format!("{number} {done}"), from, 1));
+                match store.commit(commit).await {
+                    Ok(()) => done += 1,
+                    Err(CommitError::Conflict { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    });
+    for adder in adders.collect::<Vec<_>>() {
+        adder.await.unwrap();
+    }
+    let ledger: i64 = movements(&stores[0]).await.iter().map(|it| it.amount).sum();
+    let mut balances = 0;
+    for id in 0..6 {
+        balances += balance(&stores[1], id).await;
+    }
+    assert_eq!(balances, ledger);
+    let pending = backend(&stores[0]).pending(10_000).await.unwrap();
+    assert_eq!(pending.len(), movements(&stores[0]).await.len());
+}
+
+#[tokio::test]
+async fn numbers_are_given_once_among_processes() {
+    let schema = migrated().await;
+    let settings = outbox(&schema);
+    let stores = [
+        open(&settings).await.unwrap(),
+        open(&settings).await.unwrap(),
+    ];
+    store_all(&stores[0], &[Account::new(40, 0)]).await;
+    let given = (0..40).map(|turn| {
+        let store = stores[turn % 2].clone();
+        tokio::spawn(async move { store.next_id(Account::TABLE).await.unwrap() })
+    });
+    let given = futures::future::join_all(given).await;
+    let mut ids: Vec<_> = given.into_iter().map(|id| id.unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (41..=80).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_outbox_keeps_what_was_not_taken_and_is_no_bus() {
+    let schema = migrated().await;
+    let store = open(&outbox(&schema)).await.unwrap();
+    let postgres = backend(&store);
+    common::publish(&store, (0..5).map(noise)).await;
+    let here = postgres.committed_here(0, 100).unwrap();
+    let pending = postgres.pending(3).await.unwrap();
+    assert_eq!((here.len(), pending.len()), (5, 3));
+    assert_eq!(here[2].message.id, pending[2].message.id);
+    assert_eq!(*postgres.head().borrow(), here[4].offset);
+    let taken: Vec<_> = pending.iter().map(|stored| stored.offset).collect();
+    assert_eq!(postgres.published(&taken).await, Ok(3));
+    assert_eq!(postgres.published(&taken).await, Ok(0));
+    let left = postgres.pending(10).await.unwrap();
+    let left: Vec<_> = left
+        .iter()
+        .map(|stored| stored.message.id.as_str())
+        .collect();
+    assert_eq!(left, ["noise 3", "noise 4"]);
+    assert!(Bus::Local(store).subscribe("teller", &["noise"]).is_err());
+}
+
+// ---- at one moment
+
+#[tokio::test]
+async fn a_snapshot_sees_one_moment_and_disturbs_nobody() {
+    let schema = migrated().await;
+    let store = open(&schema.settings).await.unwrap();
+    store_all(&store, &[Account::new(1, 1), Account::new(2, 2)]).await;
+    let mut commit = Commit::new();
+    commit
+        .append(&movement("a", 1, 5))
+        .append(&movement("b", 1, 6))
+        .publish(deposit("seen", 1, 1))
+        .publish(deposit("unseen", 1, 1))
+        .set_timer("due", start(), noise(1));
+    commit.handled = Some(messaging::commit::Handled {
+        group: "teller".to_owned(),
+        message_id: "seen".to_owned(),
+        key: "1".to_owned(),
+        at: start(),
+    });
+    store.commit(commit).await.unwrap();
+    let snapshot = Snapshot::open_postgres(&schema.settings).unwrap();
+    store
+        .commit(put(&account(&store, 1).await.with_balance(100)))
+        .await
+        .unwrap();
+    store_all(&store, &[Account::new(3, 3)]).await;
+
+    let mut balances = Vec::new();
+    snapshot
+        .each(|account: Account| balances.push(account.balance))
+        .unwrap();
+    assert_eq!(balances, [1, 2]);
+    let sums = snapshot.sum_by("movement", "amount", "account").unwrap();
+    assert_eq!(sums, [(1, 11)]);
+    let pending = snapshot
+        .pending("teller", &[common::Deposit::TOPIC])
+        .unwrap();
+    let pending: Vec<_> = pending.iter().map(|message| message.id.as_str()).collect();
+    assert_eq!(pending, ["unseen"]);
+    assert_eq!(snapshot.timers().unwrap().len(), 1);
+}
+
+// ---- going away
+
+/// A server that a test may crash. It goes with this process.
+struct OwnServer {
+    folder: PathBuf,
+    url: String,
+    guard: Child,
+}
+
+impl OwnServer {
+    fn start() -> Self {
+        // The server does not run as root, and must be able to come here.
+        let name = format!(
+            "boxoffice-test-{}-{}",
+            std::process::id(),
+            Random::System.below(u64::MAX)
+        );
+        let folder = std::env::temp_dir().join(name);
+        let guard = Command::new(postgres::script())
+            .args(["guard".as_ref(), folder.as_os_str()])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let url = order("start", &folder);
+        Self { folder, url, guard }
+    }
+
+    fn crash(&self) {
+        order("crash", &self.folder);
+    }
+
+    fn restart(&self) {
+        order("start", &self.folder);
+    }
+}
+
+fn order(what: &str, folder: &Path) -> String {
+    let ordered = Command::new(postgres::script())
+        .args([what.as_ref(), folder.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(ordered.status.success(), "{ordered:?}");
+    String::from_utf8(ordered.stdout).unwrap().trim().to_owned()
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
+}
+
+#[tokio::test]
+async fn commits_wait_for_a_server_that_crashed_and_each_is_applied_once() {
+    let server = OwnServer::start();
+    let schema = postgres::Schema::at(&server.url);
+    Postgres::migrate(&schema.settings, &tables())
+        .await
+        .unwrap();
+    let store = open(&schema.settings).await.unwrap();
+    store_all(&store, &[Account::new(1, 0)]).await;
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    let adder = tokio::spawn({
+        let (store, is_over) = (store.clone(), Arc::clone(&is_over));
+        async move {
+            let mut record = account(&store, 1).await;
+            while !is_over.load(Ordering::Relaxed) {
+                let mut commit = put(&record.with_balance(record.balance + 1));
+                commit.append(&movement(&record.version.to_string(), 1, 1));
+                // Every answer is true: a conflict would mean that an earlier one was not.
+                store.commit(commit).await.unwrap();
+                record.version += 1;
+                record.balance += 1;
+            }
+            record
+        }
+    });
+    for _ in 0..3 {
+        let mut committed = store.committed();
+        for _ in 0..5 {
+            committed.changed().await.unwrap();
+        }
+        server.crash();
+        server.restart();
+    }
+    let mut committed = store.committed();
+    committed.changed().await.unwrap();
+    committed.changed().await.unwrap();
+    is_over.store(true, Ordering::Relaxed);
+    let told = adder.await.unwrap();
+    assert_eq!(account(&store, 1).await, told);
+    assert_eq!(movements(&store).await.len() as i64, told.balance);
+    assert_eq!(store.check(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_told_of_in_the_end_and_works_when_it_is_back() {
+    let server = OwnServer::start();
+    let schema = postgres::Schema::at(&server.url);
+    Postgres::migrate(&schema.settings, &tables())
+        .await
+        .unwrap();
+    let settings = PostgresSettings {
+        wait_secs_max: 0,
+        ..schema.settings.clone()
+    };
+    let store = open(&settings).await.unwrap();
+    store_all(&store, &[Account::new(1, 0)]).await;
+    let record = account(&store, 1).await;
+    server.crash();
+    let refused = store.commit(put(&record.with_balance(1))).await;
+    assert!(
+        matches!(
+            &refused,
+            Err(CommitError::Store(StoreError::Unavailable(_)))
+        ),
+        "{refused:?}"
+    );
+    assert!(matches!(store.check(), Err(StoreError::Unavailable(_))));
+    assert!(matches!(
+        store.load::<Account>(1).await,
+        Err(StoreError::Unavailable(_))
+    ));
+    server.restart();
+    assert_eq!(store.commit(put(&record.with_balance(2))).await, Ok(()));
+    assert_eq!(balance(&store, 1).await, 2);
+    assert_eq!(store.check(), Ok(()));
+}
+
+// ---- an answer that is lost
+
+/// What happens to the next `COMMIT` that passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// It arrives, but its answer does not.
+    BehindCommit,
+    /// It does not arrive.
+    BeforeCommit,
+}
+
+/// A line to the server that can be cut at the worst moment.
+struct Line {
+    cut: Arc<Mutex<Option<Cut>>>,
+    url: String,
+}
+
+impl Line {
+    async fn lay() -> Self {
+        let cut = Arc::new(Mutex::new(None));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = listener.local_addr().unwrap();
+        let server: tokio_postgres::Config = postgres::url().parse().unwrap();
+        let there = format!("127.0.0.1:{}", server.get_ports()[0]);
+        let url = postgres::url().replace(&there, &here.to_string());
+        let cuts = Arc::clone(&cut);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (cut, there) = (Arc::clone(&cuts), there.clone());
+                tokio::spawn(async move { carry(client, &there, &cut).await });
+            }
+        });
+        Self { cut, url }
+    }
+}
+
+/// Carries bytes both ways until an end goes away or the line is cut.
+async fn carry(mut client: TcpStream, there: &str, cut: &Mutex<Option<Cut>>) {
+    let mut server = TcpStream::connect(there).await.unwrap();
+    let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut is_cut_behind = false;
+    loop {
+        tokio::select! {
+            sent = client.read(&mut up) => {
+                let Ok(sent @ 1..) = sent else { return };
+                let is_commit = up[..sent].windows(6).any(|word| word == b"COMMIT");
+                let due = if is_commit { cut.lock().unwrap().take() } else { None };
+                if due == Some(Cut::BeforeCommit) {
+                    return;
+                }
+                server.write_all(&up[..sent]).await.unwrap();
+                is_cut_behind |= due == Some(Cut::BehindCommit);
+            }
+            answered = server.read(&mut down) => {
+                let Ok(answered @ 1..) = answered else { return };
+                // The answer to the commit: it has happened, and nobody hears of it.
+                if is_cut_behind || client.write_all(&down[..answered]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// On two threads: a store that is closed holds up its own, and the line must go on meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
+    for cut in [Cut::BehindCommit, Cut::BeforeCommit] {
+        let schema = migrated().await;
+        let line = Line::lay().await;
+        let settings = PostgresSettings {
+            url: line.url.clone(),
+            ..schema.settings.clone()
+        };
+        let store = open(&settings).await.unwrap();
+        store_all(&store, &[Account::new(1, 0)]).await;
+        let mut commit = put(&account(&store, 1).await.with_balance(5));
+        commit
+            .publish(deposit("m", 1, 5))
+            .append(&movement("a", 1, 5));
+        *line.cut.lock().unwrap() = Some(cut);
+        let position = Some(Position {
+            group: "teller".to_owned(),
+            offset: 1,
+        });
+        let receipt = store.submit(Submission {
+            commits: [commit].into(),
+            position,
+        });
+        assert_eq!(receipt.outcomes().await, [Ok(())], "{cut:?}");
+        assert_eq!(*line.cut.lock().unwrap(), None, "the line was not cut");
+
+        assert_eq!(account(&store, 1).await.version, 2);
+        assert_eq!(movements(&store).await.len(), 1);
+        // The log goes on behind the message, as it does after opening again.
+        common::publish(&store, [deposit("n", 1, 1)]).await;
+        let log = common::read_all(&store, "late", &[common::Deposit::TOPIC]).await;
+        let log: Vec<_> = log.iter().map(|message| message.id.as_str()).collect();
+        assert_eq!(log, ["m", "n"]);
+        let teller = Bus::Local(store.clone())
+            .subscribe("teller", &["noise"])
+            .unwrap();
+        assert_eq!(teller.position().map(|it| it.offset), Some(1));
+    }
+}
+
+// ---- the line
+
+#[tokio::test]
+async fn the_line_is_encrypted_as_far_as_was_asked() {
+    let server = OwnServer::start();
+    let schema = postgres::Schema::at(&server.url);
+    Postgres::migrate(&schema.settings, &tables())
+        .await
+        .unwrap();
+    let asking = |mode: &str, host: &str| PostgresSettings {
+        url: server
+            .url
+            .replace("127.0.0.1", host)
+            .replace("sslmode=disable", &format!("sslmode={mode}")),
+        ..schema.settings.clone()
+    };
+    let authority = server.folder.join("server.crt");
+    let verify = format!("verify-full&sslrootcert={}", authority.display());
+    for mode in ["prefer", "require", &verify] {
+        let store = open(&asking(mode, "127.0.0.1")).await.unwrap();
+        store_all(&store, &[Account::new(1, 1)]).await;
+        let encrypted = "SELECT count(*) FROM pg_stat_ssl WHERE ssl AND pid <> pg_backend_pid()";
+        assert!(postgres::count(&server.url, encrypted) >= 1, "{mode}");
+        let mut gone = Commit::new();
+        gone.delete(&account(&store, 1).await);
+        store.commit(gone).await.unwrap();
+    }
+    // Nobody vouches for this server but itself, and its certificate is for another name.
+    let elsewhere = format!("{verify}&hostaddr=127.0.0.1");
+    for (mode, host) in [
+        ("verify-full", "127.0.0.1"),
+        (elsewhere.as_str(), "elsewhere.example"),
+    ] {
+        let refused = open(&asking(mode, host)).await.err();
+        assert!(
+            matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("certificate")),
+            "{refused:?}"
+        );
+    }
+    assert!(open(&asking("verify-ca", "127.0.0.1")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_writer_of_the_outbox_that_was_forgotten_goes_on() {
+    let schema = migrated().await;
+    let store = open(&outbox(&schema)).await.unwrap();
+    let name = &schema.settings.schema;
+    postgres::run(&schema.settings.url, format!("DELETE FROM {name}.writer"));
+    store_all(&store, &[Account::new(1, 1)]).await;
+    assert_eq!(balance(&store, 1).await, 1);
+    assert_eq!(store.check(), Ok(()));
+}
