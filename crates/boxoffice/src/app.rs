@@ -203,7 +203,7 @@ async fn start_services(
         config.user.clone(),
     );
     crew.consume(user::consumers::UserConsumer::new(&user))?;
-    let payment = start_payment(config, crew).await?;
+    let payment = start_payment(config, crew, registry).await?;
     let ticketing = ticketing::Service::open(
         shell.store,
         shell.clock,
@@ -224,7 +224,11 @@ async fn start_services(
     Ok((routes, payment))
 }
 
-async fn start_payment(config: &Config, crew: &mut Crew) -> anyhow::Result<payment::Service> {
+async fn start_payment(
+    config: &Config,
+    crew: &mut Crew,
+    registry: &mut Registry,
+) -> anyhow::Result<payment::Service> {
     let mut settings = config.payment.clone();
     if settings.sandbox {
         let secret_key = payment::gateway::SecretKey::new(SANDBOX_SECRET);
@@ -232,11 +236,19 @@ async fn start_payment(config: &Config, crew: &mut Crew) -> anyhow::Result<payme
         settings.gateway.secret_key = secret_key;
     }
     let shell = crew.shell().clone();
-    let service = payment::Service::new(shell.store, shell.clock, shell.random, settings)
-        .context("the settings of payment.gateway cannot work")?;
+    let service = payment::Service::new(
+        shell.store,
+        shell.clock,
+        shell.random,
+        settings,
+        payment::Metrics::register(registry),
+    )
+    .context("the settings of payment.gateway cannot work")?;
     crew.consume(payment::PaymentConsumer::new(service.clone()))?;
     let settler = payment::Settler::new(service.clone());
     crew.spawn("payment.settler", |shutdown| settler.run(shutdown));
+    let reconciler = payment::Reconciler::new(service.clone());
+    crew.spawn("payment.reconciler", |shutdown| reconciler.run(shutdown));
     Ok(service)
 }
 
@@ -306,6 +318,12 @@ fn expiries(config: &Config) -> Vec<Expiry> {
             column: "updated_at",
             only: Some("state <> 'RECEIVED'"),
             keep_secs: config.payment.webhook_retention_secs,
+        },
+        Expiry {
+            table: payment::record::ReconciliationRecord::TABLE,
+            column: "finished_at",
+            only: None,
+            keep_secs: config.payment.reconciliation_retention_secs,
         },
         Expiry {
             table: DeadLetterRecord::TABLE,

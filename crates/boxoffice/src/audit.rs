@@ -10,7 +10,8 @@ pub mod checks;
 
 use std::path::Path;
 
-use messaging::{Snapshot, StoreError};
+use contract::Timestamp;
+use messaging::{Clock, Snapshot, StoreError};
 use serde::Serialize;
 
 pub use books::Books;
@@ -49,6 +50,7 @@ pub struct Counts {
     pub parked_sagas: usize,
     pub open_dead_letters: usize,
     pub parked_refunds: usize,
+    pub parked_strays: usize,
     pub messages_under_way: usize,
 }
 
@@ -57,9 +59,17 @@ pub struct Counts {
 /// # Errors
 /// [`StoreError`] where it cannot be read.
 pub fn audit(folder: &Path) -> Result<Report, StoreError> {
+    audit_at(folder, Clock::System.now())
+}
+
+/// Audits a data folder as if it were this time: what has lasted too long is told from it.
+///
+/// # Errors
+/// [`StoreError`] where it cannot be read.
+pub fn audit_at(folder: &Path, now: Timestamp) -> Result<Report, StoreError> {
     let books = Books::read(&Snapshot::open(folder)?)?;
     Ok(Report {
-        violations: checks::check(&books),
+        violations: checks::check(&books, now),
         counts: books.counts(),
     })
 }
@@ -87,6 +97,7 @@ impl Report {
             ("sagas that need a person", counts.parked_sagas),
             ("dead letters not settled", counts.open_dead_letters),
             ("refunds that need a person", counts.parked_refunds),
+            ("stray charges that need a person", counts.parked_strays),
             ("messages under way", counts.messages_under_way),
         ] {
             table.add_row([what.to_owned(), how_many.to_string()]);

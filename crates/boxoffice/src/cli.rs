@@ -17,6 +17,7 @@ use crate::{
     dead_letters::{self, DeadLetterCommand},
     demo::{self, DemoOptions},
     log,
+    reconcile::{self, ReconcileArgs},
     sandbox::{self, SandboxOptions},
     signals::Signals,
 };
@@ -64,6 +65,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compare our payments with the gateway's transactions, settle what can be settled, and list the rest; exit code 1
+    /// where something is listed
+    Reconcile(ReconcileArgs),
     /// Let a crowd buy the same show from a server of its own, and tell what happened
     Demo(DemoOptions),
     /// Run only the payment gateway's sandbox, on 127.0.0.1:9090 unless `--listen` says otherwise
@@ -106,6 +110,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             Command::Serve => serve(config).await,
             Command::Audit { json } => audit(&config, json),
+            Command::Reconcile(args) => reconcile::run(config, args).await,
             Command::Demo(options) => {
                 demo::run(config, options).await?;
                 Ok(ExitCode::SUCCESS)

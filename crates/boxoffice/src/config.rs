@@ -220,6 +220,10 @@ impl Config {
                 positive(self.payment.webhook_retention_secs),
             ),
             (
+                "payment.reconciliation_retention_secs",
+                positive(self.payment.reconciliation_retention_secs),
+            ),
+            (
                 "http.idempotency_retention_secs",
                 positive(self.http.idempotency_retention_secs),
             ),

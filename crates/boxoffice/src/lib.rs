@@ -7,6 +7,7 @@
 //! - [`audit`]: whether a data folder keeps the promises
 //! - [`http`]: all routes behind one guard, and those that belong to no service
 //! - [`dead_letters`]: the commands for dead letters, on a folder or through the server that has it open
+//! - [`reconcile`]: the command of that name, through the server too
 //! - [`demo`]: a crowd that wants the same show in the same second
 //! - [`sandbox`]: the gateway's double alone, for whoever integrates with Toss Payments
 //! - [`log`]: structured lines on standard error
@@ -20,6 +21,7 @@ pub mod dead_letters;
 pub mod demo;
 pub mod http;
 pub mod log;
+pub mod reconcile;
 pub mod sandbox;
 pub mod server;
 pub mod signals;

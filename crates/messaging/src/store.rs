@@ -26,6 +26,8 @@ pub struct Find {
     pub table: &'static Table,
     /// Rows whose column has this value.
     pub equals: Option<(&'static str, Value)>,
+    /// Rows whose text column, which holds a [`Timestamp`], is at or after the first and before the second.
+    pub within: Option<(&'static str, Timestamp, Timestamp)>,
     /// Rows for which this predicate, fixed in the source, holds.
     pub only: Option<&'static str>,
     /// Rows behind this key (before it, where `newest_first`).
@@ -40,6 +42,7 @@ impl Find {
         Self {
             table,
             equals: None,
+            within: None,
             only: None,
             after: None,
             newest_first: false,
@@ -50,6 +53,12 @@ impl Find {
     #[must_use]
     pub fn equals(mut self, column: &'static str, value: impl Into<Value>) -> Self {
         self.equals = Some((column, value.into()));
+        self
+    }
+
+    #[must_use]
+    pub const fn within(mut self, column: &'static str, from: Timestamp, to: Timestamp) -> Self {
+        self.within = Some((column, from, to));
         self
     }
 

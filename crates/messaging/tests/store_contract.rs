@@ -7,7 +7,7 @@ use common::{
     Account, Deposit, Place, account, deposit, movement, movements, noise, places, publish,
     read_all, start, store_all,
 };
-use contract::Payload;
+use contract::{Payload, Timestamp};
 use messaging::{
     Bus, Commit, CommitError, Fence, Find, Metrics, Record, Store, StoreError, Submission, Table,
     lease::LeaseRecord, store::Position,
@@ -176,6 +176,25 @@ async fn only_the_conflicting_commit_of_a_submission_falls_out() {
             [1, 2, 3, 4]
         );
         assert_eq!(account(&store, 1).await.balance, 0);
+    }
+}
+
+#[tokio::test]
+async fn rows_are_found_by_their_time_from_the_first_instant_to_before_the_last() {
+    for place in places() {
+        let store = place.open();
+        let at = |millis| Timestamp::from_millis(millis);
+        let noted = |id, millis| Account {
+            note: Some(at(millis).to_string()),
+            ..Account::new(id, 0)
+        };
+        let none = Account::new(5, 0);
+        let rows = [noted(4, 1), noted(3, 2), noted(2, 3), noted(1, 4), none];
+        store_all(&store, &rows).await;
+        let find = Find::all(Account::TABLE, 10).within("note", at(2), at(4));
+        assert_eq!(ids(&store, find.clone()).await, [2, 3]);
+        assert_eq!(ids(&store, find.clone().after(Some(2))).await, [3]);
+        assert_eq!(ids(&store, find.newest_first()).await, [3, 2]);
     }
 }
 

@@ -84,6 +84,7 @@ impl Service {
                 payment.stray(&charge.payment_key, amount, now)
             }
         };
+        self.inner.metrics.stray();
         tracing::error!(payment.id = %payment.payment_id, ?charge, "an order was charged beside its payment: it goes back");
         let mut commit = Commit::new();
         commit.put(&stray);

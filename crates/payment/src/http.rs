@@ -1,5 +1,6 @@
 //! The door for requests.
 
+mod reconcile;
 mod refund;
 mod webhook;
 
@@ -36,6 +37,9 @@ pub fn router(service: Service) -> OpenApiRouter {
         .routes(routes!(refund::name_account))
         .routes(routes!(refund::list_strays))
         .routes(routes!(refund::resume_stray))
+        .routes(routes!(reconcile::reconcile))
+        .routes(routes!(reconcile::list))
+        .routes(routes!(reconcile::show))
         .routes(routes!(webhook::hear))
         .with_state(service)
 }

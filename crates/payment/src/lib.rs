@@ -9,6 +9,7 @@
 //! - [`confirm`]: the buyer pays; [`settle`]: what was left open; [`refund`]: money goes back
 //! - [`reclaim`]: what a person does about a refund that the gateway refused
 //! - [`webhook`]: what the gateway tells unasked; `standing` and `follow`: what a lookup says, and changes
+//! - [`reconcile`]: everything that the gateway lists, compared with everything that stands here
 //! - [`consumers`] and [`http`]: the two doors
 //! - [`audit`]: facts for checks across services
 //! - [`gateway`]: the client of the payment gateway; [`sandbox`]: its double
@@ -21,8 +22,10 @@ pub mod consumers;
 mod follow;
 pub mod gateway;
 pub mod http;
+pub mod metrics;
 pub mod model;
 pub mod reclaim;
+pub mod reconcile;
 pub mod record;
 pub mod refund;
 pub mod sandbox;
@@ -39,9 +42,13 @@ use tokio::sync::Notify;
 
 use attempts::{Attempts, Backoffs, Patience};
 use gateway::Gateway;
-use record::{HistoryEntry, PaymentRecord, StrayRecord, TombstoneRecord, WebhookRecord};
+use record::{
+    HistoryEntry, PaymentRecord, ReconciliationRecord, StrayRecord, TombstoneRecord, WebhookRecord,
+};
 
 pub use consumers::PaymentConsumer;
+pub use metrics::Metrics;
+pub use reconcile::Reconciler;
 pub use settle::Settler;
 
 /// The tables of this service.
@@ -51,6 +58,7 @@ pub const TABLES: &[&Table] = &[
     TombstoneRecord::TABLE,
     StrayRecord::TABLE,
     WebhookRecord::TABLE,
+    ReconciliationRecord::TABLE,
 ];
 
 /// Entries of a payment's history that are shown, the newest.
@@ -75,6 +83,12 @@ pub struct Settings {
     pub retry_millis_max: u64,
     /// How long a handled webhook is remembered.
     pub webhook_retention_secs: i64,
+    /// Our payments are compared with the gateway's transactions so often; 0: never by itself.
+    pub reconcile_every_secs: u32,
+    /// What happened so shortly ago is left to the next time.
+    pub reconcile_lag_secs: u32,
+    /// How long the reports are kept.
+    pub reconciliation_retention_secs: i64,
     /// Pass the header `TossPayments-Test-Code` of a request on to the gateway. Never beside a live gateway.
     pub forward_test_codes: bool,
     /// Run the sandbox inside this process in place of `gateway`; the program that wires the services does it.
@@ -92,6 +106,9 @@ impl Default for Settings {
             retry_millis_min: 500,
             retry_millis_max: 60_000,
             webhook_retention_secs: 30 * 24 * 3_600,
+            reconcile_every_secs: 3_600,
+            reconcile_lag_secs: 120,
+            reconciliation_retention_secs: 90 * 24 * 3_600,
             forward_test_codes: false,
             sandbox: true,
             sandbox_webhooks: false,
@@ -126,6 +143,8 @@ struct Inner {
     backoffs: Backoffs<PaymentId>,
     stray_backoffs: Backoffs<String>,
     webhook_backoffs: Backoffs<String>,
+    reconciling: reconcile::Running,
+    metrics: Metrics,
     /// Attempts from before this moment belong to a process that is gone.
     started_at: Timestamp,
     /// Wakes the settler.
@@ -140,6 +159,7 @@ impl Service {
         clock: Clock,
         random: Random,
         settings: Settings,
+        metrics: Metrics,
     ) -> Result<Self, gateway::Error> {
         let gateway = Gateway::new(&settings.gateway)?;
         let started_at = clock.now();
@@ -158,14 +178,18 @@ impl Service {
                 backoffs: Backoffs::new(patience),
                 stray_backoffs: Backoffs::new(patience),
                 webhook_backoffs: Backoffs::new(patience),
+                reconciling: reconcile::Running::default(),
+                metrics,
                 started_at,
                 wake: Notify::new(),
             }),
         })
     }
 
-    /// Resolves when no attempt of this process is at the gateway: those whose client has gone are finished too.
+    /// Resolves when no attempt of this process is at the gateway: those whose client has gone are finished too. A
+    /// reconciliation is ended.
     pub async fn drained(&self) {
+        self.inner.reconciling.stop();
         self.inner.attempts.drained().await;
     }
 

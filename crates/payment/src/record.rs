@@ -1,6 +1,8 @@
 //! The tables of the payment service: payments, their history, and tombstones of payments that must never open;
-//! beside them charges that no payment stands for ([`stray`]) and what the gateway told unasked ([`webhook`]).
+//! beside them charges that no payment stands for ([`stray`]), what the gateway told unasked ([`webhook`]), and what
+//! was found to differ ([`reconciliation`]).
 
+mod reconciliation;
 mod stray;
 mod webhook;
 
@@ -11,6 +13,7 @@ use messaging::{Column, Entry, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub use contract::domain::Refund;
+pub use reconciliation::ReconciliationRecord;
 pub use stray::StrayRecord;
 pub use webhook::{WebhookRecord, WebhookState};
 
@@ -115,6 +118,9 @@ impl Record for PaymentRecord {
             "(status, payment_id) WHERE status = 'CONFIRMING'",
             "(refund, payment_id) WHERE refund = 'REQUESTED'",
             "(refund, payment_id) WHERE refund = 'PARKED'",
+            // Those of a period, for the reconciliation.
+            "(updated_at) WHERE attempt > 0",
+            "(attempt_started_at) WHERE attempt > 0",
         ],
     };
     fn key(&self) -> Key {

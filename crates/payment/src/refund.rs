@@ -8,7 +8,7 @@ use crate::{
     Service,
     follow::saved,
     gateway::{
-        Cancel, Lookup, Outcome,
+        Cancel, ErrorCode, Lookup, Outcome,
         protocol::{CANCEL_REASON_CHARS_MAX, RefundAccount},
     },
     record::{PaymentRecord, StrayRecord},
@@ -105,7 +105,8 @@ impl Service {
             refund_account: ask.account,
             idempotency_key: match ask.tries {
                 0 => ask.key,
-                tries => format!("{}:{tries}", ask.key),
+                // A process that is gone may have used the same number.
+                tries => format!("{}:{}:{tries}", ask.key, self.inner.started_at.as_millis()),
             },
             test_code: None,
         };
@@ -119,7 +120,18 @@ impl Service {
             return Some(GivenBack::Done);
         }
         match outcome {
-            Outcome::Declined { code, .. } => Some(GivenBack::Refused { code }),
+            Outcome::Declined { code, .. } if passes(&code) => {
+                tracing::warn!(
+                    charge = cancel.payment_key,
+                    code,
+                    "a refund must wait for its bank"
+                );
+                None
+            }
+            Outcome::Declined { code, .. } => {
+                self.inner.metrics.refund_refused();
+                Some(GivenBack::Refused { code })
+            }
             Outcome::Unknown { reason } => {
                 tracing::warn!(
                     charge = cancel.payment_key,
@@ -131,4 +143,9 @@ impl Service {
             Outcome::Approved(_) => Some(GivenBack::Done),
         }
     }
+}
+
+/// The bank is closed for the night: the same refund is taken in the morning. Every other refusal needs a person.
+fn passes(code: &str) -> bool {
+    code == ErrorCode::NotAvailableBank.name()
 }

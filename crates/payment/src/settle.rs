@@ -137,7 +137,7 @@ impl Service {
     }
 
     /// Saves a settlement; returns whether it was taken.
-    async fn settled(&self, commit: Commit) -> Result<bool, StoreError> {
+    pub(crate) async fn settled(&self, commit: Commit) -> Result<bool, StoreError> {
         match self.inner.store.commit(commit).await {
             Ok(()) => Ok(true),
             // Changed meanwhile: the next look sees it as it is.

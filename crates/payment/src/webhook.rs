@@ -54,6 +54,18 @@ impl Service {
     /// # Errors
     /// [`Error::Field`] where it is none; [`Error::Store`] where it could not be kept: the gateway sends it again.
     pub async fn hear(&self, input: HearInput) -> Result<HearOutput, Error> {
+        let heard = self.keep_webhook(input).await;
+        self.inner.metrics.webhook(match &heard {
+            Ok(HearOutput::Kept) => "kept",
+            Ok(HearOutput::Duplicate) => "duplicate",
+            Ok(HearOutput::NotOurs) => "not_ours",
+            Err(Error::Field { .. }) => "wrong",
+            Err(Error::Store(_)) => "failed",
+        });
+        heard
+    }
+
+    async fn keep_webhook(&self, input: HearInput) -> Result<HearOutput, Error> {
         let Some(hint) = read(&input.body)? else {
             return Ok(HearOutput::NotOurs);
         };

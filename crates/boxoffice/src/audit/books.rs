@@ -8,7 +8,7 @@ use messaging::{
     coordinator::SagaRecord,
     dead_letters::{DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
 };
-use payment::record::{PaymentRecord, Refund};
+use payment::record::{PaymentRecord, Refund, StrayRecord};
 use ticketing::model::{Allocation, Purchase, Reservation, ReservationState, Ticket};
 use user::{ledger::LedgerEntry, model::User, points::Hold};
 
@@ -22,6 +22,7 @@ pub struct Books {
     pub tickets: BTreeMap<TicketId, Ticket>,
     pub purchases: BTreeMap<TicketId, Purchase>,
     pub payments: BTreeMap<PaymentId, PaymentRecord>,
+    pub strays: BTreeMap<String, StrayRecord>,
     pub sagas: BTreeMap<SagaId, SagaRecord>,
     pub users: BTreeMap<UserId, User>,
     pub ledger_sums: HashMap<UserId, i64>,
@@ -61,6 +62,9 @@ impl Books {
         snapshot.each(|it: Ticket| _ = books.tickets.insert(it.ticket_id, it))?;
         snapshot.each(|it: Purchase| _ = books.purchases.insert(it.ticket_id, it))?;
         snapshot.each(|it: PaymentRecord| _ = books.payments.insert(it.payment_id, it))?;
+        snapshot.each(|it: StrayRecord| {
+            _ = books.strays.insert(it.pg_payment_id.clone(), it);
+        })?;
         snapshot.each(|it: SagaRecord| _ = books.sagas.insert(it.saga_id, it))?;
         snapshot.each(|it: User| _ = books.users.insert(it.user_id, it))?;
         snapshot.each(|it: Hold| _ = books.holds.insert(it.saga_id, it))?;
@@ -161,6 +165,11 @@ impl Books {
                 .payments
                 .values()
                 .filter(|payment| payment.refund == Refund::Parked)
+                .count(),
+            parked_strays: self
+                .strays
+                .values()
+                .filter(|stray| stray.refund == Refund::Parked)
                 .count(),
             messages_under_way: self.messages_under_way,
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use contract::{
-    EventId, TicketId,
+    EventId, TicketId, Timestamp,
     domain::{PaymentStatus, TicketStatus},
 };
 use payment::record::Refund;
@@ -13,15 +13,19 @@ use user::points::HoldState;
 
 use super::{Books, Violation};
 
+mod attempts;
+
 /// Every violation, in order.
 #[must_use]
-pub fn check(books: &Books) -> Vec<Violation> {
+pub fn check(books: &Books, now: Timestamp) -> Vec<Violation> {
     let mut found = Vec::new();
     no_oversell(books, &mut found);
     what_is_given_back_is_free(books, &mut found);
     claims_are_conserved(books, &mut found);
     points_are_conserved(books, &mut found);
     money_is_conserved(books, &mut found);
+    attempts::end(books, now, &mut found);
+    attempts::buy_one_ticket(books, &mut found);
     every_saga_ends(books, &mut found);
     found.sort();
     found

@@ -165,6 +165,21 @@ pub const CODES: &[(u16, &str, &str)] = &[
         "The refund goes back by itself, has gone, or was never wanted: there is nothing for a person to do.",
     ),
     (
+        404,
+        "RECONCILIATION_NOT_FOUND",
+        "No report of this id is kept.",
+    ),
+    (
+        409,
+        "RECONCILIATION_RUNNING",
+        "One reconciliation runs at a time: look at its report when it is done, or ask again.",
+    ),
+    (
+        503,
+        "GATEWAY_UNAVAILABLE",
+        "The payment gateway did not answer as it should; nothing was concluded. Try again later.",
+    ),
+    (
         409,
         "PAYMENT_CLOSED",
         "The payment can no longer be paid: its purchase was taken back.",

@@ -33,6 +33,10 @@ pub enum Kind {
     PaysInSilence,
     /// The same, and gives the ticket back meanwhile.
     PaysInSilenceAndReleases,
+    /// The gateway takes the money, fails to say so, and tells by webhooks, twice each and in the wrong order.
+    IsToldOf,
+    /// Has paid, and gives the ticket back.
+    CancelsTheTicket,
     ReleasesAtOnce,
     ReleasesWhileProcessing,
     NeverProcesses,
@@ -58,6 +62,8 @@ pub const EVERYBODY: &[(Kind, u64)] = &[
     (Kind::IsDeclined, 6),
     (Kind::PaysInSilence, 8),
     (Kind::PaysInSilenceAndReleases, 2),
+    (Kind::IsToldOf, 6),
+    (Kind::CancelsTheTicket, 8),
     (Kind::ReleasesAtOnce, 6),
     (Kind::ReleasesWhileProcessing, 6),
     (Kind::NeverProcesses, 6),
@@ -217,6 +223,15 @@ impl Buyer<'_> {
                     .await?;
                 self.release(&started.ticket).await?;
             }
+            Kind::IsToldOf => {
+                self.confirm(started, "confirm", Some(TAKEN_IN_SILENCE))
+                    .await?;
+                self.hear_of(started).await?;
+            }
+            Kind::CancelsTheTicket => {
+                self.confirm(started, "confirm", None).await?;
+                self.cancel(&started.ticket).await?;
+            }
             Kind::Errs => {
                 let wrong = Started {
                     ticket: started.ticket.clone(),
@@ -241,6 +256,32 @@ impl Buyer<'_> {
             "pgPaymentId": format!("{}-{step}", self.name) });
         let ask = Ask::post("/payment/confirmed", self.key(step), payment);
         self.twice_or_once(Ask { test_code, ..ask }).await
+    }
+
+    /// The gateway tells of the payment, in whatever order.
+    async fn hear_of(&self, started: &Started) -> Option<()> {
+        for status in ["ABORTED", "DONE", "ABORTED", "DONE"] {
+            let data = json!({ "orderId": started.payment, "status": status,
+                "paymentKey": self.key("confirm") });
+            let ask = Ask::webhook(self.key(status), data);
+            self.ledger.ask(self.server, ask).await?;
+        }
+        Some(())
+    }
+
+    /// Gives the ticket back, once there is one.
+    async fn cancel(&self, ticket: &str) -> Option<()> {
+        let url = format!("{}/ticket/{ticket}", self.server.url);
+        let mut look = tokio::time::interval(LOOK);
+        for _ in 0..LOOKS_MAX {
+            look.tick().await;
+            let answer = self.server.client.get(&url).send().await.ok()?;
+            if answer.status() == 200 {
+                let path = format!("/ticket/{ticket}/cancel");
+                return self.post(&path, "cancel", json!({})).await.map(|_| ());
+            }
+        }
+        None
     }
 
     async fn post(&self, path: &str, step: &str, body: Value) -> Option<Told> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use contract::domain::PaymentStatus;
+use contract::domain::{PaymentStatus, TicketStatus};
 use messaging::{Clock, Commit, Message, Metrics, Store};
 
 use crate::{
@@ -17,21 +17,27 @@ use crate::{
 const FAILPOINTS: &[(&str, &[usize])] = &[
     ("payment.after_confirmed", &[0, 3, 9]),
     ("payment.after_gateway", &[0, 3, 9]),
+    ("payment.after_webhook", &[0, 2, 5]),
     ("payment.before_gateway", &[0, 3, 9]),
+    ("payment.before_webhook", &[0, 2, 5]),
     ("sandbox.after_charge", &[0, 2, 5]),
     ("sandbox.before_charge", &[0, 2, 5]),
     ("settler.after_commit", &[0, 1, 6]),
     ("settler.after_gateway", &[0, 1, 6]),
+    ("settler.after_webhook", &[0, 1, 4]),
     ("settler.before_gateway", &[0, 2, 9]),
+    ("settler.before_webhook", &[0, 1, 4]),
     ("store.after_commit", &[0, 7, 60, 150]),
     ("store.before_commit", &[0, 7, 60, 150]),
     ("store.before_sweep", &[0, 4]),
+    ("ticketing.after_cancel", &[0, 2, 5]),
     ("ticketing.after_complete", &[0, 1, 5]),
     ("ticketing.after_grant", &[0, 6, 20]),
     ("ticketing.after_lapse", &[0, 2]),
     ("ticketing.after_process", &[0, 5, 12]),
     ("ticketing.after_release", &[0, 1, 3]),
     ("ticketing.after_take_back", &[0, 1, 3]),
+    ("ticketing.before_cancel", &[0, 2, 5]),
     ("ticketing.before_grant", &[0, 6, 20]),
     ("ticketing.before_lapse", &[0, 2]),
     ("ticketing.before_release", &[0, 1, 3]),
@@ -54,9 +60,14 @@ fn every_failpoint_of_the_product_is_struck() {
     assert_eq!(found, listed);
     let tests = include_str!("failpoints.rs");
     for name in listed {
-        let is_struck = ["strike", "strike_beside_poison", "strike_settler"]
-            .iter()
-            .any(|strike| tests.contains(&format!("    {strike}(\"{name}\"")));
+        let is_struck = [
+            "strike",
+            "strike_beside_poison",
+            "strike_cancelling",
+            "strike_settler",
+        ]
+        .iter()
+        .any(|strike| tests.contains(&format!("    {strike}(\"{name}\"")));
         assert!(is_struck, "no test strikes {name}");
     }
 }
@@ -125,6 +136,10 @@ const GIVING_BACK: &[(Kind, u64)] = &[
     (Kind::IsPoor, 3),
     (Kind::Pays, 2),
 ];
+/// Buyers of whom the gateway tells by webhooks.
+const TOLD_OF: &[(Kind, u64)] = &[(Kind::IsToldOf, 6), (Kind::CancelsTheTicket, 1)];
+/// Buyers who do not want their tickets any more.
+const CANCELLING: &[(Kind, u64)] = &[(Kind::CancelsTheTicket, 6), (Kind::Pays, 2)];
 /// Buyers who are refused a lot.
 const ERRING: &[(Kind, u64)] = &[(Kind::Errs, 6), (Kind::PaysInSilence, 1), (Kind::Pays, 1)];
 
@@ -231,6 +246,44 @@ async fn a_charge_that_the_gateway_did_not_store_is_asked_for_again() {
 #[tokio::test]
 async fn a_charge_that_the_gateway_did_not_answer_is_found() {
     strike("sandbox.after_charge", PAYING).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_not_kept_is_sent_again() {
+    strike("payment.before_webhook", TOLD_OF).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_kept_and_not_answered_serves_once() {
+    strike("payment.after_webhook", TOLD_OF).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_answered_and_had_not_served_serves() {
+    strike("settler.before_webhook", TOLD_OF).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_has_served_does_not_serve_again() {
+    strike("settler.after_webhook", TOLD_OF).await;
+}
+
+/// Among those who have paid are some who give their tickets back.
+async fn strike_cancelling(name: &str) {
+    let theatre = Theatre::open(seed(name)).await;
+    let books = strike_on(theatre, name, CANCELLING).await.close().await;
+    let mut tickets = books.tickets.values();
+    assert!(tickets.any(|ticket| ticket.status == TicketStatus::Cancelled));
+}
+
+#[tokio::test]
+async fn a_ticket_whose_giving_back_was_not_stored_stands_until_it_is_asked_again() {
+    strike_cancelling("ticketing.before_cancel").await;
+}
+
+#[tokio::test]
+async fn a_ticket_whose_giving_back_was_stored_and_not_answered_goes_back() {
+    strike_cancelling("ticketing.after_cancel").await;
 }
 
 /// Among those who are settled are some who get their money back.

@@ -9,9 +9,11 @@ use std::{
 };
 
 use reqwest::{Method, Response, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::Server;
+
+const WEBHOOK_PATH: &str = "/payment/webhook/toss";
 
 /// A request. Every POST has an idempotency key.
 #[derive(Debug, Clone)]
@@ -61,6 +63,16 @@ impl Ask {
         }
     }
 
+    /// What the gateway tells of a payment, by the webhook's name.
+    pub fn webhook(transmission: String, data: Value) -> Self {
+        let body = json!({ "eventType": "PAYMENT_STATUS_CHANGED", "data": data });
+        Self::post(WEBHOOK_PATH, transmission, body)
+    }
+
+    fn is_webhook(&self) -> bool {
+        self.path == WEBHOOK_PATH
+    }
+
     /// How the server names it among its answers.
     pub fn scope(&self) -> String {
         format!("{} {}", self.path, self.key)
@@ -71,9 +83,12 @@ impl Ask {
         let url = format!("{}{}", server.url, self.path);
         let mut request = server.client.request(self.method.clone(), url);
         if self.method == Method::POST {
-            request = request
-                .header("Idempotency-Key", &self.key)
-                .json(&self.body);
+            let name = if self.is_webhook() {
+                "tosspayments-webhook-transmission-id"
+            } else {
+                "Idempotency-Key"
+            };
+            request = request.header(name, &self.key).json(&self.body);
         }
         if let Some(code) = self.test_code {
             request = request.header("TossPayments-Test-Code", code);
@@ -152,6 +167,19 @@ impl Ledger {
         releases
     }
 
+    /// Tickets that were asked to be given back, and whether that was accepted.
+    pub fn cancellations(&self) -> BTreeMap<String, bool> {
+        let mut cancellations = BTreeMap::new();
+        for (ask, told) in self.entries.lock().unwrap().iter() {
+            let ticket = ask.path.strip_prefix("/ticket/");
+            if let Some(ticket) = ticket.and_then(|rest| rest.strip_suffix("/cancel")) {
+                let is_accepted = told.as_ref().is_some_and(|told| told.status == 202);
+                *cancellations.entry(ticket.to_owned()).or_default() |= is_accepted;
+            }
+        }
+        cancellations
+    }
+
     /// Keys that nobody has an answer to, each once.
     pub fn unanswered(&self) -> Vec<Ask> {
         let answered: HashSet<String> =
@@ -165,11 +193,11 @@ impl Ledger {
             .collect()
     }
 
-    /// The answer to each key. A key that was asked more than once was answered alike.
+    /// The answer to each idempotency key. A key that was asked more than once was answered alike.
     pub fn final_answers(&self) -> Vec<(Ask, Told)> {
         let mut answers: BTreeMap<String, (Ask, Told)> = BTreeMap::new();
         for (ask, told) in self.answered() {
-            if ask.method != Method::POST {
+            if ask.method != Method::POST || ask.is_webhook() {
                 continue;
             }
             let (_, first) = answers

@@ -90,6 +90,7 @@ pub fn hold(ledger: &Ledger, folder: &Path) {
     purchases_have_ended(ledger, &books);
     payments_are_as_told(ledger, &books, &charges);
     what_was_released_is_gone(ledger, &books);
+    what_was_to_be_cancelled_is_cancelled(ledger, &books);
     money_is_where_it_belongs(&books, &charges);
     points_are_where_they_belong(ledger, &books);
 }
@@ -107,15 +108,16 @@ fn purchases_have_ended(ledger: &Ledger, books: &Books) {
 /// Who was told that the payment succeeded has the ticket, but for those who gave it back at the same moment: they
 /// have their money. Who was told that it was declined was not charged.
 fn payments_are_as_told(ledger: &Ledger, books: &Books, charges: &BTreeMap<String, Charge>) {
-    let releases = ledger.releases();
+    let (releases, cancellations) = (ledger.releases(), ledger.cancellations());
     for (ask, told) in ledger.told("/payment/confirmed", 200) {
         let id: PaymentId = text(&ask.body, "paymentId").parse().unwrap();
         let payment = &books.payments[&id];
         if told.json()["succeeded"] == true {
             let is_kept =
                 payment.status == PaymentStatus::Succeeded && owns(books, payment.ticket_id);
+            let ticket = payment.ticket_id.to_string();
             let is_given_back = payment.status == PaymentStatus::Cancelled
-                && releases.contains_key(&payment.ticket_id.to_string());
+                && (releases.contains_key(&ticket) || cancellations.contains_key(&ticket));
             assert!(
                 is_kept || is_given_back,
                 "{ask:?} was told {told:?}: {payment:?}"
@@ -133,6 +135,20 @@ fn what_was_released_is_gone(ledger: &Ledger, books: &Books) {
         let id: TicketId = ticket.parse().unwrap();
         let is_there = books.reservations.contains_key(&id) || owns(books, id);
         assert!(!(is_done && is_there), "{ticket} was released");
+    }
+}
+
+/// The gateway refuses no refund here: whoever was told that the ticket goes back has the money, and it is nobody's.
+fn what_was_to_be_cancelled_is_cancelled(ledger: &Ledger, books: &Books) {
+    for (ticket, is_accepted) in ledger.cancellations() {
+        let id: TicketId = ticket.parse().unwrap();
+        let (ticket, payment) = (
+            &books.tickets[&id],
+            &books.payments[&id.purchase_saga().payment()],
+        );
+        let is_cancelled =
+            (ticket.status, payment.status) == (TicketStatus::Cancelled, PaymentStatus::Cancelled);
+        assert!(is_cancelled || !is_accepted, "{ticket:?} {payment:?}");
     }
 }
 

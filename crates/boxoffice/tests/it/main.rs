@@ -8,4 +8,5 @@ mod guard;
 mod operations;
 mod program;
 mod purchase;
+mod reconcile;
 mod support;

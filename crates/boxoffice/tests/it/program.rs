@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::client;
 
-fn boxoffice(arguments: &[&str]) -> Command {
+pub fn boxoffice(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("BOXOFFICE_") {
@@ -24,19 +24,19 @@ fn boxoffice(arguments: &[&str]) -> Command {
     command
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A server of its own; it dies with the test.
-struct Serving {
+pub struct Serving {
     child: Child,
     stdout: BufReader<ChildStdout>,
     url: String,
 }
 
 impl Serving {
-    fn start(data: &Path) -> Self {
+    pub fn start(data: &Path) -> Self {
         let data = data.to_str().unwrap();
         Self::from(boxoffice(&[
             "serve",
@@ -63,7 +63,7 @@ impl Serving {
     }
 
     /// Sends a signal; returns the exit code and what else was printed.
-    fn stop(mut self, signal: &str) -> (Option<i32>, String) {
+    pub fn stop(mut self, signal: &str) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(sent.success());

@@ -27,8 +27,10 @@ async fn command_line(house: &House, arguments: &[&str]) -> Value {
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// The gateway's word about a payment that nobody has opened yet.
-async fn approve_too_early(house: &mut House, ticket: &str) -> String {
+/// The gateway takes money for a payment that nobody has opened yet, and says so.
+async fn approve_too_early(house: &mut House, ticket: &str, amount: i64) -> String {
+    let order = payment_of(ticket).to_string();
+    house.gateway.take("card-early", &order, amount).await;
     let word = ConfirmedRequest {
         payment_id: payment_of(ticket),
         pg_payment_id: "card-early".to_owned(),
@@ -107,7 +109,7 @@ async fn a_message_that_came_too_early_is_handled_by_itself_when_its_time_has_co
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(0).await);
         let ticket = house.reserved(event, user).await;
-        let id = approve_too_early(house, &ticket).await;
+        let id = approve_too_early(house, &ticket, 1000).await;
         house.processed(&ticket, event, user, 0).await;
         house.pass(10).await;
         let letter = house.get(&format!("/dead-letter/{id}")).await.ok(200);
@@ -122,7 +124,7 @@ async fn a_parked_message_is_handled_once_when_a_person_sends_it_again() {
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(300).await);
         let ticket = house.reserved(event, user).await;
-        let id = approve_too_early(house, &ticket).await;
+        let id = approve_too_early(house, &ticket, 700).await;
         for _ in 0..3 {
             house.pass(10).await;
         }

@@ -141,9 +141,61 @@ impl House {
     pub async fn paid(&self, purchase: &Purchase, card: &str) {
         let answer = self.pay(purchase, card).await.ok(200);
         assert_eq!(answer["succeeded"], true, "{answer}");
+        self.ticket_becomes(purchase, "RESERVED").await;
+    }
+
+    /// As [`House::pay`], under an idempotency key.
+    pub async fn pay_by_key(&self, purchase: &Purchase, card: &str, key: &str) -> Answer {
+        let body = confirmation(purchase, card);
+        self.post_with("/payment/confirmed", ("Idempotency-Key", key), &body)
+            .await
+    }
+
+    /// Everything ends well: the payment is known to have succeeded, the ticket is the buyer's, and the card was
+    /// charged once.
+    pub async fn is_bought(&self, purchase: &Purchase, card: &str) {
+        self.payment_becomes_in_time(purchase, "SUCCEEDED").await;
+        self.ticket_becomes(purchase, "RESERVED").await;
+        let charge = ("DONE".to_owned(), purchase.amount, purchase.amount);
+        assert_eq!(self.gateway.charge(card), Some(charge));
+    }
+
+    /// Everything ends well: the money is back, and there is no ticket any more.
+    pub async fn is_refunded(&self, purchase: &Purchase, card: &str) {
+        let payment = self.payment_becomes_in_time(purchase, "CANCELLED").await;
+        assert_eq!(payment["refund"], "DONE");
+        self.rest().await;
+        let charge = ("CANCELED".to_owned(), purchase.amount, 0);
+        assert_eq!(self.gateway.charge(card), Some(charge));
+        let ticket = self.get(&format!("/ticket/{}", purchase.ticket)).await;
+        assert_ne!(ticket.body["status"], "RESERVED", "{ticket:?}");
+    }
+
+    /// The gateway, or somebody in its name, tells what has become of a payment.
+    pub async fn tell(&self, transmission: &str, data: &Value) -> Answer {
+        let body = json!({
+            "eventType": "PAYMENT_STATUS_CHANGED", "createdAt": "2026-11-22T10:00:00.000000",
+            "data": data,
+        });
+        let header = ("tosspayments-webhook-transmission-id", transmission);
+        self.post_with("/payment/webhook/toss", header, &body).await
+    }
+
+    pub async fn ticket_becomes(&self, purchase: &Purchase, status: &str) {
         let path = format!("/ticket/{}", purchase.ticket);
-        self.eventually(&path, |it| it["status"] == "RESERVED")
-            .await;
+        self.eventually(&path, |it| it["status"] == status).await;
+    }
+
+    /// Asks to give a ticket back.
+    pub async fn cancel(&self, purchase: &Purchase) -> Answer {
+        let path = format!("/ticket/{}/cancel", purchase.ticket);
+        self.post(&path, json!({})).await
+    }
+
+    /// The last try to give a ticket back, once it is in this state, while the clock runs.
+    pub async fn cancellation_becomes(&self, purchase: &Purchase, state: &str) -> Value {
+        let path = format!("/ticket/{}/cancel", purchase.ticket);
+        self.pass_until(&path, |it| it["sagaState"] == state).await
     }
 
     /// The gateway refuses the card.

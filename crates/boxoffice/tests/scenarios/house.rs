@@ -7,9 +7,15 @@ use boxoffice::{
     audit::{self, Books, books::subscriptions},
     config::{Config, Flags},
 };
-use contract::{Payload, Timestamp};
+use contract::{
+    Payload, Timestamp,
+    domain::{PaymentStatus, TicketStatus},
+};
 use messaging::{Clock, Commit, Message, Random, Snapshot};
-use payment::gateway::SecretKey;
+use payment::{
+    gateway::SecretKey,
+    record::{PaymentRecord, Refund, WebhookRecord, WebhookState},
+};
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,7 +23,7 @@ use tempfile::TempDir;
 use crate::gateway::{Gateway, SECRET};
 
 /// What must come does so within this, or the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const OPENING: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 /// The settings that the stories are told with.
 pub const HOLD_SECS: i64 = 1800;
@@ -47,15 +53,19 @@ pub struct House {
     deployment: Deployment,
     /// Absent only between a stop and the next start.
     pub app: Option<App>,
-    config: Config,
+    /// Holds from the next start on.
+    pub config: Config,
     random: Random,
     pub clock: Clock,
     pub gateway: Gateway,
+    hears_webhooks: bool,
     pub client: Client,
     folder: TempDir,
     messages_sent: u32,
     /// Dead letters that a story leaves for people; none, unless it says so.
     pub dead_letters_left: usize,
+    /// Orders that the gateway has charged twice in a story; none, unless it says so.
+    pub orders_charged_twice: usize,
 }
 
 /// An answer, read to its end.
@@ -97,7 +107,9 @@ impl Answer {
 impl House {
     async fn open(deployment: Deployment) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (folder, gateway) = (tempfile::tempdir().unwrap(), Gateway::start().await);
+        let clock = Clock::manual(OPENING);
+        let gateway = Gateway::start(clock.clone()).await;
+        let folder = tempfile::tempdir().unwrap();
         let flags = Flags {
             data: Some(folder.path().to_owned()),
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -114,12 +126,14 @@ impl House {
             app: None,
             config,
             random: Random::seeded(1),
-            clock: Clock::manual(OPENING),
+            clock,
             gateway,
+            hears_webhooks: false,
             client: Client::builder().no_proxy().build().unwrap(),
             folder,
             messages_sent: 0,
             dead_letters_left: 0,
+            orders_charged_twice: 0,
         };
         house.start().await;
         house
@@ -134,6 +148,20 @@ impl House {
         self.app = Some(app.unwrap());
         // When it answers, what was started before the server has begun, and has seen the time of the start.
         self.get("/healthz").await.ok(200);
+        self.tell_where_webhooks_go();
+    }
+
+    /// From now on the gateway tells by webhooks, wherever the house listens.
+    pub fn hear_webhooks(&mut self) {
+        self.hears_webhooks = true;
+        self.tell_where_webhooks_go();
+    }
+
+    fn tell_where_webhooks_go(&self) {
+        if self.hears_webhooks {
+            let url = self.app().url() + "/payment/webhook/toss";
+            self.gateway.tell(Some(url));
+        }
     }
 
     pub async fn stop(&mut self) {
@@ -150,15 +178,58 @@ impl House {
         self.rest().await;
         self.stop().await;
         let report = audit::audit(self.folder.path()).unwrap();
-        eprintln!(
-            "OPEN {:?} {:?}",
-            std::thread::current().name(),
-            report.counts.open_dead_letters
-        );
         let counts = report.counts;
         assert_eq!(report.violations, [], "{counts:?}");
         assert_eq!(counts.open_dead_letters, self.dead_letters_left);
         assert_eq!((counts.parked_sagas, counts.parked_refunds), (0, 0));
+        self.money_is_where_it_belongs();
+    }
+
+    /// What the gateway holds is what the valid tickets cost, to the won, and nothing is left to be settled.
+    fn money_is_where_it_belongs(&self) {
+        let (books, gateway) = (self.books(), self.gateway.books());
+        let is_open = |it: &&PaymentRecord| {
+            it.status == PaymentStatus::Confirming || it.refund == Refund::Requested
+        };
+        let open: Vec<_> = books.payments.values().filter(is_open).collect();
+        assert_eq!(open, [] as [&PaymentRecord; 0]);
+        let tickets = books.tickets.values();
+        let valid = tickets.filter(|it| it.status == TicketStatus::Reserved);
+        let cost: i64 = valid
+            .map(|it| books.payments[&it.payment_id].final_amount.get())
+            .sum();
+        assert_eq!(
+            (gateway.held, gateway.charged - gateway.refunded),
+            (cost, cost),
+            "{gateway:?}"
+        );
+        let twice = self.orders_charged_twice;
+        assert_eq!(gateway.orders_charged_twice.len(), twice, "{gateway:?}");
+    }
+
+    /// Every webhook that was taken, and what became of it.
+    pub fn webhooks(&self) -> Vec<WebhookRecord> {
+        let mut webhooks = Vec::new();
+        let snapshot = Snapshot::open(self.folder.path()).unwrap();
+        snapshot
+            .each(|it: WebhookRecord| webhooks.push(it))
+            .unwrap();
+        webhooks
+    }
+
+    /// Lets the clock run until every webhook that was taken has served.
+    pub async fn webhooks_are_heeded(&self) {
+        let is_open = |it: &WebhookRecord| it.state == WebhookState::Received;
+        let running = async {
+            while self.webhooks().iter().any(is_open) {
+                self.pass(1).await;
+                // Lets the house and the gateway talk meanwhile.
+                self.get("/healthz").await.ok(200);
+            }
+        };
+        let heeded = tokio::time::timeout(PATIENCE, running).await;
+        assert!(heeded.is_ok(), "{:?}", self.webhooks());
+        self.rest().await;
     }
 
     pub fn app(&self) -> &App {

@@ -6,6 +6,7 @@
 )]
 
 mod compensations;
+mod complaints;
 mod dead_letters;
 mod desk;
 mod gateway;

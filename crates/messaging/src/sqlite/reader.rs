@@ -155,6 +155,7 @@ pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec
     let Find {
         table,
         equals,
+        within,
         only,
         after,
         newest_first,
@@ -166,6 +167,11 @@ pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec
         cells.push(scalar(value));
         wheres.push(format!("\"{column}\" IS ?{}", cells.len()));
     }
+    if let Some((column, from, to)) = within {
+        let at = cells.len();
+        cells.extend([Cell::Text(from.to_string()), Cell::Text(to.to_string())]);
+        wheres.push(format!("\"{column}\" >= ?{} AND \"{column}\" < ?{}", at + 1, at + 2));
+    }
     if let Some(predicate) = only {
         wheres.push((*predicate).to_owned());
     }
@@ -174,12 +180,15 @@ pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec
     } else {
         (">", "ASC")
     };
+    // Under a plus, SQLite does not look the key up in its own tree, and so takes the index of the times.
+    let plus = if within.is_some() { "+" } else { "" };
     if let Some(key) = after {
         cells.push(key.into());
-        wheres.push(format!("\"{}\" {beyond} ?{}", table.key, cells.len()));
+        let place = cells.len();
+        wheres.push(format!("{plus}\"{}\" {beyond} ?{place}", table.key));
     }
     let text = format!(
-        "SELECT {} FROM \"{}\" WHERE {} ORDER BY \"{}\" {order} LIMIT {limit}",
+        "SELECT {} FROM \"{}\" WHERE {} ORDER BY {plus}\"{}\" {order} LIMIT {limit}",
         columns(table),
         table.name,
         wheres.join(" AND "),

@@ -4,7 +4,7 @@ use contract::Timestamp;
 use jiff::tz::Offset;
 use serde_json::value::RawValue;
 
-use super::outcome::{Answer, Doubt, doubt_in};
+use super::outcome::{Answer, CURRENCY, Doubt, doubt_in};
 use super::protocol::TransactionBody;
 use super::{Listing, Transaction};
 
@@ -46,8 +46,12 @@ fn page(answer: &Answer, after: Option<&str>, limit: u32) -> Result<Listing, Dou
     })
 }
 
+/// What is in another currency is of no use here.
 fn read(row: &RawValue) -> Option<Transaction> {
     let row: TransactionBody = serde_json::from_str(row.get()).ok()?;
+    if row.currency.as_deref().is_some_and(|it| it != CURRENCY) {
+        return None;
+    }
     Some(Transaction {
         at: row.transaction_at.and_then(|at| at.parse().ok()),
         transaction_key: row.transaction_key,

@@ -8,6 +8,8 @@ use super::codes::{ErrorCode, Meaning};
 use super::protocol::{ChargeStatus, ErrorBody, PaymentBody};
 use super::{Cancel, Charge, Confirm, Listing, Lookup, Outcome};
 
+/// Amounts are in won; an answer that names no currency means it too.
+pub(super) const CURRENCY: &str = "KRW";
 /// The longest error code that is believed; the documented ones are below 50.
 const CODE_CHARS_MAX: usize = 64;
 /// A longer message is cut: it is shown and stored.
@@ -252,7 +254,13 @@ fn payment_in(answer: &Answer) -> Result<PaymentBody, Doubt> {
     if !answer.is_json {
         return Err(Doubt::NotJson(answer.status));
     }
-    serde_json::from_slice(&answer.body).map_err(|_| Doubt::Unreadable(answer.status))
+    let payment: PaymentBody =
+        serde_json::from_slice(&answer.body).map_err(|_| Doubt::Unreadable(answer.status))?;
+    // A thousand of another currency is another amount.
+    match payment.currency.as_deref() {
+        None | Some(CURRENCY) => Ok(payment),
+        Some(_) => Err(Doubt::Mismatch("currency")),
+    }
 }
 
 fn error_in(answer: &Answer) -> Result<ErrorBody, Doubt> {

@@ -16,16 +16,16 @@ use web::idempotency::Idempotency;
 
 use crate::world::{Peer, World, input, settings, settled};
 
-struct Door {
-    world: World,
-    router: Router,
-    peer: Peer,
+pub struct Door {
+    pub world: World,
+    pub router: Router,
+    pub peer: Peer,
     id: PaymentId,
-    _folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
 }
 
 impl Door {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         Self::open_with(true).await
     }
 
@@ -43,7 +43,7 @@ impl Door {
             router: routes.layer(once),
             peer,
             id,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -55,7 +55,7 @@ impl Door {
         read(self.respond("/payment/confirmed", body, headers).await).await
     }
 
-    async fn respond(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Response {
+    pub async fn respond(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Response {
         let mut request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -71,7 +71,7 @@ impl Door {
     }
 }
 
-async fn read(response: Response) -> (StatusCode, Value) {
+pub async fn read(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&bytes).unwrap())

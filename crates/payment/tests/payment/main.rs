@@ -8,6 +8,7 @@
 mod confirming;
 mod deposits;
 mod http;
+mod reconciling;
 mod refunding;
 mod settling;
 mod webhooks;

@@ -11,8 +11,10 @@ use payment::{
     gateway::{Cancel, ChargeStatus},
     reclaim,
     record::{Refund, StrayRecord},
+    sandbox::{Fault, On, Script},
 };
 
+use crate::reconciling::{Theatre, rule};
 use crate::world::{Peer, World, creation, input, input_with, settings, settled};
 
 fn cancellation(payment_id: PaymentId) -> CancelRequest {
@@ -258,4 +260,31 @@ async fn a_refund_of_a_payment_whose_outcome_is_open_waits_as_a_dead_letter() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].group, "payment");
     assert_eq!(world.payment(id).await.refund, Refund::None);
+}
+
+#[tokio::test]
+async fn a_refund_whose_bank_is_closed_is_asked_for_again_in_the_morning() {
+    let mut theatre = Theatre::open().await;
+    let id = theatre.paid(1).await;
+    let closed = Fault::Refuse {
+        code: "NOT_AVAILABLE_BANK".to_owned(),
+        status: None,
+    };
+    theatre
+        .sandbox
+        .play(rule(On::Cancel, closed, None))
+        .unwrap();
+    theatre.world.send("cancel", &cancellation(id)).await;
+    for _ in 0..3 {
+        assert_eq!(theatre.world.settle().await, 0);
+        assert_eq!(theatre.world.payment(id).await.refund, Refund::Requested);
+        theatre.advance_secs(120);
+    }
+
+    theatre.sandbox.play(Script::default()).unwrap();
+    assert_eq!(theatre.world.settle().await, 1);
+
+    assert_eq!(theatre.world.status(id).await, PaymentStatus::Cancelled);
+    let charge = theatre.peer.charge(id).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
 }

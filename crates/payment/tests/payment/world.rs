@@ -38,8 +38,17 @@ impl Peer {
 
     pub async fn start_at(address: SocketAddr) -> Self {
         let sandbox = Sandbox::open(SandboxSettings::new(SecretKey::new(SECRET)));
+        Self::serving_at(&sandbox.unwrap(), address).await
+    }
+
+    /// A sandbox that the test holds on to.
+    pub async fn serving(sandbox: &Sandbox) -> Self {
+        Self::serving_at(sandbox, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    async fn serving_at(sandbox: &Sandbox, address: SocketAddr) -> Self {
         let (switch, shutdown) = ShutdownSwitch::new();
-        let served = sandbox.unwrap().serve(address, shutdown).await;
+        let served = sandbox.serve(address, shutdown).await;
         let (address, server) = served.unwrap();
         Self {
             address,
@@ -128,7 +137,14 @@ impl World {
         let store = Store::open_embedded(folder, &tables, metrics.clone()).unwrap();
         let clock = Clock::manual(now);
         let random = Random::seeded(1);
-        let service = Service::new(store.clone(), clock.clone(), random.clone(), settings).unwrap();
+        let service = Service::new(
+            store.clone(),
+            clock.clone(),
+            random.clone(),
+            settings,
+            payment::Metrics::default(),
+        )
+        .unwrap();
         let shell = Shell {
             store: store.clone(),
             bus: Bus::Local(store.clone()),

@@ -162,7 +162,7 @@ fn good() -> Books {
 fn broken(change: impl FnOnce(&mut Books, TicketId)) -> Vec<u8> {
     let mut books = good();
     change(&mut books, ticket_id());
-    let mut promises: Vec<u8> = check(&books)
+    let mut promises: Vec<u8> = check(&books, NOW)
         .into_iter()
         .map(|violation| violation.promise)
         .collect();
@@ -172,7 +172,7 @@ fn broken(change: impl FnOnce(&mut Books, TicketId)) -> Vec<u8> {
 
 #[test]
 fn good_books_have_no_violation() {
-    assert_eq!(check(&good()), []);
+    assert_eq!(check(&good(), NOW), []);
 }
 
 #[test]
@@ -311,6 +311,71 @@ fn a_saga_that_waits_for_nothing_is_named() {
 }
 
 #[test]
+fn an_attempt_that_nobody_settles_is_named_once_its_time_is_over() {
+    let began = |expires_at: Option<Timestamp>, now: Timestamp| {
+        let mut books = good();
+        let id = ticket_id();
+        books.tickets.clear();
+        books.reservations.clear();
+        books.allocations.get_mut(&EVENT).unwrap().sold = 0;
+        let payment = books.payments.get_mut(&id.purchase_saga().payment());
+        let payment = payment.unwrap();
+        payment.status = PaymentStatus::Confirming;
+        payment.attempt_started_at = Some(NOW);
+        payment.expires_at = expires_at;
+        check(&books, now).len()
+    };
+    let hour = attempts::CONFIRMING_SECS_MAX;
+    assert_eq!(began(None, NOW.plus_secs(hour)), 0);
+    assert_eq!(began(None, NOW.plus_secs(hour + 1)), 1);
+    let account_is_open_until = Some(NOW.plus_secs(hour));
+    assert_eq!(began(account_is_open_until, NOW.plus_secs(2 * hour)), 0);
+    assert_eq!(began(account_is_open_until, NOW.plus_secs(2 * hour + 1)), 1);
+    let before_it_began = Some(NOW.plus_secs(-hour));
+    assert_eq!(began(before_it_began, NOW.plus_secs(hour)), 0);
+}
+
+#[test]
+fn a_payment_with_two_tickets_is_named() {
+    let twice = |books: &mut Books, id: TicketId| {
+        let second = TicketId(Random::seeded(2).uuid(NOW));
+        let mut ticket = books.tickets[&id].clone();
+        ticket.ticket_id = second;
+        books.tickets.insert(second, ticket);
+        let mut reservation = books.reservations[&id].clone();
+        reservation.ticket_id = second;
+        reservation.user_id = UserId(3);
+        books.reservations.insert(second, reservation);
+        let allocation = books.allocations.get_mut(&EVENT).unwrap();
+        (allocation.quantity, allocation.sold) = (2, 2);
+    };
+    let mut books = good();
+    twice(&mut books, ticket_id());
+    let found = check(&books, NOW);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].detail.contains("two tickets"), "{found:?}");
+}
+
+#[test]
+fn what_waits_for_a_person_is_counted_and_is_no_violation() {
+    let mut books = good();
+    let payment = books.payments.values_mut().next().unwrap();
+    let mut stray = payment.stray("pg-second", money(70), NOW);
+    stray.refund = Refund::Parked;
+    books.strays.insert("pg-second".to_owned(), stray);
+    assert_eq!(books.counts().parked_strays, 1);
+    assert_eq!(check(&books, NOW), []);
+    let payment = books.payments.values_mut().next().unwrap();
+    payment.refund = Refund::Parked;
+    assert_eq!(books.counts().parked_refunds, 1);
+    let found = check(&books, NOW);
+    assert!(
+        found.iter().all(|it| !it.subject.starts_with("payment")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn a_ticket_on_its_way_back_may_be_with_the_next_buyer_already() {
     let mut books = good();
     let next = TicketId(Random::seeded(2).uuid(NOW));
@@ -320,7 +385,7 @@ fn a_ticket_on_its_way_back_may_be_with_the_next_buyer_already() {
         ..books.reservations[&ticket_id()].clone()
     };
     books.reservations.insert(next, waiting);
-    let named = |books: &Books| check(books).iter().any(|it| it.promise == 3);
+    let named = |books: &Books| check(books, NOW).iter().any(|it| it.promise == 3);
     assert!(named(&books), "it is claimed twice, and by the same user");
 
     books.under_way.insert(ticket_id().to_string());
@@ -335,7 +400,7 @@ fn a_lapsed_purchase_whose_ticket_was_taken_again_has_not_come_to_nothing() {
         ..saga(ticket_id(), SagaState::Completed)
     };
     books.sagas.insert(expiry.saga_id, expiry);
-    assert_eq!(check(&books), []);
+    assert_eq!(check(&books, NOW), []);
     books.tickets.clear();
-    assert!(check(&books).iter().any(|it| it.promise == 2));
+    assert!(check(&books, NOW).iter().any(|it| it.promise == 2));
 }

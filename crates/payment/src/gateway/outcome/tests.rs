@@ -152,6 +152,31 @@ fn an_approval_of_anything_else_than_was_asked_is_unknown() {
 }
 
 #[test]
+fn an_amount_of_another_currency_proves_nothing() {
+    let mut dollars = payment("DONE");
+    dollars["currency"] = json!("USD");
+    let answered = answer(200, &dollars);
+    for outcome in [
+        of_confirm(&confirm(), &answered),
+        of_cancel(&cancel(None), &answered),
+    ] {
+        assert_eq!(name(&outcome), "unknown", "{outcome:?}");
+    }
+    let looked_up = of_lookup(&answered, |_| true);
+    assert!(
+        matches!(&looked_up, Lookup::Unknown { reason } if reason.contains("currency")),
+        "{looked_up:?}"
+    );
+
+    let mut won = payment("DONE");
+    won["currency"] = json!("KRW");
+    assert_eq!(
+        name(&of_confirm(&confirm(), &answer(200, &won))),
+        "approved"
+    );
+}
+
+#[test]
 fn nulls_and_new_fields_are_tolerated() {
     let mut body = payment("DONE");
     body["method"] = json!(null);

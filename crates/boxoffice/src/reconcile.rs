@@ -1,0 +1,278 @@
+//! The command `reconcile`. The server that has the data folder open does it; where there is none, one is started for
+//! it, without a door to the outside, and stopped again.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use contract::Timestamp;
+use messaging::{Clock, Random, Record, Snapshot, StoreError};
+use payment::{
+    reconcile::{Difference, Report},
+    record::{PaymentRecord, StrayRecord},
+};
+use reqwest::Client;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    app::{ADDRESS_FILE, App},
+    audit::books,
+    config::Config,
+    server::reachable,
+};
+
+/// How long a server that was started for it waits until what was settled is handled, refunds included.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(20);
+const REFUND_WANTED: &str = "refund = 'REQUESTED'";
+
+#[derive(Debug, Args)]
+pub struct ReconcileArgs {
+    /// RFC 3339, or a day, which begins at midnight UTC; 24 hours before the end where it is left out
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    from: Option<Timestamp>,
+    /// As --from, and not included; now where it is left out
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    to: Option<Timestamp>,
+    /// For machines: the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the server is asked for.
+#[derive(Debug, Serialize)]
+struct Asked {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
+}
+
+/// Reconciles, prints the report, and returns whether nothing is left for a person.
+///
+/// # Errors
+/// Where neither the folder nor its server can be had, or the gateway does not answer.
+pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
+    if !config.data.is_dir() {
+        bail!("there is no data folder {}", config.data.display());
+    }
+    let asked = Asked {
+        from: args.from,
+        to: args.to,
+    };
+    let report = reconcile(config, &asked).await?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        to_table(&report)
+    };
+    writeln!(io::stdout(), "{text}")?;
+    Ok(if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn reconcile(config: Config, asked: &Asked) -> anyhow::Result<Report> {
+    let data = config.data.clone();
+    match App::start(alone(config), Clock::System, Random::System).await {
+        Ok(app) => {
+            let report = ask(app.address(), asked).await;
+            if report.is_ok() {
+                wait_until_quiet(&app, &data).await;
+            }
+            app.stop().await;
+            report
+        }
+        Err(error) if error.downcast_ref::<StoreError>().is_some() => {
+            match fs::read_to_string(data.join(ADDRESS_FILE)) {
+                Ok(address) => ask_server(&address, asked).await,
+                Err(_) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The settings of a server for this one purpose.
+fn alone(mut config: Config) -> Config {
+    config.listen = (Ipv4Addr::LOCALHOST, 0).into();
+    config.payment.reconcile_every_secs = 0;
+    // Nobody waits for this request but this process.
+    config.http.request_timeout_millis = u64::from(u32::MAX);
+    config
+}
+
+async fn ask_server(address: &str, asked: &Asked) -> anyhow::Result<Report> {
+    let address: SocketAddr = address
+        .trim()
+        .parse()
+        .with_context(|| format!("{ADDRESS_FILE} does not hold an address"))?;
+    ask(reachable(address), asked).await
+}
+
+async fn ask(address: SocketAddr, asked: &Asked) -> anyhow::Result<Report> {
+    // The client wants to know who would encrypt, though nothing is encrypted here.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().no_proxy().build()?;
+    let url = format!("http://{address}/payment/reconciliation");
+    let body = serde_json::to_vec(asked)?;
+    let request = client
+        .post(&url)
+        .header("content-type", "application/json")
+        .body(body);
+    let response = request.send().await.with_context(|| {
+        format!("the server that has the data folder open does not answer at {url}")
+    })?;
+    if response.status().is_success() {
+        return Ok(response.json().await?);
+    }
+    let status = response.status();
+    if status.as_u16() == 504 {
+        bail!(
+            "it takes longer than a request may, and goes on: its report will be the newest at {url}"
+        );
+    }
+    match response.json::<Refusal>().await {
+        Ok(refusal) => Err(anyhow!(refusal.detail)),
+        Err(_) => Err(anyhow!("{url} answered {status}")),
+    }
+}
+
+/// Waits until every consumer has handled what was settled, and what is to go back has gone.
+async fn wait_until_quiet(app: &App, data: &Path) {
+    let mut committed = app.store().committed();
+    let quiet = async {
+        loop {
+            committed.borrow_and_update();
+            match is_quiet(app, data).await {
+                Ok(false) => {}
+                Ok(true) => return,
+                Err(error) => {
+                    eprintln!("boxoffice: whether everything is handled cannot be read: {error}");
+                    return;
+                }
+            }
+            if committed.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(QUIET_WAIT_MAX, quiet).await.is_err() {
+        eprintln!("boxoffice: not everything is handled yet; the next start goes on with it");
+    }
+}
+
+async fn is_quiet(app: &App, data: &Path) -> Result<bool, StoreError> {
+    let snapshot = Snapshot::open(data)?;
+    for (group, topics) in books::subscriptions() {
+        if !snapshot.pending(group, topics)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    let store = app.store();
+    for table in [PaymentRecord::TABLE, StrayRecord::TABLE] {
+        let wanted = store.count_by(table, "refund", Some(REFUND_WANTED)).await?;
+        if !wanted.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn instant(text: &str) -> Result<Timestamp, String> {
+    let midnight = format!("{text}T00:00:00Z");
+    text.parse()
+        .or_else(|_| midnight.parse())
+        .map_err(|_| format!("{text:?} is neither RFC 3339, such as 2026-11-22T09:00:00+09:00, nor a day, such as 2026-11-22"))
+}
+
+/// The report for people.
+#[must_use]
+pub fn to_table(report: &Report) -> String {
+    let counts = &report.summary.counts;
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["what", "how many"]);
+    for (what, how_many) in [
+        ("payments that agree", counts.matched),
+        ("payments by points alone", counts.free_payments),
+        ("payments put right", counts.settled),
+        ("payments under way", counts.under_way),
+        ("charges that are none of ours", counts.missing_here),
+        (
+            "payments that the gateway does not know",
+            counts.missing_there,
+        ),
+        ("payments of another amount", counts.different_amount),
+        ("payments of another status", counts.different_status),
+        ("refunds that need a person", counts.parked_refunds),
+        ("payments not asked about", counts.not_asked),
+        ("rows that could not be read", counts.unreadable),
+    ] {
+        table.add_row([what.to_owned(), how_many.to_string()]);
+    }
+    let (from, to) = (report.summary.from, report.summary.to);
+    let mut text = format!("From {from} to {to}\n{table}");
+    if !report.differences.is_empty() {
+        text.push_str(&format!("\n{}", differences(&report.differences)));
+    }
+    if report.left_out > 0 {
+        text.push_str(&format!("\n… and {} more.", report.left_out));
+    }
+    text.push_str(if report.is_clean() {
+        "\nNothing differs."
+    } else {
+        "\nThe books differ."
+    });
+    text
+}
+
+fn differences(differences: &[Difference]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["kind", "order", "charge", "here", "gateway", "note"]);
+    let side = |status: &Option<String>, amount: Option<i64>| {
+        let amount = amount.map(|amount| amount.to_string());
+        let parts: Vec<String> = status.clone().into_iter().chain(amount).collect();
+        parts.join(" ")
+    };
+    for it in differences {
+        table.add_row([
+            it.kind.as_str().to_owned(),
+            it.order_id.clone().unwrap_or_default(),
+            it.pg_payment_id.clone().unwrap_or_default(),
+            side(&it.ours, it.amount_ours),
+            side(&it.theirs, it.amount_theirs),
+            it.note.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_an_instant_or_a_day() {
+        let day = instant("2026-11-22").unwrap();
+        assert_eq!(day.to_string(), "2026-11-22T00:00:00.000Z");
+        assert_eq!(instant("2026-11-22T09:00:00+09:00").unwrap(), day);
+        let refusal = instant("yesterday").unwrap_err();
+        assert!(refusal.contains("yesterday"), "{refusal}");
+    }
+}

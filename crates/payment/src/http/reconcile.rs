@@ -1,0 +1,142 @@
+//! Reconciliations: asked for, and looked at afterwards.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use contract::Timestamp;
+use messaging::{Find, Record};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails};
+
+use crate::{
+    Service,
+    gateway::Period,
+    reconcile::{Error, PERIOD_SECS_DEFAULT, Report, Seal, Summary},
+    record::ReconciliationRecord,
+};
+
+/// Which period; the last 24 hours where nothing is said.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ReconcileBody {
+    /// Where it is missing: 24 hours before the end.
+    #[serde(default)]
+    from: Option<Timestamp>,
+    /// Not included. Where it is missing: now.
+    #[serde(default)]
+    to: Option<Timestamp>,
+}
+
+/// Compare our payments with the gateway's transactions
+///
+/// Of a period of at most 31 days. What can be settled is settled; the rest is listed. It goes on where the caller goes
+/// away, and its report is kept.
+#[utoipa::path(
+    post, path = "/payment/reconciliation", tag = "payment", request_body = Option<ReconcileBody>,
+    responses(
+        (status = 200, body = Report),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+        (status = 409, description = "RECONCILIATION_RUNNING, IDEMPOTENCY_KEY_IN_FLIGHT", body = ProblemDetails),
+        (status = 503, description = "GATEWAY_UNAVAILABLE, OVERLOADED, UNAVAILABLE", body = ProblemDetails),
+    )
+)]
+pub(super) async fn reconcile(
+    State(service): State<Service>,
+    once: Once,
+    body: Option<Body<ReconcileBody>>,
+) -> Result<Response, Problem> {
+    let asked = body.map(|Body(body)| body).unwrap_or_default();
+    let to = asked.to.unwrap_or_else(|| service.inner.clock.now());
+    let from = asked
+        .from
+        .unwrap_or_else(|| to.plus_secs(-PERIOD_SECS_DEFAULT));
+    let seal: Seal = Box::new(move |commit, report| {
+        // The response is made below, once the report is kept.
+        let _ = once.attach(commit, StatusCode::OK, report);
+    });
+    let report = service.reconcile_for(Period { from, to }, seal).await?;
+    Ok((StatusCode::OK, Json(report)).into_response())
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReconciliationsWhere {
+    /// The last id seen.
+    after: Option<String>,
+    /// Rows of a page: 1 to 500.
+    limit: Option<u32>,
+}
+
+/// List the reconciliations that were made, newest first
+///
+/// Without what differed: see `GET /payment/reconciliation/{id}`.
+#[utoipa::path(
+    get, path = "/payment/reconciliation", tag = "payment", params(ReconciliationsWhere),
+    responses(
+        (status = 200, body = Page<Summary>),
+        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+    )
+)]
+pub(super) async fn list(
+    State(service): State<Service>,
+    Params(wanted): Params<ReconciliationsWhere>,
+) -> Result<Json<Page<Summary>>, Problem> {
+    let limit = web::page::limit(wanted.limit)?;
+    let find = Find::all(ReconciliationRecord::TABLE, limit)
+        .after(wanted.after)
+        .newest_first();
+    let records: Vec<ReconciliationRecord> = service.inner.store.find(find).await?;
+    let summaries = records.into_iter().map(|it| Report::from(it).summary);
+    Ok(Json(Page::new(
+        summaries.collect(),
+        limit,
+        |it: &Summary| it.id.clone(),
+    )))
+}
+
+/// Show what a reconciliation found
+#[utoipa::path(
+    get, path = "/payment/reconciliation/{id}", tag = "payment",
+    params(("id" = String, Path)),
+    responses(
+        (status = 200, body = Report),
+        (status = 404, description = "RECONCILIATION_NOT_FOUND", body = ProblemDetails),
+    )
+)]
+pub(super) async fn show(
+    State(service): State<Service>,
+    Id(id): Id<String>,
+) -> Result<Json<Report>, Problem> {
+    let report = service.reconciliation(&id).await?;
+    report.map(Json).ok_or_else(|| {
+        let detail = format_args!("there is no reconciliation {id}");
+        Problem::not_found("RECONCILIATION_NOT_FOUND", detail)
+    })
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Running => Self {
+                retry_after_secs: Some(1),
+                ..Self::conflict("RECONCILIATION_RUNNING", text)
+            },
+            Error::Period { field, .. } => Self::invalid(field, text),
+            Error::Gateway { .. } | Error::TooMany => {
+                tracing::warn!(%error, "a reconciliation has failed");
+                Self::unavailable("GATEWAY_UNAVAILABLE", text)
+            }
+            Error::Store(error) => error.into(),
+            Error::Died => {
+                tracing::error!(%error, "a reconciliation has failed");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", text)
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What payments count.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::reconcile::{DifferenceKind, Report};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    differences: Family<KindLabel, Gauge>,
+    reconciliations: Family<OutcomeLabel, Counter>,
+    webhooks: Family<OutcomeLabel, Counter>,
+    refunds_parked: Counter,
+    strays: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "payment_differences",
+            "Differences that the last reconciliation found, by kind",
+            metrics.differences.clone(),
+        );
+        registry.register(
+            "reconciliations",
+            "Reconciliations by outcome: clean, different, failed",
+            metrics.reconciliations.clone(),
+        );
+        registry.register(
+            "payment_webhooks",
+            "Webhooks by what was done before they were answered",
+            metrics.webhooks.clone(),
+        );
+        registry.register(
+            "payment_refunds_refused",
+            "Refunds, of stray charges too, that the gateway refused",
+            metrics.refunds_parked.clone(),
+        );
+        registry.register(
+            "payment_strays",
+            "Charges found that no payment stands for",
+            metrics.strays.clone(),
+        );
+        // Each kind is there from the start, so that an alert can watch it.
+        for kind in DifferenceKind::ALL {
+            metrics.difference(kind).set(0);
+        }
+        metrics
+    }
+
+    fn difference(&self, kind: DifferenceKind) -> Gauge {
+        let label = KindLabel {
+            kind: kind.as_str(),
+        };
+        self.differences.get_or_create(&label).clone()
+    }
+
+    /// `None` where it failed: then what the last one found still stands.
+    pub(crate) fn reconciled(&self, report: Option<&Report>) {
+        let outcome = match report {
+            Some(report) if report.is_clean() => "clean",
+            Some(_) => "different",
+            None => "failed",
+        };
+        self.reconciliations
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc();
+        let Some(report) = report else { return };
+        for kind in DifferenceKind::ALL {
+            let count = i64::try_from(report.summary.counts.of(kind)).unwrap_or(i64::MAX);
+            self.difference(kind).set(count);
+        }
+    }
+
+    pub(crate) fn webhook(&self, outcome: &'static str) {
+        self.webhooks.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(crate) fn refund_refused(&self) {
+        self.refunds_parked.inc();
+    }
+
+    pub(crate) fn stray(&self) {
+        self.strays.inc();
+    }
+}

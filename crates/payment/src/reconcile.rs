@@ -1,0 +1,315 @@
+//! The use case `reconcile`: everything that the gateway lists of a period is compared with our payments. What can be
+//! put right is put right, in the same way as by a webhook or the settler; the rest is told.
+//!
+//! - [`report`]: what was found; kept as [`ReconciliationRecord`]
+//! - `theirs`: the gateway's list, by order; `compare`: one payment against it
+//! - [`schedule`]: on schedule, period after period
+//!
+//! It owns no state but whether one is running in this process.
+
+mod compare;
+pub mod report;
+pub mod schedule;
+mod theirs;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use contract::{PaymentId, Timestamp};
+use futures::{StreamExt, TryStreamExt, stream};
+use messaging::{Commit, CommitError, Find, Key, Record, StoreError};
+use tokio::{sync::OwnedMutexGuard, task::AbortHandle};
+
+use crate::{
+    Service,
+    gateway::Period,
+    record::{PaymentRecord, ReconciliationRecord},
+};
+
+pub use report::{Counts, Difference, DifferenceKind, Report, Summary};
+pub use schedule::Reconciler;
+
+use report::{Finding, Tally};
+use theirs::{Row, Theirs};
+
+/// The longest period that is compared at once.
+pub const PERIOD_DAYS_MAX: i64 = 31;
+/// The period where nobody says another.
+pub const PERIOD_SECS_DEFAULT: i64 = 24 * 3_600;
+const DAY_SECS: i64 = 24 * 3_600;
+/// Payments compared at once; the gateway's connections are shared with the buyers.
+const LOOKUPS_MAX: usize = 16;
+/// Payments read at once.
+const PAGE_ROWS: u32 = 512;
+/// The payments of a period are read in slices of it, so that no page sorts more than one of them.
+const SLICE_MILLIS: i64 = 600_000;
+const TRIED: &str = "attempt > 0";
+
+/// Adds the answer of whoever asked to the Commit that keeps the report.
+pub type Seal = Box<dyn FnOnce(&mut Commit, &Report) + Send>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("a reconciliation is running in this process")]
+    Running,
+    #[error("{problem}")]
+    Period {
+        field: &'static str,
+        problem: &'static str,
+    },
+    /// Nothing is concluded from a list that is not whole.
+    #[error("the gateway did not list its transactions: {reason}")]
+    Gateway { reason: String },
+    #[error("the gateway lists too many transactions within minutes")]
+    TooMany,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the reconciliation was ended before it was done")]
+    Died,
+}
+
+/// Only one reconciliation at a time; and the one that was asked for, which goes on without whoever asked.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    asked: Mutex<Option<AbortHandle>>,
+}
+
+impl Running {
+    /// Ends what was asked for; nothing of it is left half done.
+    pub fn stop(&self) {
+        if let Some(task) = self.lock().take() {
+            task.abort();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.asked.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Service {
+    /// Compares a period, settles what can be settled, and keeps the report. It goes on where whoever asked goes away.
+    ///
+    /// # Errors
+    /// [`Error`]; what was settled so far stays settled.
+    pub async fn reconcile(&self, period: Period) -> Result<Report, Error> {
+        self.reconcile_for(period, Box::new(|_, _| {})).await
+    }
+
+    pub(crate) async fn reconcile_for(&self, period: Period, seal: Seal) -> Result<Report, Error> {
+        check(&period)?;
+        let turn = self.turn()?;
+        let service = self.clone();
+        let run = async move { service.run_reconciliation(turn, period, false, seal).await };
+        let task = tokio::spawn(run);
+        *self.inner.reconciling.lock() = Some(task.abort_handle());
+        task.await.map_err(|_| Error::Died)?
+    }
+
+    /// A report that was kept.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn reconciliation(&self, id: &str) -> Result<Option<Report>, StoreError> {
+        let record: Option<ReconciliationRecord> = self.inner.store.load(id).await?;
+        Ok(record.map(Report::from))
+    }
+
+    fn turn(&self) -> Result<OwnedMutexGuard<()>, Error> {
+        let turn = Arc::clone(&self.inner.reconciling.turn);
+        turn.try_lock_owned().map_err(|_| Error::Running)
+    }
+
+    async fn run_reconciliation(
+        &self,
+        _turn: OwnedMutexGuard<()>,
+        period: Period,
+        is_scheduled: bool,
+        seal: Seal,
+    ) -> Result<Report, Error> {
+        let done = match self.compare_all(period).await {
+            Ok(report) => self
+                .keep(&report, is_scheduled, seal)
+                .await
+                .map(|()| report)
+                .map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        // What was found to be nobody's need not wait for the settler's next look.
+        self.inner.wake.notify_one();
+        self.inner.metrics.reconciled(done.as_ref().ok());
+        done
+    }
+
+    async fn compare_all(&self, period: Period) -> Result<Report, Error> {
+        let started_at = self.inner.clock.now();
+        let id = self.inner.random.uuid(started_at).hyphenated().to_string();
+        let mut theirs = self.list_theirs(period, theirs::rows_max()).await?;
+        let period = Period {
+            to: theirs.to,
+            ..period
+        };
+        let mut tally = Tally::default();
+        tally.counts.unreadable = theirs.unreadable;
+        self.compare_ours(&period, &mut theirs, &mut tally).await?;
+        self.compare_rest(theirs, &mut tally).await?;
+        Ok(Report {
+            summary: Summary {
+                id,
+                from: period.from,
+                to: period.to,
+                started_at,
+                finished_at: self.inner.clock.now(),
+                counts: tally.counts,
+            },
+            differences: tally.differences,
+            left_out: tally.left_out,
+        })
+    }
+
+    /// Our payments that were tried or changed within the period; takes their orders out of the gateway's list.
+    async fn compare_ours(
+        &self,
+        period: &Period,
+        theirs: &mut Theirs,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let mut from = period.from;
+        while from < period.to {
+            let to = from.plus_millis(SLICE_MILLIS).min(period.to);
+            for column in ["updated_at", "attempt_started_at"] {
+                let find = Find::all(PaymentRecord::TABLE, PAGE_ROWS).only(TRIED);
+                let find = find.within(column, from, to);
+                let mut after: Option<PaymentId> = None;
+                loop {
+                    let store = &self.inner.store;
+                    let page: Vec<PaymentRecord> = store.find(find.clone().after(after)).await?;
+                    after = page.last().map(|payment| payment.payment_id);
+                    let is_last = page.len() < PAGE_ROWS as usize;
+                    let pairs = page
+                        .into_iter()
+                        .filter(|it| column == "updated_at" || !is_within(it.updated_at, period))
+                        .map(|it| pair(it, theirs))
+                        .collect();
+                    self.compare_pairs(pairs, tally).await?;
+                    if is_last {
+                        break;
+                    }
+                }
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// What the gateway lists besides: payments that changed at another time here, and orders that are none of ours.
+    async fn compare_rest(&self, theirs: Theirs, tally: &mut Tally) -> Result<(), StoreError> {
+        let inside = |rows: &Vec<Row>| rows.iter().any(|row| row.is_inside);
+        let rest: Vec<(String, Vec<Row>)> = theirs
+            .orders
+            .into_iter()
+            .filter(|(_, rows)| inside(rows))
+            .collect();
+        for chunk in rest.chunks(PAGE_ROWS as usize) {
+            let ids = chunk.iter().filter_map(|(order, _)| order.parse().ok());
+            let keys: Vec<Key> = ids.map(|id: PaymentId| id.into()).collect();
+            let rows = self.inner.store.load_rows(PaymentRecord::TABLE, &keys);
+            let mut payments = std::collections::HashMap::new();
+            for row in rows.await? {
+                let payment: PaymentRecord = row.read().map_err(StoreError::from)?;
+                payments.insert(payment.order_id(), payment);
+            }
+            let mut pairs = Vec::with_capacity(chunk.len());
+            for (order, rows) in chunk {
+                match payments.remove(order) {
+                    Some(payment) => pairs.push((payment, rows.clone())),
+                    None => missing_here(order, rows)
+                        .into_iter()
+                        .for_each(|difference| tally.differ(difference)),
+                }
+            }
+            self.compare_pairs(pairs, tally).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare_pairs(
+        &self,
+        pairs: Vec<(PaymentRecord, Vec<Row>)>,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let found: Vec<Vec<Finding>> = stream::iter(pairs)
+            .map(|(payment, rows)| self.compare(payment, rows))
+            .buffered(LOOKUPS_MAX)
+            .try_collect()
+            .await?;
+        found.into_iter().for_each(|findings| tally.add(findings));
+        Ok(())
+    }
+
+    async fn keep(
+        &self,
+        report: &Report,
+        is_scheduled: bool,
+        seal: Seal,
+    ) -> Result<(), StoreError> {
+        let mut commit = Commit::new();
+        commit.put(&ReconciliationRecord::new(report, is_scheduled));
+        let mut sealed = commit.clone();
+        seal(&mut sealed, report);
+        let kept = match self.inner.store.commit(sealed).await {
+            // Only the answer can conflict: the report is new.
+            Err(CommitError::Conflict { .. }) => self.inner.store.commit(commit).await,
+            kept => kept,
+        };
+        kept.map_err(|error| match error {
+            CommitError::Store(error) => error,
+            error => StoreError::Unavailable(error.to_string()),
+        })
+    }
+}
+
+fn is_within(at: Timestamp, period: &Period) -> bool {
+    (period.from..period.to).contains(&at)
+}
+
+fn pair(payment: PaymentRecord, theirs: &mut Theirs) -> (PaymentRecord, Vec<Row>) {
+    let rows = theirs.orders.remove(&payment.order_id());
+    (payment, rows.unwrap_or_default())
+}
+
+/// Each charge of an order that is no payment of ours.
+fn missing_here(order: &str, rows: &[Row]) -> Vec<Difference> {
+    let charges = theirs::charges(rows);
+    let told = charges.into_iter().map(|(key, shape)| {
+        let (theirs, amount) = match shape {
+            theirs::Shape::Held(amount) => ("DONE", Some(amount)),
+            theirs::Shape::GivenBack(_) => ("CANCELED", Some(0)),
+            theirs::Shape::Unclear => ("several transactions", None),
+        };
+        Difference {
+            kind: DifferenceKind::MissingHere,
+            payment_id: None,
+            pg_payment_id: Some(key.to_owned()),
+            order_id: Some(order.to_owned()),
+            ours: None,
+            theirs: Some(theirs.to_owned()),
+            amount_ours: None,
+            amount_theirs: amount,
+            note: Some("its order is no payment of ours".to_owned()),
+        }
+    });
+    told.collect()
+}
+
+fn check(period: &Period) -> Result<(), Error> {
+    let millis = period.to.millis_since(period.from);
+    let wrong = |field, problem| Err(Error::Period { field, problem });
+    if millis <= 0 {
+        return wrong("from", "the period begins after its end");
+    }
+    if millis > PERIOD_DAYS_MAX * DAY_SECS * 1_000 {
+        return wrong("from", "a period has 31 days at most");
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! One payment against its charges: what the list does not explain is looked up, followed where it can be, and told
+//! where it cannot.
+
+use contract::{Money, domain::PaymentStatus};
+use messaging::StoreError;
+
+use super::{
+    report::{Difference, DifferenceKind, Finding},
+    theirs::{self, OpenCharge, Row},
+};
+use crate::{
+    Service,
+    gateway::{Charge, Lookup},
+    record::{PaymentRecord, Refund, StrayRecord},
+    standing::{self, Standing},
+};
+
+impl Service {
+    /// What comes of one payment, of which the gateway listed these rows.
+    pub(super) async fn compare(
+        &self,
+        seen: PaymentRecord,
+        rows: Vec<Row>,
+    ) -> Result<Vec<Finding>, StoreError> {
+        if theirs::open_charges(&seen, &rows).is_empty() {
+            return Ok(vec![explained(&seen, &rows)]);
+        }
+        let id = seen.payment_id;
+        // An attempt of this process that is at the gateway says more, and soon.
+        let Some(_attempt) = self.inner.attempts.enter(id) else {
+            return Ok(vec![Finding::UnderWay]);
+        };
+        // It was read before the gateway was asked for its list, or long after: what it is now counts.
+        let Some(payment) = self.show(id).await? else {
+            return Ok(vec![Finding::UnderWay]);
+        };
+        let charges = theirs::open_charges(&payment, &rows);
+        if charges.is_empty() {
+            return Ok(vec![explained(&payment, &rows)]);
+        }
+        let mut findings = Vec::with_capacity(charges.len());
+        for charge in &charges {
+            findings.push(self.look_at(&payment, charge).await?);
+        }
+        Ok(findings)
+    }
+
+    async fn look_at(
+        &self,
+        payment: &PaymentRecord,
+        open: &OpenCharge,
+    ) -> Result<Finding, StoreError> {
+        match self.inner.gateway.find_by_key(&open.payment_key).await {
+            Lookup::Unknown { reason } => {
+                tracing::warn!(payment.id = %payment.payment_id, reason, "a payment could not be reconciled");
+                Ok(unanswered(payment, open, reason))
+            }
+            Lookup::NotFound => Ok(absent(payment, open, "the gateway does not know it")),
+            Lookup::Found(charge) => self.heed_charge(payment, open, &charge).await,
+        }
+    }
+
+    /// Follows what the gateway shows; where there is nothing to follow, tells how the two stand.
+    async fn heed_charge(
+        &self,
+        payment: &PaymentRecord,
+        open: &OpenCharge,
+        charge: &Charge,
+    ) -> Result<Finding, StoreError> {
+        let standing = standing::compare(payment, charge);
+        if let Some(commit) = self.follow(payment, charge, &standing).await? {
+            let is_settled = self.settled(commit).await?;
+            return Ok(match is_settled {
+                true => Finding::Settled,
+                // Somebody else has changed it: whoever it was looks at the same gateway.
+                false => Finding::UnderWay,
+            });
+        }
+        Ok(match standing {
+            Standing::Agrees => agreed(payment, open, charge),
+            Standing::Foreign => absent(payment, open, "the charge is another order's"),
+            Standing::Stray | Standing::WrongAmount => self.stray(payment, charge).await?,
+            Standing::Differs(note) => {
+                let is_amount = charge.total_amount != payment.final_amount.get();
+                let kind = match is_amount {
+                    true => DifferenceKind::DifferentAmount,
+                    false => DifferenceKind::DifferentStatus,
+                };
+                beside(kind, payment, charge, note)
+            }
+            Standing::Open
+            | Standing::WaitsForDeposit
+            | Standing::Outcome(_)
+            | Standing::Withdrawn
+            | Standing::DepositGone
+            | Standing::Refunded => Finding::UnderWay,
+        })
+    }
+
+    /// A charge that is known to be nobody's: it is on its way back, or was refused.
+    async fn stray(&self, payment: &PaymentRecord, charge: &Charge) -> Result<Finding, StoreError> {
+        let key = charge.payment_key.as_str();
+        let stray: Option<StrayRecord> = self.inner.store.load(key).await?;
+        Ok(match stray {
+            Some(stray) if stray.refund == Refund::Parked => {
+                let note = stray.refund_code.unwrap_or_default();
+                beside(DifferenceKind::ParkedRefund, payment, charge, &note)
+            }
+            Some(_) => Finding::UnderWay,
+            None => {
+                let note = "it holds an amount that cannot be given back";
+                beside(DifferenceKind::DifferentAmount, payment, charge, note)
+            }
+        })
+    }
+}
+
+/// The list alone says that both sides agree.
+fn explained(payment: &PaymentRecord, rows: &[Row]) -> Finding {
+    let is_free = payment.final_amount == Money::ZERO && rows.is_empty();
+    match payment.status {
+        PaymentStatus::Succeeded | PaymentStatus::Cancelled if is_free => Finding::Free,
+        PaymentStatus::Confirming => Finding::UnderWay,
+        PaymentStatus::Created
+        | PaymentStatus::Succeeded
+        | PaymentStatus::Failed
+        | PaymentStatus::Cancelled
+        | PaymentStatus::Deleted => Finding::Matched,
+    }
+}
+
+/// Nothing is to be followed, and a refund may still be wanted.
+fn agreed(payment: &PaymentRecord, open: &OpenCharge, charge: &Charge) -> Finding {
+    match payment.refund {
+        Refund::Parked if open.is_named => {
+            let note = payment.refund_code.as_deref().unwrap_or_default();
+            beside(DifferenceKind::ParkedRefund, payment, charge, note)
+        }
+        Refund::Requested if open.is_named => Finding::UnderWay,
+        Refund::None | Refund::Requested | Refund::Done | Refund::Parked => Finding::Matched,
+    }
+}
+
+/// The gateway has no such charge of this order.
+fn absent(payment: &PaymentRecord, open: &OpenCharge, note: &str) -> Finding {
+    let kind = match payment.status {
+        PaymentStatus::Succeeded | PaymentStatus::Cancelled if open.is_named => {
+            DifferenceKind::MissingThere
+        }
+        // Whether it is asked for again is the settler's to say.
+        PaymentStatus::Confirming => return Finding::UnderWay,
+        PaymentStatus::Created
+        | PaymentStatus::Succeeded
+        | PaymentStatus::Failed
+        | PaymentStatus::Cancelled
+        | PaymentStatus::Deleted => DifferenceKind::DifferentStatus,
+    };
+    Finding::Differs(Box::new(Difference {
+        note: Some(note.to_owned()),
+        ..ours(kind, payment, &open.payment_key)
+    }))
+}
+
+fn unanswered(payment: &PaymentRecord, open: &OpenCharge, reason: String) -> Finding {
+    Finding::Differs(Box::new(Difference {
+        note: Some(reason),
+        ..ours(DifferenceKind::NotAsked, payment, &open.payment_key)
+    }))
+}
+
+/// Both sides, beside each other.
+fn beside(kind: DifferenceKind, payment: &PaymentRecord, charge: &Charge, note: &str) -> Finding {
+    Finding::Differs(Box::new(Difference {
+        theirs: Some(charge.status.as_str().to_owned()),
+        amount_theirs: Some(charge.balance_amount),
+        note: Some(note.to_owned()),
+        ..ours(kind, payment, &charge.payment_key)
+    }))
+}
+
+fn ours(kind: DifferenceKind, payment: &PaymentRecord, payment_key: &str) -> Difference {
+    let status = match serde_json::to_value(payment.status) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(_) | Err(_) => format!("{:?}", payment.status),
+    };
+    Difference {
+        kind,
+        payment_id: Some(payment.payment_id),
+        pg_payment_id: Some(payment_key.to_owned()),
+        order_id: Some(payment.order_id()),
+        ours: Some(status),
+        theirs: None,
+        amount_ours: Some(payment.final_amount.get()),
+        amount_theirs: None,
+        note: None,
+    }
+}

@@ -1,0 +1,107 @@
+//! Whatever happened between the service and its gateway: after a reconciliation and the settler, the two agree.
+
+use contract::domain::PaymentStatus;
+use messaging::{Find, Random, Record};
+use payment::{
+    record::PaymentRecord,
+    sandbox::{Fault, On, Rule, Script},
+};
+
+use super::{Theatre, cancellation};
+use crate::world::input;
+
+/// Histories tried; each is named by its seed.
+const SEEDS: u64 = 12;
+const PAYMENTS: u64 = 8;
+
+fn faults(seed: u64) -> Script {
+    let rule = |on, per_mille, fault| Rule {
+        on,
+        order_id: None,
+        payment_key: None,
+        skip: None,
+        times: None,
+        per_mille: Some(per_mille),
+        fault,
+    };
+    let refuse = |code: &str| Fault::Refuse {
+        code: code.to_owned(),
+        status: None,
+    };
+    Script {
+        seed,
+        rules: vec![
+            rule(On::Confirm, 150, refuse("REJECT_CARD_PAYMENT")),
+            rule(On::Confirm, 150, Fault::DoThen500),
+            rule(On::Confirm, 150, Fault::DoThenDrop),
+            rule(On::Confirm, 100, Fault::DropBefore),
+            rule(On::Confirm, 100, Fault::LieProviderError),
+            rule(On::Confirm, 100, Fault::TruncatedBody),
+            rule(On::Cancel, 200, Fault::DoThen500),
+            rule(On::Cancel, 200, Fault::DropBefore),
+            rule(On::Lookup, 200, Fault::DoThen500),
+        ],
+    }
+}
+
+async fn all(theatre: &Theatre) -> Vec<PaymentRecord> {
+    let find = Find::all(PaymentRecord::TABLE, 100);
+    theatre.world.store.find(find).await.unwrap()
+}
+
+/// One history with everything in it that a seed draws.
+async fn play(theatre: &mut Theatre, seed: u64) {
+    theatre.sandbox.play(faults(seed)).unwrap();
+    let random = Random::seeded(seed);
+    for number in 1..=PAYMENTS {
+        let id = theatre.world.open_payment(number).await;
+        for _ in 0..=random.below(3) {
+            let _ = theatre.world.confirm(input(id)).await;
+            theatre.world.drain().await;
+        }
+        match random.below(4) {
+            0 => {
+                let message = format!("cancel-{number}");
+                theatre.world.send(&message, &cancellation(id)).await;
+            }
+            1 => _ = theatre.world.settle().await,
+            2 => drop(theatre.reconcile().await),
+            _ => theatre.advance_secs(5),
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_reconciliation_the_gateway_holds_what_our_paid_payments_say() {
+    for seed in 1..=SEEDS {
+        let mut theatre = Theatre::open().await;
+        play(&mut theatre, seed).await;
+
+        // The gateway is itself again.
+        theatre.sandbox.play(Script::default()).unwrap();
+        theatre.reconcile().await;
+        let is_open = |it: &PaymentRecord| {
+            it.status == PaymentStatus::Confirming
+                || it.refund == payment::record::Refund::Requested
+        };
+        let mut looks = 0;
+        while all(&theatre).await.iter().any(is_open) {
+            theatre.advance_secs(60);
+            theatre.world.settle().await;
+            looks += 1;
+            assert!(looks < 40, "seed {seed}: it never comes to rest");
+        }
+
+        let report = theatre.reconcile().await;
+        assert!(report.is_clean(), "seed {seed}: {report:?}");
+        assert_eq!(report.summary.counts.settled, 0, "seed {seed}: {report:?}");
+        let paid = all(&theatre).await;
+        let paid = paid
+            .iter()
+            .filter(|it| it.status == PaymentStatus::Succeeded);
+        let ours: i64 = paid.map(|it| it.final_amount.get()).sum();
+        let books = theatre.sandbox.books().unwrap();
+        assert_eq!(books.held, ours, "seed {seed}: {books:?}");
+        assert_eq!(books.orders_charged_twice, [""; 0], "seed {seed}");
+    }
+}

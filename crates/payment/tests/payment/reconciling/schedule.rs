@@ -1,0 +1,74 @@
+//! Reconciliations that nobody asks for: each period once, and none left out.
+
+use contract::Timestamp;
+use messaging::ShutdownSwitch;
+use payment::{
+    Reconciler,
+    reconcile::Error,
+    sandbox::{Fault, On, Script},
+};
+
+use super::{Theatre, counts, kept, rule};
+use crate::world::{Peer, START, World, settings};
+
+#[tokio::test]
+async fn on_schedule_each_period_begins_where_the_last_one_ended() {
+    let mut theatre = Theatre::open().await;
+    let reconciler = Reconciler::new(theatre.world.service.clone());
+    let lag = |at: Timestamp| at.plus_secs(-120);
+
+    let first = reconciler.reconcile_due().await.unwrap().expect("a first");
+    assert_eq!(first.summary.to, lag(START));
+    assert_eq!(first.summary.from, lag(START).plus_secs(-24 * 3_600));
+    assert_eq!(reconciler.reconcile_due().await.unwrap(), None);
+
+    // A person's reconciliation of another time changes nothing of the schedule.
+    theatre.reconcile().await;
+    theatre.paid(1).await;
+    theatre.advance_secs(3_600);
+    let silent = rule(On::Transactions, Fault::DoThen500, Some(3));
+    theatre.sandbox.play(silent).unwrap();
+    let failed = reconciler.reconcile_due().await;
+    assert!(matches!(failed, Err(Error::Gateway { .. })), "{failed:?}");
+    theatre.sandbox.play(Script::default()).unwrap();
+
+    theatre.advance_secs(60);
+    let second = reconciler.reconcile_due().await.unwrap().expect("a second");
+    assert_eq!(second.summary.from, first.summary.to);
+    assert_eq!(second.summary.to, lag(theatre.world.clock.now()));
+    assert_eq!(second.summary.counts, counts(|it| it.matched = 1));
+
+    // Nobody was there for longer than a period may be.
+    theatre.advance_secs(40 * 24 * 3_600);
+    let third = reconciler.reconcile_due().await.unwrap().expect("a third");
+    assert_eq!(
+        third.summary.from,
+        third.summary.to.plus_secs(-31 * 24 * 3_600)
+    );
+}
+
+#[tokio::test]
+async fn a_schedule_that_is_switched_off_does_nothing() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut never = settings(peer.address);
+    never.reconcile_every_secs = 0;
+    let world = World::open(folder.path(), never);
+    let reconciler = Reconciler::new(world.service.clone());
+    assert_eq!(reconciler.reconcile_due().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_task_reconciles_by_its_clock_and_stops_when_told() {
+    let theatre = Theatre::open().await;
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let reconciler = Reconciler::new(theatre.world.service.clone());
+    let mut committed = theatre.world.store.committed();
+    let task = tokio::spawn(reconciler.run(shutdown));
+    committed.changed().await.unwrap();
+    assert_eq!(kept(&theatre.world).await, 1);
+    theatre.advance_secs(3_600);
+    committed.changed().await.unwrap();
+    assert_eq!(kept(&theatre.world).await, 2);
+    switch.stop();
+    task.await.unwrap();
+}
