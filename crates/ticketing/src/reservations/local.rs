@@ -8,10 +8,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use contract::{EventId, Timestamp, UserId};
+use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::{Commit, CommitError, Find, Receipt, Record, Store, StoreError, Submission};
 
-use super::{Claimed, Completion, Held, Refusal, Stats, Stock, Wish};
+use super::{Claimed, Completion, Error, Held, Keeping, Refusal, Stats, Stock, Wish};
 use crate::model::{Allocation, Reservation, ReservationState};
 
 /// Rows read at once when the memory is rebuilt.
@@ -78,7 +78,20 @@ impl Local {
         })
     }
 
-    pub(super) fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Receipt, Refusal> {
+    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<(), Error> {
+        let claimed = Claimed {
+            event_id: wish.event_id,
+            user_id: wish.user_id,
+            ticket_id: wish.ticket_id,
+        };
+        let stored = only(self.grant(wish, now)?).await;
+        if stored.is_err() {
+            self.forget(claimed);
+        }
+        Ok(stored?)
+    }
+
+    fn grant(&self, wish: Wish, now: Timestamp) -> Result<Receipt, Refusal> {
         let Wish {
             event_id,
             user_id,
@@ -113,7 +126,8 @@ impl Local {
         Ok(receipt)
     }
 
-    pub(super) fn forget(&self, claimed: Claimed) {
+    /// Takes back a grant that could not be made durable.
+    fn forget(&self, claimed: Claimed) {
         if let Some(stock) = self.state().stocks.get_mut(&claimed.event_id) {
             stock.release_waiting(claimed.user_id, claimed.ticket_id);
         }
@@ -121,6 +135,15 @@ impl Local {
 
     pub(super) fn find(&self, event_id: EventId, user_id: UserId) -> Option<Held> {
         self.state().stocks.get(&event_id)?.find(user_id)
+    }
+
+    pub(super) async fn named(&self, ticket_id: TicketId) -> Result<Option<Claimed>, StoreError> {
+        let stored: Option<Reservation> = self.store.load(ticket_id).await?;
+        Ok(stored.map(|stored| Claimed {
+            event_id: stored.event_id,
+            user_id: stored.user_id,
+            ticket_id,
+        }))
     }
 
     pub(super) fn complete(&self, claimed: Claimed) -> Completion {
@@ -166,14 +189,21 @@ impl Local {
         removal(claimed)
     }
 
-    pub(super) fn give_up(&self, claimed: Claimed, also: Commit) -> Option<Receipt> {
+    pub(super) async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
         let mut commit = also;
         commit.remove::<Reservation>(claimed.ticket_id);
-        let mut state = self.state();
-        let stock = state.stocks.get_mut(&claimed.event_id)?;
-        stock
-            .release_waiting(claimed.user_id, claimed.ticket_id)
-            .then(|| self.submit(commit))
+        let receipt = {
+            let mut state = self.state();
+            let stock = state.stocks.get_mut(&claimed.event_id);
+            let is_released = stock
+                .is_some_and(|stock| stock.release_waiting(claimed.user_id, claimed.ticket_id));
+            if !is_released {
+                return Ok(false);
+            }
+            self.submit(commit)
+        };
+        only(receipt).await?;
+        Ok(true)
     }
 
     pub(super) async fn expire(
@@ -232,13 +262,18 @@ impl Local {
     }
 }
 
+async fn only(receipt: Receipt) -> Result<(), CommitError> {
+    let mut outcomes = receipt.outcomes().await;
+    outcomes.pop().expect("one outcome for one commit")
+}
+
 fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) -> Completion {
     let Claimed {
         event_id,
         user_id,
         ticket_id,
     } = claimed;
-    Completion::Completed(Reservation {
+    Completion::Completed(Keeping::Row(Reservation {
         ticket_id,
         event_id,
         user_id,
@@ -246,7 +281,7 @@ fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) 
         expires_at,
         lapses_at,
         version: 0,
-    })
+    }))
 }
 
 fn removal(claimed: Claimed) -> Commit {
