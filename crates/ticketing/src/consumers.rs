@@ -14,9 +14,7 @@ use messaging::{
     coordinator::SagaRecord,
 };
 
-use crate::{
-    Service, model::Purchase, progress, reservations::Held, sagas::read_answer,
-};
+use crate::{Service, model::Purchase, progress, reservations::Held, sagas::read_answer};
 
 pub use stock::{STOCK_GROUP, STOCK_TOPICS, StockConsumer};
 

@@ -170,7 +170,9 @@ async fn start_purchase(
     fail::fail_point!("ticketing.after_process", |_| std::process::abort());
     match stored {
         Ok(()) => Ok(response),
-        Err(CommitError::Conflict { .. }) => Err(process::Error::from(process::Refusal::AlreadyProcessing).into()),
+        Err(CommitError::Conflict { .. }) => {
+            Err(process::Error::from(process::Refusal::AlreadyProcessing).into())
+        }
         Err(error) => Err(error.into()),
     }
 }

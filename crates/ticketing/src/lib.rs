@@ -94,7 +94,10 @@ impl Settings {
     }
 
     fn redis_hold(&self) -> RedisHold {
-        let (claim_secs, grace_secs) = (self.hold_ttl_secs + self.hold_grace_secs, self.hold_grace_secs);
+        let (claim_secs, grace_secs) = (
+            self.hold_ttl_secs + self.hold_grace_secs,
+            self.hold_grace_secs,
+        );
         RedisHold {
             claim_millis_min: claim_secs.saturating_mul(1000),
             grace_millis: grace_secs.saturating_mul(1000),

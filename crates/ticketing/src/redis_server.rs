@@ -78,9 +78,7 @@ pub enum ConnectError {
     },
     #[error("the server of ticketing.redis.url cannot be reached")]
     Unreachable(#[source] RedisError),
-    #[error(
-        "the server of ticketing.redis.url is of version {0}; {MAJOR_VERSION_MIN}.0 is needed"
-    )]
+    #[error("the server of ticketing.redis.url is of version {0}; {MAJOR_VERSION_MIN}.0 is needed")]
     TooOld(String),
 }
 

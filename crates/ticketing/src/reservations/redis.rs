@@ -86,7 +86,10 @@ impl Redis {
         let Some((price, waiting, completed)) = known else {
             return self.nothing(event_id).await;
         };
-        let price = price.parse().ok().and_then(|price| contract::Money::new(price).ok());
+        let price = price
+            .parse()
+            .ok()
+            .and_then(|price| contract::Money::new(price).ok());
         let held = |text: &str, state| {
             Claim::read(text).map(|claim| Held {
                 ticket_id: claim.ticket_id,

@@ -10,7 +10,6 @@ use contract::{
 };
 use messaging::Commit;
 use proptest::prelude::*;
-use ticketing::Settings;
 
 use crate::house::{EVENT, House, paid, payment, payment_id};
 
@@ -86,9 +85,7 @@ impl Play {
                 }
             }
             Step::Lapse => {
-                let settings = Settings::default();
-                let secs = settings.hold_ttl_secs + settings.hold_grace_secs;
-                self.house.clock.advance_millis(secs * 1000);
+                self.house.lapse_clock();
                 self.house.service.expire_due().await.unwrap();
             }
             Step::Offer(quantity) => {
@@ -226,6 +223,7 @@ proptest! {
     #[test]
     fn any_history_of_payments_ends_with_a_ticket_for_the_money_or_the_money_back(steps in steps()) {
         tokio::runtime::Builder::new_current_thread()
+            .enable_all()
             .build()
             .unwrap()
             .block_on(play(steps));

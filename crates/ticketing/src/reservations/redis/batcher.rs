@@ -189,7 +189,10 @@ fn ticket_key(core: &Core, ticket_id: TicketId) -> String {
 }
 
 /// Which claim this ticket names; `None` where it is not known here.
-pub(super) async fn recall(core: &Core, ticket_id: TicketId) -> Result<Option<Claimed>, StoreError> {
+pub(super) async fn recall(
+    core: &Core,
+    ticket_id: TicketId,
+) -> Result<Option<Claimed>, StoreError> {
     let mut command = redis::cmd("HGET");
     command
         .arg(ticket_key(core, ticket_id))

@@ -209,7 +209,10 @@ struct Turn {
 
 impl Turn {
     fn take(core: &Arc<Core>, event_id: EventId) -> Option<Self> {
-        let mut rebuilding = core.rebuilding.lock().expect("no holder of this lock panics");
+        let mut rebuilding = core
+            .rebuilding
+            .lock()
+            .expect("no holder of this lock panics");
         rebuilding.insert(event_id).then(|| Self {
             core: Arc::clone(core),
             event_id,
@@ -219,7 +222,11 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut rebuilding = self.core.rebuilding.lock().expect("no holder of this lock panics");
+        let mut rebuilding = self
+            .core
+            .rebuilding
+            .lock()
+            .expect("no holder of this lock panics");
         rebuilding.remove(&self.event_id);
     }
 }

@@ -103,9 +103,9 @@ async fn begin(
         look_at(core, event_id, now.plus_millis(REBUILDING_MILLIS)).await?;
         return Ok(Vec::new());
     };
-    let (next, claims) = answer.split_first().map_or(("", &[][..]), |(next, claims)| {
-        (next.as_str(), claims)
-    });
+    let (next, claims) = answer
+        .split_first()
+        .map_or(("", &[][..]), |(next, claims)| (next.as_str(), claims));
     // No claim that is granted from now on lapses before this.
     let latest = now.plus_millis(core.hold.claim_millis_min.min(LOOK_MILLIS_MAX));
     let next = next.parse::<i64>().map_or(latest, Timestamp::from_millis);

@@ -129,7 +129,9 @@ impl<'a> Tenure<'a> {
 
     /// Lets the next have it; the token stays, because it is the epoch. Where that fails it runs out.
     async fn end(mut self) {
-        let _ = self.save(self.record.token, Timestamp::from_millis(0)).await;
+        let _ = self
+            .save(self.record.token, Timestamp::from_millis(0))
+            .await;
     }
 
     async fn save(&mut self, token: i64, expires_at: Timestamp) -> Result<bool, StoreError> {

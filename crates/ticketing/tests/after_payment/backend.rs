@@ -1,0 +1,7 @@
+//! Reservations in memory.
+
+use ticketing::Settings;
+
+pub fn settings() -> Settings {
+    Settings::default()
+}
