@@ -29,6 +29,8 @@ enum Step {
     Offer(i64),
     Work,
     Restart,
+    /// What the backend can lose is lost.
+    Lose,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -44,6 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..4_i64).prop_map(Step::Offer),
         4 => Just(Step::Work),
         1 => Just(Step::Restart),
+        1 => Just(Step::Lose),
     ];
     prop::collection::vec(step, 1..50)
 }
@@ -94,6 +97,7 @@ impl Play {
             }
             Step::Work => self.house.work().await,
             Step::Restart => self.house.restart().await,
+            Step::Lose => crate::backend::lose(&self.house.settings).await,
         }
     }
 

@@ -21,7 +21,7 @@ use ticketing::{
     Service, Settings,
     consumers::{SagaConsumer, StockConsumer},
     model::{Allocation, Reservation, ReservationState, Ticket},
-    reservations::Stats,
+    reservations::{Refusal, Stats},
 };
 use tower::ServiceExt;
 
@@ -245,8 +245,14 @@ impl House {
     }
 
     pub async fn stats(&self) -> Stats {
-        let stats = self.service.reservations().stats(EVENT).await;
-        stats.unwrap().unwrap()
+        loop {
+            match self.service.reservations().stats(EVENT).await {
+                Ok(stats) => return stats.unwrap(),
+                // Refused while what was lost is rebuilt, and nothing else.
+                Err(error) => assert_eq!(error, Refusal::Rebuilding.into()),
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Everything of this topic that was published so far.

@@ -11,3 +11,8 @@ pub fn settings() -> Settings {
         ..Settings::default()
     }
 }
+
+/// Redis comes back without its data.
+pub async fn lose(settings: &Settings) {
+    redis_place::empty(&settings.redis).await;
+}

@@ -2,27 +2,12 @@
 
 use contract::{UserId, domain::TicketStatus, payment::CancelRequest};
 use messaging::Commit;
-use ticketing::reservations::{Error, Refusal, Stats};
 
-use crate::{
-    house::{EVENT, House, cancelled, paid},
-    redis_place,
-};
+use crate::house::{EVENT, House, cancelled, paid};
 
 impl House {
     async fn lose(&self) {
-        redis_place::empty(&self.settings.redis).await;
-    }
-
-    /// Refused meanwhile, and nothing else; then the numbers are there again.
-    async fn rebuilt(&self) -> Stats {
-        loop {
-            match self.service.reservations().stats(EVENT).await {
-                Ok(stats) => return stats.unwrap(),
-                Err(error) => assert_eq!(error, Error::Refused(Refusal::Rebuilding)),
-            }
-            tokio::task::yield_now().await;
-        }
+        crate::backend::lose(&self.settings).await;
     }
 }
 
@@ -40,7 +25,7 @@ async fn what_is_bought_and_what_waits_for_payment_is_as_it_was() {
 
     house.lose().await;
 
-    assert_eq!(house.rebuilt().await, before);
+    assert_eq!(house.stats().await, before);
     let find = |user| house.service.reservations().find(EVENT, UserId(user));
     assert_eq!(find(1).await.unwrap().unwrap().ticket_id, bought);
     assert_eq!(find(2).await.unwrap().unwrap().ticket_id, waits);
@@ -73,7 +58,7 @@ async fn a_reservation_without_a_purchase_is_lost_and_its_buyer_reserves_again()
     house.service.reserve(first, Commit::new()).await.unwrap();
 
     house.lose().await;
-    assert_eq!(house.rebuilt().await.available, 1);
+    assert_eq!(house.stats().await.available, 1);
 
     let body = serde_json::json!({"ticketId": first.ticket_id, "eventId": 1, "userId": 1,
         "totalAmount": 100, "point": 30});
@@ -97,7 +82,7 @@ async fn requests_are_refused_with_a_name_while_an_event_is_rebuilt() {
         (status, &answer["code"]),
         (503, &"RESERVATIONS_REBUILDING".into())
     );
-    house.rebuilt().await;
+    house.stats().await;
     assert_eq!(house.post("/ticketing/reserve", body).await.0, 200);
 
     let unknown = serde_json::json!({"eventId": 2, "userId": 1}).to_string();

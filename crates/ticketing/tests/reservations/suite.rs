@@ -28,9 +28,12 @@ pub struct Deployment {
 
 impl Deployment {
     pub async fn with_quantity(quantity: i64) -> Self {
+        Self::on(Backend::new(TTL_MILLIS), quantity).await
+    }
+
+    pub async fn on(backend: Backend, quantity: i64) -> Self {
         let folder = TempDir::new().unwrap();
         let store = open(&folder);
-        let backend = Backend::new(TTL_MILLIS);
         let reservations = backend.open(store.clone()).await;
         let mut commit = reservations.set_sale(&sale(quantity, 1)).await.unwrap();
         commit.put(&sale(quantity, 1));
@@ -64,6 +67,17 @@ impl Deployment {
         now: Timestamp,
         also: Commit,
     ) -> Result<TicketId, Error> {
+        self.wish(self.reservations(), user, now, also).await
+    }
+
+    /// By any process of the same deployment.
+    pub async fn wish(
+        &self,
+        reservations: &Reservations,
+        user: i64,
+        now: Timestamp,
+        also: Commit,
+    ) -> Result<TicketId, Error> {
         let ticket_id = TicketId(self.random.uuid(now));
         let lapses_at = now.plus_millis(TTL_MILLIS);
         let wish = Wish {
@@ -74,7 +88,7 @@ impl Deployment {
             lapses_at,
             also,
         };
-        self.reservations().reserve(wish, now).await?;
+        reservations.reserve(wish, now).await?;
         Ok(ticket_id)
     }
 

@@ -6,7 +6,7 @@ use ticketing::{RedisSettings, Reservations, redis_server::RedisServer, reservat
 
 use crate::redis_place;
 
-pub const GRACE_MILLIS: i64 = 500;
+const GRACE_MILLIS: i64 = 500;
 
 pub struct Backend {
     pub settings: RedisSettings,
@@ -16,8 +16,12 @@ pub struct Backend {
 
 impl Backend {
     pub fn new(claim_millis_min: i64) -> Self {
+        Self::at(redis_place::settings(), claim_millis_min)
+    }
+
+    pub fn at(settings: RedisSettings, claim_millis_min: i64) -> Self {
         Self {
-            settings: redis_place::settings(),
+            settings,
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
             hold: RedisHold {
                 claim_millis_min,

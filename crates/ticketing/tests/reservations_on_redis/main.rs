@@ -4,8 +4,12 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod away;
 mod backend;
+mod losses;
 #[path = "../common/redis.rs"]
 mod redis_place;
+mod snapshot;
 #[path = "../reservations/suite.rs"]
 mod suite;
+mod tls;
