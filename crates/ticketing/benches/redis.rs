@@ -197,7 +197,7 @@ fn beside(
     }
     let output = benchmark.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let last = text
+    let mut last = text
         .split(['\r', '\n'])
         .filter(|line| line.contains("per second"));
     println!(
