@@ -384,10 +384,7 @@ mod tests {
                 "[ticketing]\nreservations = 'elsewhere'",
                 "ticketing.reservations",
             ),
-            (
-                "[ticketing]\nreservations = 'redis'",
-                "ticketing.redis.url",
-            ),
+            ("[ticketing]\nreservations = 'redis'", "ticketing.redis.url"),
             (
                 "[ticketing]\nreservations = 'redis'\n[ticketing.redis]\nurl = 'http://x'",
                 "ticketing.redis.url",

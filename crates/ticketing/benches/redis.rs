@@ -172,8 +172,8 @@ fn beside(
     let calls = 400_000 / wishes.max(4) * 4;
     let mut benchmark = Command::new("redis-benchmark");
     benchmark
-        .env("REDISCLI_AUTH", password)
         .args(["-h", host, "-p", port, "-q", "-r", "1000000000"])
+        .args(["-a", password].iter().filter(|_| !password.is_empty()))
         .args(["-c", &callers.to_string(), "-n", &calls.to_string()])
         .args(["EVALSHA", script.get_hash(), "6"]);
     for part in [
@@ -200,9 +200,13 @@ fn beside(
     let mut last = text
         .split(['\r', '\n'])
         .filter(|line| line.contains("per second"));
+    let figures = last.next_back().unwrap_or_default();
+    // What it calls stands in front, up to the last colon.
+    let figures = figures
+        .rsplit_once(": ")
+        .map_or(figures, |(_, figures)| figures);
     println!(
-        "redis-benchmark, {wishes} wishes a call, calls: {}{}",
-        last.next_back().unwrap_or("no figure: "),
+        "redis-benchmark, {wishes} wishes a call, calls: {figures}{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

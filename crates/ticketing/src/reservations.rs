@@ -57,6 +57,18 @@ pub struct Claimed {
     pub ticket_id: TicketId,
 }
 
+impl Wish {
+    /// What it asks for.
+    #[must_use]
+    pub fn claimed(&self) -> Claimed {
+        Claimed {
+            event_id: self.event_id,
+            user_id: self.user_id,
+            ticket_id: self.ticket_id,
+        }
+    }
+}
+
 /// What became of a claim that was to be completed.
 #[derive(Debug, Clone)]
 pub enum Completion {
@@ -93,7 +105,7 @@ impl Keeping {
 pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Nothing was changed, or it will be taken back.
+    /// Nothing was changed, or it is taken back.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }

@@ -135,7 +135,7 @@ fn a_ticket_of_a_claim_without_a_row_carries_the_proof_of_its_claim_instead() {
     let on_sale = Records::default().with(&allocation(1, 0));
     let commit = issue(&payment(), Some(&completed), &on_sale, NOW).unwrap();
     assert_eq!(puts(&commit), [("allocation", 5), ("ticket", 0)]);
-    assert_eq!(commit.fences, [fence.clone()]);
+    assert_eq!(commit.fences, vec![fence.clone()]);
     let commit = issue(&payment(), Some(&completed), &sold_out, NOW).unwrap();
     assert_eq!(topics(&commit), ["payment.cancel.request"]);
     assert_eq!((commit.deletes.len(), commit.fences), (0, vec![fence]));

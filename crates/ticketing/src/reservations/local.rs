@@ -79,11 +79,7 @@ impl Local {
     }
 
     pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<(), Error> {
-        let claimed = Claimed {
-            event_id: wish.event_id,
-            user_id: wish.user_id,
-            ticket_id: wish.ticket_id,
-        };
+        let claimed = wish.claimed();
         let stored = only(self.grant(wish, now)?).await;
         if stored.is_err() {
             self.forget(claimed);

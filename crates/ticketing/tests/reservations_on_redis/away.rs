@@ -78,6 +78,8 @@ async fn while_redis_is_away_requests_are_refused_consumers_wait_and_then_all_go
         assert!(is_passing, "{error}");
         tokio::task::yield_now().await;
     }
+    let clock = deployment.backend.clock.clone();
+    clock.advance_millis(10_000);
     let done = deployment.reservations().complete(&claims).await.unwrap();
     assert!(
         matches!(done[..], [Completion::Gone]),

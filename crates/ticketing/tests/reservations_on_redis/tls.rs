@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -14,6 +15,9 @@ use ticketing::{
 };
 
 use crate::redis_place;
+
+/// A server that has not started by then does not start.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server with a certificate for `localhost`, an authority of its own, and one user.
 struct TlsServer {
@@ -84,13 +88,17 @@ fn make_certificate(folder: &Path) {
 #[tokio::test]
 async fn a_server_is_reached_over_tls_by_name_and_password() {
     let server = TlsServer::start();
-    let connected = loop {
-        match RedisServer::connect(&server.settings()).await {
-            Ok(connected) => break connected,
-            Err(ConnectError::Unreachable(error)) if error.is_io_error() => {}
-            Err(error) => panic!("{error:?}"),
+    let connected = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match RedisServer::connect(&server.settings()).await {
+                Ok(connected) => break connected,
+                // It is still starting.
+                Err(ConnectError::Unreachable(error)) if error.is_io_error() => {}
+                Err(error) => panic!("{error:?}"),
+            }
         }
-    };
+    });
+    let connected = connected.await.expect("it should have started");
     let pong: String = connected.ask(&redis::cmd("PING")).await.unwrap();
     assert_eq!(pong, "PONG");
 

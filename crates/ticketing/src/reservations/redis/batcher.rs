@@ -18,6 +18,9 @@ use crate::reservations::{Claimed, Error, Refusal, Wish};
 pub(super) const QUEUE_WISHES_MAX: usize = 16_384;
 /// Wishes of one call, all events together: what a script may hold the server up for.
 const BATCH_WISHES_MAX: usize = 512;
+/// How often, and with how much time between, wishes are taken back whose answer was lost.
+const TAKE_BACK_TRIES: u32 = 10;
+const TAKE_BACK_MILLIS: i64 = 1_000;
 /// How much longer than its claim the way from a ticket to its event is kept.
 const TICKET_KEPT_MILLIS: i64 = 60_000;
 
@@ -40,7 +43,13 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Pending>) {
         let calls = by_event
             .into_iter()
             .map(|(event_id, wishes)| grant(&core, event_id, wishes));
-        let granted: Vec<Pending> = join_all(calls).await.into_iter().flatten().collect();
+        let mut granted = Vec::new();
+        for answered in join_all(calls).await {
+            match answered {
+                Ok(some) => granted.extend(some),
+                Err(error) => refuse_waiting(&mut queue, &error.into()),
+            }
+        }
         if !granted.is_empty() {
             // The next call need not wait for what becomes durable elsewhere.
             tokio::spawn(settle(Arc::clone(&core), granted));
@@ -48,18 +57,37 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Pending>) {
     }
 }
 
+/// Redis does not answer: who has waited that long is told so, rather than each batch after the other. None of these
+/// was sent.
+fn refuse_waiting(queue: &mut mpsc::Receiver<Pending>, error: &Error) {
+    for _ in 0..queue.len() {
+        if let Ok(pending) = queue.try_recv() {
+            let _ = pending.answer.send(Err(error.clone()));
+        }
+    }
+}
+
 /// Answers what is refused, and returns what is granted.
-async fn grant(core: &Arc<Core>, event_id: EventId, wishes: Vec<Pending>) -> Vec<Pending> {
+async fn grant(
+    core: &Arc<Core>,
+    event_id: EventId,
+    wishes: Vec<Pending>,
+) -> Result<Vec<Pending>, StoreError> {
     let answers = match decide(core, event_id, &wishes).await {
         Ok(Some(answers)) => answers,
         Ok(None) => {
             let error = core.unknown(event_id).await;
             answer_all(wishes, &error);
-            return Vec::new();
+            return Ok(Vec::new());
         }
         Err(error) => {
-            answer_all(wishes, &error.into());
-            return Vec::new();
+            let claims = wishes
+                .iter()
+                .map(|pending| pending.wish.claimed())
+                .collect();
+            tokio::spawn(take_back(Arc::clone(core), claims));
+            answer_all(wishes, &error.clone().into());
+            return Err(error);
         }
     };
     let mut granted = Vec::new();
@@ -77,7 +105,24 @@ async fn grant(core: &Arc<Core>, event_id: EventId, wishes: Vec<Pending>) -> Vec
         // Who asked may have gone away.
         let _ = pending.answer.send(Err(refusal.into()));
     }
-    granted
+    Ok(granted)
+}
+
+/// Wishes may have been granted though no answer came, and their buyers were told that there is none: they are taken
+/// back once Redis answers again. What cannot be by then stands until it lapses.
+async fn take_back(core: Arc<Core>, claims: Vec<Claimed>) {
+    for _ in 0..TAKE_BACK_TRIES {
+        let next = core.clock.now().plus_millis(TAKE_BACK_MILLIS);
+        core.clock.wait_until(next).await;
+        let release = &core.scripts.release;
+        if core
+            .ask_of_claims(release, "waiting", &claims)
+            .await
+            .is_ok()
+        {
+            return;
+        }
+    }
 }
 
 /// One letter for each wish; `None` where Redis does not know the event.
@@ -137,11 +182,7 @@ async fn settle(core: Arc<Core>, granted: Vec<Pending>) {
 
 async fn answer(core: &Core, pending: Pending, outcome: Result<(), CommitError>) {
     if let Err(error) = &outcome {
-        let claimed = Claimed {
-            event_id: pending.wish.event_id,
-            user_id: pending.wish.user_id,
-            ticket_id: pending.wish.ticket_id,
-        };
+        let claimed = pending.wish.claimed();
         let release = &core.scripts.release;
         if let Err(also) = core.ask_of_claims(release, "waiting", &[claimed]).await {
             tracing::warn!(ticket.id = %claimed.ticket_id, %error, %also, "a grant that was not stored stands until it lapses");
