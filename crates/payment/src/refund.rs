@@ -59,10 +59,12 @@ impl Service {
 
     /// The same for a charge that no payment stands for.
     pub(crate) async fn settle_stray(&self, stray: &StrayRecord) -> Option<Commit> {
+        // It may have come by a virtual account: whoever paid the order has perhaps said where its money goes.
+        let payment = self.show(stray.payment_id).await.ok()?;
         let ask = Ask {
             payment_key: &stray.pg_payment_id,
             reason: &stray.reason,
-            account: None,
+            account: payment.and_then(|payment| payment.refund_account()),
             key: stray.refund_key(),
             tries: self.inner.stray_backoffs.tries(&stray.pg_payment_id),
         };

@@ -56,7 +56,14 @@ pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> Standing {
             PaymentStatus::Succeeded if is_named && payment.refund == Refund::None => {
                 Standing::DepositGone
             }
-            _ => Standing::Agrees,
+            PaymentStatus::Succeeded if is_named => Standing::Agrees,
+            PaymentStatus::Created => Standing::Agrees,
+            // It was opened after its attempt had been given up. Nobody wants its money: it is closed before any comes.
+            PaymentStatus::Confirming
+            | PaymentStatus::Succeeded
+            | PaymentStatus::Failed
+            | PaymentStatus::Cancelled
+            | PaymentStatus::Deleted => Standing::Stray,
         },
         ChargeStatus::Aborted | ChargeStatus::Expired => match payment.status {
             PaymentStatus::Confirming if is_named => Standing::Outcome(declined(charge)),

@@ -1,6 +1,6 @@
 //! Killed at every named place where a crash can fall between two effects, early and late in a server's life.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use contract::domain::{PaymentStatus, TicketStatus};
 use messaging::{Clock, Commit, Message, Metrics, Store};
@@ -9,7 +9,7 @@ use crate::{
     crowd::{EVERYBODY, Kind},
     ledger::Ask,
     server::{Ended, LOOK, PATIENCE, Server},
-    theatre::{Ending, Theatre, seed},
+    theatre::{Ending, Moment, Theatre, seed},
 };
 
 /// Every failpoint of the product, and how often a server passes it before it strikes, one server after the other.
@@ -29,7 +29,7 @@ const FAILPOINTS: &[(&str, &[usize])] = &[
     ("settler.before_webhook", &[0, 1, 4]),
     ("store.after_commit", &[0, 7, 60, 150]),
     ("store.before_commit", &[0, 7, 60, 150]),
-    ("store.before_sweep", &[0, 4]),
+    ("store.before_sweep", &[0, 7]),
     ("ticketing.after_cancel", &[0, 2, 5]),
     ("ticketing.after_complete", &[0, 1, 5]),
     ("ticketing.after_grant", &[0, 6, 20]),
@@ -121,6 +121,8 @@ const SETTLED: &[(Kind, u64)] = &[
     (Kind::PaysInSilenceAndReleases, 3),
     (Kind::Pays, 2),
 ];
+/// More than a whole crowd is given.
+const ANSWERS_OF_A_CROWD_MAX: usize = 100_000;
 /// Buyers who let their reservations lapse.
 const LAPSING: &[(Kind, u64)] = &[
     (Kind::NeverProcesses, 4),
@@ -289,7 +291,15 @@ async fn a_ticket_whose_giving_back_was_stored_and_not_answered_goes_back() {
 /// Among those who are settled are some who get their money back.
 async fn strike_settler(name: &str) {
     let theatre = Theatre::open(seed(name)).await;
-    let books = strike_on(theatre, name, SETTLED).await.close().await;
+    let mut theatre = strike_on(theatre, name, SETTLED).await;
+    // One whole crowd more: before a strike only a few had come, and perhaps none of a kind.
+    let when_all_have_come = Ending::Terminate(Moment {
+        answers: ANSWERS_OF_A_CROWD_MAX,
+        then: Duration::ZERO,
+    });
+    let ended = theatre.round(SETTLED, "", when_all_have_come).await;
+    assert_eq!(ended, Ended::Stopped);
+    let books = theatre.close().await;
     let has = |status| {
         books
             .payments

@@ -8,6 +8,7 @@
 #[expect(dead_code, reason = "the scenarios use the rest")]
 mod desk;
 #[path = "../scenarios/gateway.rs"]
+#[expect(dead_code, reason = "the scenarios use the rest")]
 mod gateway;
 #[path = "../scenarios/house.rs"]
 #[expect(dead_code, reason = "the scenarios use the rest")]

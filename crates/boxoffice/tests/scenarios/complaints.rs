@@ -73,8 +73,8 @@ async fn the_reservation_was_gone_and_so_is_the_last_ticket(house: &mut House) {
     house.pay(&purchase, "too-late").await.ok(202);
     house.pass(HOLD_SECS + GRACE_SECS).await;
     house.stock_becomes(event, stock(1, 0, 0, 1)).await;
-    house.gateway.turn(Mood::Well);
     let next = house.purchase(event, house.user(0).await, 0).await;
+    house.gateway.turn(Mood::Well);
     house.paid(&next, "card-of-the-next").await;
     house.is_refunded(&purchase, "too-late").await;
     house.points_become(user, 300).await;

@@ -5,13 +5,16 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod cancelling;
 mod compensations;
 mod complaints;
 mod dead_letters;
+mod deposits;
 mod desk;
 mod gateway;
 mod house;
 mod keys;
+mod ladder;
 mod lapses;
 mod late_money;
 mod paying;
@@ -23,3 +26,4 @@ mod redis_place;
 mod refusals;
 mod restarts;
 mod silence;
+mod webhooks;

@@ -216,3 +216,6 @@ pub(super) fn open_charges(payment: &PaymentRecord, rows: &[Row]) -> Vec<OpenCha
     charges.sort_by_key(|charge| !charge.is_named);
     charges
 }
+
+#[cfg(test)]
+mod tests;

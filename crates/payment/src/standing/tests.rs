@@ -126,6 +126,14 @@ fn a_deposit_is_waited_for_and_missed_when_it_goes() {
 }
 
 #[test]
+fn an_account_that_was_opened_after_its_attempt_was_given_up_is_closed() {
+    for status in [Failed, Deleted, Cancelled] {
+        let late = standing(status, Refund::None, ChargeStatus::WaitingForDeposit, 700);
+        assert_eq!(late, Standing::Stray, "{status:?}");
+    }
+}
+
+#[test]
 fn an_end_without_money_declines_an_open_attempt_and_never_undoes_a_payment() {
     for end in [ChargeStatus::Aborted, ChargeStatus::Expired] {
         let declined = Standing::Outcome(Verdict::Declined {

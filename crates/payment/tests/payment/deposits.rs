@@ -56,3 +56,27 @@ async fn an_account_that_was_not_paid_in_time_is_closed() {
     let charge = peer.charge(id).await.expect("a closed account");
     assert_eq!(charge.status, ChargeStatus::Canceled);
 }
+
+#[tokio::test]
+async fn an_account_of_another_window_is_closed_and_does_not_hold_the_attempt_up() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    requested(&peer, "pg-of-another-window", &id.to_string()).await;
+    // It was confirmed by an attempt that had been given up.
+    peer.confirm_directly(id, "pg-of-another-window", 7_000)
+        .await;
+
+    assert_pending(&world.confirm(input(id)).await);
+    let mut looks = 0;
+    while world.status(id).await == PaymentStatus::Confirming {
+        world.settle().await;
+        world.clock.advance_millis(15_000);
+        looks += 1;
+        assert!(looks < 60, "it is confirming for ever");
+    }
+
+    let charge = peer.charge(id).await.expect("an account");
+    assert_eq!(charge.balance_amount, 0);
+    assert_eq!(charge.status, ChargeStatus::Canceled);
+}

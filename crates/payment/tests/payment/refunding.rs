@@ -8,11 +8,13 @@ use contract::{
 };
 use payment::{
     audit,
-    gateway::{Cancel, ChargeStatus},
+    gateway::{Cancel, ChargeStatus, Confirm, protocol::RefundAccount},
     reclaim,
     record::{Refund, StrayRecord},
     sandbox::{Fault, On, Script},
 };
+
+use serde_json::json;
 
 use crate::reconciling::{Theatre, rule};
 use crate::world::{Peer, World, creation, input, input_with, settings, settled};
@@ -23,6 +25,11 @@ fn cancellation(payment_id: PaymentId) -> CancelRequest {
         reason: "sold out".to_owned(),
         saga_id: None,
     }
+}
+
+async fn stray(world: &World) -> StrayRecord {
+    let stray = world.store.load("pg-second").await.unwrap();
+    stray.expect("a stray")
 }
 
 async fn paid(world: &mut World) -> PaymentId {
@@ -194,18 +201,55 @@ async fn a_second_charge_of_an_order_goes_back_and_the_first_stands() {
     assert_eq!(world.settle().await, 1);
     assert_eq!(world.settle().await, 0);
 
-    let stray: StrayRecord = world
-        .store
-        .load("pg-second")
-        .await
-        .unwrap()
-        .expect("a stray");
-    assert_eq!(stray.refund, Refund::Done);
+    assert_eq!(stray(&world).await.refund, Refund::Done);
     let charge = peer.charge(other).await.expect("a charge");
     assert_eq!(charge.balance_amount, 0);
     assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
     let first = peer.charge(id).await.expect("a charge");
     assert_eq!(first.balance_amount, 7_000);
+}
+
+#[tokio::test]
+async fn a_second_charge_by_virtual_account_goes_back_once_somebody_says_where_to() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = paid(&mut world).await;
+    let other = world.open_payment(2).await;
+    let account = json!({ "orderId": other, "paymentKey": "pg-second", "amount": 7_000,
+        "method": "VIRTUAL_ACCOUNT" });
+    peer.control("payments", &account).await;
+    let confirm = Confirm {
+        payment_key: "pg-second".to_owned(),
+        order_id: other.to_string(),
+        amount: 7_000,
+        idempotency_key: "second".to_owned(),
+        test_code: None,
+    };
+    peer.client().confirm(&confirm).await;
+    peer.control("payments/pg-second/deposit", &json!({})).await;
+    let second = ConfirmedRequest {
+        payment_id: id,
+        pg_payment_id: "pg-second".to_owned(),
+        confirmed: true,
+        attempt: Some(1),
+        decline_code: None,
+    };
+    world.send("second", &second).await;
+    assert_eq!(world.settle().await, 1);
+    assert_eq!(stray(&world).await.refund, Refund::Parked);
+
+    let lee = RefundAccount {
+        bank: "20".to_owned(),
+        account_number: "456".to_owned(),
+        holder_name: "Lee".to_owned(),
+    };
+    world.service.name_refund_account(id, &lee).await.unwrap();
+    world.service.resume_stray("pg-second").await.unwrap();
+    assert_eq!(world.settle().await, 1);
+
+    assert_eq!(stray(&world).await.refund, Refund::Done);
+    let charge = peer.charge(other).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
 }
 
 #[tokio::test]

@@ -92,6 +92,17 @@ impl Peer {
 
     /// Charges a payment past our service.
     pub async fn charge_directly(&self, payment: PaymentId, pg_payment_id: &str, amount: i64) {
+        let outcome = self.confirm_directly(payment, pg_payment_id, amount).await;
+        assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+    }
+
+    /// Confirms a payment past our service.
+    pub async fn confirm_directly(
+        &self,
+        payment: PaymentId,
+        pg_payment_id: &str,
+        amount: i64,
+    ) -> Outcome {
         let confirm = Confirm {
             payment_key: pg_payment_id.to_owned(),
             order_id: payment.to_string(),
@@ -99,8 +110,7 @@ impl Peer {
             idempotency_key: format!("direct-{pg_payment_id}"),
             test_code: None,
         };
-        let outcome = self.client().confirm(&confirm).await;
-        assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+        self.client().confirm(&confirm).await
     }
 }
 

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::world::{SECRET, World};
+use crate::world::{DEADLINE, SECRET, World};
 
 /// An answer as bytes, taken apart.
 struct Seen {
@@ -146,6 +146,22 @@ async fn a_delayed_call_is_answered_well_in_the_end() {
     let seen = Seen::of(&struck(&world, json!({ "delay": { "millis": 30 } })).await);
     assert!(begun.elapsed() >= Duration::from_millis(30));
     assert_eq!(seen.status(), "200");
+    assert_done(&world).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_slow_charges_though_its_caller_has_hung_up() {
+    let world = World::start().await;
+    world.play(json!([{ "on": "confirm", "times": 1, "fault": { "delay": { "millis": 200 } } }]));
+    let patience = Duration::from_millis(50);
+    let hung_up = tokio::time::timeout(patience, world.raw_confirm("key-1", "once")).await;
+    assert!(hung_up.is_err(), "it was not slow");
+    let charged = async {
+        while world.status("key-1").await != "DONE" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, charged).await.unwrap();
     assert_done(&world).await;
 }
 

@@ -44,6 +44,11 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 }
 
 impl Caller {
+    /// Whether a test code comes with the request.
+    pub fn tests(&self) -> bool {
+        self.headers.contains_key(TEST_CODE_HEADER)
+    }
+
     pub fn authenticate(&self, shared: &Shared) -> Result<(), ErrorCode> {
         let given = self.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         if given == Some(shared.authorization.as_bytes()) {

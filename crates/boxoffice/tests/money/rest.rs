@@ -1,0 +1,104 @@
+//! Waits until nothing moves: neither here, nor at the gateway, nor between the two.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use boxoffice::audit::Books;
+use contract::domain::PaymentStatus;
+use messaging::{
+    Snapshot,
+    dead_letters::{DeadLetterRecord, DeadLetterState},
+};
+use payment::record::{Refund, StrayRecord, WebhookRecord, WebhookState};
+
+use crate::house::{House, PATIENCE};
+
+/// How often the folder of a running service is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The books of all services, with what an audit does not read.
+pub struct AllBooks {
+    pub books: Books,
+    pub strays: BTreeMap<String, StrayRecord>,
+    pub dead_letters: Vec<DeadLetterRecord>,
+    /// Webhooks of which the gateway confirmed nothing.
+    pub webhooks_ignored: usize,
+    webhooks_received: usize,
+}
+
+impl AllBooks {
+    pub fn read(folder: &Path) -> Self {
+        let snapshot = Snapshot::open(folder).unwrap();
+        let mut strays = BTreeMap::new();
+        let mut dead_letters = Vec::new();
+        let mut webhooks_ignored = 0;
+        let mut webhooks_received = 0;
+        let books = Books::read(&snapshot).unwrap();
+        snapshot
+            .each(|it: StrayRecord| _ = strays.insert(it.pg_payment_id.clone(), it))
+            .unwrap();
+        snapshot
+            .each(|it: DeadLetterRecord| dead_letters.push(it))
+            .unwrap();
+        snapshot
+            .each(|it: WebhookRecord| match it.state {
+                WebhookState::Received => webhooks_received += 1,
+                WebhookState::Ignored => webhooks_ignored += 1,
+                WebhookState::Handled => {}
+            })
+            .unwrap();
+        Self {
+            books,
+            strays,
+            dead_letters,
+            webhooks_ignored,
+            webhooks_received,
+        }
+    }
+
+    /// What moves, and how much of it.
+    fn moving(&self) -> Vec<(&'static str, usize)> {
+        let counts = self.books.counts();
+        let payments = || self.books.payments.values();
+        let confirming = payments().filter(|it| it.status == PaymentStatus::Confirming);
+        let refunds = payments().filter(|it| it.refund == Refund::Requested);
+        let strays = self.strays.values();
+        let strays = strays.filter(|it| it.refund == Refund::Requested);
+        let letters = self.dead_letters.iter();
+        let letters = letters.filter(|it| {
+            matches!(
+                it.state,
+                DeadLetterState::Waiting | DeadLetterState::Replayed
+            )
+        });
+        vec![
+            ("sagas", counts.open_sagas - counts.parked_sagas),
+            ("messages", counts.messages_under_way),
+            ("reservations", counts.waiting_reservations),
+            ("payments", confirming.count()),
+            ("refunds", refunds.count()),
+            ("stray charges", strays.count()),
+            ("dead letters", letters.count()),
+            ("webhooks", self.webhooks_received),
+        ]
+    }
+}
+
+/// The books once nothing moves.
+pub async fn come_to_rest(house: &House) -> AllBooks {
+    let mut left = String::new();
+    let resting = async {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            let pending = house.gateway.webhooks_pending();
+            let all = AllBooks::read(house.path());
+            let moving = all.moving();
+            if pending == 0 && moving.iter().all(|(_, count)| *count == 0) {
+                return all;
+            }
+            left = format!("{moving:?}, {pending} webhooks on their way");
+        }
+    };
+    let rested = tokio::time::timeout(PATIENCE, resting).await;
+    rested.unwrap_or_else(|_| panic!("it never came to rest: {left}"))
+}
