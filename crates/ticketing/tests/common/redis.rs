@@ -64,17 +64,16 @@ fn start() -> Server {
     }
 }
 
-/// Everything under these settings' prefix is gone, as after a restart without data.
+/// Everything under these settings' prefix is gone at once, as after a restart without data.
 pub async fn empty(settings: &RedisSettings) {
     let client = redis::Client::open(settings.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS")
-        .arg(format!("{}:*", settings.prefix))
-        .query_async(&mut connection)
-        .await
-        .unwrap();
-    if !keys.is_empty() {
-        let mut unlink = redis::cmd("UNLINK");
-        let _: i64 = unlink.arg(keys).query_async(&mut connection).await.unwrap();
-    }
+    let script =
+        "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('UNLINK', key) end";
+    let mut empty = redis::cmd("EVAL");
+    empty
+        .arg(script)
+        .arg(0)
+        .arg(format!("{}:*", settings.prefix));
+    let _: () = empty.query_async(&mut connection).await.unwrap();
 }
