@@ -7,6 +7,7 @@
 mod away;
 mod backend;
 mod losses;
+mod rebuilders;
 #[path = "../common/redis.rs"]
 mod redis_place;
 mod snapshot;
