@@ -181,6 +181,7 @@ impl Config {
                  payment.gateway.connect_timeout_millis and request_timeout_millis together ({together})"
             );
         }
+        self.ticketing.validate()?;
         if let Err(error) = self.log.level.parse::<tracing_subscriber::EnvFilter>() {
             bail!(
                 "the setting log.level cannot be {:?}: {error}",
@@ -381,6 +382,15 @@ mod tests {
                 "ticketing.hold_grace_secs",
             ),
             (
+                "[ticketing]\nreservations = 'elsewhere'",
+                "ticketing.reservations",
+            ),
+            ("[ticketing]\nreservations = 'redis'", "ticketing.redis.url"),
+            (
+                "[ticketing]\nreservations = 'redis'\n[ticketing.redis]\nurl = 'http://x'",
+                "ticketing.redis.url",
+            ),
+            (
                 "[user.fraud]\npurchases_max = 300",
                 "user.fraud.purchases_max",
             ),
@@ -397,8 +407,16 @@ mod tests {
 
     #[test]
     fn a_secret_is_never_printed() {
-        let secret = [("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", "live_sk_1234")];
-        let config = load("", &secret, &Flags::default()).unwrap();
+        let secrets = [
+            ("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", "live_sk_1234"),
+            ("BOXOFFICE_TICKETING__RESERVATIONS", "redis"),
+            (
+                "BOXOFFICE_TICKETING__REDIS__URL",
+                "redis://:live_sk_1234@h:1",
+            ),
+            ("BOXOFFICE_TICKETING__REDIS__PASSWORD", "live_sk_1234"),
+        ];
+        let config = load("", &secrets, &Flags::default()).unwrap();
         assert!(!format!("{config:?}").contains("live_sk_1234"));
     }
 }

@@ -8,13 +8,13 @@ use contract::{
     Payload, TicketId, Timestamp,
     ticketing::{Cancel, Expire, Process, SagaTimeout},
 };
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use messaging::{
     Commit, Consumer, Message, Record as _, Records, Ref, Rejection, StoreError,
     coordinator::SagaRecord,
 };
 
-use crate::{Service, model::Purchase, progress, sagas::read_answer};
+use crate::{Service, model::Purchase, progress, reservations::Held, sagas::read_answer};
 
 pub use stock::{STOCK_GROUP, STOCK_TOPICS, StockConsumer};
 
@@ -72,15 +72,7 @@ impl Consumer for SagaConsumer {
         &'a self,
         messages: &'a [Arc<Message>],
     ) -> BoxFuture<'a, Result<Gone, StoreError>> {
-        let starts = messages
-            .iter()
-            .filter(|message| message.topic == Process::TOPIC);
-        let processes = starts.filter_map(|message| message.parse::<Process>().ok());
-        let gone = processes
-            .filter(|process| !self.0.is_held(process))
-            .map(|process| process.ticket_id)
-            .collect();
-        Box::pin(std::future::ready(Ok(Gone(gone))))
+        Box::pin(self.0.find_gone(messages))
     }
 
     fn decide(
@@ -131,8 +123,19 @@ impl SagaConsumer {
 }
 
 impl Service {
-    fn is_held(&self, process: &Process) -> bool {
-        let held = self.0.reservations.find(process.event_id, process.user_id);
-        held.is_some_and(|held| held.ticket_id == process.ticket_id)
+    /// Purchases that are to start, and whose reservation is not held any more.
+    async fn find_gone(&self, messages: &[Arc<Message>]) -> Result<Gone, StoreError> {
+        let starts = messages
+            .iter()
+            .filter(|message| message.topic == Process::TOPIC);
+        let processes = starts.filter_map(|message| message.parse::<Process>().ok());
+        let found = processes.map(async |process| {
+            let held = self.0.reservations.find(process.event_id, process.user_id);
+            let is_held = |held: Held| held.ticket_id == process.ticket_id;
+            let is_gone = !held.await?.is_some_and(is_held);
+            Ok::<_, StoreError>(is_gone.then_some(process.ticket_id))
+        });
+        let gone = try_join_all(found).await?;
+        Ok(Gone(gone.into_iter().flatten().collect()))
     }
 }

@@ -57,12 +57,13 @@ struct ReserveAnswer {
     expires_at: Timestamp,
 }
 
-/// Reserve a ticket. The answer comes when the reservation is on disk.
+/// Reserve a ticket. The answer comes when the reservation is durable.
 #[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveRequest, responses(
     (status = 200, body = ReserveAnswer),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails),
-    (status = 409, description = "ALREADY_RESERVED, ALREADY_PURCHASED, SOLD_OUT, SALE_NOT_OPEN", body = ProblemDetails)))]
+    (status = 409, description = "ALREADY_RESERVED, ALREADY_PURCHASED, SOLD_OUT, SALE_NOT_OPEN", body = ProblemDetails),
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OVERLOADED", body = ProblemDetails)))]
 async fn reserve_ticket(
     State(service): State<Service>,
     once: Once,
@@ -91,6 +92,7 @@ impl From<reserve::Error> for Problem {
             Refusal::AlreadyPurchased => Problem::conflict("ALREADY_PURCHASED", refusal),
             Refusal::SaleNotOpen => Problem::conflict("SALE_NOT_OPEN", refusal),
             Refusal::SoldOut => Problem::conflict("SOLD_OUT", refusal),
+            Refusal::Rebuilding => Problem::unavailable("RESERVATIONS_REBUILDING", refusal),
         }
     }
 }
@@ -99,7 +101,8 @@ impl From<reserve::Error> for Problem {
 #[utoipa::path(delete, path = "/ticketing/reserve/{ticketId}", tag = "ticketing",
     params(("ticketId" = TicketId, Path)), responses(
     (status = 204),
-    (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails)))]
+    (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
 async fn release_reservation(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
@@ -110,7 +113,7 @@ async fn release_reservation(
             Err(Problem::not_found("RESERVATION_NOT_FOUND", error))
         }
         Err(release::Error::Store(error)) => Err(error.into()),
-        Err(release::Error::Commit(error)) => Err(error.into()),
+        Err(release::Error::Reservations(error)) => Err(error.into()),
     }
 }
 
@@ -136,7 +139,8 @@ struct ProcessAnswer {
     (status = 202, body = ProcessAnswer),
     (status = 400, description = "INVALID_REQUEST, TICKET_MISMATCH, PRICE_MISMATCH", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
-    (status = 409, description = "ALREADY_PROCESSING", body = ProblemDetails)))]
+    (status = 409, description = "ALREADY_PROCESSING", body = ProblemDetails),
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
 async fn start_purchase(
     State(service): State<Service>,
     once: Once,
@@ -149,13 +153,14 @@ async fn start_purchase(
         total_amount,
         point,
     } = request;
-    let mut commit = service.process(ProcessInput {
+    let commit = service.process(ProcessInput {
         ticket_id,
         event_id,
         user_id,
         total_amount,
         point,
-    })?;
+    });
+    let mut commit = commit.await?;
     let response = once.attach(
         &mut commit,
         StatusCode::ACCEPTED,
@@ -165,14 +170,20 @@ async fn start_purchase(
     fail::fail_point!("ticketing.after_process", |_| std::process::abort());
     match stored {
         Ok(()) => Ok(response),
-        Err(CommitError::Conflict { .. }) => Err(process::Refusal::AlreadyProcessing.into()),
+        Err(CommitError::Conflict { .. }) => {
+            Err(process::Error::from(process::Refusal::AlreadyProcessing).into())
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-impl From<process::Refusal> for Problem {
-    fn from(refusal: process::Refusal) -> Self {
+impl From<process::Error> for Problem {
+    fn from(error: process::Error) -> Self {
         use process::Refusal as R;
+        let refusal = match error {
+            process::Error::Refused(refusal) => refusal,
+            process::Error::Reservations(error) => return error.into(),
+        };
         match refusal {
             R::ReservationNotFound => Problem::not_found("RESERVATION_NOT_FOUND", refusal),
             R::TicketMismatch => Problem {
@@ -205,13 +216,15 @@ struct StockAnswer {
 #[utoipa::path(get, path = "/ticketing/event/{eventId}", tag = "ticketing",
     params(("eventId" = EventId, Path)), responses(
     (status = 200, body = StockAnswer),
-    (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails)))]
+    (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails),
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
 async fn read_stock(
     State(service): State<Service>,
     Id(event_id): Id<EventId>,
 ) -> Result<Json<StockAnswer>, Problem> {
     let missing = || Problem::not_found("EVENT_NOT_FOUND", Refusal::EventNotFound);
-    let stats = service.0.reservations.stats(event_id).ok_or_else(missing)?;
+    let stats = service.0.reservations.stats(event_id).await?;
+    let stats = stats.ok_or_else(missing)?;
     let allocation: Option<Allocation> = service.0.store.load(event_id).await?;
     let sold = allocation.map_or(0, |allocation| allocation.sold);
     let crate::reservations::Stats {

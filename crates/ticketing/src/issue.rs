@@ -7,7 +7,7 @@ use messaging::{Commit, Message, Records, Rejection};
 use crate::{
     model::{Allocation, Purchase, Reservation, Ticket, TicketStatus},
     refund::PurchaseRefund,
-    reservations::Completion,
+    reservations::{Completion, Keeping},
 };
 
 /// What a succeeded payment comes to.
@@ -15,7 +15,7 @@ enum Verdict {
     /// It was heard before, or its money is on its way back already.
     Nothing,
     GiveBack(&'static str),
-    Issue(Reservation),
+    Issue(Keeping),
 }
 
 /// What a succeeded payment changes. `completion` is what the reservations said.
@@ -47,7 +47,10 @@ pub fn issue(
             "the event was sold out when the payment succeeded",
             now,
         );
-        commit.remove::<Reservation>(payment.ticket_id);
+        match completed {
+            Keeping::Row(_) => commit.remove::<Reservation>(payment.ticket_id),
+            Keeping::Fence(fence) => commit.fenced_by(fence),
+        };
         return Ok(commit);
     };
     // No row is stored where the ticket was taken again after its claim had lapsed.
@@ -55,11 +58,8 @@ pub fn issue(
     let ticket = Ticket::issued(payment, message.version, now);
     let told = DomainMessage::new(ticket.public(), ticket.version + 1, now);
     let mut commit = Commit::new();
+    completed.keep(&mut commit, stored.as_ref());
     commit
-        .put(&Reservation {
-            version: stored.map_or(0, |stored| stored.version),
-            ..completed
-        })
         .put(&sold)
         .put(&ticket)
         .publish(Message::new(told.event_id.clone(), &told, now));
@@ -101,7 +101,7 @@ fn verdict(
         ));
     }
     Ok(match completion {
-        Some(Completion::Completed(reservation)) => Verdict::Issue(reservation.clone()),
+        Some(Completion::Completed(keeping)) => Verdict::Issue(keeping.clone()),
         Some(Completion::Gone) | None => {
             Verdict::GiveBack("the reservation was gone when the payment succeeded")
         }

@@ -1,22 +1,25 @@
 //! A lock with a lease: one holder at a time, told when it lost the lock, and fenced when it does not listen.
 //!
-//! A lease is a row of the store that protects it: holder, token, and the time at which it runs out. It is renewed
-//! every third of its time by a task that stops with the [`Lease`]. The token grows whenever the lease changes hands
-//! and when it is released, so a [`Fence`] from an earlier holding is refused in the very transaction that it
-//! guards. Time alone protects nothing: a holder that was paused, or whose clock is wrong, may think that it still
-//! leads; what is to be safe must be committed with the fence.
+//! A lease says holder, token, and the time at which it runs out; it is a row of the store that it protects, or a key of
+//! Redis whose token is in that store (`ledger`). It is renewed every third of its time by a task that stops with the
+//! [`Lease`]. The token grows whenever the lease changes hands and when it is released, so a [`Fence`] from an earlier
+//! holding is refused in the very transaction that it guards. Time alone protects nothing: a holder that was paused,
+//! or whose clock is wrong, may think that it still leads; what is to be safe must be committed with the fence.
 //!
 //! Who waits does not poll. Waiters of one process stand in one queue, first come first served, and only its head
-//! looks at the store: when the other's lease runs out, or when something was committed. A process that dies holding
-//! a lease leaves it standing until it runs out. State: the queues of this process (`turns`), and one row for each
-//! name ever locked, which is kept because its token must never be given twice.
+//! looks at the ledger: when the other's lease runs out, or when it is told of a change. **Fairness** is within a
+//! process; between processes whoever claims first after a release has it, and no process is preferred. A process that
+//! dies holding a lease leaves it standing until it runs out. State: the queues of this process (`turns`), and one row
+//! for each name ever locked, which is kept because its token must never be given twice.
 //!
 //! **What it guards.** On the embedded deployment one process owns the data folder and each stock operation, a resize
 //! included, is atomic under the reservations' own mutex: nothing there takes this lock. It is for what several
-//! processes do and what is not one atomic operation: rebuilding or resizing an event's stock in a shared backend,
-//! and leadership of relay and timers.
+//! processes do and what is not one atomic operation, such as leadership of relay and timers. Rebuilding an event's
+//! stock in Redis has a lease of its own kind, whose token stays after it: the event's epoch
+//! (`reservations::redis::rebuild`).
 
-mod embedded;
+mod desk;
+mod ledger;
 mod turns;
 
 use contract::Timestamp;
@@ -27,15 +30,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use embedded::Embedded;
+use crate::redis_server::RedisServer;
+use desk::Desk;
+use ledger::Ledger;
 pub use turns::WAITERS_MAX;
 
-/// Where leases are taken; clones share it. A closed choice of backends, matched here only.
+/// Where leases are taken; clones share it.
 #[derive(Clone)]
-pub enum Locks {
-    /// In the store, for commits to the same store.
-    Embedded(Embedded),
-}
+pub struct Locks(Desk);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -69,7 +71,23 @@ impl Locks {
     /// holder waits for itself.
     #[must_use]
     pub fn embedded(store: Store, clock: Clock, holder: String, settings: LockSettings) -> Self {
-        Self::Embedded(Embedded::new(store, clock, holder, settings))
+        Self(Desk::new(Ledger::Embedded(store), clock, holder, settings))
+    }
+
+    /// Leases in Redis, for commits to `store`. Renewing them costs the store nothing, and a release wakes who waits in
+    /// another process.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Redis does not answer.
+    pub async fn redis(
+        server: RedisServer,
+        store: Store,
+        clock: Clock,
+        holder: String,
+        settings: LockSettings,
+    ) -> Result<Self, StoreError> {
+        let ledger = Ledger::redis(server, store).await?;
+        Ok(Self(Desk::new(ledger, clock, holder, settings)))
     }
 
     /// Waits until the lease `name` is free, behind those of this process who asked before, and takes it. Dropping
@@ -79,9 +97,7 @@ impl Locks {
     /// # Errors
     /// [`Error::Crowded`], or [`Error::Store`] where the store cannot answer.
     pub async fn acquire(&self, name: &str) -> Result<Lease, Error> {
-        match self {
-            Self::Embedded(embedded) => embedded.acquire(name).await,
-        }
+        self.0.acquire(name).await
     }
 
     /// Takes the lease `name` where it is free and nobody of this process waits for it.
@@ -89,9 +105,7 @@ impl Locks {
     /// # Errors
     /// As [`acquire`](Self::acquire).
     pub async fn try_acquire(&self, name: &str) -> Result<Option<Lease>, Error> {
-        match self {
-            Self::Embedded(embedded) => embedded.try_acquire(name).await,
-        }
+        self.0.try_acquire(name).await
     }
 }
 

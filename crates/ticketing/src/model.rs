@@ -151,7 +151,7 @@ impl Record for Ticket {
         ],
         key: "ticket_id",
         constraints: &["CHECK (status IN ('RESERVED', 'CANCELLED', 'EXPIRED'))"],
-        indexes: &["(user_id)"],
+        indexes: &["(user_id)", "(event_id, ticket_id)"],
     };
     fn key(&self) -> Key {
         self.ticket_id.into()
@@ -279,7 +279,7 @@ impl Record for Purchase {
         ],
         key: "ticket_id",
         constraints: &[],
-        indexes: &[],
+        indexes: &["(event_id, ticket_id)"],
     };
     fn key(&self) -> Key {
         self.ticket_id.into()

@@ -6,6 +6,7 @@ use messaging::{Commit, Message};
 use crate::{
     Service,
     model::{Purchase, ReservationState},
+    reservations,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +33,22 @@ pub enum Refusal {
     AlreadyProcessing,
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The reservation could not be looked at.
+    #[error(transparent)]
+    Reservations(#[from] reservations::Error),
+}
+
 impl Service {
     /// Checks the reservation and makes the Commit that starts the purchase. Where that Commit conflicts, the
     /// purchase had been started already.
     ///
     /// # Errors
-    /// The first [`Refusal`] that holds.
-    pub fn process(&self, input: ProcessInput) -> Result<Commit, Refusal> {
+    /// The first [`Refusal`] that holds, or [`Error::Reservations`].
+    pub async fn process(&self, input: ProcessInput) -> Result<Commit, Error> {
         let now = self.0.clock.now();
         let ProcessInput {
             ticket_id,
@@ -51,19 +61,20 @@ impl Service {
             .0
             .reservations
             .find(event_id, user_id)
+            .await?
             .ok_or(Refusal::ReservationNotFound)?;
         if held.ticket_id != ticket_id {
-            return Err(Refusal::TicketMismatch);
+            return Err(Refusal::TicketMismatch.into());
         }
         match held.state {
-            ReservationState::Completed => return Err(Refusal::AlreadyProcessing),
+            ReservationState::Completed => return Err(Refusal::AlreadyProcessing.into()),
             ReservationState::Waiting if now > held.expires_at => {
-                return Err(Refusal::ReservationNotFound);
+                return Err(Refusal::ReservationNotFound.into());
             }
             ReservationState::Waiting => {}
         }
         if let Some(price) = held.price.filter(|price| *price != total_amount) {
-            return Err(Refusal::PriceMismatch { price });
+            return Err(Refusal::PriceMismatch { price }.into());
         }
         total_amount.less(point).ok_or(Refusal::TooManyPoints)?;
         let purchase = Purchase {

@@ -2,12 +2,12 @@
 //! back as if it had lapsed.
 
 use contract::{TicketId, Timestamp, ticketing::Expire};
-use messaging::{Commit, CommitError, Message, StoreError};
+use messaging::{Commit, Message, StoreError};
 
 use crate::{
     Service,
-    model::{Purchase, Reservation},
-    reservations::Claimed,
+    model::Purchase,
+    reservations::{self, Claimed},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -17,24 +17,15 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Commit(#[from] CommitError),
+    Reservations(#[from] reservations::Error),
 }
 
 impl Service {
     /// # Errors
     /// [`Error::NotFound`] where it lapsed, was released or is paid; else nothing was released.
     pub async fn release(&self, ticket_id: TicketId) -> Result<(), Error> {
-        let reservation: Reservation = self
-            .0
-            .store
-            .load(ticket_id)
-            .await?
-            .ok_or(Error::NotFound(ticket_id))?;
-        let claimed = Claimed {
-            event_id: reservation.event_id,
-            user_id: reservation.user_id,
-            ticket_id,
-        };
+        let named = self.0.reservations.named(ticket_id).await?;
+        let claimed = named.ok_or(Error::NotFound(ticket_id))?;
         let now = self.0.clock.now();
         let mut told = take_back(claimed, now);
         if let Some(purchase) = self.0.store.load::<Purchase>(ticket_id).await? {
@@ -44,8 +35,9 @@ impl Service {
             });
         }
         fail::fail_point!("ticketing.before_release", |_| std::process::abort());
-        let given_up = self.0.reservations.give_up(claimed, told).await;
-        given_up.ok_or(Error::NotFound(ticket_id))??;
+        if !self.0.reservations.give_up(claimed, told).await? {
+            return Err(Error::NotFound(ticket_id));
+        }
         fail::fail_point!("ticketing.after_release", |_| std::process::abort());
         self.0.metrics.reservation("released");
         Ok(())

@@ -3,14 +3,19 @@
 //! `available = quantity - waiting - completed` holds at every moment.
 
 mod local;
+mod redis;
 mod stock;
 
 use contract::{EventId, Money, TicketId, Timestamp, UserId};
-use messaging::{Commit, CommitError, Receipt, Store, StoreError};
+use messaging::{Clock, Commit, CommitError, Fence, Store, StoreError};
 
-use crate::model::{Allocation, Reservation, ReservationState};
+use crate::{
+    model::{Allocation, Reservation, ReservationState},
+    redis_server::RedisServer,
+};
 
 pub use local::Local;
+pub use redis::{Redis, RedisHold};
 pub use stock::{Refusal, Stock};
 
 /// The state of all reservations; clones share it.
@@ -18,6 +23,8 @@ pub use stock::{Refusal, Stock};
 pub enum Reservations {
     /// In memory, owned by one writer, made durable by the store's group commit.
     Local(Local),
+    /// In Redis, shared by all processes; what it loses is rebuilt from the store.
+    Redis(Redis),
 }
 
 /// A wish for one ticket.
@@ -50,14 +57,73 @@ pub struct Claimed {
     pub ticket_id: TicketId,
 }
 
+impl Wish {
+    /// What it asks for.
+    #[must_use]
+    pub fn claimed(&self) -> Claimed {
+        Claimed {
+            event_id: self.event_id,
+            user_id: self.user_id,
+            ticket_id: self.ticket_id,
+        }
+    }
+}
+
 /// What became of a claim that was to be completed.
 #[derive(Debug, Clone)]
 pub enum Completion {
-    /// It is completed (now or before); its row must become durable together with the ticket, over whichever row is
-    /// stored by then: it says version 0, and whoever saves it knows better.
-    Completed(Reservation),
+    /// It is completed (now or before); what keeps it so must become durable together with the ticket.
+    Completed(Keeping),
     /// It lapsed or was released.
     Gone,
+}
+
+/// What the Commit that issues a ticket must carry for its claim.
+#[derive(Debug, Clone)]
+pub enum Keeping {
+    /// The claim's row, over whichever is stored by then: it says version 0, and whoever saves it knows better.
+    Row(Reservation),
+    /// No row; the proof that the reservations have not been rebuilt since they answered.
+    Fence(Fence),
+}
+
+impl Keeping {
+    /// Makes the claim durable with the rest of `commit`. `stored` is its row, where there is one.
+    pub fn keep(&self, commit: &mut Commit, stored: Option<&Reservation>) {
+        match self {
+            Self::Row(completed) => commit.put(&Reservation {
+                version: stored.map_or(0, |stored| stored.version),
+                ..completed.clone()
+            }),
+            Self::Fence(fence) => commit.fenced_by(fence.clone()),
+        };
+    }
+}
+
+/// Why the reservations did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing was changed, or it is taken back.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+/// For consumers, who wait: what is refused for a while cannot be answered for a while.
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Commit(CommitError::Store(error)) => error,
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
 }
 
 /// An event's numbers at one moment.
@@ -79,35 +145,60 @@ impl Reservations {
         Local::rebuild(store).await.map(Self::Local)
     }
 
-    /// The store that grants are made durable in.
+    /// The distributed backend. What else becomes durable does so in `store`, and what Redis loses is rebuilt from
+    /// there. Must be called on the runtime.
+    #[must_use]
+    pub fn on_redis(server: RedisServer, store: Store, clock: Clock, hold: RedisHold) -> Self {
+        Self::Redis(Redis::open(server, store, clock, hold))
+    }
+
+    /// The store that commits become durable in.
     #[must_use]
     pub fn store(&self) -> &Store {
         match self {
             Self::Local(local) => local.store(),
+            Self::Redis(redis) => redis.store(),
         }
     }
 
-    /// Grants or refuses each wish, in order. A grant is durable once its receipt says so.
-    pub fn reserve(&self, wishes: Vec<Wish>, now: Timestamp) -> Vec<Result<Receipt, Refusal>> {
-        match self {
-            Self::Local(local) => wishes
-                .into_iter()
-                .map(|wish| local.reserve(wish, now))
-                .collect(),
-        }
-    }
-
-    /// Takes back a grant that could not be made durable.
-    pub fn forget(&self, claimed: Claimed) {
-        match self {
-            Self::Local(local) => local.forget(claimed),
-        }
-    }
-
+    /// Whether claims have rows in the store.
     #[must_use]
-    pub fn find(&self, event_id: EventId, user_id: UserId) -> Option<Held> {
+    pub fn keeps_rows(&self) -> bool {
         match self {
-            Self::Local(local) => local.find(event_id, user_id),
+            Self::Local(_) => true,
+            Self::Redis(_) => false,
+        }
+    }
+
+    /// Grants or refuses a wish; those that arrive together are decided together. A grant is durable when this
+    /// returns, as far as the backend goes, and so is what goes with it. Dropping the future undoes nothing.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] that holds; [`Error::Commit`] where it was not stored.
+    pub async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<(), Error> {
+        match self {
+            Self::Local(local) => local.reserve(wish, now).await,
+            Self::Redis(redis) => redis.reserve(wish, now).await,
+        }
+    }
+
+    /// # Errors
+    /// [`Refusal::Rebuilding`], or [`Error::Commit`] where the backend cannot answer.
+    pub async fn find(&self, event_id: EventId, user_id: UserId) -> Result<Option<Held>, Error> {
+        match self {
+            Self::Local(local) => Ok(local.find(event_id, user_id)),
+            Self::Redis(redis) => redis.find(event_id, user_id).await,
+        }
+    }
+
+    /// The claim that this ticket names, as far as it is known; it may have ended since.
+    ///
+    /// # Errors
+    /// [`Error::Commit`] where the backend cannot answer.
+    pub async fn named(&self, ticket_id: TicketId) -> Result<Option<Claimed>, Error> {
+        match self {
+            Self::Local(local) => Ok(local.named(ticket_id).await?),
+            Self::Redis(redis) => redis.named(ticket_id).await,
         }
     }
 
@@ -121,6 +212,7 @@ impl Reservations {
                 .iter()
                 .map(|claimed| local.complete(*claimed))
                 .collect()),
+            Self::Redis(redis) => redis.complete(claims, None).await,
         }
     }
 
@@ -139,6 +231,7 @@ impl Reservations {
                 .iter()
                 .map(|claimed| local.retake(*claimed, now))
                 .collect()),
+            Self::Redis(redis) => redis.complete(claims, Some(now)).await,
         }
     }
 
@@ -152,10 +245,12 @@ impl Reservations {
                 .iter()
                 .map(|claimed| local.release(*claimed))
                 .collect()),
+            Self::Redis(redis) => redis.release(claims, "any").await,
         }
     }
 
-    /// Gives claims back to the stock that nobody has paid for; one that is COMPLETED stands, and its Commit is empty.
+    /// Gives claims back to the stock that nobody has paid for; one that is COMPLETED stands, and its Commit changes
+    /// nothing.
     ///
     /// # Errors
     /// [`StoreError`] where the backend cannot answer.
@@ -165,19 +260,24 @@ impl Reservations {
                 .iter()
                 .map(|claimed| local.release_unpaid(*claimed))
                 .collect()),
+            Self::Redis(redis) => redis.release(claims, "waiting").await,
         }
     }
 
-    /// Gives one waiting claim back to the stock, with `also` in the same Commit; `None` where it is not waiting. Where
-    /// that is not stored, the claim is put back. Dropping the future undoes nothing.
-    pub async fn give_up(&self, claimed: Claimed, also: Commit) -> Option<Result<(), CommitError>> {
+    /// Gives one waiting claim back to the stock, and makes `also` durable with that; false where it does not wait.
+    ///
+    /// # Errors
+    /// [`Refusal::Rebuilding`], or [`Error::Commit`] where it was not stored: then the claim stands as before. Dropping
+    /// the future undoes nothing.
+    pub async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
         match self {
             Self::Local(local) => local.give_up(claimed, also).await,
+            Self::Redis(redis) => redis.give_up(claimed, also).await,
         }
     }
 
     /// Lapses what is due by `now`, at most `max`, each exactly once. What `telling` says of a lapsed claim is
-    /// committed with it.
+    /// committed with it; after a crash in between it may be said again, in the same words.
     ///
     /// # Errors
     /// [`StoreError`] where the backend cannot answer; what did not lapse stays due.
@@ -189,26 +289,31 @@ impl Reservations {
     ) -> Result<Vec<Claimed>, StoreError> {
         match self {
             Self::Local(local) => local.expire(now, max, telling).await,
+            Self::Redis(redis) => redis.expire(now, max, telling).await,
         }
     }
 
-    /// Takes over an event's quantity, price and sale window from a newer version of it.
+    /// Takes over an event's quantity, price and sale window from a newer version of it. The Commit that stores the
+    /// allocation must carry what this returns.
     ///
     /// # Errors
     /// [`StoreError`] where the backend cannot answer.
-    pub async fn set_sale(&self, allocation: &Allocation) -> Result<(), StoreError> {
+    pub async fn set_sale(&self, allocation: &Allocation) -> Result<Commit, StoreError> {
         match self {
             Self::Local(local) => {
                 local.set_sale(allocation);
-                Ok(())
+                Ok(Commit::new())
             }
+            Self::Redis(redis) => redis.set_sale(allocation).await,
         }
     }
 
-    #[must_use]
-    pub fn stats(&self, event_id: EventId) -> Option<Stats> {
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn stats(&self, event_id: EventId) -> Result<Option<Stats>, Error> {
         match self {
-            Self::Local(local) => local.stats(event_id),
+            Self::Local(local) => Ok(local.stats(event_id)),
+            Self::Redis(redis) => redis.stats(event_id).await,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Reserve: take a ticket first, with a deadline. The answer comes when the reservation is durable.
 
 use contract::{EventId, TicketId, Timestamp, UserId};
-use messaging::{Commit, CommitError};
+use messaging::Commit;
 
 use crate::{
     Service,
-    reservations::{Claimed, Refusal, Wish},
+    reservations::{Refusal, Wish},
 };
+
+pub use crate::reservations::Error;
 
 /// A reservation in the making: everything that the answer says is known before the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,15 +17,6 @@ pub struct Reserving {
     pub user_id: UserId,
     pub ticket_id: TicketId,
     pub expires_at: Timestamp,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Nothing was reserved.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
 }
 
 impl Service {
@@ -59,33 +52,17 @@ impl Service {
             lapses_at,
             also,
         };
-        let decided = self
-            .0
-            .reservations
-            .reserve(vec![wish], self.0.clock.now())
-            .pop();
-        let receipt = match decided.expect("one decision for one wish") {
-            Ok(receipt) => receipt,
-            Err(refusal) => {
-                self.0.metrics.reservation(outcome(refusal));
-                return Err(refusal.into());
-            }
-        };
-        let stored = receipt
-            .outcomes()
-            .await
-            .pop()
-            .expect("one outcome for one commit");
-        fail::fail_point!("ticketing.after_grant", |_| std::process::abort());
-        match stored {
+        let now = self.0.clock.now();
+        let reserved = self.0.reservations.reserve(wish, now).await;
+        fail::fail_point!("ticketing.after_grant", reserved.is_ok(), |_| {
+            std::process::abort()
+        });
+        match &reserved {
             Ok(()) => self.0.metrics.reservation("granted"),
-            Err(_) => self.0.reservations.forget(Claimed {
-                event_id,
-                user_id,
-                ticket_id,
-            }),
+            Err(Error::Refused(refusal)) => self.0.metrics.reservation(outcome(*refusal)),
+            Err(Error::Commit(_)) => {}
         }
-        Ok(stored?)
+        reserved
     }
 }
 
@@ -96,5 +73,6 @@ const fn outcome(refusal: Refusal) -> &'static str {
         Refusal::AlreadyPurchased => "already_purchased",
         Refusal::SaleNotOpen => "sale_not_open",
         Refusal::SoldOut => "sold_out",
+        Refusal::Rebuilding => "rebuilding",
     }
 }

@@ -8,12 +8,12 @@ use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain,
     domain::{DomainMessage, PaymentStatus, Refund, TicketStatus},
 };
-use messaging::{Commit, Random, Records};
+use messaging::{Commit, Fence, Random, Records};
 use ticketing::{
     issue::issue,
     model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
     refund::{PurchaseRefund, cancel},
-    reservations::Completion,
+    reservations::{Completion, Keeping},
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -71,7 +71,7 @@ fn reservation(state: ReservationState) -> Reservation {
 }
 
 fn completed() -> Completion {
-    Completion::Completed(reservation(ReservationState::Completed))
+    Completion::Completed(Keeping::Row(reservation(ReservationState::Completed)))
 }
 
 fn ticket(status: TicketStatus, payment_version: i64) -> Ticket {
@@ -122,6 +122,23 @@ fn a_paid_reservation_becomes_a_ticket_in_one_commit() {
     assert_eq!(commit.puts[1].row["sold"], 1);
     assert_eq!(commit.puts[2].row["payment_version"], PAID_AT);
     assert_eq!(topics(&commit), ["domain.ticket"]);
+}
+
+#[test]
+fn a_ticket_of_a_claim_without_a_row_carries_the_proof_of_its_claim_instead() {
+    let fence = Fence {
+        lease: "reservations/1".to_owned(),
+        token: 7,
+    };
+    let completed = Completion::Completed(Keeping::Fence(fence.clone()));
+    let sold_out = Records::default().with(&allocation(1, 1));
+    let on_sale = Records::default().with(&allocation(1, 0));
+    let commit = issue(&payment(), Some(&completed), &on_sale, NOW).unwrap();
+    assert_eq!(puts(&commit), [("allocation", 5), ("ticket", 0)]);
+    assert_eq!(commit.fences, vec![fence.clone()]);
+    let commit = issue(&payment(), Some(&completed), &sold_out, NOW).unwrap();
+    assert_eq!(topics(&commit), ["payment.cancel.request"]);
+    assert_eq!((commit.deletes.len(), commit.fences), (0, vec![fence]));
 }
 
 #[test]

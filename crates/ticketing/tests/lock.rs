@@ -18,9 +18,14 @@ use futures::{FutureExt, future::join_all, poll};
 use messaging::{Clock, Commit, CommitError, Fence, Metrics, Store};
 use tempfile::TempDir;
 use ticketing::{
+    RedisSettings,
     lock::{Error, Lease, LockSettings, Locks, WAITERS_MAX},
     model::Allocation,
+    redis_server::RedisServer,
 };
+
+#[path = "common/redis.rs"]
+mod redis_place;
 
 const LEASE_MILLIS: i64 = 9_000;
 const STOCK: &str = "stock 1";
@@ -29,25 +34,30 @@ const EVENT: EventId = EventId(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A place of one backend where leases are taken, closed and opened again.
-enum Place {
-    Embedded(TempDir),
+struct Place {
+    folder: TempDir,
+    /// `None`: leases are in the store itself.
+    redis: Option<RedisSettings>,
 }
 
 /// An empty place of every backend: a backend runs every test as soon as it stands here.
 fn places() -> Vec<Place> {
-    vec![Place::Embedded(TempDir::new().unwrap())]
+    let place = |redis| Place {
+        folder: TempDir::new().unwrap(),
+        redis,
+    };
+    vec![place(None), place(Some(redis_place::settings()))]
 }
 
 impl Place {
-    fn open(&self) -> Deployment {
+    async fn open(&self) -> Deployment {
         let tables = [messaging::TABLES, ticketing::TABLES].concat();
-        match self {
-            Self::Embedded(folder) => {
-                let store =
-                    Store::open_embedded(folder.path(), &tables, Metrics::unregistered()).unwrap();
-                let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
-                Deployment { store, clock }
-            }
+        let opened = Store::open_embedded(self.folder.path(), &tables, Metrics::unregistered());
+        let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        Deployment {
+            store: opened.unwrap(),
+            clock,
+            redis: self.redis.clone(),
         }
     }
 }
@@ -56,23 +66,25 @@ impl Place {
 struct Deployment {
     store: Store,
     clock: Clock,
+    redis: Option<RedisSettings>,
 }
 
 impl Deployment {
-    fn process(&self, holder: &str) -> Locks {
-        self.process_with_clock(holder, &self.clock)
+    async fn process(&self, holder: &str) -> Locks {
+        self.process_with_clock(holder, &self.clock).await
     }
 
-    fn process_with_clock(&self, holder: &str, clock: &Clock) -> Locks {
+    async fn process_with_clock(&self, holder: &str, clock: &Clock) -> Locks {
         let settings = LockSettings {
             lease_millis: LEASE_MILLIS,
         };
-        Locks::embedded(
-            self.store.clone(),
-            clock.clone(),
-            holder.to_owned(),
-            settings,
-        )
+        let (store, clock, holder) = (self.store.clone(), clock.clone(), holder.to_owned());
+        let Some(redis) = &self.redis else {
+            return Locks::embedded(store, clock, holder, settings);
+        };
+        let server = RedisServer::connect(redis).await.unwrap();
+        let locks = Locks::redis(server, store, clock, holder, settings).await;
+        locks.unwrap()
     }
 
     /// What only the holder may do.
@@ -147,8 +159,8 @@ async fn renewal(lease: &Lease, before: Option<Timestamp>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_holder_at_a_time_among_fifty_tasks_of_two_processes() {
     for place in places() {
-        let deployment = place.open();
-        let processes = ["a", "b"].map(|holder| deployment.process(holder));
+        let deployment = place.open().await;
+        let processes = [deployment.process("a").await, deployment.process("b").await];
         let counter = Arc::new(AtomicI64::new(0));
         let tasks = (0..50).map(|task| {
             let (locks, counter) = (processes[task % 2].clone(), Arc::clone(&counter));
@@ -171,8 +183,8 @@ async fn one_holder_at_a_time_among_fifty_tasks_of_two_processes() {
 #[tokio::test]
 async fn who_asks_first_has_it_first() {
     for place in places() {
-        let deployment = place.open();
-        let locks = deployment.process("a");
+        let deployment = place.open().await;
+        let locks = deployment.process("a").await;
         let holder = acquire(&locks).await;
         let mut queue = Vec::new();
         for number in 0..10 {
@@ -195,8 +207,8 @@ async fn who_asks_first_has_it_first() {
 #[tokio::test]
 async fn trying_takes_what_is_free_and_waits_for_nobody() {
     for place in places() {
-        let deployment = place.open();
-        let (ours, theirs) = (deployment.process("a"), deployment.process("b"));
+        let deployment = place.open().await;
+        let (ours, theirs) = (deployment.process("a").await, deployment.process("b").await);
         let lease = ours.try_acquire(STOCK).await.unwrap().expect("it is free");
         for busy in [&ours, &theirs] {
             assert!(busy.try_acquire(STOCK).await.unwrap().is_none());
@@ -211,9 +223,9 @@ async fn trying_takes_what_is_free_and_waits_for_nobody() {
 #[tokio::test]
 async fn renewal_keeps_a_lease_and_its_token_for_as_long_as_it_is_held() {
     for place in places() {
-        let deployment = place.open();
-        let lease = acquire(&deployment.process("a")).await;
-        let other = deployment.process("b");
+        let deployment = place.open().await;
+        let lease = acquire(&deployment.process("a").await).await;
+        let other = deployment.process("b").await;
         let token = lease.token();
         for _ in 0..10 {
             let before = lease.stands_until();
@@ -231,8 +243,8 @@ async fn renewal_keeps_a_lease_and_its_token_for_as_long_as_it_is_held() {
 #[tokio::test]
 async fn a_holder_is_told_when_its_time_passed_without_renewal() {
     for place in places() {
-        let deployment = place.open();
-        let locks = deployment.process("a");
+        let deployment = place.open().await;
+        let locks = deployment.process("a").await;
         let lease = acquire(&locks).await;
         assert!(lease.lost().now_or_never().is_none());
         deployment.clock.advance_millis(LEASE_MILLIS - 1);
@@ -257,14 +269,14 @@ async fn a_holder_is_told_when_its_time_passed_without_renewal() {
 #[tokio::test]
 async fn a_paused_holder_cannot_write_once_another_holds_the_lease() {
     for place in places() {
-        let deployment = place.open();
+        let deployment = place.open().await;
         // Time stands still for a process that is paused.
         let paused_clock = Clock::manual(deployment.clock.now());
-        let paused = acquire(&deployment.process_with_clock("a", &paused_clock)).await;
+        let paused = acquire(&deployment.process_with_clock("a", &paused_clock).await).await;
         assert_eq!(deployment.resize(10, paused.fence()).await, Ok(()));
 
         deployment.clock.advance_millis(LEASE_MILLIS);
-        let holder = acquire(&deployment.process("b")).await;
+        let holder = acquire(&deployment.process("b").await).await;
         assert!(!paused.is_lost(), "it cannot know");
         assert_eq!(deployment.resize(20, paused.fence()).await, fenced());
         assert_eq!(deployment.quantity().await, Some(10));
@@ -282,8 +294,8 @@ async fn a_paused_holder_cannot_write_once_another_holds_the_lease() {
 #[tokio::test]
 async fn a_released_lease_protects_nothing_though_nobody_took_it_since() {
     for place in places() {
-        let deployment = place.open();
-        let locks = deployment.process("a");
+        let deployment = place.open().await;
+        let locks = deployment.process("a").await;
         let lease = acquire(&locks).await;
         let fence = lease.fence();
         lease.release().await.unwrap();
@@ -297,10 +309,10 @@ async fn a_released_lease_protects_nothing_though_nobody_took_it_since() {
 #[tokio::test]
 async fn the_token_grows_with_every_holding_also_of_the_same_holder() {
     for place in places() {
-        let deployment = place.open();
+        let deployment = place.open().await;
         let mut last = 0;
         for holder in ["a", "a", "b", "a"] {
-            let lease = acquire(&deployment.process(holder)).await;
+            let lease = acquire(&deployment.process(holder).await).await;
             assert!(lease.token() > last);
             last = lease.token();
             lease.release().await.unwrap();
@@ -311,10 +323,10 @@ async fn the_token_grows_with_every_holding_also_of_the_same_holder() {
 #[tokio::test]
 async fn a_release_wakes_who_waits_in_another_process_while_the_clock_stands() {
     for place in places() {
-        let deployment = place.open();
+        let deployment = place.open().await;
         let fast_clock = Clock::manual(deployment.clock.now().plus_millis(LEASE_MILLIS / 2));
-        let lease = acquire(&deployment.process_with_clock("a", &fast_clock)).await;
-        let waiting = queue_up(&deployment.process("b")).await;
+        let lease = acquire(&deployment.process_with_clock("a", &fast_clock).await).await;
+        let waiting = queue_up(&deployment.process("b").await).await;
         lease.release().await.unwrap();
         let next = soon(waiting).await.unwrap();
         assert!(!next.is_lost());
@@ -324,8 +336,8 @@ async fn a_release_wakes_who_waits_in_another_process_while_the_clock_stands() {
 #[tokio::test]
 async fn a_dropped_lease_is_released() {
     for place in places() {
-        let deployment = place.open();
-        let (ours, theirs) = (deployment.process("a"), deployment.process("b"));
+        let deployment = place.open().await;
+        let (ours, theirs) = (deployment.process("a").await, deployment.process("b").await);
         let lease = acquire(&ours).await;
         let fence = lease.fence();
         let (here, there) = (queue_up(&ours).await, queue_up(&theirs).await);
@@ -342,8 +354,8 @@ async fn a_dropped_lease_is_released() {
 #[tokio::test]
 async fn who_goes_away_while_waiting_leaves_the_queue_as_it_was() {
     for place in places() {
-        let deployment = place.open();
-        let locks = deployment.process("a");
+        let deployment = place.open().await;
+        let locks = deployment.process("a").await;
         let holder = acquire(&locks).await;
         let mut queue = Vec::new();
         for _ in 0..4 {
@@ -364,8 +376,8 @@ async fn who_goes_away_while_waiting_leaves_the_queue_as_it_was() {
 #[tokio::test]
 async fn who_goes_away_while_taking_the_lease_does_not_keep_it() {
     for place in places() {
-        let deployment = place.open();
-        let locks = deployment.process("a");
+        let deployment = place.open().await;
+        let locks = deployment.process("a").await;
         // The lease is free: its commit is under way when the future goes.
         drop(queue_up(&locks).await);
         let lease = acquire(&locks).await;
@@ -377,8 +389,8 @@ async fn who_goes_away_while_taking_the_lease_does_not_keep_it() {
 #[tokio::test]
 async fn a_crowd_is_refused_rather_than_queued_without_end() {
     for place in places() {
-        let deployment = place.open();
-        let locks = deployment.process("a");
+        let deployment = place.open().await;
+        let locks = deployment.process("a").await;
         let holder = acquire(&locks).await;
         let mut queue = Vec::new();
         for _ in 0..WAITERS_MAX {
@@ -400,14 +412,19 @@ fn the_lease_of_a_crashed_process_stands_until_it_runs_out() {
         let crashed = crash_while_holding(&place);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let deployment = place.open();
+            let deployment = place.open().await;
             deployment.clock.advance_millis(LEASE_MILLIS - 1);
             // Also for a process of the same name: it may be another that still runs.
             for hasty in ["a", "b"] {
-                let taken = deployment.process(hasty).try_acquire(STOCK).await.unwrap();
+                let taken = deployment
+                    .process(hasty)
+                    .await
+                    .try_acquire(STOCK)
+                    .await
+                    .unwrap();
                 assert!(taken.is_none());
             }
-            let waiting = queue_up(&deployment.process("a")).await;
+            let waiting = queue_up(&deployment.process("a").await).await;
             deployment.clock.advance_millis(1);
             let lease = soon(waiting).await.unwrap();
             assert!(lease.token() > crashed.token);
@@ -417,11 +434,38 @@ fn the_lease_of_a_crashed_process_stands_until_it_runs_out() {
     }
 }
 
+#[tokio::test]
+async fn a_lease_that_redis_lost_goes_to_the_next_and_its_holder_cannot_write() {
+    let settings = redis_place::settings();
+    let place = Place {
+        folder: TempDir::new().unwrap(),
+        redis: Some(settings.clone()),
+    };
+    let deployment = place.open().await;
+    let holder = acquire(&deployment.process("a").await).await;
+    redis_place::empty(&settings).await;
+
+    let next = acquire(&deployment.process("b").await).await;
+    assert!(next.token() > holder.token(), "the store has counted on");
+    assert_eq!(deployment.resize(10, holder.fence()).await, fenced());
+    assert_eq!(deployment.resize(20, next.fence()).await, Ok(()));
+
+    deployment.clock.advance_millis(LEASE_MILLIS / 3);
+    soon(holder.lost()).await;
+    assert_eq!(holder.release().await, lost());
+    assert!(
+        !next.is_lost(),
+        "a loser's release takes nothing from others"
+    );
+}
+
 /// A process whose tasks end where they stand.
 fn crash_while_holding(place: &Place) -> Fence {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let deployment = place.open();
-    let lease = runtime.block_on(acquire(&deployment.process("a")));
+    let lease = runtime.block_on(async {
+        let deployment = place.open().await;
+        acquire(&deployment.process("a").await).await
+    });
     drop(runtime);
     assert!(!lease.is_lost(), "by the clock it stands");
     assert_eq!(lease.lost().now_or_never(), Some(()), "nobody can renew it");

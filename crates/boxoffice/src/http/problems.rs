@@ -131,8 +131,13 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
     (
         503,
+        "RESERVATIONS_REBUILDING",
+        "The reservations of this event are being rebuilt from the store. Try again after `Retry-After`.",
+    ),
+    (
+        503,
         "UNAVAILABLE",
-        "The store cannot answer now; try again.",
+        "The store, or what decides reservations, cannot answer now; try again.",
     ),
     (
         504,

@@ -14,5 +14,8 @@ mod gateway;
 #[expect(dead_code, reason = "the scenarios use the rest")]
 mod house;
 mod messages;
+#[path = "../../../ticketing/tests/common/redis.rs"]
+#[expect(dead_code, reason = "no fault here is the loss of what is in Redis")]
+mod redis_place;
 mod refusing;
 mod sale;

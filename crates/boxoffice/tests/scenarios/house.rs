@@ -20,7 +20,12 @@ use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::gateway::{Gateway, SECRET};
+use ticketing::ReservationsBackend;
+
+use crate::{
+    gateway::{Gateway, SECRET},
+    redis_place,
+};
 
 /// What must come does so within this, or the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,10 +39,22 @@ pub const GRACE_SECS: i64 = 90;
 pub enum Deployment {
     /// Everything in this process, on a folder.
     Embedded,
+    /// The same, with reservations in Redis.
+    Redis,
 }
 
 impl Deployment {
-    const ALL: &[Self] = &[Self::Embedded];
+    const ALL: &[Self] = &[Self::Embedded, Self::Redis];
+
+    fn configure(self, config: &mut Config) {
+        match self {
+            Self::Embedded => {}
+            Self::Redis => {
+                config.ticketing.reservations = ReservationsBackend::Redis;
+                config.ticketing.redis = redis_place::settings();
+            }
+        }
+    }
 }
 
 /// Plays a story on every deployment; afterwards the books must be in order.
@@ -123,6 +140,7 @@ impl House {
         config.payment.reconcile_every_secs = 0;
         config.ticketing.hold_ttl_secs = HOLD_SECS;
         config.ticketing.hold_grace_secs = GRACE_SECS;
+        deployment.configure(&mut config);
         let mut house = Self {
             deployment,
             app: None,
@@ -145,7 +163,7 @@ impl House {
         let (config, clock, random) =
             (self.config.clone(), self.clock.clone(), self.random.clone());
         let app = match self.deployment {
-            Deployment::Embedded => App::start(config, clock, random).await,
+            Deployment::Embedded | Deployment::Redis => App::start(config, clock, random).await,
         };
         self.app = Some(app.unwrap());
         // When it answers, what was started before the server has begun, and has seen the time of the start.

@@ -20,6 +20,9 @@ mod late_money;
 mod paying;
 mod purchase;
 mod quantities;
+#[path = "../../../ticketing/tests/common/redis.rs"]
+#[expect(dead_code, reason = "no story loses what is in Redis")]
+mod redis_place;
 mod refusals;
 mod restarts;
 mod silence;

@@ -40,6 +40,8 @@ pub struct StockConsumer(pub Service);
 pub struct Asked {
     completions: HashMap<TicketId, Completion>,
     releases: HashMap<TicketId, Commit>,
+    /// What goes with the allocation of an event whose sale has changed.
+    sales: HashMap<EventId, Commit>,
 }
 
 impl Asked {
@@ -70,13 +72,16 @@ impl Consumer for StockConsumer {
             StockMessage::Payment(payment) if refund::is_silent(&payment.payload) => Vec::new(),
             StockMessage::Payment(payment) => {
                 let ticket_id = payment.payload.ticket_id;
-                vec![
+                let mut concerned = vec![
                     Ref::to::<Allocation>(payment.payload.event_id),
                     Ref::to::<Ticket>(ticket_id),
-                    Ref::to::<Reservation>(ticket_id),
                     Ref::to::<Purchase>(ticket_id),
                     Ref::to::<PurchaseRefund>(ticket_id),
-                ]
+                ];
+                if self.0.reservations().keeps_rows() {
+                    concerned.push(Ref::to::<Reservation>(ticket_id));
+                }
+                concerned
             }
             StockMessage::Release(_) => Vec::new(),
             StockMessage::Cancel(request) => vec![
@@ -101,7 +106,12 @@ impl Consumer for StockConsumer {
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
         match StockMessage::read(message)? {
-            StockMessage::Event(event) => Ok(follow(&event, records.get(event.payload.id)?)),
+            StockMessage::Event(event) => {
+                let mut commit = follow(&event, records.get(event.payload.id)?);
+                let with = asked.sales.get(&event.payload.id).cloned();
+                commit.join(with.unwrap_or_default());
+                Ok(commit)
+            }
             StockMessage::Payment(payment) => follow_payment(&payment, records, asked, now),
             StockMessage::Release(release) => Ok(asked.released(release.ticket_id)),
             StockMessage::Cancel(request) => {
@@ -267,7 +277,8 @@ impl Service {
                 Wish::SetSale(sale) => {
                     self.ask_claims(std::mem::take(&mut claims), &mut asked)
                         .await?;
-                    self.0.reservations.set_sale(&sale).await?;
+                    let with = self.0.reservations.set_sale(&sale).await?;
+                    asked.sales.insert(sale.event_id, with);
                 }
             }
         }

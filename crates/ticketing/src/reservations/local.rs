@@ -8,11 +8,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use contract::{EventId, Timestamp, UserId};
+use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::{Commit, CommitError, Find, Receipt, Record, Store, StoreError, Submission};
 use tokio::task::JoinError;
 
-use super::{Claimed, Completion, Held, Refusal, Stats, Stock, Wish};
+use super::{Claimed, Completion, Error, Held, Keeping, Refusal, Stats, Stock, Wish};
 use crate::model::{Allocation, Reservation, ReservationState};
 
 /// Rows read at once when the memory is rebuilt.
@@ -79,7 +79,16 @@ impl Local {
         })
     }
 
-    pub(super) fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Receipt, Refusal> {
+    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<(), Error> {
+        let claimed = wish.claimed();
+        let stored = only(self.grant(wish, now)?).await;
+        if stored.is_err() {
+            self.forget(claimed);
+        }
+        Ok(stored?)
+    }
+
+    fn grant(&self, wish: Wish, now: Timestamp) -> Result<Receipt, Refusal> {
         let Wish {
             event_id,
             user_id,
@@ -114,7 +123,8 @@ impl Local {
         Ok(receipt)
     }
 
-    pub(super) fn forget(&self, claimed: Claimed) {
+    /// Takes back a grant that could not be made durable.
+    fn forget(&self, claimed: Claimed) {
         if let Some(stock) = self.state().stocks.get_mut(&claimed.event_id) {
             stock.release_waiting(claimed.user_id, claimed.ticket_id);
         }
@@ -122,6 +132,15 @@ impl Local {
 
     pub(super) fn find(&self, event_id: EventId, user_id: UserId) -> Option<Held> {
         self.state().stocks.get(&event_id)?.find(user_id)
+    }
+
+    pub(super) async fn named(&self, ticket_id: TicketId) -> Result<Option<Claimed>, StoreError> {
+        let stored: Option<Reservation> = self.store.load(ticket_id).await?;
+        Ok(stored.map(|stored| Claimed {
+            event_id: stored.event_id,
+            user_id: stored.user_id,
+            ticket_id,
+        }))
     }
 
     pub(super) fn complete(&self, claimed: Claimed) -> Completion {
@@ -168,17 +187,17 @@ impl Local {
     }
 
     /// What could not be stored is put back by a task of its own: its row still waits, whoever asked and went away.
-    pub(super) async fn give_up(
-        &self,
-        claimed: Claimed,
-        also: Commit,
-    ) -> Option<Result<(), CommitError>> {
+    pub(super) async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
         let mut commit = also;
         commit.remove::<Reservation>(claimed.ticket_id);
         let (deadlines, receipt) = {
             let mut state = self.state();
-            let stock = state.stocks.get_mut(&claimed.event_id)?;
-            let deadlines = stock.give_up(claimed.user_id, claimed.ticket_id)?;
+            let stock = state.stocks.get_mut(&claimed.event_id);
+            let deadlines =
+                stock.and_then(|stock| stock.give_up(claimed.user_id, claimed.ticket_id));
+            let Some(deadlines) = deadlines else {
+                return Ok(false);
+            };
             (deadlines, self.submit(commit))
         };
         let state = Arc::clone(&self.state);
@@ -192,7 +211,10 @@ impl Local {
             stored
         });
         let died = |error: JoinError| StoreError::Unavailable(error.to_string());
-        Some(stored.await.unwrap_or_else(|error| Err(died(error).into())))
+        stored
+            .await
+            .unwrap_or_else(|error| Err(died(error).into()))?;
+        Ok(true)
     }
 
     pub(super) async fn expire(
@@ -251,13 +273,18 @@ impl Local {
     }
 }
 
+async fn only(receipt: Receipt) -> Result<(), CommitError> {
+    let mut outcomes = receipt.outcomes().await;
+    outcomes.pop().expect("one outcome for one commit")
+}
+
 fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) -> Completion {
     let Claimed {
         event_id,
         user_id,
         ticket_id,
     } = claimed;
-    Completion::Completed(Reservation {
+    Completion::Completed(Keeping::Row(Reservation {
         ticket_id,
         event_id,
         user_id,
@@ -265,7 +292,7 @@ fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) 
         expires_at,
         lapses_at,
         version: 0,
-    })
+    }))
 }
 
 fn removal(claimed: Claimed) -> Commit {

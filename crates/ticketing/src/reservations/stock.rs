@@ -20,6 +20,9 @@ pub enum Refusal {
     SaleNotOpen,
     #[error("there is no ticket left")]
     SoldOut,
+    /// For a moment: what was lost is taken together again.
+    #[error("the reservations of this event are being rebuilt; try again shortly")]
+    Rebuilding,
 }
 
 /// An event's claims and the rules of its sale.

@@ -113,7 +113,7 @@ async fn the_ticket_goes_by_the_saga_where_the_payment_has_not_been_heard_of() {
 
     // An old word of the payment takes no ticket again.
     house.hear(&paid(ticket, 1, 3)).await;
-    assert_eq!(house.stats().available, 1);
+    assert_eq!(house.stats().await.available, 1);
 
     // Told again, and told by the payment too, it changes nothing.
     house

@@ -10,7 +10,6 @@ use contract::{
 };
 use messaging::Commit;
 use proptest::prelude::*;
-use ticketing::Settings;
 
 use crate::house::{EVENT, House, paid, payment, payment_id};
 
@@ -30,6 +29,8 @@ enum Step {
     Offer(i64),
     Work,
     Restart,
+    /// What the backend can lose is lost.
+    Lose,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -45,6 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..4_i64).prop_map(Step::Offer),
         4 => Just(Step::Work),
         1 => Just(Step::Restart),
+        1 => Just(Step::Lose),
     ];
     prop::collection::vec(step, 1..50)
 }
@@ -86,9 +88,7 @@ impl Play {
                 }
             }
             Step::Lapse => {
-                let settings = Settings::default();
-                let secs = settings.hold_ttl_secs + settings.hold_grace_secs;
-                self.house.clock.advance_millis(secs * 1000);
+                self.house.lapse_clock();
                 self.house.service.expire_due().await.unwrap();
             }
             Step::Offer(quantity) => {
@@ -97,6 +97,7 @@ impl Play {
             }
             Step::Work => self.house.work().await,
             Step::Restart => self.house.restart().await,
+            Step::Lose => crate::backend::lose(&self.house.settings).await,
         }
     }
 
@@ -226,6 +227,7 @@ proptest! {
     #[test]
     fn any_history_of_payments_ends_with_a_ticket_for_the_money_or_the_money_back(steps in steps()) {
         tokio::runtime::Builder::new_current_thread()
+            .enable_all()
             .build()
             .unwrap()
             .block_on(play(steps));

@@ -10,7 +10,7 @@ async fn money_for_a_lapsed_reservation_buys_a_ticket_while_there_are_any() {
     let mut house = House::with_quantity(1).await;
     let ticket = house.purchase(1).await;
     house.lapse(ticket, 1).await;
-    assert_eq!(house.stats().available, 1);
+    assert_eq!(house.stats().await.available, 1);
     assert_eq!(
         house.process(ticket).await["failure"],
         "RESERVATION_EXPIRED"
@@ -64,7 +64,8 @@ async fn money_for_a_lapsed_reservation_goes_back_where_its_user_has_reserved_ag
     house.hear(&paid(ticket, 1, 3)).await;
 
     assert_eq!(house.published::<CancelRequest>().len(), 1);
-    let held = house.service.reservations().find(EVENT, UserId(1)).unwrap();
+    let found = house.service.reservations().find(EVENT, UserId(1)).await;
+    let held = found.unwrap().unwrap();
     assert_eq!(held.ticket_id, again, "the good reservation stands");
     assert_eq!(house.check_books().await, 0);
 }
@@ -80,7 +81,7 @@ async fn money_for_a_reservation_that_its_buyer_gave_back_goes_back() {
 
     assert_eq!(house.published::<CancelRequest>().len(), 1);
     assert_eq!(house.ticket_status(ticket).await, None);
-    assert_eq!(house.stats().available, 1);
+    assert_eq!(house.stats().await.available, 1);
     assert_eq!(house.check_books().await, 0);
 }
 

@@ -1,14 +1,14 @@
-//! Leases as records of the store. The record's version decides between two who claim it at once; the store refuses
-//! a fence whose token is not the record's. State: none of its own but the queues.
+//! Taking, keeping and losing leases, whichever ledger they are written in. State: none of its own but the queues.
 
 use std::sync::Arc;
 
 use contract::Timestamp;
-use messaging::{Clock, Commit, CommitError, Store, StoreError, lease::LeaseRecord};
+use messaging::{Clock, StoreError, lease::LeaseRecord};
 use tokio::sync::{oneshot, watch};
 
 use super::{
     Error, Lease, LockSettings,
+    ledger::{Found, Ledger},
     turns::{Turn, Turns},
 };
 
@@ -16,35 +16,31 @@ use super::{
 const RENEWALS_PER_LEASE: i64 = 3;
 
 #[derive(Clone)]
-pub struct Embedded(Arc<Inner>);
+pub(super) struct Desk(Arc<Inner>);
 
 struct Inner {
-    store: Store,
+    ledger: Ledger,
     clock: Clock,
     holder: String,
     lease_millis: i64,
     turns: Turns,
 }
 
-/// What the store says of a lease that somebody wants.
-enum Found {
-    /// It can be had by committing this.
-    Free(LeaseRecord),
-    Held {
-        until: Timestamp,
-    },
-}
-
-enum Claim {
+enum Tried {
     Won(Lease),
-    /// Another was faster; the turn comes back.
-    Beaten(Turn),
+    /// Another has it until then, or was faster; the turn comes back.
+    Held(Turn, Option<Timestamp>),
 }
 
-impl Embedded {
-    pub(super) fn new(store: Store, clock: Clock, holder: String, settings: LockSettings) -> Self {
+impl Desk {
+    pub(super) fn new(
+        ledger: Ledger,
+        clock: Clock,
+        holder: String,
+        settings: LockSettings,
+    ) -> Self {
         Self(Arc::new(Inner {
-            store,
+            ledger,
             clock,
             holder,
             lease_millis: settings.lease_millis.max(RENEWALS_PER_LEASE),
@@ -56,17 +52,17 @@ impl Embedded {
         let mut turn = self.0.turns.wait(name).await?;
         loop {
             // Before looking, so that no change falls between the look and the wait.
-            let mut committed = self.0.store.committed();
-            match self.look(name).await? {
-                Found::Free(record) => match self.claim(record, turn).await? {
-                    Claim::Won(lease) => return Ok(lease),
-                    Claim::Beaten(back) => turn = back,
-                },
-                Found::Held { until } => tokio::select! {
-                    () = self.0.clock.wait_until(until) => {}
-                    // The store keeps the sender, so this cannot fail.
-                    _ = committed.changed() => {}
-                },
+            let mut changes = self.0.ledger.changes();
+            match self.try_once(name, turn).await? {
+                Tried::Won(lease) => return Ok(lease),
+                Tried::Held(back, None) => turn = back,
+                Tried::Held(back, Some(until)) => {
+                    turn = back;
+                    tokio::select! {
+                        () = self.0.clock.wait_until(until) => {}
+                        () = changes.next() => {}
+                    }
+                }
             }
         }
     }
@@ -75,63 +71,42 @@ impl Embedded {
         let Some(turn) = self.0.turns.try_take(name)? else {
             return Ok(None);
         };
-        match self.look(name).await? {
-            Found::Free(record) => match self.claim(record, turn).await? {
-                Claim::Won(lease) => Ok(Some(lease)),
-                Claim::Beaten(_) => Ok(None),
-            },
-            Found::Held { .. } => Ok(None),
+        match self.try_once(name, turn).await? {
+            Tried::Won(lease) => Ok(Some(lease)),
+            Tried::Held(..) => Ok(None),
         }
     }
 
-    async fn look(&self, name: &str) -> Result<Found, StoreError> {
-        let known: Option<LeaseRecord> = self.0.store.load(name).await?;
-        let now = self.0.clock.now();
-        Ok(match known {
-            Some(known) if now < known.expires_at => Found::Held {
-                until: known.expires_at,
-            },
-            known => Found::Free(LeaseRecord {
-                name: name.to_owned(),
-                holder: self.0.holder.clone(),
-                token: known.as_ref().map_or(0, |known| known.token) + 1,
-                expires_at: now.plus_millis(self.0.lease_millis),
-                version: known.map_or(0, |known| known.version),
-            }),
-        })
-    }
-
-    /// Runs apart from the caller: a commit cannot be taken back, so where the caller goes away meanwhile, the lease
+    /// Runs apart from the caller: a claim cannot be taken back, so where the caller goes away meanwhile, the lease
     /// that was won is dropped here, and with that released.
-    async fn claim(&self, record: LeaseRecord, turn: Turn) -> Result<Claim, Error> {
-        let inner = Arc::clone(&self.0);
-        let claim = tokio::spawn(async move {
-            match inner.save(record).await? {
-                Some(record) => Ok(Claim::Won(Keeper::start(inner, record, turn))),
-                None => Ok(Claim::Beaten(turn)),
-            }
-        });
-        match claim.await {
-            Ok(claimed) => claimed,
+    async fn try_once(&self, name: &str, turn: Turn) -> Result<Tried, Error> {
+        let (inner, name) = (Arc::clone(&self.0), name.to_owned());
+        let tried = tokio::spawn(async move { inner.try_once(name, turn).await });
+        match tried.await {
+            Ok(tried) => tried,
             Err(stopped) => Err(StoreError::Unavailable(stopped.to_string()).into()),
         }
     }
 }
 
 impl Inner {
-    /// The record as it is stored now; `None` where somebody else changed it first.
-    async fn save(&self, record: LeaseRecord) -> Result<Option<LeaseRecord>, StoreError> {
-        let mut commit = Commit::new();
-        commit.put(&record);
-        match self.store.commit(commit).await {
-            Ok(()) => Ok(Some(LeaseRecord {
-                version: record.version + 1,
-                ..record
-            })),
-            Err(CommitError::Conflict { .. } | CommitError::Fenced { .. }) => Ok(None),
-            Err(CommitError::Constraint { detail }) => Err(StoreError::Corrupt(detail)),
-            Err(CommitError::Store(error)) => Err(error),
-        }
+    async fn try_once(self: Arc<Self>, name: String, turn: Turn) -> Result<Tried, Error> {
+        let now = self.clock.now();
+        let wanted = LeaseRecord {
+            name,
+            holder: self.holder.clone(),
+            token: 0,
+            expires_at: now.plus_millis(self.lease_millis),
+            version: 0,
+        };
+        let free = match self.ledger.look(wanted, now).await? {
+            Found::Free(free) => free,
+            Found::Held { until } => return Ok(Tried::Held(turn, Some(until))),
+        };
+        Ok(match self.ledger.claim(free, now).await? {
+            Some(record) => Tried::Won(Keeper::start(self, record, turn)),
+            None => Tried::Held(turn, None),
+        })
     }
 }
 
@@ -203,25 +178,18 @@ impl Keeper {
         let saved = tokio::select! {
             biased;
             () = self.inner.clock.wait_until(self.record.expires_at) => None,
-            saved = self.inner.save(renewed) => saved?,
+            saved = self.inner.ledger.renew(renewed, now) => saved?,
         };
         self.record = saved.ok_or_else(|| self.lost())?;
         self.stands_until.send_replace(Some(self.record.expires_at));
         Ok(())
     }
 
-    /// The token grows here too, so that the fence of what was released holds no more, though nobody has it yet.
     async fn release(self) -> Result<(), Error> {
         if self.inner.clock.now() >= self.record.expires_at {
             return Err(self.lost());
         }
-        let released = LeaseRecord {
-            token: self.record.token + 1,
-            // Past by everybody's clock, were this one ahead of the others.
-            expires_at: Timestamp::from_millis(0),
-            ..self.record.clone()
-        };
-        match self.inner.save(released).await? {
+        match self.inner.ledger.release(self.record.clone()).await? {
             Some(_) => Ok(()),
             None => Err(self.lost()),
         }

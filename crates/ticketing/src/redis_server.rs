@@ -1,0 +1,310 @@
+//! A Redis server (7.0 and later, or Valkey): its settings, one connection for everybody, and calls that end in time.
+//! It owns the connection, which comes back by itself; a call that finds it broken fails, and may be made again.
+
+use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
+
+use messaging::StoreError;
+use redis::{
+    Client, Cmd, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
+    ScriptInvocation, TlsCertificates,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+/// The oldest version that has every command used here and is tested.
+const MAJOR_VERSION_MIN: u32 = 7;
+/// How long between two tries to connect again, at most.
+const RECONNECT_MILLIS_MAX: u64 = 500;
+
+/// Where the server is, and how long it may take.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisSettings {
+    /// `redis://user:password@host:port/database`; `rediss://` for TLS.
+    pub url: String,
+    /// In place of those in the URL.
+    pub username: Option<String>,
+    pub password: Option<String>,
+    /// A file of certificate authorities (PEM), in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What every key begins with.
+    pub prefix: String,
+    pub connect_timeout_millis: u64,
+    /// How long one call may take, connecting again included.
+    pub call_timeout_millis: u64,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            username: None,
+            password: None,
+            ca_file: None,
+            prefix: "ticketing".to_owned(),
+            connect_timeout_millis: 1_000,
+            call_timeout_millis: 2_000,
+        }
+    }
+}
+
+/// The URL may hold a password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("ca_file", &self.ca_file)
+            .field("prefix", &self.prefix)
+            .field("connect_timeout_millis", &self.connect_timeout_millis)
+            .field("call_timeout_millis", &self.call_timeout_millis)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a server cannot be used. Each names its setting, and none of them a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the setting ticketing.redis.url is not redis://… or rediss://…")]
+    Url(#[source] RedisError),
+    #[error("the setting ticketing.redis.{0} cannot be empty or 0")]
+    Empty(&'static str),
+    #[error("the setting ticketing.redis.prefix cannot have braces, blanks or control characters")]
+    Prefix,
+    #[error("the setting ticketing.redis.ca_file: {path} cannot be used")]
+    CaFile {
+        path: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the server of ticketing.redis.url cannot be reached")]
+    Unreachable(#[source] RedisError),
+    #[error("the server of ticketing.redis.url is of version {0}; {MAJOR_VERSION_MIN}.0 is needed")]
+    TooOld(String),
+}
+
+impl RedisSettings {
+    /// Says what is wrong without asking the server.
+    ///
+    /// # Errors
+    /// [`ConnectError`] naming the setting.
+    pub fn validate(&self) -> Result<(), ConnectError> {
+        self.client().map(|_| ())
+    }
+
+    fn client(&self) -> Result<Client, ConnectError> {
+        let sizes = [
+            ("url", self.url.len() as u64),
+            ("prefix", self.prefix.len() as u64),
+            ("connect_timeout_millis", self.connect_timeout_millis),
+            ("call_timeout_millis", self.call_timeout_millis),
+        ];
+        if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(ConnectError::Empty(name));
+        }
+        let is_odd = |it: char| matches!(it, '{' | '}') || it.is_whitespace() || it.is_control();
+        if self.prefix.contains(is_odd) {
+            return Err(ConnectError::Prefix);
+        }
+        let known = self
+            .url
+            .as_str()
+            .into_connection_info()
+            .map_err(ConnectError::Url)?;
+        // The third protocol tells of published messages on the same connection.
+        let mut login = known
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
+        if let Some(username) = &self.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            login = login.set_password(password);
+        }
+        let known = known.set_redis_settings(login);
+        let Some(path) = &self.ca_file else {
+            return Client::open(known).map_err(ConnectError::Url);
+        };
+        let unusable = |source| ConnectError::CaFile {
+            path: path.display().to_string(),
+            source,
+        };
+        let authorities = fs::read(path).map_err(|error| unusable(error.into()))?;
+        let certificates = TlsCertificates {
+            client_tls: None,
+            root_cert: Some(authorities),
+        };
+        Client::build_with_tls(known, certificates).map_err(|error| unusable(error.into()))
+    }
+}
+
+/// A server; clones share its connection.
+#[derive(Clone)]
+pub struct RedisServer {
+    connection: ConnectionManager,
+    call_timeout: Duration,
+    prefix: Arc<str>,
+    told: watch::Receiver<u64>,
+}
+
+impl RedisServer {
+    /// # Errors
+    /// [`ConnectError`] where a setting cannot work, or the server cannot be reached or is too old.
+    pub async fn connect(settings: &RedisSettings) -> Result<Self, ConnectError> {
+        let client = settings.client()?;
+        let (tell, told) = watch::channel(0_u64);
+        let hear = move |_: PushInfo| {
+            tell.send_modify(|count| *count += 1);
+            Ok::<(), redis::aio::SendError>(())
+        };
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_millis(settings.connect_timeout_millis)))
+            .set_response_timeout(Some(Duration::from_millis(settings.call_timeout_millis)))
+            .set_max_delay(Duration::from_millis(RECONNECT_MILLIS_MAX))
+            .set_push_sender(hear)
+            .set_automatic_resubscription();
+        let connection = ConnectionManager::new_with_config(client, config)
+            .await
+            .map_err(ConnectError::Unreachable)?;
+        let server = Self {
+            connection,
+            call_timeout: Duration::from_millis(settings.call_timeout_millis),
+            prefix: settings.prefix.as_str().into(),
+            told,
+        };
+        server.check().await?;
+        Ok(server)
+    }
+
+    async fn check(&self) -> Result<(), ConnectError> {
+        let mut connection = self.connection.clone();
+        let info: String = redis::cmd("INFO")
+            .query_async(&mut connection)
+            .await
+            .map_err(ConnectError::Unreachable)?;
+        let says = |name: &str| {
+            let mut lines = info.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.unwrap_or_default().to_owned()
+        };
+        // Valkey answers this too, with the version of Redis that it is compatible with.
+        let version = says("redis_version");
+        let major = version.split('.').next().unwrap_or_default();
+        if major.parse::<u32>().unwrap_or(0) < MAJOR_VERSION_MIN {
+            return Err(ConnectError::TooOld(version));
+        }
+        let policy = says("maxmemory_policy");
+        if policy.starts_with("allkeys") {
+            tracing::warn!(
+                policy,
+                "Redis may drop reservations when its memory is full; set maxmemory-policy to noeviction"
+            );
+        }
+        Ok(())
+    }
+
+    /// The name of a key under this deployment's prefix.
+    #[must_use]
+    pub fn key(&self, rest: impl fmt::Display) -> String {
+        format!("{}:{rest}", self.prefix)
+    }
+
+    /// Calls a script, which is loaded first where the server does not have it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; whether it was done is not known.
+    pub async fn call<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        let called = script.invoke_async(&mut connection);
+        in_time(self.call_timeout, called).await
+    }
+
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        in_time(self.call_timeout, command.query_async(&mut connection)).await
+    }
+
+    /// Hears what is published on this channel from now on; see [`told`](Self::told).
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the server does not answer.
+    pub async fn subscribe(&self, channel: &str) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        in_time(self.call_timeout, connection.subscribe(channel)).await
+    }
+
+    /// Changes whenever something was published on a channel that is heard, or the connection was lost or came back.
+    #[must_use]
+    pub fn told(&self) -> watch::Receiver<u64> {
+        self.told.clone()
+    }
+}
+
+async fn in_time<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(StoreError::Unavailable(format!("redis: {error}"))),
+        Err(_) => Err(StoreError::Unavailable(
+            "redis does not answer in time".to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_cannot_work_is_refused_by_its_name_and_without_its_secret() {
+        let good = RedisSettings {
+            url: "rediss://me:hush@localhost:6380/1".to_owned(),
+            ..RedisSettings::default()
+        };
+        assert!(good.validate().is_ok());
+        assert!(!format!("{good:?}").contains("hush"));
+        let bad = [
+            ("url", RedisSettings::default()),
+            (
+                "url",
+                RedisSettings {
+                    url: "http://:hush@x".to_owned(),
+                    ..good.clone()
+                },
+            ),
+            (
+                "prefix",
+                RedisSettings {
+                    prefix: "a{b".to_owned(),
+                    ..good.clone()
+                },
+            ),
+            (
+                "call_timeout_millis",
+                RedisSettings {
+                    call_timeout_millis: 0,
+                    ..good.clone()
+                },
+            ),
+            (
+                "ca_file",
+                RedisSettings {
+                    ca_file: Some("/nowhere".into()),
+                    ..good
+                },
+            ),
+        ];
+        for (name, settings) in bad {
+            let text = settings.validate().unwrap_err().to_string();
+            assert!(text.contains(&format!("ticketing.redis.{name}")), "{text}");
+            assert!(!text.contains("hush"));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Wishes that arrive together go in one call: a queue with a limit, and one task that takes everything that waits
+//! there as soon as the call before has been answered. Nobody waits for company.
+
+use std::{collections::HashMap, sync::Arc};
+
+use contract::{EventId, TicketId, Timestamp};
+use futures::future::join_all;
+use messaging::{Commit, CommitError, StoreError, Submission};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    core::Core,
+    scripts::{self, on_event},
+};
+use crate::reservations::{Claimed, Error, Refusal, Wish};
+
+/// Wishes waiting in this process; one more is refused.
+pub(super) const QUEUE_WISHES_MAX: usize = 16_384;
+/// Wishes of one call, all events together: what a script may hold the server up for.
+const BATCH_WISHES_MAX: usize = 512;
+/// How often, and with how much time between, wishes are taken back whose answer was lost.
+const TAKE_BACK_TRIES: u32 = 10;
+const TAKE_BACK_MILLIS: i64 = 1_000;
+/// How much longer than its claim the way from a ticket to its event is kept.
+const TICKET_KEPT_MILLIS: i64 = 60_000;
+
+/// A wish, and who waits for its answer.
+pub(super) struct Pending {
+    pub wish: Wish,
+    pub now: Timestamp,
+    pub answer: oneshot::Sender<Result<(), Error>>,
+}
+
+/// Ends when the last sender has gone.
+pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Pending>) {
+    let mut batch = Vec::with_capacity(BATCH_WISHES_MAX);
+    while queue.recv_many(&mut batch, BATCH_WISHES_MAX).await > 0 {
+        let mut by_event: HashMap<EventId, Vec<Pending>> = HashMap::new();
+        for pending in batch.drain(..) {
+            let same = by_event.entry(pending.wish.event_id).or_default();
+            same.push(pending);
+        }
+        let calls = by_event
+            .into_iter()
+            .map(|(event_id, wishes)| grant(&core, event_id, wishes));
+        let mut granted = Vec::new();
+        for answered in join_all(calls).await {
+            match answered {
+                Ok(some) => granted.extend(some),
+                Err(error) => refuse_waiting(&mut queue, &error.into()),
+            }
+        }
+        if !granted.is_empty() {
+            // The next call need not wait for what becomes durable elsewhere.
+            tokio::spawn(settle(Arc::clone(&core), granted));
+        }
+    }
+}
+
+/// Redis does not answer: who has waited that long is told so, rather than each batch after the other. None of these
+/// was sent.
+fn refuse_waiting(queue: &mut mpsc::Receiver<Pending>, error: &Error) {
+    for _ in 0..queue.len() {
+        if let Ok(pending) = queue.try_recv() {
+            let _ = pending.answer.send(Err(error.clone()));
+        }
+    }
+}
+
+/// Answers what is refused, and returns what is granted.
+async fn grant(
+    core: &Arc<Core>,
+    event_id: EventId,
+    wishes: Vec<Pending>,
+) -> Result<Vec<Pending>, StoreError> {
+    let answers = match decide(core, event_id, &wishes).await {
+        Ok(Some(answers)) => answers,
+        Ok(None) => {
+            let error = core.unknown(event_id).await;
+            answer_all(wishes, &error);
+            return Ok(Vec::new());
+        }
+        Err(error) => {
+            let claims = wishes
+                .iter()
+                .map(|pending| pending.wish.claimed())
+                .collect();
+            tokio::spawn(take_back(Arc::clone(core), claims));
+            answer_all(wishes, &error.clone().into());
+            return Err(error);
+        }
+    };
+    let mut granted = Vec::new();
+    for (pending, answer) in wishes.into_iter().zip(answers.bytes()) {
+        let refusal = match answer {
+            b'G' => {
+                granted.push(pending);
+                continue;
+            }
+            b'R' => Refusal::AlreadyReserved,
+            b'P' => Refusal::AlreadyPurchased,
+            b'N' => Refusal::SaleNotOpen,
+            _ => Refusal::SoldOut,
+        };
+        // Who asked may have gone away.
+        let _ = pending.answer.send(Err(refusal.into()));
+    }
+    Ok(granted)
+}
+
+/// Wishes may have been granted though no answer came, and their buyers were told that there is none: they are taken
+/// back once Redis answers again. What cannot be by then stands until it lapses.
+async fn take_back(core: Arc<Core>, claims: Vec<Claimed>) {
+    for _ in 0..TAKE_BACK_TRIES {
+        let next = core.clock.now().plus_millis(TAKE_BACK_MILLIS);
+        core.clock.wait_until(next).await;
+        let release = &core.scripts.release;
+        if core
+            .ask_of_claims(release, "waiting", &claims)
+            .await
+            .is_ok()
+        {
+            return;
+        }
+    }
+}
+
+/// One letter for each wish; `None` where Redis does not know the event.
+async fn decide(
+    core: &Core,
+    event_id: EventId,
+    wishes: &[Pending],
+) -> Result<Option<String>, StoreError> {
+    let mut call = on_event(&core.scripts.reserve, &core.server, event_id);
+    for Pending { wish, now, .. } in wishes {
+        call.arg(wish.user_id.0)
+            .arg(wish.ticket_id.to_string())
+            .arg(now.as_millis())
+            .arg(wish.expires_at.as_millis())
+            .arg(wish.lapses_at.as_millis());
+    }
+    match core.server.call(&call).await {
+        Ok(answers) => Ok(answers),
+        // The answer may have been lost after all was done; a wish that was granted is granted again.
+        Err(_) => core.server.call(&call).await,
+    }
+}
+
+fn answer_all(wishes: Vec<Pending>, error: &Error) {
+    for pending in wishes {
+        let _ = pending.answer.send(Err(error.clone()));
+    }
+}
+
+/// Makes durable what goes with each grant, and answers. Where that fails the grant is taken back.
+async fn settle(core: Arc<Core>, granted: Vec<Pending>) {
+    let (mut with, mut without): (Vec<Pending>, Vec<Pending>) = granted
+        .into_iter()
+        .partition(|pending| !pending.wish.also.is_empty());
+    let commits: Vec<Commit> = with
+        .iter_mut()
+        .map(|pending| std::mem::take(&mut pending.wish.also))
+        .collect();
+    let commit = async {
+        if commits.is_empty() {
+            return Vec::new();
+        }
+        let submission = Submission {
+            commits: commits.into(),
+            position: None,
+        };
+        core.store.submit(submission).outcomes().await
+    };
+    let (outcomes, ()) = tokio::join!(commit, remember(&core, with.iter().chain(&without)));
+    for pending in without.drain(..) {
+        let _ = pending.answer.send(Ok(()));
+    }
+    for (pending, outcome) in with.into_iter().zip(outcomes) {
+        answer(&core, pending, outcome).await;
+    }
+}
+
+async fn answer(core: &Core, pending: Pending, outcome: Result<(), CommitError>) {
+    if let Err(error) = &outcome {
+        let claimed = pending.wish.claimed();
+        let release = &core.scripts.release;
+        if let Err(also) = core.ask_of_claims(release, "waiting", &[claimed]).await {
+            tracing::warn!(ticket.id = %claimed.ticket_id, %error, %also, "a grant that was not stored stands until it lapses");
+        }
+    }
+    let _ = pending.answer.send(outcome.map_err(Error::from));
+}
+
+/// Writes down which event each ticket is of: some requests name the ticket alone. Without it a reservation cannot
+/// be given back before it lapses; everything else goes on.
+async fn remember<'a>(core: &Core, granted: impl Iterator<Item = &'a Pending>) {
+    let mut by_key: HashMap<String, (Vec<String>, i64)> = HashMap::new();
+    for Pending { wish, now, .. } in granted {
+        let (fields, keep_millis) = by_key
+            .entry(ticket_key(core, wish.ticket_id))
+            .or_insert((Vec::new(), 0));
+        fields.push(wish.ticket_id.to_string());
+        fields.push(format!("{}|{}", wish.event_id, wish.user_id));
+        *keep_millis = (*keep_millis).max(wish.lapses_at.millis_since(*now) + TICKET_KEPT_MILLIS);
+    }
+    let written = by_key.into_iter().map(async |(key, (fields, millis))| {
+        let (set, keep) = (
+            redis::Cmd::hset_multiple(&key, &pairs(&fields)),
+            redis::Cmd::pexpire(&key, millis),
+        );
+        tokio::try_join!(core.server.ask::<()>(&set), core.server.ask::<()>(&keep))
+    });
+    for failed in join_all(written).await.into_iter().filter_map(Result::err) {
+        tracing::warn!(error = %failed, "reservations cannot be found by their tickets");
+    }
+}
+
+fn pairs(fields: &[String]) -> Vec<(&str, &str)> {
+    let pairs = fields.chunks_exact(2);
+    pairs.map(|it| (it[0].as_str(), it[1].as_str())).collect()
+}
+
+/// The tickets of one second share a key, so that a batch writes few: a ticket's name begins with its time.
+fn ticket_key(core: &Core, ticket_id: TicketId) -> String {
+    let second = ticket_id
+        .0
+        .get_timestamp()
+        .map_or(0, |time| time.to_unix().0);
+    core.server.key(format_args!("tickets:{{{second}}}"))
+}
+
+/// Which claim this ticket names; `None` where it is not known here.
+pub(super) async fn recall(
+    core: &Core,
+    ticket_id: TicketId,
+) -> Result<Option<Claimed>, StoreError> {
+    let mut command = redis::cmd("HGET");
+    command
+        .arg(ticket_key(core, ticket_id))
+        .arg(ticket_id.to_string());
+    let known: Option<String> = core.server.ask(&command).await?;
+    let claimed = known.and_then(|known| {
+        let (event, user) = known.split_once('|')?;
+        Some(Claimed {
+            event_id: event.parse().ok()?,
+            user_id: scripts::read_user(user)?,
+            ticket_id,
+        })
+    });
+    Ok(claimed)
+}

@@ -1,0 +1,196 @@
+//! Lapses, over all events. A list of events says when each is to be looked at; it is never behind the first claim
+//! that is due, because a new claim lapses no sooner than its whole time from now. So reserving costs nothing here.
+//!
+//! A lapse has two halves: what is due begins to lapse in Redis, then its messages are committed, then it is freed.
+//! Who crashes between leaves it to be taken up again, with the same messages. The list is gone where Redis lost its
+//! data; a marker beside it says that every event of the store is there.
+
+use std::sync::Arc;
+
+use contract::{EventId, TicketId, Timestamp};
+use messaging::{Commit, CommitError, Find, Record as _, StoreError, Submission};
+
+use super::{
+    core::Core,
+    rebuild::{Rebuilt, rebuild},
+    scripts::{key, on_event, read_user},
+};
+use crate::{model::Allocation, reservations::Claimed};
+
+/// Events looked at in one round.
+const EVENTS_MAX: usize = 64;
+/// Events of the store read at once, where Redis lost its list.
+const PAGE_EVENTS: u32 = 500;
+/// An event with nothing waiting is looked at so often.
+const LOOK_MILLIS_MAX: i64 = 60_000;
+/// How long until an event that is being rebuilt is looked at again.
+const REBUILDING_MILLIS: i64 = 1_000;
+
+/// Lapses up to `max` claims that are due by `now`.
+pub(super) async fn expire(
+    core: &Arc<Core>,
+    now: Timestamp,
+    max: usize,
+    telling: impl Fn(Claimed) -> Commit,
+) -> Result<Vec<Claimed>, StoreError> {
+    find_lost(core).await?;
+    let mut due = Vec::new();
+    while due.len() < max {
+        let events = events_due(core, now).await?;
+        if events.is_empty() {
+            break;
+        }
+        for event_id in events {
+            if due.len() < max {
+                due.extend(begin(core, event_id, now, max - due.len()).await?);
+            }
+        }
+    }
+    if due.is_empty() {
+        return Ok(due);
+    }
+    let submission = Submission {
+        commits: due.iter().map(|claimed| telling(*claimed)).collect(),
+        position: None,
+    };
+    fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
+    let outcomes = core.store.submit(submission).outcomes().await;
+    finish(core, due, outcomes).await
+}
+
+/// Puts an event on the list, to be looked at at once.
+pub(super) async fn enlist(core: &Core, event_id: EventId) -> Result<(), StoreError> {
+    look_at(core, event_id, Timestamp::from_millis(0)).await
+}
+
+async fn look_at(core: &Core, event_id: EventId, at: Timestamp) -> Result<(), StoreError> {
+    let mut command = redis::cmd("ZADD");
+    command
+        .arg(core.server.key("events"))
+        .arg(at.as_millis())
+        .arg(event_id.0);
+    core.server.ask(&command).await
+}
+
+async fn events_due(core: &Core, now: Timestamp) -> Result<Vec<EventId>, StoreError> {
+    let mut command = redis::cmd("ZRANGE");
+    command
+        .arg(core.server.key("events"))
+        .arg("-inf")
+        .arg(now.as_millis())
+        .arg("BYSCORE")
+        .arg("LIMIT")
+        .arg(0)
+        .arg(EVENTS_MAX);
+    let events: Vec<i64> = core.server.ask(&command).await?;
+    Ok(events.into_iter().map(EventId).collect())
+}
+
+/// What begins to lapse now, and when the event is to be looked at next.
+async fn begin(
+    core: &Arc<Core>,
+    event_id: EventId,
+    now: Timestamp,
+    max: usize,
+) -> Result<Vec<Claimed>, StoreError> {
+    let mut call = on_event(&core.scripts.lapse, &core.server, event_id);
+    call.arg(now.as_millis())
+        .arg(max)
+        .arg(core.again_after(now).as_millis());
+    let answer: Option<Vec<String>> = core.server.call(&call).await?;
+    let Some(answer) = answer else {
+        core.begin_rebuilding(event_id);
+        look_at(core, event_id, now.plus_millis(REBUILDING_MILLIS)).await?;
+        return Ok(Vec::new());
+    };
+    let (next, claims) = answer
+        .split_first()
+        .map_or(("", &[][..]), |(next, claims)| (next.as_str(), claims));
+    // No claim that is granted from now on lapses before this.
+    let latest = now.plus_millis(core.hold.claim_millis_min.min(LOOK_MILLIS_MAX));
+    let next = next.parse::<i64>().map_or(latest, Timestamp::from_millis);
+    look_at(core, event_id, next.min(latest)).await?;
+    let claimed = |pair: &[String]| {
+        Some(Claimed {
+            event_id,
+            user_id: read_user(&pair[0])?,
+            ticket_id: pair[1].parse::<TicketId>().ok()?,
+        })
+    };
+    Ok(claims.chunks_exact(2).filter_map(claimed).collect())
+}
+
+/// Frees what was told of; the rest waits on.
+async fn finish(
+    core: &Core,
+    due: Vec<Claimed>,
+    outcomes: Vec<Result<(), CommitError>>,
+) -> Result<Vec<Claimed>, StoreError> {
+    let (mut told, mut kept, mut failure) = (Vec::new(), Vec::new(), None);
+    for (claimed, outcome) in due.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => told.push(claimed),
+            Err(error) => {
+                kept.push(claimed);
+                failure = Some(error);
+            }
+        }
+    }
+    // Where this fails they are due again a little later.
+    let _ = end(core, &kept, "undo").await;
+    for event_id in kept.iter().map(|claimed| claimed.event_id) {
+        let _ = enlist(core, event_id).await;
+    }
+    let freed = end(core, &told, "done").await?;
+    match failure {
+        None => Ok(freed),
+        Some(CommitError::Store(error)) => Err(error),
+        Some(error) => Err(StoreError::Unavailable(error.to_string())),
+    }
+}
+
+/// Ends what began to lapse; returns what was freed. What was paid meanwhile is not.
+pub(super) async fn end(
+    core: &Core,
+    claims: &[Claimed],
+    how: &str,
+) -> Result<Vec<Claimed>, StoreError> {
+    let answers = core
+        .ask_of_claims(&core.scripts.lapsed, how, claims)
+        .await?;
+    let freed = claims.iter().zip(answers).filter(|(_, it)| it.text == "F");
+    Ok(freed.map(|(claimed, _)| *claimed).collect())
+}
+
+/// Where the marker is missing, every event of the store that Redis does not know is rebuilt. Claims that nobody asks
+/// for would else never lapse.
+async fn find_lost(core: &Core) -> Result<(), StoreError> {
+    let marker = core.server.key("whole");
+    let is_whole: i64 = core.server.ask(redis::cmd("EXISTS").arg(&marker)).await?;
+    if is_whole == 1 {
+        return Ok(());
+    }
+    let (mut after, mut is_whole) = (None, true);
+    loop {
+        let find = Find::all(Allocation::TABLE, PAGE_EVENTS).after(after);
+        let sales: Vec<Allocation> = core.store.find(find).await?;
+        let Some(last) = sales.last() else { break };
+        after = Some(last.event_id);
+        for event_id in sales.iter().map(|sale| sale.event_id) {
+            let mut command = redis::cmd("EXISTS");
+            command.arg(key(&core.server, event_id, "sale"));
+            let is_known: i64 = core.server.ask(&command).await?;
+            if is_known == 1 {
+                enlist(core, event_id).await?;
+            } else {
+                is_whole &= rebuild(core, event_id).await? == Rebuilt::Done;
+            }
+        }
+    }
+    if is_whole {
+        let mut command = redis::cmd("SET");
+        command.arg(&marker).arg(1);
+        core.server.ask::<()>(&command).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+-- Stands before every script: the keys of one event, always in this order, and how a claim is written there.
+local sale, waiting, completed, lapses, lapsing, rebuild =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+
+-- A claim is `ticket|expires|lapses`; a ticket's name has 36 characters.
+local function ticket_of(claim) return string.sub(claim, 1, 36) end
+
+local function is_for(claim, ticket) return claim and ticket_of(claim) == ticket end
+
+local function forget_waiting(user)
+  redis.call('HDEL', waiting, user)
+  redis.call('ZREM', lapses, user)
+  redis.call('HDEL', lapsing, user)
+end
+
+-- As in the allocation: where fewer are wanted than were bought, what is given back is not on sale again.
+local function follow_down()
+  local rules = redis.call('HMGET', sale, 'quantity', 'wanted')
+  local quantity, wanted = tonumber(rules[1]), tonumber(rules[2])
+  if quantity and wanted then
+    local bought = redis.call('HLEN', completed)
+    redis.call('HSET', sale, 'quantity', math.min(quantity, math.max(wanted, bought)))
+  end
+end
+

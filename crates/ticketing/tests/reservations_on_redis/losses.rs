@@ -1,0 +1,206 @@
+//! Redis loses its data, and processes that knew the old state go on.
+
+use contract::UserId;
+use messaging::{Commit, CommitError, StoreError};
+use ticketing::{
+    model::Allocation,
+    reservations::{Completion, Error, Keeping, Refusal},
+};
+
+use crate::{
+    redis_place, snapshot,
+    suite::{Deployment, EVENT, TTL_MILLIS, at, claimed, sale, store},
+};
+
+impl Deployment {
+    async fn lose(&self) {
+        redis_place::empty(&self.backend.settings).await;
+    }
+
+    async fn wait_until_rebuilt(&self) {
+        while let Err(error) = self.reservations().stats(EVENT).await {
+            assert_eq!(error, Error::Refused(Refusal::Rebuilding));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn wait_until_waiting(&self, waiting: i64) {
+        loop {
+            match self.reservations().stats(EVENT).await {
+                Ok(Some(stats)) if stats.waiting == waiting => return,
+                Ok(_) | Err(Error::Refused(Refusal::Rebuilding)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_decided_on_the_state_before_a_loss_cannot_be_committed_after_it() {
+    let deployment = Deployment::with_quantity(2).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    let claims = [claimed(1, ticket)];
+    let mut done = deployment.reservations().complete(&claims).await.unwrap();
+    let Some(Completion::Completed(Keeping::Fence(fence))) = done.pop() else {
+        panic!("it waits for payment")
+    };
+    let released = deployment.reservations().release(&claims).await.unwrap();
+
+    deployment.lose().await;
+    deployment.wait_until_rebuilt().await;
+
+    let mut issued = Commit::new();
+    issued.fenced_by(fence);
+    for stale in [issued, released[0].clone()] {
+        let refused = store(&deployment).commit(stale).await.unwrap_err();
+        assert!(matches!(refused, CommitError::Fenced { .. }), "{refused}");
+    }
+    // Asked again, it says what holds now.
+    let mut done = deployment.reservations().complete(&claims).await.unwrap();
+    assert!(matches!(done.pop(), Some(Completion::Gone)));
+}
+
+#[tokio::test]
+async fn consumers_wait_while_an_event_is_rebuilt_and_hear_nothing_untrue() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.lose().await;
+    let asked = deployment
+        .reservations()
+        .complete(&[claimed(1, ticket)])
+        .await;
+    assert!(matches!(asked, Err(StoreError::Unavailable(_))));
+    deployment.wait_until_rebuilt().await;
+    deployment.lose().await;
+    let asked = deployment.reservations().set_sale(&sale(5, 2)).await;
+    assert!(matches!(asked, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_state_of_an_older_epoch_is_not_believed() {
+    let deployment = Deployment::with_quantity(3).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    // Redis comes back with what it had before the last rebuilding.
+    let saved = snapshot::save(&deployment.backend.settings).await;
+    deployment.lose().await;
+    deployment.wait_until_rebuilt().await;
+    snapshot::restore(&deployment.backend.settings, saved).await;
+
+    let asked = deployment
+        .reservations()
+        .complete(&[claimed(1, ticket)])
+        .await;
+
+    assert!(matches!(asked, Err(StoreError::Unavailable(_))));
+    deployment.wait_until_waiting(0).await;
+}
+
+#[tokio::test]
+async fn a_crash_between_the_halves_of_a_lapse_lapses_it_again_in_the_same_words() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    // The commit does not come through: the store has gone away.
+    let poison = |_| {
+        let mut commit = Commit::new();
+        commit.fenced_by(messaging::Fence {
+            lease: "nobody's".to_owned(),
+            token: 1,
+        });
+        commit
+    };
+    let failed = deployment
+        .reservations()
+        .expire(at(TTL_MILLIS), 10, poison)
+        .await;
+    assert!(failed.is_err());
+    assert_eq!(deployment.stats().await.waiting, 1, "it is not free yet");
+    assert_eq!(
+        deployment.expire(at(TTL_MILLIS)).await,
+        [claimed(1, ticket)]
+    );
+}
+
+#[tokio::test]
+async fn who_dies_between_the_halves_of_a_lapse_is_followed_by_another() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    let dies = |_| -> Commit { panic!("the process dies here") };
+    let reservations = deployment.reservations().clone();
+    let died = tokio::spawn(async move { reservations.expire(at(TTL_MILLIS), 10, dies).await });
+    assert!(died.await.is_err());
+
+    let others = deployment.expire(at(TTL_MILLIS + 29_999)).await;
+    assert_eq!(others, [], "it may be at work still");
+    assert_eq!(deployment.find(1).await, None, "nobody can buy it");
+    let others = deployment.expire(at(TTL_MILLIS + 30_000)).await;
+    assert_eq!(others, [claimed(1, ticket)]);
+    assert_eq!(deployment.stats().await.available, 1);
+}
+
+#[tokio::test]
+async fn a_payment_that_comes_between_the_halves_of_a_lapse_keeps_its_ticket() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    let dies = |_| -> Commit { panic!("the process dies here") };
+    let reservations = deployment.reservations().clone();
+    let died = tokio::spawn(async move { reservations.expire(at(TTL_MILLIS), 10, dies).await });
+    assert!(died.await.is_err());
+
+    let claims = [claimed(1, ticket)];
+    let done = deployment.reservations().complete(&claims).await.unwrap();
+    assert!(matches!(done[..], [Completion::Completed(_)]));
+    assert_eq!(deployment.expire(at(TTL_MILLIS + 60_000)).await, []);
+    assert_eq!(deployment.stats().await.completed, 1);
+}
+
+#[tokio::test]
+async fn a_grant_whose_answer_cannot_be_stored_is_taken_back() {
+    let deployment = Deployment::with_quantity(1).await;
+    // Something is stored under that key already.
+    let mut also = Commit::new();
+    also.put(&Allocation {
+        event_id: EVENT,
+        ..sale(9, 9)
+    });
+    let refused = deployment.reserve_with(1, at(0), also).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        Error::Commit(CommitError::Conflict { .. })
+    ));
+    assert_eq!(deployment.stats().await.available, 1);
+}
+
+#[tokio::test]
+async fn a_reservation_is_found_by_its_ticket_alone_and_given_up_once() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    let named = deployment.reservations().named(ticket).await.unwrap();
+    assert_eq!(named, Some(claimed(1, ticket)));
+    let give_up = || {
+        deployment
+            .reservations()
+            .give_up(claimed(1, ticket), Commit::new())
+    };
+    assert_eq!(give_up().await, Ok(true));
+    assert_eq!(give_up().await, Ok(false));
+    assert_eq!(deployment.find(1).await, None);
+    assert_eq!(
+        deployment.reservations().find(EVENT, UserId(2)).await,
+        Ok(None)
+    );
+}
+
+#[tokio::test]
+async fn of_two_processes_that_share_redis_no_ticket_goes_to_both() {
+    let deployment = Deployment::with_quantity(10).await;
+    let other = deployment.backend.open(store(&deployment).clone()).await;
+    let ours = (0..100).map(|user| deployment.reserve(user, at(0)));
+    let theirs = (100..200).map(|user| deployment.wish(&other, user, at(0), Commit::new()));
+    let (ours, theirs) = tokio::join!(
+        futures::future::join_all(ours),
+        futures::future::join_all(theirs)
+    );
+    let granted = ours.iter().chain(&theirs).filter(|it| it.is_ok()).count();
+    assert_eq!(granted, 10);
+    assert_eq!(deployment.stats().await.available, 0);
+}
