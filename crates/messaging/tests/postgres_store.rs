@@ -72,7 +72,7 @@ async fn processes_that_migrate_at_once_make_everything_once() {
     });
     let steps = futures::future::join_all(together).await;
     let taken: usize = steps.into_iter().map(|steps| steps.unwrap()).sum();
-    assert_eq!(taken, 1 + tables().len());
+    assert_eq!(taken, 2 + tables().len());
     assert!(open(&schema.settings).await.is_ok());
 }
 

@@ -33,7 +33,8 @@ const STEPS: &[(&str, &str)] = &[
      CREATE TABLE writer (
          name text COLLATE \"C\" PRIMARY KEY, epoch bigint NOT NULL, batch bigint NOT NULL,
          seen_at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 50);
-     CREATE TABLE next_id (name text COLLATE \"C\" PRIMARY KEY, next bigint NOT NULL);",),
+     CREATE TABLE next_id (name text COLLATE \"C\" PRIMARY KEY, next bigint NOT NULL);",
+    ),
     // A publisher asks which keys have an earlier row of another process.
     ("pending messages by key", "CREATE INDEX message_key ON message (key, \"offset\")"),
 ];
