@@ -1,4 +1,4 @@
-//! Wiring: one store, the services over it, their consumers, the HTTP door. [`App::start`] is used by the program and
+//! Wiring: one store, the services over it that this process runs, their consumers, the HTTP door. [`App::start`] is used by the program and
 //! by tests in their own process, who hand in a clock that stands still.
 //!
 //! It owns everything that runs. It stops from the outside in: no new requests, those in flight are finished, then
@@ -24,10 +24,12 @@ use utoipa_axum::router::OpenApiRouter;
 use web::idempotency::AnswerRecord;
 
 use crate::{
+    backends,
     config::Config,
     crew::Crew,
     http,
     server::{BoundServer, Server, reachable},
+    services::Service,
 };
 
 /// In the data folder, as long as a server has it open: where that server listens.
@@ -43,9 +45,10 @@ const SANDBOX_WEBHOOK_SPEED: u32 = 60;
 /// Everything, running.
 pub struct App {
     server: Server,
-    payment: payment::Service,
+    payment: Option<payment::Service>,
     crew: Crew,
     store: Store,
+    bus: Bus,
     address_file: PathBuf,
     patience: Duration,
 }
@@ -85,8 +88,12 @@ impl App {
     ) -> anyhow::Result<Self> {
         let mut registry = Registry::with_prefix("boxoffice");
         let metrics = Metrics::register(&mut registry);
-        let store = Store::open_embedded(&config.data, &tables(), metrics.clone())
+        let store = backends::open_store(&config, metrics.clone())
+            .await
             .context("the store cannot be opened")?;
+        fs::create_dir_all(&config.data)
+            .with_context(|| format!("the data folder {} cannot be made", config.data.display()))?;
+        let bus = backends::open_bus(&config, &store).await?;
         let listening = BoundServer::bind(config.listen)
             .await
             .with_context(|| format!("the setting listen: {} cannot be had", config.listen))?;
@@ -97,7 +104,7 @@ impl App {
         };
         let mut crew = Crew::new(Shell {
             store: store.clone(),
-            bus: Bus::Local(store.clone()),
+            bus: bus.clone(),
             clock: clock.clone(),
             random,
             metrics,
@@ -105,6 +112,7 @@ impl App {
         });
         let (services, payment) = start_services(&config, &mut crew, &mut registry).await?;
         start_upkeep(&config, &mut crew)?;
+        backends::start_bus(&bus, &store, &clock, &mut crew);
         let parts = http::Parts {
             store: store.clone(),
             clock,
@@ -121,6 +129,7 @@ impl App {
             payment,
             crew,
             store,
+            bus,
             address_file,
             patience: Duration::from_millis(config.http.shutdown_timeout_millis),
         })
@@ -147,6 +156,7 @@ impl App {
     pub async fn failed(&mut self) -> String {
         tokio::select! {
             reason = self.store.failed() => format!("the store has failed: {reason}"),
+            reason = backends::bus_failed(&self.bus) => format!("the bus has failed: {reason}"),
             reason = self.crew.ended() => reason,
         }
     }
@@ -159,6 +169,7 @@ impl App {
             payment,
             crew,
             store,
+            bus,
             address_file,
             patience,
         } = self;
@@ -166,18 +177,27 @@ impl App {
             tracing::warn!(?patience, "requests in flight were cut off");
         }
         // A buyer who went away while the gateway was asked: what it says is still recorded.
-        if tokio::time::timeout(patience, payment.drained())
-            .await
-            .is_err()
+        if let Some(payment) = payment
+            && tokio::time::timeout(patience, payment.drained())
+                .await
+                .is_err()
         {
             tracing::warn!(?patience, "the gateway was still being asked");
         }
-        drop(payment);
         for name in crew.stop(patience).await {
             tracing::warn!(name, ?patience, "a task did not stop in time");
         }
         if let Err(error) = fs::remove_file(&address_file) {
             tracing::warn!(%error, file = %address_file.display(), "cannot be removed");
+        }
+        if tokio::time::timeout(patience, backends::close_bus(bus))
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                ?patience,
+                "not everything was published: the relay of another process does it"
+            );
         }
         let mut committed = store.committed();
         drop(store);
@@ -189,21 +209,48 @@ impl App {
     }
 }
 
-/// Starts the services, their consumers and their timekeepers, and returns their routes.
+/// Starts the services that this process runs, their consumers and their timekeepers, and returns their routes.
 async fn start_services(
     config: &Config,
     crew: &mut Crew,
     registry: &mut Registry,
-) -> anyhow::Result<(OpenApiRouter, payment::Service)> {
+) -> anyhow::Result<(OpenApiRouter, Option<payment::Service>)> {
     let shell = crew.shell().clone();
-    let event = event::Service::new(shell.store.clone(), shell.clock.clone());
-    let user = user::Service::new(
-        shell.store.clone(),
-        shell.clock.clone(),
-        config.user.clone(),
-    );
-    crew.consume(user::consumers::UserConsumer::new(&user))?;
-    let payment = start_payment(config, crew, registry).await?;
+    let has = |service| config.services.has(service);
+    let mut routes = OpenApiRouter::new();
+    if has(Service::Event) {
+        let event = event::Service::new(shell.store.clone(), shell.clock.clone());
+        routes = routes.merge(event::http::router(event));
+    }
+    if has(Service::User) {
+        let (store, clock) = (shell.store.clone(), shell.clock.clone());
+        let user = user::Service::new(store, clock, config.user.clone());
+        crew.consume(user::consumers::UserConsumer::new(&user))?;
+        routes = routes.merge(user::http::router(user));
+    }
+    let mut payment = None;
+    if has(Service::PaymentApi) || has(Service::PaymentWorker) {
+        let service = start_payment(config, crew, registry).await?;
+        if has(Service::PaymentApi) {
+            routes = routes.merge(payment::http::router(service.clone()));
+        }
+        payment = Some(service);
+    }
+    if has(Service::TicketingApi) || has(Service::TicketingWorker) {
+        let service = start_ticketing(config, crew, registry).await?;
+        if has(Service::TicketingApi) {
+            routes = routes.merge(ticketing::http::router(service));
+        }
+    }
+    Ok((routes, payment))
+}
+
+async fn start_ticketing(
+    config: &Config,
+    crew: &mut Crew,
+    registry: &mut Registry,
+) -> anyhow::Result<ticketing::Service> {
+    let shell = crew.shell().clone();
     let ticketing = ticketing::Service::open(
         shell.store,
         shell.clock,
@@ -212,16 +259,13 @@ async fn start_services(
         ticketing::Metrics::register(registry),
     )
     .await?;
-    crew.consume(ticketing::consumers::SagaConsumer(ticketing.clone()))?;
-    crew.consume(ticketing::consumers::StockConsumer(ticketing.clone()))?;
-    let expiry = ticketing.clone();
-    crew.spawn("ticketing.expiry", |shutdown| expiry.run_expiry(shutdown));
-    let routes = OpenApiRouter::new()
-        .merge(event::http::router(event))
-        .merge(ticketing::http::router(ticketing))
-        .merge(user::http::router(user))
-        .merge(payment::http::router(payment.clone()));
-    Ok((routes, payment))
+    if config.services.has(Service::TicketingWorker) {
+        crew.consume(ticketing::consumers::SagaConsumer(ticketing.clone()))?;
+        crew.consume(ticketing::consumers::StockConsumer(ticketing.clone()))?;
+        let expiry = ticketing.clone();
+        crew.spawn("ticketing.expiry", |shutdown| expiry.run_expiry(shutdown));
+    }
+    Ok(ticketing)
 }
 
 async fn start_payment(
@@ -244,11 +288,13 @@ async fn start_payment(
         payment::Metrics::register(registry),
     )
     .context("the settings of payment.gateway cannot work")?;
-    crew.consume(payment::PaymentConsumer::new(service.clone()))?;
-    let settler = payment::Settler::new(service.clone());
-    crew.spawn("payment.settler", |shutdown| settler.run(shutdown));
-    let reconciler = payment::Reconciler::new(service.clone());
-    crew.spawn("payment.reconciler", |shutdown| reconciler.run(shutdown));
+    if config.services.has(Service::PaymentWorker) {
+        crew.consume(payment::PaymentConsumer::new(service.clone()))?;
+        let settler = payment::Settler::new(service.clone());
+        crew.spawn("payment.settler", |shutdown| settler.run(shutdown));
+        let reconciler = payment::Reconciler::new(service.clone());
+        crew.spawn("payment.reconciler", |shutdown| reconciler.run(shutdown));
+    }
     Ok(service)
 }
 
@@ -285,7 +331,9 @@ async fn start_sandbox(
 
 /// Starts what every service needs: dead letters, timers, cleaning. Last, because cleaning must know every group.
 fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
-    crew.consume(DeadLetterConsumer)?;
+    if config.services.has(Service::DeadLetter) {
+        crew.consume(DeadLetterConsumer)?;
+    }
     let shell = crew.shell().clone();
     let timers = Timers {
         store: shell.store.clone(),

@@ -62,12 +62,24 @@ pub fn audit(folder: &Path) -> Result<Report, StoreError> {
     audit_at(folder, Clock::System.now())
 }
 
+/// Audits one moment of a store.
+///
+/// # Errors
+/// [`StoreError`] where it cannot be read.
+pub fn audit_snapshot(snapshot: &Snapshot) -> Result<Report, StoreError> {
+    of(snapshot, Clock::System.now())
+}
+
 /// Audits a data folder as if it were this time: what has lasted too long is told from it.
 ///
 /// # Errors
 /// [`StoreError`] where it cannot be read.
 pub fn audit_at(folder: &Path, now: Timestamp) -> Result<Report, StoreError> {
-    let books = Books::read(&Snapshot::open(folder)?)?;
+    of(&Snapshot::open(folder)?, now)
+}
+
+fn of(snapshot: &Snapshot, now: Timestamp) -> Result<Report, StoreError> {
+    let books = Books::read(snapshot)?;
     Ok(Report {
         violations: checks::check(&books, now),
         counts: books.counts(),

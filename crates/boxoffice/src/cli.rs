@@ -13,12 +13,14 @@ use messaging::{Clock, Random};
 
 use crate::{
     app::App,
+    backends::{self, StoreBackend},
     config::{Config, DEFAULT_TOML, Flags},
     dead_letters::{self, DeadLetterCommand},
     demo::{self, DemoOptions},
     log,
     reconcile::{self, ReconcileArgs},
     sandbox::{self, SandboxOptions},
+    services::Services,
     signals::Signals,
 };
 
@@ -57,8 +59,15 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything; prints `listening on http://ADDR:PORT` when ready
-    Serve,
+    /// Run everything, or some of the services; prints `listening on http://ADDR:PORT` when ready
+    Serve {
+        /// Names with commas between: event, ticketing-api, ticketing-worker, user, payment-api, payment-worker,
+        /// dead-letter. Fewer than all need PostgreSQL, Redis and Kafka
+        #[arg(long, value_name = "NAMES")]
+        services: Option<Services>,
+    },
+    /// Make the tables in PostgreSQL, or bring them up to date; safe while servers run, and by several at once
+    Migrate,
     /// Check whether a data folder, in use or not, keeps the promises; exit code 1 and a report where it does not
     Audit {
         /// For machines: the report as JSON
@@ -99,6 +108,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let flags = Flags {
         data: cli.options.data,
         listen: cli.options.listen,
+        services: match &cli.command {
+            Command::Serve { services } => services.clone(),
+            _ => None,
+        },
     };
     let config = Config::load(cli.options.config.as_deref(), environment(), &flags)?;
     let listen = flags.listen;
@@ -108,8 +121,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         .context("the runtime cannot be started")?;
     runtime.block_on(async {
         match cli.command {
-            Command::Serve => serve(config).await,
-            Command::Audit { json } => audit(&config, json),
+            Command::Serve { .. } => serve(config).await,
+            Command::Migrate => migrate(&config).await,
+            Command::Audit { json } => audit(config, json).await,
             Command::Reconcile(args) => reconcile::run(config, args).await,
             Command::Demo(options) => {
                 demo::run(config, options).await?;
@@ -134,10 +148,27 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-fn audit(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let folder = config.data.display();
-    let report =
-        crate::audit::audit(&config.data).with_context(|| format!("{folder} cannot be audited"))?;
+async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+    let done = backends::migrate(config).await?;
+    for step in &done {
+        writeln!(io::stdout(), "{step}")?;
+    }
+    if done.is_empty() {
+        writeln!(io::stdout(), "everything is up to date")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn audit(config: Config, json: bool) -> anyhow::Result<ExitCode> {
+    // A snapshot is read on a thread that may wait.
+    let reading = tokio::task::spawn_blocking(move || {
+        let report = backends::snapshot(&config).and_then(|it| crate::audit::audit_snapshot(&it));
+        report.with_context(|| match config.store.backend {
+            StoreBackend::Sqlite => format!("{} cannot be audited", config.data.display()),
+            StoreBackend::Postgres => "the store cannot be audited".to_owned(),
+        })
+    });
+    let report = reading.await??;
     let text = if json {
         serde_json::to_string_pretty(&report)?
     } else {

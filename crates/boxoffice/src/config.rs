@@ -12,6 +12,11 @@ use config::{Environment, File, FileFormat};
 use messaging::{DeadLetterSettings, housekeeping::CleaningSettings};
 use serde::Deserialize;
 
+use crate::{
+    backends::{BusBackend, BusSettings, StoreBackend, StoreSettings},
+    services::Services,
+};
+
 /// The commented defaults.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 /// Variables with this in front are settings, all but those in [`NOT_SETTINGS`].
@@ -25,6 +30,9 @@ const NOT_SETTINGS: &[&str] = &["BOXOFFICE_CONFIG"];
 pub struct Config {
     pub listen: SocketAddr,
     pub data: PathBuf,
+    pub services: Services,
+    pub store: StoreSettings,
+    pub bus: BusSettings,
     pub http: HttpSettings,
     pub log: LogSettings,
     pub messaging: MessagingSettings,
@@ -71,6 +79,7 @@ pub struct MessagingSettings {
 pub struct Flags {
     pub data: Option<PathBuf>,
     pub listen: Option<SocketAddr>,
+    pub services: Option<Services>,
 }
 
 impl Default for HttpSettings {
@@ -154,6 +163,7 @@ impl Config {
                 flags.data.as_ref().map(|path| path.display().to_string()),
             )?
             .set_override_option("listen", flags.listen.map(|address| address.to_string()))?
+            .set_override_option("services", flags.services.as_ref().map(Services::to_string))?
             .build()
             .context("the settings cannot be read")?;
         let config: Self = layers
@@ -166,6 +176,7 @@ impl Config {
     /// What a type cannot say.
     fn validate(&self) -> anyhow::Result<()> {
         self.validate_limits()?;
+        self.validate_engines()?;
         let gateway_millis = self.payment.gateway.request_timeout_millis;
         if self.http.request_timeout_millis <= gateway_millis {
             bail!(
@@ -187,6 +198,28 @@ impl Config {
                 "the setting log.level cannot be {:?}: {error}",
                 self.log.level
             );
+        }
+        Ok(())
+    }
+
+    /// Which engines go together.
+    fn validate_engines(&self) -> anyhow::Result<()> {
+        let is_shared = self.bus.backend == BusBackend::Kafka;
+        if is_shared && self.store.backend != StoreBackend::Postgres {
+            bail!("the setting bus.backend is kafka: store.backend must be postgres");
+        }
+        let is_local = self.ticketing.reservations == ticketing::ReservationsBackend::Local;
+        if is_shared && is_local {
+            bail!("the setting bus.backend is kafka: ticketing.reservations must be redis");
+        }
+        if !self.services.is_all() && !is_shared {
+            bail!(
+                "the setting services is {}: bus.backend must be kafka",
+                self.services
+            );
+        }
+        if self.store.backend == StoreBackend::Postgres && self.store.postgres.url.is_empty() {
+            bail!("the setting store.postgres.url is missing");
         }
         Ok(())
     }
@@ -287,6 +320,7 @@ mod tests {
         let flags = Flags {
             data: None,
             listen: Some(([127, 0, 0, 1], 4).into()),
+            services: None,
         };
         let ports = |config: Config| (config.listen.port(), config.http.in_flight_max, config.data);
 

@@ -4,6 +4,7 @@
 //! - [`config`]: the settings and their layers
 //! - [`app`]: [`app::App`], everything wired and running; tests start it in their own process
 //! - [`crew`]: workers, timers, cleaning; [`server`]: the listening socket; [`signals`]: the word to stop
+//! - [`backends`]: the engines that a process runs over; [`services`]: which services it runs
 //! - [`audit`]: whether a data folder keeps the promises
 //! - [`http`]: all routes behind one guard, and those that belong to no service
 //! - [`dead_letters`]: the commands for dead letters, on a folder or through the server that has it open
@@ -14,6 +15,7 @@
 
 pub mod app;
 pub mod audit;
+pub mod backends;
 pub mod cli;
 pub mod config;
 pub mod crew;
@@ -24,4 +26,5 @@ pub mod log;
 pub mod reconcile;
 pub mod sandbox;
 pub mod server;
+pub mod services;
 pub mod signals;

@@ -27,6 +27,7 @@ pub fn config(folder: &TempDir) -> Config {
     let flags = Flags {
         data: Some(folder.path().to_owned()),
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        services: None,
     };
     Config::load(None, [], &flags).unwrap()
 }

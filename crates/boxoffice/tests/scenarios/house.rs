@@ -130,6 +130,7 @@ impl House {
         let flags = Flags {
             data: Some(folder.path().to_owned()),
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            services: None,
         };
         let mut config = Config::load(None, [], &flags).unwrap();
         config.payment.sandbox = false;

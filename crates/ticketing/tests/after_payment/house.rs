@@ -10,8 +10,8 @@ use contract::{
     payment::{CreateResponse, DeleteResponse},
     user::{CheckActiveResponse, CheckFraudResponse, ReservePointResponse, RestorePointResponse},
 };
-use http_body_util::BodyExt;
 use futures::FutureExt;
+use http_body_util::BodyExt;
 use messaging::{
     Bus, Clock, Commit, DeadLetterSettings, Find, Message, Metrics, Random, Record, Shell, Store,
     Worker,

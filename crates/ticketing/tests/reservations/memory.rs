@@ -34,12 +34,21 @@ async fn what_could_not_be_given_up_still_waits_and_lapses_in_time() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
     let claim = claimed(1, ticket_id);
-    let before = deployment.reservations().find(EVENT, UserId(1)).await.unwrap().unwrap();
+    let before = deployment
+        .reservations()
+        .find(EVENT, UserId(1))
+        .await
+        .unwrap()
+        .unwrap();
 
     let given = deployment.reservations().give_up(claim, refused()).await;
 
     assert!(given.is_err());
-    let after = deployment.reservations().find(EVENT, UserId(1)).await.unwrap();
+    let after = deployment
+        .reservations()
+        .find(EVENT, UserId(1))
+        .await
+        .unwrap();
     assert_eq!(after, Some(before));
     assert_eq!(deployment.stats().await.waiting, 1);
     assert_eq!(deployment.expire(at(TTL_MILLIS)).await, [claim]);
@@ -82,7 +91,11 @@ async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
     assert!(asked.now_or_never().is_none());
     let other = deployment.reserve(2, at(1)).await.unwrap();
 
-    assert_eq!(deployment.stats().await.waiting, 1, "nobody has claimed too much");
+    assert_eq!(
+        deployment.stats().await.waiting,
+        1,
+        "nobody has claimed too much"
+    );
     let expired = async {
         loop {
             let expired = deployment.expire(at(2)).await;
@@ -96,8 +109,11 @@ async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
     let expired = tokio::time::timeout(patience, expired).await.unwrap();
     assert_eq!(expired, [claim]);
     deployment.restart().await;
-    let held = deployment.reservations().find(EVENT, UserId(2)).await.unwrap();
+    let held = deployment
+        .reservations()
+        .find(EVENT, UserId(2))
+        .await
+        .unwrap();
     assert_eq!(held.unwrap().ticket_id, other);
     assert_eq!(deployment.stats().await.waiting, 1);
 }
-

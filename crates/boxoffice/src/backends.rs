@@ -1,0 +1,186 @@
+//! The engines that a process runs over: where records are kept, and how messages travel. Chosen by configuration
+//! alone, matched here only.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use messaging::{
+    Bus, Clock, MessageTable, Metrics, Postgres, PostgresSettings, Snapshot, Store, StoreError,
+};
+use serde::Deserialize;
+
+use crate::{app::tables, config::Config, crew::Crew};
+
+/// Where records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreBackend {
+    /// In the data folder.
+    #[default]
+    Sqlite,
+    Postgres,
+}
+
+/// How messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusBackend {
+    /// As rows of the store: one process.
+    #[default]
+    Local,
+    /// Between processes. Needs PostgreSQL, and a program built with the feature `kafka`.
+    Kafka,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    pub backend: StoreBackend,
+    pub postgres: PostgresSettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BusSettings {
+    pub backend: BusBackend,
+    #[cfg(feature = "kafka")]
+    pub kafka: messaging::KafkaSettings,
+    /// Understood by a program that was built with the feature `kafka`.
+    #[cfg(not(feature = "kafka"))]
+    pub kafka: Ignored,
+}
+
+/// A section that this program does not read.
+#[cfg(not(feature = "kafka"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ignored;
+
+#[cfg(not(feature = "kafka"))]
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// What the message table of this process is: the bus itself, or what another bus has yet to take.
+fn postgres_settings(config: &Config) -> PostgresSettings {
+    PostgresSettings {
+        messages: match config.bus.backend {
+            BusBackend::Local => MessageTable::Log,
+            BusBackend::Kafka => MessageTable::Outbox,
+        },
+        ..config.store.postgres.clone()
+    }
+}
+
+/// Opens the store that the settings name.
+///
+/// # Errors
+/// Where it cannot be had; for PostgreSQL also where `boxoffice migrate` has not run.
+pub async fn open_store(config: &Config, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
+    match config.store.backend {
+        StoreBackend::Sqlite => Store::open_embedded(&config.data, &tables(), metrics),
+        StoreBackend::Postgres => {
+            Store::open_postgres(&postgres_settings(config), &tables(), metrics).await
+        }
+    }
+}
+
+/// One moment of the store that the settings name, beside whoever uses it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn snapshot(config: &Config) -> Result<Snapshot, StoreError> {
+    match config.store.backend {
+        StoreBackend::Sqlite => Snapshot::open(&config.data),
+        StoreBackend::Postgres => Snapshot::open_postgres(&postgres_settings(config)),
+    }
+}
+
+/// Brings the tables up to date; returns what was done.
+///
+/// # Errors
+/// Where the server cannot be reached, or a table cannot become what it should be.
+pub async fn migrate(config: &Config) -> anyhow::Result<Vec<String>> {
+    match config.store.backend {
+        StoreBackend::Sqlite => {
+            bail!(
+                "the embedded store is brought up to date when it is opened: there is nothing to do"
+            )
+        }
+        StoreBackend::Postgres => Postgres::migrate(&postgres_settings(config), &tables())
+            .await
+            .context("the setting store.postgres"),
+    }
+}
+
+/// Opens the bus over a store.
+///
+/// # Errors
+/// Where the brokers cannot be had, or their topics are not what the settings say.
+#[cfg_attr(
+    not(feature = "kafka"),
+    expect(
+        clippy::unused_async,
+        reason = "the brokers are asked where there are any"
+    )
+)]
+pub async fn open_bus(config: &Config, store: &Store) -> anyhow::Result<Bus> {
+    match config.bus.backend {
+        BusBackend::Local => Ok(Bus::Local(store.clone())),
+        #[cfg(feature = "kafka")]
+        BusBackend::Kafka => {
+            let opened = messaging::Kafka::open(
+                config.bus.kafka.clone(),
+                store,
+                contract::topic::ALL,
+                config.messaging.inbox_retention_secs,
+            );
+            Ok(Bus::Kafka(opened.await.context("the setting bus.kafka")?))
+        }
+        #[cfg(not(feature = "kafka"))]
+        BusBackend::Kafka => bail!(
+            "the setting bus.backend is kafka, and this program was built without it: cargo build --features kafka"
+        ),
+    }
+}
+
+/// Starts what a bus needs beside its consumers: the relay that publishes what a crash left behind.
+#[cfg_attr(
+    not(feature = "kafka"),
+    expect(unused_variables, reason = "the embedded bus needs nothing beside it")
+)]
+pub fn start_bus(bus: &Bus, store: &Store, clock: &Clock, crew: &mut Crew) {
+    match bus {
+        Bus::Local(_) => {}
+        #[cfg(feature = "kafka")]
+        Bus::Kafka(kafka) => {
+            let holder = format!("process {}", std::process::id());
+            let relay = messaging::kafka::Relay::new(
+                Arc::clone(kafka),
+                store.clone(),
+                clock.clone(),
+                holder,
+            );
+            crew.spawn("relay", |shutdown| relay.run(shutdown));
+        }
+    }
+}
+
+/// Resolves where the bus can no longer do its work.
+pub async fn bus_failed(bus: &Bus) -> String {
+    match bus {
+        Bus::Local(_) => std::future::pending().await,
+        #[cfg(feature = "kafka")]
+        Bus::Kafka(kafka) => kafka.failed().await,
+    }
+}
+
+/// Publishes what was committed so far, and nothing more.
+pub async fn close_bus(bus: Bus) {
+    match bus {
+        Bus::Local(_) => {}
+        #[cfg(feature = "kafka")]
+        Bus::Kafka(kafka) => kafka.close().await,
+    }
+}

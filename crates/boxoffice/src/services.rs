@@ -1,0 +1,118 @@
+//! Which services a process runs. All of them, or any of them in processes of their own.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer};
+
+/// A service, or one of its two doors: `-api` answers requests, `-worker` handles messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    Event,
+    TicketingApi,
+    TicketingWorker,
+    User,
+    PaymentApi,
+    PaymentWorker,
+    DeadLetter,
+}
+
+impl Service {
+    const ALL: [Self; 7] = [
+        Self::Event,
+        Self::TicketingApi,
+        Self::TicketingWorker,
+        Self::User,
+        Self::PaymentApi,
+        Self::PaymentWorker,
+        Self::DeadLetter,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::TicketingApi => "ticketing-api",
+            Self::TicketingWorker => "ticketing-worker",
+            Self::User => "user",
+            Self::PaymentApi => "payment-api",
+            Self::PaymentWorker => "payment-worker",
+            Self::DeadLetter => "dead-letter",
+        }
+    }
+}
+
+/// Some services, at least one: `all`, or names with commas between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Services(BTreeSet<Service>);
+
+/// A name that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no service: there are event, ticketing-api, ticketing-worker, user, payment-api, payment-worker, dead-letter, and all"
+)]
+pub struct NoService(String);
+
+impl Services {
+    #[must_use]
+    pub fn all() -> Self {
+        Self(Service::ALL.into())
+    }
+
+    #[must_use]
+    pub fn has(&self, service: Service) -> bool {
+        self.0.contains(&service)
+    }
+
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.0.len() == Service::ALL.len()
+    }
+}
+
+impl FromStr for Services {
+    type Err = NoService;
+
+    fn from_str(text: &str) -> Result<Self, NoService> {
+        if text.trim() == "all" {
+            return Ok(Self::all());
+        }
+        let service = |name: &str| {
+            let found = Service::ALL.into_iter().find(|it| it.name() == name.trim());
+            found.ok_or_else(|| NoService(name.trim().to_owned()))
+        };
+        text.split(',')
+            .map(service)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl fmt::Display for Services {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|service| service.name()).collect();
+        formatter.write_str(&names.join(","))
+    }
+}
+
+impl<'de> Deserialize<'de> for Services {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_named_with_commas_between_and_a_wrong_name_is_told() {
+        assert_eq!("all".parse(), Ok(Services::all()));
+        let some: Services = "payment-worker, event".parse().unwrap();
+        assert!(some.has(Service::Event) && !some.has(Service::User) && !some.is_all());
+        assert_eq!(some.to_string(), "event,payment-worker");
+        assert_eq!(some.to_string().parse(), Ok(some));
+        for wrong in ["", "events", "event,"] {
+            assert!(wrong.parse::<Services>().is_err(), "{wrong:?}");
+        }
+    }
+}
