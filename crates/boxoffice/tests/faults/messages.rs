@@ -14,7 +14,7 @@ use messaging::{Commit, Message, Snapshot};
 
 use crate::{
     desk::{entries, stock},
-    house::{House, PATIENCE, play},
+    house::{Deployment, House, PATIENCE, play},
     refusing::Refusing,
 };
 
@@ -128,12 +128,14 @@ async fn nothing_is_answered_as_done_whose_message_could_not_be_sent() {
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(300).await);
 
-        // A reservation that cannot be written is none, and its ticket is free.
-        let refusing = Refusing::rows(house, "reservation", "true");
-        let answer = house.reserve(event, user).await;
-        assert!(answer.status >= 500, "{answer:?}");
-        assert_eq!(house.stock(event).await, stock(1, 0, 0, 1));
-        drop(refusing);
+        // A reservation that cannot be written is none, and its ticket is free. In Redis it needs no row.
+        if house.deployment == Deployment::Embedded {
+            let refusing = Refusing::rows(house, "reservation", "true");
+            let answer = house.reserve(event, user).await;
+            assert!(answer.status >= 500, "{answer:?}");
+            assert_eq!(house.stock(event).await, stock(1, 0, 0, 1));
+            drop(refusing);
+        }
         let ticket = house.reserved(event, user).await;
 
         // A purchase that cannot be sent has not begun, and can be begun again.

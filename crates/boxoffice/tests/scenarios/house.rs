@@ -35,7 +35,7 @@ pub const HOLD_SECS: i64 = 1800;
 pub const GRACE_SECS: i64 = 90;
 
 /// Where Boxoffice runs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deployment {
     /// Everything in this process, on a folder.
     Embedded,
@@ -67,7 +67,7 @@ pub async fn play(story: impl AsyncFn(&mut House)) {
 }
 
 pub struct House {
-    deployment: Deployment,
+    pub deployment: Deployment,
     /// Absent only between a stop and the next start.
     pub app: Option<App>,
     /// Holds from the next start on.
