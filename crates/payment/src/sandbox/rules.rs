@@ -8,8 +8,8 @@ use super::payment::{Change, Method, Movement, Payment, Status};
 use super::{korea, windows};
 use crate::gateway::ErrorCode;
 use crate::gateway::protocol::{
-    CANCEL_DONE, CANCEL_REASON_CHARS_MAX, CancelBody, CancelEntry, ConfirmBody, RefundAccount, is_order_id,
-    is_path_key,
+    CANCEL_DONE, CANCEL_REASON_CHARS_MAX, CancelBody, CancelEntry, ConfirmBody, RefundAccount,
+    is_order_id, is_path_key,
 };
 
 /// Documented limits of the account that a deposit is given back to.
