@@ -28,10 +28,6 @@ pub enum Creation {
 
 /// What a request to delete comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once for each message and taken apart at once"
-)]
 pub enum Deletion {
     Closed(Change),
     /// The request to create it has not come, and is refused when it does.
