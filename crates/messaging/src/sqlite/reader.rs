@@ -170,7 +170,11 @@ pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec
     if let Some((column, from, to)) = within {
         let at = cells.len();
         cells.extend([Cell::Text(from.to_string()), Cell::Text(to.to_string())]);
-        wheres.push(format!("\"{column}\" >= ?{} AND \"{column}\" < ?{}", at + 1, at + 2));
+        wheres.push(format!(
+            "\"{column}\" >= ?{} AND \"{column}\" < ?{}",
+            at + 1,
+            at + 2
+        ));
     }
     if let Some(predicate) = only {
         wheres.push((*predicate).to_owned());
