@@ -174,10 +174,11 @@ impl Config {
             );
         }
         let grace_millis = self.ticketing.hold_grace_secs.saturating_mul(1000);
-        if grace_millis <= i64::try_from(gateway_millis).unwrap_or(i64::MAX) {
+        let together = gateway_millis.saturating_add(self.payment.gateway.connect_timeout_millis);
+        if grace_millis <= i64::try_from(together).unwrap_or(i64::MAX) {
             bail!(
                 "the setting ticketing.hold_grace_secs must be longer than \
-                 payment.gateway.request_timeout_millis ({gateway_millis})"
+                 payment.gateway.connect_timeout_millis and request_timeout_millis together ({together})"
             );
         }
         self.ticketing.validate()?;

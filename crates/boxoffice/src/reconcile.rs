@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::Timestamp;
@@ -57,8 +57,14 @@ struct Asked {
 
 #[derive(Deserialize)]
 struct Refusal {
+    code: String,
     detail: String,
 }
+
+/// The server's own reconciliation, on schedule, comes first: it is waited for so often,
+const TURNS_MAX: u32 = 240;
+/// so long each time.
+const TURN_WAIT: Duration = Duration::from_millis(500);
 
 /// Reconciles, prints the report, and returns whether nothing is left for a person.
 ///
@@ -130,26 +136,32 @@ async fn ask(address: SocketAddr, asked: &Asked) -> anyhow::Result<Report> {
     let client = Client::builder().no_proxy().build()?;
     let url = format!("http://{address}/payment/reconciliation");
     let body = serde_json::to_vec(asked)?;
-    let request = client
-        .post(&url)
-        .header("content-type", "application/json")
-        .body(body);
-    let response = request.send().await.with_context(|| {
-        format!("the server that has the data folder open does not answer at {url}")
-    })?;
-    if response.status().is_success() {
-        return Ok(response.json().await?);
+    for _ in 0..TURNS_MAX {
+        let request = client
+            .post(&url)
+            .header("content-type", "application/json")
+            .body(body.clone());
+        let response = request.send().await.with_context(|| {
+            format!("the server that has the data folder open does not answer at {url}")
+        })?;
+        if response.status().is_success() {
+            return Ok(response.json().await?);
+        }
+        let status = response.status();
+        if status.as_u16() == 504 {
+            bail!(
+                "it takes longer than a request may, and goes on: its report will be the newest at {url}"
+            );
+        }
+        match response.json::<Refusal>().await {
+            Ok(refusal) if refusal.code == "RECONCILIATION_RUNNING" => {
+                tokio::time::sleep(TURN_WAIT).await;
+            }
+            Ok(refusal) => bail!(refusal.detail),
+            Err(_) => bail!("{url} answered {status}"),
+        }
     }
-    let status = response.status();
-    if status.as_u16() == 504 {
-        bail!(
-            "it takes longer than a request may, and goes on: its report will be the newest at {url}"
-        );
-    }
-    match response.json::<Refusal>().await {
-        Ok(refusal) => Err(anyhow!(refusal.detail)),
-        Err(_) => Err(anyhow!("{url} answered {status}")),
-    }
+    bail!("another reconciliation runs, and does not end: its report will be the newest at {url}")
 }
 
 /// Waits until every consumer has handled what was settled, and what is to go back has gone.

@@ -95,6 +95,8 @@ pub struct Backoffs<K> {
 #[derive(Debug, Clone, Copy)]
 struct Backoff {
     tries: u32,
+    /// How often the money itself was asked for again.
+    asked: u32,
     not_before: Timestamp,
 }
 
@@ -118,10 +120,27 @@ impl<K: Eq + Hash + Clone> Backoffs<K> {
         self.lock().get(key).map_or(0, |backoff| backoff.tries)
     }
 
+    /// How often the money itself was asked for again.
+    pub fn asked(&self, key: &K) -> u32 {
+        self.lock().get(key).map_or(0, |backoff| backoff.asked)
+    }
+
+    /// The money itself is asked for again.
+    pub fn count_asked(&self, key: &K, now: Timestamp) {
+        let mut backoffs = self.lock();
+        let backoff = backoffs.entry(key.clone()).or_insert(Backoff {
+            tries: 0,
+            asked: 0,
+            not_before: now,
+        });
+        backoff.asked = backoff.asked.saturating_add(1);
+    }
+
     /// It ended without an answer: it is to be looked up at the next opportunity.
     pub fn ask_soon(&self, key: &K, now: Timestamp) {
         let soon = Backoff {
             tries: 0,
+            asked: 0,
             not_before: now,
         };
         self.lock().insert(key.clone(), soon);
@@ -130,7 +149,9 @@ impl<K: Eq + Hash + Clone> Backoffs<K> {
     /// It was asked in vain once more.
     pub fn wait_longer(&self, key: &K, random: &Random, now: Timestamp) {
         let mut backoffs = self.lock();
-        let tries = backoffs.get(key).map_or(0, |backoff| backoff.tries);
+        let (tries, asked) = backoffs
+            .get(key)
+            .map_or((0, 0), |backoff| (backoff.tries, backoff.asked));
         let doubled = self
             .patience
             .millis_min
@@ -139,6 +160,7 @@ impl<K: Eq + Hash + Clone> Backoffs<K> {
         let wait = i64::try_from(half + random.below(half + 1)).unwrap_or(i64::MAX);
         let backoff = Backoff {
             tries: tries.saturating_add(1),
+            asked,
             not_before: now.plus_millis(wait),
         };
         backoffs.insert(key.clone(), backoff);

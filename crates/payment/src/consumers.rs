@@ -146,7 +146,12 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
             true
         }
         Deletion::Decided { succeed } => succeed,
-        Deletion::Undecided => return Ok(commit),
+        Deletion::Awaited(noted) => {
+            if let Some(change) = noted {
+                change.save(&mut commit);
+            }
+            return Ok(commit);
+        }
     };
     let response = DeleteResponse {
         saga_id: request.saga_id,
@@ -162,7 +167,22 @@ fn take_outcome(message: &Message, records: &Records, now: Timestamp) -> Result<
     let payment = existing(records, outcome.payment_id)?;
     let mut commit = Commit::new();
     match payment.take_outcome(&outcome, now)? {
-        Taken::Changed(change) => change.save(&mut commit),
+        Taken::Changed(change) => {
+            change.save(&mut commit);
+            if let Some((saga_id, succeed)) = payment.awaited_deletion(change.payment()) {
+                let response = DeleteResponse {
+                    saga_id,
+                    succeed,
+                    payment_id: payment.payment_id,
+                };
+                respond(&mut commit, message, &response, now);
+            }
+            // It was to go back while nobody stood for it.
+            let stray: Option<StrayRecord> = records.get(outcome.pg_payment_id.as_str())?;
+            if let Some(stray) = stray.filter(|stray| outcome.confirmed && stray.is_open()) {
+                commit.delete(&stray);
+            }
+        }
         Taken::Known => {}
         Taken::ChargedAgain => {
             let known: Option<StrayRecord> = records.get(outcome.pg_payment_id.as_str())?;

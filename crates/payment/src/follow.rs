@@ -10,7 +10,7 @@ use crate::{
     gateway::Charge,
     model::Change,
     record::{PaymentRecord, Refund, StrayRecord},
-    standing::Standing,
+    standing::{self, Standing},
 };
 
 /// The decline code of an attempt for which the gateway charged something else than was asked.
@@ -30,7 +30,12 @@ impl Service {
     ) -> Result<Option<Commit>, StoreError> {
         let now = self.inner.clock.now();
         let changed = match standing {
-            Standing::Outcome(verdict) => return Ok(Some(self.outcome(payment, verdict))),
+            Standing::Outcome(verdict) => {
+                return self
+                    .follow_outcome(payment, charge, verdict)
+                    .await
+                    .map(Some);
+            }
             Standing::Stray => return self.follow_stray(payment, charge).await,
             Standing::WrongAmount => return self.follow_wrong_amount(payment, charge).await,
             Standing::Withdrawn => payment.withdraw(now),
@@ -44,9 +49,43 @@ impl Service {
                 tracing::error!(payment.id = %payment.payment_id, ?charge, difference, "a payment and its charge differ");
                 None
             }
+            Standing::Agrees if standing::is_refunded(charge) => {
+                return self.follow_return(charge).await;
+            }
             Standing::Agrees | Standing::Open | Standing::Foreign => None,
         };
         Ok(changed.map(|change| saved(&change)))
+    }
+
+    /// Money that was to go back while nobody stood for it is the payment's now.
+    async fn follow_outcome(
+        &self,
+        payment: &PaymentRecord,
+        charge: &Charge,
+        verdict: &Verdict,
+    ) -> Result<Commit, StoreError> {
+        let mut commit = self.outcome(payment, verdict);
+        if matches!(verdict, Verdict::Approved { .. })
+            && let Some(stray) = self.open_stray(charge).await?
+        {
+            commit.delete(&stray);
+        }
+        Ok(commit)
+    }
+
+    /// A charge that was to go back has gone: by our asking, or by somebody's hand at the gateway.
+    async fn follow_return(&self, charge: &Charge) -> Result<Option<Commit>, StoreError> {
+        let stray = self.open_stray(charge).await?;
+        Ok(stray.map(|stray| {
+            let mut commit = Commit::new();
+            commit.put(&stray.finished(self.inner.clock.now()));
+            commit
+        }))
+    }
+
+    async fn open_stray(&self, charge: &Charge) -> Result<Option<StrayRecord>, StoreError> {
+        let known: Option<StrayRecord> = self.inner.store.load(charge.payment_key.as_str()).await?;
+        Ok(known.filter(StrayRecord::is_open))
     }
 
     /// What was charged goes back, and the attempt has failed.
@@ -78,9 +117,8 @@ impl Service {
             Some(known) if known.refund == Refund::Done => known.asked_again(now),
             Some(_) => return Ok(None),
             None => {
-                let Ok(amount) = Money::new(charge.balance_amount) else {
-                    return Ok(None);
-                };
+                // An account that waits may show nothing: it is closed all the same.
+                let amount = Money::new(charge.balance_amount).unwrap_or(Money::ZERO);
                 payment.stray(&charge.payment_key, amount, now)
             }
         };

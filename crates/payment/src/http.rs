@@ -34,6 +34,7 @@ pub fn router(service: Service) -> OpenApiRouter {
         .routes(routes!(show))
         .routes(routes!(refund::list))
         .routes(routes!(refund::resume))
+        .routes(routes!(refund::abandon))
         .routes(routes!(refund::name_account))
         .routes(routes!(refund::list_strays))
         .routes(routes!(refund::resume_stray))
@@ -67,7 +68,7 @@ struct ConfirmBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RefundAccountBody {
     /// The gateway's code of the bank.
-    #[schema(min_length = 2, max_length = 20)]
+    #[schema(min_length = 2, max_length = 3)]
     bank: String,
     /// Digits only.
     #[schema(min_length = 1, max_length = 20)]
@@ -87,8 +88,9 @@ impl RefundAccountBody {
     fn read(self, path: &str) -> Result<RefundAccount, Problem> {
         let wrong = |field: &str, detail: &str| Problem::invalid(format!("{path}{field}"), detail);
         let is_within = |text: &str, min, max| (min..=max).contains(&text.chars().count());
-        if !is_within(&self.bank, 2, 20) {
-            return Err(wrong("bank", "a bank's code has 2 to 20 characters"));
+        let is_code = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_code(&self.bank) || !is_within(&self.bank, 2, 3) {
+            return Err(wrong("bank", "a bank's code has 2 or 3 digits"));
         }
         let is_number = self
             .account_number
@@ -97,7 +99,8 @@ impl RefundAccountBody {
         if !is_number || !is_within(&self.account_number, 1, 20) {
             return Err(wrong("accountNumber", "an account has 1 to 20 digits"));
         }
-        if !is_within(self.holder_name.trim(), 1, 60) {
+        let is_text = !self.holder_name.chars().any(char::is_control);
+        if !is_text || !is_within(self.holder_name.trim(), 1, 60) {
             return Err(wrong("holderName", "a name has 1 to 60 characters"));
         }
         Ok(RefundAccount {

@@ -6,14 +6,14 @@
 //!    │         v      │        │  │ money that came after all
 //!    │       FAILED ──┴────────┘  │ (from DELETED: it goes back at once)
 //!    └────> DELETED <── FAILED    │
-//!              └──────────────────┘
+//!              └──────────────────┘ (from CONFIRMING: declined, and to be deleted)
 //! ```
 
 mod opening;
 mod refunding;
 
 use contract::{
-    Money, PaymentId, Timestamp, UserId,
+    Money, PaymentId, SagaId, Timestamp, UserId,
     domain::{self, DomainMessage, PaymentStatus},
     payment::ConfirmedRequest,
 };
@@ -218,6 +218,27 @@ impl PaymentRecord {
         StrayRecord::found(self.payment_id, pg_payment_id, amount, reason, now)
     }
 
+    /// The saga that waited for an outcome to delete this payment, and what it is told now that it has become `after`.
+    #[must_use]
+    pub fn awaited_deletion(&self, after: &Self) -> Option<(SagaId, bool)> {
+        let is_deleted = after.status == PaymentStatus::Deleted;
+        self.delete_saga.map(|saga| (saga, is_deleted))
+    }
+
+    /// Whether a charge that was to go back has become this payment's own.
+    #[must_use]
+    pub fn stands_for(&self, stray: &StrayRecord) -> bool {
+        self.status == PaymentStatus::Succeeded
+            && self.refund == Refund::None
+            && self.pg_payment_id.as_ref() == Some(&stray.pg_payment_id)
+    }
+
+    /// Whether nobody wants the money of this payment any more: no attempt is asked for again.
+    #[must_use]
+    pub fn is_unwanted(&self, now: Timestamp) -> bool {
+        self.delete_saga.is_some() || self.is_past_deadline(now)
+    }
+
     /// Whether an attempt may no longer be charged.
     #[must_use]
     pub fn is_past_deadline(&self, now: Timestamp) -> bool {
@@ -235,16 +256,26 @@ impl PaymentRecord {
             payment.status = PaymentStatus::Succeeded;
             payment.pg_payment_id = Some(outcome.pg_payment_id.clone());
             payment.decline_code = None;
+            payment.delete_saga = None;
         })
     }
 
     fn fail(&self, outcome: &ConfirmedRequest, now: Timestamp) -> Change {
         let code = outcome.decline_code.as_deref().unwrap_or("DECLINED");
-        self.change(now, format!("the gateway declined: {code}"), |payment| {
-            payment.status = PaymentStatus::Failed;
-            payment.pg_payment_id = Some(outcome.pg_payment_id.clone());
-            payment.decline_code = Some(code.to_owned());
-        })
+        let (status, end) = match self.delete_saga {
+            Some(_) => (PaymentStatus::Deleted, "; deleted"),
+            None => (PaymentStatus::Failed, ""),
+        };
+        self.change(
+            now,
+            format!("the gateway declined: {code}{end}"),
+            |payment| {
+                payment.status = status;
+                payment.delete_saga = None;
+                payment.pg_payment_id = Some(outcome.pg_payment_id.clone());
+                payment.decline_code = Some(code.to_owned());
+            },
+        )
     }
 
     fn succeed_too_late(&self, outcome: &ConfirmedRequest, now: Timestamp) -> Change {

@@ -1,13 +1,17 @@
 //! What a person does about money that the gateway would not give back: name an account, and ask again.
 
-use contract::PaymentId;
+use contract::{PaymentId, domain::PaymentStatus};
 use messaging::{Commit, CommitError, StoreError};
 
 use crate::{
     Service,
+    confirm::Verdict,
     gateway::protocol::RefundAccount,
     record::{PaymentRecord, Refund, StrayRecord},
 };
+
+/// The decline code of an attempt that a person has given up.
+pub const ABANDONED: &str = "ABANDONED";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,6 +21,8 @@ pub enum Error {
     StrayNotFound(String),
     #[error("its refund is not parked")]
     NotParked,
+    #[error("no attempt of it is at the gateway, or not for long enough")]
+    NotConfirming,
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
@@ -59,6 +65,27 @@ impl Service {
         payment
             .name_refund_account(account, self.inner.clock.now())
             .save(&mut commit);
+        Ok(self.inner.store.commit(commit).await?)
+    }
+
+    /// An attempt of which the gateway will never say anything is given up, by a person who has asked it otherwise. An
+    /// approval that comes later counts all the same.
+    ///
+    /// # Errors
+    /// [`Error::NotConfirming`] where none is open, or one that is younger than `give_up_after_millis`.
+    pub async fn abandon(&self, id: PaymentId) -> Result<(), Error> {
+        let payment = self.existing(id).await?;
+        let age = payment
+            .attempt_started_at
+            .map_or(0, |at| self.inner.clock.now().millis_since(at));
+        let is_old = age >= self.inner.settings.give_up_after_millis();
+        if payment.status != PaymentStatus::Confirming || !is_old {
+            return Err(Error::NotConfirming);
+        }
+        let verdict = Verdict::Declined {
+            code: ABANDONED.to_owned(),
+        };
+        let commit = self.outcome(&payment, &verdict);
         Ok(self.inner.store.commit(commit).await?)
     }
 

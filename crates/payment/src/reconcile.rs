@@ -59,7 +59,7 @@ pub enum Error {
     /// Nothing is concluded from a list that is not whole.
     #[error("the gateway did not list its transactions: {reason}")]
     Gateway { reason: String },
-    #[error("the gateway lists too many transactions within minutes")]
+    #[error("the gateway lists more transactions of one moment than can be held")]
     TooMany,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -152,7 +152,7 @@ impl Service {
         let mut tally = Tally::default();
         tally.counts.unreadable = theirs.unreadable;
         self.compare_ours(&period, &mut theirs, &mut tally).await?;
-        self.compare_rest(theirs, &mut tally).await?;
+        self.compare_rest(&period, theirs, &mut tally).await?;
         Ok(Report {
             summary: Summary {
                 id,
@@ -191,7 +191,8 @@ impl Service {
                         .filter(|it| column == "updated_at" || !is_within(it.updated_at, period))
                         .map(|it| pair(it, theirs))
                         .collect();
-                    self.compare_pairs(pairs, tally).await?;
+                    let found = self.compare_pairs(pairs).await?;
+                    found.into_iter().for_each(|findings| tally.add(findings));
                     if is_last {
                         break;
                     }
@@ -203,12 +204,17 @@ impl Service {
     }
 
     /// What the gateway lists besides: payments that changed at another time here, and orders that are none of ours.
-    async fn compare_rest(&self, theirs: Theirs, tally: &mut Tally) -> Result<(), StoreError> {
-        let inside = |rows: &Vec<Row>| rows.iter().any(|row| row.is_inside);
+    async fn compare_rest(
+        &self,
+        period: &Period,
+        theirs: Theirs,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let of_ours = |row: &Row| row.is_inside(period) || row.is_late(period);
         let rest: Vec<(String, Vec<Row>)> = theirs
             .orders
             .into_iter()
-            .filter(|(_, rows)| inside(rows))
+            .filter(|(_, rows)| rows.iter().any(of_ours))
             .collect();
         for chunk in rest.chunks(PAGE_ROWS as usize) {
             let ids = chunk.iter().filter_map(|(order, _)| order.parse().ok());
@@ -219,16 +225,24 @@ impl Service {
                 let payment: PaymentRecord = row.read().map_err(StoreError::from)?;
                 payments.insert(payment.order_id(), payment);
             }
-            let mut pairs = Vec::with_capacity(chunk.len());
+            let (mut inside, mut late) = (Vec::with_capacity(chunk.len()), Vec::new());
             for (order, rows) in chunk {
+                let is_inside = rows.iter().any(|row| row.is_inside(period));
                 match payments.remove(order) {
-                    Some(payment) => pairs.push((payment, rows.clone())),
-                    None => missing_here(order, rows)
+                    Some(payment) if is_inside => inside.push((payment, rows.clone())),
+                    Some(payment) => late.push((payment, rows.clone())),
+                    None if is_inside => missing_here(order, rows)
                         .into_iter()
                         .for_each(|difference| tally.differ(difference)),
+                    None => {}
                 }
             }
-            self.compare_pairs(pairs, tally).await?;
+            let found = self.compare_pairs(inside).await?;
+            found.into_iter().for_each(|findings| tally.add(findings));
+            // The period before has counted them, but for those that it could not know of.
+            let mut found = self.compare_pairs(late).await?;
+            found.retain(|findings| findings.iter().any(Finding::is_news));
+            found.into_iter().for_each(|findings| tally.add(findings));
         }
         Ok(())
     }
@@ -236,15 +250,12 @@ impl Service {
     async fn compare_pairs(
         &self,
         pairs: Vec<(PaymentRecord, Vec<Row>)>,
-        tally: &mut Tally,
-    ) -> Result<(), StoreError> {
-        let found: Vec<Vec<Finding>> = stream::iter(pairs)
+    ) -> Result<Vec<Vec<Finding>>, StoreError> {
+        stream::iter(pairs)
             .map(|(payment, rows)| self.compare(payment, rows))
             .buffered(LOOKUPS_MAX)
             .try_collect()
-            .await?;
-        found.into_iter().for_each(|findings| tally.add(findings));
-        Ok(())
+            .await
     }
 
     async fn keep(

@@ -39,6 +39,8 @@ pub struct PaymentRecord {
     pub attempt_started_at: Option<Timestamp>,
     /// Why the last attempt failed.
     pub decline_code: Option<String>,
+    /// The saga that wants the payment closed, and waits until its attempt has an outcome.
+    pub delete_saga: Option<SagaId>,
     pub refund: Refund,
     pub refund_reason: Option<String>,
     /// Refunds asked for so far; each has an idempotency key of its own.
@@ -84,6 +86,7 @@ impl Record for PaymentRecord {
             Column::text("attempt_key").null(),
             Column::text("attempt_started_at").null(),
             Column::text("decline_code").null(),
+            Column::text("delete_saga").null(),
             Column::text("refund"),
             Column::text("refund_reason").null(),
             Column::integer("refund_number"),

@@ -2,7 +2,7 @@
 //! goes back in the same way.
 
 use contract::Money;
-use messaging::Commit;
+use messaging::{Commit, StoreError};
 
 use crate::{
     Service,
@@ -58,9 +58,23 @@ impl Service {
     }
 
     /// The same for a charge that no payment stands for.
-    pub(crate) async fn settle_stray(&self, stray: &StrayRecord) -> Option<Commit> {
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub(crate) async fn settle_stray(
+        &self,
+        stray: &StrayRecord,
+    ) -> Result<Option<Commit>, StoreError> {
         // It may have come by a virtual account: whoever paid the order has perhaps said where its money goes.
-        let payment = self.show(stray.payment_id).await.ok()?;
+        let payment = self.show(stray.payment_id).await?;
+        let mut commit = Commit::new();
+        if payment
+            .as_ref()
+            .is_some_and(|payment| payment.stands_for(stray))
+        {
+            commit.delete(stray);
+            return Ok(Some(commit));
+        }
         let ask = Ask {
             payment_key: &stray.pg_payment_id,
             reason: &stray.reason,
@@ -69,16 +83,16 @@ impl Service {
             tries: self.inner.stray_backoffs.tries(&stray.pg_payment_id),
         };
         let now = || self.inner.clock.now();
-        let after = match self.give_back(ask).await? {
-            GivenBack::Done => stray.finished(now()),
-            GivenBack::Refused { code } => {
+        let after = match self.give_back(ask).await {
+            None => return Ok(None),
+            Some(GivenBack::Done) => stray.finished(now()),
+            Some(GivenBack::Refused { code }) => {
                 tracing::error!(payment.id = %stray.payment_id, charge = stray.pg_payment_id, code, "the refund of a stray charge was refused");
                 stray.parked(&code, now())
             }
         };
-        let mut commit = Commit::new();
         commit.put(&after);
-        Some(commit)
+        Ok(Some(commit))
     }
 
     /// Closes a virtual account that was not paid in time; `None` where nothing is known yet, money that came at the
@@ -116,6 +130,17 @@ impl Service {
         if matches!(outcome, Outcome::Approved(_)) {
             return Some(GivenBack::Done);
         }
+        // An account is for money that came by one; a card's goes back to the card.
+        if matches!(outcome, Outcome::Declined { .. }) && cancel.refund_account.is_some() {
+            let plain = Cancel {
+                refund_account: None,
+                idempotency_key: format!("{}:plain", cancel.idempotency_key),
+                ..cancel.clone()
+            };
+            if let Outcome::Approved(_) = self.inner.gateway.cancel(&plain).await {
+                return Some(GivenBack::Done);
+            }
+        }
         // Perhaps it was done before, and only the answer was lost; or somebody did it at the gateway itself.
         let found = self.inner.gateway.find_by_key(&cancel.payment_key).await;
         if matches!(&found, Lookup::Found(charge) if standing::is_refunded(charge)) {
@@ -127,6 +152,15 @@ impl Service {
                     charge = cancel.payment_key,
                     code,
                     "a refund must wait for its bank"
+                );
+                None
+            }
+            // A refusal of what was done before, perhaps: as long as nobody can look, nobody knows.
+            Outcome::Declined { code, .. } if matches!(found, Lookup::Unknown { .. }) => {
+                tracing::warn!(
+                    charge = cancel.payment_key,
+                    code,
+                    "a refund was refused, and its charge could not be looked up"
                 );
                 None
             }

@@ -12,7 +12,7 @@ use messaging::{Commit, CommitError, Find, Record, Shutdown, StoreError};
 
 use crate::{
     Service,
-    record::{PaymentRecord, StrayRecord, WebhookRecord},
+    record::{PaymentRecord, Refund, StrayRecord, WebhookRecord},
 };
 
 /// What is settled at once; the gateway's connections are shared with the buyers.
@@ -126,7 +126,16 @@ impl Service {
         if is_due == Some(false) {
             return Ok(false);
         }
-        let commit = self.settle_stray(&stray).await;
+        // While somebody asks about its payment, it may become the payment's own.
+        let Some(_attempt) = inner.attempts.enter(stray.payment_id) else {
+            return Ok(false);
+        };
+        let stray: Option<StrayRecord> = inner.store.load(key.as_str()).await?;
+        let Some(stray) = stray.filter(|stray| stray.refund == Refund::Requested) else {
+            return Ok(false);
+        };
+        let key = &stray.pg_payment_id;
+        let commit = self.settle_stray(&stray).await?;
         inner
             .stray_backoffs
             .wait_longer(key, &inner.random, inner.clock.now());

@@ -119,16 +119,25 @@ impl Books {
     /// open saga, an attempt at the gateway, a refund.
     #[must_use]
     pub fn is_under_way(&self, ticket_id: TicketId) -> bool {
+        self.is_moved_by(ticket_id, |saga| !saga.state.is_terminal())
+    }
+
+    /// As [`Self::is_under_way`], but for sagas that are parked: they move nothing, and no normal one leaves money behind
+    /// that was taken for nothing. Whatever else it leaves as it was is no violation.
+    #[must_use]
+    pub fn is_money_under_way(&self, ticket_id: TicketId) -> bool {
+        self.is_moved_by(ticket_id, |saga| {
+            !saga.state.is_terminal() && saga.parked.is_none()
+        })
+    }
+
+    fn is_moved_by(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
         let mut sagas = vec![ticket_id.purchase_saga(), ticket_id.expire_saga()];
         if let Some(ticket) = self.tickets.get(&ticket_id) {
             sagas.push(ticket_id.cancel_saga(ticket.cancellation));
         }
         let payment_id = ticket_id.purchase_saga().payment();
-        let is_open = |saga_id| {
-            self.sagas
-                .get(saga_id)
-                .is_some_and(|saga: &SagaRecord| !saga.state.is_terminal())
-        };
+        let is_open = |saga_id| self.sagas.get(saga_id).is_some_and(&is_moving);
         let is_named = |id: String| self.under_way.contains(&id);
         is_named(ticket_id.to_string())
             || is_named(payment_id.to_string())

@@ -9,8 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use messaging::{
-    Record, Store, StoreError, coordinator::SagaRecord, dead_letters::DeadLetterRecord,
+    Record, Store, StoreError, Table, coordinator::SagaRecord, dead_letters::DeadLetterRecord,
 };
+use payment::record::{PaymentRecord, StrayRecord, WebhookRecord};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{family::Family, gauge::Gauge},
@@ -47,6 +48,7 @@ struct Shared {
     registry: Registry,
     dead_letters: Gauges,
     open_sagas: Gauges,
+    open_payments: Gauges,
     openapi: Bytes,
     asyncapi: Bytes,
 }
@@ -55,6 +57,7 @@ impl Operations {
     pub fn new(parts: Parts, page: &OpenApi) -> Self {
         let mut registry = parts.registry;
         let (dead_letters, open_sagas) = (Gauges::default(), Gauges::default());
+        let open_payments = Gauges::default();
         registry.register(
             "dead_letters",
             "Dead letters by state",
@@ -62,6 +65,8 @@ impl Operations {
         );
         let help = "Sagas that have not ended, by state; PARKED are counted in their state too";
         registry.register("open_sagas", help, open_sagas.clone());
+        let help = "Money that is on its way or needs a person: attempts, refunds, stray charges, webhooks";
+        registry.register("open_payments", help, open_payments.clone());
         let json = |document: serde_json::Result<Vec<u8>>| {
             Bytes::from(document.expect("a document has string keys only"))
         };
@@ -71,6 +76,7 @@ impl Operations {
             registry,
             dead_letters,
             open_sagas,
+            open_payments,
             openapi: json(serde_json::to_vec(page)),
             asyncapi: json(serde_json::to_vec(&asyncapi::document())),
         }))
@@ -136,6 +142,46 @@ async fn asyncapi_document(State(Operations(shared)): State<Operations>) -> Resp
     ([(header::CONTENT_TYPE, JSON_TYPE)], shared.asyncapi.clone()).into_response()
 }
 
+/// What is counted of money: its name, the table, a column of it, and which rows. Each has an index of its own.
+const OPEN_MONEY: &[(&str, &Table, &str, &str)] = &[
+    (
+        "CONFIRMING",
+        PaymentRecord::TABLE,
+        "status",
+        "status = 'CONFIRMING'",
+    ),
+    (
+        "REFUND_REQUESTED",
+        PaymentRecord::TABLE,
+        "refund",
+        "refund = 'REQUESTED'",
+    ),
+    (
+        "REFUND_PARKED",
+        PaymentRecord::TABLE,
+        "refund",
+        "refund = 'PARKED'",
+    ),
+    (
+        "STRAY_REQUESTED",
+        StrayRecord::TABLE,
+        "refund",
+        "refund = 'REQUESTED'",
+    ),
+    (
+        "STRAY_PARKED",
+        StrayRecord::TABLE,
+        "refund",
+        "refund = 'PARKED'",
+    ),
+    (
+        "WEBHOOK_RECEIVED",
+        WebhookRecord::TABLE,
+        "state",
+        "state = 'RECEIVED'",
+    ),
+];
+
 impl Shared {
     /// Sets the gauges to what is stored now.
     async fn count(&self) -> Result<(), StoreError> {
@@ -152,6 +198,17 @@ impl Shared {
         let parked_total = parked.iter().map(|(_, count)| count).sum();
         sagas.push(("PARKED".to_owned(), parked_total));
         set(&self.open_sagas, &["STARTED", "COMPENSATING"], sagas);
+        self.count_money().await
+    }
+
+    async fn count_money(&self) -> Result<(), StoreError> {
+        let mut counts = Vec::new();
+        for (name, table, column, only) in OPEN_MONEY {
+            let rows = self.store.count_by(table, column, Some(only)).await?;
+            let total = rows.iter().map(|(_, count)| count).sum();
+            counts.push(((*name).to_owned(), total));
+        }
+        set(&self.open_payments, &[], counts);
         Ok(())
     }
 }

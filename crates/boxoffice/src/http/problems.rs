@@ -166,6 +166,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
     (
         409,
+        "PAYMENT_NOT_CONFIRMING",
+        "No attempt of the payment is at the gateway, or not for long enough: there is nothing to give up.",
+    ),
+    (
+        409,
         "REFUND_NOT_PARKED",
         "The refund goes back by itself, has gone, or was never wanted: there is nothing for a person to do.",
     ),

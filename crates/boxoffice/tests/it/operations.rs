@@ -78,6 +78,7 @@ async fn requests_are_counted_by_the_template_of_their_route() {
         r#"boxoffice_http_request_duration_seconds_count{method="GET",route="/event/{id}"} 2"#,
         r#"boxoffice_open_sagas{state="PARKED"} 0"#,
         r#"boxoffice_dead_letters{state="PARKED"} 0"#,
+        r#"boxoffice_open_payments{state="REFUND_PARKED"} 0"#,
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
@@ -94,7 +95,7 @@ async fn the_openapi_page_tells_of_every_post_what_a_key_and_a_large_body_are_an
         .values()
         .filter_map(|item| item.get("post"))
         .collect();
-    assert_eq!(posts.len(), 14, "every POST that is served");
+    assert_eq!(posts.len(), 15, "every POST that is served");
     for post in posts {
         for status in ["409", "413", "422", "503"] {
             assert!(

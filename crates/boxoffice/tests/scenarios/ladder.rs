@@ -182,6 +182,8 @@ async fn money_that_came_when_everything_was_sold_goes_back_and_the_buyer_can_re
             [
                 "CREATED",
                 "CONFIRMING",
+                // The lapse wants it deleted: that is noted, and answered by its outcome.
+                "CONFIRMING",
                 "SUCCEEDED",
                 "SUCCEEDED",
                 "CANCELLED"

@@ -153,7 +153,8 @@ impl World {
 fn is_allowed(from: PaymentStatus, to: PaymentStatus) -> bool {
     match from {
         Created => matches!(to, Confirming | Succeeded | Failed | Deleted),
-        Confirming => matches!(to, Succeeded | Failed),
+        // That it is to be deleted is noted, and done with its outcome.
+        Confirming => matches!(to, Confirming | Succeeded | Failed | Deleted),
         Failed => matches!(to, Confirming | Succeeded | Deleted),
         Deleted => to == Succeeded,
         // A refund that is wanted, or refused.
@@ -175,6 +176,10 @@ proptest! {
                 requests += 1;
             }
             let after = world.payment();
+            let waits = |payment: &Option<PaymentRecord>| payment.as_ref().is_some_and(|payment| payment.delete_saga.is_some());
+            if waits(&before) && !waits(&after) {
+                requests += 1;
+            }
             if let (Some(before), Some(after)) = (&before, &after) && before.version != after.version {
                 prop_assert!(is_allowed(before.status, after.status), "{before:?} -> {after:?}");
                 prop_assert_eq!(after.version, before.version + 1);

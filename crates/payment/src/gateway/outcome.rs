@@ -5,11 +5,16 @@
 //! is unknown, and is settled by a lookup. An HTTP status alone never decides.
 
 use super::codes::{ErrorCode, Meaning};
-use super::protocol::{ChargeStatus, ErrorBody, PaymentBody};
+use super::protocol::{CancelEntry, ChargeStatus, ErrorBody, PaymentBody};
 use super::{Cancel, Charge, Confirm, Listing, Lookup, Outcome};
 
 /// Amounts are in won; an answer that names no currency means it too.
 pub(super) const CURRENCY: &str = "KRW";
+/// What a lookup is answered with where there is no such payment.
+const NOT_FOUND: [&str; 2] = [
+    ErrorCode::NotFoundPayment.name(),
+    ErrorCode::NotFound.name(),
+];
 /// The longest error code that is believed; the documented ones are below 50.
 const CODE_CHARS_MAX: usize = 64;
 /// A longer message is cut: it is shown and stored.
@@ -53,6 +58,8 @@ pub(super) enum Doubt {
     Mismatch(&'static str),
     #[error("the payment is {0}")]
     Unfinished(String),
+    #[error("the cancellation is {0}")]
+    CancelOpen(String),
     #[error("the payment is WAITING_FOR_DEPOSIT: no money has come in so far, and some may later")]
     AwaitsDeposit,
     #[error("a whole page of transactions holds nothing to go on from")]
@@ -110,12 +117,13 @@ impl Refusal {
 
 impl From<PaymentBody> for Charge {
     fn from(payment: PaymentBody) -> Self {
+        let balance_amount = payment.balance();
         Self {
             payment_key: payment.payment_key,
             order_id: payment.order_id,
             status: payment.status,
             total_amount: payment.total_amount,
-            balance_amount: payment.balance_amount,
+            balance_amount,
             secret: payment.secret,
             virtual_account: payment.virtual_account,
         }
@@ -143,6 +151,7 @@ fn confirmed(payment: PaymentBody) -> Result<Outcome, Doubt> {
         ChargeStatus::Done => Ok(Outcome::Approved(payment.into())),
         ChargeStatus::Aborted | ChargeStatus::Expired | ChargeStatus::Canceled => {
             let message = payment.failure.map(|failure| cut(&failure.message));
+            let message = message.filter(|message| !message.is_empty());
             Ok(Outcome::Declined {
                 code: payment.status.as_str().to_owned(),
                 message: message.unwrap_or_else(|| "the payment has ended".to_owned()),
@@ -180,9 +189,12 @@ fn cancelled(amount: Option<i64>, payment: PaymentBody) -> Result<Outcome, Doubt
         | ChargeStatus::Other(_) => return Err(Doubt::Unfinished(cut(payment.status.as_str()))),
     }
     let last = payment.cancels.as_ref().and_then(|cancels| cancels.last());
+    if let Some(open) = last.filter(|entry| !entry.is_done()) {
+        return Err(cancel_open(open));
+    }
     let is_as_asked = match amount {
-        Some(amount) => last.is_some_and(|entry| entry.cancel_amount == amount),
-        None => payment.status == ChargeStatus::Canceled && payment.balance_amount == 0,
+        Some(amount) => last.is_some_and(|entry| entry.cancel_amount == Some(amount)),
+        None => payment.status == ChargeStatus::Canceled && payment.balance() == 0,
     };
     if is_as_asked {
         Ok(Outcome::Approved(payment.into()))
@@ -191,10 +203,26 @@ fn cancelled(amount: Option<i64>, payment: PaymentBody) -> Result<Outcome, Doubt
     }
 }
 
+fn cancel_open(entry: &CancelEntry) -> Doubt {
+    Doubt::CancelOpen(cut(entry.cancel_status.as_deref().unwrap_or_default()))
+}
+
+/// The money has not gone back before the cancellation that says so is made.
+fn standing_in(answer: &Answer) -> Result<PaymentBody, Doubt> {
+    let payment = payment_in(answer)?;
+    let last = payment.cancels.as_ref().and_then(|cancels| cancels.last());
+    match last {
+        Some(last) if payment.status == ChargeStatus::Canceled && !last.is_done() => {
+            Err(cancel_open(last))
+        }
+        Some(_) | None => Ok(payment),
+    }
+}
+
 /// What a lookup learned; `is_asked` tells whether a payment is the one that was looked for.
 pub(super) fn of_lookup(answer: &Answer, is_asked: impl Fn(&Charge) -> bool) -> Lookup {
     if answer.status == 200 {
-        let charge = match payment_in(answer) {
+        let charge = match standing_in(answer) {
             Ok(payment) => Charge::from(payment),
             Err(doubt) => return doubt.into(),
         };
@@ -205,8 +233,8 @@ pub(super) fn of_lookup(answer: &Answer, is_asked: impl Fn(&Charge) -> bool) -> 
         };
     }
     match error_in(answer) {
-        // Only the gateway's own words: a bare 404 may come from a wrong address or a proxy.
-        Ok(error) if answer.status == 404 && error.code == ErrorCode::NotFoundPayment.name() => {
+        // Only the gateway's own words, of which it documents two: a bare 404 may come from a wrong address or a proxy.
+        Ok(error) if answer.status == 404 && NOT_FOUND.contains(&error.code.as_str()) => {
             Lookup::NotFound
         }
         Ok(_) | Err(_) => doubt_in(answer).into(),

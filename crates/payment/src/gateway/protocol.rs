@@ -2,7 +2,7 @@
 //!
 //! Bodies are read tolerantly: fields that decide nothing here may be missing, null or new.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The same key asks for the same answer again, for 15 days.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
@@ -109,7 +109,11 @@ impl std::fmt::Debug for RefundAccount {
 /// What every failed call is answered with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
+    /// Empty where the gateway says none.
+    #[serde(default, deserialize_with = "text_or_none")]
     pub code: String,
+    /// Empty where the gateway says none.
+    #[serde(default, deserialize_with = "text_or_none")]
     pub message: String,
 }
 
@@ -121,9 +125,11 @@ pub struct PaymentBody {
     pub order_id: String,
     pub status: ChargeStatus,
     /// Minor units.
+    #[serde(deserialize_with = "whole")]
     pub total_amount: i64,
-    /// Minor units that could still be cancelled.
-    pub balance_amount: i64,
+    /// Minor units that could still be cancelled; see [`Self::balance`].
+    #[serde(default, deserialize_with = "whole_or_none")]
+    pub balance_amount: Option<i64>,
     #[serde(default)]
     pub currency: Option<String>,
     #[serde(default)]
@@ -144,6 +150,24 @@ pub struct PaymentBody {
     pub secret: Option<String>,
     #[serde(default)]
     pub virtual_account: Option<VirtualAccount>,
+}
+
+impl PaymentBody {
+    /// Minor units that could still be cancelled: where the gateway does not say, what follows from the status.
+    pub fn balance(&self) -> i64 {
+        let by_status = match self.status {
+            ChargeStatus::Canceled => 0,
+            ChargeStatus::Ready
+            | ChargeStatus::InProgress
+            | ChargeStatus::WaitingForDeposit
+            | ChargeStatus::Done
+            | ChargeStatus::PartialCanceled
+            | ChargeStatus::Aborted
+            | ChargeStatus::Expired
+            | ChargeStatus::Other(_) => self.total_amount,
+        };
+        self.balance_amount.unwrap_or(by_status)
+    }
 }
 
 /// An account made for one payment, which waits for its buyer's money.
@@ -171,6 +195,7 @@ pub struct TransactionBody {
     pub order_id: String,
     pub status: ChargeStatus,
     /// Minor units; below zero for a cancellation at some merchants, so that only the status says what it is.
+    #[serde(deserialize_with = "whole")]
     pub amount: i64,
     #[serde(default)]
     pub currency: Option<String>,
@@ -210,18 +235,69 @@ pub struct DepositWebhook {
     pub order_id: String,
 }
 
+/// The status of a cancellation that has been made.
+pub const CANCEL_DONE: &str = "DONE";
+
 /// One cancellation of a payment, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelEntry {
     /// Minor units.
-    pub cancel_amount: i64,
+    #[serde(default, deserialize_with = "whole_or_none")]
+    pub cancel_amount: Option<i64>,
+    /// See [`CANCEL_DONE`]; a cancellation that is made later is `IN_PROGRESS` at first.
+    #[serde(default)]
+    pub cancel_status: Option<String>,
     #[serde(default)]
     pub cancel_reason: Option<String>,
     #[serde(default)]
     pub canceled_at: Option<String>,
     #[serde(default)]
     pub transaction_key: Option<String>,
+}
+
+impl CancelEntry {
+    /// Whether it has been made: one that says no status is told after it was.
+    pub fn is_done(&self) -> bool {
+        let status = self.cancel_status.as_deref();
+        status.is_none_or(|status| status == CANCEL_DONE)
+    }
+}
+
+/// Amounts are JSON numbers: 1000.0 is 1000, and a part of a won is no amount.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Whole(i64),
+    Real(f64),
+}
+
+/// Beyond this a JSON number may stand for several whole ones: 2^53.
+const REAL_MAX: f64 = 9_007_199_254_740_992.0;
+
+impl Number {
+    fn whole<E: serde::de::Error>(self) -> Result<i64, E> {
+        match self {
+            Self::Whole(amount) => Ok(amount),
+            Self::Real(amount) if amount.fract() == 0.0 && amount.abs() < REAL_MAX => {
+                format!("{amount:.0}").parse().map_err(E::custom)
+            }
+            Self::Real(_) => Err(E::custom("an amount is a whole number")),
+        }
+    }
+}
+
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    Number::deserialize(deserializer)?.whole()
+}
+
+fn whole_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let number = Option::<Number>::deserialize(deserializer)?;
+    number.map(Number::whole).transpose()
+}
+
+fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Where a payment stands at the gateway.

@@ -92,6 +92,27 @@ pub(super) async fn resume(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+/// Give an attempt up of which the gateway says nothing
+///
+/// For a person who has asked the gateway otherwise, `give_up_after_millis` after it began. The buyer may pay again; an
+/// approval that comes later counts all the same.
+#[utoipa::path(
+    post, path = "/payment/{paymentId}/abandon", tag = "payment",
+    params(("paymentId" = PaymentId, Path)),
+    responses(
+        (status = 202, description = "The attempt has failed: ABANDONED"),
+        (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
+        (status = 409, description = "PAYMENT_NOT_CONFIRMING", body = ProblemDetails),
+    )
+)]
+pub(super) async fn abandon(
+    State(service): State<Service>,
+    Id(id): Id<PaymentId>,
+) -> Result<Response, Problem> {
+    service.abandon(id).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
 /// Name the account that the money of a virtual account goes back to
 #[utoipa::path(
     put, path = "/payment/{paymentId}/refund-account", tag = "payment",
@@ -207,6 +228,7 @@ impl From<Error> for Problem {
             Error::PaymentNotFound(_) => Self::not_found("PAYMENT_NOT_FOUND", text),
             Error::StrayNotFound(_) => Self::not_found("STRAY_NOT_FOUND", text),
             Error::NotParked => Self::conflict("REFUND_NOT_PARKED", text),
+            Error::NotConfirming => Self::conflict("PAYMENT_NOT_CONFIRMING", text),
             Error::Commit(error) => error.into(),
         }
     }

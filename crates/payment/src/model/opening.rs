@@ -1,7 +1,7 @@
 //! How a payment opens, and how it closes before anybody has paid. Either request may come first, and more than once.
 
 use contract::{
-    PaymentId, Timestamp,
+    PaymentId, SagaId, Timestamp,
     domain::PaymentStatus,
     payment::{CreateRequest, DeleteRequest},
 };
@@ -28,10 +28,6 @@ pub enum Creation {
 
 /// What a request to delete comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once for each message and taken apart at once"
-)]
 pub enum Deletion {
     Closed(Change),
     /// The request to create it has not come, and is refused when it does.
@@ -40,9 +36,9 @@ pub enum Deletion {
     Decided {
         succeed: bool,
     },
-    /// An attempt is at the gateway: nobody can say yet. There is no answer until there is one to give; whoever
-    /// asked asks again.
-    Undecided,
+    /// An attempt is at the gateway: nobody can say yet. The answer comes with its outcome; `None` where that was
+    /// noted before.
+    Awaited(Option<Change>),
 }
 
 /// Opens a payment, once for each saga.
@@ -84,6 +80,7 @@ pub fn create(
         attempt_key: None,
         attempt_started_at: None,
         decline_code: None,
+        delete_saga: None,
         refund: Refund::None,
         refund_reason: None,
         refund_number: 0,
@@ -112,7 +109,7 @@ pub fn delete(
     now: Timestamp,
 ) -> Deletion {
     match known {
-        Some(payment) => payment.delete(now),
+        Some(payment) => payment.delete(request.saga_id, now),
         None if tombstone.is_some() => Deletion::Decided { succeed: true },
         None => Deletion::Forestalled(tombstone_of(
             request.payment_id,
@@ -149,7 +146,7 @@ impl PaymentRecord {
         }
     }
 
-    fn delete(&self, now: Timestamp) -> Deletion {
+    fn delete(&self, saga: SagaId, now: Timestamp) -> Deletion {
         match self.status {
             PaymentStatus::Created | PaymentStatus::Failed => {
                 let note = "deleted".to_owned();
@@ -158,10 +155,15 @@ impl PaymentRecord {
                 }))
             }
             PaymentStatus::Deleted => Deletion::Decided { succeed: true },
-            PaymentStatus::Confirming => Deletion::Undecided,
-            PaymentStatus::Succeeded | PaymentStatus::Cancelled => {
-                Deletion::Decided { succeed: false }
+            PaymentStatus::Confirming => {
+                Deletion::Awaited((self.delete_saga != Some(saga)).then(|| {
+                    let note = "to be deleted when its attempt has an outcome".to_owned();
+                    self.change(now, note, |payment| payment.delete_saga = Some(saga))
+                }))
             }
+            PaymentStatus::Succeeded => Deletion::Decided { succeed: false },
+            // Its money is back, as that of a payment that was never made.
+            PaymentStatus::Cancelled => Deletion::Decided { succeed: true },
         }
     }
 }

@@ -56,6 +56,13 @@ impl PaymentRecord {
                 Cancellation::Requested(Box::new(change))
             }
             (PaymentStatus::Succeeded, Refund::Parked) => refused("REFUND_PARKED"),
+            // It goes back whoever asks, and its ticket is cancelled already.
+            (PaymentStatus::Succeeded, Refund::Requested) if self.refund_saga.is_none() => {
+                Cancellation::Decided {
+                    succeed: true,
+                    code: None,
+                }
+            }
             (PaymentStatus::Succeeded, Refund::Requested) => Cancellation::Undecided,
             (PaymentStatus::Confirming, _) if saga.is_some() => Cancellation::Undecided,
             (PaymentStatus::Confirming, _) => {

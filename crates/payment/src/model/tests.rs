@@ -151,16 +151,34 @@ fn a_deletion_closes_what_nobody_paid_and_touches_no_money() {
         (Deleted, Some(true)),
         (Confirming, None),
         (Succeeded, Some(false)),
-        (Cancelled, Some(false)),
+        (Cancelled, Some(true)),
     ] {
         match delete(&deletion(), Some(&in_status(status)), None, NOW) {
             Deletion::Closed(change) => {
                 assert_eq!((expected, change.payment().status), (None, Deleted));
             }
             Deletion::Decided { succeed } => assert_eq!(Some(succeed), expected, "{status:?}"),
-            Deletion::Undecided => assert_eq!(status, Confirming),
+            Deletion::Awaited(noted) => assert!(status == Confirming && noted.is_some()),
             Deletion::Forestalled(_) => panic!("the payment is there: {status:?}"),
         }
+    }
+}
+
+#[test]
+fn a_deletion_that_waits_for_an_outcome_is_answered_by_it() {
+    let noted = match delete(&deletion(), Some(&in_status(Confirming)), None, NOW) {
+        Deletion::Awaited(Some(change)) => stored(change),
+        other => panic!("expected a note, got {other:?}"),
+    };
+    let again = delete(&deletion(), Some(&noted), None, NOW);
+    assert_eq!(again, Deletion::Awaited(None), "it is noted once");
+    let saga = deletion().saga_id;
+    for (confirmed, status, answer) in [(true, Succeeded, false), (false, Deleted, true)] {
+        let change = changed(noted.take_outcome(&outcome(confirmed, 1), NOW));
+        assert_eq!(change.payment.status, status);
+        let told = noted.awaited_deletion(&change.payment);
+        assert_eq!(told, Some((saga, answer)));
+        assert_eq!(stored(change).delete_saga, None);
     }
 }
 
@@ -291,7 +309,7 @@ fn a_refund_is_wanted_once_and_only_of_money_that_was_taken() {
             Succeeded => {
                 let wanted = requested(&payment, &refund());
                 assert_eq!(wanted.refund, Refund::Requested);
-                assert_eq!(told(&wanted, &refund()), None);
+                assert_eq!(told(&wanted, &refund()), Some(true), "it is on its way");
             }
             Confirming => {
                 assert!(payment.request_refund(&refund(), NOW).is_err());

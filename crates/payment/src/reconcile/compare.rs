@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Service,
-    gateway::{Charge, Lookup},
+    gateway::{Charge, ChargeStatus, Lookup},
     record::{PaymentRecord, Refund, StrayRecord},
     standing::{self, Standing},
 };
@@ -81,7 +81,12 @@ impl Service {
             Standing::Foreign => absent(payment, open, "the charge is another order's"),
             Standing::Stray | Standing::WrongAmount => self.stray(payment, charge).await?,
             Standing::Differs(note) => {
-                let is_amount = charge.total_amount != payment.final_amount.get();
+                // A charge stands, with another amount; or a part of it was cancelled at the gateway's own console.
+                let is_amount = charge.total_amount != payment.final_amount.get()
+                    || matches!(
+                        charge.status,
+                        ChargeStatus::Done | ChargeStatus::PartialCanceled
+                    );
                 let kind = match is_amount {
                     true => DifferenceKind::DifferentAmount,
                     false => DifferenceKind::DifferentStatus,

@@ -165,6 +165,16 @@ pub(crate) enum Finding {
     Differs(Box<Difference>),
 }
 
+impl Finding {
+    /// Whether more came of it than that all is well, or soon will be.
+    pub fn is_news(&self) -> bool {
+        match self {
+            Self::Settled | Self::Differs(_) => true,
+            Self::Matched | Self::Free | Self::UnderWay => false,
+        }
+    }
+}
+
 /// Counts while it goes.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {

@@ -75,7 +75,7 @@ impl Reconciler {
         }
         let lag_secs = i64::from(service.inner.settings.reconcile_lag_secs);
         let to = service.inner.clock.now().plus_secs(-lag_secs);
-        let from = match self.last_to().await? {
+        let from = match self.last_to(to).await? {
             Some(last) if to.millis_since(last) < every_secs.saturating_mul(1_000) => {
                 return Ok(None);
             }
@@ -88,12 +88,19 @@ impl Reconciler {
         Ok(Some(report))
     }
 
-    /// Where the last reconciliation on schedule ended.
-    async fn last_to(&self) -> Result<Option<Timestamp>, StoreError> {
+    /// Where the last reconciliation on schedule ended, up to `to`. One that was made with the clock far ahead ended
+    /// where no time has come yet: it has compared nothing of what is still to come, and is passed over.
+    async fn last_to(&self, to: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let store = &self.service.inner.store;
         let find = Find::all(ReconciliationRecord::TABLE, 1)
             .equals("scheduled", true)
             .newest_first();
-        let last: Vec<ReconciliationRecord> = self.service.inner.store.find(find).await?;
+        let mut last: Vec<ReconciliationRecord> = store.find(find.clone()).await?;
+        if last.first().is_some_and(|it| it.period_to > to) {
+            let ever = Timestamp::from_millis(0);
+            let find = find.within("period_to", ever, to.plus_millis(1));
+            last = store.find(find).await?;
+        }
         Ok(last.first().map(|it| it.period_to))
     }
 }

@@ -26,8 +26,20 @@ pub(super) struct Row {
     pub status: ChargeStatus,
     /// Minor units, without sign.
     pub amount: i64,
-    /// Not only in the margin.
-    pub is_inside: bool,
+    pub at: Option<Timestamp>,
+}
+
+impl Row {
+    /// Not only in the margin; so is one of which nobody knows when it was.
+    pub fn is_inside(&self, period: &Period) -> bool {
+        self.at
+            .is_none_or(|at| (period.from..period.to).contains(&at))
+    }
+
+    /// In the margin before the period: it may have been listed only after the period before was compared.
+    pub fn is_late(&self, period: &Period) -> bool {
+        self.at.is_some_and(|at| at < period.from)
+    }
 }
 
 /// The transactions of a period.
@@ -59,16 +71,33 @@ pub(super) struct OpenCharge {
 }
 
 impl Service {
-    /// Reads the whole list of a period, page by page.
+    /// Reads the list of a period. Where the margin before it alone is too much, it is read without that: the period
+    /// always begins, and the next one goes on where it was left.
     pub(super) async fn list_theirs(
         &self,
         period: Period,
         rows_max: usize,
     ) -> Result<Theirs, Error> {
-        let wide = Period {
-            from: period.from.plus_millis(-MARGIN_MILLIS),
-            to: period.to.plus_millis(MARGIN_MILLIS),
-        };
+        for before_millis in [MARGIN_MILLIS, 0] {
+            let wide = Period {
+                from: period.from.plus_millis(-before_millis),
+                to: period.to.plus_millis(MARGIN_MILLIS),
+            };
+            if let Some(theirs) = self.list_within(&wide, &period, rows_max).await? {
+                return Ok(theirs);
+            }
+        }
+        Err(Error::TooMany)
+    }
+
+    /// Page by page; `None` where nothing of the period is among the first `rows_max`.
+    async fn list_within(
+        &self,
+        wide: &Period,
+        period: &Period,
+        rows_max: usize,
+    ) -> Result<Option<Theirs>, Error> {
+        let page_rows = u32::try_from(rows_max).map_or(PAGE_ROWS, |max| max.min(PAGE_ROWS));
         let mut theirs = Theirs {
             orders: BTreeMap::new(),
             unreadable: 0,
@@ -79,7 +108,7 @@ impl Service {
         loop {
             let gateway = &self.inner.gateway;
             let page = gateway
-                .transactions(&wide, after.as_deref(), PAGE_ROWS)
+                .transactions(wide, after.as_deref(), page_rows)
                 .await;
             let (transactions, is_last, unreadable) = match page {
                 Listing::Page {
@@ -94,13 +123,13 @@ impl Service {
             after = transactions.last().map(|it| it.transaction_key.clone());
             for transaction in transactions {
                 latest = latest.max(transaction.at);
-                theirs.take(transaction, &period);
+                theirs.take(transaction);
             }
             if is_last {
-                return Ok(theirs);
+                return Ok(Some(theirs));
             }
             if read >= rows_max {
-                return theirs.cut(&period, latest);
+                return Ok(theirs.cut(period, latest));
             }
         }
     }
@@ -112,10 +141,7 @@ pub(super) fn rows_max() -> usize {
 }
 
 impl Theirs {
-    fn take(&mut self, transaction: Transaction, period: &Period) {
-        let is_inside = transaction
-            .at
-            .is_none_or(|at| (period.from..period.to).contains(&at));
+    fn take(&mut self, transaction: Transaction) {
         let rows = self.orders.entry(transaction.order_id).or_default();
         // A gateway that repeats a row has charged no second time.
         if rows
@@ -129,18 +155,18 @@ impl Theirs {
             payment_key: transaction.payment_key,
             status: transaction.status,
             amount: transaction.amount.saturating_abs(),
-            is_inside,
+            at: transaction.at,
         });
     }
 
-    /// Ends the period where the list was left, less the margin: the list comes in the order of time.
-    fn cut(mut self, period: &Period, latest: Option<Timestamp>) -> Result<Self, Error> {
-        let to = latest.map_or(period.from, |at| at.plus_millis(-MARGIN_MILLIS));
-        if to <= period.from {
-            return Err(Error::TooMany);
-        }
+    /// Ends the period where the list was left: it comes in the order of time. Less the margin, or without one where not
+    /// so much was read: then what our payments have beyond the end is looked up one by one.
+    fn cut(mut self, period: &Period, latest: Option<Timestamp>) -> Option<Self> {
+        let left = latest?;
+        let short = left.plus_millis(-MARGIN_MILLIS);
+        let to = if short > period.from { short } else { left };
         self.to = to.min(period.to);
-        Ok(self)
+        (to > period.from).then_some(self)
     }
 }
 

@@ -47,6 +47,12 @@ impl StrayRecord {
         }
     }
 
+    /// Whether it is still to go back.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.refund, Refund::Requested | Refund::Parked)
+    }
+
     /// The idempotency key under which it is asked back.
     #[must_use]
     pub fn refund_key(&self) -> String {
@@ -104,7 +110,7 @@ impl Record for StrayRecord {
         key: "pg_payment_id",
         constraints: &[
             "CHECK (refund IN ('REQUESTED', 'DONE', 'PARKED'))",
-            "CHECK (amount > 0)",
+            "CHECK (amount >= 0)",
         ],
         indexes: &[
             "(refund, pg_payment_id) WHERE refund = 'REQUESTED'",

@@ -150,7 +150,7 @@ impl Payment {
             order_id: self.order_id.clone(),
             status: self.status.on_the_wire(),
             total_amount: self.total,
-            balance_amount: self.balance,
+            balance_amount: Some(self.balance),
             currency: Some("KRW".to_owned()),
             method: Some(self.method.on_the_wire().to_owned()),
             requested_at: Some(korea::show(self.requested_at)),

@@ -8,8 +8,8 @@ use super::payment::{Change, Method, Movement, Payment, Status};
 use super::{korea, windows};
 use crate::gateway::ErrorCode;
 use crate::gateway::protocol::{
-    CANCEL_REASON_CHARS_MAX, CancelBody, CancelEntry, ConfirmBody, RefundAccount, is_order_id,
-    is_path_key,
+    CANCEL_DONE, CANCEL_REASON_CHARS_MAX, CancelBody, CancelEntry, ConfirmBody, RefundAccount,
+    is_order_id, is_path_key,
 };
 
 /// Documented limits of the account that a deposit is given back to.
@@ -307,7 +307,8 @@ fn cancelled(
     };
     let transaction_key = payment.take_transaction_key();
     payment.cancels.push(CancelEntry {
-        cancel_amount: amount,
+        cancel_amount: Some(amount),
+        cancel_status: Some(CANCEL_DONE.to_owned()),
         cancel_reason: Some(body.cancel_reason.clone()),
         canceled_at: Some(korea::show(now)),
         transaction_key: Some(transaction_key.clone()),

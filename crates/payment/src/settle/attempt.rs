@@ -88,9 +88,18 @@ impl Service {
         let verdict = match self.look_up(payment).await {
             Found::Silence => return Ok(None),
             Found::Charge(_, Standing::WaitsForDeposit)
-                if payment.is_past_deadline(self.inner.clock.now()) =>
+                if payment.is_unwanted(self.inner.clock.now()) =>
             {
                 self.end_wait(payment).await
+            }
+            // Another charge of the order goes back, and the attempt goes on.
+            Found::Charge(charge, Standing::Stray) => {
+                let mut commit = self.follow(payment, &charge, &Standing::Stray).await?;
+                if let Some(verdict) = self.finish(payment).await {
+                    let outcome = self.outcome(payment, &verdict);
+                    commit.get_or_insert_default().join(outcome);
+                }
+                return Ok(commit);
             }
             Found::Charge(charge, standing) if standing != Standing::Open => {
                 return self.follow(payment, &charge, &standing).await;
@@ -113,8 +122,11 @@ impl Service {
         }
         let gateway = &self.inner.gateway;
         match read(payment, gateway.find_by_key(key).await) {
-            // The key that the buyer sent names another order: asked for it, the gateway refuses.
-            Found::Nothing | Found::Charge(_, Standing::Open | Standing::Foreign) => {
+            // The key that the buyer sent names another order: asked for it, the gateway refuses. Or it names nothing
+            // that the gateway would speak of: what was charged for our order is found by the order.
+            Found::Nothing
+            | Found::Silence
+            | Found::Charge(_, Standing::Open | Standing::Foreign) => {
                 read(payment, gateway.find_by_order(&payment.order_id()).await)
             }
             found => found,
@@ -128,12 +140,16 @@ impl Service {
         let now = self.inner.clock.now();
         let age = now.millis_since(payment.attempt_started_at?);
         let is_old = age >= self.inner.settings.give_up_after_millis();
-        let tries = self.inner.backoffs.tries(&payment.payment_id);
-        let code = match payment.is_past_deadline(now) {
-            true if is_old => DEADLINE_PASSED,
+        let asked = self.inner.backoffs.asked(&payment.payment_id);
+        let code = match payment.is_unwanted(now) {
+            true if is_old && payment.is_past_deadline(now) => DEADLINE_PASSED,
+            true if is_old => NOT_CHARGED,
             true => return None,
-            false if is_old && tries >= ASKED_AGAIN_MIN => NOT_CHARGED,
-            false => return self.take_money(payment, None).await,
+            false if is_old && asked >= ASKED_AGAIN_MIN => NOT_CHARGED,
+            false => {
+                self.inner.backoffs.count_asked(&payment.payment_id, now);
+                return self.take_money(payment, None).await;
+            }
         };
         Some(Verdict::Declined {
             code: code.to_owned(),

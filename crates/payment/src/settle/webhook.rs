@@ -9,6 +9,12 @@ use crate::{
     standing::{self, Standing},
 };
 
+/// The gateway tells of a charge before its own lookups show it, for so long at most.
+const LAG_MILLIS_MAX: i64 = 60_000;
+/// A gateway that says nothing understandable about a charge is asked for so long: three days. The reconciliation
+/// asks on.
+const SILENCE_MILLIS_MAX: i64 = 3 * 24 * 3_600_000;
+
 impl Service {
     /// Handles one webhook; returns whether that came to an end.
     pub(super) async fn settle_webhook(&self, webhook: WebhookRecord) -> Result<bool, StoreError> {
@@ -35,16 +41,31 @@ impl Service {
             Lookup::Found(charge) => self.heed(&webhook, &payment, &charge).await,
             Lookup::NotFound => {
                 let note = "the gateway knows of no such charge";
-                self.ignore(&webhook, note).await
+                self.doubt(&webhook, LAG_MILLIS_MAX, note).await
             }
             Lookup::Unknown { reason } => {
                 tracing::warn!(payment.id = %webhook.payment_id, reason, "what a webhook is about could not be looked up");
-                inner
-                    .webhook_backoffs
-                    .wait_longer(id, &inner.random, inner.clock.now());
-                Ok(false)
+                let note = "the gateway never told what is so";
+                self.doubt(&webhook, SILENCE_MILLIS_MAX, note).await
             }
         }
+    }
+
+    /// Nothing was learnt: the gateway is asked again later, for so long.
+    async fn doubt(
+        &self,
+        webhook: &WebhookRecord,
+        millis_max: i64,
+        note: &str,
+    ) -> Result<bool, StoreError> {
+        let (inner, now) = (&self.inner, self.inner.clock.now());
+        if now.millis_since(webhook.received_at) >= millis_max {
+            return self.ignore(webhook, note).await;
+        }
+        inner
+            .webhook_backoffs
+            .wait_longer(&webhook.transmission_id, &inner.random, now);
+        Ok(false)
     }
 
     async fn heed(
@@ -89,7 +110,12 @@ impl Service {
         commit.put(&webhook.closed(WebhookState::Handled, note, now));
         let settled = self.settled(commit).await;
         fail::fail_point!("settler.after_webhook", |_| std::process::abort());
-        self.inner.webhook_backoffs.forget(&webhook.transmission_id);
+        let (inner, id) = (&self.inner, &webhook.transmission_id);
+        match settled {
+            Ok(true) => inner.webhook_backoffs.forget(id),
+            // Changed meanwhile, or refused by the store: not at once again.
+            Ok(false) | Err(_) => inner.webhook_backoffs.wait_longer(id, &inner.random, now),
+        }
         settled
     }
 }

@@ -26,6 +26,7 @@ fn payment(status: PaymentStatus, refund: Refund) -> PaymentRecord {
         attempt_key: None,
         attempt_started_at: Some(NOW),
         decline_code: None,
+        delete_saga: None,
         refund,
         refund_reason: None,
         refund_number: 0,

@@ -1,9 +1,12 @@
 //! Virtual accounts: what the buyer is told, what is waited for, and what is closed.
 
-use contract::domain::PaymentStatus;
-use payment::gateway::ChargeStatus;
+use contract::{
+    domain::PaymentStatus,
+    payment::{DeleteRequest, DeleteResponse},
+};
+use payment::{gateway::ChargeStatus, record::StrayRecord};
 
-use crate::world::{Peer, World, assert_pending, input, settings};
+use crate::world::{Peer, World, assert_pending, creation, input, settings};
 
 /// A virtual account that the buyer has asked the gateway for.
 async fn requested(peer: &Peer, key: &str, order: &str) {
@@ -79,4 +82,57 @@ async fn an_account_of_another_window_is_closed_and_does_not_hold_the_attempt_up
     let charge = peer.charge(id).await.expect("an account");
     assert_eq!(charge.balance_amount, 0);
     assert_eq!(charge.status, ChargeStatus::Canceled);
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_wants_any_more_is_closed_and_who_waits_is_told() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    requested(&peer, &format!("pg-{id}"), &id.to_string()).await;
+    assert_pending(&world.confirm(input(id)).await);
+    world.settle().await;
+    let deletion = DeleteRequest {
+        saga_id: creation(1).saga_id,
+        payment_id: id,
+    };
+
+    world.send("delete", &deletion).await;
+    world.send("delete-again", &deletion).await;
+    world.clock.advance_millis(60_000);
+    world.settle().await;
+
+    assert_eq!(world.status(id).await, PaymentStatus::Deleted);
+    let told: Vec<DeleteResponse> = world.published(&["payment.delete.response"]);
+    assert!(told.len() == 1 && told[0].succeed, "{told:?}");
+    let charge = peer.charge(id).await.expect("a closed account");
+    assert_eq!(charge.status, ChargeStatus::Canceled);
+}
+
+#[tokio::test]
+async fn a_charge_that_was_to_go_back_and_is_the_payments_own_now_stays() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    let key = format!("pg-{id}");
+    let stray = StrayRecord::found(
+        id,
+        &key,
+        contract::Money::new(7_000).unwrap(),
+        "it was opened too late",
+        world.clock.now(),
+    );
+    let mut commit = messaging::Commit::new();
+    commit.put(&stray);
+    world.store.commit(commit).await.unwrap();
+
+    assert!(crate::world::settled(world.confirm(input(id)).await).succeeded);
+    world.drain().await;
+    world.settle().await;
+
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    let charge = peer.charge(id).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 7_000);
+    let stray: Option<StrayRecord> = world.store.load(key.as_str()).await.unwrap();
+    assert_eq!(stray, None);
 }

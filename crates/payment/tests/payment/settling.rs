@@ -215,3 +215,61 @@ async fn a_running_settler_finishes_what_is_open_and_stops_when_told() {
     world.drain().await;
     assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
 }
+
+/// Every answer to this kind of request is this error.
+async fn always(peer: &Peer, on: &str, code: &str, status: u16) {
+    let fault = serde_json::json!({ "refuse": { "code": code, "status": status } });
+    peer.script(&serde_json::json!({ "rules": [{ "on": on, "fault": fault }] }))
+        .await;
+}
+
+#[tokio::test]
+async fn an_attempt_whose_key_the_gateway_does_not_speak_of_is_found_by_its_order() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    let key = format!("pg-{id}");
+    let refuse = serde_json::json!({ "refuse": { "code": "FORBIDDEN_REQUEST", "status": 403 } });
+    let rules = serde_json::json!([
+        { "on": "confirm", "fault": refuse },
+        { "on": "lookup", "paymentKey": key, "fault": refuse },
+    ]);
+    peer.script(&serde_json::json!({ "rules": rules })).await;
+
+    assert_pending(&world.confirm(input(id)).await);
+    world.clock.advance_millis(700_000);
+    world.settle().await;
+
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Failed);
+    assert_eq!(payment.decline_code.as_deref(), Some("DEADLINE_PASSED"));
+}
+
+#[tokio::test]
+async fn an_attempt_of_which_the_gateway_will_never_speak_is_given_up_by_a_persons_word() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    assert_pending(
+        &world
+            .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
+            .await,
+    );
+    always(&peer, "lookup", "FORBIDDEN_REQUEST", 403).await;
+    world.clock.advance_millis(11_000);
+    world.settle().await;
+    assert!(world.service.abandon(id).await.is_err(), "it is too young");
+
+    world.clock.advance_millis(60_000);
+    world.service.abandon(id).await.unwrap();
+    world.drain().await;
+    let payment = world.payment(id).await;
+    assert_eq!(payment.decline_code.as_deref(), Some("ABANDONED"));
+    assert!(world.service.abandon(id).await.is_err());
+
+    // It had been charged, as the next attempt finds.
+    peer.script(&serde_json::json!({ "rules": [] })).await;
+    assert_pending(&world.confirm(input(id)).await);
+    world.settle().await;
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}

@@ -58,7 +58,13 @@ async fn what_a_webhook_claims_is_not_believed() {
     let id = world.open_payment(1).await;
 
     hear(&world, told("forged", id, "DONE")).await;
-    world.settle().await;
+    assert_eq!(
+        world.settle().await,
+        0,
+        "the gateway may show it in a moment"
+    );
+    world.clock.advance_millis(60_000);
+    assert_eq!(world.settle().await, 1);
 
     assert_eq!(world.status(id).await, PaymentStatus::Created);
     assert_eq!(webhook(&world, "forged").await.state, WebhookState::Ignored);

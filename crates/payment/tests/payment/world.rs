@@ -81,6 +81,21 @@ impl Peer {
         );
     }
 
+    /// How it misbehaves from now on.
+    pub async fn script(&self, script: &serde_json::Value) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = format!("http://{}/sandbox/faults", self.address);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.put(url).body(script.to_string());
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        assert!(
+            status.is_success(),
+            "{status} {}",
+            answer.text().await.unwrap()
+        );
+    }
+
     /// What the gateway charged for a payment.
     pub async fn charge(&self, payment: PaymentId) -> Option<Charge> {
         match self.client().find_by_order(&payment.to_string()).await {

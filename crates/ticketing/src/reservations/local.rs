@@ -10,6 +10,7 @@ use std::{
 
 use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::{Commit, CommitError, Find, Receipt, Record, Store, StoreError, Submission};
+use tokio::task::JoinError;
 
 use super::{Claimed, Completion, Error, Held, Keeping, Refusal, Stats, Stock, Wish};
 use crate::model::{Allocation, Reservation, ReservationState};
@@ -28,7 +29,7 @@ struct State {
     stocks: HashMap<EventId, Stock>,
     /// When claims lapse. Entries of claims that ended otherwise are passed over when their time comes.
     lapses: BinaryHeap<Reverse<(Timestamp, EventId, UserId)>>,
-    /// Stored claims beside which their user has another one; they lapse at once.
+    /// Stored claims beside which their user has another one, or whose ticket is another's by now; they lapse at once.
     superseded: Vec<Claimed>,
 }
 
@@ -185,20 +186,31 @@ impl Local {
         removal(claimed)
     }
 
+    /// What could not be stored is put back by a task of its own: its row still waits, whoever asked and went away.
     pub(super) async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
         let mut commit = also;
         commit.remove::<Reservation>(claimed.ticket_id);
-        let receipt = {
+        let (deadlines, receipt) = {
             let mut state = self.state();
             let stock = state.stocks.get_mut(&claimed.event_id);
-            let is_released = stock
-                .is_some_and(|stock| stock.release_waiting(claimed.user_id, claimed.ticket_id));
-            if !is_released {
+            let deadlines =
+                stock.and_then(|stock| stock.give_up(claimed.user_id, claimed.ticket_id));
+            let Some(deadlines) = deadlines else {
                 return Ok(false);
-            }
-            self.submit(commit)
+            };
+            (deadlines, self.submit(commit))
         };
-        only(receipt).await?;
+        let state = Arc::clone(&self.state);
+        let stored = tokio::spawn(async move {
+            let stored = only(receipt).await;
+            if stored.is_err() {
+                let mut state = state.lock().expect("no holder of this lock panics");
+                state.put_back(claimed, deadlines);
+            }
+            stored
+        });
+        let died = |error: JoinError| StoreError::Unavailable(error.to_string());
+        stored.await.map_err(died)??;
         Ok(true)
     }
 
@@ -232,7 +244,7 @@ impl Local {
             match outcome {
                 Ok(()) => done.push(claimed),
                 Err(error) => {
-                    self.state().put_back(claimed, lapses_at);
+                    self.state().put_back(claimed, (lapses_at, lapses_at));
                     failure = Some(error);
                 }
             }
@@ -313,9 +325,16 @@ impl State {
 
     /// Removes up to `max` claims that lapse by `now`, with the time at which each was to lapse.
     fn take_due(&mut self, now: Timestamp, max: usize) -> Vec<(Claimed, Timestamp)> {
+        let stocks = &self.stocks;
+        // One that was paid after all has its ticket again, and its row stays.
+        let is_bought = |it: &Claimed| {
+            let stock = stocks.get(&it.event_id);
+            stock.is_some_and(|stock| stock.is_completed(it.user_id, it.ticket_id))
+        };
         let mut due: Vec<_> = self
             .superseded
             .drain(..)
+            .filter(|claimed| !is_bought(claimed))
             .map(|claimed| (claimed, now))
             .collect();
         while due.len() < max {
@@ -342,14 +361,14 @@ impl State {
         due
     }
 
-    /// A claim whose lapse could not be stored is due again.
-    fn put_back(&mut self, claimed: Claimed, lapses_at: Timestamp) {
+    /// A claim whose end could not be stored stands as it is stored. Where its ticket went to another buyer meanwhile,
+    /// or its user took another, it is superseded: it lapses at once, as soon as the store takes it.
+    fn put_back(&mut self, claimed: Claimed, deadlines: (Timestamp, Timestamp)) {
         let Claimed {
             event_id,
             user_id,
             ticket_id,
         } = claimed;
-        let deadlines = (lapses_at, lapses_at);
         let Some(stock) = self.stocks.get_mut(&event_id) else {
             return;
         };
@@ -357,8 +376,9 @@ impl State {
         if stock.is_completed(user_id, ticket_id) {
             return;
         }
-        if stock.restore(user_id, ticket_id, ReservationState::Waiting, deadlines) {
-            self.lapses.push(Reverse((lapses_at, event_id, user_id)));
+        let is_free = stock.stats().available > 0;
+        if is_free && stock.restore(user_id, ticket_id, ReservationState::Waiting, deadlines) {
+            self.lapses.push(Reverse((deadlines.1, event_id, user_id)));
         } else {
             self.superseded.push(claimed);
         }

@@ -195,6 +195,17 @@ impl Stock {
         is_waiting && self.release(user_id, ticket_id)
     }
 
+    /// Removes the claim on this ticket where it waits for payment: the deadlines that it had.
+    pub fn give_up(
+        &mut self,
+        user_id: UserId,
+        ticket_id: TicketId,
+    ) -> Option<(Timestamp, Timestamp)> {
+        let claim = *self.claims.get(&user_id)?;
+        self.release_waiting(user_id, ticket_id)
+            .then_some((claim.expires_at, claim.lapses_at))
+    }
+
     /// Whether the user has bought exactly this ticket.
     #[must_use]
     pub fn is_completed(&self, user_id: UserId, ticket_id: TicketId) -> bool {

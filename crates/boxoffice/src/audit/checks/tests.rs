@@ -1,7 +1,7 @@
 //! Good books have no violation, and each way of breaking them is named.
 
 use contract::{
-    EventId, Money, Points, TicketId, Timestamp, UserId,
+    EventId, Money, Points, SagaId, TicketId, Timestamp, UserId,
     domain::{PaymentStatus, TicketStatus},
 };
 use messaging::{Random, coordinator::SagaRecord};
@@ -65,6 +65,7 @@ fn payment(ticket_id: TicketId) -> PaymentRecord {
         attempt_key: None,
         attempt_started_at: None,
         decline_code: None,
+        delete_saga: None,
         refund: Refund::None,
         refund_reason: None,
         refund_number: 0,
@@ -268,6 +269,44 @@ fn money_kept_without_a_ticket_is_named_and_a_ticket_without_money_too() {
         broken(|books, id| _ = books.payments.remove(&id.purchase_saga().payment())),
         [3]
     );
+}
+
+#[test]
+fn a_parked_saga_hides_no_money_that_was_kept_for_nothing() {
+    let parked = |books: &mut Books, id: TicketId, saga_id: SagaId| {
+        let record = SagaRecord {
+            saga_id,
+            parked: Some("nobody answers".to_owned()),
+            ..saga(id, SagaState::Compensating)
+        };
+        books.sagas.insert(saga_id, record);
+    };
+    let no_ticket = |books: &mut Books, id: TicketId| {
+        books.tickets.remove(&id);
+        books.reservations.remove(&id);
+        books.allocations.get_mut(&EVENT).unwrap().sold = 0;
+    };
+    for saga_of in [TicketId::purchase_saga, TicketId::expire_saga] {
+        let kept = broken(|books, id| {
+            no_ticket(books, id);
+            parked(books, id, saga_of(id));
+        });
+        assert_eq!(kept, [3]);
+        let still_moving = broken(|books, id| {
+            no_ticket(books, id);
+            parked(books, id, saga_of(id));
+            let payment = books.payments.get_mut(&id.purchase_saga().payment());
+            payment.unwrap().refund = Refund::Requested;
+        });
+        assert_eq!(still_moving, [0_u8; 0], "its money is on its way back");
+    }
+    let being_given_back = broken(|books, id| {
+        books.tickets.get_mut(&id).unwrap().cancellation = 1;
+        parked(books, id, id.cancel_saga(1));
+        let payment = books.payments.get_mut(&id.purchase_saga().payment());
+        payment.unwrap().status = PaymentStatus::Cancelled;
+    });
+    assert_eq!(being_given_back, [0_u8; 0], "the ticket goes last");
 }
 
 #[test]

@@ -189,6 +189,100 @@ fn nulls_and_new_fields_are_tolerated() {
 }
 
 #[test]
+fn a_balance_that_is_not_told_follows_from_the_status() {
+    for (status, balance) in [("DONE", 1000), ("CANCELED", 0), ("PARTIAL_CANCELED", 1000)] {
+        let mut null = payment(status);
+        null["balanceAmount"] = json!(null);
+        let mut missing = payment(status);
+        missing.as_object_mut().unwrap().remove("balanceAmount");
+        for body in [null, missing] {
+            let found = of_lookup(&answer(200, &body), |_| true);
+            assert!(
+                matches!(&found, Lookup::Found(charge) if charge.balance_amount == balance),
+                "{body}: {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_failure_without_words_is_a_failure() {
+    for failure in [
+        json!({"code": null, "message": null}),
+        json!({"code": "PAY_PROCESS_ABORTED"}),
+        json!({}),
+    ] {
+        let mut body = payment("ABORTED");
+        body["failure"] = failure;
+        let outcome = of_confirm(&confirm(), &answer(200, &body));
+        assert_eq!(
+            outcome,
+            Outcome::Declined {
+                code: "ABORTED".to_owned(),
+                message: "the payment has ended".to_owned()
+            }
+        );
+    }
+    let nameless = json!({"code": null, "message": "why"});
+    let outcome = of_confirm(&confirm(), &answer(400, &nameless));
+    assert_eq!(name(&outcome), "unknown", "{outcome:?}");
+}
+
+#[test]
+fn an_amount_is_any_json_number_that_is_whole() {
+    let confirmed = |total: &str| {
+        let text = payment("DONE").to_string();
+        let text = text.replace("\"totalAmount\":1000", &format!("\"totalAmount\":{total}"));
+        let told = Answer {
+            body: text.into_bytes(),
+            ..answer(200, &json!(null))
+        };
+        name(&of_confirm(&confirm(), &told))
+    };
+    for total in ["1000", "1000.0", "1e3", "1000.00"] {
+        assert_eq!(confirmed(total), "approved", "{total}");
+    }
+    for total in [
+        "1000.5",
+        "999.9999999",
+        "-1000.0",
+        "1e300",
+        "1e400",
+        "true",
+        "\"1000\"",
+    ] {
+        assert_eq!(confirmed(total), "unknown", "{total}");
+    }
+}
+
+#[test]
+fn a_cancellation_that_is_not_made_yet_is_unknown() {
+    let told = |status: Value, amount: Value| {
+        let mut body = payment("CANCELED");
+        body["balanceAmount"] = json!(0);
+        body["cancels"] = json!([{"cancelAmount": amount, "cancelStatus": status}]);
+        answer(200, &body)
+    };
+    for (status, expected) in [
+        (json!("DONE"), "approved"),
+        (json!(null), "approved"),
+        (json!("IN_PROGRESS"), "unknown"),
+        (json!("ABORTED"), "unknown"),
+    ] {
+        let answer = told(status.clone(), json!(1000));
+        for amount in [None, Some(1000)] {
+            let outcome = of_cancel(&cancel(amount), &answer);
+            assert_eq!(name(&outcome), expected, "{status}: {outcome:?}");
+        }
+        let is_found = matches!(of_lookup(&answer, |_| true), Lookup::Found(_));
+        assert_eq!(is_found, expected == "approved", "{status}");
+    }
+    let unnamed = told(json!("DONE"), json!(null));
+    assert_eq!(name(&of_cancel(&cancel(None), &unnamed)), "approved");
+    assert_eq!(name(&of_cancel(&cancel(Some(1000)), &unnamed)), "unknown");
+}
+
+#[test]
 fn a_body_that_is_not_the_gateways_proves_nothing() {
     let html = Answer {
         is_json: false,
@@ -249,10 +343,10 @@ fn only_the_gateways_own_words_say_that_there_is_no_payment() {
     let is_asked = |charge: &Charge| charge.payment_key == "key-1";
     let found = of_lookup(&answer(200, &payment("DONE")), is_asked);
     assert!(matches!(found, Lookup::Found(charge) if charge.status == ChargeStatus::Done));
-    assert_eq!(
-        of_lookup(&error(404, "NOT_FOUND_PAYMENT"), is_asked),
-        Lookup::NotFound
-    );
+    for code in ["NOT_FOUND_PAYMENT", "NOT_FOUND"] {
+        let looked_up = of_lookup(&error(404, code), is_asked);
+        assert_eq!(looked_up, Lookup::NotFound, "{code}");
+    }
     let mut other = payment("DONE");
     other["paymentKey"] = json!("key-2");
     let no_page = Answer {
@@ -260,7 +354,8 @@ fn only_the_gateways_own_words_say_that_there_is_no_payment() {
         ..error(404, "NOT_FOUND_PAYMENT")
     };
     for answer in [
-        error(404, "NOT_FOUND"),
+        error(404, "NOT_FOUND_MERCHANT"),
+        error(500, "NOT_FOUND"),
         error(500, "NOT_FOUND_PAYMENT"),
         no_page,
         answer(200, &other),

@@ -26,6 +26,7 @@ fn payment(status: PaymentStatus, refund: Refund) -> PaymentRecord {
         attempt_key: None,
         attempt_started_at: Some(NOW),
         decline_code: None,
+        delete_saga: None,
         refund,
         refund_reason: None,
         refund_number: 0,
@@ -50,7 +51,7 @@ fn row(payment_key: &str, status: ChargeStatus, amount: i64) -> Row {
         payment_key: payment_key.to_owned(),
         status,
         amount,
-        is_inside: true,
+        at: None,
     }
 }
 
@@ -118,8 +119,85 @@ fn a_list_that_is_too_long_ends_the_period_where_it_was_left() {
     };
     let cut = |latest| theirs().cut(&period, latest).map(|theirs| theirs.to);
     let margin = NOW.plus_millis(MARGIN_MILLIS);
-    assert!(matches!(cut(Some(margin.plus_millis(1))), Ok(to) if to == NOW.plus_millis(1)));
-    assert!(matches!(cut(Some(period.to.plus_secs(9_999))), Ok(to) if to == period.to));
-    assert!(matches!(cut(Some(margin)), Err(Error::TooMany)));
-    assert!(matches!(cut(None), Err(Error::TooMany)));
+    assert_eq!(cut(Some(margin.plus_millis(1))), Some(NOW.plus_millis(1)));
+    assert_eq!(cut(Some(period.to.plus_secs(9_999))), Some(period.to));
+    assert_eq!(cut(Some(margin)), Some(margin), "the margin did not fit");
+    assert_eq!(cut(Some(NOW.plus_millis(1))), Some(NOW.plus_millis(1)));
+    assert_eq!(cut(Some(NOW)), None, "nothing of the period was read");
+    assert_eq!(cut(None), None);
+}
+
+/// A gateway that lists a charge every second, and a service that asks it.
+async fn one_charge_a_second(folder: &std::path::Path) -> Service {
+    use std::collections::HashMap;
+
+    use axum::{Json, Router, extract::Query, routing::get};
+    use serde_json::{Value, json};
+
+    async fn page(Query(asked): Query<HashMap<String, String>>) -> Json<Value> {
+        let after = asked.get("startingAfter").map_or("", String::as_str);
+        let rows = (-700..700).map(|second| {
+            let at = NOW.plus_secs(second);
+            let key = format!("tx-{:04}", second + 1_000);
+            // The query is in Korea's time.
+            let is_asked = at.plus_secs(9 * 3_600).to_string() >= asked["startDate"];
+            let row = json!({
+                "transactionKey": key, "paymentKey": key, "orderId": key, "status": "DONE",
+                "amount": 7, "transactionAt": at.to_string(),
+            });
+            (is_asked && key.as_str() > after).then_some(row)
+        });
+        let limit = asked["limit"].parse().unwrap();
+        Json(rows.flatten().take(limit).collect())
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = crate::Settings::default();
+    settings.gateway.base_url = format!("http://{}", listener.local_addr().unwrap());
+    settings.gateway.secret_key = crate::gateway::SecretKey::new("test_sk_of_the_tests");
+    let router = Router::new().route("/v1/transactions", get(page));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let metrics = messaging::Metrics::unregistered();
+    let store = messaging::Store::open_embedded(folder, crate::TABLES, metrics).unwrap();
+    let (clock, random) = (messaging::Clock::manual(NOW), Random::seeded(1));
+    Service::new(store, clock, random, settings, crate::Metrics::default()).unwrap()
+}
+
+#[tokio::test]
+async fn a_gateway_as_busy_as_can_be_is_compared_piece_by_piece_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = one_charge_a_second(folder.path()).await;
+    let end = NOW.plus_secs(20);
+    let (mut from, mut seen, mut pieces) = (NOW, Vec::new(), 0);
+    while from < end {
+        let period = Period { from, to: end };
+        // Eight rows at a time, of which the margin before the period alone has hundreds.
+        let theirs = service.list_theirs(period, 8).await.unwrap();
+        assert!(theirs.to > from, "it goes on");
+        let piece = Period {
+            to: theirs.to,
+            ..period
+        };
+        let rows = theirs.orders.values().flatten();
+        seen.extend(rows.filter(|row| row.is_inside(&piece)).map(|row| row.at));
+        (from, pieces) = (theirs.to, pieces + 1);
+    }
+    assert_eq!(pieces, 3);
+    let every: Vec<_> = (0..20).map(|second| Some(NOW.plus_secs(second))).collect();
+    assert_eq!(seen, every, "each once");
+}
+
+#[test]
+fn what_is_before_a_period_is_late_and_what_is_after_it_is_the_next_ones() {
+    let period = Period {
+        from: NOW,
+        to: NOW.plus_secs(60),
+    };
+    let place = |at| {
+        let row = Row { at, ..done("pg-1") };
+        (row.is_late(&period), row.is_inside(&period))
+    };
+    assert_eq!(place(Some(NOW.plus_millis(-1))), (true, false));
+    assert_eq!(place(Some(NOW)), (false, true));
+    assert_eq!(place(None), (false, true));
+    assert_eq!(place(Some(period.to)), (false, false));
 }

@@ -4,7 +4,7 @@ use contract::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row, params};
 
-use crate::gateway::protocol::CancelEntry;
+use crate::gateway::protocol::{CANCEL_DONE, CancelEntry};
 use crate::sandbox::payment::{Method, Payment, Status};
 
 /// Windows that are closed in one transaction.
@@ -180,6 +180,7 @@ fn cancels(connection: &Connection, payment_key: &str) -> Result<Vec<CancelEntry
     let rows = statement.query_map([payment_key], |row| {
         Ok(CancelEntry {
             cancel_amount: row.get(0)?,
+            cancel_status: Some(CANCEL_DONE.to_owned()),
             cancel_reason: row.get(1)?,
             canceled_at: row.get(2)?,
             transaction_key: row.get(3)?,

@@ -1,6 +1,6 @@
 //! Reconciliations that nobody asks for: each period once, and none left out.
 
-use contract::Timestamp;
+use contract::{PaymentId, Timestamp, domain::PaymentStatus};
 use messaging::ShutdownSwitch;
 use payment::{
     Reconciler,
@@ -8,7 +8,7 @@ use payment::{
     sandbox::{Fault, On, Script},
 };
 
-use super::{Theatre, counts, kept, rule};
+use super::{Theatre, counts, double::Double, kept, rule};
 use crate::world::{Peer, START, World, settings};
 
 #[tokio::test]
@@ -45,6 +45,49 @@ async fn on_schedule_each_period_begins_where_the_last_one_ended() {
         third.summary.from,
         third.summary.to.plus_secs(-31 * 24 * 3_600)
     );
+}
+
+#[tokio::test]
+async fn a_clock_that_was_far_ahead_for_one_run_stops_no_later_one() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let run_at = |now| {
+        let world = World::open_at(folder.path(), settings(peer.address), now);
+        let reconciler = Reconciler::new(world.service.clone());
+        async move { (reconciler.reconcile_due().await.unwrap(), world) }
+    };
+    let first = run_at(START).await.0.expect("a first");
+    let ahead = START.plus_secs(20 * 24 * 3_600);
+    assert!(run_at(ahead).await.0.is_some());
+
+    let (next, world) = run_at(START.plus_secs(3_600)).await;
+    let next = next.expect("the clock is right again");
+    assert_eq!(next.summary.from, first.summary.to);
+    let reconciler = Reconciler::new(world.service.clone());
+    assert_eq!(reconciler.reconcile_due().await.unwrap(), None);
+    world.clock.advance_millis(3_600_000);
+    let third = reconciler.reconcile_due().await.unwrap().expect("a third");
+    assert_eq!(third.summary.from, next.summary.to);
+}
+
+#[tokio::test]
+async fn money_that_the_gateway_lists_only_after_its_period_was_compared_is_found() {
+    let (folder, double) = (tempfile::tempdir().unwrap(), Double::start().await);
+    let mut world = World::open(folder.path(), settings(double.address));
+    let id = world.open_payment(1).await;
+    let reconciler = Reconciler::new(world.service.clone());
+    world.clock.advance_millis(200_000);
+    let first = reconciler.reconcile_due().await.unwrap().expect("a first");
+    let stranger = PaymentId(messaging::Random::seeded(99).uuid(START));
+    let late = first.summary.to.plus_millis(-1);
+    double.charge("pg-late", &id.to_string(), 7_000, late);
+    double.charge("pg-foreign", &stranger.to_string(), 500, late);
+
+    world.clock.advance_millis(3_600_000);
+    let second = reconciler.reconcile_due().await.unwrap().expect("a second");
+    world.drain().await;
+
+    assert_eq!(second.summary.counts, counts(|it| it.settled = 1));
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
 }
 
 #[tokio::test]
