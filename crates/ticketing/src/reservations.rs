@@ -265,6 +265,7 @@ impl Reservations {
     }
 
     /// Gives one waiting claim back to the stock, and makes `also` durable with that; false where it does not wait.
+    /// Where that is not stored, the claim waits on. Dropping the future undoes nothing.
     ///
     /// # Errors
     /// [`Refusal::Rebuilding`], or [`Error::Commit`] where it was not stored: then the claim stands as before. Dropping
