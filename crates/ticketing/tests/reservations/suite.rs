@@ -288,6 +288,7 @@ async fn what_is_told_of_a_lapse_is_committed_with_it() {
         .subscribe("test", &["ticketing.expire"])
         .unwrap()
         .try_next(10)
+        .await
         .unwrap()
         .unwrap();
     assert_eq!(
