@@ -48,6 +48,9 @@ const SUBMISSIONS_WAITING_MAX: usize = 8192;
 const CLEAN_ROWS_MAX: u32 = 2000;
 
 pub struct Sqlite {
+    /// Held as long as the store is open, so that no second process opens the folder. It is dropped first: whoever sees
+    /// the senders below go knows that the folder is free.
+    _lock: File,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     waiting: Arc<AtomicUsize>,
     readers: Readers,
@@ -59,8 +62,6 @@ pub struct Sqlite {
     next_ids: Mutex<HashMap<&'static str, i64>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     metrics: Arc<Metrics>,
-    /// Held as long as the store is open, so that no second process opens the folder.
-    _lock: File,
 }
 
 impl Sqlite {

@@ -265,10 +265,10 @@ impl Reservations {
     }
 
     /// Gives one waiting claim back to the stock, and makes `also` durable with that; false where it does not wait.
+    /// Where that is not stored, the claim waits on. Dropping the future undoes nothing.
     ///
     /// # Errors
-    /// [`Refusal::Rebuilding`], or [`Error::Commit`] where it was not stored: then the claim stands as before. Dropping
-    /// the future undoes nothing.
+    /// [`Refusal::Rebuilding`], or [`Error::Commit`] where it was not stored.
     pub async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
         match self {
             Self::Local(local) => local.give_up(claimed, also).await,

@@ -202,8 +202,7 @@ impl Local {
         };
         let state = Arc::clone(&self.state);
         let stored = tokio::spawn(async move {
-            let stored = receipt.outcomes().await.pop();
-            let stored = stored.expect("one outcome for one commit");
+            let stored = only(receipt).await;
             if stored.is_err() {
                 let mut state = state.lock().expect("no holder of this lock panics");
                 state.put_back(claimed, deadlines);
@@ -211,9 +210,7 @@ impl Local {
             stored
         });
         let died = |error: JoinError| StoreError::Unavailable(error.to_string());
-        stored
-            .await
-            .unwrap_or_else(|error| Err(died(error).into()))?;
+        stored.await.map_err(died)??;
         Ok(true)
     }
 

@@ -57,7 +57,7 @@ impl Redis {
     pub(super) fn open(server: RedisServer, store: Store, clock: Clock, hold: RedisHold) -> Self {
         let core = Arc::new(Core::new(server, store, clock, hold));
         let (wishes, queue) = mpsc::channel(QUEUE_WISHES_MAX);
-        tokio::spawn(batcher::run(Arc::clone(&core), queue));
+        tokio::spawn(batcher::run(Arc::downgrade(&core), queue));
         Self { core, wishes }
     }
 

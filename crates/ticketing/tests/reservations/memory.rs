@@ -1,11 +1,9 @@
 //! What is in memory is rebuilt from the rows: what has none is gone.
 
-use contract::UserId;
 use futures::FutureExt;
-use messaging::Commit;
-use ticketing::{model::Reservation, reservations::Completion};
+use ticketing::reservations::Completion;
 
-use crate::suite::{Deployment, EVENT, TTL_MILLIS, at, claimed, sale, store};
+use crate::suite::{Deployment, TTL_MILLIS, at, claimed, refused};
 
 #[tokio::test]
 async fn what_was_taken_again_and_not_stored_is_free_after_a_crash() {
@@ -22,40 +20,6 @@ async fn what_was_taken_again_and_not_stored_is_free_after_a_crash() {
     assert!(matches!(again, Completion::Completed(_)));
 }
 
-/// A Commit that the store refuses: the event is there already.
-fn refused() -> Commit {
-    let mut commit = Commit::new();
-    commit.put(&sale(9, 9));
-    commit
-}
-
-#[tokio::test]
-async fn what_could_not_be_given_up_still_waits_and_lapses_in_time() {
-    let deployment = Deployment::with_quantity(1).await;
-    let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
-    let claim = claimed(1, ticket_id);
-    let before = deployment
-        .reservations()
-        .find(EVENT, UserId(1))
-        .await
-        .unwrap()
-        .unwrap();
-
-    let given = deployment.reservations().give_up(claim, refused()).await;
-
-    assert!(given.is_err());
-    let after = deployment
-        .reservations()
-        .find(EVENT, UserId(1))
-        .await
-        .unwrap();
-    assert_eq!(after, Some(before));
-    assert_eq!(deployment.stats().await.waiting, 1);
-    assert_eq!(deployment.expire(at(TTL_MILLIS)).await, [claim]);
-    let stored: Option<Reservation> = store(&deployment).load(ticket_id).await.unwrap();
-    assert_eq!(stored, None);
-}
-
 #[tokio::test]
 async fn what_could_not_be_given_up_is_put_back_though_its_caller_went_away() {
     let deployment = Deployment::with_quantity(1).await;
@@ -64,21 +28,17 @@ async fn what_could_not_be_given_up_is_put_back_though_its_caller_went_away() {
 
     // The caller asks, and goes away before there is an answer; on this thread nothing else has run by then.
     let asked = deployment.reservations().give_up(claim, refused());
-    assert!(asked.now_or_never().is_none());
+    assert_eq!(asked.now_or_never(), None);
     assert_eq!(deployment.stats().await.waiting, 0);
 
-    let held = async || {
-        let reservations = deployment.reservations();
-        reservations.find(EVENT, UserId(1)).await.unwrap()
-    };
     let put_back = async {
-        while held().await.is_none() {
+        while deployment.find(1).await.is_none() {
             tokio::task::yield_now().await;
         }
     };
     let patience = std::time::Duration::from_secs(20);
     tokio::time::timeout(patience, put_back).await.unwrap();
-    assert_eq!(held().await.unwrap().ticket_id, ticket_id);
+    assert_eq!(deployment.find(1).await.unwrap().ticket_id, ticket_id);
 }
 
 #[tokio::test]
@@ -88,7 +48,7 @@ async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
     let claim = claimed(1, ticket_id);
 
     let asked = deployment.reservations().give_up(claim, refused());
-    assert!(asked.now_or_never().is_none());
+    assert_eq!(asked.now_or_never(), None);
     let other = deployment.reserve(2, at(1)).await.unwrap();
 
     assert_eq!(
@@ -109,11 +69,7 @@ async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
     let expired = tokio::time::timeout(patience, expired).await.unwrap();
     assert_eq!(expired, [claim]);
     deployment.restart().await;
-    let held = deployment
-        .reservations()
-        .find(EVENT, UserId(2))
-        .await
-        .unwrap();
+    let held = deployment.find(2).await;
     assert_eq!(held.unwrap().ticket_id, other);
     assert_eq!(deployment.stats().await.waiting, 1);
 }

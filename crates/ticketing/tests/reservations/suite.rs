@@ -288,7 +288,6 @@ async fn what_is_told_of_a_lapse_is_committed_with_it() {
         .subscribe("test", &["ticketing.expire"])
         .unwrap()
         .try_next(10)
-        .await
         .unwrap()
         .unwrap();
     assert_eq!(
@@ -316,6 +315,31 @@ async fn a_release_frees_only_the_ticket_that_it_names() {
         .await
         .unwrap();
     assert_eq!(deployment.stats().await.available, 1);
+}
+
+/// A Commit that the store refuses: the event is there already.
+pub fn refused() -> Commit {
+    let mut commit = Commit::new();
+    commit.put(&sale(9, 9));
+    commit
+}
+
+#[tokio::test]
+async fn what_could_not_be_given_up_still_waits_and_lapses_in_time() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
+    let claim = claimed(1, ticket_id);
+    let before = deployment.find(1).await.unwrap();
+
+    let given = deployment.reservations().give_up(claim, refused()).await;
+
+    assert!(given.is_err(), "{given:?}");
+    let after = deployment.find(1).await;
+    assert_eq!(after, Some(before));
+    assert_eq!(deployment.stats().await.waiting, 1);
+    assert_eq!(deployment.expire(at(TTL_MILLIS)).await, [claim]);
+    let stored: Option<Reservation> = store(&deployment).load(ticket_id).await.unwrap();
+    assert_eq!(stored, None);
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Wishes that arrive together go in one call: a queue with a limit, and one task that takes everything that waits
 //! there as soon as the call before has been answered. Nobody waits for company.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use contract::{EventId, TicketId, Timestamp};
 use futures::future::join_all;
@@ -31,10 +34,11 @@ pub(super) struct Pending {
     pub answer: oneshot::Sender<Result<(), Error>>,
 }
 
-/// Ends when the last sender has gone.
-pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Pending>) {
+/// Ends when the last sender has gone. Idle, it keeps nothing open: whoever lets go of the backend closes its store.
+pub(super) async fn run(core: Weak<Core>, mut queue: mpsc::Receiver<Pending>) {
     let mut batch = Vec::with_capacity(BATCH_WISHES_MAX);
     while queue.recv_many(&mut batch, BATCH_WISHES_MAX).await > 0 {
+        let Some(core) = core.upgrade() else { return };
         let mut by_event: HashMap<EventId, Vec<Pending>> = HashMap::new();
         for pending in batch.drain(..) {
             let same = by_event.entry(pending.wish.event_id).or_default();
