@@ -124,7 +124,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Serve { .. } => serve(config).await,
             Command::Migrate => migrate(&config).await,
             Command::Audit { json } => audit(config, json).await,
-            Command::Reconcile(args) => reconcile::run(config, args).await,
+            Command::Reconcile(args) => {
+                backends::only_embedded(&config, "POST /payment/reconciliation")?;
+                reconcile::run(config, args).await
+            }
             Command::Demo(options) => {
                 demo::run(config, options).await?;
                 Ok(ExitCode::SUCCESS)
@@ -134,6 +137,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             }
             Command::DeadLetter(command) => {
+                backends::only_embedded(&config, "/dead-letter")?;
                 dead_letters::run(&config, command).await?;
                 Ok(ExitCode::SUCCESS)
             }
