@@ -1,0 +1,1 @@
+//! What goes away while a crowd buys.
