@@ -30,7 +30,8 @@ pub enum Outcome {
     Owns(TicketId),
     GaveBack(TicketId),
     Released(TicketId),
-    SoldOut,
+    /// Of this show.
+    SoldOut(i64),
     /// The purchase came to nothing by itself: a service was away for too long.
     Compensated(TicketId),
     /// The answer to a reservation was lost with the process that decided it; it stands until it lapses.
@@ -97,10 +98,14 @@ impl Buyer<'_> {
         let (payment, amount) = self.follow(&ticket, id).await?;
         let paid = json!({ "paymentId": payment, "amount": amount,
             "pgPaymentId": format!("{}-{attempt}", self.name) });
-        let told = self
-            .post("payment-api", "/payment/confirmed", &payment, paid)
-            .await;
-        assert_eq!(self.expect(&told, 200)["succeeded"], true, "{told:?}");
+        let path = "/payment/confirmed";
+        let told = self.post("payment-api", path, &payment, paid).await;
+        match (told.status, told.code()) {
+            // The gateway's answer was not known yet; or ours was lost, and the attempt goes on by itself.
+            (202, _) => {}
+            (409, "ALREADY_CONFIRMED" | "CONFIRMATION_IN_PROGRESS") if told.is_late => {}
+            _ => assert_eq!(self.expect(&told, 200)["succeeded"], true, "{told:?}"),
+        }
         self.look("ticketing-api", &format!("/ticket/{ticket}"), |ticket| {
             ticket["status"].is_string().then_some(())
         })
@@ -120,7 +125,7 @@ impl Buyer<'_> {
         let path = "/ticketing/reserve";
         let told = self.post("ticketing-api", path, &key, wish).await;
         match (told.status, told.code()) {
-            (409, "SOLD_OUT") => Err(Stop::With(Outcome::SoldOut)),
+            (409, "SOLD_OUT") => Err(Stop::With(Outcome::SoldOut(self.event))),
             // An earlier attempt of its own was granted; one of whose grant nobody knows.
             (409, "ALREADY_RESERVED") if told.is_late || attempt > 1 => {
                 Err(Stop::With(Outcome::HeldUnknown))

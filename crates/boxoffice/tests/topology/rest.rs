@@ -10,6 +10,7 @@ use contract::{
 use futures::future;
 use messaging::{Clock, Kafka, Metrics, Snapshot, Store, StoreError};
 use payment::record::Refund;
+use tokio::time::Instant;
 
 use crate::{
     buyer::{Outcome, stock},
@@ -23,12 +24,9 @@ pub async fn come_to_rest(deployment: &Deployment) -> Books {
         let mut look = tokio::time::interval(LOOK * 3);
         loop {
             look.tick().await;
-            let found = under_way(deployment).await;
-            match found {
-                Ok((books, open)) if open.is_empty() => return books,
-                Ok((_, open)) => left = open.join(", "),
-                // A server that has just come back may not be ready.
-                Err(error) => left = error.to_string(),
+            match rested(deployment).await {
+                Ok(books) => return books,
+                Err(Unrest(what)) => left = what,
             }
         }
     };
@@ -36,8 +34,26 @@ pub async fn come_to_rest(deployment: &Deployment) -> Books {
     rested.unwrap_or_else(|_| panic!("it never came to rest: {left}"))
 }
 
-/// The books, and what is under way.
-async fn under_way(deployment: &Deployment) -> Result<(Books, Vec<String>), StoreError> {
+/// What is under way; or an engine that has just come back and is not ready.
+struct Unrest(String);
+
+impl From<StoreError> for Unrest {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The books as they are after every message was handled: those before it only say when it is worth asking the brokers.
+async fn rested(deployment: &Deployment) -> Result<Books, Unrest> {
+    quiet_books(deployment).await?;
+    match behind(deployment).await? {
+        0 => quiet_books(deployment).await,
+        count => Err(Unrest(format!("{count} messages not handled"))),
+    }
+}
+
+/// All books, where they show nothing under way.
+async fn quiet_books(deployment: &Deployment) -> Result<Books, Unrest> {
     let settings = SCHEMAS.map(|schema| deployment.postgres(schema));
     let reading = tokio::task::spawn_blocking(move || {
         let (mut books, mut unpublished) = (Books::default(), 0);
@@ -53,7 +69,7 @@ async fn under_way(deployment: &Deployment) -> Result<(Books, Vec<String>), Stor
     let at_gateway = books.payments.values().filter(|payment| {
         payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
     });
-    let mut open = vec![
+    let open = [
         ("sagas", counts.open_sagas),
         ("unpublished messages", unpublished),
         ("unpublished messages to a group", counts.messages_under_way),
@@ -61,11 +77,9 @@ async fn under_way(deployment: &Deployment) -> Result<(Books, Vec<String>), Stor
         ("payments at the gateway", at_gateway.count()),
     ];
     if open.iter().all(|(_, count)| *count == 0) {
-        open.push(("messages not handled", behind(deployment).await?));
+        return Ok(books);
     }
-    let open = open.into_iter().filter(|(_, count)| *count > 0);
-    let open = open.map(|(what, count)| format!("{count} {what}"));
-    Ok((books, open.collect()))
+    Err(Unrest(format!("{open:?}")))
 }
 
 /// Records that some group has not handled.
@@ -117,9 +131,7 @@ pub async fn hold(deployment: &Deployment, events: &[i64], outcomes: &[Outcome],
         is_as_told(books, outcome);
     }
     money_is_where_it_belongs(deployment, books);
-    for event in events {
-        stock_is_conserved(deployment, *event, books).await;
-    }
+    stocks_are_conserved(deployment, events, outcomes, books).await;
 }
 
 fn is_as_told(books: &Books, outcome: &Outcome) {
@@ -128,7 +140,7 @@ fn is_as_told(books: &Books, outcome: &Outcome) {
         Outcome::Owns(id) => (id, Some(TicketStatus::Reserved)),
         Outcome::GaveBack(id) => (id, Some(TicketStatus::Cancelled)),
         Outcome::Released(id) | Outcome::Compensated(id) => (id, None),
-        Outcome::SoldOut | Outcome::HeldUnknown => return,
+        Outcome::SoldOut(_) | Outcome::HeldUnknown => return,
     };
     assert_eq!(status(ticket), expected, "{outcome:?}");
 }
@@ -146,18 +158,43 @@ fn money_is_where_it_belongs(deployment: &Deployment, books: &Books) {
     assert_eq!((gateway.held, gateway.orders_charged_twice), (sum, vec![]));
 }
 
-/// The stock in Redis is that of the database.
-async fn stock_is_conserved(deployment: &Deployment, event: i64, books: &Books) {
-    let owned = books
-        .tickets
-        .values()
-        .filter(|ticket| ticket.event_id.0 == event && ticket.status == TicketStatus::Reserved);
+/// The stock in Redis is that of the database, and what waits for a payment there is what nobody was told of. What
+/// somebody began to give up and did not end is given up by another after a while.
+async fn stocks_are_conserved(
+    deployment: &Deployment,
+    events: &[i64],
+    outcomes: &[Outcome],
+    books: &Books,
+) {
+    let unknown = outcomes.iter().filter(|it| **it == Outcome::HeldUnknown);
+    let unknown = i64::try_from(unknown.count()).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        let mut waiting = 0;
+        for event in events {
+            waiting += stock_is_conserved(deployment, *event, books).await;
+        }
+        if waiting <= unknown {
+            return;
+        }
+        assert!(
+            Instant::now() < until,
+            "{waiting} reservations wait, {unknown} are unknown"
+        );
+    }
+}
+
+/// Returns how many reservations wait.
+async fn stock_is_conserved(deployment: &Deployment, event: i64, books: &Books) -> i64 {
+    let tickets = books.tickets.values();
+    let owned = tickets.filter(|it| it.event_id.0 == event && it.status == TicketStatus::Reserved);
     let owned = i64::try_from(owned.count()).unwrap();
     let stock = stock(deployment, event).await;
     let count = |name: &str| {
-        stock[name]
-            .as_i64()
-            .unwrap_or_else(|| panic!("{name}: {stock}"))
+        let count = stock[name].as_i64();
+        count.unwrap_or_else(|| panic!("{name}: {stock}"))
     };
     assert_eq!(
         (count("sold"), count("completed")),
@@ -170,4 +207,5 @@ async fn stock_is_conserved(deployment: &Deployment, event: i64, books: &Books) 
         count("quantity"),
         "{stock}"
     );
+    count("waiting")
 }

@@ -96,6 +96,7 @@ async fn whatever_goes_away_everything_ends_and_all_books_agree() {
         eprintln!("round {round}: at rest after {:?}", begun.elapsed());
     }
     assert!(outcomes.iter().any(|it| matches!(it, Outcome::Owns(_))));
+    assert!(!outcomes.contains(&Outcome::SoldOut(large)), "it is not");
 }
 
 fn draw(random: &Random) -> Kind {
@@ -132,7 +133,7 @@ fn tally(outcomes: &[Outcome]) -> String {
         count(|it| matches!(it, Outcome::Owns(_))),
         count(|it| matches!(it, Outcome::GaveBack(_))),
         count(|it| matches!(it, Outcome::Released(_))),
-        count(|it| matches!(it, Outcome::SoldOut)),
+        count(|it| matches!(it, Outcome::SoldOut(_))),
         count(|it| matches!(it, Outcome::Compensated(_))),
         count(|it| matches!(it, Outcome::HeldUnknown)),
     )
