@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future;
 use messaging::Random;
+use tokio::time::Instant;
 
 use crate::deployment::Deployment;
 
@@ -75,9 +76,11 @@ impl Fault {
             What::Redis(away) => (&engines.redis, away),
             What::Kafka(away) => (&engines.kafka, away),
         };
+        let begun = Instant::now();
         engine.crash().await;
         tokio::time::sleep(away).await;
         engine.restart().await;
+        eprintln!("{} was away for {:?}", engine.name, begun.elapsed());
     }
 }
 

@@ -213,7 +213,8 @@ impl Process {
         let Some(status) = running.child.try_wait().unwrap() else {
             return;
         };
-        if !running.is_killed {
+        // One that starts while an engine is away ends, and is started again until the engine is there.
+        if !running.is_killed && running.url.lock().unwrap().is_some() {
             eprintln!("{} ended by itself: {status}", self.name);
         }
         *running = spawn(self.services, &self.folder, &self.settings);

@@ -19,6 +19,7 @@ pub struct Engines {
 }
 
 pub struct Engine {
+    pub name: &'static str,
     script: PathBuf,
     folder: PathBuf,
     pub address: String,
@@ -44,7 +45,7 @@ impl Engines {
 }
 
 impl Engine {
-    fn start(name: &str) -> Self {
+    fn start(name: &'static str) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../scripts/{name}"));
         // The script makes its folder in here, which its server's own user must be able to enter.
         let home = tempfile::tempdir().unwrap().keep();
@@ -68,6 +69,7 @@ impl Engine {
             .find(|it| it.join("port").is_file())
             .unwrap();
         Self {
+            name,
             script,
             folder,
             address,
