@@ -157,18 +157,20 @@ impl Buyer<'_> {
 
     async fn release(&self, ticket: &str) {
         let path = format!("/ticketing/reserve/{ticket}");
+        let mut look = tokio::time::interval(LOOK);
         loop {
+            look.tick().await;
             self.check_time(&path);
-            if let Some(url) = self.deployment.any("ticketing-api") {
-                let asked = self.client.delete(format!("{url}{path}")).send().await;
-                match asked.map(|answer| answer.status().as_u16()) {
-                    // What is not there is released: an unanswered attempt did it, or Redis lost it.
-                    Ok(204 | 404) => return,
-                    Ok(status) if status < 500 => panic!("{path} was told {status}"),
-                    _ => {}
-                }
+            let Some(url) = self.deployment.any("ticketing-api") else {
+                continue;
+            };
+            let asked = self.client.delete(format!("{url}{path}")).send().await;
+            match asked.map(|answer| answer.status().as_u16()) {
+                // What is not there is released: an attempt without an answer did it, or Redis lost it.
+                Ok(204 | 404) => return,
+                Ok(status) if status < 500 => panic!("{path} was told {status}"),
+                _ => {}
             }
-            tokio::time::sleep(LOOK).await;
         }
     }
 
