@@ -15,10 +15,17 @@ const PAUSE_MILLIS_MAX: u64 = 8_000;
 /// How long an engine is away at the longest, beside the time it takes to start.
 const AWAY_MILLIS_MAX: u64 = 3_000;
 
+/// Before a commit nothing of it is known but what Redis granted; after it, it is neither published, nor told to the
+/// brokers, nor answered.
+const PLACES: [&str; 2] = ["store.before_commit", "store.after_commit"];
+const COMMITS_MAX: u64 = 40;
+
 #[derive(Debug, Clone, Copy)]
 enum What {
     /// `kill -9` of a process.
     Kill(usize),
+    /// A process dies at a place where a crash falls between two effects, at its so many-th commit.
+    Die(usize, &'static str, u64),
     /// SIGSTOP of a process, and SIGCONT so much later.
     Pause(usize, Duration),
     /// These are stopped as a power cut stops them.
@@ -52,6 +59,9 @@ impl Fault {
         let name = |place: usize| &deployment.processes[place].name;
         match self.what {
             What::Kill(place) => format!("at {at} ms kill {}", name(place)),
+            What::Die(place, at, commits) => {
+                format!("{} dies at {at} after {commits} of them", name(place))
+            }
             What::Pause(place, pause) => format!("at {at} ms stop {} for {pause:?}", name(place)),
             What::Postgres(_) | What::Redis(_) | What::Kafka(_) => {
                 format!("at {at} ms {:?}", self.what)
@@ -64,6 +74,8 @@ impl Fault {
         tokio::time::sleep(self.at).await;
         let engines = deployment.engines;
         let (engine, away) = match self.what {
+            // It was armed before.
+            What::Die(..) => return,
             What::Kill(place) => return deployment.processes[place].kill(),
             What::Pause(place, pause) => {
                 let process = &deployment.processes[place];
@@ -88,7 +100,11 @@ impl What {
     fn draw(random: &Random, processes: usize) -> Self {
         let place = usize::try_from(random.below(processes as u64)).unwrap();
         let away = Duration::from_millis(random.below(AWAY_MILLIS_MAX));
-        match random.below(7) {
+        match random.below(9) {
+            7 | 8 => {
+                let point = PLACES[usize::try_from(random.below(2)).unwrap()];
+                Self::Die(place, point, random.below(COMMITS_MAX))
+            }
             0 | 1 => Self::Kill(place),
             2 | 3 => {
                 let more = random.below(PAUSE_MILLIS_MAX - PAUSE_MILLIS_MIN);
@@ -99,6 +115,17 @@ impl What {
             _ => Self::Kafka(away),
         }
     }
+}
+
+/// Puts those in their places that are to die; before the crowd comes.
+pub async fn arm(deployment: &Deployment, faults: &[Fault]) {
+    for Fault { what, .. } in faults {
+        if let What::Die(place, point, commits) = what {
+            let failpoints = format!("{point}={commits}*off->return");
+            deployment.processes[*place].doom(&failpoints);
+        }
+    }
+    deployment.all_listen().await;
 }
 
 /// All of them, each at its moment; returns when everything is back.

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -72,6 +72,8 @@ pub struct Process {
     services: &'static str,
     folder: PathBuf,
     settings: Vec<(String, String)>,
+    /// Where whoever takes its place dies, as the crate `fail` reads it.
+    failpoints: Mutex<String>,
     running: Mutex<Running>,
 }
 
@@ -79,7 +81,8 @@ struct Running {
     child: Child,
     /// Where it listens, once it does.
     url: Arc<Mutex<Option<String>>>,
-    is_killed: bool,
+    /// Its end is no surprise.
+    is_doomed: bool,
 }
 
 impl Deployment {
@@ -101,12 +104,13 @@ impl Deployment {
                     let migrated = command(&settings).arg("migrate").output().unwrap();
                     assert!(migrated.status.success(), "{migrated:?}");
                 }
-                let running = Mutex::new(spawn(services, &folder, &settings));
+                let running = Mutex::new(spawn(services, &folder, &settings, ""));
                 processes.push(Arc::new(Process {
                     name,
                     services,
                     folder,
                     settings: settings.clone(),
+                    failpoints: Mutex::default(),
                     running,
                 }));
             }
@@ -189,9 +193,15 @@ impl Process {
     /// `kill -9`; the supervisor starts it again.
     pub fn kill(&self) {
         let mut running = self.running.lock().unwrap();
-        running.is_killed = true;
+        running.is_doomed = true;
         *running.url.lock().unwrap() = None;
         running.child.kill().unwrap();
+    }
+
+    /// Puts one in its place that aborts at these places; whoever comes after that one does not.
+    pub fn doom(&self, failpoints: &str) {
+        failpoints.clone_into(&mut self.failpoints.lock().unwrap());
+        self.kill();
     }
 
     /// `-STOP` or `-CONT`, to whoever runs now.
@@ -214,10 +224,11 @@ impl Process {
             return;
         };
         // One that starts while an engine is away ends, and is started again until the engine is there.
-        if !running.is_killed && running.url.lock().unwrap().is_some() {
+        if !running.is_doomed && running.url.lock().unwrap().is_some() {
             eprintln!("{} ended by itself: {status}", self.name);
         }
-        *running = spawn(self.services, &self.folder, &self.settings);
+        let failpoints = std::mem::take(&mut *self.failpoints.lock().unwrap());
+        *running = spawn(self.services, &self.folder, &self.settings, &failpoints);
     }
 }
 
@@ -267,7 +278,12 @@ fn command(settings: &[(String, String)]) -> Command {
     command
 }
 
-fn spawn(services: &str, folder: &PathBuf, settings: &[(String, String)]) -> Running {
+fn spawn(
+    services: &str,
+    folder: &Path,
+    settings: &[(String, String)],
+    failpoints: &str,
+) -> Running {
     let log = File::options()
         .create(true)
         .append(true)
@@ -277,6 +293,9 @@ fn spawn(services: &str, folder: &PathBuf, settings: &[(String, String)]) -> Run
         .args(["serve", "--listen", "127.0.0.1:0", "--services", services])
         .arg("--data")
         .arg(folder)
+        .env("FAILPOINTS", failpoints)
+        // An abort may leave a file where it stands.
+        .current_dir(folder)
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
@@ -294,6 +313,6 @@ fn spawn(services: &str, folder: &PathBuf, settings: &[(String, String)]) -> Run
     Running {
         child,
         url,
-        is_killed: false,
+        is_doomed: !failpoints.is_empty(),
     }
 }

@@ -78,6 +78,7 @@ async fn whatever_goes_away_everything_ends_and_all_books_agree() {
                 (draw(&random), event)
             })
             .collect();
+        chaos::arm(&deployment, &faults).await;
         let begun = Instant::now();
         let name = format!("r{round}");
         let (came_to, ()) = tokio::join!(
