@@ -292,10 +292,66 @@ async fn save(store: &Store, keyed: &Keyed, response: Response) -> Result<Respon
     let stored = store.commit(commit).await;
     fail::fail_point!("web.after_save", |_| std::process::abort());
     match stored {
-        // Stored with the work already, by a request that was then refused.
-        Ok(()) | Err(CommitError::Conflict { .. }) => {
-            Ok(Response::from_parts(parts, Body::from(bytes)))
-        }
+        Ok(()) => Ok(Response::from_parts(parts, Body::from(bytes))),
+        // Stored already: with the work, by a request that was then refused; or by another process that was asked at
+        // the same moment and was faster. A key has one answer.
+        Err(CommitError::Conflict { .. }) => match store.load(keyed.key.as_str()).await? {
+            Some(first) => replay(first, &keyed.fingerprint),
+            None => Ok(Response::from_parts(parts, Body::from(bytes))),
+        },
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use axum::{Router, middleware, routing};
+    use messaging::Metrics;
+    use tokio::sync::Barrier;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    /// What a process does with a key: it does its work with the answer, or is refused.
+    async fn work(
+        State((store, both, process)): State<(Store, Arc<Barrier>, &'static str)>,
+        once: Once,
+    ) -> Result<Response, Problem> {
+        both.wait().await;
+        let mut commit = Commit::new();
+        let answer = once.attach(&mut commit, StatusCode::CREATED, &process);
+        store.commit(commit).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn two_processes_that_are_asked_with_one_key_at_the_same_moment_give_one_answer() {
+        // Given two processes over one store, neither of which knows what the other is asked,
+        let folder = tempfile::tempdir().unwrap();
+        let tables = &[AnswerRecord::TABLE];
+        let store = Store::open_embedded(folder.path(), tables, Metrics::unregistered()).unwrap();
+        let both = Arc::new(Barrier::new(2));
+        let process = |name: &'static str| {
+            let idempotency = Idempotency::new(store.clone(), Clock::System);
+            Router::new()
+                .route("/work", routing::post(work))
+                .layer(middleware::from_fn_with_state(idempotency, once))
+                .with_state((store.clone(), Arc::clone(&both), name))
+        };
+        // when both are in the middle of the same request,
+        let ask = |name| async move {
+            let request = Request::post("/work").header(HEADER, "one");
+            let request = request.body(Body::from("{}")).unwrap();
+            let answer = process(name).oneshot(request).await.unwrap();
+            let status = answer.status();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            (status.as_u16(), String::from_utf8_lossy(&body).into_owned())
+        };
+        let (one, other) = futures::join!(ask("one"), ask("other"));
+        // then both are told what was done, which is done once.
+        assert_eq!(one.0, 201, "{one:?}");
+        assert_eq!(BTreeSet::from([one, other]).len(), 1);
     }
 }

@@ -1,0 +1,291 @@
+//! A buyer: asks any process, asks another with the same key where none answers, and comes to an outcome.
+
+use std::time::Duration;
+
+use contract::TicketId;
+use reqwest::{Client, header};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::deployment::{Deployment, LOOK, PATIENCE};
+
+pub const PRICE: i64 = 1000;
+const POINTS: i64 = 1200;
+const POINTS_USED: i64 = 300;
+/// How long an answer is waited for before another process is asked.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Pays,
+    PaysInPoints,
+    /// Has paid, and gives the ticket back.
+    Cancels,
+    Releases,
+}
+
+/// What became of it, as far as the buyer was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Owns(TicketId),
+    GaveBack(TicketId),
+    Released(TicketId),
+    /// Of this show.
+    SoldOut(i64),
+    /// The purchase came to nothing by itself: a service was away for too long.
+    Compensated(TicketId),
+    /// The answer to a reservation was lost with the process that decided it; it stands until it lapses.
+    HeldUnknown,
+}
+
+/// What ended a buyer early.
+enum Stop {
+    With(Outcome),
+    /// The reservation was lost with Redis before the purchase began.
+    Afresh,
+}
+
+/// An answer that is no passing one, and whether there was an attempt before it that nobody answered.
+#[derive(Debug)]
+struct Told {
+    status: u16,
+    body: Value,
+    is_late: bool,
+}
+
+pub struct Buyer<'a> {
+    pub deployment: &'a Deployment,
+    pub client: Client,
+    pub name: String,
+    pub kind: Kind,
+    pub event: i64,
+    pub until: Instant,
+}
+
+pub fn client() -> Client {
+    let client = Client::builder().no_proxy().timeout(ANSWER_WAIT);
+    client.build().unwrap()
+}
+
+impl Told {
+    fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl Buyer<'_> {
+    pub async fn act(&self) -> Outcome {
+        let wish = json!({ "name": self.name, "status": "ACTIVE", "points": POINTS });
+        let told = self.post("user,dead-letter", "/user", "user", wish).await;
+        let user = self.expect(&told, 201)["id"].as_i64().unwrap();
+        for attempt in 1.. {
+            match self.buy(user, attempt).await {
+                Ok(outcome) | Err(Stop::With(outcome)) => return outcome,
+                Err(Stop::Afresh) => {}
+            }
+        }
+        unreachable!("a buyer tries until the time is over")
+    }
+
+    async fn buy(&self, user: i64, attempt: u32) -> Result<Outcome, Stop> {
+        let ticket = self.reserve(user, attempt).await?;
+        let id: TicketId = ticket.parse().unwrap();
+        if self.kind == Kind::Releases {
+            self.release(&ticket).await;
+            return Ok(Outcome::Released(id));
+        }
+        self.process(user, &ticket).await?;
+        let (payment, amount) = self.follow(&ticket, id).await?;
+        let paid = json!({ "paymentId": payment, "amount": amount,
+            "pgPaymentId": format!("{}-{attempt}", self.name) });
+        let path = "/payment/confirmed";
+        let told = self.post("payment-api", path, &payment, paid).await;
+        match (told.status, told.code()) {
+            // The gateway's answer was not known yet; or ours was lost, and the attempt goes on by itself.
+            (202, _) => {}
+            (409, "ALREADY_CONFIRMED" | "CONFIRMATION_IN_PROGRESS") if told.is_late => {}
+            _ => assert_eq!(self.expect(&told, 200)["succeeded"], true, "{told:?}"),
+        }
+        self.look("ticketing-api", &format!("/ticket/{ticket}"), |ticket| {
+            ticket["status"].is_string().then_some(())
+        })
+        .await;
+        if self.kind == Kind::Cancels {
+            let path = format!("/ticket/{ticket}/cancel");
+            let told = self.post("ticketing-api", &path, "cancel", json!({})).await;
+            self.expect(&told, 202);
+            return Ok(Outcome::GaveBack(id));
+        }
+        Ok(Outcome::Owns(id))
+    }
+
+    async fn reserve(&self, user: i64, attempt: u32) -> Result<String, Stop> {
+        let wish = json!({ "eventId": self.event, "userId": user });
+        let key = format!("reserve-{attempt}");
+        let path = "/ticketing/reserve";
+        let told = self.post("ticketing-api", path, &key, wish).await;
+        match (told.status, told.code()) {
+            (409, "SOLD_OUT") => Err(Stop::With(Outcome::SoldOut(self.event))),
+            // An earlier attempt of its own was granted; one of whose grant nobody knows.
+            (409, "ALREADY_RESERVED") if told.is_late || attempt > 1 => {
+                Err(Stop::With(Outcome::HeldUnknown))
+            }
+            _ => {
+                let ticket = &self.expect(&told, 200)["ticketId"];
+                Ok(ticket.as_str().unwrap().to_owned())
+            }
+        }
+    }
+
+    async fn process(&self, user: i64, ticket: &str) -> Result<(), Stop> {
+        let point = match self.kind {
+            Kind::PaysInPoints => PRICE,
+            _ => POINTS_USED,
+        };
+        let purchase = json!({ "ticketId": ticket, "eventId": self.event, "userId": user,
+            "totalAmount": PRICE, "point": point });
+        let path = "/ticketing/process";
+        let told = self.post("ticketing-api", path, ticket, purchase).await;
+        match (told.status, told.code()) {
+            (404, "RESERVATION_NOT_FOUND") => Err(Stop::Afresh),
+            _ => {
+                self.expect(&told, 202);
+                Ok(())
+            }
+        }
+    }
+
+    async fn release(&self, ticket: &str) {
+        let path = format!("/ticketing/reserve/{ticket}");
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            self.check_time(&path);
+            let Some(url) = self.deployment.any("ticketing-api") else {
+                continue;
+            };
+            let asked = self.client.delete(format!("{url}{path}")).send().await;
+            match asked.map(|answer| answer.status().as_u16()) {
+                // What is not there is released: an attempt without an answer did it, or Redis lost it.
+                Ok(204 | 404) => return,
+                Ok(status) if status < 500 => panic!("{path} was told {status}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the purchase's end; what is to be paid then.
+    async fn follow(&self, ticket: &str, id: TicketId) -> Result<(String, i64), Stop> {
+        let path = format!("/ticketing/process/{ticket}");
+        self.look(
+            "ticketing-api",
+            &path,
+            |progress| match progress["sagaState"].as_str()? {
+                "COMPLETED" => Some(Ok((
+                    progress["paymentId"].as_str()?.to_owned(),
+                    progress["finalAmount"].as_i64()?,
+                ))),
+                "COMPENSATED" => Some(Err(Stop::With(Outcome::Compensated(id)))),
+                _ => None,
+            },
+        )
+        .await
+    }
+
+    /// Looks until there is something to see.
+    async fn look<T>(&self, services: &str, path: &str, see: impl Fn(&Value) -> Option<T>) -> T {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            self.check_time(path);
+            let Some(url) = self.deployment.any(services) else {
+                continue;
+            };
+            if let Ok(answer) = self.client.get(format!("{url}{path}")).send().await
+                && answer.status() == 200
+                && let Ok(body) = answer.json().await
+                && let Some(seen) = see(&body)
+            {
+                return seen;
+            }
+        }
+    }
+
+    async fn post(&self, services: &str, path: &str, step: &str, body: Value) -> Told {
+        let key = format!("{}-{step}", self.name);
+        let mut is_late = false;
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            self.check_time(path);
+            let Some(url) = self.deployment.any(services) else {
+                continue;
+            };
+            let request = self.client.post(format!("{url}{path}")).json(&body);
+            let Ok(answer) = request.header("Idempotency-Key", &key).send().await else {
+                is_late = true;
+                continue;
+            };
+            let is_passing = answer.headers().contains_key(header::RETRY_AFTER)
+                || answer.status().is_server_error();
+            let status = answer.status().as_u16();
+            let Ok(body) = answer.json().await else {
+                is_late = true;
+                continue;
+            };
+            if !is_passing {
+                return Told {
+                    status,
+                    body,
+                    is_late,
+                };
+            }
+            is_late = true;
+        }
+    }
+
+    fn expect<'t>(&self, told: &'t Told, status: u16) -> &'t Value {
+        assert_eq!(told.status, status, "{} was told {told:?}", self.name);
+        &told.body
+    }
+
+    fn check_time(&self, path: &str) {
+        assert!(Instant::now() < self.until, "{} waits at {path}", self.name);
+    }
+}
+
+/// Puts a show on sale, and waits until it is.
+pub async fn put_on_sale(deployment: &Deployment, name: &str, quantity: i64) -> i64 {
+    let organiser = Buyer {
+        deployment,
+        client: client(),
+        name: name.to_owned(),
+        kind: Kind::Pays,
+        event: 0,
+        until: Instant::now() + PATIENCE,
+    };
+    let show = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
+    let told = organiser.post("event", "/event", "show", show).await;
+    let event = organiser.expect(&told, 201)["id"].as_i64().unwrap();
+    let stock = stock(deployment, event).await;
+    assert_eq!(stock["available"], quantity, "{stock}");
+    event
+}
+
+/// The stock of a show, once ticketing knows it.
+pub async fn stock(deployment: &Deployment, event: i64) -> Value {
+    let anyone = Buyer {
+        deployment,
+        client: client(),
+        name: "anyone".to_owned(),
+        kind: Kind::Pays,
+        event,
+        until: Instant::now() + PATIENCE,
+    };
+    let path = format!("/ticketing/event/{event}");
+    anyone
+        .look("ticketing-api", &path, |stock| {
+            stock["available"].is_i64().then(|| stock.clone())
+        })
+        .await
+}

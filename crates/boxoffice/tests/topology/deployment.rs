@@ -1,0 +1,318 @@
+//! The processes: two of each service, over schemas, topics and keys of their own. Whatever ends is started again, as
+//! any supervisor does it; it dies with this.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use messaging::{KafkaSettings, MessageTable, PostgresSettings, Random};
+use tempfile::TempDir;
+
+use crate::{
+    engines::Engines,
+    gateway::{Gateway, SECRET},
+};
+
+/// What must come does so within this, or the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How often something is looked at until it is as wanted.
+pub const LOOK: Duration = Duration::from_millis(100);
+pub const INBOX_SECS: i64 = 120_000;
+/// The services of a process, the schema they share, and how many such processes there are.
+const CAST: &[(&str, &str, usize)] = &[
+    ("event", "event", 1),
+    ("user,dead-letter", "user", 2),
+    ("ticketing-api", "ticketing", 2),
+    ("ticketing-worker", "ticketing", 2),
+    ("payment-api", "payment", 2),
+    ("payment-worker", "payment", 2),
+];
+pub const SCHEMAS: [&str; 4] = ["event", "user", "ticketing", "payment"];
+/// What takes time, made short, as far as a machine that is busy with everything at once can keep it.
+const SETTINGS: &[(&str, &str)] = &[
+    ("STORE__BACKEND", "postgres"),
+    ("STORE__POSTGRES__CONNECTIONS_MAX", "3"),
+    ("BUS__BACKEND", "kafka"),
+    ("BUS__KAFKA__PARTITIONS", "4"),
+    ("BUS__KAFKA__SESSION_TIMEOUT_MILLIS", "6000"),
+    ("BUS__KAFKA__RELAY_AFTER_MILLIS", "2000"),
+    ("BUS__KAFKA__RELAY_LEASE_MILLIS", "5000"),
+    ("TICKETING__RESERVATIONS", "redis"),
+    ("MESSAGING__INBOX_RETENTION_SECS", "120000"),
+    ("MESSAGING__DEAD_LETTER_RETRY_INTERVAL_MILLIS", "1000"),
+    ("PAYMENT__SANDBOX", "false"),
+    ("PAYMENT__GATEWAY__SECRET_KEY", SECRET),
+    ("PAYMENT__GATEWAY__REQUEST_TIMEOUT_MILLIS", "3000"),
+    ("PAYMENT__SETTLE_AFTER_MILLIS", "4000"),
+    ("PAYMENT__RETRY_MILLIS_MAX", "2000"),
+    ("LOG__LEVEL", "info"),
+];
+static DEPLOYMENTS: AtomicU32 = AtomicU32::new(0);
+
+pub struct Deployment {
+    pub engines: &'static Engines,
+    pub gateway: Gateway,
+    pub processes: Vec<Arc<Process>>,
+    name: String,
+    folder: Option<TempDir>,
+    supervisor: tokio::task::JoinHandle<()>,
+}
+
+/// One process, and whoever takes its place.
+pub struct Process {
+    pub name: String,
+    services: &'static str,
+    folder: PathBuf,
+    settings: Vec<(String, String)>,
+    /// Where whoever takes its place dies, as the crate `fail` reads it.
+    failpoints: Mutex<String>,
+    running: Mutex<Running>,
+}
+
+struct Running {
+    child: Child,
+    /// Where it listens, once it does.
+    url: Arc<Mutex<Option<String>>>,
+    /// Its end is no surprise.
+    is_doomed: bool,
+}
+
+impl Deployment {
+    /// Everything, listening.
+    pub async fn open() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let engines = tokio::task::spawn_blocking(Engines::get).await.unwrap();
+        let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t{}_{number}_", std::process::id());
+        let (gateway, folder) = (Gateway::open().await, tempfile::tempdir().unwrap());
+        let mut processes = Vec::new();
+        for (services, schema, count) in CAST {
+            let settings = settings(engines, &gateway, &name, schema);
+            for place in 1..=*count {
+                let name = format!("{services}-{place}");
+                let folder = folder.path().join(&name);
+                fs::create_dir(&folder).unwrap();
+                if place == 1 {
+                    let migrated = command(&settings).arg("migrate").output().unwrap();
+                    assert!(migrated.status.success(), "{migrated:?}");
+                }
+                let running = Mutex::new(spawn(services, &folder, &settings, ""));
+                processes.push(Arc::new(Process {
+                    name,
+                    services,
+                    folder,
+                    settings: settings.clone(),
+                    failpoints: Mutex::default(),
+                    running,
+                }));
+            }
+        }
+        let supervisor = tokio::spawn(supervise(processes.clone()));
+        let deployment = Self {
+            engines,
+            gateway,
+            processes,
+            name,
+            folder: Some(folder),
+            supervisor,
+        };
+        deployment.all_listen().await;
+        deployment
+    }
+
+    pub async fn all_listen(&self) {
+        let listening = async {
+            let mut look = tokio::time::interval(LOOK);
+            while self.processes.iter().any(|it| it.url().is_none()) {
+                look.tick().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, listening).await.is_err() {
+            let silent = self.processes.iter().filter(|it| it.url().is_none());
+            let silent: Vec<_> = silent.map(|it| &it.name).collect();
+            panic!("they never listen: {silent:?}");
+        }
+    }
+
+    /// Some process of these services that listens.
+    pub fn any(&self, services: &str) -> Option<String> {
+        let those = self.processes.iter().filter(|it| it.services == services);
+        let urls: Vec<_> = those.filter_map(|it| it.url()).collect();
+        let place = Random::System.below(urls.len().max(1) as u64);
+        urls.get(usize::try_from(place).unwrap()).cloned()
+    }
+
+    pub fn postgres(&self, schema: &str) -> PostgresSettings {
+        PostgresSettings {
+            url: self.engines.postgres.address.clone(),
+            schema: format!("{}{schema}", self.name),
+            messages: MessageTable::Outbox,
+            connections_max: 2,
+            wait_secs_max: 10,
+        }
+    }
+
+    pub fn kafka(&self) -> KafkaSettings {
+        KafkaSettings {
+            brokers: self.engines.kafka.address.clone(),
+            prefix: self.name.clone(),
+            partitions: 4,
+            ..KafkaSettings::default()
+        }
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        for process in &self.processes {
+            process.end();
+        }
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("the logs are kept: {}", folder.keep().display());
+        }
+    }
+}
+
+impl Process {
+    fn url(&self) -> Option<String> {
+        let running = self.running.lock().unwrap();
+        running.url.lock().unwrap().clone()
+    }
+
+    /// `kill -9`; the supervisor starts it again.
+    pub fn kill(&self) {
+        let mut running = self.running.lock().unwrap();
+        running.is_doomed = true;
+        *running.url.lock().unwrap() = None;
+        running.child.kill().unwrap();
+    }
+
+    /// Puts one in its place that aborts at these places; whoever comes after that one does not.
+    pub fn doom(&self, failpoints: &str) {
+        failpoints.clone_into(&mut self.failpoints.lock().unwrap());
+        self.kill();
+    }
+
+    /// `-STOP` or `-CONT`, to whoever runs now.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.running.lock().unwrap().child.id().to_string();
+        // It may have ended by itself a moment ago.
+        let _ = Command::new("kill").args([signal, &pid]).status();
+    }
+
+    fn end(&self) {
+        let mut running = self.running.lock().unwrap();
+        // Fails only where it is gone already.
+        let _ = running.child.kill();
+        let _ = running.child.wait();
+    }
+
+    fn start_again_where_ended(&self) {
+        let mut running = self.running.lock().unwrap();
+        let Some(status) = running.child.try_wait().unwrap() else {
+            return;
+        };
+        // One that starts while an engine is away ends, and is started again until the engine is there.
+        if !running.is_doomed && running.url.lock().unwrap().is_some() {
+            eprintln!("{} ended by itself: {status}", self.name);
+        }
+        let failpoints = std::mem::take(&mut *self.failpoints.lock().unwrap());
+        *running = spawn(self.services, &self.folder, &self.settings, &failpoints);
+    }
+}
+
+/// Starts again what has ended.
+async fn supervise(processes: Vec<Arc<Process>>) {
+    let mut look = tokio::time::interval(LOOK * 5);
+    loop {
+        look.tick().await;
+        for process in &processes {
+            process.start_again_where_ended();
+        }
+    }
+}
+
+fn settings(
+    engines: &Engines,
+    gateway: &Gateway,
+    name: &str,
+    schema: &str,
+) -> Vec<(String, String)> {
+    let own = [
+        ("STORE__POSTGRES__URL", engines.postgres.address.clone()),
+        ("STORE__POSTGRES__SCHEMA", format!("{name}{schema}")),
+        ("BUS__KAFKA__BROKERS", engines.kafka.address.clone()),
+        ("BUS__KAFKA__PREFIX", name.to_owned()),
+        ("TICKETING__REDIS__URL", engines.redis.address.clone()),
+        ("TICKETING__REDIS__PREFIX", name.to_owned()),
+        ("PAYMENT__GATEWAY__BASE_URL", gateway.url.clone()),
+    ];
+    let fixed = SETTINGS
+        .iter()
+        .map(|(key, value)| (*key, (*value).to_owned()));
+    let all = fixed.chain(own);
+    all.map(|(key, value)| (format!("BOXOFFICE_{key}"), value))
+        .collect()
+}
+
+/// The program, with these settings and none of the tester's own.
+fn command(settings: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BOXOFFICE_") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(settings.iter().map(|(key, value)| (key, value)));
+    command
+}
+
+fn spawn(
+    services: &str,
+    folder: &Path,
+    settings: &[(String, String)],
+    failpoints: &str,
+) -> Running {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    let mut child = command(settings)
+        .args(["serve", "--listen", "127.0.0.1:0", "--services", services])
+        .arg("--data")
+        .arg(folder)
+        .env("FAILPOINTS", failpoints)
+        // An abort may leave a file where it stands.
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let url = Arc::new(Mutex::new(None));
+    let (output, told) = (child.stdout.take().unwrap(), Arc::clone(&url));
+    std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        let read = output.read_line(&mut line);
+        if let (Ok(_), Some(url)) = (read, line.strip_prefix("listening on ")) {
+            *told.lock().unwrap() = Some(url.trim_end().to_owned());
+        }
+    });
+    Running {
+        child,
+        url,
+        is_doomed: !failpoints.is_empty(),
+    }
+}
