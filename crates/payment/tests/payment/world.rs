@@ -18,6 +18,7 @@ use payment::{
     record::{HistoryEntry, PaymentRecord},
     sandbox::{Sandbox, SandboxSettings},
 };
+use reqwest::Method;
 use tokio::task::JoinHandle;
 
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -69,25 +70,19 @@ impl Peer {
 
     /// What a buyer, a bank or a merchant does at the gateway itself.
     pub async fn control(&self, path: &str, body: &serde_json::Value) {
-        let url = format!("http://{}/sandbox/{path}", self.address);
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request = client.post(url).body(body.to_string());
-        let answer = request.send().await.unwrap();
-        let status = answer.status();
-        assert!(
-            status.is_success(),
-            "{status} {}",
-            answer.text().await.unwrap()
-        );
+        self.tell(Method::POST, path, body).await;
     }
 
     /// How it misbehaves from now on.
     pub async fn script(&self, script: &serde_json::Value) {
+        self.tell(Method::PUT, "faults", script).await;
+    }
+
+    async fn tell(&self, method: Method, path: &str, body: &serde_json::Value) {
+        let url = format!("http://{}/sandbox/{path}", self.address);
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let url = format!("http://{}/sandbox/faults", self.address);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request = client.put(url).body(script.to_string());
+        let request = client.request(method, url).body(body.to_string());
         let answer = request.send().await.unwrap();
         let status = answer.status();
         assert!(
