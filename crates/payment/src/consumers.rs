@@ -12,7 +12,7 @@ use messaging::{Commit, Consumer, Message, Records, Ref, Rejection};
 use crate::{
     Service,
     model::{self, Cancellation, Creation, Deletion, Taken},
-    record::{PaymentRecord, Refund, StrayRecord, TombstoneRecord},
+    record::{PaymentRecord, StrayRecord, TombstoneRecord},
 };
 
 /// The consumer group of this service.
@@ -185,13 +185,11 @@ fn take_outcome(message: &Message, records: &Records, now: Timestamp) -> Result<
         }
         Taken::Known => {}
         Taken::ChargedAgain => {
-            let known: Option<StrayRecord> = records.get(outcome.pg_payment_id.as_str())?;
-            let stray = match known {
-                None => payment.stray(&outcome.pg_payment_id, payment.final_amount, now),
-                Some(known) if known.refund == Refund::Done => known.asked_again(now),
-                Some(_) => return Ok(commit),
-            };
-            commit.put(&stray);
+            let charge = outcome.pg_payment_id.as_str();
+            let known = records.get(charge)?;
+            if let Some(stray) = payment.ask_back(charge, payment.final_amount, known, now) {
+                commit.put(&stray);
+            }
         }
     }
     Ok(commit)

@@ -9,7 +9,7 @@ use crate::{
     confirm::Verdict,
     gateway::Charge,
     model::Change,
-    record::{PaymentRecord, Refund, StrayRecord},
+    record::{PaymentRecord, StrayRecord},
     standing::{self, Standing},
 };
 
@@ -112,15 +112,12 @@ impl Service {
         charge: &Charge,
     ) -> Result<Option<Commit>, StoreError> {
         let now = self.inner.clock.now();
-        let known: Option<StrayRecord> = self.inner.store.load(charge.payment_key.as_str()).await?;
-        let stray = match known {
-            Some(known) if known.refund == Refund::Done => known.asked_again(now),
-            Some(_) => return Ok(None),
-            None => {
-                // An account that waits may show nothing: it is closed all the same.
-                let amount = Money::new(charge.balance_amount).unwrap_or(Money::ZERO);
-                payment.stray(&charge.payment_key, amount, now)
-            }
+        let key = charge.payment_key.as_str();
+        let known = self.inner.store.load(key).await?;
+        // An account that waits may show nothing: it is closed all the same.
+        let amount = Money::new(charge.balance_amount).unwrap_or(Money::ZERO);
+        let Some(stray) = payment.ask_back(key, amount, known, now) else {
+            return Ok(None);
         };
         self.inner.metrics.stray();
         tracing::error!(payment.id = %payment.payment_id, ?charge, "an order was charged beside its payment: it goes back");

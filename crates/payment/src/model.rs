@@ -211,11 +211,24 @@ impl PaymentRecord {
         })
     }
 
-    /// A charge of this payment's order that the payment does not stand for.
+    /// A charge of this payment's order that the payment does not stand for is asked back, once each time that it is
+    /// found to be there; `None` where it is asked for already. `known` is what is known of it.
     #[must_use]
-    pub fn stray(&self, pg_payment_id: &str, amount: Money, now: Timestamp) -> StrayRecord {
-        let reason = "the order was charged beside its payment";
-        StrayRecord::found(self.payment_id, pg_payment_id, amount, reason, now)
+    pub fn ask_back(
+        &self,
+        pg_payment_id: &str,
+        amount: Money,
+        known: Option<StrayRecord>,
+        now: Timestamp,
+    ) -> Option<StrayRecord> {
+        match known {
+            None => {
+                let reason = "the order was charged beside its payment";
+                let id = self.payment_id;
+                Some(StrayRecord::found(id, pg_payment_id, amount, reason, now))
+            }
+            Some(known) => (!known.is_open()).then(|| known.asked_again(now)),
+        }
     }
 
     /// The saga that waited for an outcome to delete this payment, and what it is told now that it has become `after`.

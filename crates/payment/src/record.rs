@@ -3,6 +3,8 @@
 //! was found to differ ([`reconciliation`]).
 
 mod reconciliation;
+#[cfg(test)]
+pub(crate) mod sample;
 mod stray;
 mod webhook;
 

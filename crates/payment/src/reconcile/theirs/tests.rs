@@ -1,49 +1,8 @@
 //! What a list of transactions says by itself, and where it is left when it is too long.
 
-use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
-use contract::{EventId, Points, SagaId, TicketId, UserId};
-use messaging::Random;
-
 use super::*;
-
-const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
-fn payment(status: PaymentStatus, refund: Refund) -> PaymentRecord {
-    let random = Random::seeded(5);
-    let saga_id = SagaId(random.uuid(NOW));
-    PaymentRecord {
-        payment_id: saga_id.payment(),
-        saga_id,
-        event_id: EventId(1),
-        user_id: UserId(2),
-        ticket_id: TicketId(random.uuid(NOW)),
-        status,
-        total_amount: Money::new(700).unwrap(),
-        point_amount: Points::ZERO,
-        final_amount: Money::new(700).unwrap(),
-        pg_payment_id: Some("pg-1".to_owned()),
-        attempt: 1,
-        attempt_key: None,
-        attempt_started_at: Some(NOW),
-        decline_code: None,
-        delete_saga: None,
-        refund,
-        refund_reason: None,
-        refund_number: 0,
-        refund_saga: None,
-        refund_code: None,
-        refund_bank: None,
-        refund_account: None,
-        refund_holder: None,
-        deposit_bank: None,
-        deposit_account: None,
-        deposit_due: None,
-        expires_at: None,
-        created_at: NOW,
-        updated_at: NOW,
-        version: 1,
-    }
-}
+use crate::record::sample::{NOW, payment};
+use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
 
 fn row(payment_key: &str, status: ChargeStatus, amount: i64) -> Row {
     Row {
@@ -158,7 +117,7 @@ async fn one_charge_a_second(folder: &std::path::Path) -> Service {
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let metrics = messaging::Metrics::unregistered();
     let store = messaging::Store::open_embedded(folder, crate::TABLES, metrics).unwrap();
-    let (clock, random) = (messaging::Clock::manual(NOW), Random::seeded(1));
+    let (clock, random) = (messaging::Clock::manual(NOW), messaging::Random::seeded(1));
     Service::new(store, clock, random, settings, crate::Metrics::default()).unwrap()
 }
 
