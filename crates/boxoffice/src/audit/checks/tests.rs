@@ -399,7 +399,7 @@ fn a_payment_with_two_tickets_is_named() {
 fn what_waits_for_a_person_is_counted_and_is_no_violation() {
     let mut books = good();
     let payment = books.payments.values_mut().next().unwrap();
-    let mut stray = payment.stray("pg-second", money(70), NOW);
+    let mut stray = payment.ask_back("pg-second", money(70), None, NOW).unwrap();
     stray.refund = Refund::Parked;
     books.strays.insert("pg-second".to_owned(), stray);
     assert_eq!(books.counts().parked_strays, 1);
