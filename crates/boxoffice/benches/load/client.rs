@@ -1,4 +1,5 @@
-//! A client that costs as little as it can: one connection, one request at a time, keep-alive.
+//! A client that costs as little as it can: a connection to each process that it needs, one request at a time,
+//! keep-alive.
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -10,37 +11,78 @@ use tokio::{
 /// Bytes of an answer's head and body together.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
+/// Where the services of one copy of the program listen: all at one address, or each at its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    pub event: String,
+    pub user: String,
+    pub ticketing: String,
+    pub payment: String,
+}
+
+impl Addresses {
+    /// Everything in one process.
+    pub fn one(address: &str) -> Self {
+        let [event, user, ticketing, payment] = [(); 4].map(|()| address.to_owned());
+        Self {
+            event,
+            user,
+            ticketing,
+            payment,
+        }
+    }
+
+    /// As a proxy in front of the services would choose.
+    fn of(&self, path: &str) -> &str {
+        match path {
+            path if path.starts_with("/event") => &self.event,
+            path if path.starts_with("/user") => &self.user,
+            path if path.starts_with("/payment") => &self.payment,
+            _ => &self.ticketing,
+        }
+    }
+}
+
 pub struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
+    addresses: Addresses,
+    /// Opened when first needed.
+    connections: Vec<(String, Connection)>,
 }
 
 impl Client {
-    pub async fn connect(address: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address)
-            .await
-            .context("the server does not take a connection")?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: Vec::with_capacity(4096),
-        })
+    pub fn new(addresses: Addresses) -> Self {
+        Self {
+            addresses,
+            connections: Vec::new(),
+        }
+    }
+
+    /// The connection to whoever serves this path.
+    async fn to(&mut self, path: &str) -> anyhow::Result<&mut Connection> {
+        let address = self.addresses.of(path);
+        let known = self.connections.iter().position(|(to, _)| to == address);
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let connection = Connection::open(address).await?;
+                self.connections.push((address.to_owned(), connection));
+                self.connections.len() - 1
+            }
+        };
+        Ok(&mut self.connections[place].1)
     }
 
     pub async fn post(&mut self, path: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
         let length = body.len();
-        let head = format!(
+        let request = format!(
             "POST {path} HTTP/1.1\r\nhost: boxoffice\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
-        self.stream.write_all(head.as_bytes()).await?;
-        self.answer().await
+        self.to(path).await?.ask(&request).await
     }
 
     pub async fn get(&mut self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
-        self.stream
-            .write_all(format!("GET {path} HTTP/1.1\r\nhost: boxoffice\r\n\r\n").as_bytes())
-            .await?;
-        self.answer().await
+        let request = format!("GET {path} HTTP/1.1\r\nhost: boxoffice\r\n\r\n");
+        self.to(path).await?.ask(&request).await
     }
 
     /// A POST whose answer must have this status.
@@ -69,6 +111,29 @@ impl Client {
             );
         }
         Ok(serde_json::from_slice(&answer)?)
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address)
+            .await
+            .context("the server does not take a connection")?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            buffer: Vec::with_capacity(4096),
+        })
+    }
+
+    async fn ask(&mut self, request: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        self.stream.write_all(request.as_bytes()).await?;
+        self.answer().await
     }
 
     async fn answer(&mut self) -> anyhow::Result<(u16, Vec<u8>)> {

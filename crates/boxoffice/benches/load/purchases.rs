@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::{client::Client, server::Server};
+use crate::{
+    client::Client,
+    site::{Over, Site, each},
+};
 
 const PRICE: i64 = 50_000;
 const PEAK_PURCHASES: i64 = 20_000;
@@ -32,47 +35,46 @@ enum Pace {
     Patient,
 }
 
-pub async fn run_peak() -> anyhow::Result<()> {
-    let server = Server::start()?;
-    let event = server.event_on_sale(PEAK_PURCHASES, PRICE).await?;
-    let warm_up = server.event_on_sale(1_000, PRICE).await?;
-    register_users(&server, PEAK_PURCHASES).await?;
-    storm(&server, warm_up, 1_000, PEAK_BUYERS, Pace::Patient).await?;
-    let cpu_before = server.cpu_secs()?;
+pub async fn run_peak(over: Over) -> anyhow::Result<()> {
+    let site = Site::open(over)?;
+    let event = site.event_on_sale(PEAK_PURCHASES, PRICE).await?;
+    let warm_up = site.event_on_sale(1_000, PRICE).await?;
+    register_users(&site, PEAK_PURCHASES).await?;
+    storm(&site, warm_up, 1_000, PEAK_BUYERS, Pace::Patient).await?;
+    let cpu_before = site.cpu_secs()?;
     let started = Instant::now();
-    let times = storm(&server, event, PEAK_PURCHASES, PEAK_BUYERS, Pace::Patient).await?;
-    until_sold(&server, event, PEAK_PURCHASES).await?;
+    let times = storm(&site, event, PEAK_PURCHASES, PEAK_BUYERS, Pace::Patient).await?;
+    until_sold(&site, event, PEAK_PURCHASES).await?;
     let elapsed = started.elapsed().as_secs_f64();
-    let cpu = server.cpu_secs()? - cpu_before;
-    println!("\n{PEAK_PURCHASES} whole purchases by {PEAK_BUYERS} buyers at a time:");
+    let cpu = each(&cpu_before, &site.cpu_secs()?, PEAK_PURCHASES as f64);
+    println!(
+        "\n{PEAK_PURCHASES} whole purchases by {PEAK_BUYERS} buyers at a time, over {over:?}:"
+    );
     println!(
         "- {:.0} purchases a second",
         PEAK_PURCHASES as f64 / elapsed
     );
     println!("- process to COMPLETED: {}", percentiles(times));
-    println!(
-        "- server: {:.0} µs of processor time each",
-        cpu / PEAK_PURCHASES as f64 * 1e6
-    );
+    println!("- processor time each: {cpu}");
     Ok(())
 }
 
-pub async fn run_latency() -> anyhow::Result<()> {
-    let server = Server::start()?;
-    let unloaded = server.event_on_sale(UNLOADED_PURCHASES, PRICE).await?;
+pub async fn run_latency(over: Over) -> anyhow::Result<()> {
+    let site = Site::open(over)?;
+    let unloaded = site.event_on_sale(UNLOADED_PURCHASES, PRICE).await?;
     let per_sec = std::env::var("HALF_PEAK_PER_SEC")
         .ok()
         .and_then(|text| text.parse().ok());
     let per_sec: f64 = per_sec.unwrap_or(HALF_PEAK_PER_SEC_DEFAULT);
     let purchases = (per_sec * HALF_PEAK_SECS) as i64;
-    let loaded = server.event_on_sale(purchases, PRICE).await?;
-    register_users(&server, purchases.max(UNLOADED_PURCHASES)).await?;
-    let times = storm(&server, unloaded, UNLOADED_PURCHASES, 1, Pace::Eager).await?;
+    let loaded = site.event_on_sale(purchases, PRICE).await?;
+    register_users(&site, purchases.max(UNLOADED_PURCHASES)).await?;
+    let times = storm(&site, unloaded, UNLOADED_PURCHASES, 1, Pace::Eager).await?;
     println!(
-        "\nprocess to COMPLETED, unloaded (one buyer at a time, {UNLOADED_PURCHASES} purchases): {}",
+        "\nprocess to COMPLETED over {over:?}, unloaded (one buyer at a time, {UNLOADED_PURCHASES} purchases): {}",
         percentiles(times)
     );
-    let times = paced(&server, loaded, purchases, per_sec).await?;
+    let times = paced(&site, loaded, purchases, per_sec).await?;
     println!(
         "process to COMPLETED at {per_sec:.0} purchases a second ({purchases} purchases): {}",
         percentiles(times)
@@ -80,11 +82,11 @@ pub async fn run_latency() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn register_users(server: &Server, users: i64) -> anyhow::Result<()> {
+async fn register_users(site: &Site, users: i64) -> anyhow::Result<()> {
     let next = Arc::new(AtomicI64::new(1));
     let mut loops = Vec::new();
     for _ in 0..64 {
-        let (mut client, next) = (server.client().await?, Arc::clone(&next));
+        let (mut client, next) = (site.client(), Arc::clone(&next));
         loops.push(tokio::spawn(async move {
             loop {
                 let id = next.fetch_add(1, Ordering::Relaxed);
@@ -104,7 +106,7 @@ async fn register_users(server: &Server, users: i64) -> anyhow::Result<()> {
 
 /// So many purchases, each by a user of its own, by so many buyers at a time; the times from process to COMPLETED.
 async fn storm(
-    server: &Server,
+    site: &Site,
     event: i64,
     purchases: i64,
     buyers: usize,
@@ -113,7 +115,7 @@ async fn storm(
     let next = Arc::new(AtomicI64::new(1));
     let mut loops = Vec::new();
     for _ in 0..buyers {
-        let (mut client, next) = (server.client().await?, Arc::clone(&next));
+        let (mut client, next) = (site.client(), Arc::clone(&next));
         loops.push(tokio::spawn(async move {
             let mut times = Vec::new();
             loop {
@@ -134,7 +136,7 @@ async fn storm(
 
 /// Purchases that begin at a steady rate, whether or not the earlier ones have ended.
 async fn paced(
-    server: &Server,
+    site: &Site,
     event: i64,
     purchases: i64,
     per_sec: f64,
@@ -149,7 +151,7 @@ async fn paced(
         let spare = idle.lock().await.pop();
         let mut client = match spare {
             Some(client) => client,
-            None => server.client().await?,
+            None => site.client(),
         };
         ensure!(
             in_flight.fetch_add(1, Ordering::Relaxed) < 4_000,
@@ -226,8 +228,8 @@ async fn follow(
     }
 }
 
-async fn until_sold(server: &Server, event: i64, tickets: i64) -> anyhow::Result<()> {
-    let mut client = server.client().await?;
+async fn until_sold(site: &Site, event: i64, tickets: i64) -> anyhow::Result<()> {
+    let mut client = site.client();
     let deadline = Instant::now() + Duration::from_secs(PURCHASE_SECS_MAX);
     while client
         .get_json(&format!("/ticketing/event/{event}"))

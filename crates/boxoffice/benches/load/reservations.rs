@@ -10,29 +10,32 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{client::Client, server::Server};
+use crate::{
+    client::Client,
+    site::{Over, Site, each},
+};
 
 const CONNECTIONS: usize = 64;
 const ROUND_SECS: u64 = 5;
 const ROUNDS: usize = 5;
 
-pub async fn run() -> anyhow::Result<()> {
-    let server = Server::start()?;
-    let event = server.event_on_sale(10_000_000, 50_000).await?;
+pub async fn run(over: Over) -> anyhow::Result<()> {
+    let site = Site::open(over)?;
+    let event = site.event_on_sale(10_000_000, 50_000).await?;
     let users = Arc::new(AtomicI64::new(1));
     println!(
-        "\n| round | echo/s | durable reservations/s | ratio | server cpu, µs each: echo | reservation |"
+        "\nReservations over {over:?}\n\n| round | echo/s | reservations/s | ratio | processor time, each: echo | reservation |"
     );
     println!("|---|---|---|---|---|---|");
-    measure(&server, "/bench/echo", event, &users, 2).await?;
-    measure(&server, "/ticketing/reserve", event, &users, 2).await?;
+    measure(&site, "/bench/echo", event, &users, 2).await?;
+    measure(&site, "/ticketing/reserve", event, &users, 2).await?;
     let mut ratios = Vec::new();
     for round in 1..=ROUNDS {
-        let (echo, echo_cpu) = measure(&server, "/bench/echo", event, &users, ROUND_SECS).await?;
+        let (echo, echo_cpu) = measure(&site, "/bench/echo", event, &users, ROUND_SECS).await?;
         let (reserved, reserved_cpu) =
-            measure(&server, "/ticketing/reserve", event, &users, ROUND_SECS).await?;
+            measure(&site, "/ticketing/reserve", event, &users, ROUND_SECS).await?;
         println!(
-            "| {round} | {echo:.0} | {reserved:.0} | {:.2} | {echo_cpu:.1} | {reserved_cpu:.1} |",
+            "| {round} | {echo:.0} | {reserved:.0} | {:.2} | {echo_cpu} | {reserved_cpu} |",
             reserved / echo
         );
         ratios.push(reserved / echo);
@@ -45,19 +48,19 @@ pub async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests a second over all connections, and the server's processor time for each in microseconds.
+/// Requests a second over all connections, and whose processor time each of them took.
 async fn measure(
-    server: &Server,
+    site: &Site,
     path: &'static str,
     event: i64,
     users: &Arc<AtomicI64>,
     secs: u64,
-) -> anyhow::Result<(f64, f64)> {
+) -> anyhow::Result<(f64, String)> {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
-        clients.push(server.client().await?);
+        clients.push(site.client());
     }
-    let cpu_before = server.cpu_secs()?;
+    let cpu_before = site.cpu_secs()?;
     let started = Instant::now();
     let deadline = started + Duration::from_secs(secs);
     let loops = clients
@@ -68,11 +71,8 @@ async fn measure(
         requests += one.await??;
     }
     let elapsed = started.elapsed().as_secs_f64();
-    let cpu = server.cpu_secs()? - cpu_before;
-    Ok((
-        f64::from(requests) / elapsed,
-        cpu / f64::from(requests) * 1e6,
-    ))
+    let cpu = each(&cpu_before, &site.cpu_secs()?, f64::from(requests));
+    Ok((f64::from(requests) / elapsed, cpu))
 }
 
 async fn ask(

@@ -1,4 +1,4 @@
-//! The program under load: the release binary in a process and a folder of its own.
+//! A process under load: the release binary in a folder of its own, with the settings that it is given.
 
 use std::{
     fs,
@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use serde_json::json;
 use tempfile::TempDir;
-
-use crate::client::Client;
 
 pub struct Server {
     process: Child,
@@ -22,24 +19,43 @@ pub struct Server {
     _folder: Option<TempDir>,
 }
 
+/// The program to measure.
+pub fn binary() -> String {
+    // The one that this bench was built with has failpoints in it, which cost a little.
+    std::env::var("MEASURED_BINARY").unwrap_or(env!("CARGO_BIN_EXE_boxoffice").to_owned())
+}
+
 impl Server {
+    /// Everything in one process, on a new folder.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&["serve"], &[])
+    }
+
+    /// In a new folder, with these settings.
+    pub fn start_with(command: &[&str], settings: &[(String, String)]) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
-        let mut server = Self::start_in(folder.path())?;
+        let mut server = Self::spawn(command, folder.path(), settings)?;
         server._folder = Some(folder);
         Ok(server)
     }
 
     pub fn start_in(folder: &Path) -> anyhow::Result<Self> {
+        Self::spawn(&["serve"], folder, &[])
+    }
+
+    fn spawn(
+        command: &[&str],
+        folder: &Path,
+        settings: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        // The one that this bench was built with has failpoints in it, which cost a little.
-        let binary =
-            std::env::var("MEASURED_BINARY").unwrap_or(env!("CARGO_BIN_EXE_boxoffice").to_owned());
-        let mut process = Command::new(binary)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        let mut process = Command::new(binary())
+            .args(command)
+            .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(folder)
             .env("BOXOFFICE_HTTP__BENCH_ROUTE", "true")
             .env("BOXOFFICE_LOG__LEVEL", "warn")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .spawn()
             .context("the binary cannot be started")?;
@@ -60,23 +76,6 @@ impl Server {
         })
     }
 
-    pub async fn client(&self) -> anyhow::Result<Client> {
-        Client::connect(&self.address).await
-    }
-
-    /// Registers an event and returns its id once it is on sale.
-    pub async fn event_on_sale(&self, quantity: i64, price: i64) -> anyhow::Result<i64> {
-        let mut client = self.client().await?;
-        let event = json!({ "name": "show", "ticketQuantity": quantity, "price": price });
-        let event = client.post_json("/event", &event, 201).await?;
-        let id = event["id"].as_i64().context("the event has no id")?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while client.get(&format!("/ticketing/event/{id}")).await?.0 != 200 {
-            anyhow::ensure!(Instant::now() < deadline, "the event did not come on sale");
-        }
-        Ok(id)
-    }
-
     /// Resident memory, in bytes.
     pub fn memory_bytes(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
@@ -90,16 +89,25 @@ impl Server {
 
     /// Processor time used so far, in seconds.
     pub fn cpu_secs(&self) -> anyhow::Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-        Ok(ticks / 100.0)
+        cpu_secs(self.process.id())
     }
+}
+
+/// Processor time that a process has used so far, in seconds, with that of its children that have ended.
+pub fn cpu_secs(pid: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may hold anything.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let mut ticks = 0.0;
+    for field in &fields[11..15] {
+        ticks += field.parse::<f64>()?;
+    }
+    Ok(ticks / 100.0)
 }
 
 impl Drop for Server {
