@@ -17,7 +17,8 @@ use crate::{
 };
 
 const PRICE: i64 = 50_000;
-const PEAK_PURCHASES: i64 = 20_000;
+/// Unless the environment names another number.
+const PEAK_PURCHASES_DEFAULT: i64 = 20_000;
 const PEAK_BUYERS: usize = 128;
 const UNLOADED_PURCHASES: i64 = 500;
 /// Half of the peak that the last full run reached, unless the environment names another.
@@ -36,24 +37,20 @@ enum Pace {
 }
 
 pub async fn run_peak(over: Over) -> anyhow::Result<()> {
+    let purchases = from_environment("PEAK_PURCHASES").unwrap_or(PEAK_PURCHASES_DEFAULT);
     let site = Site::open(over)?;
-    let event = site.event_on_sale(PEAK_PURCHASES, PRICE).await?;
+    let event = site.event_on_sale(purchases, PRICE).await?;
     let warm_up = site.event_on_sale(1_000, PRICE).await?;
-    register_users(&site, PEAK_PURCHASES).await?;
+    register_users(&site, purchases).await?;
     storm(&site, warm_up, 1_000, PEAK_BUYERS, Pace::Patient).await?;
     let cpu_before = site.cpu_secs()?;
     let started = Instant::now();
-    let times = storm(&site, event, PEAK_PURCHASES, PEAK_BUYERS, Pace::Patient).await?;
-    until_sold(&site, event, PEAK_PURCHASES).await?;
+    let times = storm(&site, event, purchases, PEAK_BUYERS, Pace::Patient).await?;
+    until_sold(&site, event, purchases).await?;
     let elapsed = started.elapsed().as_secs_f64();
-    let cpu = each(&cpu_before, &site.cpu_secs()?, PEAK_PURCHASES as f64);
-    println!(
-        "\n{PEAK_PURCHASES} whole purchases by {PEAK_BUYERS} buyers at a time, over {over:?}:"
-    );
-    println!(
-        "- {:.0} purchases a second",
-        PEAK_PURCHASES as f64 / elapsed
-    );
+    let cpu = each(&cpu_before, &site.cpu_secs()?, purchases as f64);
+    println!("\n{purchases} whole purchases by {PEAK_BUYERS} buyers at a time, over {over:?}:");
+    println!("- {:.0} purchases a second", purchases as f64 / elapsed);
     println!("- process to COMPLETED: {}", percentiles(times));
     println!("- processor time each: {cpu}");
     Ok(())
@@ -62,10 +59,7 @@ pub async fn run_peak(over: Over) -> anyhow::Result<()> {
 pub async fn run_latency(over: Over) -> anyhow::Result<()> {
     let site = Site::open(over)?;
     let unloaded = site.event_on_sale(UNLOADED_PURCHASES, PRICE).await?;
-    let per_sec = std::env::var("HALF_PEAK_PER_SEC")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let per_sec: f64 = per_sec.unwrap_or(HALF_PEAK_PER_SEC_DEFAULT);
+    let per_sec = from_environment("HALF_PEAK_PER_SEC").unwrap_or(HALF_PEAK_PER_SEC_DEFAULT);
     let purchases = (per_sec * HALF_PEAK_SECS) as i64;
     let loaded = site.event_on_sale(purchases, PRICE).await?;
     register_users(&site, purchases.max(UNLOADED_PURCHASES)).await?;
@@ -80,6 +74,10 @@ pub async fn run_latency(over: Over) -> anyhow::Result<()> {
         percentiles(times)
     );
     Ok(())
+}
+
+fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 async fn register_users(site: &Site, users: i64) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ const APART: [(&str, &str); 5] = [
     ("ticketing-worker", "ticketing"),
     ("payment-api,payment-worker", "payment"),
 ];
+const SECRET_KEY: &str = "test_sk_load";
 /// What every process over the engines is told.
 const SETTINGS: &[(&str, &str)] = &[
     ("STORE__BACKEND", "postgres"),
@@ -31,6 +32,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("TICKETING__RESERVATIONS", "redis"),
     ("MESSAGING__INBOX_RETENTION_SECS", "120000"),
     ("PAYMENT__SANDBOX", "false"),
+    ("PAYMENT__GATEWAY__SECRET_KEY", SECRET_KEY),
 ];
 
 /// Over what the program runs.
@@ -44,7 +46,6 @@ pub enum Over {
 }
 
 pub struct Site {
-    pub over: Over,
     servers: Vec<Server>,
     copies: Vec<Addresses>,
     /// Which copy the next client speaks to.
@@ -61,7 +62,6 @@ impl Site {
             Over::Folder => {
                 let server = Server::start()?;
                 Ok(Self {
-                    over,
                     copies: vec![Addresses::one(&server.address)],
                     servers: vec![server],
                     next: AtomicUsize::default(),
@@ -69,18 +69,20 @@ impl Site {
                     engines: Vec::new(),
                 })
             }
-            Over::Engines(copies) => Self::over_engines(over, copies, &[("all", "boxoffice")]),
-            Over::Apart(copies) => Self::over_engines(over, copies, &APART),
+            Over::Engines(copies) => Self::over_engines(copies, &[("all", "boxoffice")]),
+            Over::Apart(copies) => Self::over_engines(copies, &APART),
         }
     }
 
-    fn over_engines(over: Over, copies: usize, cast: &[(&str, &str)]) -> anyhow::Result<Self> {
+    fn over_engines(copies: usize, cast: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut site = Self {
-            over,
             servers: Vec::new(),
             copies: Vec::new(),
             next: AtomicUsize::default(),
-            gateway: Some(Server::start_with(&["sandbox"], &[])?),
+            gateway: Some(Server::start_with(
+                &["sandbox", "--secret-key", SECRET_KEY],
+                &[],
+            )?),
             engines: ["postgres", "redis", "kafka"]
                 .into_iter()
                 .map(Engine::start)
