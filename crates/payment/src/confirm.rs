@@ -5,7 +5,7 @@
 //! itself goes away, the settler finds the recorded attempt.
 
 use contract::{Money, PaymentId, UserId, domain::PaymentStatus, payment::ConfirmedRequest};
-use messaging::{Commit, CommitError, Message, StoreError};
+use messaging::{Commit, CommitError, Message, StoreError, trace::carried};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -109,11 +109,11 @@ impl Service {
         }
         let running = self.inner.attempts.start().ok_or(StoreError::Overloaded)?;
         let service = self.clone();
-        let attempt = tokio::spawn(async move {
+        let attempt = tokio::spawn(carried(async move {
             let output = service.attempt(input, seal).await;
             drop(running);
             output
-        });
+        }));
         match attempt.await {
             Ok(output) => output,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

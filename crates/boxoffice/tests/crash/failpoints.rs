@@ -362,6 +362,7 @@ async fn poisoned(name: &str) -> Theatre {
             time: Clock::System.now(),
             payload: "{}".to_owned(),
             reissue: None,
+            trace: None,
         });
     }
     store.commit(commit).await.unwrap();
