@@ -106,7 +106,7 @@ impl App {
             store: store.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
-            random,
+            random: random.clone(),
             metrics,
             dead_letters: config.messaging.dead_letters(),
         });
@@ -116,6 +116,7 @@ impl App {
         let parts = http::Parts {
             store: store.clone(),
             clock,
+            random,
             registry,
             roster: crew.roster(),
             settings: config.http.clone(),

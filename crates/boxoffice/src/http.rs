@@ -17,7 +17,7 @@ mod saga;
 use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
-use messaging::{Clock, Store};
+use messaging::{Clock, Random, Store};
 use prometheus_client::registry::Registry;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,6 +31,7 @@ use operations::Operations;
 pub struct Parts {
     pub store: Store,
     pub clock: Clock,
+    pub random: Random,
     pub registry: Registry,
     pub roster: Roster,
     pub settings: HttpSettings,

@@ -26,6 +26,9 @@ pub struct DeadLetter {
     pub group: String,
     /// The id of the message that was rejected first.
     pub message_id: String,
+    /// The W3C trace context of that message, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 payload!(DeadLetter, "common.dlt", event_id);
 

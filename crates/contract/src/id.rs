@@ -96,6 +96,29 @@ pub fn derive(parent: Uuid, label: &str) -> Uuid {
 }
 
 impl TicketId {
+    /// The name of a reservation that a keyed request asks for. The last 48 bits are `request`'s, the others are
+    /// `fresh`'s: who is asked the same again tells the reservation by its end, and no two of them have one name. The
+    /// version is 8, so that an end of pure chance is never taken for a request.
+    #[must_use]
+    pub fn of_request(fresh: Uuid, request: [u8; 6]) -> Self {
+        let mut bytes = *fresh.as_bytes();
+        bytes[10..].copy_from_slice(&request);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+
+    /// Whether both were asked for by the same request.
+    #[must_use]
+    pub fn is_of_same_request(self, other: Self) -> bool {
+        let is_of_request = self.0.get_version_num() == 8 && other.0.get_version_num() == 8;
+        is_of_request && self.0.as_bytes()[10..] == other.0.as_bytes()[10..]
+    }
+
+    /// The second of its making: every ticket's name begins with its time.
+    #[must_use]
+    pub fn second(self) -> u64 {
+        (self.0.as_u128() >> 80) as u64 / 1000
+    }
+
     /// The saga that buys this ticket: one ticket, one purchase.
     #[must_use]
     pub fn purchase_saga(self) -> SagaId {
@@ -136,6 +159,26 @@ mod tests {
         assert_ne!(one, derive(parent, "two"));
         assert_eq!(one.as_bytes()[..6], parent.as_bytes()[..6]);
         assert_eq!(one.get_version_num(), 8);
+    }
+
+    #[test]
+    fn a_ticket_is_told_by_its_request_and_yet_has_a_name_of_its_own() {
+        let [one, other] = [
+            "0192f0c1-2f00-7abc-8def-0123456789ab",
+            "0192f0c1-3f00-7abc-9def-0123456789ab",
+        ]
+        .map(|text| Uuid::parse_str(text).unwrap());
+        let first = TicketId::of_request(one, *b"thekey");
+        let again = TicketId::of_request(other, *b"thekey");
+        assert_ne!(first, again);
+        assert!(first.is_of_same_request(again));
+        assert!(!first.is_of_same_request(TicketId::of_request(other, *b"others")));
+        assert!(
+            !TicketId(one).is_of_same_request(TicketId(other)),
+            "equal ends of chance are no request"
+        );
+        assert_eq!(first.second(), 0x0192_f0c1_2f00 / 1000);
+        assert_eq!(first.second(), TicketId(one).second());
     }
 
     #[test]

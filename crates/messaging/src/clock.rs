@@ -100,7 +100,7 @@ impl Random {
         if bound == 0 { 0 } else { self.next() % bound }
     }
 
-    fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         match self {
             Self::System => Uuid::new_v4().as_u64_pair().1,
             Self::Seeded(state) => {

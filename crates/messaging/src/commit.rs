@@ -8,6 +8,7 @@ use crate::{
     Message,
     record::{Entry, Key, Record, Ref, Table},
     row::Row,
+    trace,
 };
 
 /// Everything that one handled message (or one request) changes.
@@ -134,7 +135,7 @@ impl Commit {
     }
 
     pub fn publish(&mut self, message: Message) -> &mut Self {
-        self.messages.push(Arc::new(message));
+        self.messages.push(Arc::new(traced(message)));
         self
     }
 
@@ -148,7 +149,7 @@ impl Commit {
         self.timers.push(TimerChange::Set {
             id: id.into(),
             due_at,
-            message,
+            message: traced(message),
         });
         self
     }
@@ -192,6 +193,12 @@ impl Commit {
             && self.handled.is_none()
             && self.fences.is_empty()
     }
+}
+
+/// A message belongs to the trace of what is being handled, where it has none of its own.
+fn traced(mut message: Message) -> Message {
+    message.trace = message.trace.or_else(trace::current);
+    message
 }
 
 /// Why a Commit was not applied.

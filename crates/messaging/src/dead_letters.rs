@@ -60,6 +60,7 @@ impl DeadLetterSettings {
             reissued_payload: message.payload.clone(),
             group: group.to_owned(),
             message_id,
+            traceparent: message.trace.map(|trace| trace.to_string()),
         }
     }
 }

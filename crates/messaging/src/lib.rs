@@ -13,7 +13,7 @@
 //! - [`worker`]: receive, decide, commit, acknowledge
 //! - [`coordinator`]: runs `saga` machines on records, messages and timers
 //! - [`timers`], [`dead_letters`], [`housekeeping`], [`lease`]: messages at a time, messages that failed, cleaning, fencing
-//! - [`clock`]: time and chance, handed in
+//! - [`clock`]: time and chance, handed in; [`trace`]: which request a message goes back to
 
 mod backoff;
 pub mod bus;
@@ -38,6 +38,7 @@ pub mod sqlite;
 pub mod store;
 mod tail;
 pub mod timers;
+pub mod trace;
 pub mod worker;
 
 pub use bus::{Batch, Bus};
@@ -56,6 +57,7 @@ pub use shutdown::{Shutdown, ShutdownSwitch};
 pub use snapshot::Snapshot;
 pub use store::{Find, Store, Submission};
 pub use tail::Stored;
+pub use trace::TraceContext;
 pub use worker::{Consumer, Records, Shell, Worker};
 
 /// The tables of this crate's own records; a store is opened with them and the services'.

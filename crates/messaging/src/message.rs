@@ -2,6 +2,8 @@
 
 use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 
+use crate::TraceContext;
+
 /// One record on the bus. Its id is stable: whoever decides the same thing again publishes the same id, and
 /// consumers drop what they have already seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Message {
     pub payload: String,
     /// Set on a message that is issued again: only that group sees it.
     pub reissue: Option<Reissue>,
+    /// The request that it goes back to. The [`Commit`](crate::Commit) that publishes it sets it.
+    pub trace: Option<TraceContext>,
 }
 
 /// Marks a message as a dead letter on its way back to the group that rejected it.
@@ -59,6 +63,7 @@ impl Message {
             time: now,
             payload: serde_json::to_string(payload).expect("a payload has string keys only"),
             reissue: None,
+            trace: None,
         }
     }
 
@@ -88,6 +93,7 @@ impl Message {
                 count,
                 message_id: letter.message_id.clone(),
             }),
+            trace: letter.traceparent.as_deref().and_then(TraceContext::parse),
         }
     }
 

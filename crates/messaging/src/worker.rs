@@ -18,6 +18,7 @@ use crate::{
     message::Reissue,
     metrics::GroupLabel,
     record::{Key, Ref, Table},
+    trace,
 };
 
 pub use records::Records;
@@ -304,14 +305,17 @@ impl<C: Consumer> Worker<C> {
                 Ok(concerns) => (concerns, Ok(())),
                 Err(rejection) => (Vec::new(), Err(rejection)),
             };
-            let decided = read.and_then(|()| match condemned.get(&message.id) {
-                Some(rejection) => Err(rejection.clone()),
-                None => self.consumer.decide(message, &records, &prepared, now),
+            let mut commit = trace::handling(message, self.label.group, || {
+                let decided = read.and_then(|()| match condemned.get(&message.id) {
+                    Some(rejection) => Err(rejection.clone()),
+                    None => self.consumer.decide(message, &records, &prepared, now),
+                });
+                let mut commit =
+                    decided.unwrap_or_else(|rejection| self.bury(message, &rejection, now));
+                self.mark(message, &mut commit, now);
+                commit
             });
-            let mut commit =
-                decided.unwrap_or_else(|rejection| self.bury(message, &rejection, now));
             commit.concerns.extend(concerns);
-            self.mark(message, &mut commit, now);
             records.apply(&commit);
             commit
         };

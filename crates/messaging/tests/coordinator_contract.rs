@@ -62,6 +62,7 @@ impl Domain for Trips {
             time: now,
             payload: send.step.to_string(),
             reissue: None,
+            trace: None,
         })
     }
 }

@@ -30,6 +30,7 @@ fn record(version: i64, reissues: u32) -> DeadLetterRecord {
         reissued_payload: String::new(),
         group: String::new(),
         message_id: String::new(),
+        traceparent: None,
     };
     DeadLetterRecord {
         id,

@@ -5,7 +5,7 @@
 //! itself goes away, the settler finds the recorded attempt.
 
 use contract::{Money, PaymentId, UserId, domain::PaymentStatus, payment::ConfirmedRequest};
-use messaging::{Commit, CommitError, Message, StoreError};
+use messaging::{Commit, CommitError, Message, StoreError, trace::carried};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -91,8 +91,15 @@ pub(crate) enum Verdict {
     Declined { code: String },
 }
 
+/// How an attempt began.
+enum Begun {
+    Now(Box<PaymentRecord>, Attempt),
+    /// It was made before and has succeeded; its answer may have been lost.
+    Before(Settled),
+}
+
 impl Service {
-    /// Makes one attempt. Dropping the future does not stop an attempt that has begun; see [`Service::drained`].
+    /// Makes one attempt. The one that has succeeded is not made again: it is told. Dropping the future does not stop an attempt that has begun; see [`Service::drained`].
     ///
     /// # Errors
     /// [`Error`]; the gateway was not asked.
@@ -102,11 +109,11 @@ impl Service {
         }
         let running = self.inner.attempts.start().ok_or(StoreError::Overloaded)?;
         let service = self.clone();
-        let attempt = tokio::spawn(async move {
+        let attempt = tokio::spawn(carried(async move {
             let output = service.attempt(input, seal).await;
             drop(running);
             output
-        });
+        }));
         match attempt.await {
             Ok(output) => output,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -115,7 +122,10 @@ impl Service {
     }
 
     async fn attempt(&self, input: ConfirmInput, seal: Seal) -> Result<ConfirmOutput, Error> {
-        let (payment, _attempt) = self.begin(&input).await?;
+        let (payment, _attempt) = match self.begin(&input).await? {
+            Begun::Now(payment, attempt) => (payment, attempt),
+            Begun::Before(settled) => return Ok(ConfirmOutput::Settled(settled)),
+        };
         fail::fail_point!("payment.before_gateway", |_| std::process::abort());
         let verdict = self.take_money(&payment, input.test_code).await;
         fail::fail_point!("payment.after_gateway", |_| std::process::abort());
@@ -131,7 +141,7 @@ impl Service {
     }
 
     /// Records the attempt. From two at the same moment one is refused.
-    async fn begin(&self, input: &ConfirmInput) -> Result<(PaymentRecord, Attempt), Error> {
+    async fn begin(&self, input: &ConfirmInput) -> Result<Begun, Error> {
         let inner = &self.inner;
         let id = input.payment_id;
         let claim = Claim {
@@ -142,12 +152,17 @@ impl Service {
         };
         for _ in 0..ROUNDS_MAX {
             let payment = self.show(id).await?.ok_or(Error::NotFound(id))?;
+            if payment.has_settled(&claim) {
+                let pg_payment_id = input.pg_payment_id.clone();
+                let verdict = Verdict::Approved { pg_payment_id };
+                return Ok(Begun::Before(settled(&payment, &verdict)));
+            }
             let change = payment.begin_attempt(&claim, inner.clock.now())?;
             let attempt = inner.attempts.enter(id).ok_or(Refusal::InProgress)?;
             let mut commit = Commit::new();
             change.save(&mut commit);
             match inner.store.commit(commit).await {
-                Ok(()) => return Ok((change.payment().clone(), attempt)),
+                Ok(()) => return Ok(Begun::Now(Box::new(change.payment().clone()), attempt)),
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

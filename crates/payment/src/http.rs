@@ -168,7 +168,8 @@ struct HistoryView {
 /// Confirm a payment
 ///
 /// Takes the money at the gateway. Where the gateway's answer is not known in time: 202, and the outcome shows at
-/// `GET /payment/{paymentId}`.
+/// `GET /payment/{paymentId}`. Asked again with the `pgPaymentId` that has succeeded, it answers as it did; any other
+/// is `ALREADY_CONFIRMED`.
 #[utoipa::path(
     post, path = "/payment/confirmed", tag = "payment", request_body = ConfirmBody,
     responses(

@@ -104,6 +104,16 @@ pub struct Claim<'a> {
 }
 
 impl PaymentRecord {
+    /// Whether exactly this was asked before and has succeeded: who asks again has not heard so. Another charge is
+    /// another matter, and so is a payment whose money went back.
+    #[must_use]
+    pub fn has_settled(&self, claim: &Claim<'_>) -> bool {
+        self.status == PaymentStatus::Succeeded
+            && self.pg_payment_id.as_deref() == Some(claim.pg_payment_id)
+            && self.final_amount == claim.amount
+            && claim.user_id.is_none_or(|user| user == self.user_id)
+    }
+
     /// Begins an attempt: from here on the gateway may be asked.
     ///
     /// # Errors

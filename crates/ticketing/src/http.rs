@@ -21,8 +21,8 @@ use crate::{
     model::{Allocation, Ticket, TicketStatus},
     process::{self, ProcessInput},
     release,
-    reservations::Refusal,
-    reserve,
+    reservations::{Granted, Refusal},
+    reserve::{self, Reserving},
 };
 
 /// Every route of the ticketing service.
@@ -69,15 +69,29 @@ async fn reserve_ticket(
     once: Once,
     Body(request): Body<ReserveRequest>,
 ) -> Result<Response, Problem> {
-    let reserving = service.reserving(request.event_id, request.user_id);
+    let mut reserving = service.reserving(request.event_id, request.user_id);
+    if let Some(digest) = once.digest() {
+        reserving = reserving.of_request(digest);
+    }
+    let (response, also) = answer_reserved(&once, reserving);
+    let granted = service.reserve(reserving, also).await?;
+    if granted == Granted::Now {
+        return Ok(response);
+    }
+    let (response, answered) = answer_reserved(&once, reserving.granted(granted));
+    service.0.store.commit(answered).await?;
+    Ok(response)
+}
+
+/// The answer, and the Commit that keeps it for the request's key.
+fn answer_reserved(once: &Once, reserving: Reserving) -> (Response, Commit) {
     let answer = ReserveAnswer {
         ticket_id: reserving.ticket_id,
         expires_at: reserving.expires_at,
     };
-    let mut also = Commit::new();
-    let response = once.attach(&mut also, StatusCode::OK, &answer);
-    service.reserve(reserving, also).await?;
-    Ok(response)
+    let mut commit = Commit::new();
+    let response = once.attach(&mut commit, StatusCode::OK, &answer);
+    (response, commit)
 }
 
 impl From<reserve::Error> for Problem {

@@ -40,6 +40,18 @@ pub struct Wish {
     pub also: Commit,
 }
 
+/// How a wish was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granted {
+    /// As it was wished, together with what was to become durable with it.
+    Now,
+    /// The same request was granted this before, and its answer may have been lost. Nothing else became durable.
+    Before {
+        ticket_id: TicketId,
+        expires_at: Timestamp,
+    },
+}
+
 /// A reservation as others may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
@@ -171,11 +183,12 @@ impl Reservations {
     }
 
     /// Grants or refuses a wish; those that arrive together are decided together. A grant is durable when this
-    /// returns, as far as the backend goes, and so is what goes with it. Dropping the future undoes nothing.
+    /// returns, as far as the backend goes, and so is what goes with it. The same request is granted the same again
+    /// while that claim waits ([`TicketId::of_request`]). Dropping the future undoes nothing.
     ///
     /// # Errors
     /// The first [`Refusal`] that holds; [`Error::Commit`] where it was not stored.
-    pub async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<(), Error> {
+    pub async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Granted, Error> {
         match self {
             Self::Local(local) => local.reserve(wish, now).await,
             Self::Redis(redis) => redis.reserve(wish, now).await,

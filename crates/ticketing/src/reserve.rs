@@ -5,7 +5,7 @@ use messaging::Commit;
 
 use crate::{
     Service,
-    reservations::{Refusal, Wish},
+    reservations::{Granted, Refusal, Wish},
 };
 
 pub use crate::reservations::Error;
@@ -17,6 +17,33 @@ pub struct Reserving {
     pub user_id: UserId,
     pub ticket_id: TicketId,
     pub expires_at: Timestamp,
+}
+
+impl Reserving {
+    /// The same, asked for by a keyed request: asked again, it is granted what it was granted before.
+    #[must_use]
+    pub fn of_request(self, request: [u8; 6]) -> Self {
+        Self {
+            ticket_id: TicketId::of_request(self.ticket_id.0, request),
+            ..self
+        }
+    }
+
+    /// What came of it.
+    #[must_use]
+    pub fn granted(self, granted: Granted) -> Self {
+        match granted {
+            Granted::Now => self,
+            Granted::Before {
+                ticket_id,
+                expires_at,
+            } => Self {
+                ticket_id,
+                expires_at,
+                ..self
+            },
+        }
+    }
 }
 
 impl Service {
@@ -32,11 +59,12 @@ impl Service {
         }
     }
 
-    /// Decides, and waits until a grant is durable, together with `also`. Dropping the future undoes nothing.
+    /// Decides, and waits until a grant is durable, together with `also`. Where the same request was granted a
+    /// reservation before, it is granted that, and nothing of `also` is stored. Dropping the future undoes nothing.
     ///
     /// # Errors
     /// [`Error::Refused`] where there is no ticket for this user; [`Error::Commit`] where the grant was not stored.
-    pub async fn reserve(&self, reserving: Reserving, also: Commit) -> Result<(), Error> {
+    pub async fn reserve(&self, reserving: Reserving, also: Commit) -> Result<Granted, Error> {
         let Reserving {
             event_id,
             user_id,
@@ -58,7 +86,8 @@ impl Service {
             std::process::abort()
         });
         match &reserved {
-            Ok(()) => self.0.metrics.reservation("granted"),
+            Ok(Granted::Now) => self.0.metrics.reservation("granted"),
+            Ok(Granted::Before { .. }) => self.0.metrics.reservation("granted_before"),
             Err(Error::Refused(refusal)) => self.0.metrics.reservation(outcome(*refusal)),
             Err(Error::Commit(_)) => {}
         }

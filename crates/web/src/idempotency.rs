@@ -112,6 +112,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Once {
 }
 
 impl Once {
+    /// Tells this key with this body from every other; `None` where no key was sent.
+    #[must_use]
+    pub fn digest(&self) -> Option<[u8; 6]> {
+        let keyed = self.0.as_ref()?;
+        let digest = Sha256::new()
+            .chain_update(&keyed.key)
+            .chain_update([0])
+            .chain_update(&keyed.fingerprint)
+            .finalize();
+        let mut short = [0; 6];
+        short.copy_from_slice(&digest[..6]);
+        Some(short)
+    }
+
     /// Makes the answer, and adds it to the Commit that does the work.
     pub fn attach<T: Serialize>(
         &self,

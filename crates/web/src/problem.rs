@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use messaging::{CommitError, StoreError};
+use messaging::{CommitError, StoreError, TraceContext, trace};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -35,6 +35,9 @@ pub struct ProblemDetails {
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// Of a failure: what its lines in the log carry as `trace_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 impl Problem {
@@ -98,7 +101,14 @@ impl Problem {
             code: self.code.to_owned(),
             detail: self.detail.clone(),
             field: self.field.clone(),
+            trace_id: self.trace_id(),
         }
+    }
+
+    fn trace_id(&self) -> Option<String> {
+        let is_failure = self.status.is_server_error();
+        let trace = is_failure.then(trace::current).flatten();
+        trace.map(TraceContext::trace_id)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Around every request: how many there may be at once, how long one may take, what is left of one that panics,
-//! idempotency keys, counting and one line of log. One layer, because every layer costs every request.
+//! idempotency keys, the trace it belongs to, counting and one line of log. One layer, because every layer costs every request.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -12,11 +12,12 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
+use messaging::{Random, TraceContext, trace};
 use web::{
     Problem,
     idempotency::{self, Idempotency},
@@ -33,6 +34,7 @@ const ALWAYS_ANSWERED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 pub struct Guard {
     idempotency: Idempotency,
     metrics: HttpMetrics,
+    random: Random,
     in_flight: AtomicUsize,
     in_flight_max: usize,
     timeout: Duration,
@@ -43,6 +45,7 @@ impl Guard {
         Self {
             idempotency: Idempotency::new(parts.store.clone(), parts.clock.clone()),
             metrics: HttpMetrics::register(&mut parts.registry),
+            random: parts.random.clone(),
             in_flight: AtomicUsize::new(0),
             in_flight_max: parts.settings.in_flight_max,
             timeout: Duration::from_millis(parts.settings.request_timeout_millis),
@@ -88,6 +91,18 @@ impl Drop for Slot<'_> {
 
 /// The middleware.
 pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let caller = caller(request.headers());
+    trace::requested(caller, &guard.random, answer(&guard, request, next)).await
+}
+
+/// The trace that the request belongs to; one that says two belongs to none.
+fn caller(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut named = headers.get_all(trace::HEADER).into_iter();
+    let text = named.next()?.to_str().ok()?;
+    named.next().is_none().then(|| TraceContext::parse(text))?
+}
+
+async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = Route::of(request.extensions().get::<MatchedPath>());

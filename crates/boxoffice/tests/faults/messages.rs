@@ -88,6 +88,7 @@ async fn a_message_is_not_acknowledged_while_its_dead_letter_cannot_be_written()
             time: house.clock.now(),
             payload: "{ not json".to_owned(),
             reissue: None,
+            trace: None,
         });
         house.app().store().commit(commit).await.unwrap();
 

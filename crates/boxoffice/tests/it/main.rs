@@ -10,3 +10,4 @@ mod program;
 mod purchase;
 mod reconcile;
 mod support;
+mod trace;

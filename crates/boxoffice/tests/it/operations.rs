@@ -51,6 +51,7 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
     let parts = Parts {
         store,
         clock,
+        random: messaging::Random::seeded(1),
         registry: Registry::default(),
         roster: crew.roster(),
         settings: HttpSettings::default(),
@@ -273,6 +274,7 @@ async fn a_dead_letter_can_be_listed_inspected_replayed_and_discarded() {
         time: NOW,
         payload: "{}".to_owned(),
         reissue: None,
+        trace: None,
     });
     it.app.store().commit(commit).await.unwrap();
     let listed = it

@@ -95,6 +95,7 @@ async fn folder_with_a_dead_letter() -> (TempDir, String) {
             time: contract::Timestamp::from_millis(1_800_000_000_000),
             payload: "{}".to_owned(),
             reissue: None,
+            trace: None,
         });
         store.commit(commit).await.unwrap();
     }

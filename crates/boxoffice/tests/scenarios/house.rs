@@ -325,6 +325,7 @@ impl House {
             time: self.clock.now(),
             payload: payload.to_owned(),
             reissue: None,
+            trace: None,
         });
         self.app().store().commit(commit).await.unwrap();
         self.rest().await;

@@ -4,10 +4,14 @@
 use contract::Timestamp;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 
-use crate::{Message, message::Reissue};
+use crate::{Message, TraceContext, message::Reissue, trace};
 
 /// The extension that marks a dead letter on its way back to one group.
 const REISSUE: &str = "ce_reissue";
+
+/// The trace as the tracing of a transport says it, and as the CloudEvents extension for distributed tracing does: the
+/// first is the way that the record took, where somebody between has changed it.
+const TRACES: [&str; 2] = [trace::HEADER, "ce_traceparent"];
 
 pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
     let time = message.time.to_string();
@@ -19,7 +23,7 @@ pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
         ("ce_time", &time),
         ("content-type", "application/json"),
     ];
-    let mut all = OwnedHeaders::new_with_capacity(headers.len() + 1);
+    let mut all = OwnedHeaders::new_with_capacity(headers.len() + 3);
     for (key, value) in headers {
         all = all.insert(Header {
             key,
@@ -32,6 +36,15 @@ pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
             key: REISSUE,
             value: Some(&text),
         });
+    }
+    if let Some(trace) = message.trace {
+        let text = trace.text();
+        for key in TRACES {
+            all = all.insert(Header {
+                key,
+                value: Some(text.as_str()),
+            });
+        }
     }
     all
 }
@@ -53,6 +66,10 @@ pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
             .and_then(|it| it.parse().ok())
             .unwrap_or_else(arrived),
         payload: text(record.payload()),
+        trace: TRACES
+            .into_iter()
+            .filter_map(header)
+            .find_map(TraceContext::parse),
         reissue: header(REISSUE).and_then(|text| serde_json::from_str::<Reissue>(text).ok()),
     }
 }

@@ -11,7 +11,7 @@ use tokio_postgres::{
 
 use super::statements::{columns, placeholder};
 use crate::{
-    Message, StoreError,
+    Message, StoreError, TraceContext,
     record::{Column, Key, Kind, Table},
     row::Row,
     store::{DueTimer, Find},
@@ -20,7 +20,7 @@ use crate::{
 
 /// Messages looked at by one read of the log.
 const MESSAGES_SCANNED_MAX: i64 = 4096;
-const MESSAGE_COLUMNS: &str = "\"offset\", id, topic, key, time, payload, reissue";
+const MESSAGE_COLUMNS: &str = "\"offset\", id, topic, key, time, payload, reissue, trace";
 
 /// A connection with its prepared statements.
 pub(super) enum Reader {
@@ -110,7 +110,7 @@ impl Reader {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<DueTimer>, ReadError> {
-        let text = "SELECT id, due_at, message_id, topic, key, payload, reissue
+        let text = "SELECT id, due_at, message_id, topic, key, payload, reissue, trace
                     FROM timer WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
         let answers = self
             .ask(text, &[&now.as_millis(), &i64::from(limit)])
@@ -126,6 +126,7 @@ impl Reader {
                     time: due_at,
                     payload: row.get(5),
                     reissue: reissue(row.get(6))?,
+                    trace: trace(row.get(7)),
                 };
                 Ok(DueTimer {
                     id: row.get(0),
@@ -160,6 +161,7 @@ impl Reader {
                     time: Timestamp::from_millis(row.get(4)),
                     payload: row.get(5),
                     reissue: reissue(row.get(6))?,
+                    trace: trace(row.get(7)),
                 };
                 Ok(Stored {
                     offset: row.get(0),
@@ -254,4 +256,9 @@ fn reissue(text: Option<String>) -> Result<Option<crate::message::Reissue>, Read
     text.map(|text| serde_json::from_str(&text))
         .transpose()
         .map_err(|error| ReadError::Store(StoreError::Corrupt(error.to_string())))
+}
+
+/// What cannot be read is no trace: nothing depends on it.
+fn trace(text: Option<&str>) -> Option<TraceContext> {
+    text.and_then(TraceContext::parse)
 }

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::statements::EXPECTED;
 use crate::{
-    Message,
+    Message, TraceContext,
     commit::Handled,
     record::{Key, Table},
     row::Row,
@@ -34,6 +34,7 @@ pub(super) fn message_rows(messages: &[Arc<Message>], first: Option<i64>) -> Str
             time: message.time.as_millis(),
             payload: &message.payload,
             reissue: reissue_text(message),
+            trace: message.trace,
         })
         .collect();
     json(&rows)
@@ -91,6 +92,7 @@ pub(super) struct MessageRow<'a> {
     pub(super) time: i64,
     pub(super) payload: &'a str,
     pub(super) reissue: Option<String>,
+    pub(super) trace: Option<TraceContext>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +133,7 @@ pub(super) struct Timer<'a> {
     pub(super) key: &'a str,
     pub(super) payload: &'a str,
     pub(super) reissue: Option<String>,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl<'a> Timer<'a> {
@@ -143,6 +146,7 @@ impl<'a> Timer<'a> {
             key: &message.key,
             payload: &message.payload,
             reissue: reissue_text(message),
+            trace: message.trace,
         }
     }
 }

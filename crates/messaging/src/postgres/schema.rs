@@ -37,6 +37,10 @@ const STEPS: &[(&str, &str)] = &[
     ),
     // A publisher asks which keys have an earlier row of another process.
     ("pending messages by key", "CREATE INDEX message_key ON message (key, \"offset\")"),
+    (
+        "traces of messages",
+        "ALTER TABLE message ADD COLUMN trace text; ALTER TABLE timer ADD COLUMN trace text;",
+    ),
 ];
 
 /// Makes what is missing: the schema, the store's own tables, the declared tables, and what was added to those. Any number of processes may do this at once.

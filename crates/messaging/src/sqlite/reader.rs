@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::read_error;
 use crate::{
-    Message, StoreError,
+    Message, StoreError, TraceContext,
     record::{Column, Key, Kind, Table},
     row::Row,
     store::{DueTimer, Find},
@@ -257,7 +257,7 @@ pub(super) fn due_timers(
     now: Timestamp,
     limit: u32,
 ) -> rusqlite::Result<Vec<DueTimer>> {
-    let text = "SELECT id, due_at, message_id, topic, key, payload, reissue
+    let text = "SELECT id, due_at, message_id, topic, key, payload, reissue, trace
                 FROM timer WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2";
     let mut statement = connection.prepare_cached(text)?;
     let timers = statement.query_map((now.as_millis(), limit), |row| {
@@ -269,6 +269,7 @@ pub(super) fn due_timers(
             time: due_at,
             payload: row.get(5)?,
             reissue: reissue(row, 6)?,
+            trace: trace(row, 7)?,
         };
         Ok(DueTimer {
             id: row.get(0)?,
@@ -295,13 +296,19 @@ fn reissue(
         })
 }
 
+/// What cannot be read is no trace: nothing depends on it.
+fn trace(row: &rusqlite::Row<'_>, place: usize) -> rusqlite::Result<Option<TraceContext>> {
+    let text = row.get_ref(place)?.as_str_or_null()?;
+    Ok(text.and_then(TraceContext::parse))
+}
+
 pub(super) fn messages(
     connection: &Connection,
     offset: i64,
     max: usize,
     wanted: &dyn Fn(&Message) -> bool,
 ) -> rusqlite::Result<(Vec<Stored>, i64)> {
-    let text = "SELECT offset, id, topic, key, time, payload, reissue
+    let text = "SELECT offset, id, topic, key, time, payload, reissue, trace
                 FROM message WHERE offset > ?1 ORDER BY offset LIMIT ?2";
     let mut statement = connection.prepare_cached(text)?;
     let mut rows = statement.query((offset, MESSAGES_SCANNED_MAX))?;
@@ -318,6 +325,7 @@ pub(super) fn messages(
             time: Timestamp::from_millis(row.get(4)?),
             payload: row.get(5)?,
             reissue: reissue(row, 6)?,
+            trace: trace(row, 7)?,
         };
         if wanted(&message) {
             found.push(Stored {

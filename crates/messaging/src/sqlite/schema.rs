@@ -23,14 +23,14 @@ const CHECKPOINT_PAGES: u32 = 8192;
 const OWN_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS message (
     offset INTEGER PRIMARY KEY, id TEXT NOT NULL, topic TEXT NOT NULL, key TEXT NOT NULL,
-    time INTEGER NOT NULL, payload TEXT NOT NULL, reissue TEXT);
+    time INTEGER NOT NULL, payload TEXT NOT NULL, reissue TEXT, trace TEXT);
 CREATE TABLE IF NOT EXISTS consumer (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS inbox (
     consumer TEXT NOT NULL, message_id TEXT NOT NULL, seen_at INTEGER NOT NULL,
     PRIMARY KEY (consumer, message_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timer (
     id TEXT PRIMARY KEY, due_at INTEGER NOT NULL, message_id TEXT NOT NULL, topic TEXT NOT NULL,
-    key TEXT NOT NULL, payload TEXT NOT NULL, reissue TEXT) WITHOUT ROWID;
+    key TEXT NOT NULL, payload TEXT NOT NULL, reissue TEXT, trace TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS timer_due ON timer (due_at);
 ";
 
@@ -80,7 +80,8 @@ pub(super) fn open_writer(
         )));
     }
     configure(&connection).map_err(unavailable)?;
-    let mut statements = OWN_TABLES.to_owned();
+    let mut statements = upgrade::own_tables(&connection)?;
+    statements.push_str(OWN_TABLES);
     for table in tables {
         statements.push_str(&upgrade::statements(&connection, table)?);
         statements.push_str(&create_table(table));

@@ -10,11 +10,12 @@ use serde_json::Value;
 
 use super::Statements;
 use crate::{
-    Commit, CommitError, Message,
+    Commit, CommitError, Message, TraceContext,
     commit::{Append, Delete, Fence, Handled, Put, TimerChange},
     record::Kind,
     row::Row,
     tail::Stored,
+    trace::Text,
 };
 
 pub(super) type Outcome = Result<(), CommitError>;
@@ -175,7 +176,8 @@ impl Session<'_> {
     }
 
     fn publish(&mut self, message: &Arc<Message>) -> Result<(), Trouble> {
-        let text = "INSERT INTO message (offset, id, topic, key, time, payload, reissue) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let text = "INSERT INTO message (offset, id, topic, key, time, payload, reissue, trace)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let offset = self.next_offset;
         self.connection.prepare_cached(text)?.execute((
             offset,
@@ -185,6 +187,7 @@ impl Session<'_> {
             message.time.as_millis(),
             &message.payload,
             reissue_text(message),
+            trace_text(message).as_ref().map(Text::as_str),
         ))?;
         self.next_offset += 1;
         self.published.push(Stored {
@@ -201,11 +204,11 @@ impl Session<'_> {
                 due_at,
                 message,
             } => {
-                let text = "INSERT INTO timer (id, due_at, message_id, topic, key, payload, reissue)
-                            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                let text = "INSERT INTO timer (id, due_at, message_id, topic, key, payload, reissue, trace)
+                            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                             ON CONFLICT (id) DO UPDATE SET due_at = excluded.due_at, message_id = excluded.message_id,
                             topic = excluded.topic, key = excluded.key, payload = excluded.payload,
-                            reissue = excluded.reissue";
+                            reissue = excluded.reissue, trace = excluded.trace";
                 self.connection.prepare_cached(text)?.execute((
                     id,
                     due_at.as_millis(),
@@ -214,6 +217,7 @@ impl Session<'_> {
                     &message.key,
                     &message.payload,
                     reissue_text(message),
+                    trace_text(message).as_ref().map(Text::as_str),
                 ))?;
             }
             TimerChange::Cancel { id } => {
@@ -252,6 +256,10 @@ fn conflict(table: &str, key: &impl std::fmt::Display) -> Trouble {
 fn reissue_text(message: &Message) -> Option<String> {
     let reissue = message.reissue.as_ref()?;
     Some(serde_json::to_string(reissue).expect("a reissue has string keys only"))
+}
+
+fn trace_text(message: &Message) -> Option<Text> {
+    message.trace.map(TraceContext::text)
 }
 
 /// A value on its way into a column, without a copy where it is a text.

@@ -14,6 +14,21 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
+/// The statements that add to the store's own tables what an older program did not know; it goes on without.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub(super) fn own_tables(connection: &Connection) -> Result<String, StoreError> {
+    let mut text = String::new();
+    for table in ["message", "timer"] {
+        let known = names(connection, "SELECT name FROM pragma_table_info(?1)", table)?;
+        if !known.is_empty() && !known.iter().any(|name| name == "trace") {
+            text.push_str(&format!("ALTER TABLE {table} ADD COLUMN trace TEXT;\n"));
+        }
+    }
+    Ok(text)
+}
+
 /// The statements that bring `table` from what the file has to what is declared; none where it is missing or as it
 /// should be.
 ///

@@ -283,13 +283,21 @@ pub async fn drain<C: Consumer>(worker: &mut Worker<C>) -> usize {
     let mut taken = 0;
     loop {
         match worker.step().await.unwrap() {
-            0 if worker.is_drained().await.unwrap() => return taken,
+            0 if is_told(worker.is_drained().await) => return taken,
             0 => {
                 // What is under way comes, or it turns out that nothing is.
                 let _ = tokio::time::timeout(LOOK, worker.changed()).await;
             }
             some => taken += some,
         }
+    }
+}
+
+/// Brokers that have just started may not know yet who keeps a group's offsets: then it is asked again.
+fn is_told(drained: Result<bool, StoreError>) -> bool {
+    match drained {
+        Err(StoreError::Unavailable(_)) => false,
+        known => known.unwrap(),
     }
 }
 
@@ -342,7 +350,7 @@ pub async fn read_all(
             subscription.acknowledge(&batch);
         }
         // A log has told everything; what brokers have may still be on its way.
-        if matches!(bus, Bus::Local(_)) || bus.is_drained(group, topics).await.unwrap() {
+        if matches!(bus, Bus::Local(_)) || is_told(bus.is_drained(group, topics).await) {
             return all;
         }
         let _ = tokio::time::timeout(LOOK, subscription.changed()).await;

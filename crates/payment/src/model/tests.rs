@@ -204,6 +204,38 @@ fn an_attempt_begins_only_where_no_money_moves_or_moved() {
 }
 
 #[test]
+fn only_what_was_asked_before_and_succeeded_is_told_again() {
+    let asked = |payment: &PaymentRecord, claim: &Claim<'_>| payment.has_settled(claim);
+    let paid = PaymentRecord {
+        pg_payment_id: Some(claim().pg_payment_id.to_owned()),
+        ..in_status(Succeeded)
+    };
+    assert!(asked(&paid, &claim()));
+    let other = Claim {
+        pg_payment_id: "another",
+        ..claim()
+    };
+    let less = Claim {
+        amount: won(1),
+        ..claim()
+    };
+    let foreign = Claim {
+        user_id: Some(UserId(99)),
+        ..claim()
+    };
+    for claim in [other, less, foreign] {
+        assert!(!asked(&paid, &claim), "{claim:?}");
+    }
+    for status in [Created, Confirming, Failed, Cancelled, Deleted] {
+        let payment = PaymentRecord {
+            status,
+            ..paid.clone()
+        };
+        assert!(!asked(&payment, &claim()), "{status:?}");
+    }
+}
+
+#[test]
 fn an_attempt_needs_the_owner_the_amount_and_time() {
     let payment = opened();
     let foreign = Claim {

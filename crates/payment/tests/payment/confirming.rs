@@ -6,7 +6,11 @@ use contract::{
     payment::{CreateRequest, CreateResponse, DeleteRequest, DeleteResponse},
 };
 use futures::future::join_all;
-use payment::{confirm::Error, model::Refusal, record::PaymentRecord};
+use payment::{
+    confirm::{ConfirmInput, Error},
+    model::Refusal,
+    record::PaymentRecord,
+};
 
 use crate::world::{
     Peer, World, assert_pending, creation, input, input_with, settings, settled, until,
@@ -56,8 +60,14 @@ async fn an_approved_payment_succeeds_and_the_world_is_told_every_step() {
         .map(|entry| (entry.payment_version, entry.status))
         .collect();
     assert_eq!(history, steps);
+    assert!(settled(world.confirm(input(id)).await).succeeded);
+    assert_eq!(world.payment(id).await.attempt, 1, "it is told, not made");
+    let other = ConfirmInput {
+        pg_payment_id: "pg-of-another-charge".to_owned(),
+        ..input(id)
+    };
     assert!(matches!(
-        world.confirm(input(id)).await,
+        world.confirm(other).await,
         Err(Error::Refused(Refusal::AlreadyConfirmed))
     ));
 }

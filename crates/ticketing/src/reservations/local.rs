@@ -12,7 +12,7 @@ use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::{Commit, CommitError, Find, Receipt, Record, Store, StoreError, Submission};
 use tokio::task::JoinError;
 
-use super::{Claimed, Completion, Error, Held, Keeping, Refusal, Stats, Stock, Wish};
+use super::{Claimed, Completion, Error, Granted, Held, Keeping, Refusal, Stats, Stock, Wish};
 use crate::model::{Allocation, Reservation, ReservationState};
 
 /// Rows read at once when the memory is rebuilt.
@@ -79,16 +79,20 @@ impl Local {
         })
     }
 
-    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Granted, Error> {
         let claimed = wish.claimed();
-        let stored = only(self.grant(wish, now)?).await;
+        let (granted, receipt) = self.grant(wish, now)?;
+        let Some(receipt) = receipt else {
+            return Ok(granted);
+        };
+        let stored = only(receipt).await;
         if stored.is_err() {
             self.forget(claimed);
         }
-        Ok(stored?)
+        Ok(stored.map(|()| granted)?)
     }
 
-    fn grant(&self, wish: Wish, now: Timestamp) -> Result<Receipt, Refusal> {
+    fn grant(&self, wish: Wish, now: Timestamp) -> Result<(Granted, Option<Receipt>), Refusal> {
         let Wish {
             event_id,
             user_id,
@@ -112,7 +116,10 @@ impl Local {
             .stocks
             .get_mut(&event_id)
             .ok_or(Refusal::EventNotFound)?;
-        stock.reserve(user_id, ticket_id, (expires_at, lapses_at), now)?;
+        let granted = stock.reserve(user_id, ticket_id, (expires_at, lapses_at), now)?;
+        if granted != Granted::Now {
+            return Ok((granted, None));
+        }
         fail::fail_point!("ticketing.before_grant", |_| std::process::abort());
         let receipt = self.submit(commit);
         if receipt.refusal().is_some() {
@@ -120,7 +127,7 @@ impl Local {
         } else {
             state.lapses.push(Reverse((lapses_at, event_id, user_id)));
         }
-        Ok(receipt)
+        Ok((granted, Some(receipt)))
     }
 
     /// Takes back a grant that could not be made durable.

@@ -28,7 +28,7 @@ use self::{
     rebuild::Rebuilt,
     scripts::{Claim, on_event},
 };
-use super::{Claimed, Completion, Error, Held, Keeping, Refusal, Stats, Wish};
+use super::{Claimed, Completion, Error, Granted, Held, Keeping, Refusal, Stats, Wish};
 use crate::{
     model::{Allocation, Purchase, ReservationState},
     redis_server::RedisServer,
@@ -65,7 +65,7 @@ impl Redis {
         &self.core.store
     }
 
-    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Granted, Error> {
         let (answer, answered) = oneshot::channel();
         let pending = Pending { wish, now, answer };
         if self.wishes.try_send(pending).is_err() {

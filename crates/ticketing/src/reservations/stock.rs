@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use contract::{TicketId, Timestamp, UserId};
 
-use super::{Held, Stats};
+use super::{Granted, Held, Stats};
 use crate::model::{Allocation, ReservationState};
 
 /// Why a wish was not granted.
@@ -61,6 +61,8 @@ impl Stock {
         }
     }
 
+    /// A claim that waits is granted again to the request that it was granted to.
+    ///
     /// # Errors
     /// The first [`Refusal`] that holds.
     pub fn reserve(
@@ -69,10 +71,18 @@ impl Stock {
         ticket_id: TicketId,
         (expires_at, lapses_at): (Timestamp, Timestamp),
         now: Timestamp,
-    ) -> Result<(), Refusal> {
-        match self.claims.get(&user_id).map(|claim| claim.state) {
-            Some(ReservationState::Waiting) => return Err(Refusal::AlreadyReserved),
-            Some(ReservationState::Completed) => return Err(Refusal::AlreadyPurchased),
+    ) -> Result<Granted, Refusal> {
+        match self.claims.get(&user_id) {
+            Some(claim) if claim.state == ReservationState::Completed => {
+                return Err(Refusal::AlreadyPurchased);
+            }
+            Some(claim) if claim.ticket_id.is_of_same_request(ticket_id) => {
+                return Ok(Granted::Before {
+                    ticket_id: claim.ticket_id,
+                    expires_at: claim.expires_at,
+                });
+            }
+            Some(_) => return Err(Refusal::AlreadyReserved),
             None => {}
         }
         let is_early = self.sale.sale_opens_at.is_some_and(|opens| now < opens);
@@ -89,7 +99,7 @@ impl Stock {
             ReservationState::Waiting,
             (expires_at, lapses_at),
         );
-        Ok(())
+        Ok(Granted::Now)
     }
 
     /// Puts a claim in as it was stored; false where the user has another.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::{Router, body::Body, http::Request};
+use axum::{Router, body::Body, http::Request, middleware::from_fn_with_state};
 use contract::{
     EventId, Money, Payload, PaymentId, Points, TicketId, Timestamp, UserId,
     domain::{self, DomainMessage, PaymentStatus, Refund, TicketStatus},
@@ -25,6 +25,7 @@ use ticketing::{
     reservations::{Refusal, Stats},
 };
 use tower::ServiceExt;
+use web::idempotency::{AnswerRecord, Idempotency, once};
 
 pub const EVENT: EventId = EventId(1);
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -48,6 +49,7 @@ impl House {
         let tables: Vec<_> = messaging::TABLES
             .iter()
             .chain(ticketing::TABLES)
+            .chain(&[AnswerRecord::TABLE])
             .copied()
             .collect();
         let store = Store::open_embedded(folder.path(), &tables, Metrics::unregistered()).unwrap();
@@ -57,7 +59,7 @@ impl House {
         let mut house = Self {
             _folder: folder,
             settings,
-            router: ticketing::http::router(service.clone()).split_for_parts().0,
+            router: router(&service, &store, &clock),
             store,
             clock,
             service,
@@ -74,8 +76,15 @@ impl House {
     pub async fn restart(&mut self) {
         let (service, stock, sagas) =
             open(&self.store, &self.clock, &self.random, &self.settings).await;
-        self.router = ticketing::http::router(service.clone()).split_for_parts().0;
+        self.router = router(&service, &self.store, &self.clock);
         (self.service, self.stock, self.sagas) = (service, stock, sagas);
+    }
+
+    /// The door of another process over the same store and reservations.
+    pub async fn another_door(&self, seed: u64) -> Router {
+        let random = Random::seeded(seed);
+        let (service, ..) = open(&self.store, &self.clock, &random, &self.settings).await;
+        router(&service, &self.store, &self.clock)
     }
 
     /// Publishes, and lets nobody work.
@@ -119,11 +128,7 @@ impl House {
             .await
             .unwrap();
         let ticket_id = reserving.ticket_id;
-        let body = serde_json::json!({"ticketId": ticket_id, "eventId": 1, "userId": user,
-            "totalAmount": 100, "point": 30});
-        let (status, answer) = self.post("/ticketing/process", body.to_string()).await;
-        assert_eq!(status, 202, "{answer}");
-        self.work().await;
+        self.begin(ticket_id, user).await;
         self.agree(ticket_id, UserId(user)).await;
         ticket_id
     }
@@ -213,11 +218,20 @@ impl House {
     }
 
     async fn call(&self, request: Request<Body>) -> (u16, Value) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        (status, answer)
+        call(self.router.clone(), request).await
+    }
+
+    pub async fn reserve_by_key(&self, user: i64, key: &str) -> (u16, Value) {
+        self.call(crate::keys::reserve(user, key)).await
+    }
+
+    /// The buyer starts the purchase of a reserved ticket.
+    pub async fn begin(&mut self, ticket_id: TicketId, user: i64) {
+        let body = serde_json::json!({"ticketId": ticket_id, "eventId": 1, "userId": user,
+            "totalAmount": 100, "point": 30});
+        let (status, answer) = self.post("/ticketing/process", body.to_string()).await;
+        assert_eq!(status, 202, "{answer}");
+        self.work().await;
     }
 
     pub async fn cancel(&self, ticket_id: TicketId) -> (u16, Value) {
@@ -307,6 +321,12 @@ impl House {
     }
 }
 
+fn router(service: &Service, store: &Store, clock: &Clock) -> Router {
+    let idempotency = Idempotency::new(store.clone(), clock.clone());
+    let (routes, _) = ticketing::http::router(service.clone()).split_for_parts();
+    routes.layer(from_fn_with_state(idempotency, once))
+}
+
 async fn open(
     store: &Store,
     clock: &Clock,
@@ -332,6 +352,14 @@ async fn open(
     let stock = Worker::new(StockConsumer(service.clone()), shell.clone()).unwrap();
     let sagas = Worker::new(SagaConsumer(service.clone()), shell).unwrap();
     (service, stock, sagas)
+}
+
+pub async fn call(door: Router, request: Request<Body>) -> (u16, Value) {
+    let response = door.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    (status, answer)
 }
 
 pub fn payment_id(ticket_id: TicketId) -> PaymentId {

@@ -10,5 +10,6 @@ mod backend;
 mod cancelling;
 mod history;
 mod house;
+mod keys;
 mod late_money;
 mod refunds;

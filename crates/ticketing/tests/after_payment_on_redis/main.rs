@@ -12,9 +12,12 @@ mod cancelling;
 mod history;
 #[path = "../after_payment/house.rs"]
 mod house;
+#[path = "../after_payment/keys.rs"]
+mod keys;
 #[path = "../after_payment/late_money.rs"]
 mod late_money;
 mod losses;
+mod races;
 #[path = "../common/redis.rs"]
 mod redis_place;
 #[path = "../after_payment/refunds.rs"]

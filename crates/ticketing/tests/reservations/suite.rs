@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use ticketing::{
     Reservations,
     model::{Allocation, Reservation, ReservationState},
-    reservations::{Claimed, Completion, Error, Held, Keeping, Refusal, Stats, Wish},
+    reservations::{Claimed, Completion, Error, Granted, Held, Keeping, Refusal, Stats, Wish},
 };
 
 use crate::backend::Backend;
@@ -90,6 +90,27 @@ impl Deployment {
         };
         reservations.reserve(wish, now).await?;
         Ok(ticket_id)
+    }
+
+    /// A keyed request: the name that it wished for, and how it was granted.
+    async fn ask(
+        &self,
+        user: i64,
+        now: Timestamp,
+        request: [u8; 6],
+    ) -> Result<(TicketId, Granted), Error> {
+        let ticket_id = TicketId::of_request(self.random.uuid(now), request);
+        let lapses_at = now.plus_millis(TTL_MILLIS);
+        let wish = Wish {
+            event_id: EVENT,
+            user_id: UserId(user),
+            ticket_id,
+            expires_at: lapses_at,
+            lapses_at,
+            also: Commit::new(),
+        };
+        let granted = self.reservations().reserve(wish, now).await?;
+        Ok((ticket_id, granted))
     }
 
     pub async fn expire(&self, now: Timestamp) -> Vec<Claimed> {
@@ -497,6 +518,63 @@ async fn a_quantity_update_is_followed_and_an_older_one_ignored() {
             available: 2
         }
     );
+}
+
+#[tokio::test]
+async fn a_request_is_granted_again_what_it_was_granted_while_that_waits() {
+    let mut deployment = Deployment::with_quantity(2).await;
+    let (first, how) = deployment.ask(1, at(0), *b"thekey").await.unwrap();
+    assert_eq!(how, Granted::Now);
+    let before = Granted::Before {
+        ticket_id: first,
+        expires_at: at(TTL_MILLIS),
+    };
+    for _ in 0..2 {
+        let (wished, how) = deployment.ask(1, at(10), *b"thekey").await.unwrap();
+        assert_ne!(wished, first);
+        assert_eq!(how, before);
+        assert_eq!(deployment.stats().await.waiting, 1);
+        deployment.restart().await;
+    }
+    assert_eq!(
+        deployment.ask(1, at(10), *b"others").await,
+        Err(Refusal::AlreadyReserved.into())
+    );
+    let (_, how) = deployment.ask(2, at(10), *b"thekey").await.unwrap();
+    assert_eq!(how, Granted::Now, "of another user it is another request");
+
+    deployment
+        .reservations()
+        .complete(&[claimed(1, first)])
+        .await
+        .unwrap();
+    assert_eq!(
+        deployment.ask(1, at(10), *b"thekey").await,
+        Err(Refusal::AlreadyPurchased.into())
+    );
+}
+
+#[tokio::test]
+async fn a_request_whose_claim_is_gone_is_granted_one_of_another_name() {
+    let deployment = Deployment::with_quantity(1).await;
+    let (first, _) = deployment.ask(1, at(0), *b"thekey").await.unwrap();
+    // However often it was granted again, it lapses.
+    deployment.ask(1, at(0), *b"thekey").await.unwrap();
+    let lapsed = deployment.expire(at(TTL_MILLIS + 1)).await;
+    assert_eq!(lapsed, [claimed(1, first)]);
+    let (second, how) = deployment.ask(1, at(0), *b"thekey").await.unwrap();
+    assert_eq!(how, Granted::Now);
+
+    let claims = [claimed(1, second)];
+    deployment.reservations().release(&claims).await.unwrap();
+    let (third, how) = deployment.ask(1, at(0), *b"thekey").await.unwrap();
+    assert_eq!(how, Granted::Now);
+    assert_eq!(
+        std::collections::HashSet::from([first, second, third]).len(),
+        3
+    );
+    let held = deployment.find(1).await.unwrap();
+    assert_eq!(held.ticket_id, third);
 }
 
 #[tokio::test]

@@ -6,16 +6,16 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use contract::{EventId, TicketId, Timestamp};
+use contract::{EventId, TicketId, Timestamp, UserId};
 use futures::future::join_all;
 use messaging::{Commit, CommitError, StoreError, Submission};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     core::Core,
-    scripts::{self, on_event},
+    scripts::{self, Claim, on_event},
 };
-use crate::reservations::{Claimed, Error, Refusal, Wish};
+use crate::reservations::{Claimed, Error, Granted, Refusal, Wish};
 
 /// Wishes waiting in this process; one more is refused.
 pub(super) const QUEUE_WISHES_MAX: usize = 16_384;
@@ -31,7 +31,33 @@ const TICKET_KEPT_MILLIS: i64 = 60_000;
 pub(super) struct Pending {
     pub wish: Wish,
     pub now: Timestamp,
-    pub answer: oneshot::Sender<Result<(), Error>>,
+    pub answer: oneshot::Sender<Result<Granted, Error>>,
+}
+
+impl Pending {
+    /// The same request was granted this before: that is what is remembered and told, and its answer is for the caller
+    /// to make.
+    fn granted_before(self, claim: Claim) -> Self {
+        let Claim {
+            ticket_id,
+            expires_at,
+            lapses_at,
+        } = claim;
+        let wish = Wish {
+            ticket_id,
+            expires_at,
+            lapses_at,
+            also: Commit::new(),
+            ..self.wish
+        };
+        Self { wish, ..self }
+    }
+}
+
+/// A wish that was granted.
+struct Grant {
+    pending: Pending,
+    granted: Granted,
 }
 
 /// Ends when the last sender has gone. Idle, it keeps nothing open: whoever lets go of the backend closes its store.
@@ -76,8 +102,8 @@ async fn grant(
     core: &Arc<Core>,
     event_id: EventId,
     wishes: Vec<Pending>,
-) -> Result<Vec<Pending>, StoreError> {
-    let answers = match decide(core, event_id, &wishes).await {
+) -> Result<Vec<Grant>, StoreError> {
+    let (answers, before) = match decide(core, event_id, &wishes).await {
         Ok(Some(answers)) => answers,
         Ok(None) => {
             let error = core.unknown(event_id).await;
@@ -85,20 +111,36 @@ async fn grant(
             return Ok(Vec::new());
         }
         Err(error) => {
-            let claims = wishes
-                .iter()
-                .map(|pending| pending.wish.claimed())
-                .collect();
-            tokio::spawn(take_back(Arc::clone(core), claims));
+            let untold: Vec<Untold> = wishes.iter().map(Untold::from).collect();
+            tokio::spawn(take_back(Arc::clone(core), event_id, untold));
             answer_all(wishes, &error.clone().into());
             return Err(error);
         }
     };
     let mut granted = Vec::new();
+    let mut before = before.into_iter();
     for (pending, answer) in wishes.into_iter().zip(answers.bytes()) {
         let refusal = match answer {
             b'G' => {
-                granted.push(pending);
+                let how = Granted::Now;
+                granted.push(Grant {
+                    pending,
+                    granted: how,
+                });
+                continue;
+            }
+            b'B' => {
+                if let Some(claim) = before.next() {
+                    let how = Granted::Before {
+                        ticket_id: claim.ticket_id,
+                        expires_at: claim.expires_at,
+                    };
+                    let pending = pending.granted_before(claim);
+                    granted.push(Grant {
+                        pending,
+                        granted: how,
+                    });
+                }
                 continue;
             }
             b'R' => Refusal::AlreadyReserved,
@@ -113,28 +155,57 @@ async fn grant(
 }
 
 /// Wishes may have been granted though no answer came, and their buyers were told that there is none: they are taken
-/// back once Redis answers again. What cannot be by then stands until it lapses.
-async fn take_back(core: Arc<Core>, claims: Vec<Claimed>) {
+/// back once Redis answers again, unless they were granted again since. What cannot be by then stands until it lapses.
+async fn take_back(core: Arc<Core>, event_id: EventId, untold: Vec<Untold>) {
     for _ in 0..TAKE_BACK_TRIES {
         let next = core.clock.now().plus_millis(TAKE_BACK_MILLIS);
         core.clock.wait_until(next).await;
-        let release = &core.scripts.release;
-        if core
-            .ask_of_claims(release, "waiting", &claims)
-            .await
-            .is_ok()
-        {
+        if take_back_now(&core, event_id, &untold).await.is_ok() {
             return;
         }
     }
 }
 
-/// One letter for each wish; `None` where Redis does not know the event.
+async fn take_back_now(
+    core: &Core,
+    event_id: EventId,
+    untold: &[Untold],
+) -> Result<(), StoreError> {
+    let mut call = on_event(&core.scripts.take_back, &core.server, event_id);
+    for it in untold {
+        call.arg(it.user_id.0)
+            .arg(it.ticket_id.to_string())
+            .arg(it.lapses_at.as_millis());
+    }
+    // Of an event that is not known nothing is granted.
+    let _: Option<bool> = core.server.call(&call).await?;
+    Ok(())
+}
+
+/// What may have been granted, exactly as it was.
+struct Untold {
+    user_id: UserId,
+    ticket_id: TicketId,
+    lapses_at: Timestamp,
+}
+
+impl From<&Pending> for Untold {
+    fn from(Pending { wish, .. }: &Pending) -> Self {
+        Self {
+            user_id: wish.user_id,
+            ticket_id: wish.ticket_id,
+            lapses_at: wish.lapses_at,
+        }
+    }
+}
+
+/// One letter for each wish, and the claims of those that were granted before; `None` where Redis does not know the
+/// event.
 async fn decide(
     core: &Core,
     event_id: EventId,
     wishes: &[Pending],
-) -> Result<Option<String>, StoreError> {
+) -> Result<Option<(String, Vec<Claim>)>, StoreError> {
     let mut call = on_event(&core.scripts.reserve, &core.server, event_id);
     for Pending { wish, now, .. } in wishes {
         call.arg(wish.user_id.0)
@@ -143,11 +214,19 @@ async fn decide(
             .arg(wish.expires_at.as_millis())
             .arg(wish.lapses_at.as_millis());
     }
-    match core.server.call(&call).await {
-        Ok(answers) => Ok(answers),
+    let answers: Option<Vec<String>> = match core.server.call(&call).await {
+        Ok(answers) => answers,
         // The answer may have been lost after all was done; a wish that was granted is granted again.
-        Err(_) => core.server.call(&call).await,
-    }
+        Err(_) => core.server.call(&call).await?,
+    };
+    Ok(answers.map(|answers| {
+        let mut answers = answers.into_iter();
+        let letters = answers.next().unwrap_or_default();
+        (
+            letters,
+            answers.filter_map(|text| Claim::read(&text)).collect(),
+        )
+    }))
 }
 
 fn answer_all(wishes: Vec<Pending>, error: &Error) {
@@ -157,13 +236,14 @@ fn answer_all(wishes: Vec<Pending>, error: &Error) {
 }
 
 /// Makes durable what goes with each grant, and answers. Where that fails the grant is taken back.
-async fn settle(core: Arc<Core>, granted: Vec<Pending>) {
-    let (mut with, mut without): (Vec<Pending>, Vec<Pending>) = granted
+async fn settle(core: Arc<Core>, granted: Vec<Grant>) {
+    fail::fail_point!("ticketing.before_answer", |_| std::process::abort());
+    let (mut with, mut without): (Vec<Grant>, Vec<Grant>) = granted
         .into_iter()
-        .partition(|pending| !pending.wish.also.is_empty());
+        .partition(|grant| !grant.pending.wish.also.is_empty());
     let commits: Vec<Commit> = with
         .iter_mut()
-        .map(|pending| std::mem::take(&mut pending.wish.also))
+        .map(|grant| std::mem::take(&mut grant.pending.wish.also))
         .collect();
     let commit = async {
         if commits.is_empty() {
@@ -176,30 +256,34 @@ async fn settle(core: Arc<Core>, granted: Vec<Pending>) {
         core.store.submit(submission).outcomes().await
     };
     let (outcomes, ()) = tokio::join!(commit, remember(&core, with.iter().chain(&without)));
-    for pending in without.drain(..) {
-        let _ = pending.answer.send(Ok(()));
+    for Grant { pending, granted } in without.drain(..) {
+        let _ = pending.answer.send(Ok(granted));
     }
-    for (pending, outcome) in with.into_iter().zip(outcomes) {
-        answer(&core, pending, outcome).await;
+    for (grant, outcome) in with.into_iter().zip(outcomes) {
+        answer(&core, grant, outcome).await;
     }
 }
 
-async fn answer(core: &Core, pending: Pending, outcome: Result<(), CommitError>) {
+/// A process that was asked the same may have been faster: then it was granted again there, and is not taken back.
+async fn answer(core: &Core, grant: Grant, outcome: Result<(), CommitError>) {
+    let Grant { pending, granted } = grant;
     if let Err(error) = &outcome {
-        let claimed = pending.wish.claimed();
-        let release = &core.scripts.release;
-        if let Err(also) = core.ask_of_claims(release, "waiting", &[claimed]).await {
-            tracing::warn!(ticket.id = %claimed.ticket_id, %error, %also, "a grant that was not stored stands until it lapses");
+        let untold = Untold::from(&pending);
+        if let Err(also) = take_back_now(core, pending.wish.event_id, &[untold]).await {
+            tracing::warn!(ticket.id = %pending.wish.ticket_id, %error, %also, "a grant that was not stored stands until it lapses");
         }
     }
-    let _ = pending.answer.send(outcome.map_err(Error::from));
+    let _ = pending
+        .answer
+        .send(outcome.map(|()| granted).map_err(Error::from));
 }
 
 /// Writes down which event each ticket is of: some requests name the ticket alone. Without it a reservation cannot
 /// be given back before it lapses; everything else goes on.
-async fn remember<'a>(core: &Core, granted: impl Iterator<Item = &'a Pending>) {
+async fn remember<'a>(core: &Core, granted: impl Iterator<Item = &'a Grant>) {
     let mut by_key: HashMap<String, (Vec<String>, i64)> = HashMap::new();
-    for Pending { wish, now, .. } in granted {
+    for Grant { pending, .. } in granted {
+        let Pending { wish, now, .. } = pending;
         let (fields, keep_millis) = by_key
             .entry(ticket_key(core, wish.ticket_id))
             .or_insert((Vec::new(), 0));
@@ -226,10 +310,7 @@ fn pairs(fields: &[String]) -> Vec<(&str, &str)> {
 
 /// The tickets of one second share a key, so that a batch writes few: a ticket's name begins with its time.
 fn ticket_key(core: &Core, ticket_id: TicketId) -> String {
-    let second = ticket_id
-        .0
-        .get_timestamp()
-        .map_or(0, |time| time.to_unix().0);
+    let second = ticket_id.second();
     core.server.key(format_args!("tickets:{{{second}}}"))
 }
 

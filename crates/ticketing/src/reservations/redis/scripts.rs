@@ -8,6 +8,7 @@ use crate::redis_server::RedisServer;
 
 pub(super) struct Scripts {
     pub reserve: Script,
+    pub take_back: Script,
     pub find: Script,
     pub stats: Script,
     pub complete: Script,
@@ -25,6 +26,7 @@ impl Default for Scripts {
     fn default() -> Self {
         Self {
             reserve: script(include_str!("scripts/reserve.lua")),
+            take_back: script(include_str!("scripts/take_back.lua")),
             find: script(include_str!("scripts/find.lua")),
             stats: script(include_str!("scripts/stats.lua")),
             complete: script(include_str!("scripts/complete.lua")),

@@ -1,7 +1,9 @@
--- Grants or refuses wishes, in order: G granted, R already reserved, P already purchased, N not on sale, S sold out.
+-- Grants or refuses wishes, in order: G granted, B granted before to the same request, R already reserved, P already
+-- purchased, N not on sale, S sold out.
 -- A wish whose ticket its user holds already is granted again: the answer to the first call was lost.
--- ARGV: five for each wish: user, ticket, now, expires, lapses. Answers one letter for each, or nothing for an
--- unknown event. The wishes are read and written at once, so that a batch costs few commands.
+-- ARGV: five for each wish: user, ticket, now, expires, lapses. Answers one letter for each, then the claim of each
+-- that was granted before; nothing for an unknown event. The wishes are read and written at once, so that a batch
+-- costs few commands.
 local rules = redis.call('HMGET', sale, 'quantity', 'opens', 'closes')
 if not rules[1] then return false end
 local left = tonumber(rules[1]) - redis.call('HLEN', waiting) - redis.call('HLEN', completed)
@@ -12,14 +14,31 @@ for i = 1, #ARGV, 5 do users[#users + 1] = ARGV[i] end
 local held = redis.call('HMGET', waiting, unpack(users))
 local bought = redis.call('HMGET', completed, unpack(users))
 
-local claims, deadlines, answers, granted = {}, {}, {}, {}
+-- What is granted to one request lapses a millisecond later each time it is granted again, so that whoever takes back
+-- a grant whose answer was lost (take_back) leaves it to those who were told of it since.
+local function grant_before(user, claim)
+  if redis.call('HEXISTS', lapsing, user) == 1 then return nil end
+  local head, lapses_at = string.match(claim, '^(.*|)(%-?%d+)$')
+  local later = string.format('%.0f', tonumber(lapses_at) + 1)
+  redis.call('HSET', waiting, user, head .. later)
+  redis.call('ZADD', lapses, later, user)
+  return head .. later
+end
+
+local claims, deadlines, answers, granted, before = {}, {}, {}, {}, {}
 for n, user in ipairs(users) do
   local i = (n - 1) * 5
   local ticket, now = ARGV[i + 2], tonumber(ARGV[i + 3])
   local holds = granted[user] or held[n]
   local answer
-  if holds then
-    answer = ticket_of(holds) == ticket and 'G' or 'R'
+  if holds and ticket_of(holds) == ticket then
+    answer = 'G'
+  elseif held[n] and is_of_request(held[n], ticket) then
+    local claim = grant_before(user, held[n])
+    answer = claim and 'B' or 'R'
+    before[#before + 1] = claim
+  elseif holds then
+    answer = 'R'
   elseif bought[n] then
     answer = 'P'
   elseif (opens and now < opens) or (closes and now >= closes) then
@@ -39,4 +58,4 @@ if #claims > 0 then
   redis.call('HSET', waiting, unpack(claims))
   redis.call('ZADD', lapses, unpack(deadlines))
 end
-return table.concat(answers)
+return { table.concat(answers), unpack(before) }

@@ -7,6 +7,12 @@ local function ticket_of(claim) return string.sub(claim, 1, 36) end
 
 local function is_for(claim, ticket) return claim and ticket_of(claim) == ticket end
 
+-- Whether the request that wishes for this ticket is the one that the claim was granted to: `TicketId::of_request`.
+local function is_of_request(claim, ticket)
+  return string.sub(claim, 15, 15) == '8' and string.sub(ticket, 15, 15) == '8'
+    and string.sub(claim, 25, 36) == string.sub(ticket, 25, 36)
+end
+
 local function forget_waiting(user)
   redis.call('HDEL', waiting, user)
   redis.call('ZREM', lapses, user)

@@ -1,0 +1,231 @@
+//! A process dies between a grant in Redis and the answer's row in PostgreSQL. Whoever is asked again with the same
+//! key tells the buyer what was granted, and the purchase goes on with it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What must come does so within this, or the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
+const TICKETS: i64 = 3;
+
+/// A server of this test's own, since a schema and keys stay in it. It goes when its input ends.
+struct Engine {
+    address: String,
+    _process: Child,
+}
+
+impl Engine {
+    fn start(name: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../scripts/{name}"));
+        let mut process = Command::new(script)
+            .arg("run")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        let output = process.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut address).unwrap();
+        let address = address.trim().to_owned();
+        assert!(address.contains(':'), "scripts/{name} starts no server");
+        Self {
+            address,
+            _process: process,
+        }
+    }
+}
+
+/// The settings of every process, and their data.
+struct Place {
+    folder: TempDir,
+    postgres: Engine,
+    redis: Engine,
+}
+
+impl Place {
+    fn open() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let place = Self {
+            folder: tempfile::tempdir().unwrap(),
+            postgres: Engine::start("postgres"),
+            redis: Engine::start("redis"),
+        };
+        let migrated = place.command().arg("migrate").output().unwrap();
+        assert!(migrated.status.success(), "{migrated:?}");
+        place
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("BOXOFFICE_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("BOXOFFICE_STORE__BACKEND", "postgres")
+            .env("BOXOFFICE_STORE__POSTGRES__URL", &self.postgres.address)
+            .env("BOXOFFICE_TICKETING__RESERVATIONS", "redis")
+            .env("BOXOFFICE_TICKETING__REDIS__URL", &self.redis.address)
+            .env("BOXOFFICE_LOG__LEVEL", "error")
+            // An abort may leave a file where it stands.
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// A process that dies where `failpoints` say, as the crate `fail` reads them.
+    fn serve(&self, failpoints: &str) -> Process {
+        let mut child = self
+            .command()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(self.folder.path())
+            .env("FAILPOINTS", failpoints)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let url = line.strip_prefix("listening on ").unwrap().trim_end();
+        Process {
+            url: url.to_owned(),
+            child,
+            stdout,
+            client: Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+}
+
+struct Process {
+    url: String,
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    client: Client,
+}
+
+impl Process {
+    async fn post(&self, path: &str, key: &str, body: &Value) -> reqwest::Result<(u16, Value)> {
+        let ask = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .header("Idempotency-Key", key)
+            .header("Content-Type", "application/json")
+            .body(body.to_string());
+        let answer = ask.send().await?;
+        let status = answer.status().as_u16();
+        let body = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
+        Ok((status, body))
+    }
+
+    /// Looks until it is as wanted.
+    async fn until(&self, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let looking = async {
+            let mut look = tokio::time::interval(LOOK);
+            loop {
+                look.tick().await;
+                let answer = self.client.get(format!("{}{path}", self.url)).send().await;
+                let bytes = answer.unwrap().bytes().await.unwrap();
+                last = serde_json::from_slice(&bytes).unwrap_or_default();
+                if is_wanted(&last) {
+                    return last.clone();
+                }
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, looking).await;
+        found.unwrap_or_else(|_| panic!("{path} never was as wanted: {last}"))
+    }
+
+    async fn stock(&self, event: &Value) -> Value {
+        let path = format!("/ticketing/event/{event}");
+        self.until(&path, |it| it["quantity"] == TICKETS).await
+    }
+
+    /// Waits until it has died by itself.
+    fn died(mut self) {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(!status.success(), "{status}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only where it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_buyer_whose_answer_was_lost_after_the_grant_is_granted_the_same_ticket() {
+    // Given a show, and a buyer whom a process grants a ticket and dies before it has answered,
+    let place = Place::open();
+    let first = place.serve("");
+    let show = json!({"name": "show", "ticketQuantity": TICKETS, "price": 100});
+    let (status, event) = first.post("/event", "show", &show).await.unwrap();
+    assert_eq!(status, 201, "{event}");
+    let event = event["id"].clone();
+    let buyer = json!({"name": "buyer", "points": 0});
+    let (status, user) = first.post("/user", "buyer", &buyer).await.unwrap();
+    assert_eq!(status, 201, "{user}");
+    first.stock(&event).await;
+    drop(first);
+    let dying = place.serve("ticketing.before_answer=return");
+    let wish = json!({"eventId": event, "userId": user["id"]});
+    let lost = dying.post("/ticketing/reserve", "wish", &wish).await;
+    assert!(lost.is_err(), "{lost:?}");
+    dying.died();
+
+    // when another process is asked with the same key,
+    let second = place.serve("");
+    let stock = second.stock(&event).await;
+    assert_eq!(stock["waiting"], 1, "it was granted before it died");
+    let (status, answer) = second
+        .post("/ticketing/reserve", "wish", &wish)
+        .await
+        .unwrap();
+
+    // then it grants the ticket that was granted, and says so from now on;
+    assert_eq!(status, 200, "{answer}");
+    let again = second.post("/ticketing/reserve", "wish", &wish).await;
+    assert_eq!(again.unwrap(), (200, answer.clone()));
+    assert_eq!(second.stock(&event).await["waiting"], 1);
+
+    // and the buyer buys it.
+    let purchase = json!({"ticketId": answer["ticketId"], "eventId": event, "userId": user["id"],
+        "totalAmount": 100, "point": 0});
+    let (status, begun) = second
+        .post("/ticketing/process", "buy", &purchase)
+        .await
+        .unwrap();
+    assert_eq!(status, 202, "{begun}");
+    let ticket = answer["ticketId"].as_str().unwrap();
+    let path = format!("/ticketing/process/{ticket}");
+    let progress = second.until(&path, |it| it["paymentId"].is_string());
+    assert_eq!(progress.await["referenceId"], answer["ticketId"]);
+
+    // What was asked for with another key is another wish.
+    let (status, refusal) = second
+        .post("/ticketing/reserve", "other", &wish)
+        .await
+        .unwrap();
+    assert_eq!(
+        (status, &refusal["code"]),
+        (409, &json!("ALREADY_RESERVED"))
+    );
+}

@@ -1,0 +1,236 @@
+//! Where a message comes from: the W3C trace context (<https://www.w3.org/TR/trace-context/>) of the request that
+//! began everything, and the span that published it. Pure; what is being handled at this moment is in [`current`].
+//!
+//! Nothing is sampled or reported here: the context is kept with messages and written into logs, so that whoever
+//! asks what became of a request finds everything by one id. `tracestate` is not carried.
+
+pub mod current;
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use serde::{Serialize, Serializer};
+
+use crate::Random;
+
+pub use current::{carried, current, handling, requested};
+
+/// The header, on HTTP requests and on records.
+pub const HEADER: &str = "traceparent";
+/// `00-` trace id `-` parent id `-` flags.
+const TEXT_BYTES: usize = 55;
+/// The only flag that version 00 defines; others are not passed on.
+const SAMPLED: u8 = 1;
+
+/// A trace, and the span in it that something was caused by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    trace_id: [u8; 16],
+    parent_id: [u8; 8],
+    flags: u8,
+}
+
+/// A `traceparent`, without an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text([u8; TEXT_BYTES]);
+
+impl TraceContext {
+    /// Reads a `traceparent`; `None` where it is malformed or all zero, as the recommendation says. A later version
+    /// is read as far as version 00 goes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let (head, rest) = bytes.split_at_checked(TEXT_BYTES)?;
+        let [version] = hex(head.get(..2)?)?;
+        let is_version = match version {
+            0 => rest.is_empty(),
+            0xff => false,
+            _ => rest.is_empty() || rest.starts_with(b"-"),
+        };
+        let has_dashes = [2, 35, 52].iter().all(|place| head[*place] == b'-');
+        if !is_version || !has_dashes {
+            return None;
+        }
+        let [flags] = hex(&head[53..])?;
+        let (trace_id, parent_id) = (hex(&head[3..35])?, hex(&head[36..52])?);
+        (trace_id != [0; 16] && parent_id != [0; 8]).then_some(Self {
+            trace_id,
+            parent_id,
+            flags: flags & SAMPLED,
+        })
+    }
+
+    /// A new trace.
+    #[must_use]
+    pub fn begin(random: &Random) -> Self {
+        let mut trace_id = [0; 16];
+        trace_id[..8].copy_from_slice(&never_zero(random.next()));
+        trace_id[8..].copy_from_slice(&never_zero(random.next()));
+        Self {
+            trace_id,
+            parent_id: never_zero(random.next()),
+            flags: 0,
+        }
+    }
+
+    /// The same trace, from a new span on.
+    #[must_use]
+    pub fn go_on(self, random: &Random) -> Self {
+        Self {
+            parent_id: never_zero(random.next()),
+            ..self
+        }
+    }
+
+    /// The same trace, from the span in which `group` handles a message. It follows from both, so that deciding again
+    /// publishes the same.
+    #[must_use]
+    pub fn handled_by(self, group: &str, message_id: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (self, group, message_id).hash(&mut hasher);
+        Self {
+            parent_id: never_zero(hasher.finish()),
+            ..self
+        }
+    }
+
+    /// 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(self) -> String {
+        self.text().as_str()[3..35].to_owned()
+    }
+
+    /// As a `traceparent`.
+    #[must_use]
+    pub fn text(self) -> Text {
+        let mut text = [b'-'; TEXT_BYTES];
+        write_hex(&mut text[..2], &[0]);
+        write_hex(&mut text[3..35], &self.trace_id);
+        write_hex(&mut text[36..52], &self.parent_id);
+        write_hex(&mut text[53..], &[self.flags]);
+        Text(text)
+    }
+}
+
+impl Text {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits and dashes are ASCII")
+    }
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.text().as_str())
+    }
+}
+
+impl Serialize for TraceContext {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.text().as_str())
+    }
+}
+
+/// An id of zeros is none.
+fn never_zero(number: u64) -> [u8; 8] {
+    number.max(1).to_be_bytes()
+}
+
+/// Lower case only, as the recommendation says.
+fn hex<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_context_is_read_and_written_as_it_came() {
+        let trace = TraceContext::parse(GOOD).unwrap();
+        assert_eq!(trace.to_string(), GOOD);
+        assert_eq!(trace.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        let later = GOOD.replacen("00", "cc", 1) + "-what-comes-later";
+        assert_eq!(TraceContext::parse(&later), Some(trace));
+        let flags = GOOD.replace("-01", "-ff");
+        assert_eq!(
+            TraceContext::parse(&flags),
+            Some(trace),
+            "unknown flags end here"
+        );
+    }
+
+    #[test]
+    fn what_is_malformed_or_all_zero_is_ignored() {
+        for wrong in [
+            "",
+            "00",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7_01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.more",
+        ] {
+            assert_eq!(TraceContext::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_goes_on_under_its_id_from_a_new_span() {
+        let random = Random::seeded(1);
+        let begun = TraceContext::begin(&random);
+        let next = begun.go_on(&random);
+        let handled = begun.handled_by("group", "message");
+        assert_eq!(handled, begun.handled_by("group", "message"));
+        assert_ne!(handled, begun.handled_by("other", "message"));
+        for other in [next, handled] {
+            assert_eq!(other.trace_id(), begun.trace_id());
+            assert_ne!(other, begun);
+        }
+        assert_ne!(TraceContext::begin(&random).trace_id(), begun.trace_id());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_read_is_written_and_read_again(text in "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?") {
+            if let Some(trace) = TraceContext::parse(&text) {
+                let written = trace.to_string();
+                prop_assert_eq!(&written[2..53], &text[2..53]);
+                prop_assert_eq!(TraceContext::parse(&written), Some(trace));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_stumble(text in ".{0,70}") {
+            let read = TraceContext::parse(&text).map(|trace| trace.to_string().len());
+            prop_assert!(read.is_none_or(|bytes| bytes == TEXT_BYTES));
+        }
+    }
+}
