@@ -10,8 +10,10 @@
 //! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
 
 mod desk;
+mod log;
 mod producer;
 mod publisher;
+mod reach;
 mod reader;
 mod relay;
 mod settings;
@@ -29,7 +31,6 @@ use contract::{
     dead_letter::{DeadLetter, DeadLetterResolved},
 };
 use rdkafka::{
-    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
     topic_partition_list::{Offset, TopicPartitionList},
 };
@@ -38,7 +39,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use desk::Mark;
 pub use reader::Reader;
 pub use relay::Relay;
-pub use settings::{KafkaSecurity, KafkaSettings};
+pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
 
 use crate::{Postgres, Random, ShutdownSwitch, Store, StoreError};
 use desk::Desk;
@@ -75,11 +76,7 @@ impl Kafka {
                 "Kafka needs a PostgreSQL store to publish from",
             ));
         };
-        if settings.revoke_millis_max >= settings.stall_secs_max.saturating_mul(1000) {
-            return Err(unavailable(
-                "revoke_millis_max must be less than stall_secs_max",
-            ));
-        }
+        settings.validate().map_err(unavailable)?;
         topics::ensure(&settings, topics, inbox_retention_secs).await?;
         let failure = watch::Sender::new(None);
         let stall_after = Duration::from_secs(settings.stall_secs_max);
@@ -204,24 +201,6 @@ fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreE
         };
     }
     Ok(behind)
-}
-
-/// librdkafka's own words, as quiet as they deserve.
-fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
-    // The first is known and meant; the second comes with every rebalance, and what was not taken is told again.
-    let is_expected = ["CONFWARN", "COMMITFAIL"].contains(&facility);
-    match level {
-        _ if is_expected => tracing::debug!(facility, text, "librdkafka"),
-        RDKafkaLogLevel::Emerg
-        | RDKafkaLogLevel::Alert
-        | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => tracing::error!(facility, text, "librdkafka"),
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, text, "librdkafka"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-            tracing::info!(facility, text, "librdkafka");
-        }
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, text, "librdkafka"),
-    }
 }
 
 /// Dead letters may lie at brokers of their own.
