@@ -345,7 +345,7 @@ fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
         store: shell.store,
         clock: shell.clock,
         groups: crew.groups(),
-        settings: config.messaging.cleaning(),
+        settings: config.cleaning(),
         expiries: expiries(config),
     };
     crew.spawn("housekeeping", |shutdown| housekeeping.run(shutdown));
