@@ -115,6 +115,7 @@ impl App {
         backends::start_bus(&bus, &store, &clock, &mut crew);
         let parts = http::Parts {
             store: store.clone(),
+            bus: bus.clone(),
             clock,
             registry,
             roster: crew.roster(),

@@ -23,7 +23,7 @@ mod wire;
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use contract::{
@@ -32,6 +32,7 @@ use contract::{
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
+    error::RDKafkaErrorCode,
     topic_partition_list::{Offset, TopicPartitionList},
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -49,6 +50,10 @@ use watchdog::Watchdog;
 
 /// How long a question to the brokers may take.
 const ANSWER_SECS_MAX: u64 = 20;
+/// Between two questions while a group has no coordinator.
+const COORDINATOR_PAUSE_MILLIS: u64 = 50;
+/// Rows that are counted at most.
+const UNPUBLISHED_MAX: i64 = 10_000;
 
 pub struct Kafka {
     settings: KafkaSettings,
@@ -146,6 +151,15 @@ impl Kafka {
         }
     }
 
+    /// Messages of this store's processes that the brokers do not have yet, counted up to a limit: where Kafka is away
+    /// for long there are many, and counting them all would be one more load then.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store does not answer.
+    pub async fn unpublished(&self) -> Result<i64, StoreError> {
+        self.outbox.pending_count(UNPUBLISHED_MAX).await
+    }
+
     /// Records of these topics that `group` has not told the brokers of, and rows that are not published: none, where
     /// nothing is under way. Asks the brokers; for operators and tests.
     ///
@@ -188,9 +202,7 @@ fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreE
     for partition in partitions {
         asked.add_partition(&name, partition.id());
     }
-    let committed = consumer
-        .committed_offsets(asked, timeout)
-        .map_err(unavailable)?;
+    let committed = committed(&consumer, &asked)?;
     let mut behind = 0;
     for partition in committed.elements() {
         let ends = consumer.fetch_watermarks(&name, partition.partition(), timeout);
@@ -201,6 +213,33 @@ fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreE
         };
     }
     Ok(behind)
+}
+
+/// How far a group is. While its coordinator moves, or is chosen for the first time, the brokers ask for patience.
+fn committed(
+    consumer: &BaseConsumer,
+    asked: &TopicPartitionList,
+) -> Result<TopicPartitionList, StoreError> {
+    let timeout = Duration::from_secs(ANSWER_SECS_MAX);
+    let until = Instant::now() + timeout;
+    loop {
+        let error = match consumer.committed_offsets(asked.clone(), timeout) {
+            Ok(committed) => return Ok(committed),
+            Err(error) => error,
+        };
+        let is_passing = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+            )
+        );
+        if !is_passing || Instant::now() >= until {
+            return Err(unavailable(error));
+        }
+        std::thread::sleep(Duration::from_millis(COORDINATOR_PAUSE_MILLIS));
+    }
 }
 
 /// Dead letters may lie at brokers of their own.

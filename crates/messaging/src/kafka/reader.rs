@@ -85,7 +85,11 @@ impl ClientContext for Group {
                     all
                 }
             });
-        self.desk.lag.store(behind.sum(), Ordering::Relaxed);
+        let behind = behind.sum();
+        // The worker tells of its lag when it steps, and nothing else wakes one whose messages are all handled.
+        if self.desk.lag.swap(behind, Ordering::Relaxed) != behind {
+            self.desk.arrived.notify_one();
+        }
     }
 }
 

@@ -214,8 +214,25 @@ impl Brokers {
         names.filter(|name| name.starts_with(prefix)).collect()
     }
 
-    pub fn admin(&self, brokers: &str) -> AdminClient<DefaultClientContext> {
-        self.client(brokers).create().unwrap()
+    /// The state of a consumer group and how many members it has.
+    pub fn group(&self, name: &str) -> (String, usize) {
+        let client: BaseProducer = self.client(&self.settings.brokers).create().unwrap();
+        let name = format!("{}{name}", self.settings.prefix);
+        let told = client.client().fetch_group_list(Some(&name), ANSWER);
+        let Ok(told) = told else {
+            return Default::default();
+        };
+        let groups = told.groups();
+        let group = groups
+            .first()
+            .map(|it| (it.state().to_owned(), it.members().len()));
+        group.unwrap_or_default()
+    }
+
+    /// For a test that makes topics of its own.
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.connected.store(true, Ordering::Relaxed);
+        self.client(&self.settings.brokers).create().unwrap()
     }
 
     /// A client as the settings describe it.
@@ -241,6 +258,11 @@ impl Brokers {
             }
         }
         client
+    }
+
+    /// Lets a bus live as long as its place.
+    pub fn keep(&self, kafka: &Arc<Kafka>) {
+        *self.opened.lock().unwrap() = Some(Arc::clone(kafka));
     }
 
     pub async fn try_open(&self, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
