@@ -150,7 +150,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
             handled += 1;
         }
     }
-    subscription.close().await;
+    within("a consumer leaves", subscription.close()).await;
 
     let mut worker = teller(&shell);
     assert_eq!(drain(&mut worker).await, 50);
@@ -161,7 +161,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
         metrics.messages_duplicate.get_or_create(&label).get(),
         handled
     );
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 // ---- order, with the group's members coming and going
@@ -234,7 +234,7 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
     assert_eq!(movements(&one).await.len() as i64, ACCOUNTS * each);
     assert_eq!(read_all(&one, "undertaker", &[DeadLetter::TOPIC]).await, []);
     for bus in buses {
-        bus.close().await;
+        within("a bus closes", bus.close()).await;
     }
 }
 
@@ -255,7 +255,7 @@ async fn what_a_dead_process_left_unpublished_is_published_in_its_order() {
     assert_eq!(relay.look().await, Ok(0));
     let expected: Vec<_> = (0..100).map(|n| format!("{n:02}")).collect();
     assert_eq!(deposits(&store, "reader").await, expected);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
         early.extend(batch.messages.iter().map(|message| message.id.clone()));
     }
     assert_eq!(early, ["of another key"]);
-    subscription.close().await;
+    within("a consumer leaves", subscription.close()).await;
 
     let clock = Clock::manual(start());
     let mut relay = relay(&kafka, &store, &clock, "one");
@@ -291,7 +291,7 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
     let of_the_key = of_the_key.iter().filter(|message| message.key == "1");
     let ids = first_of_each(of_the_key.map(|message| message.id.clone()).collect());
     assert_eq!(ids, ["left behind", "later", "last"]);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 #[tokio::test]
@@ -320,7 +320,7 @@ async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
     awake.advance_millis(RELAY_AFTER_MILLIS);
     assert_eq!(fresh.look().await, Ok(1));
     assert_eq!(deposits(&store, "reader").await, ["left behind"]);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 // ---- what is refused at the start
@@ -330,7 +330,7 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
     let refused = async |settings: KafkaSettings, inbox_secs| {
         let opened = Kafka::open(settings, &store, TOPICS, inbox_secs).await;
         opened.err().unwrap().to_string()
@@ -454,7 +454,7 @@ async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
     timers.fire_due().await.unwrap();
     drain(&mut worker).await;
     assert_eq!(balance(&store, 1).await, 5);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 // ---- what is told of
@@ -487,7 +487,7 @@ async fn lag_and_what_is_not_published_are_told_as_they_are() {
     eventually("the lag is told to be none", async || lag.get() == 0).await;
     switch.stop();
     within("the worker ends", working).await.unwrap();
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 // ---- cleaning
@@ -538,5 +538,5 @@ async fn cleaning_takes_old_marks_and_no_message_that_is_still_to_be_published()
     );
     clean().await;
     assert!(!marked().await);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }

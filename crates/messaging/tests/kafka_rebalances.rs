@@ -193,7 +193,7 @@ async fn no_message_of_a_key_is_overtaken_while_members_come_and_go() {
         within("a relay ends", relaying).await.unwrap();
     }
     for bus in buses {
-        bus.close().await;
+        within("a bus closes", bus.close()).await;
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::{
     Deposit, deposit,
     kafka::{Brokers, Guarded, INBOX_SECS, TOPICS, guarded},
-    publish, read_all,
+    publish, read_all, within,
 };
 use contract::Payload;
 use messaging::{Kafka, kafka::KafkaSecurity};
@@ -50,7 +50,7 @@ async fn comes_through(brokers: &str, security: KafkaSecurity) {
     publish(&store, (0..20).map(|n| deposit(&n.to_string(), n, 1))).await;
     let read = read_all(&store, "reader", &[Deposit::TOPIC]).await;
     assert_eq!(read.len(), 20);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 /// Why these settings are refused.

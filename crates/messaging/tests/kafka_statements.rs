@@ -173,6 +173,6 @@ async fn a_batch_costs_one_transaction_and_as_many_statements_whatever_is_in_it(
     for (messages, cost) in &costs {
         assert_eq!(*cost, costs[&1], "a batch of {messages}");
     }
-    publishing.close().await;
-    consuming.close().await;
+    within("a bus closes", publishing.close()).await;
+    within("a bus closes", consuming.close()).await;
 }
