@@ -331,6 +331,15 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     within("a bus closes", kafka.close()).await;
+    eventually("the broker knows the topics", async || {
+        let mut known = true;
+        for topic in TOPICS {
+            let retention = brokers.configured(topic, "retention.ms").await;
+            known &= retention.as_deref() == Some("3600000");
+        }
+        known && brokers.topics_at(&brokers.settings.brokers).len() == TOPICS.len()
+    })
+    .await;
     let refused = async |settings: KafkaSettings, inbox_secs| {
         let opened = Kafka::open(settings, &store, TOPICS, inbox_secs).await;
         opened.err().unwrap().to_string()
@@ -384,6 +393,11 @@ async fn a_topic_of_somebody_else_s_making_is_refused_where_it_would_lose_messag
         .create_topics([&compacted], &AdminOptions::new())
         .await;
     assert!(matches!(made.unwrap()[..], [Ok(_)]));
+    eventually("the broker knows the topic", async || {
+        let policy = brokers.configured(Deposit::TOPIC, "cleanup.policy").await;
+        policy.as_deref() == Some("compact")
+    })
+    .await;
     let opened = Kafka::open(brokers.settings.clone(), &store, TOPICS, INBOX_SECS).await;
     let refused = opened.err().unwrap().to_string();
     assert!(

@@ -23,7 +23,7 @@ use messaging::{
 };
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions},
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
     client::DefaultClientContext,
     producer::{BaseProducer, Producer as _},
 };
@@ -258,6 +258,18 @@ impl Brokers {
             }
         }
         client
+    }
+
+    /// What the broker knows a topic's setting to be: of one that was made a moment ago, perhaps nothing yet.
+    pub async fn configured(&self, topic: &str, key: &str) -> Option<String> {
+        let name = format!("{}{topic}", self.settings.prefix);
+        let asked = [ResourceSpecifier::Topic(&name)];
+        let told = self
+            .admin()
+            .describe_configs(&asked, &AdminOptions::new())
+            .await;
+        let config = told.unwrap().remove(0).ok()?;
+        config.get(key)?.value.clone()
     }
 
     /// Lets a bus live as long as its place.
