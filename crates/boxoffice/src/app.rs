@@ -115,6 +115,7 @@ impl App {
         backends::start_bus(&bus, &store, &clock, &mut crew);
         let parts = http::Parts {
             store: store.clone(),
+            bus: bus.clone(),
             clock,
             random,
             registry,
@@ -346,7 +347,7 @@ fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
         store: shell.store,
         clock: shell.clock,
         groups: crew.groups(),
-        settings: config.messaging.cleaning(),
+        settings: config.cleaning(),
         expiries: expiries(config),
     };
     crew.spawn("housekeeping", |shutdown| housekeeping.run(shutdown));

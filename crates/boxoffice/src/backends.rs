@@ -147,7 +147,7 @@ pub async fn open_bus(config: &Config, store: &Store) -> anyhow::Result<Bus> {
                 config.bus.kafka.clone(),
                 store,
                 contract::topic::ALL,
-                config.messaging.inbox_retention_secs,
+                config.inbox_retention_secs(),
             );
             Ok(Bus::Kafka(opened.await.context("the setting bus.kafka")?))
         }

@@ -24,6 +24,9 @@ const ENV_PREFIX: &str = "BOXOFFICE";
 /// Names the file itself, so it cannot stand in one.
 const NOT_SETTINGS: &[&str] = &["BOXOFFICE_CONFIG"];
 
+/// How long handled messages are remembered on the embedded bus.
+const LOCAL_INBOX_SECS: i64 = 3_600;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,7 +71,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessagingSettings {
-    pub inbox_retention_secs: i64,
+    /// Absent: what the bus needs, see [`Config::inbox_retention_secs`].
+    pub inbox_retention_secs: Option<i64>,
     pub dead_letter_retry_count_max: u32,
     pub dead_letter_retry_interval_millis: u64,
     pub dead_letter_retention_secs: i64,
@@ -107,7 +111,7 @@ impl Default for MessagingSettings {
     fn default() -> Self {
         let dead_letters = DeadLetterSettings::default();
         Self {
-            inbox_retention_secs: 3_600,
+            inbox_retention_secs: None,
             dead_letter_retry_count_max: dead_letters.max_retry_count,
             dead_letter_retry_interval_millis: dead_letters.retry_interval_millis,
             dead_letter_retention_secs: 604_800,
@@ -121,13 +125,6 @@ impl MessagingSettings {
         DeadLetterSettings {
             max_retry_count: self.dead_letter_retry_count_max,
             retry_interval_millis: self.dead_letter_retry_interval_millis,
-        }
-    }
-
-    #[must_use]
-    pub fn cleaning(&self) -> CleaningSettings {
-        CleaningSettings {
-            inbox_retention_secs: self.inbox_retention_secs,
         }
     }
 }
@@ -171,6 +168,28 @@ impl Config {
             .context("the settings cannot be used")?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// How long a handled message is remembered. Where nothing is said, an hour on the embedded bus, which hands out
+    /// nothing twice by itself; with Kafka as long as its topics may deliver a message again, whatever their retention is
+    /// set to: a fixed default would be wrong with each other retention.
+    #[must_use]
+    pub fn inbox_retention_secs(&self) -> i64 {
+        let needed = match self.bus.backend {
+            #[cfg(feature = "kafka")]
+            BusBackend::Kafka => self.bus.kafka.inbox_secs_min(),
+            #[cfg(not(feature = "kafka"))]
+            BusBackend::Kafka => LOCAL_INBOX_SECS,
+            BusBackend::Local => LOCAL_INBOX_SECS,
+        };
+        self.messaging.inbox_retention_secs.unwrap_or(needed)
+    }
+
+    #[must_use]
+    pub fn cleaning(&self) -> CleaningSettings {
+        CleaningSettings {
+            inbox_retention_secs: self.inbox_retention_secs(),
+        }
     }
 
     /// What a type cannot say.
@@ -221,6 +240,38 @@ impl Config {
         if self.store.backend == StoreBackend::Postgres && self.store.postgres.url.is_empty() {
             bail!("the setting store.postgres.url is missing");
         }
+        match self.bus.backend {
+            #[cfg(feature = "kafka")]
+            BusBackend::Kafka => self.validate_kafka(),
+            // A program that was built without it says so when it opens the bus.
+            #[cfg(not(feature = "kafka"))]
+            BusBackend::Kafka => Ok(()),
+            BusBackend::Local => Ok(()),
+        }
+    }
+
+    /// Kafka's settings by themselves, and beside those that they depend on.
+    #[cfg(feature = "kafka")]
+    fn validate_kafka(&self) -> anyhow::Result<()> {
+        let kafka = &self.bus.kafka;
+        if let Err(error) = kafka.validate() {
+            bail!("the setting bus.kafka.{error}");
+        }
+        // A batch that waits for PostgreSQL makes no attempt meanwhile, and must not be taken for one that stalled.
+        let (wait, stall) = (self.store.postgres.wait_secs_max, kafka.stall_secs_max);
+        if wait >= stall {
+            bail!(
+                "the setting store.postgres.wait_secs_max ({wait}) must be less than bus.kafka.stall_secs_max ({stall})"
+            );
+        }
+        let (inbox, needed) = (self.inbox_retention_secs(), kafka.inbox_secs_min());
+        if inbox < needed {
+            bail!(
+                "the setting messaging.inbox_retention_secs is {inbox}: with bus.kafka.retention_secs ({}) a message may \
+                 come again after {needed} seconds",
+                kafka.retention_secs
+            );
+        }
         Ok(())
     }
 
@@ -238,7 +289,7 @@ impl Config {
             ),
             (
                 "messaging.inbox_retention_secs",
-                positive(self.messaging.inbox_retention_secs),
+                positive(self.inbox_retention_secs()),
             ),
             (
                 "messaging.dead_letter_retry_interval_millis",
@@ -306,6 +357,8 @@ mod tests {
         assert_eq!(config.messaging, MessagingSettings::default());
         assert_eq!(config.user, user::Settings::default());
         assert_eq!(config.ticketing, ticketing::Settings::default());
+        #[cfg(feature = "kafka")]
+        assert_eq!(config.bus.kafka, messaging::KafkaSettings::default());
         let payment = payment::Settings::default();
         assert_eq!(format!("{:?}", config.payment), format!("{payment:?}"));
     }
@@ -360,7 +413,7 @@ mod tests {
         assert_eq!(config.data, Path::new("1234"));
         assert_eq!(config.log.format, LogFormat::Json);
         assert!(config.http.bench_route);
-        assert_eq!(config.messaging.inbox_retention_secs, 7);
+        assert_eq!(config.inbox_retention_secs(), 7);
         assert_eq!(
             config.user.fraud.amount_max.map(contract::Money::get),
             Some(5000)
@@ -452,5 +505,69 @@ mod tests {
         ];
         let config = load("", &secrets, &Flags::default()).unwrap();
         assert!(!format!("{config:?}").contains("live_sk_1234"));
+    }
+
+    /// Everything that turning Kafka on needs.
+    #[cfg(feature = "kafka")]
+    const OVER_KAFKA: &str = "[store]\nbackend = 'postgres'\n[store.postgres]\nurl = 'postgres://h/d'\n\
+        [ticketing]\nreservations = 'redis'\n[ticketing.redis]\nurl = 'redis://h'\n[bus]\nbackend = 'kafka'\n";
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn kafka_needs_its_brokers_and_no_other_setting_of_its_own() {
+        let file = format!("{OVER_KAFKA}[bus.kafka]\nbrokers = 'h:9092'\n");
+        let config = load(&file, &[], &Flags::default()).unwrap();
+        assert_eq!(config.inbox_retention_secs(), 108_600);
+        // Another retention of the topics is followed by itself.
+        let config = load(&(file + "retention_secs = 3600"), &[], &Flags::default()).unwrap();
+        assert_eq!(config.cleaning().inbox_retention_secs, 5_100);
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn what_cannot_be_with_kafka_is_refused_by_its_settings_name() {
+        for (more, name) in [
+            ("", "bus.kafka.brokers"),
+            ("brokers = ' '", "bus.kafka.brokers"),
+            ("partitions = 0", "bus.kafka.partitions"),
+            ("replication = 0", "bus.kafka.replication"),
+            ("retention_secs = 0", "bus.kafka.retention_secs"),
+            ("dead_letter_brokers = ''", "bus.kafka.dead_letter_brokers"),
+            ("stall_secs_max = 30", "store.postgres.wait_secs_max"),
+            ("revoke_millis_max = 60000", "bus.kafka.revoke_millis_max"),
+            ("colour = 'red'", "colour"),
+            ("[bus.kafka.security]\ncolour = 'red'", "colour"),
+            (
+                "[messaging]\ninbox_retention_secs = 108599",
+                "messaging.inbox_retention_secs",
+            ),
+        ] {
+            let brokers = if name == "bus.kafka.brokers" {
+                ""
+            } else {
+                "brokers = 'h:9092'"
+            };
+            let file = format!("{OVER_KAFKA}[bus.kafka]\n{brokers}\n{more}");
+            let text = refusal(&file, &[]);
+            assert!(text.contains(name), "{more:?}: {text}");
+        }
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn secrets_of_kafka_come_from_the_environment_and_are_never_printed() {
+        let secrets = [
+            ("BOXOFFICE_BUS__KAFKA__SECURITY__PROTOCOL", "sasl_ssl"),
+            ("BOXOFFICE_BUS__KAFKA__SECURITY__SASL_PASSWORD", "20261122"),
+            (
+                "BOXOFFICE_BUS__KAFKA__SECURITY__SSL_KEY_PASSWORD",
+                "20261122",
+            ),
+        ];
+        let config = load("", &secrets, &Flags::default()).unwrap();
+        let security = &config.bus.kafka.security;
+        assert_eq!(security.sasl_password.as_deref(), Some("20261122"));
+        assert_eq!(security.ssl_key_password.as_deref(), Some("20261122"));
+        assert!(!format!("{config:?}").contains("20261122"));
     }
 }

@@ -17,7 +17,7 @@ mod saga;
 use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
-use messaging::{Clock, Random, Store};
+use messaging::{Bus, Clock, Random, Store};
 use prometheus_client::registry::Registry;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -30,6 +30,7 @@ use operations::Operations;
 /// What the HTTP door is made of.
 pub struct Parts {
     pub store: Store,
+    pub bus: Bus,
     pub clock: Clock,
     pub random: Random,
     pub registry: Registry,

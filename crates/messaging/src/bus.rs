@@ -118,6 +118,22 @@ impl Bus {
         }
     }
 
+    /// Messages that are committed and not on the bus yet, counted up to 10,000; none where committing is publishing.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store does not answer.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(clippy::unused_async, reason = "only Kafka has an outbox")
+    )]
+    pub async fn unpublished(&self) -> Result<i64, StoreError> {
+        match self {
+            Self::Local(_) => Ok(0),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.unpublished().await,
+        }
+    }
+
     /// Resolves when the bus has failed for good and the process must stop.
     pub async fn failed(&self) -> String {
         match self {

@@ -10,8 +10,10 @@
 //! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
 
 mod desk;
+mod log;
 mod producer;
 mod publisher;
+mod reach;
 mod reader;
 mod relay;
 mod settings;
@@ -21,7 +23,7 @@ mod wire;
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use contract::{
@@ -29,8 +31,8 @@ use contract::{
     dead_letter::{DeadLetter, DeadLetterResolved},
 };
 use rdkafka::{
-    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _},
+    error::RDKafkaErrorCode,
     topic_partition_list::{Offset, TopicPartitionList},
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -38,7 +40,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use desk::Mark;
 pub use reader::Reader;
 pub use relay::Relay;
-pub use settings::{KafkaSecurity, KafkaSettings};
+pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
 
 use crate::{Postgres, Random, ShutdownSwitch, Store, StoreError};
 use desk::Desk;
@@ -48,6 +50,10 @@ use watchdog::Watchdog;
 
 /// How long a question to the brokers may take.
 const ANSWER_SECS_MAX: u64 = 20;
+/// Between two questions while a group has no coordinator.
+const COORDINATOR_PAUSE_MILLIS: u64 = 50;
+/// Rows that are counted at most.
+const UNPUBLISHED_MAX: i64 = 10_000;
 
 pub struct Kafka {
     settings: KafkaSettings,
@@ -75,11 +81,7 @@ impl Kafka {
                 "Kafka needs a PostgreSQL store to publish from",
             ));
         };
-        if settings.revoke_millis_max >= settings.stall_secs_max.saturating_mul(1000) {
-            return Err(unavailable(
-                "revoke_millis_max must be less than stall_secs_max",
-            ));
-        }
+        settings.validate().map_err(unavailable)?;
         topics::ensure(&settings, topics, inbox_retention_secs).await?;
         let failure = watch::Sender::new(None);
         let stall_after = Duration::from_secs(settings.stall_secs_max);
@@ -149,6 +151,15 @@ impl Kafka {
         }
     }
 
+    /// Messages of this store's processes that the brokers do not have yet, counted up to a limit: where Kafka is away
+    /// for long there are many, and counting them all would be one more load then.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store does not answer.
+    pub async fn unpublished(&self) -> Result<i64, StoreError> {
+        self.outbox.pending_count(UNPUBLISHED_MAX).await
+    }
+
     /// Records of these topics that `group` has not told the brokers of, and rows that are not published: none, where
     /// nothing is under way. Asks the brokers; for operators and tests.
     ///
@@ -191,9 +202,7 @@ fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreE
     for partition in partitions {
         asked.add_partition(&name, partition.id());
     }
-    let committed = consumer
-        .committed_offsets(asked, timeout)
-        .map_err(unavailable)?;
+    let committed = committed(&consumer, &asked)?;
     let mut behind = 0;
     for partition in committed.elements() {
         let ends = consumer.fetch_watermarks(&name, partition.partition(), timeout);
@@ -206,21 +215,30 @@ fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreE
     Ok(behind)
 }
 
-/// librdkafka's own words, as quiet as they deserve.
-fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
-    // The first is known and meant; the second comes with every rebalance, and what was not taken is told again.
-    let is_expected = ["CONFWARN", "COMMITFAIL"].contains(&facility);
-    match level {
-        _ if is_expected => tracing::debug!(facility, text, "librdkafka"),
-        RDKafkaLogLevel::Emerg
-        | RDKafkaLogLevel::Alert
-        | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => tracing::error!(facility, text, "librdkafka"),
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, text, "librdkafka"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-            tracing::info!(facility, text, "librdkafka");
+/// How far a group is. While its coordinator moves, or is chosen for the first time, the brokers ask for patience.
+fn committed(
+    consumer: &BaseConsumer,
+    asked: &TopicPartitionList,
+) -> Result<TopicPartitionList, StoreError> {
+    let timeout = Duration::from_secs(ANSWER_SECS_MAX);
+    let until = Instant::now() + timeout;
+    loop {
+        let error = match consumer.committed_offsets(asked.clone(), timeout) {
+            Ok(committed) => return Ok(committed),
+            Err(error) => error,
+        };
+        let is_passing = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+            )
+        );
+        if !is_passing || Instant::now() >= until {
+            return Err(unavailable(error));
         }
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, text, "librdkafka"),
+        std::thread::sleep(Duration::from_millis(COORDINATOR_PAUSE_MILLIS));
     }
 }
 

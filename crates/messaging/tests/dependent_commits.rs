@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Place, places};
+use common::{Place, bus_places};
 use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
 use messaging::{
     Commit, CommitError, Ref, Store, Submission, commit::Handled, dead_letters::DeadLetterRecord,
@@ -70,7 +70,7 @@ async fn submit(store: &Store, commits: Vec<Commit>) -> Vec<Result<(), CommitErr
 
 #[tokio::test]
 async fn a_change_on_top_of_a_refused_one_is_refused_though_its_version_fits() {
-    for place in places() {
+    for place in bus_places() {
         let store = changed_by_another(&place).await;
 
         // Decided before the other writer came: 0 becomes 10, and that becomes 20.
@@ -93,7 +93,7 @@ async fn a_change_on_top_of_a_refused_one_is_refused_though_its_version_fits() {
 
 #[tokio::test]
 async fn what_only_looked_at_a_refused_change_is_refused_and_what_did_not_is_applied() {
-    for place in places() {
+    for place in bus_places() {
         let store = changed_by_another(&place).await;
         let mut onlooker = Commit::new();
         onlooker
@@ -122,7 +122,7 @@ fn of_message(message_id: &str, key: &str) -> Commit {
 
 #[tokio::test]
 async fn no_message_overtakes_a_refused_one_of_its_key() {
-    for place in places() {
+    for place in bus_places() {
         let store = changed_by_another(&place).await;
         let mut refused = of_message("first of a", "a");
         refused.put(&record(1, 10));

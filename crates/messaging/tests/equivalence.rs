@@ -180,6 +180,7 @@ async fn history(
     place: &Place,
     submissions: &[Vec<Vec<Change>>],
     all_at_once: bool,
+    bus: BusOf,
 ) -> Vec<String> {
     let store = place.open().await;
     let mut told = Vec::new();
@@ -203,11 +204,21 @@ async fn history(
     for receipt in receipts {
         told.extend(receipt.outcomes().await.into_iter().map(in_short));
     }
-    told.extend(state(&store).await);
+    told.extend(state(&store, bus).await);
     told
 }
 
-async fn state(store: &Store) -> Vec<String> {
+/// What the order of messages is held to, and who keeps a group's position.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BusOf {
+    /// The store: one order of all, and a position with the commits.
+    Log,
+    /// Brokers: an order for each key, and the position is theirs.
+    #[cfg(feature = "kafka")]
+    Keys,
+}
+
+async fn state(store: &Store, of: BusOf) -> Vec<String> {
     let accounts: Vec<Account> = store.find(Find::all(Account::TABLE, 100)).await.unwrap();
     let lease: Option<LeaseRecord> = store.load("relay").await.unwrap();
     let due = store
@@ -225,10 +236,16 @@ async fn state(store: &Store) -> Vec<String> {
         .into_iter()
         .collect();
     seen.sort();
-    let log = read_all(store, "late", &[common::Deposit::TOPIC, "noise"]).await;
+    let mut log = read_all(store, "late", &[common::Deposit::TOPIC, "noise"]).await;
+    if of != BusOf::Log {
+        // Those of one key stay as they are.
+        log.sort_by_key(|message| (message.topic.clone(), message.key.clone()));
+    }
     let log: Vec<_> = log.iter().map(|message| message.id.clone()).collect();
-    let bus = messaging::Bus::Local(store.clone());
-    let position = bus.subscribe("teller", &["noise"]).unwrap().position();
+    let position = (of == BusOf::Log).then(|| {
+        let bus = messaging::Bus::Local(store.clone());
+        bus.subscribe("teller", &["noise"]).unwrap().position()
+    });
     vec![
         format!("{accounts:?}"),
         format!("{lease:?}"),
@@ -253,9 +270,32 @@ proptest! {
         runtime.block_on(async {
             let mut histories = Vec::new();
             for (place, all_at_once) in places().iter().zip([false, true]) {
-                histories.push(history(place, &submissions, all_at_once).await);
+                histories.push(history(place, &submissions, all_at_once, BusOf::Log).await);
             }
             prop_assert_eq!(&histories[0], &histories[1]);
+            Ok(())
+        })?;
+    }
+}
+
+#[cfg(feature = "kafka")]
+proptest! {
+    // Topics are made for each case: that takes a second, whatever the case is.
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #[test]
+    fn the_same_history_ends_the_same_over_brokers(
+        submissions in prop::collection::vec(
+            prop::collection::vec(prop::collection::vec(change(), 0..4), 0..6),
+            1..8,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = Place::Folder(tempfile::tempdir().unwrap());
+            let brokers = Place::Brokers(Box::new(common::kafka::Brokers::new()));
+            let embedded = history(&folder, &submissions, false, BusOf::Keys).await;
+            let distributed = history(&brokers, &submissions, true, BusOf::Keys).await;
+            prop_assert_eq!(embedded, distributed);
             Ok(())
         })?;
     }

@@ -5,27 +5,26 @@
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use common::{
-    Account, Deposit, balance, deposit, drain,
-    kafka::{Brokers, INBOX_SECS, TOPICS},
-    movements, publish, read_all, shell, start, store_all, teller,
+    Account, Deposit, balance, deposit, drain, eventually,
+    kafka::{Brokers, INBOX_SECS, TOPICS, guarded},
+    movements, publish, read_all, shell, start, store_all, teller, within,
 };
-use contract::{Payload, Timestamp, dead_letter::DeadLetter};
+use contract::{
+    Payload, Timestamp,
+    dead_letter::{DeadLetter, DeadLetterResolved},
+};
 use messaging::{
-    Bus, Clock, Commit, Consumer, Kafka, KafkaSettings, Message, Metrics, Records, Ref, Rejection,
-    Relay, ShutdownSwitch, Store, Worker,
+    Batch, Bus, Clock, Commit, Consumer, Kafka, KafkaSettings, Message, Metrics, Records, Ref,
+    Rejection, Relay, ShutdownSwitch, Store, Worker, bus::Subscription,
 };
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
-/// Longer than anything here takes, and short enough to fail by.
-const PATIENCE: Duration = Duration::from_secs(60);
 const RELAY_AFTER_MILLIS: i64 = 5_000;
 
 fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> Relay {
@@ -44,22 +43,22 @@ async fn relayed(relay: &mut Relay, clock: &Clock) -> usize {
     relay.look().await.unwrap()
 }
 
-/// Waits until a condition holds.
-async fn eventually(holds: impl AsyncFn() -> bool) {
-    let waiting = async {
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        while !holds().await {
-            look.tick().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .expect("it comes to hold in time");
-}
-
 async fn deposits(store: &Store, group: &'static str) -> Vec<String> {
     let all = read_all(store, group, &[Deposit::TOPIC]).await;
     all.iter().map(|message| message.id.clone()).collect()
+}
+
+/// The next messages that come.
+async fn next_batch(subscription: &mut Subscription, max: usize) -> Batch {
+    let coming = async {
+        loop {
+            if let Some(batch) = subscription.try_next(max).await.unwrap() {
+                return batch;
+            }
+            subscription.changed().await;
+        }
+    };
+    within("messages come from the brokers", coming).await
 }
 
 /// Each id where it stood first.
@@ -131,12 +130,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
     let mut subscription = shell.bus.subscribe("teller", &[Deposit::TOPIC]).unwrap();
     let mut handled = 0;
     while handled < 20 {
-        let Some(batch) = subscription.try_next(20).await.unwrap() else {
-            tokio::time::timeout(PATIENCE, subscription.changed())
-                .await
-                .unwrap();
-            continue;
-        };
+        let batch = next_batch(&mut subscription, 20).await;
         for message in batch.messages {
             let records = Records::default().with(&common::account(&store, 1).await);
             let teller = common::Teller { group: "teller" };
@@ -156,7 +150,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
             handled += 1;
         }
     }
-    subscription.close().await;
+    within("a consumer leaves", subscription.close()).await;
 
     let mut worker = teller(&shell);
     assert_eq!(drain(&mut worker).await, 50);
@@ -167,7 +161,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
         metrics.messages_duplicate.get_or_create(&label).get(),
         handled
     );
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 // ---- order, with the group's members coming and going
@@ -211,25 +205,28 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
         let guest = tokio::spawn(guest.run(stop));
         let label = messaging::metrics::GroupLabel { group: "sequenced" };
         let handled = metrics.messages_handled.get_or_create(&label).clone();
-        eventually(async || handled.get() >= 100).await;
+        eventually("the guest has handled messages", async || {
+            handled.get() >= 100
+        })
+        .await;
         if round % 2 == 0 {
             switch.stop();
-            guest.await.unwrap();
+            within("the guest leaves", guest).await.unwrap();
         } else {
             guest.abort();
         }
     }
     enough.store(true, Ordering::Relaxed);
-    let each = publishing.await.unwrap();
+    let each = within("the publisher ends", publishing).await.unwrap();
     let bus = common::bus(&one);
-    eventually(async || {
+    eventually("the group has handled everything", async || {
         bus.is_drained("sequenced", &[Deposit::TOPIC])
             .await
             .unwrap()
     })
     .await;
     still.stop();
-    steady.await.unwrap();
+    within("the steady member ends", steady).await.unwrap();
 
     for id in 0..ACCOUNTS {
         assert_eq!(balance(&one, id).await, each);
@@ -237,7 +234,7 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
     assert_eq!(movements(&one).await.len() as i64, ACCOUNTS * each);
     assert_eq!(read_all(&one, "undertaker", &[DeadLetter::TOPIC]).await, []);
     for bus in buses {
-        bus.close().await;
+        within("a bus closes", bus.close()).await;
     }
 }
 
@@ -258,7 +255,7 @@ async fn what_a_dead_process_left_unpublished_is_published_in_its_order() {
     assert_eq!(relay.look().await, Ok(0));
     let expected: Vec<_> = (0..100).map(|n| format!("{n:02}")).collect();
     assert_eq!(deposits(&store, "reader").await, expected);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 #[tokio::test]
@@ -281,15 +278,11 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
         .unwrap();
     let mut early = Vec::new();
     while early.is_empty() {
-        tokio::time::timeout(PATIENCE, subscription.changed())
-            .await
-            .unwrap();
-        if let Some(batch) = subscription.try_next(10).await.unwrap() {
-            early.extend(batch.messages.iter().map(|message| message.id.clone()));
-        }
+        let batch = next_batch(&mut subscription, 10).await;
+        early.extend(batch.messages.iter().map(|message| message.id.clone()));
     }
     assert_eq!(early, ["of another key"]);
-    subscription.close().await;
+    within("a consumer leaves", subscription.close()).await;
 
     let clock = Clock::manual(start());
     let mut relay = relay(&kafka, &store, &clock, "one");
@@ -298,7 +291,7 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
     let of_the_key = of_the_key.iter().filter(|message| message.key == "1");
     let ids = first_of_each(of_the_key.map(|message| message.id.clone()).collect());
     assert_eq!(ids, ["left behind", "later", "last"]);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 #[tokio::test]
@@ -327,7 +320,7 @@ async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
     awake.advance_millis(RELAY_AFTER_MILLIS);
     assert_eq!(fresh.look().await, Ok(1));
     assert_eq!(deposits(&store, "reader").await, ["left behind"]);
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
 }
 
 // ---- what is refused at the start
@@ -337,7 +330,16 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
-    kafka.close().await;
+    within("a bus closes", kafka.close()).await;
+    eventually("the broker knows the topics", async || {
+        let mut known = true;
+        for topic in TOPICS {
+            let retention = brokers.configured(topic, "retention.ms").await;
+            known &= retention.as_deref() == Some("3600000");
+        }
+        known && brokers.topics_at(&brokers.settings.brokers).len() == TOPICS.len()
+    })
+    .await;
     let refused = async |settings: KafkaSettings, inbox_secs| {
         let opened = Kafka::open(settings, &store, TOPICS, inbox_secs).await;
         opened.err().unwrap().to_string()
@@ -355,9 +357,52 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
         ..brokers.settings.clone()
     };
     let forgetful = refused(shorter, 3_600).await;
+    assert!(forgetful.contains("inbox_retention_secs"), "{forgetful}");
     assert!(
-        forgetful.contains(Deposit::TOPIC) || forgetful.contains("may deliver"),
-        "{forgetful}"
+        forgetful.contains(&brokers.settings.prefix),
+        "no topic is named: {forgetful}"
+    );
+    let longer = KafkaSettings {
+        retention_secs: 7_200,
+        ..brokers.settings.clone()
+    };
+    let lossy = refused(longer, INBOX_SECS).await;
+    assert!(
+        lossy.contains(&brokers.settings.prefix) && lossy.contains("retention_secs says 7200"),
+        "{lossy}"
+    );
+    let more_copies = KafkaSettings {
+        replication: 2,
+        ..brokers.settings.clone()
+    };
+    let few = refused(more_copies, INBOX_SECS).await;
+    assert!(few.contains("setting replication says 2"), "{few}");
+}
+
+#[tokio::test]
+async fn a_topic_of_somebody_else_s_making_is_refused_where_it_would_lose_messages() {
+    let brokers = Brokers::new();
+    let store = brokers.open_silent().await;
+    let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
+    let compacted = NewTopic::new(&name, 2, TopicReplication::Fixed(1))
+        .set("cleanup.policy", "compact")
+        .set("retention.ms", "3600000")
+        .set("segment.ms", "900000");
+    let admin = brokers.admin();
+    let made = admin
+        .create_topics([&compacted], &AdminOptions::new())
+        .await;
+    assert!(matches!(made.unwrap()[..], [Ok(_)]));
+    eventually("the broker knows the topic", async || {
+        let policy = brokers.configured(Deposit::TOPIC, "cleanup.policy").await;
+        policy.as_deref() == Some("compact")
+    })
+    .await;
+    let opened = Kafka::open(brokers.settings.clone(), &store, TOPICS, INBOX_SECS).await;
+    let refused = opened.err().unwrap().to_string();
+    assert!(
+        refused.contains(&name) && refused.contains("cleanup.policy"),
+        "{refused}"
     );
 }
 
@@ -374,27 +419,18 @@ async fn a_batch_in_hand_that_nobody_tries_any_more_is_told_of() {
     let mut subscription = Bus::Kafka(Arc::clone(&kafka))
         .subscribe("slow", &[Deposit::TOPIC])
         .unwrap();
-    let mut in_hand = None;
-    while in_hand.is_none() {
-        tokio::time::timeout(PATIENCE, subscription.changed())
-            .await
-            .unwrap();
-        in_hand = subscription.try_next(10).await.unwrap();
-    }
-    let reason = tokio::time::timeout(PATIENCE, kafka.failed())
-        .await
-        .unwrap();
+    let _in_hand = next_batch(&mut subscription, 10).await;
+    let reason = within("the watchdog tells of the stall", kafka.failed()).await;
     assert!(reason.contains("slow"), "{reason}");
 }
 
 // ---- dead letters
 
 #[tokio::test]
-async fn dead_letters_on_brokers_of_their_own_come_back_from_there() {
+async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
     let mut brokers = Brokers::new();
-    // One broker by two addresses: what is seen here is that each side asks its own.
-    brokers.settings.dead_letter_brokers =
-        Some(brokers.settings.brokers.replace("127.0.0.1", "localhost"));
+    let apart = &guarded().plain;
+    brokers.settings.dead_letter_brokers = Some(apart.clone());
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     let clock = Clock::manual(start());
@@ -410,5 +446,111 @@ async fn dead_letters_on_brokers_of_their_own_come_back_from_there() {
         .unwrap();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].letter.message_id, "a");
-    kafka.close().await;
+
+    // Neither broker has what belongs to the other.
+    let letter_topics = [DeadLetter::TOPIC, DeadLetterResolved::TOPIC];
+    let mut there = brokers.topics_at(apart);
+    there.sort();
+    let mut wanted = letter_topics.map(|topic| format!("{}{topic}", brokers.settings.prefix));
+    wanted.sort();
+    assert_eq!(there, wanted);
+    let here = brokers.topics_at(&brokers.settings.brokers);
+    assert_eq!(here.len(), TOPICS.len() - letter_topics.len());
+
+    // And it goes back to its group, over the brokers of its own topic.
+    store_all(&store, &[Account::new(1, 0)]).await;
+    clock.advance_millis(10_000);
+    let timers = messaging::timers::Timers {
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: Metrics::unregistered(),
+    };
+    timers.fire_due().await.unwrap();
+    drain(&mut worker).await;
+    assert_eq!(balance(&store, 1).await, 5);
+    within("a bus closes", kafka.close()).await;
+}
+
+// ---- what is told of
+
+#[tokio::test]
+async fn lag_and_what_is_not_published_are_told_as_they_are() {
+    let brokers = Brokers::new();
+    let dead = brokers.open_silent().await;
+    publish(&dead, (0..7).map(|n| deposit(&format!("left {n}"), n, 1))).await;
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    let bus = Bus::Kafka(Arc::clone(&kafka));
+    assert_eq!(bus.unpublished().await, Ok(7));
+
+    let clock = Clock::manual(start());
+    assert_eq!(
+        relayed(&mut relay(&kafka, &store, &clock, "one"), &clock).await,
+        7
+    );
+    assert_eq!(bus.unpublished().await, Ok(0));
+
+    // A group that has handled all has no lag, also where it saw some when it last had work.
+    let metrics = Metrics::unregistered();
+    let worker = Worker::new(Sequenced, shell(&store, &metrics, &Clock::System)).unwrap();
+    let (switch, stop) = ShutdownSwitch::new();
+    let working = tokio::spawn(worker.run(stop));
+    let label = messaging::metrics::GroupLabel { group: "sequenced" };
+    let lag = metrics.lag.get_or_create(&label).clone();
+    lag.set(1_000);
+    eventually("the lag is told to be none", async || lag.get() == 0).await;
+    switch.stop();
+    within("the worker ends", working).await.unwrap();
+    within("a bus closes", kafka.close()).await;
+}
+
+// ---- cleaning
+
+#[tokio::test]
+async fn cleaning_takes_old_marks_and_no_message_that_is_still_to_be_published() {
+    let brokers = Brokers::new();
+    let dead = brokers.open_silent().await;
+    publish(&dead, [deposit("left behind", 2, 1)]).await;
+    drop(dead);
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    let clock = Clock::manual(start());
+    store_all(&store, &[Account::new(1, 0)]).await;
+    let mut handled = Commit::new();
+    handled.handled = Some(messaging::commit::Handled {
+        group: "teller".into(),
+        message_id: "a".into(),
+        key: "a".into(),
+        at: start(),
+    });
+    store.commit(handled).await.unwrap();
+    let housekeeping = messaging::housekeeping::Housekeeping {
+        store: store.clone(),
+        clock: clock.clone(),
+        groups: vec!["teller"],
+        settings: messaging::housekeeping::CleaningSettings {
+            inbox_retention_secs: 60,
+        },
+        expiries: Vec::new(),
+    };
+    let marked = async || !store.seen("teller", &["a"]).await.unwrap().is_empty();
+    // The walk over the inbox begins anew after each end.
+    let clean = async || {
+        for _ in 0..3 {
+            housekeeping.clean().await.unwrap();
+        }
+    };
+    clock.advance_millis(60_001);
+    clean().await;
+    // What is not published yet may still come to anybody.
+    assert_eq!(kafka.unpublished().await, Ok(1));
+    assert!(marked().await);
+    let relays = Clock::manual(start());
+    assert_eq!(
+        relayed(&mut relay(&kafka, &store, &relays, "one"), &relays).await,
+        1
+    );
+    clean().await;
+    assert!(!marked().await);
+    within("a bus closes", kafka.close()).await;
 }

@@ -620,43 +620,80 @@ async fn old_rows_of_declared_tables_expire_where_the_predicate_holds() {
 
 // ---- random interleavings
 
+/// Two groups, whose steps interleave at random, and a third writer move money on shared accounts: each
+/// deposit counts once for each group, and the ledger agrees.
+async fn interleave(places: Vec<Place>, deposits: &[(i64, i64)], turns: &[u8]) {
+    for place in places {
+        let given = given(&place).await;
+        store_all(&given.store, &[0, 1, 2].map(|id| Account::new(id, 0))).await;
+        let (mut one, disturbances) = disturbed(&given, 2);
+        let mut two = Worker::new(Teller { group: "two" }, given.shell.clone()).unwrap();
+        let mut left = deposits.iter().enumerate();
+        for turn in turns.iter().chain(&[2; 40]) {
+            match turn {
+                0 => drop(futures::join!(one.step(), two.step())),
+                1 => {
+                    two.step().await.unwrap();
+                }
+                _ => {
+                    if let Some((number, (id, amount))) = left.next() {
+                        publish(&given.store, [deposit(&number.to_string(), *id, *amount)]).await;
+                    }
+                }
+            }
+        }
+        let (first, second) = futures::join!(drain(&mut one), drain(&mut two));
+        assert!(first + second <= 2 * deposits.len());
+        let deposited: i64 = deposits.iter().map(|(_, amount)| amount).sum();
+        let ledger: i64 = movements(&given.store)
+            .await
+            .iter()
+            .map(|it| it.amount)
+            .sum();
+        let mut balances = 0;
+        for id in 0..3 {
+            balances += balance(&given.store, id).await;
+        }
+        assert_eq!(ledger, 2 * deposited);
+        assert_eq!(
+            balances,
+            ledger + 1000 * disturbances.load(Ordering::Relaxed)
+        );
+    }
+}
+
+fn blocking(history: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(history);
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
-    /// Two groups, whose steps interleave at random, and a third writer move money on shared accounts: each
-    /// deposit counts once for each group, and the ledger agrees.
     #[test]
     fn sums_are_kept_under_any_interleaving(
         deposits in proptest::collection::vec((0_i64..3, 1_i64..100), 1..40),
         turns in proptest::collection::vec(0_u8..3, 0..30),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            for place in places() {
-                let given = given(&place).await;
-                store_all(&given.store, &[0, 1, 2].map(|id| Account::new(id, 0))).await;
-                let (mut one, disturbances) = disturbed(&given, 2);
-                let mut two = Worker::new(Teller { group: "two" }, given.shell.clone()).unwrap();
-                let mut left = deposits.iter().enumerate();
-                for turn in turns.iter().chain(&[2; 40]) {
-                    match turn {
-                        0 => drop(futures::join!(one.step(), two.step())),
-                        1 => { two.step().await.unwrap(); }
-                        _ => if let Some((number, (id, amount))) = left.next() {
-                            publish(&given.store, [deposit(&number.to_string(), *id, *amount)]).await;
-                        }
-                    }
-                }
-                let (first, second) = futures::join!(drain(&mut one), drain(&mut two));
-                assert!(first + second <= 2 * deposits.len());
-                let deposited: i64 = deposits.iter().map(|(_, amount)| amount).sum();
-                let ledger: i64 = movements(&given.store).await.iter().map(|it| it.amount).sum();
-                let mut balances = 0;
-                for id in 0..3 {
-                    balances += balance(&given.store, id).await;
-                }
-                assert_eq!(ledger, 2 * deposited);
-                assert_eq!(balances, ledger + 1000 * disturbances.load(Ordering::Relaxed));
-            }
-        });
+        blocking(interleave(places(), &deposits, &turns));
+    }
+}
+
+#[cfg(feature = "kafka")]
+proptest::proptest! {
+    // Topics are made and groups are joined for each case: that takes a second, whatever the case is.
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        cases: 8,
+        max_shrink_iters: 20,
+        ..proptest::prelude::ProptestConfig::default()
+    })]
+    #[test]
+    fn sums_are_kept_under_any_interleaving_over_brokers(
+        deposits in proptest::collection::vec((0_i64..3, 1_i64..100), 1..40),
+        turns in proptest::collection::vec(0_u8..3, 0..30),
+    ) {
+        let brokers = Place::Brokers(Box::new(common::kafka::Brokers::new()));
+        blocking(interleave(vec![brokers], &deposits, &turns));
     }
 }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use messaging::{
-    Record, Store, StoreError, Table, coordinator::SagaRecord, dead_letters::DeadLetterRecord,
+    Bus, Record, Store, StoreError, Table, coordinator::SagaRecord, dead_letters::DeadLetterRecord,
 };
 use payment::record::{PaymentRecord, StrayRecord, WebhookRecord};
 use prometheus_client::{
@@ -44,8 +44,10 @@ pub struct Operations(Arc<Shared>);
 
 struct Shared {
     store: Store,
+    bus: Bus,
     roster: Roster,
     registry: Registry,
+    outbox_messages: Gauge<i64, AtomicI64>,
     dead_letters: Gauges,
     open_sagas: Gauges,
     open_payments: Gauges,
@@ -67,13 +69,18 @@ impl Operations {
         registry.register("open_sagas", help, open_sagas.clone());
         let help = "Money that is on its way or needs a person: attempts, refunds, stray charges, webhooks";
         registry.register("open_payments", help, open_payments.clone());
+        let outbox_messages = Gauge::default();
+        let help = "Messages that are committed and not on the bus yet, counted up to 10000";
+        registry.register("outbox_messages", help, outbox_messages.clone());
         let json = |document: serde_json::Result<Vec<u8>>| {
             Bytes::from(document.expect("a document has string keys only"))
         };
         Self(Arc::new(Shared {
             store: parts.store,
+            bus: parts.bus,
             roster: parts.roster,
             registry,
+            outbox_messages,
             dead_letters,
             open_sagas,
             open_payments,
@@ -198,6 +205,7 @@ impl Shared {
         let parked_total = parked.iter().map(|(_, count)| count).sum();
         sagas.push(("PARKED".to_owned(), parked_total));
         set(&self.open_sagas, &["STARTED", "COMPENSATING"], sagas);
+        self.outbox_messages.set(self.bus.unpublished().await?);
         self.count_money().await
     }
 

@@ -49,6 +49,7 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
     assert_eq!(ended, "the short-lived task has ended");
 
     let parts = Parts {
+        bus: Bus::Local(store.clone()),
         store,
         clock,
         random: messaging::Random::seeded(1),

@@ -1,7 +1,7 @@
 //! One connection that produces: idempotent, acknowledged by all replicas, in order, many sends in flight. What became
 //! of each send is told by its row's offset. State: what librdkafka has queued.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientContext,
@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
-use super::{KafkaSettings, is_dead_letter, unavailable, wire};
+use super::{KafkaSettings, is_dead_letter, log::Log, unavailable, wire};
 use crate::{StoreError, tail::Stored};
 
 /// librdkafka's own queue is full for as long as this at most; then it is tried again.
@@ -21,11 +21,21 @@ const QUEUE_PAUSE_MILLIS: u64 = 5;
 pub(super) type Delivery = (i64, Result<(), String>);
 
 /// Tells of deliveries.
-pub(super) struct Told(mpsc::UnboundedSender<Delivery>);
+pub(super) struct Told {
+    deliveries: mpsc::UnboundedSender<Delivery>,
+    log: Log,
+}
 
 impl ClientContext for Told {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        super::log(level, facility, text);
+        self.log.line(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // librdkafka tries again by itself, whatever it is.
+        if self.log.may_say("error", reason, Instant::now()).is_some() {
+            tracing::warn!(%error, reason, "publishing waits for the brokers");
+        }
     }
 }
 
@@ -38,7 +48,7 @@ impl ProducerContext for Told {
             Err((error, _)) => Err(error.to_string()),
         };
         // Whoever went away without listening leaves its rows to the relay.
-        let _ = self.0.send((*offset, outcome));
+        let _ = self.deliveries.send((*offset, outcome));
     }
 }
 
@@ -68,7 +78,10 @@ impl Producer {
                 .set("compression.type", "lz4")
                 // The partition that Java's clients give a key.
                 .set("partitioner", "murmur2_random")
-                .create_with_context(Told(told.clone()))
+                .create_with_context(Told {
+                    deliveries: told.clone(),
+                    log: Log::default(),
+                })
                 .map_err(unavailable)
         };
         let producer = Self {

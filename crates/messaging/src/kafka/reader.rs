@@ -15,14 +15,16 @@ use rdkafka::{
     ClientContext, Message as _, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult},
     topic_partition_list::Offset,
 };
 
 use super::{
     KafkaSettings,
     desk::{Arrived, Desk, Mark, Place},
-    is_dead_letter, unavailable, wire,
+    is_dead_letter,
+    log::Log,
+    unavailable, wire,
 };
 use crate::{Message, StoreError};
 
@@ -49,11 +51,19 @@ pub(super) struct Group {
     revoke_millis_max: u64,
     /// When the brokers were told something that they have not answered yet.
     telling: Mutex<Option<Instant>>,
+    log: Log,
 }
 
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        super::log(level, facility, text);
+        self.log.line(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // It comes out of the poll too, but without its reason. librdkafka tries again by itself, whatever it is.
+        if self.log.may_say("error", reason, Instant::now()).is_some() {
+            tracing::warn!(group = self.name, %error, reason, "a consumer waits for its brokers");
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -75,7 +85,11 @@ impl ClientContext for Group {
                     all
                 }
             });
-        self.desk.lag.store(behind.sum(), Ordering::Relaxed);
+        let behind = behind.sum();
+        // The worker tells of its lag when it steps, and nothing else wakes one whose messages are all handled.
+        if self.desk.lag.swap(behind, Ordering::Relaxed) != behind {
+            self.desk.arrived.notify_one();
+        }
     }
 }
 
@@ -178,6 +192,7 @@ impl Reader {
             name: group,
             revoke_millis_max: settings.revoke_millis_max,
             telling: Mutex::default(),
+            log: Log::default(),
         };
         let consumer: BaseConsumer<Group> = settings
             .client(brokers)
@@ -314,8 +329,14 @@ fn poll(
                 })
             }
             Some(Err(error)) => {
-                // librdkafka tries again by itself, whatever it is.
-                tracing::warn!(group, %error, "a consumer waits for its brokers");
+                // Mostly one that was told of a moment ago, with its reason; librdkafka tries again by itself.
+                let log = &consumer.context().log;
+                if log
+                    .may_say("error", &error.to_string(), Instant::now())
+                    .is_some()
+                {
+                    tracing::warn!(group, %error, "a consumer waits for its brokers");
+                }
                 desk.waiting()
             }
             None => desk.waiting(),

@@ -4,19 +4,25 @@ use std::{collections::HashMap, time::Duration};
 
 use rdkafka::{
     admin::{
-        AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-        TopicReplication,
+        AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier,
+        ResourceSpecifier, TopicReplication,
     },
     client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{KafkaSettings, settings::inbox_secs_min, unavailable};
+use super::{ANSWER_SECS_MAX, KafkaSettings, reach, settings::inbox_secs_min, unavailable};
 use crate::StoreError;
 
-const ANSWER_SECS_MAX: u64 = 20;
-
 type Admin = AdminClient<DefaultClientContext>;
+
+/// How a topic lies at the brokers.
+#[derive(Clone, Copy)]
+struct Shape {
+    partitions: usize,
+    /// Copies of the partition that has the fewest.
+    replicas: usize,
+}
 
 /// Every topic as it has to be, at the brokers that hold it.
 pub(super) async fn ensure(
@@ -37,33 +43,47 @@ pub(super) async fn ensure(
         ));
     }
     for (brokers, names) in by_brokers {
+        let known = shapes(settings, brokers, &names).await?;
         let admin: Admin = settings.client(brokers).create().map_err(unavailable)?;
-        create(&admin, settings, &names).await?;
-        let counted = partitions(&admin, &names)?;
-        check_partitions(settings, &names, &counted)?;
-        check_retention(&admin, &names, inbox_retention_secs).await?;
+        if create(&admin, settings, &names, &known).await? {
+            let known = shapes(settings, brokers, &names).await?;
+            check_shapes(settings, &names, &known)?;
+        } else {
+            check_shapes(settings, &names, &known)?;
+        }
+        check_configs(&admin, settings, &names, inbox_retention_secs).await?;
     }
     Ok(())
 }
 
-/// How many partitions each of these topics has.
-fn partitions(admin: &Admin, names: &[String]) -> Result<HashMap<String, usize>, StoreError> {
-    let timeout = Duration::from_secs(ANSWER_SECS_MAX);
-    let metadata = admin
-        .inner()
-        .fetch_metadata(None, timeout)
-        .map_err(unavailable)?;
-    let topics = metadata.topics().iter();
-    let counted = topics.map(|topic| (topic.name().to_owned(), topic.partitions().len()));
-    Ok(counted.filter(|(name, _)| names.contains(name)).collect())
+/// Those of the topics that are there.
+async fn shapes(
+    settings: &KafkaSettings,
+    brokers: &str,
+    names: &[String],
+) -> Result<HashMap<String, Shape>, StoreError> {
+    let (asked, brokers) = (settings.clone(), brokers.to_owned());
+    let metadata = tokio::task::spawn_blocking(move || reach::metadata(&asked, &brokers))
+        .await
+        .map_err(unavailable)??;
+    let shapes = metadata.topics().iter().map(|topic| {
+        let replicas = topic.partitions().iter().map(|it| it.replicas().len());
+        let shape = Shape {
+            partitions: topic.partitions().len(),
+            replicas: replicas.min().unwrap_or(0),
+        };
+        (topic.name().to_owned(), shape)
+    });
+    Ok(shapes.filter(|(name, _)| names.contains(name)).collect())
 }
 
+/// Makes what is not known; whether there was anything.
 async fn create(
     admin: &Admin,
     settings: &KafkaSettings,
     names: &[String],
-) -> Result<(), StoreError> {
-    let known = partitions(admin, names)?;
+    known: &HashMap<String, Shape>,
+) -> Result<bool, StoreError> {
     let (retention, segment) = (
         (settings.retention_secs * 1000).to_string(),
         (settings.segment_secs() * 1000).to_string(),
@@ -83,7 +103,7 @@ async fn create(
         })
         .collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let answers = admin
         .create_topics(&missing, &options())
@@ -95,35 +115,47 @@ async fn create(
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => {
                 return Err(unavailable(format_args!(
-                    "topic {name} cannot be made: {code}"
+                    "topic {name} cannot be made with the settings partitions, replication and retention_secs: {code}"
                 )));
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-fn check_partitions(
+/// A topic may have more than the settings say, never less.
+fn check_shapes(
     settings: &KafkaSettings,
     names: &[String],
-    counted: &HashMap<String, usize>,
+    known: &HashMap<String, Shape>,
 ) -> Result<(), StoreError> {
-    let wanted = usize::try_from(settings.partitions).unwrap_or(usize::MAX);
+    let partitions = usize::try_from(settings.partitions).unwrap_or(usize::MAX);
+    let replicas = usize::try_from(settings.replication).unwrap_or(usize::MAX);
     for name in names {
         // One that was made a moment ago may not be told of yet.
-        let there = counted.get(name).copied().unwrap_or(wanted);
-        if there < wanted {
+        let Some(there) = known.get(name).filter(|it| it.partitions > 0) else {
+            continue;
+        };
+        if there.partitions < partitions {
             return Err(unavailable(format_args!(
-                "topic {name} has {there} partitions, and the setting partitions says {wanted}: adding some would \
-                 give keys to other partitions, so it must be done by a person, with nothing in flight"
+                "topic {name} has {} partitions, and the setting partitions says {partitions}: adding some would \
+                 give keys to other partitions, so it must be done by a person, with nothing in flight",
+                there.partitions
+            )));
+        }
+        if there.replicas < replicas {
+            return Err(unavailable(format_args!(
+                "topic {name} has {} copies of a partition, and the setting replication says {replicas}",
+                there.replicas
             )));
         }
     }
     Ok(())
 }
 
-async fn check_retention(
+async fn check_configs(
     admin: &Admin,
+    settings: &KafkaSettings,
     names: &[String],
     inbox_retention_secs: i64,
 ) -> Result<(), StoreError> {
@@ -136,29 +168,50 @@ async fn check_retention(
         .await
         .map_err(unavailable)?;
     for described in described {
-        let config = match described {
-            Ok(config) => config,
+        match described {
+            Ok(config) => check_config(&config, settings, inbox_retention_secs)?,
             // Made a moment ago, and with the settings that were checked.
-            Err(RDKafkaErrorCode::UnknownTopicOrPartition) => continue,
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition) => {}
             Err(code) => return Err(unavailable(KafkaError::AdminOp(code))),
-        };
-        let secs = |key: &str| {
-            let millis: i64 = config.get(key)?.value.as_deref()?.parse().ok()?;
-            // -1: for ever.
-            Some(if millis < 0 { i64::MAX } else { millis / 1000 })
-        };
-        // Of one that was made a moment ago a broker may not know anything yet.
-        let (Some(retention), Some(segment)) = (secs("retention.ms"), secs("segment.ms")) else {
-            continue;
-        };
-        let needed = inbox_secs_min(retention, segment);
-        if inbox_retention_secs < needed {
-            let name = match &config.specifier {
-                OwnedResourceSpecifier::Topic(name) => name.as_str(),
-                OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => "a topic",
-            };
-            return Err(too_forgetful(name, inbox_retention_secs, needed));
         }
+    }
+    Ok(())
+}
+
+/// Whether a topic keeps its records for as long as we count on, and no longer than the inbox remembers.
+fn check_config(
+    config: &ConfigResource,
+    settings: &KafkaSettings,
+    inbox_retention_secs: i64,
+) -> Result<(), StoreError> {
+    let name = match &config.specifier {
+        OwnedResourceSpecifier::Topic(name) => name.as_str(),
+        OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => "a topic",
+    };
+    let value = |key: &str| config.get(key)?.value.as_deref();
+    let secs = |key: &str| {
+        let millis: i64 = value(key)?.parse().ok()?;
+        // -1: for ever.
+        Some(if millis < 0 { i64::MAX } else { millis / 1000 })
+    };
+    // Of one that was made a moment ago a broker may not know anything yet.
+    let (Some(retention), Some(segment)) = (secs("retention.ms"), secs("segment.ms")) else {
+        return Ok(());
+    };
+    if let Some(policy) = value("cleanup.policy").filter(|policy| *policy != "delete") {
+        return Err(unavailable(format_args!(
+            "topic {name} has the cleanup.policy {policy}: only delete keeps every message of a key"
+        )));
+    }
+    if retention < settings.retention_secs {
+        return Err(unavailable(format_args!(
+            "topic {name} keeps its messages for {retention} seconds, and the setting retention_secs says {}",
+            settings.retention_secs
+        )));
+    }
+    let needed = inbox_secs_min(retention, segment);
+    if inbox_retention_secs < needed {
+        return Err(too_forgetful(name, inbox_retention_secs, needed));
     }
     Ok(())
 }

@@ -54,6 +54,20 @@ impl Postgres {
         self.readers.with(read).await
     }
 
+    /// How many messages are still to be published, by any process; no more than `max` are looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn pending_count(&self, max: i64) -> Result<i64, StoreError> {
+        let text = "SELECT count(*) FROM (SELECT 1 FROM message LIMIT $1) AS pending";
+        let count = |reader: Arc<Reader>| async move {
+            let counted = reader.ask(text, &[&max]).await?;
+            Ok(counted.first().map_or(0, |row| row.get(0)))
+        };
+        self.readers.with(count).await
+    }
+
     /// Messages behind `offset` that were committed by this process, at most `max`: for publishing at once, without
     /// reading them again. `None` where they are no longer all in memory and must be asked for by
     /// [`Postgres::pending`].

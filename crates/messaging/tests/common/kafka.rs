@@ -7,8 +7,9 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, OnceLock, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use contract::{
@@ -17,7 +18,14 @@ use contract::{
     ticketing::SagaTimeout,
 };
 use messaging::{
-    Bus, Kafka, KafkaSettings, MessageTable, Metrics, Postgres, PostgresSettings, Store, StoreError,
+    Bus, Kafka, KafkaSettings, MessageTable, Metrics, Postgres, PostgresSettings, Store,
+    StoreError, kafka::KafkaSecurity,
+};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    client::DefaultClientContext,
+    producer::{BaseProducer, Producer as _},
 };
 
 use super::{Deposit, Noise, postgres::Schema, tables};
@@ -36,15 +44,50 @@ pub const TOPICS: &[&str] = &[
 /// Longer than any retention here.
 pub const INBOX_SECS: i64 = 10_000;
 
+/// How long a question that clears up may take.
+const ANSWER: Duration = Duration::from_secs(20);
+
 struct Server {
     address: String,
     _process: Option<Child>,
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
+static GUARDED: OnceLock<(Server, Guarded)> = OnceLock::new();
 static PREFIXES: AtomicU32 = AtomicU32::new(0);
 /// Which bus belongs to which store: the suites hand around stores only.
 static BUSES: Mutex<Vec<(Weak<Postgres>, Weak<Kafka>)>> = Mutex::new(Vec::new());
+
+/// Where a broker listens to clients that prove themselves, and with what.
+#[derive(Debug, Clone)]
+pub struct Guarded {
+    /// The same broker, where it asks for nothing.
+    pub plain: String,
+    /// By password.
+    pub sasl_ssl: String,
+    /// By certificate.
+    pub ssl: String,
+    pub folder: String,
+    pub user: String,
+    pub password: String,
+}
+
+/// Starts a broker; returns it with what it says, as many lines as are asked for.
+fn run(arguments: &[&str], lines: usize) -> (Child, Vec<String>) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
+    let mut process = Command::new(script)
+        .arg("run")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("scripts/kafka can be run");
+    let output = process.stdout.take().expect("the output is a pipe");
+    let said = BufReader::new(output).lines().take(lines);
+    let said: Vec<String> = said.map(Result::unwrap).collect();
+    assert_eq!(said.len(), lines, "scripts/kafka starts no broker");
+    (process, said)
+}
 
 fn start() -> Server {
     if let Ok(address) = std::env::var("BOXOFFICE_TEST_KAFKA") {
@@ -53,21 +96,41 @@ fn start() -> Server {
             _process: None,
         };
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
-    let mut process = Command::new(script)
-        .arg("run")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("scripts/kafka can be run");
-    let mut address = String::new();
-    let output = process.stdout.take().expect("the output is a pipe");
-    BufReader::new(output).read_line(&mut address).unwrap();
-    let address = address.trim().to_owned();
-    assert!(address.contains(':'), "scripts/kafka starts no broker");
+    let (process, mut said) = run(&[], 1);
     Server {
-        address,
+        address: said.remove(0),
         _process: Some(process),
+    }
+}
+
+/// A second broker, once for each test binary that asks.
+pub fn guarded() -> &'static Guarded {
+    let start = || {
+        let (process, said) = run(&["--tls"], 2);
+        let [sasl_ssl, ssl, folder, user, password] = said[1].split(' ').collect::<Vec<_>>()[..]
+        else {
+            panic!("scripts/kafka says something else: {said:?}")
+        };
+        let guarded = Guarded {
+            plain: said[0].clone(),
+            sasl_ssl: sasl_ssl.to_owned(),
+            ssl: ssl.to_owned(),
+            folder: folder.to_owned(),
+            user: user.to_owned(),
+            password: password.to_owned(),
+        };
+        let server = Server {
+            address: said[0].clone(),
+            _process: Some(process),
+        };
+        (server, guarded)
+    };
+    &GUARDED.get_or_init(start).1
+}
+
+impl Guarded {
+    pub fn file(&self, name: &str) -> Option<String> {
+        Some(format!("{}/{name}", self.folder))
     }
 }
 
@@ -76,6 +139,8 @@ pub struct Brokers {
     pub schema: Schema,
     pub settings: KafkaSettings,
     opened: Mutex<Option<Arc<Kafka>>>,
+    /// Whether there may be topics.
+    connected: AtomicBool,
 }
 
 impl Brokers {
@@ -98,7 +163,16 @@ impl Brokers {
             schema,
             settings,
             opened: Mutex::default(),
+            connected: AtomicBool::new(false),
         }
+    }
+
+    /// Topics, groups and clients are asked for at a guarded broker.
+    pub fn at(brokers: &str, security: KafkaSecurity) -> Self {
+        let mut place = Self::new();
+        place.settings.brokers = brokers.to_owned();
+        place.settings.security = security;
+        place
     }
 
     pub fn store_settings(&self) -> &PostgresSettings {
@@ -118,6 +192,7 @@ impl Brokers {
 
     /// Lets a store publish, and lets [`bus`] find its bus.
     pub async fn connect(&self, store: &Store) -> Arc<Kafka> {
+        self.connected.store(true, Ordering::Relaxed);
         let settings = self.settings.clone();
         let kafka = Kafka::open(settings, store, TOPICS, INBOX_SECS)
             .await
@@ -130,6 +205,78 @@ impl Brokers {
         kafka
     }
 
+    /// Every topic that a broker has of this place.
+    pub fn topics_at(&self, brokers: &str) -> Vec<String> {
+        let client: BaseProducer = self.client(brokers).create().unwrap();
+        let all = client.client().fetch_metadata(None, ANSWER).unwrap();
+        let names = all.topics().iter().map(|topic| topic.name().to_owned());
+        let prefix = self.settings.prefix.as_str();
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+
+    /// The state of a consumer group and how many members it has.
+    pub fn group(&self, name: &str) -> (String, usize) {
+        let client: BaseProducer = self.client(&self.settings.brokers).create().unwrap();
+        let name = format!("{}{name}", self.settings.prefix);
+        let told = client.client().fetch_group_list(Some(&name), ANSWER);
+        let Ok(told) = told else {
+            return Default::default();
+        };
+        let groups = told.groups();
+        let group = groups
+            .first()
+            .map(|it| (it.state().to_owned(), it.members().len()));
+        group.unwrap_or_default()
+    }
+
+    /// For a test that makes topics of its own.
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.connected.store(true, Ordering::Relaxed);
+        self.client(&self.settings.brokers).create().unwrap()
+    }
+
+    /// A client as the settings describe it.
+    fn client(&self, brokers: &str) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        let security = &self.settings.security;
+        client.set("bootstrap.servers", brokers);
+        let options = [
+            ("security.protocol", &security.protocol),
+            ("ssl.ca.location", &security.ssl_ca_location),
+            (
+                "ssl.certificate.location",
+                &security.ssl_certificate_location,
+            ),
+            ("ssl.key.location", &security.ssl_key_location),
+            ("sasl.mechanism", &security.sasl_mechanism),
+            ("sasl.username", &security.sasl_username),
+            ("sasl.password", &security.sasl_password),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                client.set(name, value);
+            }
+        }
+        client
+    }
+
+    /// What the broker knows a topic's setting to be: of one that was made a moment ago, perhaps nothing yet.
+    pub async fn configured(&self, topic: &str, key: &str) -> Option<String> {
+        let name = format!("{}{topic}", self.settings.prefix);
+        let asked = [ResourceSpecifier::Topic(&name)];
+        let told = self
+            .admin()
+            .describe_configs(&asked, &AdminOptions::new())
+            .await;
+        let config = told.unwrap().remove(0).ok()?;
+        config.get(key)?.value.clone()
+    }
+
+    /// Lets a bus live as long as its place.
+    pub fn keep(&self, kafka: &Arc<Kafka>) {
+        *self.opened.lock().unwrap() = Some(Arc::clone(kafka));
+    }
+
     pub async fn try_open(&self, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
         Postgres::migrate(self.store_settings(), &tables()).await?;
         let store = Store::open_postgres(self.store_settings(), &tables(), metrics).await?;
@@ -137,6 +284,44 @@ impl Brokers {
         *self.opened.lock().unwrap() = Some(kafka);
         Ok(store)
     }
+}
+
+impl Drop for Brokers {
+    /// Takes its topics with it: many places on one broker are a burden to it.
+    fn drop(&mut self) {
+        self.opened.lock().unwrap().take();
+        let settings = &self.settings;
+        let brokers = settings
+            .dead_letter_brokers
+            .iter()
+            .chain([&settings.brokers]);
+        for brokers in brokers {
+            // A place whose broker refused it has none there, and a broker that is gone took them along.
+            let Ok(admin) = self
+                .client(brokers)
+                .create::<AdminClient<DefaultClientContext>>()
+            else {
+                continue;
+            };
+            let names: Vec<String> = TOPICS
+                .iter()
+                .map(|it| settings.prefix.clone() + it)
+                .collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let options = AdminOptions::new().request_timeout(Some(ANSWER));
+            let deleting = async { admin.delete_topics(&names, &options).await.is_ok() };
+            wait_for(deleting);
+        }
+    }
+}
+
+/// On a thread of its own, since the caller may be one that must not wait.
+fn wait_for<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    let waiting = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(work)
+    };
+    std::thread::scope(|scope| scope.spawn(waiting).join().unwrap())
 }
 
 /// The bus that a store publishes on: its own log, where it was not told of another.

@@ -33,7 +33,15 @@ pub fn places() -> Vec<Place> {
     ]
 }
 
-/// As [`places`], and with Kafka as the bus, where that is compiled in: for what a bus promises.
+/// As [`places`], and with Kafka as the bus, where that is compiled in: for what a bus promises. Only what follows is
+/// told over [`places`] alone, for it is about a log that is a table of the store:
+///
+/// - a number of statements for each step taken by hand: over Kafka nobody knows how much has arrived at which step
+///   (`kafka_bus.rs` counts the statements of whole batches on the line to PostgreSQL);
+/// - which rows of the log cleaning removes, whether their offsets come again, and marks that outlive their time because
+///   the log still holds their message: topics are cleaned by the brokers, and offsets are theirs (`kafka_bus.rs` holds
+///   cleaning to what it may not take from an outbox);
+/// - the position of a group in a history (`equivalence.rs`): brokers keep it.
 pub fn bus_places() -> Vec<Place> {
     #[cfg_attr(
         not(feature = "kafka"),
@@ -278,27 +286,44 @@ pub fn teller(shell: &Shell) -> Worker<Teller> {
 /// Between two looks whether anything is under way.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// Steps until nothing is left; returns how many messages were taken.
-pub async fn drain<C: Consumer>(worker: &mut Worker<C>) -> usize {
-    let mut taken = 0;
-    loop {
-        match worker.step().await.unwrap() {
-            0 if is_told(worker.is_drained().await) => return taken,
-            0 => {
-                // What is under way comes, or it turns out that nothing is.
-                let _ = tokio::time::timeout(LOOK, worker.changed()).await;
-            }
-            some => taken += some,
-        }
+/// Longer than anything that is awaited here takes, also on a machine that has much else to do.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Awaits something, and fails by what it was where it does not come.
+pub async fn within<T>(awaited: &str, it: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, it).await {
+        Ok(it) => it,
+        Err(_) => panic!("awaited for {PATIENCE:?}: {awaited}"),
     }
 }
 
-/// Brokers that have just started may not know yet who keeps a group's offsets: then it is asked again.
-fn is_told(drained: Result<bool, StoreError>) -> bool {
-    match drained {
-        Err(StoreError::Unavailable(_)) => false,
-        known => known.unwrap(),
-    }
+/// Waits until a condition holds.
+pub async fn eventually(awaited: &str, holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        let mut look = tokio::time::interval(LOOK);
+        while !holds().await {
+            look.tick().await;
+        }
+    };
+    within(awaited, waiting).await;
+}
+
+/// Steps until nothing is left; returns how many messages were taken.
+pub async fn drain<C: Consumer>(worker: &mut Worker<C>) -> usize {
+    let draining = async {
+        let mut taken = 0;
+        loop {
+            match worker.step().await.unwrap() {
+                0 if worker.is_drained().await.unwrap() => return taken,
+                0 => {
+                    // What is under way comes, or it turns out that nothing is.
+                    let _ = tokio::time::timeout(LOOK, worker.changed()).await;
+                }
+                some => taken += some,
+            }
+        }
+    };
+    within("a group has handled everything", draining).await
 }
 
 /// Stores what is new or changed, in one commit.
@@ -344,15 +369,20 @@ pub async fn read_all(
     let bus = bus(store);
     let mut subscription = bus.subscribe(group, topics).unwrap();
     let mut all = Vec::new();
-    loop {
-        while let Some(batch) = subscription.try_next(100).await.unwrap() {
-            all.extend(batch.messages.iter().cloned());
-            subscription.acknowledge(&batch);
+    let reading = async {
+        loop {
+            while let Some(batch) = subscription.try_next(100).await.unwrap() {
+                all.extend(batch.messages.iter().cloned());
+                subscription.acknowledge(&batch);
+            }
+            // A log has told everything; what brokers have may still be on its way.
+            if matches!(bus, Bus::Local(_)) || bus.is_drained(group, topics).await.unwrap() {
+                break;
+            }
+            let _ = tokio::time::timeout(LOOK, subscription.changed()).await;
         }
-        // A log has told everything; what brokers have may still be on its way.
-        if matches!(bus, Bus::Local(_)) || is_told(bus.is_drained(group, topics).await) {
-            return all;
-        }
-        let _ = tokio::time::timeout(LOOK, subscription.changed()).await;
-    }
+    };
+    within("everything on the bus was read", reading).await;
+    subscription.close().await;
+    all
 }

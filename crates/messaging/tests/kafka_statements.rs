@@ -1,0 +1,178 @@
+//! What a batch from Kafka costs PostgreSQL, counted on the line between them: as many statements for one message as for
+//! a full batch, and one transaction.
+#![cfg(feature = "kafka")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use common::{
+    Account, Deposit, PATIENCE, deposit, kafka::Brokers, postgres, publish, shell, start,
+    store_all, teller, within,
+};
+use contract::Payload;
+use messaging::{Clock, Metrics, PostgresSettings, Store};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// As many as a worker takes at once.
+const FULL: usize = messaging::worker::BATCH_MESSAGES_MAX;
+
+/// What was asked of the server.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Asked {
+    statements: u64,
+    transactions: u64,
+}
+
+/// A line to the server on which every statement is counted.
+struct Line {
+    asked: Arc<Mutex<Asked>>,
+    url: String,
+}
+
+impl Line {
+    async fn lay() -> Self {
+        let asked = Arc::<Mutex<Asked>>::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = listener.local_addr().unwrap();
+        let server: tokio_postgres::Config = postgres::url().parse().unwrap();
+        let there = format!("127.0.0.1:{}", server.get_ports()[0]);
+        let url = postgres::url().replace(&there, &here.to_string());
+        assert_ne!(url, postgres::url(), "the line is not used");
+        let counted = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&there).await.unwrap();
+                tokio::spawn(carry(client, server, Arc::clone(&counted)));
+            }
+        });
+        Self { asked, url }
+    }
+
+    fn asked(&self) -> Asked {
+        *self.asked.lock().unwrap()
+    }
+}
+
+/// Carries bytes both ways, and counts what goes up, until an end goes away.
+async fn carry(client: TcpStream, server: TcpStream, asked: Arc<Mutex<Asked>>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let down = async { tokio::io::copy(&mut from_server, &mut to_client).await.ok() };
+    let up = async {
+        let (mut read, mut unread, mut has_begun) = (vec![0; 65_536], Vec::new(), false);
+        while let Ok(some @ 1..) = from_client.read(&mut read).await {
+            unread.extend_from_slice(&read[..some]);
+            count(&mut unread, &mut has_begun, &asked);
+            if to_server.write_all(&read[..some]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! { _ = down => {}, () = up => {} }
+}
+
+/// Takes whole messages of the frontend off: a type, its length with itself, and what it says. The first has no type.
+fn count(unread: &mut Vec<u8>, has_begun: &mut bool, asked: &Mutex<Asked>) {
+    loop {
+        let head = usize::from(*has_begun);
+        let Some(length) = unread.get(head..head + 4) else {
+            return;
+        };
+        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        if unread.len() < head + length {
+            return;
+        }
+        let message: Vec<u8> = unread.drain(..head + length).collect();
+        if !std::mem::replace(has_begun, true) {
+            continue;
+        }
+        let mut asked = asked.lock().unwrap();
+        // Execute, and Query: a statement by itself.
+        asked.statements += u64::from(matches!(message[0], b'E' | b'Q'));
+        asked.transactions += u64::from(message[0] == b'Q' && message[5..].starts_with(b"COMMIT"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_costs_one_transaction_and_as_many_statements_whatever_is_in_it() {
+    let brokers = Brokers::new();
+    // Another process publishes, so that nothing of that is counted.
+    let publisher = brokers.open_silent().await;
+    let publishing = brokers.connect(&publisher).await;
+    let accounts: Vec<_> = (0..FULL as i64).map(|id| Account::new(id, 0)).collect();
+    store_all(&publisher, &accounts).await;
+    let line = Line::lay().await;
+    let settings = PostgresSettings {
+        url: line.url.clone(),
+        ..brokers.store_settings().clone()
+    };
+    let metrics = Metrics::unregistered();
+    let store = Store::open_postgres(&settings, &common::tables(), Arc::clone(&metrics)).await;
+    let store = store.unwrap();
+    let consuming = brokers.connect(&store).await;
+    let mut worker = teller(&shell(&store, &metrics, &Clock::manual(start())));
+
+    // What a step costs, by the number of its messages. The first time statements are prepared, which counts as well.
+    let mut costs = BTreeMap::<usize, Asked>::new();
+    let (mut round, mut is_warm) = (0, false);
+    let began = std::time::Instant::now();
+    while !(costs.contains_key(&1) && costs.contains_key(&FULL)) {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "only batches of {:?} came",
+            costs.keys()
+        );
+        round += 1;
+        let size = if round % 2 == 0 { FULL as i64 } else { 1 };
+        let messages = (0..size).map(|id| deposit(&format!("{round} {id}"), id, 1));
+        publish(&publisher, messages).await;
+        let Store::Postgres(outbox) = &publisher else {
+            unreachable!("it was opened so")
+        };
+        common::eventually("the brokers have everything", async || {
+            outbox.pending(1).await.unwrap().is_empty()
+        })
+        .await;
+        // Asked through the other store, and behind what was published: most of it has arrived by the answer.
+        let bus = common::bus(&publisher);
+        assert!(!bus.is_drained("teller", &[Deposit::TOPIC]).await.unwrap());
+        let handling = async {
+            let mut handled = 0;
+            while handled < size as usize {
+                let before = line.asked();
+                let taken = worker.step().await.unwrap();
+                let after = line.asked();
+                if taken == 0 {
+                    worker.changed().await;
+                } else if is_warm {
+                    let cost = Asked {
+                        statements: after.statements - before.statements,
+                        transactions: after.transactions - before.transactions,
+                    };
+                    costs.insert(taken, cost);
+                }
+                handled += taken;
+            }
+        };
+        within("what was published is handled", handling).await;
+        is_warm = round >= 4;
+    }
+    println!("statements and transactions by messages: {costs:?}");
+    assert_eq!(costs[&1].transactions, 1);
+    for (messages, cost) in &costs {
+        assert_eq!(*cost, costs[&1], "a batch of {messages}");
+    }
+    within("a bus closes", publishing.close()).await;
+    within("a bus closes", consuming.close()).await;
+}
