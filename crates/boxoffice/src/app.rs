@@ -154,6 +154,11 @@ impl App {
         &self.store
     }
 
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// Resolves with the reason when it can no longer do its work: the store has failed for good, or a task ended.
     pub async fn failed(&mut self) -> String {
         tokio::select! {

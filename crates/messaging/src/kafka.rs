@@ -22,6 +22,7 @@ mod watchdog;
 mod wire;
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -169,12 +170,7 @@ impl Kafka {
         let pending = self.outbox.pending(1).await?.len() as i64;
         let settings = self.settings.clone();
         let (group, topics) = (group.to_owned(), topics.to_vec());
-        let ask = move || {
-            topics
-                .iter()
-                .map(|topic| lag(&settings, &group, topic))
-                .sum()
-        };
+        let ask = move || lag(&settings, &group, &topics);
         let asked: Result<i64, StoreError> = tokio::task::spawn_blocking(ask)
             .await
             .map_err(unavailable)?;
@@ -182,30 +178,40 @@ impl Kafka {
     }
 }
 
-/// How far a group is behind on one topic.
-fn lag(settings: &KafkaSettings, group: &str, topic: &str) -> Result<i64, StoreError> {
+/// How far a group is behind on these topics.
+fn lag(settings: &KafkaSettings, group: &str, topics: &[&str]) -> Result<i64, StoreError> {
+    let mut by_brokers: HashMap<&str, Vec<String>> = HashMap::new();
+    for topic in topics {
+        let names = by_brokers.entry(settings.brokers_of(topic)).or_default();
+        names.push(settings.wire_topic(topic));
+    }
+    let lags = by_brokers.iter().map(|(brokers, names)| {
+        // One client for all of them: to connect takes longer than to ask.
+        let consumer: BaseConsumer = settings
+            .client(brokers)
+            .set("group.id", format!("{}{group}", settings.prefix))
+            .create()
+            .map_err(unavailable)?;
+        lag_at(&consumer, names)
+    });
+    lags.sum()
+}
+
+fn lag_at(consumer: &BaseConsumer, names: &[String]) -> Result<i64, StoreError> {
     let timeout = Duration::from_secs(ANSWER_SECS_MAX);
-    let consumer: BaseConsumer = settings
-        .client(settings.brokers_of(topic))
-        .set("group.id", format!("{}{group}", settings.prefix))
-        .create()
-        .map_err(unavailable)?;
-    let name = settings.wire_topic(topic);
-    let metadata = consumer
-        .fetch_metadata(Some(&name), timeout)
-        .map_err(unavailable)?;
-    let partitions = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions());
     let mut asked = TopicPartitionList::new();
-    for partition in partitions {
-        asked.add_partition(&name, partition.id());
+    for name in names {
+        let metadata = consumer.fetch_metadata(Some(name), timeout);
+        let metadata = metadata.map_err(unavailable)?;
+        let topics = metadata.topics().iter();
+        for partition in topics.flat_map(|topic| topic.partitions()) {
+            asked.add_partition(name, partition.id());
+        }
     }
     let committed = committed(&consumer, &asked)?;
     let mut behind = 0;
     for partition in committed.elements() {
-        let ends = consumer.fetch_watermarks(&name, partition.partition(), timeout);
+        let ends = consumer.fetch_watermarks(partition.topic(), partition.partition(), timeout);
         let (low, high) = ends.map_err(unavailable)?;
         behind += match partition.offset() {
             Offset::Offset(next) => high - next,

@@ -20,12 +20,13 @@ impl Timers {
     /// Publishes due timers until told to stop.
     pub async fn run(self, mut shutdown: Shutdown) {
         loop {
+            // Before looking: what becomes due during a look is looked for at once.
+            let next = self.clock.now().plus_millis(TICK_MILLIS);
             match self.fire_due().await {
                 Ok(_) => {}
                 Err(StoreError::Poisoned(_)) => return,
                 Err(error) => tracing::warn!(%error, "timers wait for their store"),
             }
-            let next = self.clock.now().plus_millis(TICK_MILLIS);
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = self.clock.wait_until(next) => {}

@@ -40,7 +40,10 @@ impl Settler {
 
     /// Settles what is due until told to stop. A settlement that is stopped half way is made again at the next start.
     pub async fn run(self, mut shutdown: Shutdown) {
+        let inner = &self.service.inner;
         loop {
+            // Before looking: what becomes due during a look is looked for at once.
+            let next = inner.clock.now().plus_millis(TICK_MILLIS);
             let settled = tokio::select! {
                 () = shutdown.requested() => return,
                 settled = self.settle_due() => settled,
@@ -50,8 +53,6 @@ impl Settler {
                 Err(StoreError::Poisoned(_)) => return,
                 Err(error) => tracing::warn!(%error, "the settler waits for its store"),
             }
-            let inner = &self.service.inner;
-            let next = inner.clock.now().plus_millis(TICK_MILLIS);
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = inner.clock.wait_until(next) => {}

@@ -20,12 +20,13 @@ impl Service {
             () = clock.wait_until(begins_at) => {}
         }
         loop {
+            // Before looking: what becomes due during a look is looked for at once.
+            let next = clock.now().plus_millis(TICK_MILLIS);
             match self.expire_due().await {
                 Ok(_) => {}
                 Err(StoreError::Poisoned(_)) => return,
                 Err(error) => tracing::warn!(%error, "expiry waits for the store"),
             }
-            let next = clock.now().plus_millis(TICK_MILLIS);
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = clock.wait_until(next) => {}

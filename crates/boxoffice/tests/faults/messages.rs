@@ -9,12 +9,13 @@ use std::{
     thread,
 };
 
-use boxoffice::audit;
-use messaging::{Commit, Message, Snapshot};
+use messaging::{Commit, Message};
+use serde_json::Value;
+use ticketing::ReservationsBackend;
 
 use crate::{
     desk::{entries, stock},
-    house::{Deployment, House, PATIENCE, play},
+    house::{House, PATIENCE, play},
     refusing::Refusing,
 };
 
@@ -61,16 +62,19 @@ async fn a_mark_is_never_there_without_its_work_nor_the_work_without_its_mark() 
                     "{place} {nth}"
                 );
                 house.paid(&purchase, &format!("card-{place}-{nth}")).await;
-                assert_eq!(
-                    counted(house, "messages_duplicate_total", "").await,
-                    0,
-                    "something was sent twice: {place} {nth}"
-                );
+                // Brokers that were not told of the work deliver its message again, and then it is dropped.
+                if house.site().is_folder() {
+                    let duplicates = counted(house, "messages_duplicate_total", "").await;
+                    assert_eq!(duplicates, 0, "{place} {nth}");
+                }
                 assert_ne!(counted(house, "messages_handled_total", "").await, 0);
                 sold += 1;
                 assert_eq!(house.stock(event).await, stock(100, 0, sold, 100 - sold));
             }
         }
+        let said: Vec<String> = house.all_said().await.into_iter().map(|it| it.id).collect();
+        let ids: BTreeSet<&String> = said.iter().collect();
+        assert_eq!(ids.len(), said.len(), "something was sent twice: {said:?}");
     })
     .await;
 }
@@ -79,7 +83,7 @@ async fn a_mark_is_never_there_without_its_work_nor_the_work_without_its_mark() 
 async fn a_message_is_not_acknowledged_while_its_dead_letter_cannot_be_written() {
     play(async |house: &mut House| {
         // Given a store that takes no dead letter.
-        let refusing = Refusing::messages(house, "common.dlt");
+        let refusing = Refusing::messages(house, "common.dlt").await;
         let mut commit = Commit::new();
         commit.publish(Message {
             id: "poison".to_owned(),
@@ -98,14 +102,11 @@ async fn a_message_is_not_acknowledged_while_its_dead_letter_cannot_be_written()
         tokio::time::timeout(PATIENCE, tried)
             .await
             .expect("it was given up");
-        let counts = audit::audit(house.folder()).unwrap().counts;
-        assert_eq!(
-            (counts.messages_under_way, counts.open_dead_letters),
-            (1, 0)
-        );
+        assert_ne!(house.under_way().await, [] as [String; 0]);
+        assert_eq!(house.dead_letters("WAITING").await, [] as [Value; 0]);
 
         // And becomes a dead letter when one can be written.
-        drop(refusing);
+        refusing.end(house).await;
         let letter = house.dead_letter("WAITING").await;
         assert_eq!(letter["letter"]["messageId"], "poison");
         house.dead_letters_left = 1;
@@ -130,29 +131,29 @@ async fn nothing_is_answered_as_done_whose_message_could_not_be_sent() {
         let (event, user) = (house.event(1).await, house.user(300).await);
 
         // A reservation that cannot be written is none, and its ticket is free. In Redis it needs no row.
-        if house.deployment == Deployment::Embedded {
-            let refusing = Refusing::rows(house, "reservation", "true");
+        if house.config.ticketing.reservations == ReservationsBackend::Local {
+            let refusing = Refusing::rows(house, "reservation", "true").await;
             let answer = house.reserve(event, user).await;
             assert!(answer.status >= 500, "{answer:?}");
             assert_eq!(house.stock(event).await, stock(1, 0, 0, 1));
-            drop(refusing);
+            refusing.end(house).await;
         }
         let ticket = house.reserved(event, user).await;
 
         // A purchase that cannot be sent has not begun, and can be begun again.
-        let refusing = Refusing::messages(house, "ticketing.process");
+        let refusing = Refusing::messages(house, "ticketing.process").await;
         let answer = house.process(&ticket, event, user, 300).await;
         assert!(answer.status >= 500, "{answer:?}");
         let progress = house.get(&format!("/ticketing/process/{ticket}")).await;
         progress.refused(404, "PROCESS_NOT_FOUND");
-        drop(refusing);
+        refusing.end(house).await;
         let purchase = house.processed(&ticket, event, user, 300).await;
 
         // A payment whose outcome cannot be sent is not told as made, and is settled later.
-        let refusing = Refusing::messages(house, "payment.confirmed.request");
+        let refusing = Refusing::messages(house, "payment.confirmed.request").await;
         let pending = house.pay(&purchase, "card-1").await.ok(202);
         assert_eq!(pending["status"], "CONFIRMING");
-        drop(refusing);
+        refusing.end(house).await;
         house.payment_becomes_in_time(&purchase, "SUCCEEDED").await;
         house.stock_becomes(event, stock(1, 0, 1, 0)).await;
     })
@@ -182,24 +183,8 @@ async fn every_message_has_the_id_that_follows_from_what_it_is_about() {
         expected.extend((0..4).map(request));
         expected.extend((1..=3).map(|version| format!("payment:{payment}:{version}")));
 
-        let snapshot = Snapshot::open(house.folder()).unwrap();
-        let topics = [
-            "domain.event",
-            "domain.payment",
-            "domain.ticket",
-            "payment.confirmed.request",
-            "payment.create.request",
-            "payment.create.response",
-            "ticketing.process",
-            "user.check.active.request",
-            "user.check.active.response",
-            "user.check.fraud.request",
-            "user.check.fraud.response",
-            "user.reserve.point.request",
-            "user.reserve.point.response",
-        ];
-        let sent = snapshot.pending("a listener", &topics).unwrap();
-        let ids: Vec<String> = sent.into_iter().map(|message| message.id).collect();
+        let said = house.all_said().await;
+        let ids: Vec<String> = said.into_iter().map(|message| message.id).collect();
         assert_eq!(ids.len(), expected.len(), "{ids:?}");
         assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), expected);
     })

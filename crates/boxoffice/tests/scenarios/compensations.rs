@@ -105,7 +105,7 @@ async fn a_payment_that_cannot_be_opened_ends_the_purchase_and_says_so_message_b
         assert_eq!(progress["failure"], "PAYMENT_NOT_CREATED");
         house.rest().await;
         assert_eq!(
-            house.said(&saga.to_string())[2..],
+            house.said(&saga.to_string()).await[2..],
             [
                 "user.check.active.request",
                 "user.check.active.response",

@@ -4,12 +4,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use boxoffice::{
     app::App,
-    audit::{self, Books, books::subscriptions},
+    audit::{self, Books},
+    backends,
     config::{Config, Flags},
 };
 use contract::{
     Payload, Timestamp,
     domain::{PaymentStatus, TicketStatus},
+    topic,
 };
 use messaging::{Clock, Commit, Message, Random, Snapshot};
 use payment::{
@@ -19,55 +21,43 @@ use payment::{
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use ticketing::ReservationsBackend;
+use tokio::sync::watch;
 
 use crate::{
+    deployment::{Deployment, Said, Site},
+    end_state::EndState,
     gateway::{Gateway, SECRET},
-    redis_place,
 };
 
-/// What must come does so within this, or the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// What must come does so within this, or the test fails. Ten minutes of a story are six hundred looks.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 pub const OPENING: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 /// The settings that the stories are told with.
 pub const HOLD_SECS: i64 = 1800;
 pub const GRACE_SECS: i64 = 90;
 
-/// Where Boxoffice runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deployment {
-    /// Everything in this process, on a folder.
-    Embedded,
-    /// The same, with reservations in Redis.
-    Redis,
-}
+/// How often is looked again for what no commit tells of: what the brokers have, what changes in Redis.
+const LOOK: Duration = Duration::from_millis(5);
 
-impl Deployment {
-    const ALL: &[Self] = &[Self::Embedded, Self::Redis];
-
-    fn configure(self, config: &mut Config) {
-        match self {
-            Self::Embedded => {}
-            Self::Redis => {
-                config.ticketing.reservations = ReservationsBackend::Redis;
-                config.ticketing.redis = redis_place::settings();
-            }
-        }
-    }
-}
-
-/// Plays a story on every deployment; afterwards the books must be in order.
+/// Plays a story on every deployment. The books must be in order afterwards, and the same everywhere.
 pub async fn play(story: impl AsyncFn(&mut House)) {
+    let mut ends: Vec<(Deployment, EndState)> = Vec::new();
     for deployment in Deployment::ALL {
         let mut house = House::open(*deployment).await;
         story(&mut house).await;
-        house.close().await;
+        let end = house.close().await;
+        if let Some((other, first)) = ends.first() {
+            assert_eq!(
+                end.beside(first),
+                [] as [String; 0],
+                "{deployment:?} (+) beside {other:?} (-)"
+            );
+        }
+        ends.push((*deployment, end));
     }
 }
 
 pub struct House {
-    pub deployment: Deployment,
     /// Absent only between a stop and the next start.
     pub app: Option<App>,
     /// Holds from the next start on.
@@ -78,6 +68,7 @@ pub struct House {
     hears_webhooks: bool,
     pub client: Client,
     folder: TempDir,
+    site: Site,
     messages_sent: u32,
     /// Dead letters that a story leaves for people; none, unless it says so.
     pub dead_letters_left: usize,
@@ -141,9 +132,8 @@ impl House {
         config.payment.reconcile_every_secs = 0;
         config.ticketing.hold_ttl_secs = HOLD_SECS;
         config.ticketing.hold_grace_secs = GRACE_SECS;
-        deployment.configure(&mut config);
+        let site = Site::open(deployment, &mut config).await;
         let mut house = Self {
-            deployment,
             app: None,
             config,
             random: Random::seeded(1),
@@ -152,6 +142,7 @@ impl House {
             hears_webhooks: false,
             client: Client::builder().no_proxy().build().unwrap(),
             folder,
+            site,
             messages_sent: 0,
             dead_letters_left: 0,
             orders_charged_twice: 0,
@@ -163,10 +154,7 @@ impl House {
     pub async fn start(&mut self) {
         let (config, clock, random) =
             (self.config.clone(), self.clock.clone(), self.random.clone());
-        let app = match self.deployment {
-            Deployment::Embedded | Deployment::Redis => App::start(config, clock, random).await,
-        };
-        self.app = Some(app.unwrap());
+        self.app = Some(App::start(config, clock, random).await.unwrap());
         // When it answers, what was started before the server has begun, and has seen the time of the start.
         self.get("/healthz").await.ok(200);
         self.tell_where_webhooks_go();
@@ -195,15 +183,32 @@ impl House {
     }
 
     /// Every promise holds when a story is over, whatever it was about.
-    async fn close(mut self) {
+    async fn close(mut self) -> EndState {
         self.rest().await;
+        let heard = self.site.is_heard(self.app().bus()).await;
+        let stocks = self.stocks().await;
         self.stop().await;
-        let report = audit::audit(self.folder.path()).unwrap();
+        let snapshot = self.snapshot();
+        let report = audit::audit_snapshot(&snapshot).unwrap();
         let counts = report.counts;
         assert_eq!(report.violations, [], "{counts:?}");
         assert_eq!(counts.open_dead_letters, self.dead_letters_left);
         assert_eq!((counts.parked_sagas, counts.parked_refunds), (0, 0));
         self.money_is_where_it_belongs();
+        let end = EndState::read(&snapshot, stocks, &self.gateway.books());
+        drop(snapshot);
+        self.site.close(heard).await;
+        end
+    }
+
+    /// What every event's stock is told as.
+    async fn stocks(&self) -> Vec<Value> {
+        let mut stocks = Vec::new();
+        for event in self.books().allocations.keys() {
+            let path = format!("/ticketing/event/{event}");
+            stocks.push(self.get(&path).await.ok(200));
+        }
+        stocks
     }
 
     /// What the gateway holds is what the valid tickets cost, to the won, and nothing is left to be settled.
@@ -231,10 +236,8 @@ impl House {
     /// Every webhook that was taken, and what became of it.
     pub fn webhooks(&self) -> Vec<WebhookRecord> {
         let mut webhooks = Vec::new();
-        let snapshot = Snapshot::open(self.folder.path()).unwrap();
-        snapshot
-            .each(|it: WebhookRecord| webhooks.push(it))
-            .unwrap();
+        let keep = |it: WebhookRecord| webhooks.push(it);
+        self.snapshot().each(keep).unwrap();
         webhooks
     }
 
@@ -261,26 +264,49 @@ impl House {
         self.folder.path()
     }
 
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        backends::snapshot(&self.config).unwrap()
+    }
+
     fn books(&self) -> Books {
-        Books::read(&Snapshot::open(self.folder.path()).unwrap()).unwrap()
+        Books::read(&self.snapshot()).unwrap()
+    }
+
+    /// Messages that a group has yet to handle.
+    pub async fn under_way(&self) -> Vec<String> {
+        match &self.site {
+            Site::Folder => match self.books().messages_under_way {
+                0 => Vec::new(),
+                _ => self.books().under_way.into_iter().collect(),
+            },
+            #[cfg(feature = "kafka")]
+            Site::Distributed(distributed) => distributed.under_way().await,
+        }
     }
 
     /// Waits until every message is handled and no timer is due.
     pub async fn rest(&self) {
         let store = self.app().store().clone();
         let mut committed = store.committed();
+        let mut left = Vec::new();
         let resting = async {
             loop {
                 committed.borrow_and_update();
-                let due = store.due_timers(self.clock.now(), 1).await.unwrap();
-                if due.is_empty() && self.books().messages_under_way == 0 {
+                let due = store.due_timers(self.clock.now(), 10).await.unwrap();
+                left = due.into_iter().map(|timer| timer.id).collect();
+                left.extend(self.under_way().await);
+                if left.is_empty() {
                     return;
                 }
-                committed.changed().await.unwrap();
+                changed(&mut committed).await;
             }
         };
         let rested = tokio::time::timeout(PATIENCE, resting).await;
-        rested.expect("it never came to rest");
+        rested.unwrap_or_else(|_| panic!("it never came to rest: {left:?}"));
     }
 
     /// Moves the clock on, and waits until what that sets off is over.
@@ -331,18 +357,23 @@ impl House {
         self.rest().await;
     }
 
-    /// The topics of what was said under a key, in order; what was cleaned away since is missing.
-    pub fn said(&self, key: &str) -> Vec<String> {
-        let topics: Vec<&str> = subscriptions()
-            .into_iter()
-            .flat_map(|(_, topics)| topics.iter().copied())
-            .collect();
-        let snapshot = Snapshot::open(self.folder.path()).unwrap();
-        let all = snapshot.pending("a listener", &topics).unwrap();
-        all.into_iter()
-            .filter(|message| message.key == key)
-            .map(|message| message.topic)
-            .collect()
+    /// The topics of what was said under a key, in order.
+    pub async fn said(&self, key: &str) -> Vec<String> {
+        let all = self.all_said().await.into_iter();
+        let about_it = all.filter(|message| message.key == key);
+        about_it.map(|message| message.topic).collect()
+    }
+
+    /// Everything that was said, in the order of its commits; in a folder without what was cleaned away since.
+    pub async fn all_said(&self) -> Vec<Said> {
+        match &self.site {
+            Site::Folder => {
+                let all = self.snapshot().pending("a listener", topic::ALL).unwrap();
+                all.into_iter().map(Said::from).collect()
+            }
+            #[cfg(feature = "kafka")]
+            Site::Distributed(distributed) => distributed.all_said().await,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -387,13 +418,20 @@ impl House {
                 if wanted(&last) {
                     return;
                 }
-                committed.changed().await.unwrap();
+                changed(&mut committed).await;
             }
         };
         if tokio::time::timeout(PATIENCE, found).await.is_err() {
             panic!("{path} never became what it should: {last}");
         }
         last
+    }
+}
+
+/// Waits until something was committed, for a moment at most: not everything that is waited for is a commit.
+async fn changed(committed: &mut watch::Receiver<i64>) {
+    if let Ok(changed) = tokio::time::timeout(LOOK, committed.changed()).await {
+        changed.unwrap();
     }
 }
 

@@ -9,8 +9,12 @@ mod cancelling;
 mod compensations;
 mod complaints;
 mod dead_letters;
+mod deployment;
 mod deposits;
 mod desk;
+#[cfg(feature = "kafka")]
+mod distributed;
+mod end_state;
 mod gateway;
 mod house;
 mod keys;
@@ -18,6 +22,10 @@ mod ladder;
 mod lapses;
 mod late_money;
 mod paying;
+#[cfg(feature = "kafka")]
+#[path = "../../../messaging/tests/common/postgres.rs"]
+#[expect(dead_code, reason = "a house makes its schema itself")]
+mod postgres_place;
 mod purchase;
 mod quantities;
 #[path = "../../../ticketing/tests/common/redis.rs"]

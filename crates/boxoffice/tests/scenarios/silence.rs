@@ -33,7 +33,7 @@ async fn silence_payment(house: &mut House, ticket: &str, event: i64, user: i64)
 }
 
 async fn count_said(house: &House, saga: SagaId, topic: &str) -> usize {
-    let said = house.said(&saga.to_string());
+    let said = house.said(&saga.to_string()).await;
     said.iter().filter(|said| *said == topic).count()
 }
 
@@ -122,7 +122,7 @@ async fn a_release_during_a_purchase_undoes_it_in_reverse_order_without_waiting_
         let progress = house.progress_becomes(&ticket, "COMPENSATED").await;
         assert_eq!(progress["failure"], "RESERVATION_EXPIRED");
         house.rest().await;
-        let said = house.said(&saga.to_string());
+        let said = house.said(&saga.to_string()).await;
         let undoing = said
             .iter()
             .skip_while(|topic| *topic != "payment.delete.request");

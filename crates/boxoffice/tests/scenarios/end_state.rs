@@ -1,0 +1,138 @@
+//! How a story ended, without what two plays of one story may differ in: ids, times, and the order of things that have
+//! nothing to do with each other. It is the same on every deployment.
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use boxoffice::audit::Books;
+use messaging::{
+    Snapshot,
+    dead_letters::{DeadLetterRecord, DeadLetterState},
+};
+use serde_json::Value;
+
+/// Lines, each with how often it is true.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct EndState(BTreeMap<String, usize>);
+
+impl EndState {
+    /// The state of a store in which nothing is under way, with what was told of the stocks last.
+    pub fn read(
+        snapshot: &Snapshot,
+        stocks: Vec<Value>,
+        gateway: &payment::sandbox::Books,
+    ) -> Self {
+        let (mut end, books) = (Self::default(), Books::read(snapshot).unwrap());
+        for stock in stocks {
+            let names = ["quantity", "sold", "waiting", "completed", "available"];
+            let numbers = names.map(|name| format!("{name} {}", stock[name]));
+            end.note(format_args!("event: {}", numbers.join(", ")));
+        }
+        end.note_sales(&books);
+        end.note_sagas(&books);
+        let note = |letter: DeadLetterRecord| end.note_dead_letter(&letter);
+        snapshot.each(note).unwrap();
+        end.note(format_args!(
+            "gateway: charged {}, refunded {}, held {}, orders charged twice {}",
+            gateway.charged,
+            gateway.refunded,
+            gateway.held,
+            gateway.orders_charged_twice.len()
+        ));
+        end
+    }
+
+    /// What is here and not there (`+`), and there and not here (`-`).
+    pub fn beside(&self, other: &Self) -> Vec<String> {
+        let count = |of: &Self, line: &str| of.0.get(line).copied().unwrap_or(0);
+        let mut lines: Vec<&String> = self.0.keys().chain(other.0.keys()).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        let differ = lines
+            .into_iter()
+            .map(|line| (count(self, line), count(other, line), line))
+            .filter(|(here, there, _)| here != there);
+        differ
+            .map(|(here, there, line)| format!("+{here} -{there} {line}"))
+            .collect()
+    }
+
+    fn note(&mut self, line: impl Display) {
+        *self.0.entry(line.to_string()).or_default() += 1;
+    }
+
+    fn note_sales(&mut self, books: &Books) {
+        for ticket in books.tickets.values() {
+            self.note(format_args!(
+                "ticket: {:?}, asked back {} times",
+                ticket.status, ticket.cancellation
+            ));
+        }
+        for it in books.payments.values() {
+            let amounts = (
+                it.total_amount.get(),
+                it.point_amount.get(),
+                it.final_amount.get(),
+            );
+            self.note(format_args!(
+                "payment: {:?}, {amounts:?}, attempt {}, refund {:?}",
+                it.status, it.attempt, it.refund
+            ));
+        }
+        for stray in books.strays.values() {
+            self.note(format_args!("stray charge: refund {:?}", stray.refund));
+        }
+        for (id, user) in &books.users {
+            let sum = books.ledger_sums.get(id).copied().unwrap_or(0);
+            self.note(format_args!(
+                "user: {:?}, {} points, ledger {sum}",
+                user.status,
+                user.balance.get()
+            ));
+        }
+    }
+
+    fn note_sagas(&mut self, books: &Books) {
+        for saga in books.sagas.values() {
+            let steps = saga.steps.iter();
+            let steps: Vec<String> = steps
+                .map(|step| format!("{} {:?}", step.name, step.state))
+                .collect();
+            self.note(format_args!(
+                "saga: {} {:?} [{}] failure {:?}, parked {:?}",
+                saga.saga_type,
+                saga.state,
+                steps.join(", "),
+                saga.failure.as_deref().map(without_ids),
+                saga.parked
+            ));
+        }
+    }
+
+    fn note_dead_letter(&mut self, record: &DeadLetterRecord) {
+        let letter = &record.letter;
+        let still = match record.state {
+            DeadLetterState::Waiting => "WAITING",
+            DeadLetterState::Parked => "PARKED",
+            DeadLetterState::Replayed => "REPLAYED",
+            DeadLetterState::Resolved => "RESOLVED",
+            DeadLetterState::Discarded => "DISCARDED",
+        };
+        self.note(format_args!(
+            "dead letter: {still} {} in {}: {}",
+            letter.reissued_topic,
+            letter.group,
+            without_ids(&letter.reason)
+        ));
+    }
+}
+
+/// Ids are drawn by chance.
+fn without_ids(text: &str) -> String {
+    let is_id = |word: &str| {
+        let bare = word.trim_matches(|it: char| !it.is_ascii_alphanumeric());
+        uuid::Uuid::parse_str(bare).is_ok()
+    };
+    let words = text.split(' ');
+    let words: Vec<&str> = words.map(|it| if is_id(it) { "…" } else { it }).collect();
+    words.join(" ")
+}
