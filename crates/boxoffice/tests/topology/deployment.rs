@@ -1,9 +1,10 @@
-//! The processes: two of each service, over schemas, topics and keys of their own. Whatever ends is started again, as
-//! any supervisor does it; it dies with this.
+//! The processes: two of each service, over schemas, topics and keys of their own, each by roads of its own to the engines
+//! and the gateway. Whatever ends is started again, as any supervisor does it; it dies with this.
 
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -15,17 +16,18 @@ use std::{
 
 use messaging::{KafkaSettings, MessageTable, PostgresSettings, Random};
 use tempfile::TempDir;
+use ticketing::RedisSettings;
 
 use crate::{
-    engines::Engines,
+    engines::{Engines, PLACES},
     gateway::{Gateway, SECRET},
+    proxy::Proxy,
 };
 
 /// What must come does so within this, or the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(150);
 /// How often something is looked at until it is as wanted.
 pub const LOOK: Duration = Duration::from_millis(100);
-pub const INBOX_SECS: i64 = 120_000;
 /// The services of a process, the schema they share, and how many such processes there are.
 const CAST: &[(&str, &str, usize)] = &[
     ("event", "event", 1),
@@ -53,9 +55,22 @@ const SETTINGS: &[(&str, &str)] = &[
     ("PAYMENT__GATEWAY__REQUEST_TIMEOUT_MILLIS", "3000"),
     ("PAYMENT__SETTLE_AFTER_MILLIS", "4000"),
     ("PAYMENT__RETRY_MILLIS_MAX", "2000"),
+    ("PAYMENT__GIVE_UP_AFTER_MILLIS", "5000"),
+    // Long enough for whoever is served at once, short enough to wait for.
+    ("TICKETING__HOLD_TTL_SECS", "25"),
+    ("TICKETING__HOLD_GRACE_SECS", "8"),
     ("LOG__LEVEL", "info"),
 ];
 static DEPLOYMENTS: AtomicU32 = AtomicU32::new(0);
+
+/// What a road leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    Postgres,
+    Redis,
+    Kafka,
+    Gateway,
+}
 
 pub struct Deployment {
     pub engines: &'static Engines,
@@ -63,6 +78,8 @@ pub struct Deployment {
     pub processes: Vec<Arc<Process>>,
     name: String,
     folder: Option<TempDir>,
+    /// By which the gateway tells of payments, to any process that hears of them.
+    _door: Proxy,
     supervisor: tokio::task::JoinHandle<()>,
 }
 
@@ -72,6 +89,7 @@ pub struct Process {
     services: &'static str,
     folder: PathBuf,
     settings: Vec<(String, String)>,
+    roads: Vec<(Goal, Arc<Proxy>)>,
     /// Where whoever takes its place dies, as the crate `fail` reads it.
     failpoints: Mutex<String>,
     running: Mutex<Running>,
@@ -95,26 +113,30 @@ impl Deployment {
         let (gateway, folder) = (Gateway::open().await, tempfile::tempdir().unwrap());
         let mut processes = Vec::new();
         for (services, schema, count) in CAST {
-            let settings = settings(engines, &gateway, &name, schema);
             for place in 1..=*count {
-                let name = format!("{services}-{place}");
-                let folder = folder.path().join(&name);
+                let name_of_it = format!("{services}-{place}");
+                let folder = folder.path().join(&name_of_it);
                 fs::create_dir(&folder).unwrap();
+                let kafka = Arc::clone(&engines.kafka_roads[processes.len() % PLACES]);
+                let roads = roads(services, engines, &gateway, kafka);
+                let settings = settings(engines, &roads, &name, schema);
                 if place == 1 {
                     let migrated = command(&settings).arg("migrate").output().unwrap();
                     assert!(migrated.status.success(), "{migrated:?}");
                 }
                 let running = Mutex::new(spawn(services, &folder, &settings, ""));
                 processes.push(Arc::new(Process {
-                    name,
+                    name: name_of_it,
                     services,
                     folder,
-                    settings: settings.clone(),
+                    settings,
+                    roads,
                     failpoints: Mutex::default(),
                     running,
                 }));
             }
         }
+        let door = door(&gateway, &processes);
         let supervisor = tokio::spawn(supervise(processes.clone()));
         let deployment = Self {
             engines,
@@ -122,6 +144,7 @@ impl Deployment {
             processes,
             name,
             folder: Some(folder),
+            _door: door,
             supervisor,
         };
         deployment.all_listen().await;
@@ -144,9 +167,14 @@ impl Deployment {
 
     /// Some process of these services that listens.
     pub fn any(&self, services: &str) -> Option<String> {
+        self.one(services, Random::System.below(u64::MAX))
+    }
+
+    /// The process of these services that this number chooses: of those that listen, other numbers choose others.
+    pub fn one(&self, services: &str, number: u64) -> Option<String> {
         let those = self.processes.iter().filter(|it| it.services == services);
         let urls: Vec<_> = those.filter_map(|it| it.url()).collect();
-        let place = Random::System.below(urls.len().max(1) as u64);
+        let place = number % urls.len().max(1) as u64;
         urls.get(usize::try_from(place).unwrap()).cloned()
     }
 
@@ -157,6 +185,15 @@ impl Deployment {
             messages: MessageTable::Outbox,
             connections_max: 2,
             wait_secs_max: 10,
+        }
+    }
+
+    pub fn redis(&self) -> RedisSettings {
+        RedisSettings {
+            url: self.engines.redis.address.clone(),
+            prefix: self.name.clone(),
+            call_timeout_millis: 10_000,
+            ..RedisSettings::default()
         }
     }
 
@@ -188,6 +225,15 @@ impl Process {
     fn url(&self) -> Option<String> {
         let running = self.running.lock().unwrap();
         running.url.lock().unwrap().clone()
+    }
+
+    /// Its ways to the engines that it speaks to.
+    pub fn roads(&self) -> &[(Goal, Arc<Proxy>)] {
+        &self.roads
+    }
+
+    pub fn is_worker(&self) -> bool {
+        !matches!(self.services, "event" | "ticketing-api" | "payment-api")
     }
 
     /// `kill -9`; the supervisor starts it again.
@@ -243,21 +289,63 @@ async fn supervise(processes: Vec<Arc<Process>>) {
     }
 }
 
-fn settings(
+/// A process has a road to whatever it speaks to.
+fn roads(
+    services: &str,
     engines: &Engines,
     gateway: &Gateway,
+    kafka: Arc<Proxy>,
+) -> Vec<(Goal, Arc<Proxy>)> {
+    let road = |goal: SocketAddr| Arc::new(Proxy::open(move || Some(goal)));
+    let mut roads = vec![
+        (Goal::Postgres, road(engines.postgres.socket())),
+        (Goal::Kafka, kafka),
+    ];
+    if services.starts_with("ticketing") {
+        roads.push((Goal::Redis, road(engines.redis.socket())));
+    }
+    if services.starts_with("payment") {
+        roads.push((Goal::Gateway, road(gateway.address)));
+    }
+    roads
+}
+
+/// The gateway knows one address; behind it is whoever listens.
+fn door(gateway: &Gateway, processes: &[Arc<Process>]) -> Proxy {
+    let those = processes.iter().filter(|it| it.services == "payment-api");
+    let those: Vec<_> = those.cloned().collect();
+    let door = Proxy::open(move || {
+        let url = those.iter().find_map(|it| it.url())?;
+        url.strip_prefix("http://")?.parse().ok()
+    });
+    gateway.tell(&format!("http://{}/payment/webhook/toss", door.address));
+    door
+}
+
+fn settings(
+    engines: &Engines,
+    roads: &[(Goal, Arc<Proxy>)],
     name: &str,
     schema: &str,
 ) -> Vec<(String, String)> {
-    let own = [
-        ("STORE__POSTGRES__URL", engines.postgres.address.clone()),
+    let mut own = vec![
         ("STORE__POSTGRES__SCHEMA", format!("{name}{schema}")),
-        ("BUS__KAFKA__BROKERS", engines.kafka.address.clone()),
         ("BUS__KAFKA__PREFIX", name.to_owned()),
-        ("TICKETING__REDIS__URL", engines.redis.address.clone()),
         ("TICKETING__REDIS__PREFIX", name.to_owned()),
-        ("PAYMENT__GATEWAY__BASE_URL", gateway.url.clone()),
+        // Who never asks Redis has no road to it, and must have an address.
+        ("TICKETING__REDIS__URL", engines.redis.address.clone()),
     ];
+    for (goal, road) in roads {
+        own.push(match goal {
+            Goal::Postgres => ("STORE__POSTGRES__URL", engines.postgres.address_by(road)),
+            Goal::Redis => ("TICKETING__REDIS__URL", engines.redis.address_by(road)),
+            Goal::Kafka => ("BUS__KAFKA__BROKERS", road.address.to_string()),
+            Goal::Gateway => (
+                "PAYMENT__GATEWAY__BASE_URL",
+                format!("http://{}", road.address),
+            ),
+        });
+    }
     let fixed = SETTINGS
         .iter()
         .map(|(key, value)| (*key, (*value).to_owned()));
