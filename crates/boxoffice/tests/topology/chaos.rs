@@ -175,6 +175,12 @@ impl Fault {
     async fn strike(&self, deployment: &Deployment) {
         // These are the random moments themselves: nothing is waited for.
         tokio::time::sleep(self.at).await;
+        deployment.trouble(true);
+        self.befall(deployment).await;
+        deployment.trouble(false);
+    }
+
+    async fn befall(&self, deployment: &Deployment) {
         match &self.what {
             // It was armed before.
             What::Die(..) => {}

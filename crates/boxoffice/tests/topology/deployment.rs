@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use messaging::{KafkaSettings, MessageTable, PostgresSettings, Random};
@@ -24,7 +24,7 @@ use crate::{
     proxy::Proxy,
 };
 
-/// What must come does so within this, or the test fails.
+/// What must come does so within this after the last trouble, or the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 /// How often something is looked at until it is as wanted.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -78,9 +78,16 @@ pub struct Deployment {
     pub processes: Vec<Arc<Process>>,
     name: String,
     folder: Option<TempDir>,
+    trouble: Mutex<Trouble>,
     /// By which the gateway tells of payments, to any process that hears of them.
     _door: Proxy,
     supervisor: tokio::task::JoinHandle<()>,
+}
+
+/// How many faults are under way, and since when there are as many.
+struct Trouble {
+    faults: usize,
+    since: Instant,
 }
 
 /// One process, and whoever takes its place.
@@ -144,6 +151,10 @@ impl Deployment {
             processes,
             name,
             folder: Some(folder),
+            trouble: Mutex::new(Trouble {
+                faults: 0,
+                since: Instant::now(),
+            }),
             _door: door,
             supervisor,
         };
@@ -152,17 +163,33 @@ impl Deployment {
     }
 
     pub async fn all_listen(&self) {
-        let listening = async {
-            let mut look = tokio::time::interval(LOOK);
-            while self.processes.iter().any(|it| it.url().is_none()) {
-                look.tick().await;
+        let begun = Instant::now();
+        let mut look = tokio::time::interval(LOOK);
+        while self.processes.iter().any(|it| it.url().is_none()) {
+            look.tick().await;
+            if self.is_worth_waiting(begun) {
+                continue;
             }
-        };
-        if tokio::time::timeout(PATIENCE, listening).await.is_err() {
             let silent = self.processes.iter().filter(|it| it.url().is_none());
             let silent: Vec<_> = silent.map(|it| &it.name).collect();
             panic!("they never listen: {silent:?}");
         }
+    }
+
+    /// One more fault has begun, or one has ended.
+    pub fn trouble(&self, is_beginning: bool) {
+        let mut trouble = self.trouble.lock().unwrap();
+        trouble.faults = match is_beginning {
+            true => trouble.faults + 1,
+            false => trouble.faults - 1,
+        };
+        trouble.since = Instant::now();
+    }
+
+    /// Whether what did not come by now may come yet: engines take as long to come back as the machine lets them.
+    pub fn is_worth_waiting(&self, since: Instant) -> bool {
+        let trouble = self.trouble.lock().unwrap();
+        trouble.faults > 0 || since.max(trouble.since).elapsed() < PATIENCE
     }
 
     /// Some process of these services that listens.
@@ -225,6 +252,10 @@ impl Process {
     fn url(&self) -> Option<String> {
         let running = self.running.lock().unwrap();
         running.url.lock().unwrap().clone()
+    }
+
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
     }
 
     /// Its ways to the engines that it speaks to.
@@ -332,8 +363,6 @@ fn settings(
         ("STORE__POSTGRES__SCHEMA", format!("{name}{schema}")),
         ("BUS__KAFKA__PREFIX", name.to_owned()),
         ("TICKETING__REDIS__PREFIX", name.to_owned()),
-        // Who never asks Redis has no road to it, and must have an address.
-        ("TICKETING__REDIS__URL", engines.redis.address.clone()),
     ];
     for (goal, road) in roads {
         own.push(match goal {
@@ -346,6 +375,10 @@ fn settings(
             ),
         });
     }
+    if roads.iter().all(|(goal, _)| *goal != Goal::Redis) {
+        // Who never asks Redis must have an address.
+        own.push(("TICKETING__REDIS__URL", engines.redis.address.clone()));
+    }
     let fixed = SETTINGS
         .iter()
         .map(|(key, value)| (*key, (*value).to_owned()));
@@ -355,7 +388,7 @@ fn settings(
 }
 
 /// The program, with these settings and none of the tester's own.
-fn command(settings: &[(String, String)]) -> Command {
+pub fn command(settings: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("BOXOFFICE_") {

@@ -6,7 +6,7 @@
 //! away, connections cut, silent and slow. Whom it strikes, and when, is drawn from a seed, which is printed:
 //! `TOPOLOGY_SEED=<it>` draws it again. `TOPOLOGY_ROUNDS=<n>` plays more rounds.
 //!
-//! - [`stories`]: the tests
+//! - [`stories`]: the tests; [`operators`]: those of the command line
 //! - [`engines`]: the servers; [`deployment`]: the processes over them; [`gateway`]: who takes the money
 //! - [`proxy`]: the roads between them
 //! - [`buyer`]: what a buyer does, and comes to; [`chaos`]: what goes away
@@ -21,6 +21,7 @@ mod chaos;
 mod deployment;
 mod engines;
 mod gateway;
+mod operators;
 mod proxy;
 mod rest;
 mod stories;

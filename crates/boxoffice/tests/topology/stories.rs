@@ -1,13 +1,15 @@
 //! A crowd buys: in peace, and while things go away.
 
+use std::time::Instant;
+
 use futures::{StreamExt, stream};
 use messaging::Random;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 
 use crate::{
     buyer::{Buyer, Kind, Outcome, client, put_on_sale},
     chaos,
-    deployment::{Deployment, PATIENCE},
+    deployment::Deployment,
     rest,
 };
 
@@ -16,14 +18,14 @@ const ROUNDS: usize = chaos::ROUNDS_OF_DECK;
 const BUYERS: usize = 40;
 const BUYERS_AT_ONCE: usize = 16;
 /// The engines are everybody's, and some take them down.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub static TURN: Mutex<()> = Mutex::const_new(());
 
-async fn crowd(
+pub async fn crowd(
     deployment: &Deployment,
     name: &str,
     wishes: impl IntoIterator<Item = (Kind, i64)>,
 ) -> Vec<Outcome> {
-    let until = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     let client = client();
     let buyers = wishes.into_iter().enumerate();
     let buyers = buyers.map(|(number, (kind, event))| Buyer {
@@ -32,7 +34,7 @@ async fn crowd(
         name: format!("{name}b{number}"),
         kind,
         event,
-        until,
+        begun,
     });
     let acting = stream::iter(buyers).map(|buyer| async move { buyer.act().await });
     acting.buffer_unordered(BUYERS_AT_ONCE).collect().await
