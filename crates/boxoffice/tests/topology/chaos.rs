@@ -8,7 +8,8 @@ use messaging::Random;
 use tokio::time::Instant;
 
 use crate::{
-    deployment::{Deployment, Goal, Process},
+    deployment::{Deployment, Goal},
+    process::Process,
     proxy::{Proxy, Weather},
 };
 
@@ -130,7 +131,7 @@ impl Card {
 
     fn draw_weather(self, random: &Random, all: &[Arc<Process>]) -> What {
         let process = choose(random, all);
-        let (goal, road) = choose(random, process.roads());
+        let (goal, road) = choose(random, &process.roads);
         let (weather, lasting) = match self {
             Self::Cut => (Weather::Cut, CUT_MILLIS),
             Self::Slow => (Weather::Slow(millis(random, DELAY_MILLIS)), SLOW_MILLIS),

@@ -7,21 +7,23 @@
 //! `TOPOLOGY_SEED=<it>` draws it again. `TOPOLOGY_ROUNDS=<n>` plays more rounds.
 //!
 //! - [`stories`]: the tests; [`operators`]: those of the command line
-//! - [`engines`]: the servers; [`deployment`]: the processes over them; [`gateway`]: who takes the money
+//! - [`engines`]: the servers; [`deployment`]: the processes over them, [`process`] each of them; [`gateway`]: who takes the money
 //! - [`proxy`]: the roads between them
-//! - [`buyer`]: what a buyer does, and comes to; [`chaos`]: what goes away
+//! - [`buyer`]: what a buyer does, and comes to, [`asking`] how; [`chaos`]: what goes away
 //! - [`rest`]: everything at rest, and what must hold then
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod asking;
 mod buyer;
 mod chaos;
 mod deployment;
 mod engines;
 mod gateway;
 mod operators;
+mod process;
 mod proxy;
 mod rest;
 mod stories;

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     buyer::{Kind, put_on_sale},
-    deployment::{Deployment, LOOK, PATIENCE, command},
+    deployment::{Deployment, LOOK, PATIENCE},
+    process::command,
     rest,
     stories::{TURN, crowd},
 };
@@ -26,7 +27,7 @@ impl Desk {
     fn open(deployment: &Deployment) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for process in &deployment.processes {
-            let lines = process.settings().iter().map(|(name, value)| {
+            let lines = process.settings.iter().map(|(name, value)| {
                 let name = name.strip_prefix("BOXOFFICE_").unwrap();
                 let name = name.to_lowercase().replace("__", ".");
                 let is_bare = value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok();

@@ -7,7 +7,8 @@ use messaging::Random;
 use tokio::sync::Mutex;
 
 use crate::{
-    buyer::{Buyer, Kind, Outcome, client, put_on_sale},
+    asking::client,
+    buyer::{Buyer, Kind, Outcome, put_on_sale},
     chaos,
     deployment::Deployment,
     rest,

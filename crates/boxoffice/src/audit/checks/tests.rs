@@ -330,6 +330,25 @@ fn a_claim_without_its_ticket_is_named() {
 }
 
 #[test]
+fn a_claim_in_redis_and_a_ticket_that_do_not_belong_together_are_named() {
+    let claims = |waiting: &[TicketId], completed: &[TicketId]| Claims {
+        waiting: waiting.iter().copied().collect(),
+        completed: completed.iter().copied().collect(),
+    };
+    let says = |claims: Claims| broken(|books, _| _ = books.claims.insert(EVENT, claims));
+    let (ticket, other) = (ticket_id(), TicketId(Random::seeded(2).uuid(NOW)));
+    assert_eq!(says(claims(&[other], &[ticket])), []);
+    assert_eq!(says(claims(&[], &[ticket, other])), [3]);
+    assert_eq!(says(claims(&[], &[])), [3]);
+    assert_eq!(says(claims(&[ticket], &[ticket])), [3]);
+    let bought_meanwhile = broken(|books, ticket| {
+        books.claims.insert(EVENT, claims(&[], &[ticket, other]));
+        books.under_way.insert(other.to_string());
+    });
+    assert_eq!(bought_meanwhile, []);
+}
+
+#[test]
 fn a_saga_that_waits_for_nothing_is_named() {
     let stuck = |books: &mut Books, id: TicketId| {
         books
