@@ -198,6 +198,11 @@ async fn dead_letters_and_the_gateways_books_are_seen_to_beside_working_processe
     desk.dead_letter(&["discard", &id]).await;
     let shown = desk.dead_letter(&["show", &id]).await;
     assert_eq!(shown["state"], "DISCARDED", "{shown}");
+    // (Of several databases one is meant.)
+    let files = ["event-1", "user,dead-letter-1"];
+    let refused = desk.run(&files, &["dead-letter", "list"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("only `audit`"));
     let again = desk
         .run(&["user,dead-letter-1"], &["dead-letter", "replay", &id])
         .await;

@@ -7,7 +7,10 @@ use contract::{
 use messaging::{Random, coordinator::SagaRecord};
 use payment::record::{PaymentRecord, Refund};
 use saga::SagaState;
-use ticketing::model::{Allocation, Purchase, Reservation, ReservationState, Ticket};
+use ticketing::{
+    model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
+    reservations::Claims,
+};
 use user::{
     model::{Status, User},
     points::{Hold, HoldState},
@@ -337,7 +340,7 @@ fn a_claim_in_redis_and_a_ticket_that_do_not_belong_together_are_named() {
     };
     let says = |claims: Claims| broken(|books, _| _ = books.claims.insert(EVENT, claims));
     let (ticket, other) = (ticket_id(), TicketId(Random::seeded(2).uuid(NOW)));
-    assert_eq!(says(claims(&[other], &[ticket])), []);
+    assert!(says(claims(&[other], &[ticket])).is_empty());
     assert_eq!(says(claims(&[], &[ticket, other])), [3]);
     assert_eq!(says(claims(&[], &[])), [3]);
     assert_eq!(says(claims(&[ticket], &[ticket])), [3]);
@@ -345,7 +348,7 @@ fn a_claim_in_redis_and_a_ticket_that_do_not_belong_together_are_named() {
         books.claims.insert(EVENT, claims(&[], &[ticket, other]));
         books.under_way.insert(other.to_string());
     });
-    assert_eq!(bought_meanwhile, []);
+    assert!(bought_meanwhile.is_empty());
 }
 
 #[test]
