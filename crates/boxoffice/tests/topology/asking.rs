@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     buyer::{Buyer, Kind},
     deployment::LOOK,
+    rest,
 };
 
 /// How long an answer is waited for before another process is asked.
@@ -41,13 +42,21 @@ impl Buyer<'_> {
         see: impl Fn(&Value) -> Option<T>,
     ) -> T {
         let mut look = tokio::time::interval(LOOK);
+        let mut last = Value::Null;
         loop {
             look.tick().await;
-            self.check_time(path);
-            if let Some(body) = self.get(services, path).await
-                && let Some(seen) = see(&body)
-            {
-                return seen;
+            if !self.deployment.is_worth_waiting(self.begun) {
+                let left = rest::what_is_left(self.deployment).await;
+                panic!(
+                    "{} waits at {path}, saw {last}, and left are {left}",
+                    self.name
+                );
+            }
+            if let Some(body) = self.get(services, path).await {
+                if let Some(seen) = see(&body) {
+                    return seen;
+                }
+                last = body;
             }
         }
     }

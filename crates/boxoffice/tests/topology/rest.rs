@@ -36,6 +36,17 @@ pub async fn come_to_rest(deployment: &Deployment, events: &[i64]) -> Books {
     rested.unwrap_or_else(|_| panic!("it never came to rest: {left}"))
 }
 
+/// What is under way, for whoever has waited in vain.
+pub async fn what_is_left(deployment: &Deployment) -> String {
+    let books = quiet_books(deployment).await.err().map(|it| it.0);
+    let mut lags = Vec::new();
+    for (group, topics) in subscriptions() {
+        let lag = messaging::kafka::lag(&deployment.kafka(), group, topics).await;
+        lags.push(format!("{group}: {lag:?}"));
+    }
+    format!("{books:?}; not handled by {lags:?}")
+}
+
 /// What is under way; or an engine that has just come back and is not ready.
 struct Unrest(String);
 
