@@ -289,6 +289,10 @@ impl Buyer<'_> {
             "ticketing-api",
             &path,
             |progress| match progress["sagaState"].as_str()? {
+                // It lapsed before it could be paid.
+                "COMPLETED" if progress["failure"].is_string() => {
+                    Some(Err(Stop::With(Outcome::Lapsed(id))))
+                }
                 "COMPLETED" => Some(Ok((
                     progress["paymentId"].as_str()?.to_owned(),
                     progress["finalAmount"].as_i64()?,
