@@ -1,12 +1,14 @@
-//! The audit: does a data folder keep the promises? It reads one moment of a store, running or stopped, and names
-//! each violation. What is still on its way (a message not handled yet, a dead letter waiting for a person) is no
-//! violation, and is counted apart.
+//! The audit: are the promises kept? It reads one moment of each store, running or stopped, and names each violation.
+//! What is still on its way (a message not handled yet, a dead letter waiting for a person) is no violation, and is
+//! counted apart.
 //!
 //! - [`books`]: everything that is checked, read once
 //! - [`checks`]: pure functions from the books to violations
+//! - [`command`]: `boxoffice audit`: the stores of all services, and what is found in them more than once
 
 pub mod books;
 pub mod checks;
+pub mod command;
 
 use std::path::Path;
 
@@ -22,6 +24,9 @@ pub use books::Books;
 pub struct Report {
     pub violations: Vec<Violation>,
     pub counts: Counts,
+    /// How the books were read, where that says what the violations are worth.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A promise that is broken, and by what.
@@ -79,14 +84,18 @@ pub fn audit_at(folder: &Path, now: Timestamp) -> Result<Report, StoreError> {
 }
 
 fn of(snapshot: &Snapshot, now: Timestamp) -> Result<Report, StoreError> {
-    let books = Books::read(snapshot)?;
-    Ok(Report {
-        violations: checks::check(&books, now),
-        counts: books.counts(),
-    })
+    Ok(Report::of(&Books::read(snapshot)?, now))
 }
 
 impl Report {
+    fn of(books: &Books, now: Timestamp) -> Self {
+        Self {
+            violations: checks::check(books, now),
+            counts: books.counts(),
+            notes: Vec::new(),
+        }
+    }
+
     /// The report for people.
     #[must_use]
     pub fn to_table(&self) -> String {
@@ -115,6 +124,9 @@ impl Report {
             table.add_row([what.to_owned(), how_many.to_string()]);
         }
         let mut text = table.to_string();
+        for note in &self.notes {
+            text.push_str(&format!("\n{note}"));
+        }
         for Violation {
             promise,
             subject,

@@ -86,19 +86,6 @@ pub async fn open_store(config: &Config, metrics: Arc<Metrics>) -> Result<Store,
     }
 }
 
-/// For commands that open the data folder itself.
-///
-/// # Errors
-/// Where the store is elsewhere: then the processes that have it open are asked over HTTP.
-pub fn only_embedded(config: &Config, routes: &str) -> anyhow::Result<()> {
-    match config.store.backend {
-        StoreBackend::Sqlite => Ok(()),
-        StoreBackend::Postgres => bail!(
-            "this command works on a data folder, and the setting store.backend is postgres: use {routes} of a process that runs"
-        ),
-    }
-}
-
 /// One moment of the store that the settings name, beside whoever uses it.
 ///
 /// # Errors

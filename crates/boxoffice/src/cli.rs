@@ -7,13 +7,13 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use messaging::{Clock, Random};
 
 use crate::{
     app::App,
-    backends::{self, StoreBackend},
+    backends,
     config::{Config, DEFAULT_TOML, Flags},
     dead_letters::{self, DeadLetterCommand},
     demo::{self, DemoOptions},
@@ -52,9 +52,9 @@ struct Options {
         env = "BOXOFFICE_LISTEN"
     )]
     listen: Option<SocketAddr>,
-    /// A file of settings (TOML), over the defaults
+    /// A file of settings (TOML), over the defaults. `audit` takes several: one of each service that has a store of its own
     #[arg(long, global = true, value_name = "FILE", env = "BOXOFFICE_CONFIG")]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,7 +68,8 @@ enum Command {
     },
     /// Make the tables in PostgreSQL, or bring them up to date; safe while servers run, and by several at once
     Migrate,
-    /// Check whether a data folder, in use or not, keeps the promises; exit code 1 and a report where it does not
+    /// Check whether the promises are kept, in stores that may be in use; exit code 1 and a report where they are not.
+    /// Repeat `--config` where services have stores of their own: their books are checked together
     Audit {
         /// For machines: the report as JSON
         #[arg(long)]
@@ -113,21 +114,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             _ => None,
         },
     };
-    let config = Config::load(cli.options.config.as_deref(), environment(), &flags)?;
+    let mut configs = load(&cli.options.config, &flags)?;
+    if configs.len() > 1 && !matches!(cli.command, Command::Audit { .. }) {
+        bail!("only `audit` takes several files of settings");
+    }
+    if let Command::Audit { json } = cli.command {
+        return runtime()?.block_on(crate::audit::command::run(configs, json));
+    }
+    let config = configs.remove(0);
     let listen = flags.listen;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the runtime cannot be started")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         match cli.command {
             Command::Serve { .. } => serve(config).await,
             Command::Migrate => migrate(&config).await,
-            Command::Audit { json } => audit(config, json).await,
-            Command::Reconcile(args) => {
-                backends::only_embedded(&config, "POST /payment/reconciliation")?;
-                reconcile::run(config, args).await
-            }
+            Command::Reconcile(args) => reconcile::run(config, args).await,
             Command::Demo(options) => {
                 demo::run(config, options).await?;
                 Ok(ExitCode::SUCCESS)
@@ -137,13 +137,29 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             }
             Command::DeadLetter(command) => {
-                backends::only_embedded(&config, "/dead-letter")?;
                 dead_letters::run(&config, command).await?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Config => unreachable!("answered above, before settings are read"),
+            Command::Config | Command::Audit { .. } => unreachable!("answered above"),
         }
     })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let built = runtime.enable_all().build();
+    built.context("the runtime cannot be started")
+}
+
+/// The settings of each file; of none, those that stand without one.
+fn load(files: &[PathBuf], flags: &Flags) -> anyhow::Result<Vec<Config>> {
+    if files.is_empty() {
+        return Ok(vec![Config::load(None, environment(), flags)?]);
+    }
+    let load = |file: &PathBuf| {
+        Config::load(Some(file), environment(), flags).with_context(|| file.display().to_string())
+    };
+    files.iter().map(load).collect()
 }
 
 /// A variable whose name or value is not text is nobody's setting.
@@ -161,29 +177,6 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
         writeln!(io::stdout(), "everything is up to date")?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn audit(config: Config, json: bool) -> anyhow::Result<ExitCode> {
-    // A snapshot is read on a thread that may wait.
-    let reading = tokio::task::spawn_blocking(move || {
-        let report = backends::snapshot(&config).and_then(|it| crate::audit::audit_snapshot(&it));
-        report.with_context(|| match config.store.backend {
-            StoreBackend::Sqlite => format!("{} cannot be audited", config.data.display()),
-            StoreBackend::Postgres => "the store cannot be audited".to_owned(),
-        })
-    });
-    let report = reading.await??;
-    let text = if json {
-        serde_json::to_string_pretty(&report)?
-    } else {
-        report.to_table()
-    };
-    writeln!(io::stdout(), "{text}")?;
-    Ok(if report.violations.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {

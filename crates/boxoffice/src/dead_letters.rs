@@ -1,10 +1,12 @@
-//! The commands for dead letters. They open the data folder themselves; where a server has it open, they ask it.
+//! The commands for dead letters. They open the store themselves. A data folder, or the one log of a schema, that a
+//! server has open is its own: then they ask that server. Processes that share a schema and Kafka let them work beside
+//! them: what a person says is a Commit, checked by versions like any other.
 
 use std::{
     fs,
     io::{self, Write},
     net::SocketAddr,
-    path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -12,18 +14,22 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::DeadLetterId;
 use messaging::{
-    Clock, Metrics, Store,
+    Bus, Clock, Metrics, Store,
     dead_letters::{self, DeadLetterState},
 };
 use reqwest::{Client, Method};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    app::{self, ADDRESS_FILE},
+    app::ADDRESS_FILE,
+    backends::{self, BusBackend, StoreBackend},
     config::Config,
     http::dead_letter::DeadLetterView,
     server::reachable,
 };
+
+/// How long the brokers are waited for.
+const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Subcommand)]
 pub enum DeadLetterCommand {
@@ -83,9 +89,19 @@ impl From<StateArg> for DeadLetterState {
 /// Carries out one command and prints what came of it.
 ///
 /// # Errors
-/// Where there is no such dead letter, it is closed, or neither the folder nor its server can be had.
+/// Where there is no such dead letter, it is closed, or neither the store nor its server can be had.
 pub async fn run(config: &Config, command: DeadLetterCommand) -> anyhow::Result<()> {
-    let desk = Desk::open(&config.data)?;
+    let is_said = matches!(
+        command,
+        DeadLetterCommand::Replay(_) | DeadLetterCommand::Discard(_)
+    );
+    let desk = Desk::open(config, is_said).await?;
+    let done = carry_out(&desk, command).await;
+    desk.close().await;
+    done
+}
+
+async fn carry_out(desk: &Desk, command: DeadLetterCommand) -> anyhow::Result<()> {
     match command {
         DeadLetterCommand::List(args) => {
             let letters = desk.list(&args).await?;
@@ -110,22 +126,46 @@ pub async fn run(config: &Config, command: DeadLetterCommand) -> anyhow::Result<
 
 /// Who carries it out.
 enum Desk {
-    Folder(Store),
-    Server { client: Client, url: String },
+    /// Whoever commits publishes: nothing else may be running.
+    Store(Store, Option<Bus>),
+    Server {
+        client: Client,
+        url: String,
+    },
 }
 
 impl Desk {
-    fn open(data: &Path) -> anyhow::Result<Self> {
-        if !data.is_dir() {
+    async fn open(config: &Config, is_said: bool) -> anyhow::Result<Self> {
+        let data = &config.data;
+        if config.store.backend == StoreBackend::Sqlite && !data.is_dir() {
             bail!("there is no data folder {}", data.display());
         }
-        let metrics = Metrics::unregistered();
-        match Store::open_embedded(data, &app::tables(), metrics) {
-            Ok(store) => Ok(Self::Folder(store)),
+        match backends::open_store(config, Metrics::unregistered()).await {
+            Ok(store) if is_said => match backends::open_bus(config, &store).await {
+                Ok(bus) => Ok(Self::Store(store, Some(bus))),
+                Err(error) => {
+                    eprintln!("boxoffice: {error:#}: a process of this store publishes it");
+                    Ok(Self::Store(store, None))
+                }
+            },
+            Ok(store) => Ok(Self::Store(store, None)),
+            // Several processes may share what Kafka connects: none of them is meant more than another.
+            Err(error) if config.bus.backend == BusBackend::Kafka => Err(error.into()),
             Err(error) => match fs::read_to_string(data.join(ADDRESS_FILE)) {
                 Ok(address) => Self::server(&address),
                 Err(_) => Err(error.into()),
             },
+        }
+    }
+
+    /// Publishes what was said.
+    async fn close(self) {
+        if let Self::Store(_, Some(bus)) = self
+            && tokio::time::timeout(PUBLISH_WAIT_MAX, backends::close_bus(bus))
+                .await
+                .is_err()
+        {
+            eprintln!("boxoffice: not published yet; a process of this store does it");
         }
     }
 
@@ -145,7 +185,7 @@ impl Desk {
     async fn list(&self, args: &ListArgs) -> anyhow::Result<Vec<DeadLetterView>> {
         let state = args.state.map(DeadLetterState::from);
         match self {
-            Self::Folder(store) => {
+            Self::Store(store, _) => {
                 let records = dead_letters::list(store, state, args.after, args.limit).await?;
                 Ok(records.into_iter().map(DeadLetterView::from).collect())
             }
@@ -170,7 +210,7 @@ impl Desk {
                 ask(client, method, &format!("{url}/{id}/replay")).await
             }
             Self::Server { client, url } => ask(client, method, &format!("{url}/{id}")).await,
-            Self::Folder(store) => {
+            Self::Store(store, _) => {
                 let now = Clock::System.now();
                 let record = match method {
                     Method::POST => dead_letters::replay(store, id, now).await?,

@@ -1,11 +1,11 @@
-//! The command `reconcile`. The server that has the data folder open does it; where there is none, one is started for
-//! it, without a door to the outside, and stopped again.
+//! The command `reconcile`. The server that has the store open does it; where there is none, one is started for it,
+//! without a door to the outside, and stopped again. So it is where several processes share a schema: beside them. Two
+//! comparisons of the same payments at once settle each at most once, by versions and idempotency keys.
 
 use std::{
     fs,
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::Timestamp;
-use messaging::{Clock, Random, Record, Snapshot, StoreError};
+use messaging::{Clock, Random, Record, StoreError};
 use payment::{
     reconcile::{Difference, Report},
     record::{PaymentRecord, StrayRecord},
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     app::{ADDRESS_FILE, App},
     audit::books,
+    backends::{self, BusBackend, StoreBackend},
     config::Config,
     server::reachable,
 };
@@ -71,7 +72,8 @@ const TURN_WAIT: Duration = Duration::from_millis(500);
 /// # Errors
 /// Where neither the folder nor its server can be had, or the gateway does not answer.
 pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
-    if !config.data.is_dir() {
+    let is_folder = config.store.backend == StoreBackend::Sqlite;
+    if is_folder && !config.data.is_dir() {
         bail!("there is no data folder {}", config.data.display());
     }
     let asked = Asked {
@@ -93,24 +95,50 @@ pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode
 }
 
 async fn reconcile(config: Config, asked: &Asked) -> anyhow::Result<Report> {
+    if config.bus.backend == BusBackend::Kafka {
+        return beside_others(config, asked).await;
+    }
     let data = config.data.clone();
-    match App::start(alone(config), Clock::System, Random::System).await {
-        Ok(app) => {
-            let report = ask(app.address(), asked).await;
-            if report.is_ok() {
-                wait_until_quiet(&app, &data).await;
-            }
-            app.stop().await;
-            report
-        }
+    match by_a_server_of_its_own(alone(config), asked).await {
         Err(error) if error.downcast_ref::<StoreError>().is_some() => {
             match fs::read_to_string(data.join(ADDRESS_FILE)) {
                 Ok(address) => ask_server(&address, asked).await,
                 Err(_) => Err(error),
             }
         }
-        Err(error) => Err(error),
+        done => done,
     }
+}
+
+async fn by_a_server_of_its_own(config: Config, asked: &Asked) -> anyhow::Result<Report> {
+    let app = App::start(config.clone(), Clock::System, Random::System).await?;
+    let report = ask(app.address(), asked).await;
+    if report.is_ok() {
+        wait_until_quiet(&app, config).await;
+    }
+    app.stop().await;
+    report
+}
+
+/// As one more `payment-api`, in a folder of its own: the others keep their addresses in theirs.
+async fn beside_others(config: Config, asked: &Asked) -> anyhow::Result<Report> {
+    if config.payment.sandbox {
+        bail!(
+            "the setting payment.sandbox is true: each process has a gateway of its own, and this one's knows no charge"
+        );
+    }
+    let name = format!("boxoffice-reconcile-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    let config = Config {
+        data: folder.clone(),
+        services: "payment-api".parse()?,
+        ..alone(config)
+    };
+    let report = by_a_server_of_its_own(config, asked).await;
+    if let Err(error) = fs::remove_dir(&folder) {
+        eprintln!("boxoffice: {} cannot be removed: {error}", folder.display());
+    }
+    report
 }
 
 /// The settings of a server for this one purpose.
@@ -165,12 +193,12 @@ async fn ask(address: SocketAddr, asked: &Asked) -> anyhow::Result<Report> {
 }
 
 /// Waits until every consumer has handled what was settled, and what is to go back has gone.
-async fn wait_until_quiet(app: &App, data: &Path) {
+async fn wait_until_quiet(app: &App, config: Config) {
     let mut committed = app.store().committed();
     let quiet = async {
         loop {
             committed.borrow_and_update();
-            match is_quiet(app, data).await {
+            match is_quiet(app, &config).await {
                 Ok(false) => {}
                 Ok(true) => return,
                 Err(error) => {
@@ -188,12 +216,23 @@ async fn wait_until_quiet(app: &App, data: &Path) {
     }
 }
 
-async fn is_quiet(app: &App, data: &Path) -> Result<bool, StoreError> {
-    let snapshot = Snapshot::open(data)?;
-    for (group, topics) in books::subscriptions() {
-        if !snapshot.pending(group, topics)?.is_empty() {
-            return Ok(false);
+async fn is_quiet(app: &App, config: &Config) -> Result<bool, StoreError> {
+    let config = config.clone();
+    // A snapshot is read on a thread that may wait.
+    let reading = tokio::task::spawn_blocking(move || {
+        let snapshot = backends::snapshot(&config)?;
+        for (group, topics) in books::subscriptions() {
+            if !snapshot.pending(group, topics)?.is_empty() {
+                return Ok(false);
+            }
         }
+        Ok::<_, StoreError>(true)
+    });
+    let is_handled = reading
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    if !is_handled? {
+        return Ok(false);
     }
     let store = app.store();
     for table in [PaymentRecord::TABLE, StrayRecord::TABLE] {

@@ -10,6 +10,7 @@
 //! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
 
 mod desk;
+mod kept;
 mod log;
 mod producer;
 mod publisher;
@@ -39,6 +40,7 @@ use rdkafka::{
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use desk::Mark;
+pub use kept::kept;
 pub use reader::Reader;
 pub use relay::Relay;
 pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
@@ -168,18 +170,28 @@ impl Kafka {
     /// [`StoreError`] where brokers or store do not answer.
     pub async fn behind(&self, group: &str, topics: &[&'static str]) -> Result<i64, StoreError> {
         let pending = self.outbox.pending(1).await?.len() as i64;
-        let settings = self.settings.clone();
-        let (group, topics) = (group.to_owned(), topics.to_vec());
-        let ask = move || lag(&settings, &group, &topics);
-        let asked: Result<i64, StoreError> = tokio::task::spawn_blocking(ask)
-            .await
-            .map_err(unavailable)?;
-        Ok(pending + asked?)
+        Ok(pending + lag(&self.settings, group, topics).await?)
     }
 }
 
+/// Records of these topics that `group` has not told the brokers of. Nothing need be open; for operators and tests.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where the brokers do not answer.
+pub async fn lag(
+    settings: &KafkaSettings,
+    group: &str,
+    topics: &[&'static str],
+) -> Result<i64, StoreError> {
+    let settings = settings.clone();
+    let (group, topics) = (group.to_owned(), topics.to_vec());
+    let ask = move || lag_of(&settings, &group, &topics);
+    let asked = tokio::task::spawn_blocking(ask).await;
+    asked.map_err(unavailable)?
+}
+
 /// How far a group is behind on these topics.
-fn lag(settings: &KafkaSettings, group: &str, topics: &[&str]) -> Result<i64, StoreError> {
+fn lag_of(settings: &KafkaSettings, group: &str, topics: &[&str]) -> Result<i64, StoreError> {
     let mut by_brokers: HashMap<&str, Vec<String>> = HashMap::new();
     for topic in topics {
         let names = by_brokers.entry(settings.brokers_of(topic)).or_default();

@@ -78,4 +78,15 @@ impl Snapshot {
             Backend::Postgres(snapshot) => snapshot.timers(),
         }
     }
+
+    /// The inbox marks of a group: the messages that it has handled, as far as it still knows.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be read.
+    pub fn handled(&self, group: &str) -> Result<HashSet<String>, StoreError> {
+        match &self.0 {
+            Backend::Sqlite(snapshot) => snapshot.handled(group),
+            Backend::Postgres(snapshot) => snapshot.handled(group),
+        }
+    }
 }

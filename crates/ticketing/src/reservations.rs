@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub use local::Local;
-pub use redis::{Redis, RedisHold};
+pub use redis::{Claims, ClaimsError, Redis, RedisHold};
 pub use stock::{Refusal, Stock};
 
 /// The state of all reservations; clones share it.

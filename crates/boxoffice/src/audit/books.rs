@@ -1,4 +1,4 @@
-//! Everything that an audit looks at, read from one moment of the store.
+//! Everything that an audit looks at: each store read at one moment, all of them after one another.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,7 +9,10 @@ use messaging::{
     dead_letters::{DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
 };
 use payment::record::{PaymentRecord, Refund, StrayRecord};
-use ticketing::model::{Allocation, Purchase, Reservation, ReservationState, Ticket};
+use ticketing::{
+    model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
+    reservations::Claims,
+};
 use user::{ledger::LedgerEntry, model::User, points::Hold};
 
 use super::Counts;
@@ -30,6 +33,8 @@ pub struct Books {
     pub timers: HashSet<String>,
     pub open_dead_letters: usize,
     pub messages_under_way: usize,
+    /// What Redis says of the claims of events, where they are decided there.
+    pub claims: BTreeMap<EventId, Claims>,
     /// Every id that a message under way, or a dead letter that is not settled, speaks of.
     pub under_way: HashSet<String>,
 }
@@ -53,6 +58,37 @@ pub fn subscriptions() -> Vec<(&'static str, &'static [&'static str])> {
 }
 
 impl Books {
+    /// The books of services that have a store each.
+    ///
+    /// # Errors
+    /// [`StoreError`] where something cannot be read.
+    pub fn read_all(snapshots: &[Snapshot]) -> Result<Self, StoreError> {
+        let mut all = Self::default();
+        for snapshot in snapshots {
+            all.add(Self::read(snapshot)?);
+        }
+        Ok(all)
+    }
+
+    /// Each service's books are its own: nothing is in two of them.
+    pub(super) fn add(&mut self, own: Self) {
+        self.allocations.extend(own.allocations);
+        self.reservations.extend(own.reservations);
+        self.tickets.extend(own.tickets);
+        self.purchases.extend(own.purchases);
+        self.payments.extend(own.payments);
+        self.strays.extend(own.strays);
+        self.sagas.extend(own.sagas);
+        self.users.extend(own.users);
+        self.ledger_sums.extend(own.ledger_sums);
+        self.holds.extend(own.holds);
+        self.timers.extend(own.timers);
+        self.claims.extend(own.claims);
+        self.under_way.extend(own.under_way);
+        self.open_dead_letters += own.open_dead_letters;
+        self.messages_under_way += own.messages_under_way;
+    }
+
     /// # Errors
     /// [`StoreError`] where something cannot be read.
     pub fn read(snapshot: &Snapshot) -> Result<Self, StoreError> {
@@ -161,8 +197,18 @@ impl Books {
         let open = || self.sagas.values().filter(|saga| !saga.state.is_terminal());
         Counts {
             events: self.allocations.len(),
-            waiting_reservations: in_state(ReservationState::Waiting),
-            completed_reservations: in_state(ReservationState::Completed),
+            waiting_reservations: in_state(ReservationState::Waiting)
+                + self
+                    .claims
+                    .values()
+                    .map(|it| it.waiting.len())
+                    .sum::<usize>(),
+            completed_reservations: in_state(ReservationState::Completed)
+                + self
+                    .claims
+                    .values()
+                    .map(|it| it.completed.len())
+                    .sum::<usize>(),
             tickets: self.tickets.len(),
             payments: self.payments.len(),
             users: self.users.len(),

@@ -14,6 +14,7 @@ use user::points::HoldState;
 use super::{Books, Violation};
 
 mod attempts;
+mod claims;
 
 /// Every violation, in order.
 #[must_use]
@@ -22,6 +23,7 @@ pub fn check(books: &Books, now: Timestamp) -> Vec<Violation> {
     no_oversell(books, &mut found);
     what_is_given_back_is_free(books, &mut found);
     claims_are_conserved(books, &mut found);
+    claims::are_tickets(books, &mut found);
     points_are_conserved(books, &mut found);
     money_is_conserved(books, &mut found);
     attempts::end(books, now, &mut found);

@@ -1,27 +1,38 @@
-//! A buyer: asks any process, asks another with the same key where none answers, and comes to an outcome.
+//! A buyer: what it does, and what it comes to, as far as it was told.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use contract::TicketId;
-use reqwest::{Client, header};
+use reqwest::Client;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use crate::deployment::{Deployment, LOOK, PATIENCE};
+use crate::{
+    asking::{Told, client},
+    deployment::{Deployment, LOOK},
+};
 
 pub const PRICE: i64 = 1000;
 const POINTS: i64 = 1200;
 const POINTS_USED: i64 = 300;
-/// How long an answer is waited for before another process is asked.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Pays,
     PaysInPoints,
+    /// Asks two processes at the same moment, with the same key, whatever it asks.
+    AsksTwice,
+    /// Confirms at two processes at the same moment, as two attempts.
+    PaysTwice,
+    /// Into a virtual account.
+    Deposits,
+    /// Has an account, and never sends the money.
+    NeverDeposits,
     /// Has paid, and gives the ticket back.
     Cancels,
     Releases,
+    /// Has a reservation, and never begins its purchase.
+    Leaves,
+    /// Could pay, and never does.
+    NeverPays,
 }
 
 /// What became of it, as far as the buyer was told.
@@ -30,6 +41,8 @@ pub enum Outcome {
     Owns(TicketId),
     GaveBack(TicketId),
     Released(TicketId),
+    /// It was not paid in time, or its money came back.
+    Lapsed(TicketId),
     /// Of this show.
     SoldOut(i64),
     /// The purchase came to nothing by itself: a service was away for too long.
@@ -45,12 +58,14 @@ enum Stop {
     Afresh,
 }
 
-/// An answer that is no passing one, and whether there was an attempt before it that nobody answered.
-#[derive(Debug)]
-struct Told {
-    status: u16,
-    body: Value,
-    is_late: bool,
+/// A purchase that can be paid.
+struct Bill {
+    id: TicketId,
+    ticket: String,
+    payment: String,
+    amount: i64,
+    /// The buyer's name for this attempt.
+    key: String,
 }
 
 pub struct Buyer<'a> {
@@ -59,18 +74,7 @@ pub struct Buyer<'a> {
     pub name: String,
     pub kind: Kind,
     pub event: i64,
-    pub until: Instant,
-}
-
-pub fn client() -> Client {
-    let client = Client::builder().no_proxy().timeout(ANSWER_WAIT);
-    client.build().unwrap()
-}
-
-impl Told {
-    fn code(&self) -> &str {
-        self.body["code"].as_str().unwrap_or_default()
-    }
+    pub begun: Instant,
 }
 
 impl Buyer<'_> {
@@ -90,33 +94,134 @@ impl Buyer<'_> {
     async fn buy(&self, user: i64, attempt: u32) -> Result<Outcome, Stop> {
         let ticket = self.reserve(user, attempt).await?;
         let id: TicketId = ticket.parse().unwrap();
-        if self.kind == Kind::Releases {
-            self.release(&ticket).await;
-            return Ok(Outcome::Released(id));
+        match self.kind {
+            Kind::Releases => {
+                self.release(&ticket).await;
+                return Ok(Outcome::Released(id));
+            }
+            Kind::Leaves => return Ok(Outcome::Lapsed(id)),
+            _ => {}
         }
         self.process(user, &ticket).await?;
         let (payment, amount) = self.follow(&ticket, id).await?;
-        let paid = json!({ "paymentId": payment, "amount": amount,
-            "pgPaymentId": format!("{}-{attempt}", self.name) });
-        let path = "/payment/confirmed";
-        let told = self.post("payment-api", path, &payment, paid).await;
-        match (told.status, told.code()) {
-            // The gateway's answer was not known yet; or ours was lost, and the attempt goes on by itself.
-            (202, _) => {}
-            (409, "ALREADY_CONFIRMED" | "CONFIRMATION_IN_PROGRESS") if told.is_late => {}
-            _ => assert_eq!(self.expect(&told, 200)["succeeded"], true, "{told:?}"),
+        let bill = Bill {
+            id,
+            ticket,
+            payment,
+            amount,
+            key: format!("{}-{attempt}", self.name),
+        };
+        match self.kind {
+            Kind::NeverPays => return Ok(Outcome::Lapsed(id)),
+            Kind::Deposits | Kind::NeverDeposits => self.deposit(&bill).await?,
+            Kind::PaysTwice => self.confirm_twice(&bill).await?,
+            _ => self.confirm(&bill, "").await?,
         }
-        self.look("ticketing-api", &format!("/ticket/{ticket}"), |ticket| {
-            ticket["status"].is_string().then_some(())
-        })
-        .await;
+        self.receive(&bill).await?;
         if self.kind == Kind::Cancels {
-            let path = format!("/ticket/{ticket}/cancel");
+            let path = format!("/ticket/{}/cancel", bill.ticket);
             let told = self.post("ticketing-api", &path, "cancel", json!({})).await;
             self.expect(&told, 202);
             return Ok(Outcome::GaveBack(id));
         }
         Ok(Outcome::Owns(id))
+    }
+
+    async fn confirm(&self, bill: &Bill, card: &str) -> Result<(), Stop> {
+        let told = self.ask_to_confirm(bill, card, None).await;
+        self.is_taken(bill, &told)
+    }
+
+    /// One attempt is at the gateway at a time: the other is told so, or that it comes too late.
+    async fn confirm_twice(&self, bill: &Bill) -> Result<(), Stop> {
+        let (one, other) = tokio::join!(
+            self.ask_to_confirm(bill, "-a", Some(0)),
+            self.ask_to_confirm(bill, "-b", Some(1))
+        );
+        let is_paid = |told: &Told| told.status == 200 && told.body["succeeded"] == true;
+        assert!(
+            !(is_paid(&one) && is_paid(&other)),
+            "{} has paid twice: {one:?}, {other:?}",
+            self.name
+        );
+        let is_refused = |told: &Told| told.status == 409;
+        match (is_refused(&one), is_refused(&other)) {
+            (true, false) => self.is_taken(bill, &other),
+            // Both, where an answer was lost.
+            _ => self.is_taken(bill, &one),
+        }
+    }
+
+    async fn ask_to_confirm(&self, bill: &Bill, card: &str, place: Option<u64>) -> Told {
+        let paid = json!({ "paymentId": bill.payment, "amount": bill.amount,
+            "pgPaymentId": format!("{}{card}", bill.key),
+            "refundAccount": { "bank": "20", "accountNumber": "123", "holderName": "Kim" } });
+        let key = format!("{}{card}", bill.payment);
+        let path = "/payment/confirmed";
+        self.post_at("payment-api", place, path, &key, &paid).await
+    }
+
+    /// Whether money may be on its way.
+    fn is_taken(&self, bill: &Bill, told: &Told) -> Result<(), Stop> {
+        match (told.status, told.code()) {
+            // The gateway's answer was not known yet; or ours was lost, and the attempt goes on by itself.
+            (202, _) => Ok(()),
+            (409, "ALREADY_CONFIRMED" | "CONFIRMATION_IN_PROGRESS")
+                if told.is_late || self.kind == Kind::PaysTwice =>
+            {
+                Ok(())
+            }
+            (409, "DEADLINE_PASSED" | "PAYMENT_CLOSED") => {
+                Err(Stop::With(Outcome::Lapsed(bill.id)))
+            }
+            _ => {
+                assert_eq!(self.expect(told, 200)["succeeded"], true, "{told:?}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Has an account, and pays into it as soon as the bank knows it.
+    async fn deposit(&self, bill: &Bill) -> Result<(), Stop> {
+        let gateway = &self.deployment.gateway;
+        gateway
+            .request_account(&bill.payment, &bill.key, bill.amount)
+            .await;
+        self.confirm(bill, "").await?;
+        if self.kind == Kind::NeverDeposits {
+            return Err(Stop::With(Outcome::Lapsed(bill.id)));
+        }
+        let mut look = tokio::time::interval(LOOK);
+        while !gateway.deposit(&bill.key).await {
+            look.tick().await;
+            let path = format!("/payment/{}", bill.payment);
+            let is_over = |it: &Value| Some(is_without_money(it));
+            if self.look("payment-api", &path, is_over).await {
+                return Err(Stop::With(Outcome::Lapsed(bill.id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the ticket, or the money.
+    async fn receive(&self, bill: &Bill) -> Result<(), Stop> {
+        let ticket = format!("/ticket/{}", bill.ticket);
+        let payment = format!("/payment/{}", bill.payment);
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            self.check_time(&payment);
+            if let Some(ticket) = self.get("ticketing-api", &ticket).await
+                && ticket["status"] == "RESERVED"
+            {
+                return Ok(());
+            }
+            if let Some(payment) = self.get("payment-api", &payment).await
+                && is_without_money(&payment)
+            {
+                return Err(Stop::With(Outcome::Lapsed(bill.id)));
+            }
+        }
     }
 
     async fn reserve(&self, user: i64, attempt: u32) -> Result<String, Stop> {
@@ -126,8 +231,11 @@ impl Buyer<'_> {
         let told = self.post("ticketing-api", path, &key, wish).await;
         match (told.status, told.code()) {
             (409, "SOLD_OUT") => Err(Stop::With(Outcome::SoldOut(self.event))),
-            // An earlier attempt of its own was granted; one of whose grant nobody knows.
-            (409, "ALREADY_RESERVED") if told.is_late || attempt > 1 => {
+            // An earlier attempt of its own was granted; one of whose grant nobody knows. Of two with one key at the
+            // same moment one may be told of the other.
+            (409, "ALREADY_RESERVED")
+                if told.is_late || attempt > 1 || self.kind == Kind::AsksTwice =>
+            {
                 Err(Stop::With(Outcome::HeldUnknown))
             }
             _ => {
@@ -181,6 +289,10 @@ impl Buyer<'_> {
             "ticketing-api",
             &path,
             |progress| match progress["sagaState"].as_str()? {
+                // It lapsed before it could be paid.
+                "COMPLETED" if progress["failure"].is_string() => {
+                    Some(Err(Stop::With(Outcome::Lapsed(id))))
+                }
                 "COMPLETED" => Some(Ok((
                     progress["paymentId"].as_str()?.to_owned(),
                     progress["finalAmount"].as_i64()?,
@@ -192,65 +304,18 @@ impl Buyer<'_> {
         .await
     }
 
-    /// Looks until there is something to see.
-    async fn look<T>(&self, services: &str, path: &str, see: impl Fn(&Value) -> Option<T>) -> T {
-        let mut look = tokio::time::interval(LOOK);
-        loop {
-            look.tick().await;
-            self.check_time(path);
-            let Some(url) = self.deployment.any(services) else {
-                continue;
-            };
-            if let Ok(answer) = self.client.get(format!("{url}{path}")).send().await
-                && answer.status() == 200
-                && let Ok(body) = answer.json().await
-                && let Some(seen) = see(&body)
-            {
-                return seen;
-            }
-        }
-    }
-
-    async fn post(&self, services: &str, path: &str, step: &str, body: Value) -> Told {
-        let key = format!("{}-{step}", self.name);
-        let mut is_late = false;
-        let mut look = tokio::time::interval(LOOK);
-        loop {
-            look.tick().await;
-            self.check_time(path);
-            let Some(url) = self.deployment.any(services) else {
-                continue;
-            };
-            let request = self.client.post(format!("{url}{path}")).json(&body);
-            let Ok(answer) = request.header("Idempotency-Key", &key).send().await else {
-                is_late = true;
-                continue;
-            };
-            let is_passing = answer.headers().contains_key(header::RETRY_AFTER)
-                || answer.status().is_server_error();
-            let status = answer.status().as_u16();
-            let Ok(body) = answer.json().await else {
-                is_late = true;
-                continue;
-            };
-            if !is_passing {
-                return Told {
-                    status,
-                    body,
-                    is_late,
-                };
-            }
-            is_late = true;
-        }
-    }
-
     fn expect<'t>(&self, told: &'t Told, status: u16) -> &'t Value {
-        assert_eq!(told.status, status, "{} was told {told:?}", self.name);
+        let Self { name, kind, .. } = self;
+        assert_eq!(told.status, status, "{name} ({kind:?}) was told {told:?}");
         &told.body
     }
+}
 
-    fn check_time(&self, path: &str) {
-        assert!(Instant::now() < self.until, "{} waits at {path}", self.name);
+/// Nothing was taken, or it came back.
+fn is_without_money(payment: &Value) -> bool {
+    match payment["status"].as_str() {
+        Some("FAILED" | "DELETED" | "CANCELLED") => true,
+        _ => payment["refund"] == "DONE",
     }
 }
 
@@ -262,7 +327,7 @@ pub async fn put_on_sale(deployment: &Deployment, name: &str, quantity: i64) -> 
         name: name.to_owned(),
         kind: Kind::Pays,
         event: 0,
-        until: Instant::now() + PATIENCE,
+        begun: Instant::now(),
     };
     let show = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
     let told = organiser.post("event", "/event", "show", show).await;
@@ -280,7 +345,7 @@ pub async fn stock(deployment: &Deployment, event: i64) -> Value {
         name: "anyone".to_owned(),
         kind: Kind::Pays,
         event,
-        until: Instant::now() + PATIENCE,
+        begun: Instant::now(),
     };
     let path = format!("/ticketing/event/{event}");
     anyone

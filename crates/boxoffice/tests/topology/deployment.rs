@@ -1,31 +1,31 @@
-//! The processes: two of each service, over schemas, topics and keys of their own. Whatever ends is started again, as
-//! any supervisor does it; it dies with this.
+//! The processes: two of each service, over schemas, topics and keys of their own, each by roads of its own to the engines
+//! and the gateway. Whatever ends is started again, as any supervisor does it; it dies with this.
 
 use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    fs,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use messaging::{KafkaSettings, MessageTable, PostgresSettings, Random};
 use tempfile::TempDir;
+use ticketing::RedisSettings;
 
 use crate::{
-    engines::Engines,
+    engines::{Engines, PLACES},
     gateway::{Gateway, SECRET},
+    process::{Process, command, spawn, supervise},
+    proxy::Proxy,
 };
 
-/// What must come does so within this, or the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// What must come does so within this after the last trouble, or the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(150);
 /// How often something is looked at until it is as wanted.
 pub const LOOK: Duration = Duration::from_millis(100);
-pub const INBOX_SECS: i64 = 120_000;
 /// The services of a process, the schema they share, and how many such processes there are.
 const CAST: &[(&str, &str, usize)] = &[
     ("event", "event", 1),
@@ -53,9 +53,22 @@ const SETTINGS: &[(&str, &str)] = &[
     ("PAYMENT__GATEWAY__REQUEST_TIMEOUT_MILLIS", "3000"),
     ("PAYMENT__SETTLE_AFTER_MILLIS", "4000"),
     ("PAYMENT__RETRY_MILLIS_MAX", "2000"),
+    ("PAYMENT__GIVE_UP_AFTER_MILLIS", "5000"),
+    // Long enough for whoever is served at once, short enough to wait for.
+    ("TICKETING__HOLD_TTL_SECS", "25"),
+    ("TICKETING__HOLD_GRACE_SECS", "8"),
     ("LOG__LEVEL", "info"),
 ];
 static DEPLOYMENTS: AtomicU32 = AtomicU32::new(0);
+
+/// What a road leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    Postgres,
+    Redis,
+    Kafka,
+    Gateway,
+}
 
 pub struct Deployment {
     pub engines: &'static Engines,
@@ -63,26 +76,16 @@ pub struct Deployment {
     pub processes: Vec<Arc<Process>>,
     name: String,
     folder: Option<TempDir>,
+    trouble: Mutex<Trouble>,
+    /// By which the gateway tells of payments, to any process that hears of them.
+    _door: Proxy,
     supervisor: tokio::task::JoinHandle<()>,
 }
 
-/// One process, and whoever takes its place.
-pub struct Process {
-    pub name: String,
-    services: &'static str,
-    folder: PathBuf,
-    settings: Vec<(String, String)>,
-    /// Where whoever takes its place dies, as the crate `fail` reads it.
-    failpoints: Mutex<String>,
-    running: Mutex<Running>,
-}
-
-struct Running {
-    child: Child,
-    /// Where it listens, once it does.
-    url: Arc<Mutex<Option<String>>>,
-    /// Its end is no surprise.
-    is_doomed: bool,
+/// How many faults are under way, and since when there are as many.
+struct Trouble {
+    faults: usize,
+    since: Instant,
 }
 
 impl Deployment {
@@ -95,26 +98,30 @@ impl Deployment {
         let (gateway, folder) = (Gateway::open().await, tempfile::tempdir().unwrap());
         let mut processes = Vec::new();
         for (services, schema, count) in CAST {
-            let settings = settings(engines, &gateway, &name, schema);
             for place in 1..=*count {
-                let name = format!("{services}-{place}");
-                let folder = folder.path().join(&name);
+                let name_of_it = format!("{services}-{place}");
+                let folder = folder.path().join(&name_of_it);
                 fs::create_dir(&folder).unwrap();
+                let kafka = Arc::clone(&engines.kafka_roads[processes.len() % PLACES]);
+                let roads = roads(services, engines, &gateway, kafka);
+                let settings = settings(engines, &roads, &name, schema);
                 if place == 1 {
                     let migrated = command(&settings).arg("migrate").output().unwrap();
                     assert!(migrated.status.success(), "{migrated:?}");
                 }
                 let running = Mutex::new(spawn(services, &folder, &settings, ""));
                 processes.push(Arc::new(Process {
-                    name,
+                    name: name_of_it,
                     services,
                     folder,
-                    settings: settings.clone(),
+                    settings,
+                    roads,
                     failpoints: Mutex::default(),
                     running,
                 }));
             }
         }
+        let door = door(&gateway, &processes);
         let supervisor = tokio::spawn(supervise(processes.clone()));
         let deployment = Self {
             engines,
@@ -122,6 +129,11 @@ impl Deployment {
             processes,
             name,
             folder: Some(folder),
+            trouble: Mutex::new(Trouble {
+                faults: 0,
+                since: Instant::now(),
+            }),
+            _door: door,
             supervisor,
         };
         deployment.all_listen().await;
@@ -129,24 +141,45 @@ impl Deployment {
     }
 
     pub async fn all_listen(&self) {
-        let listening = async {
-            let mut look = tokio::time::interval(LOOK);
-            while self.processes.iter().any(|it| it.url().is_none()) {
-                look.tick().await;
+        let begun = Instant::now();
+        let mut look = tokio::time::interval(LOOK);
+        while self.processes.iter().any(|it| it.url().is_none()) {
+            look.tick().await;
+            if self.is_worth_waiting(begun) {
+                continue;
             }
-        };
-        if tokio::time::timeout(PATIENCE, listening).await.is_err() {
             let silent = self.processes.iter().filter(|it| it.url().is_none());
             let silent: Vec<_> = silent.map(|it| &it.name).collect();
             panic!("they never listen: {silent:?}");
         }
     }
 
+    /// One more fault has begun, or one has ended.
+    pub fn trouble(&self, is_beginning: bool) {
+        let mut trouble = self.trouble.lock().unwrap();
+        trouble.faults = match is_beginning {
+            true => trouble.faults + 1,
+            false => trouble.faults - 1,
+        };
+        trouble.since = Instant::now();
+    }
+
+    /// Whether what did not come by now may come yet: engines take as long to come back as the machine lets them.
+    pub fn is_worth_waiting(&self, since: Instant) -> bool {
+        let trouble = self.trouble.lock().unwrap();
+        trouble.faults > 0 || since.max(trouble.since).elapsed() < PATIENCE
+    }
+
     /// Some process of these services that listens.
     pub fn any(&self, services: &str) -> Option<String> {
+        self.one(services, Random::System.below(u64::MAX))
+    }
+
+    /// The process of these services that this number chooses: of those that listen, other numbers choose others.
+    pub fn one(&self, services: &str, number: u64) -> Option<String> {
         let those = self.processes.iter().filter(|it| it.services == services);
         let urls: Vec<_> = those.filter_map(|it| it.url()).collect();
-        let place = Random::System.below(urls.len().max(1) as u64);
+        let place = number % urls.len().max(1) as u64;
         urls.get(usize::try_from(place).unwrap()).cloned()
     }
 
@@ -157,6 +190,15 @@ impl Deployment {
             messages: MessageTable::Outbox,
             connections_max: 2,
             wait_secs_max: 10,
+        }
+    }
+
+    pub fn redis(&self) -> RedisSettings {
+        RedisSettings {
+            url: self.engines.redis.address.clone(),
+            prefix: self.name.clone(),
+            call_timeout_millis: 10_000,
+            ..RedisSettings::default()
         }
     }
 
@@ -184,135 +226,69 @@ impl Drop for Deployment {
     }
 }
 
-impl Process {
-    fn url(&self) -> Option<String> {
-        let running = self.running.lock().unwrap();
-        running.url.lock().unwrap().clone()
+/// A process has a road to whatever it speaks to.
+fn roads(
+    services: &str,
+    engines: &Engines,
+    gateway: &Gateway,
+    kafka: Arc<Proxy>,
+) -> Vec<(Goal, Arc<Proxy>)> {
+    let road = |goal: SocketAddr| Arc::new(Proxy::open(move || Some(goal)));
+    let mut roads = vec![
+        (Goal::Postgres, road(engines.postgres.socket())),
+        (Goal::Kafka, kafka),
+    ];
+    if services.starts_with("ticketing") {
+        roads.push((Goal::Redis, road(engines.redis.socket())));
     }
-
-    /// `kill -9`; the supervisor starts it again.
-    pub fn kill(&self) {
-        let mut running = self.running.lock().unwrap();
-        running.is_doomed = true;
-        *running.url.lock().unwrap() = None;
-        running.child.kill().unwrap();
+    if services.starts_with("payment") {
+        roads.push((Goal::Gateway, road(gateway.address)));
     }
-
-    /// Puts one in its place that aborts at these places; whoever comes after that one does not.
-    pub fn doom(&self, failpoints: &str) {
-        failpoints.clone_into(&mut self.failpoints.lock().unwrap());
-        self.kill();
-    }
-
-    /// `-STOP` or `-CONT`, to whoever runs now.
-    pub fn signal(&self, signal: &str) {
-        let pid = self.running.lock().unwrap().child.id().to_string();
-        // It may have ended by itself a moment ago.
-        let _ = Command::new("kill").args([signal, &pid]).status();
-    }
-
-    fn end(&self) {
-        let mut running = self.running.lock().unwrap();
-        // Fails only where it is gone already.
-        let _ = running.child.kill();
-        let _ = running.child.wait();
-    }
-
-    fn start_again_where_ended(&self) {
-        let mut running = self.running.lock().unwrap();
-        let Some(status) = running.child.try_wait().unwrap() else {
-            return;
-        };
-        // One that starts while an engine is away ends, and is started again until the engine is there.
-        if !running.is_doomed && running.url.lock().unwrap().is_some() {
-            eprintln!("{} ended by itself: {status}", self.name);
-        }
-        let failpoints = std::mem::take(&mut *self.failpoints.lock().unwrap());
-        *running = spawn(self.services, &self.folder, &self.settings, &failpoints);
-    }
+    roads
 }
 
-/// Starts again what has ended.
-async fn supervise(processes: Vec<Arc<Process>>) {
-    let mut look = tokio::time::interval(LOOK * 5);
-    loop {
-        look.tick().await;
-        for process in &processes {
-            process.start_again_where_ended();
-        }
-    }
+/// The gateway knows one address; behind it is whoever listens.
+fn door(gateway: &Gateway, processes: &[Arc<Process>]) -> Proxy {
+    let those = processes.iter().filter(|it| it.services == "payment-api");
+    let those: Vec<_> = those.cloned().collect();
+    let door = Proxy::open(move || {
+        let url = those.iter().find_map(|it| it.url())?;
+        url.strip_prefix("http://")?.parse().ok()
+    });
+    gateway.tell(&format!("http://{}/payment/webhook/toss", door.address));
+    door
 }
 
 fn settings(
     engines: &Engines,
-    gateway: &Gateway,
+    roads: &[(Goal, Arc<Proxy>)],
     name: &str,
     schema: &str,
 ) -> Vec<(String, String)> {
-    let own = [
-        ("STORE__POSTGRES__URL", engines.postgres.address.clone()),
+    let mut own = vec![
         ("STORE__POSTGRES__SCHEMA", format!("{name}{schema}")),
-        ("BUS__KAFKA__BROKERS", engines.kafka.address.clone()),
         ("BUS__KAFKA__PREFIX", name.to_owned()),
-        ("TICKETING__REDIS__URL", engines.redis.address.clone()),
         ("TICKETING__REDIS__PREFIX", name.to_owned()),
-        ("PAYMENT__GATEWAY__BASE_URL", gateway.url.clone()),
     ];
+    for (goal, road) in roads {
+        own.push(match goal {
+            Goal::Postgres => ("STORE__POSTGRES__URL", engines.postgres.address_by(road)),
+            Goal::Redis => ("TICKETING__REDIS__URL", engines.redis.address_by(road)),
+            Goal::Kafka => ("BUS__KAFKA__BROKERS", road.address.to_string()),
+            Goal::Gateway => (
+                "PAYMENT__GATEWAY__BASE_URL",
+                format!("http://{}", road.address),
+            ),
+        });
+    }
+    if roads.iter().all(|(goal, _)| *goal != Goal::Redis) {
+        // Who never asks Redis must have an address.
+        own.push(("TICKETING__REDIS__URL", engines.redis.address.clone()));
+    }
     let fixed = SETTINGS
         .iter()
         .map(|(key, value)| (*key, (*value).to_owned()));
     let all = fixed.chain(own);
     all.map(|(key, value)| (format!("BOXOFFICE_{key}"), value))
         .collect()
-}
-
-/// The program, with these settings and none of the tester's own.
-fn command(settings: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BOXOFFICE_") {
-            command.env_remove(name);
-        }
-    }
-    command.envs(settings.iter().map(|(key, value)| (key, value)));
-    command
-}
-
-fn spawn(
-    services: &str,
-    folder: &Path,
-    settings: &[(String, String)],
-    failpoints: &str,
-) -> Running {
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"))
-        .unwrap();
-    let mut child = command(settings)
-        .args(["serve", "--listen", "127.0.0.1:0", "--services", services])
-        .arg("--data")
-        .arg(folder)
-        .env("FAILPOINTS", failpoints)
-        // An abort may leave a file where it stands.
-        .current_dir(folder)
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let url = Arc::new(Mutex::new(None));
-    let (output, told) = (child.stdout.take().unwrap(), Arc::clone(&url));
-    std::thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = String::new();
-        let read = output.read_line(&mut line);
-        if let (Ok(_), Some(url)) = (read, line.strip_prefix("listening on ")) {
-            *told.lock().unwrap() = Some(url.trim_end().to_owned());
-        }
-    });
-    Running {
-        child,
-        url,
-        is_doomed: !failpoints.is_empty(),
-    }
 }

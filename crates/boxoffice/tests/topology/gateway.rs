@@ -1,35 +1,74 @@
-//! The gateway: the sandbox in this process, in memory, which nothing here takes down.
+//! The gateway: the sandbox in this process, in memory, which nothing here takes down. It tells of payments by webhook.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use messaging::ShutdownSwitch;
 use payment::{
     gateway::SecretKey,
     sandbox::{Books, Sandbox, SandboxSettings},
 };
+use reqwest::Client;
+use serde_json::json;
 
 pub const SECRET: &str = "test_sk_topology";
+/// The waits of webhooks, from one minute to three days, come to 0.2 seconds up to some minutes.
+const WEBHOOK_SPEED: u32 = 300;
 
 pub struct Gateway {
     sandbox: Sandbox,
-    pub url: String,
+    pub address: SocketAddr,
+    client: Client,
     _switch: ShutdownSwitch,
 }
 
 impl Gateway {
     pub async fn open() -> Self {
-        let sandbox = Sandbox::open(SandboxSettings::new(SecretKey::new(SECRET))).unwrap();
+        let settings = SandboxSettings {
+            webhook_speed: WEBHOOK_SPEED,
+            ..SandboxSettings::new(SecretKey::new(SECRET))
+        };
+        let sandbox = Sandbox::open(settings).unwrap();
         let (switch, shutdown) = ShutdownSwitch::new();
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
         let (address, _) = sandbox.serve(listen, shutdown).await.unwrap();
         Self {
             sandbox,
-            url: format!("http://{address}"),
+            address,
+            client: Client::builder().no_proxy().build().unwrap(),
             _switch: switch,
         }
     }
 
+    /// Webhooks go there.
+    pub fn tell(&self, url: &str) {
+        self.sandbox.send_webhooks_to(Some(url.to_owned())).unwrap();
+    }
+
     pub fn books(&self) -> Books {
         self.sandbox.books().unwrap()
+    }
+
+    /// Charges a card for an order, without the service.
+    pub async fn charge(&self, order: &str, key: &str, amount: i64) {
+        let wish = json!({ "orderId": order, "paymentKey": key, "amount": amount });
+        let url = format!("http://{}/v1/payments/confirm", self.address);
+        let request = self.client.post(url).header("Idempotency-Key", key);
+        let request = request.basic_auth(SECRET, Some("")).json(&wish);
+        assert_eq!(request.send().await.unwrap().status(), 200, "{wish}");
+    }
+
+    /// The buyer chooses a virtual account.
+    pub async fn request_account(&self, order: &str, key: &str, amount: i64) {
+        let wish = json!({ "orderId": order, "paymentKey": key, "amount": amount,
+            "method": "VIRTUAL_ACCOUNT" });
+        let url = format!("http://{}/sandbox/payments", self.address);
+        let asked = self.client.post(url).json(&wish).send().await.unwrap();
+        assert_eq!(asked.status(), 200, "{wish}");
+    }
+
+    /// The buyer sends the money; whether there was an account for it.
+    pub async fn deposit(&self, key: &str) -> bool {
+        let url = format!("http://{}/sandbox/payments/{key}/deposit", self.address);
+        self.client.post(url).send().await.unwrap().status() == 200
     }
 }

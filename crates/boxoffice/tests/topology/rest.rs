@@ -1,30 +1,32 @@
 //! Everything at rest: no saga, message, dead letter or payment under way in any schema, and nothing that a group has
 //! yet to handle. And what must hold then, between four schemas, the gateway, the stock and what buyers were told.
 
+use std::collections::HashSet;
+
 use boxoffice::audit::{Books, books::subscriptions, checks};
 use contract::{
-    TicketId,
+    EventId, TicketId,
     domain::{PaymentStatus, TicketStatus},
     topic,
 };
 use futures::future;
-use messaging::{Clock, Kafka, Metrics, Snapshot, Store, StoreError};
+use messaging::{Clock, Snapshot, StoreError};
 use payment::record::Refund;
-use tokio::time::Instant;
+use ticketing::reservations::Claims;
 
 use crate::{
     buyer::{Outcome, stock},
-    deployment::{Deployment, INBOX_SECS, LOOK, PATIENCE, SCHEMAS},
+    deployment::{Deployment, LOOK, PATIENCE, SCHEMAS},
 };
 
-/// Waits until nothing is under way.
-pub async fn come_to_rest(deployment: &Deployment) -> Books {
+/// Waits until nothing is under way, and nobody waits for a payment: what was left has lapsed by then.
+pub async fn come_to_rest(deployment: &Deployment, events: &[i64]) -> Books {
     let mut left = String::new();
     let resting = async {
         let mut look = tokio::time::interval(LOOK * 3);
         loop {
             look.tick().await;
-            match rested(deployment).await {
+            match rested(deployment, events).await {
                 Ok(books) => return books,
                 Err(Unrest(what)) => left = what,
             }
@@ -32,6 +34,17 @@ pub async fn come_to_rest(deployment: &Deployment) -> Books {
     };
     let rested = tokio::time::timeout(PATIENCE, resting).await;
     rested.unwrap_or_else(|_| panic!("it never came to rest: {left}"))
+}
+
+/// What is under way, for whoever has waited in vain.
+pub async fn what_is_left(deployment: &Deployment) -> String {
+    let books = quiet_books(deployment).await.err().map(|it| it.0);
+    let mut lags = Vec::new();
+    for (group, topics) in subscriptions() {
+        let lag = messaging::kafka::lag(&deployment.kafka(), group, topics).await;
+        lags.push(format!("{group}: {lag:?}"));
+    }
+    format!("{books:?}; not handled by {lags:?}")
 }
 
 /// What is under way; or an engine that has just come back and is not ready.
@@ -44,7 +57,13 @@ impl From<StoreError> for Unrest {
 }
 
 /// The books as they are after every message was handled: those before it only say when it is worth asking the brokers.
-async fn rested(deployment: &Deployment) -> Result<Books, Unrest> {
+async fn rested(deployment: &Deployment, events: &[i64]) -> Result<Books, Unrest> {
+    for event in events {
+        let stock = stock(deployment, *event).await;
+        if stock["waiting"] != 0 {
+            return Err(Unrest(format!("reservations of event {event}: {stock}")));
+        }
+    }
     quiet_books(deployment).await?;
     match behind(deployment).await? {
         0 => quiet_books(deployment).await,
@@ -56,13 +75,13 @@ async fn rested(deployment: &Deployment) -> Result<Books, Unrest> {
 async fn quiet_books(deployment: &Deployment) -> Result<Books, Unrest> {
     let settings = SCHEMAS.map(|schema| deployment.postgres(schema));
     let reading = tokio::task::spawn_blocking(move || {
-        let (mut books, mut unpublished) = (Books::default(), 0);
-        for settings in &settings {
-            let snapshot = Snapshot::open_postgres(settings)?;
+        let snapshots = settings.iter().map(Snapshot::open_postgres);
+        let snapshots: Vec<_> = snapshots.collect::<Result<_, _>>()?;
+        let mut unpublished = 0;
+        for snapshot in &snapshots {
             unpublished += snapshot.pending("nobody", topic::ALL)?.len();
-            add(&mut books, Books::read(&snapshot)?);
         }
-        Ok::<_, StoreError>((books, unpublished))
+        Ok::<_, StoreError>((Books::read_all(&snapshots)?, unpublished))
     });
     let (books, unpublished) = reading.await.unwrap()?;
     let counts = books.counts();
@@ -83,36 +102,12 @@ async fn quiet_books(deployment: &Deployment) -> Result<Books, Unrest> {
 }
 
 /// Records that some group has not handled.
-async fn behind(deployment: &Deployment) -> Result<usize, StoreError> {
-    let (settings, metrics) = (deployment.postgres("ticketing"), Metrics::unregistered());
-    let store = Store::open_postgres(&settings, &boxoffice::app::tables(), metrics).await?;
-    let kafka = Kafka::open(deployment.kafka(), &store, topic::ALL, INBOX_SECS).await?;
-    let groups = subscriptions();
+async fn behind(deployment: &Deployment) -> Result<i64, StoreError> {
+    let (kafka, groups) = (deployment.kafka(), subscriptions());
     let asked = groups
         .iter()
-        .map(|(group, topics)| kafka.behind(group, topics));
-    let behind = future::try_join_all(asked).await;
-    kafka.close().await;
-    let behind: i64 = behind?.into_iter().sum();
-    Ok(usize::try_from(behind).unwrap())
-}
-
-/// Each service's books are its own: nothing is in two of them.
-fn add(all: &mut Books, own: Books) {
-    all.allocations.extend(own.allocations);
-    all.reservations.extend(own.reservations);
-    all.tickets.extend(own.tickets);
-    all.purchases.extend(own.purchases);
-    all.payments.extend(own.payments);
-    all.strays.extend(own.strays);
-    all.sagas.extend(own.sagas);
-    all.users.extend(own.users);
-    all.ledger_sums.extend(own.ledger_sums);
-    all.holds.extend(own.holds);
-    all.timers.extend(own.timers);
-    all.under_way.extend(own.under_way);
-    all.open_dead_letters += own.open_dead_letters;
-    all.messages_under_way += own.messages_under_way;
+        .map(|(group, topics)| messaging::kafka::lag(&kafka, group, topics));
+    Ok(future::try_join_all(asked).await?.into_iter().sum())
 }
 
 /// Everything that holds once nothing is under way.
@@ -131,7 +126,11 @@ pub async fn hold(deployment: &Deployment, events: &[i64], outcomes: &[Outcome],
         is_as_told(books, outcome);
     }
     money_is_where_it_belongs(deployment, books);
-    stocks_are_conserved(deployment, events, outcomes, books).await;
+    every_message_was_handled(deployment).await;
+    redis_says_the_same(deployment, events, books).await;
+    for event in events {
+        stock_is_conserved(deployment, *event, books).await;
+    }
 }
 
 fn is_as_told(books: &Books, outcome: &Outcome) {
@@ -139,7 +138,7 @@ fn is_as_told(books: &Books, outcome: &Outcome) {
     let (ticket, expected) = match outcome {
         Outcome::Owns(id) => (id, Some(TicketStatus::Reserved)),
         Outcome::GaveBack(id) => (id, Some(TicketStatus::Cancelled)),
-        Outcome::Released(id) | Outcome::Compensated(id) => (id, None),
+        Outcome::Released(id) | Outcome::Compensated(id) | Outcome::Lapsed(id) => (id, None),
         Outcome::SoldOut(_) | Outcome::HeldUnknown => return,
     };
     assert_eq!(status(ticket), expected, "{outcome:?}");
@@ -158,36 +157,54 @@ fn money_is_where_it_belongs(deployment: &Deployment, books: &Books) {
     assert_eq!((gateway.held, gateway.orders_charged_twice), (sum, vec![]));
 }
 
-/// The stock in Redis is that of the database, and what waits for a payment there is what nobody was told of. What
-/// somebody began to give up and did not end is given up by another after a while.
-async fn stocks_are_conserved(
-    deployment: &Deployment,
-    events: &[i64],
-    outcomes: &[Outcome],
-    books: &Books,
-) {
-    let unknown = outcomes.iter().filter(|it| **it == Outcome::HeldUnknown);
-    let unknown = i64::try_from(unknown.count()).unwrap();
-    let until = Instant::now() + PATIENCE;
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        look.tick().await;
-        let mut waiting = 0;
-        for event in events {
-            waiting += stock_is_conserved(deployment, *event, books).await;
-        }
-        if waiting <= unknown {
-            return;
-        }
-        assert!(
-            Instant::now() < until,
-            "{waiting} reservations wait, {unknown} are unknown"
-        );
+/// Nothing was lost on the way. A row leaves an outbox when the brokers have acknowledged it, and the outboxes are empty;
+/// so every message that was committed is a record, and each group that reads its topic has its mark, which is made in
+/// the transaction of the work, or of the dead letter. (A reissue shares a mark with the others of its dead letter, and
+/// no dead letter is open.)
+async fn every_message_was_handled(deployment: &Deployment) {
+    let records = messaging::kafka::kept(&deployment.kafka(), topic::ALL).await;
+    let records = records.unwrap();
+    let settings = SCHEMAS.map(|schema| deployment.postgres(schema));
+    let reading = tokio::task::spawn_blocking(move || {
+        let marks_of = |group: &str| -> HashSet<String> {
+            let snapshots = settings.iter().map(Snapshot::open_postgres);
+            let marks = snapshots.map(|it| it.unwrap().handled(group).unwrap());
+            marks.flatten().collect()
+        };
+        let groups = subscriptions().into_iter();
+        groups
+            .map(|(group, topics)| (group, topics, marks_of(group)))
+            .collect::<Vec<_>>()
+    });
+    for (group, topics, marks) in reading.await.unwrap() {
+        let lost = records
+            .iter()
+            .filter(|it| it.reissue.is_none() && it.is_for(group, topics))
+            .filter(|it| !marks.contains(&it.id));
+        let lost: Vec<_> = lost.map(|it| (&it.topic, &it.id)).collect();
+        assert!(lost.is_empty(), "{group} has not handled {lost:?}");
     }
 }
 
-/// Returns how many reservations wait.
-async fn stock_is_conserved(deployment: &Deployment, event: i64, books: &Books) -> i64 {
+/// Redis has the claims that the database says, each by its ticket, and no other.
+async fn redis_says_the_same(deployment: &Deployment, events: &[i64], books: &Books) {
+    let events: Vec<EventId> = events.iter().map(|event| EventId(*event)).collect();
+    let claims = Claims::read_all(&deployment.redis(), &events).await;
+    let claims = claims.unwrap();
+    for event in events {
+        let tickets = books.tickets.values();
+        let owned = tickets.filter(|it| it.event_id == event);
+        let owned = owned.filter(|it| it.status == TicketStatus::Reserved);
+        let expected = Claims {
+            completed: owned.map(|it| it.ticket_id).collect(),
+            ..Claims::default()
+        };
+        assert_eq!(claims.get(&event), Some(&expected), "event {event}");
+    }
+}
+
+/// The stock in Redis is that of the database, and everything that was not sold can be bought.
+async fn stock_is_conserved(deployment: &Deployment, event: i64, books: &Books) {
     let tickets = books.tickets.values();
     let owned = tickets.filter(|it| it.event_id.0 == event && it.status == TicketStatus::Reserved);
     let owned = i64::try_from(owned.count()).unwrap();
@@ -197,15 +214,10 @@ async fn stock_is_conserved(deployment: &Deployment, event: i64, books: &Books) 
         count.unwrap_or_else(|| panic!("{name}: {stock}"))
     };
     assert_eq!(
-        (count("sold"), count("completed")),
-        (owned, owned),
+        (count("sold"), count("completed"), count("waiting")),
+        (owned, owned, 0),
         "{stock}"
     );
     assert!(owned <= count("quantity"), "{stock}");
-    assert_eq!(
-        count("available") + count("waiting") + count("completed"),
-        count("quantity"),
-        "{stock}"
-    );
-    count("waiting")
+    assert_eq!(count("available") + owned, count("quantity"), "{stock}");
 }

@@ -1,29 +1,32 @@
 //! A crowd buys: in peace, and while things go away.
 
+use std::time::Instant;
+
 use futures::{StreamExt, stream};
 use messaging::Random;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 
 use crate::{
-    buyer::{Buyer, Kind, Outcome, client, put_on_sale},
-    chaos::{self, Fault},
-    deployment::{Deployment, PATIENCE},
+    asking::client,
+    buyer::{Buyer, Kind, Outcome, put_on_sale},
+    chaos,
+    deployment::Deployment,
     rest,
 };
 
-/// Rounds, unless more are asked for, and the buyers of each.
-const ROUNDS: usize = 3;
+/// Rounds, unless more are asked for: a whole deck of faults. And the buyers of each.
+const ROUNDS: usize = chaos::ROUNDS_OF_DECK;
 const BUYERS: usize = 40;
 const BUYERS_AT_ONCE: usize = 16;
 /// The engines are everybody's, and some take them down.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub static TURN: Mutex<()> = Mutex::const_new(());
 
-async fn crowd(
+pub async fn crowd(
     deployment: &Deployment,
     name: &str,
     wishes: impl IntoIterator<Item = (Kind, i64)>,
 ) -> Vec<Outcome> {
-    let until = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     let client = client();
     let buyers = wishes.into_iter().enumerate();
     let buyers = buyers.map(|(number, (kind, event))| Buyer {
@@ -32,7 +35,7 @@ async fn crowd(
         name: format!("{name}b{number}"),
         kind,
         event,
-        until,
+        begun,
     });
     let acting = stream::iter(buyers).map(|buyer| async move { buyer.act().await });
     acting.buffer_unordered(BUYERS_AT_ONCE).collect().await
@@ -50,7 +53,7 @@ async fn everybody_has_a_ticket_and_all_books_agree() {
     // then each of them has a ticket, and nothing is left over anywhere.
     let owning = outcomes.iter().filter(|it| matches!(it, Outcome::Owns(_)));
     assert_eq!(owning.count(), 60, "{outcomes:?}");
-    let books = rest::come_to_rest(&deployment).await;
+    let books = rest::come_to_rest(&deployment, &[event]).await;
     assert_eq!(books.tickets.len(), 60);
     rest::hold(&deployment, &[event], &outcomes, &books).await;
 }
@@ -66,11 +69,12 @@ async fn whatever_goes_away_everything_ends_and_all_books_agree() {
         put_on_sale(&deployment, "large", 10_000).await,
         put_on_sale(&deployment, "small", 12).await,
     );
+    let events = [large, small];
     let mut outcomes = Vec::new();
-    for round in 0..rounds() {
+    let hands = chaos::deal(&random, &deployment, rounds());
+    for (round, faults) in hands.iter().enumerate() {
         // when something goes away in the middle of a crowd,
-        let faults = Fault::draw(&random, &deployment);
-        let told: Vec<_> = faults.iter().map(|it| it.describe(&deployment)).collect();
+        let told: Vec<_> = faults.iter().map(chaos::Fault::describe).collect();
         eprintln!("round {round}: {}", told.join("; "));
         let wishes: Vec<_> = (0..BUYERS)
             .map(|_| {
@@ -78,12 +82,12 @@ async fn whatever_goes_away_everything_ends_and_all_books_agree() {
                 (draw(&random), event)
             })
             .collect();
-        chaos::arm(&deployment, &faults).await;
+        chaos::arm(&deployment, faults).await;
         let begun = Instant::now();
         let name = format!("r{round}");
         let (came_to, ()) = tokio::join!(
             crowd(&deployment, &name, wishes),
-            chaos::strike(&deployment, &faults)
+            chaos::strike(&deployment, faults)
         );
         eprintln!(
             "round {round}: {} after {:?}",
@@ -92,8 +96,8 @@ async fn whatever_goes_away_everything_ends_and_all_books_agree() {
         );
         outcomes.extend(came_to);
         // then everything ends by itself, and every promise holds.
-        let books = rest::come_to_rest(&deployment).await;
-        rest::hold(&deployment, &[large, small], &outcomes, &books).await;
+        let books = rest::come_to_rest(&deployment, &events).await;
+        rest::hold(&deployment, &events, &outcomes, &books).await;
         eprintln!("round {round}: at rest after {:?}", begun.elapsed());
     }
     assert!(outcomes.iter().any(|it| matches!(it, Outcome::Owns(_))));
@@ -101,10 +105,16 @@ async fn whatever_goes_away_everything_ends_and_all_books_agree() {
 }
 
 fn draw(random: &Random) -> Kind {
-    match random.below(8) {
-        0 => Kind::Cancels,
-        1 => Kind::Releases,
-        2 => Kind::PaysInPoints,
+    match random.below(16) {
+        0 | 1 => Kind::Cancels,
+        2 => Kind::Releases,
+        3 => Kind::PaysInPoints,
+        4 | 5 => Kind::Deposits,
+        6 => Kind::NeverDeposits,
+        7 => Kind::Leaves,
+        8 => Kind::NeverPays,
+        9 | 10 => Kind::AsksTwice,
+        11 | 12 => Kind::PaysTwice,
         _ => Kind::Pays,
     }
 }
@@ -130,11 +140,12 @@ fn rounds() -> usize {
 fn tally(outcomes: &[Outcome]) -> String {
     let count = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|it| is(it)).count();
     format!(
-        "{} own, {} gave back, {} released, {} found it sold out, {} compensated, {} held unknown",
+        "{} own, {} gave back, {} released, {} found it sold out, {} lapsed, {} compensated, {} held unknown",
         count(|it| matches!(it, Outcome::Owns(_))),
         count(|it| matches!(it, Outcome::GaveBack(_))),
         count(|it| matches!(it, Outcome::Released(_))),
         count(|it| matches!(it, Outcome::SoldOut(_))),
+        count(|it| matches!(it, Outcome::Lapsed(_))),
         count(|it| matches!(it, Outcome::Compensated(_))),
         count(|it| matches!(it, Outcome::HeldUnknown)),
     )

@@ -134,6 +134,17 @@ impl PostgresSnapshot {
         Ok(timers.into_iter().map(|timer| timer.id).collect())
     }
 
+    pub(crate) fn handled(&self, group: &str) -> Result<HashSet<String>, StoreError> {
+        let name = group.to_owned();
+        self.ask(move |reader| {
+            Box::pin(async move {
+                let text = "SELECT message_id FROM inbox WHERE consumer = $1";
+                let marks = reader.ask(text, &[&name]).await?;
+                Ok(marks.iter().map(|row| row.get(0)).collect())
+            })
+        })
+    }
+
     /// Asks on the snapshot's thread and waits for the answer.
     fn ask<T: Send + 'static>(
         &self,

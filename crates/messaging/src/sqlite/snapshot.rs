@@ -114,4 +114,14 @@ impl SqliteSnapshot {
             .map_err(|error| read_error(&error))?;
         Ok(timers.into_iter().map(|timer| timer.id).collect())
     }
+
+    pub(crate) fn handled(&self, group: &str) -> Result<HashSet<String>, StoreError> {
+        let text = "SELECT message_id FROM inbox WHERE consumer = ?1";
+        let read = || {
+            let mut statement = self.connection.prepare(text)?;
+            let marks = statement.query_map([group], |row| row.get(0))?;
+            marks.collect::<Result<_, _>>()
+        };
+        read().map_err(|error: rusqlite::Error| read_error(&error))
+    }
 }

@@ -10,6 +10,7 @@
 //! of wishes (`batcher`), and which events this process rebuilds.
 
 mod batcher;
+mod claims;
 mod core;
 mod expiry;
 mod rebuild;
@@ -21,6 +22,8 @@ use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::{Clock, Commit, Store, StoreError};
 use redis::ScriptInvocation;
 use tokio::sync::{mpsc, oneshot};
+
+pub use claims::{Claims, ClaimsError};
 
 use self::{
     batcher::{Pending, QUEUE_WISHES_MAX},

@@ -7,7 +7,10 @@ use contract::{
 use messaging::{Random, coordinator::SagaRecord};
 use payment::record::{PaymentRecord, Refund};
 use saga::SagaState;
-use ticketing::model::{Allocation, Purchase, Reservation, ReservationState, Ticket};
+use ticketing::{
+    model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
+    reservations::Claims,
+};
 use user::{
     model::{Status, User},
     points::{Hold, HoldState},
@@ -327,6 +330,25 @@ fn a_claim_without_its_ticket_is_named() {
         books.reservations.get_mut(&id).unwrap().state = ReservationState::Waiting;
     };
     assert_eq!(broken(waiting), [3]);
+}
+
+#[test]
+fn a_claim_in_redis_and_a_ticket_that_do_not_belong_together_are_named() {
+    let claims = |waiting: &[TicketId], completed: &[TicketId]| Claims {
+        waiting: waiting.iter().copied().collect(),
+        completed: completed.iter().copied().collect(),
+    };
+    let says = |claims: Claims| broken(|books, _| _ = books.claims.insert(EVENT, claims));
+    let (ticket, other) = (ticket_id(), TicketId(Random::seeded(2).uuid(NOW)));
+    assert!(says(claims(&[other], &[ticket])).is_empty());
+    assert_eq!(says(claims(&[], &[ticket, other])), [3]);
+    assert_eq!(says(claims(&[], &[])), [3]);
+    assert_eq!(says(claims(&[ticket], &[ticket])), [3]);
+    let bought_meanwhile = broken(|books, ticket| {
+        books.claims.insert(EVENT, claims(&[], &[ticket, other]));
+        books.under_way.insert(other.to_string());
+    });
+    assert!(bought_meanwhile.is_empty());
 }
 
 #[test]

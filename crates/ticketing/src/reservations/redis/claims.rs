@@ -1,0 +1,70 @@
+//! All claims of some events as Redis has them, for audits. They are read page by page, so that nobody waits for it;
+//! what moves meanwhile may be seen twice, or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::{EventId, TicketId};
+use messaging::StoreError;
+use redis::Cmd;
+
+use super::scripts::{Claim, key};
+use crate::redis_server::{ConnectError, RedisServer, RedisSettings};
+
+/// Claims asked for at once.
+const PAGE_CLAIMS: usize = 1_000;
+
+/// The tickets that are claimed of an event.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Claims {
+    pub waiting: BTreeSet<TicketId>,
+    pub completed: BTreeSet<TicketId>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimsError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Claims {
+    /// Those of each event that Redis knows: one that is still to be rebuilt is left out.
+    ///
+    /// # Errors
+    /// [`ClaimsError`] where the server cannot be asked.
+    pub async fn read_all(
+        settings: &RedisSettings,
+        events: &[EventId],
+    ) -> Result<BTreeMap<EventId, Self>, ClaimsError> {
+        let server = RedisServer::connect(settings).await?;
+        let mut all = BTreeMap::new();
+        for event in events {
+            let sale = key(&server, *event, "sale");
+            let epoch: Option<String> = server.ask(&Cmd::hget(sale, "epoch")).await?;
+            if epoch.is_some() {
+                let claims = Self {
+                    waiting: read(&server, &key(&server, *event, "payment:waiting")).await?,
+                    completed: read(&server, &key(&server, *event, "completed")).await?,
+                };
+                all.insert(*event, claims);
+            }
+        }
+        Ok(all)
+    }
+}
+
+async fn read(server: &RedisServer, key: &str) -> Result<BTreeSet<TicketId>, StoreError> {
+    let (mut tickets, mut cursor) = (BTreeSet::new(), 0_u64);
+    loop {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(key).arg(cursor).arg("COUNT").arg(PAGE_CLAIMS);
+        let (next, page): (u64, Vec<(String, String)>) = server.ask(&scan).await?;
+        let claims = page.iter().filter_map(|(_, text)| Claim::read(text));
+        tickets.extend(claims.map(|claim| claim.ticket_id));
+        cursor = next;
+        if cursor == 0 {
+            return Ok(tickets);
+        }
+    }
+}
