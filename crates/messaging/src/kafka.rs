@@ -220,7 +220,7 @@ fn lag_at(consumer: &BaseConsumer, names: &[String]) -> Result<i64, StoreError> 
             asked.add_partition(name, partition.id());
         }
     }
-    let committed = committed(&consumer, &asked)?;
+    let committed = committed(consumer, &asked)?;
     let mut behind = 0;
     for partition in committed.elements() {
         let ends = consumer.fetch_watermarks(partition.topic(), partition.partition(), timeout);

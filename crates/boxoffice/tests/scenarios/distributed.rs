@@ -178,7 +178,7 @@ fn configure(config: &mut Config, plot: &str) {
         session_timeout_millis: 6_000,
         ..KafkaSettings::default()
     };
-    config.messaging.inbox_retention_secs = INBOX_SECS;
+    config.messaging.inbox_retention_secs = Some(INBOX_SECS);
 }
 
 fn start() -> Broker {
