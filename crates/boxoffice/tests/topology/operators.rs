@@ -116,6 +116,7 @@ async fn commit_poison(deployment: &Deployment) {
         time: messaging::Clock::System.now(),
         payload: "{}".to_owned(),
         reissue: None,
+        trace: None,
     });
     let store = store(deployment, "ticketing").await;
     store.commit(commit).await.unwrap();
