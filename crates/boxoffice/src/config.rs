@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use config::{Environment, File, FileFormat};
+use config::{ConfigError, Environment, File, FileFormat};
 use messaging::{DeadLetterSettings, housekeeping::CleaningSettings};
 use serde::Deserialize;
 
@@ -162,7 +162,7 @@ impl Config {
             .set_override_option("listen", flags.listen.map(|address| address.to_string()))?
             .set_override_option("services", flags.services.as_ref().map(Services::to_string))?
             .build()
-            .context("the settings cannot be read")?;
+            .map_err(unreadable)?;
         let config: Self = layers
             .try_deserialize()
             .context("the settings cannot be used")?;
@@ -329,9 +329,40 @@ impl Config {
     }
 }
 
+/// Why a file cannot be read, without the line that it stumbled over: there may be a password in it.
+fn unreadable(error: ConfigError) -> anyhow::Error {
+    let ConfigError::FileParse { uri, cause } = error else {
+        return anyhow::Error::new(error).context("the settings cannot be read");
+    };
+    let told = cause.to_string();
+    let is_quoted = |line: &&str| {
+        let text = line.trim_start_matches(|it: char| it == ' ' || it.is_ascii_digit());
+        text.starts_with('|')
+    };
+    let told: Vec<&str> = told.lines().filter(|line| !is_quoted(line)).collect();
+    let file = uri.unwrap_or_default();
+    anyhow::anyhow!("the settings in {file} cannot be read: {}", told.join(": "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_of_without_what_stands_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("boxoffice.toml");
+        let text = "[store.postgres]\nurl = \"postgres://u:secret@h/d\" and more\n";
+        std::fs::write(&path, text).unwrap();
+        let flags = Flags::default();
+        let error = Config::load(Some(&path), [], &flags).err().unwrap();
+        let told = format!("{error:#}");
+        assert!(
+            told.contains("boxoffice.toml") && told.contains("line 2"),
+            "{told}"
+        );
+        assert!(!told.contains("secret"), "{told}");
+    }
 
     fn load(file: &str, environment: &[(&str, &str)], flags: &Flags) -> anyhow::Result<Config> {
         let folder = tempfile::tempdir().unwrap();

@@ -17,9 +17,9 @@ use crate::{
 };
 
 const PRICE: i64 = 50_000;
-/// Unless the environment names another number.
+/// Unless the environment (`PEAK_PURCHASES`, `PEAK_BUYERS`) names another number.
 const PEAK_PURCHASES_DEFAULT: i64 = 20_000;
-const PEAK_BUYERS: usize = 128;
+const PEAK_BUYERS_DEFAULT: usize = 128;
 const UNLOADED_PURCHASES: i64 = 500;
 /// Half of the peak that the last full run reached, unless the environment names another.
 const HALF_PEAK_PER_SEC_DEFAULT: f64 = 750.0;
@@ -38,18 +38,19 @@ enum Pace {
 
 pub async fn run_peak(over: Over) -> anyhow::Result<()> {
     let purchases = from_environment("PEAK_PURCHASES").unwrap_or(PEAK_PURCHASES_DEFAULT);
+    let buyers = from_environment("PEAK_BUYERS").unwrap_or(PEAK_BUYERS_DEFAULT);
     let site = Site::open(over)?;
     let event = site.event_on_sale(purchases, PRICE).await?;
     let warm_up = site.event_on_sale(1_000, PRICE).await?;
     register_users(&site, purchases).await?;
-    storm(&site, warm_up, 1_000, PEAK_BUYERS, Pace::Patient).await?;
+    storm(&site, warm_up, 1_000, buyers, Pace::Patient).await?;
     let cpu_before = site.cpu_secs()?;
     let started = Instant::now();
-    let times = storm(&site, event, purchases, PEAK_BUYERS, Pace::Patient).await?;
+    let times = storm(&site, event, purchases, buyers, Pace::Patient).await?;
     until_sold(&site, event, purchases).await?;
     let elapsed = started.elapsed().as_secs_f64();
     let cpu = each(&cpu_before, &site.cpu_secs()?, purchases as f64);
-    println!("\n{purchases} whole purchases by {PEAK_BUYERS} buyers at a time, over {over:?}:");
+    println!("\n{purchases} whole purchases by {buyers} buyers at a time, over {over:?}:");
     println!("- {:.0} purchases a second", purchases as f64 / elapsed);
     println!("- process to COMPLETED: {}", percentiles(times));
     println!("- processor time each: {cpu}");

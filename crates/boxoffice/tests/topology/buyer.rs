@@ -231,11 +231,8 @@ impl Buyer<'_> {
         let told = self.post("ticketing-api", path, &key, wish).await;
         match (told.status, told.code()) {
             (409, "SOLD_OUT") => Err(Stop::With(Outcome::SoldOut(self.event))),
-            // An earlier attempt of its own was granted; one of whose grant nobody knows. Of two with one key at the
-            // same moment one may be told of the other.
-            (409, "ALREADY_RESERVED")
-                if told.is_late || attempt > 1 || self.kind == Kind::AsksTwice =>
-            {
+            // An earlier attempt of its own was granted; one of whose grant nobody knows.
+            (409, "ALREADY_RESERVED") if told.is_late || attempt > 1 => {
                 Err(Stop::With(Outcome::HeldUnknown))
             }
             _ => {
