@@ -270,13 +270,13 @@ fn assert_unknown(output: &Output) {
 #[tokio::test]
 async fn a_store_that_can_no_longer_write_stops_the_program_and_what_it_accepted_is_there_at_the_next_start()
  {
-    // Given a store whose file may not grow past 300 KiB.
+    // Given a store whose files may not grow past a mebibyte, which is more than a start writes.
     let folder = tempfile::tempdir().unwrap();
     let mut limited = Command::new("sh");
     limited
         .args([
             "-c",
-            "trap '' XFSZ; ulimit -f 600; exec \"$0\" serve --listen 127.0.0.1:0 --data \"$1\"",
+            "trap '' XFSZ; ulimit -f 2048; exec \"$0\" serve --listen 127.0.0.1:0 --data \"$1\"",
         ])
         .arg(env!("CARGO_BIN_EXE_boxoffice"))
         .arg(folder.path());
