@@ -162,14 +162,10 @@ fn load(files: &[PathBuf], flags: &Flags) -> anyhow::Result<Vec<Config>> {
     files.iter().map(load).collect()
 }
 
-/// Where `scripts/engines` says that its servers are: that is for tests, and a shell may have it beside settings.
-const FOR_TESTS: &str = "BOXOFFICE_TEST_";
-
 /// A variable whose name or value is not text is nobody's setting.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| !name.starts_with(FOR_TESTS))
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {

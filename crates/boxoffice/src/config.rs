@@ -1,28 +1,30 @@
 //! Settings: `default.toml` (compiled in, every setting explained), under a file, under the environment, under flags.
 //!
 //! A setting that nobody knows, and a value that cannot be, stop the program at its start with the setting's name.
+//!
+//! - [`valid`]: what the type of a setting cannot say
+
+mod valid;
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use config::{ConfigError, Environment, File, FileFormat};
 use messaging::{DeadLetterSettings, housekeeping::CleaningSettings};
 use serde::Deserialize;
 
 use crate::{
-    backends::{BusBackend, BusSettings, StoreBackend, StoreSettings},
+    backends::{BusBackend, BusSettings, StoreSettings},
     services::Services,
 };
 
 /// The commented defaults.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
-/// Variables with this in front are settings, all but those in [`NOT_SETTINGS`].
+/// Variables with this in front are settings, all but those that [`is_setting`] knows.
 const ENV_PREFIX: &str = "BOXOFFICE";
-/// Names the file itself, so it cannot stand in one.
-const NOT_SETTINGS: &[&str] = &["BOXOFFICE_CONFIG"];
 
 /// How long handled messages are remembered on the embedded bus.
 const LOCAL_INBOX_SECS: i64 = 3_600;
@@ -141,7 +143,7 @@ impl Config {
     ) -> anyhow::Result<Self> {
         let variables = environment
             .into_iter()
-            .filter(|(name, _)| !NOT_SETTINGS.contains(&name.as_str()))
+            .filter(|(name, _)| is_setting(name))
             .collect();
         let mut layers =
             config::Config::builder().add_source(File::from_str(DEFAULT_TOML, FileFormat::Toml));
@@ -191,142 +193,12 @@ impl Config {
             inbox_retention_secs: self.inbox_retention_secs(),
         }
     }
+}
 
-    /// What a type cannot say.
-    fn validate(&self) -> anyhow::Result<()> {
-        self.validate_limits()?;
-        self.validate_engines()?;
-        let gateway_millis = self.payment.gateway.request_timeout_millis;
-        if self.http.request_timeout_millis <= gateway_millis {
-            bail!(
-                "the setting http.request_timeout_millis must be more than \
-                 payment.gateway.request_timeout_millis ({gateway_millis})"
-            );
-        }
-        let grace_millis = self.ticketing.hold_grace_secs.saturating_mul(1000);
-        let together = gateway_millis.saturating_add(self.payment.gateway.connect_timeout_millis);
-        if grace_millis <= i64::try_from(together).unwrap_or(i64::MAX) {
-            bail!(
-                "the setting ticketing.hold_grace_secs must be longer than \
-                 payment.gateway.connect_timeout_millis and request_timeout_millis together ({together})"
-            );
-        }
-        self.ticketing.validate()?;
-        if let Err(error) = self.log.level.parse::<tracing_subscriber::EnvFilter>() {
-            bail!(
-                "the setting log.level cannot be {:?}: {error}",
-                self.log.level
-            );
-        }
-        Ok(())
-    }
-
-    /// Which engines go together.
-    fn validate_engines(&self) -> anyhow::Result<()> {
-        let is_shared = self.bus.backend == BusBackend::Kafka;
-        if is_shared && self.store.backend != StoreBackend::Postgres {
-            bail!("the setting bus.backend is kafka: store.backend must be postgres");
-        }
-        let is_local = self.ticketing.reservations == ticketing::ReservationsBackend::Local;
-        if is_shared && is_local {
-            bail!("the setting bus.backend is kafka: ticketing.reservations must be redis");
-        }
-        if !self.services.is_all() && !is_shared {
-            bail!(
-                "the setting services is {}: bus.backend must be kafka",
-                self.services
-            );
-        }
-        if self.store.backend == StoreBackend::Postgres && self.store.postgres.url.is_empty() {
-            bail!("the setting store.postgres.url is missing");
-        }
-        match self.bus.backend {
-            #[cfg(feature = "kafka")]
-            BusBackend::Kafka => self.validate_kafka(),
-            // A program that was built without it says so when it opens the bus.
-            #[cfg(not(feature = "kafka"))]
-            BusBackend::Kafka => Ok(()),
-            BusBackend::Local => Ok(()),
-        }
-    }
-
-    /// Kafka's settings by themselves, and beside those that they depend on.
-    #[cfg(feature = "kafka")]
-    fn validate_kafka(&self) -> anyhow::Result<()> {
-        let kafka = &self.bus.kafka;
-        if let Err(error) = kafka.validate() {
-            bail!("the setting bus.kafka.{error}");
-        }
-        // A batch that waits for PostgreSQL makes no attempt meanwhile, and must not be taken for one that stalled.
-        let (wait, stall) = (self.store.postgres.wait_secs_max, kafka.stall_secs_max);
-        if wait >= stall {
-            bail!(
-                "the setting store.postgres.wait_secs_max ({wait}) must be less than bus.kafka.stall_secs_max ({stall})"
-            );
-        }
-        let (inbox, needed) = (self.inbox_retention_secs(), kafka.inbox_secs_min());
-        if inbox < needed {
-            bail!(
-                "the setting messaging.inbox_retention_secs is {inbox}: with bus.kafka.retention_secs ({}) a message may \
-                 come again after {needed} seconds",
-                kafka.retention_secs
-            );
-        }
-        Ok(())
-    }
-
-    fn validate_limits(&self) -> anyhow::Result<()> {
-        let positive = |value: i64| u64::try_from(value).unwrap_or(0);
-        let at_least_one = [
-            ("http.in_flight_max", self.http.in_flight_max as u64),
-            (
-                "http.request_timeout_millis",
-                self.http.request_timeout_millis,
-            ),
-            (
-                "http.shutdown_timeout_millis",
-                self.http.shutdown_timeout_millis,
-            ),
-            (
-                "messaging.inbox_retention_secs",
-                positive(self.inbox_retention_secs()),
-            ),
-            (
-                "messaging.dead_letter_retry_interval_millis",
-                self.messaging.dead_letter_retry_interval_millis,
-            ),
-            (
-                "payment.retry_millis_min",
-                self.payment
-                    .retry_millis_min
-                    .min(self.payment.retry_millis_max),
-            ),
-            (
-                "payment.webhook_retention_secs",
-                positive(self.payment.webhook_retention_secs),
-            ),
-            (
-                "payment.reconciliation_retention_secs",
-                positive(self.payment.reconciliation_retention_secs),
-            ),
-            (
-                "http.idempotency_retention_secs",
-                positive(self.http.idempotency_retention_secs),
-            ),
-            (
-                "messaging.dead_letter_retention_secs",
-                positive(self.messaging.dead_letter_retention_secs),
-            ),
-            (
-                "ticketing.hold_ttl_secs",
-                positive(self.ticketing.hold_ttl_secs),
-            ),
-        ];
-        if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
-            bail!("the setting {name} must be at least 1");
-        }
-        Ok(())
-    }
+/// One variable names the file itself, so it cannot stand in one; others say where `scripts/engines` has put the tests'
+/// servers, and a shell may have those beside settings.
+fn is_setting(variable: &str) -> bool {
+    variable != "BOXOFFICE_CONFIG" && !variable.starts_with("BOXOFFICE_TEST_")
 }
 
 /// Why a file cannot be read, without the line that it stumbled over: there may be a password in it.
@@ -431,6 +303,7 @@ mod tests {
     fn every_section_can_be_set_from_the_environment() {
         let environment = [
             ("BOXOFFICE_CONFIG", "names the file, and is no setting"),
+            ("BOXOFFICE_TEST_REDIS_URL", "is for tests, and is no setting"),
             ("BOXOFFICE_DATA", "1234"),
             ("BOXOFFICE_LOG__FORMAT", "json"),
             ("BOXOFFICE_HTTP__BENCH_ROUTE", "true"),

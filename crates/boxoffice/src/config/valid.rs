@@ -1,0 +1,144 @@
+//! What the type of a setting cannot say: bounds, and which settings go together. Each refusal names its setting. Pure.
+
+use anyhow::bail;
+
+use super::Config;
+use crate::backends::{BusBackend, StoreBackend};
+
+impl Config {
+    /// What a type cannot say.
+    pub(super) fn validate(&self) -> anyhow::Result<()> {
+        self.validate_limits()?;
+        self.validate_engines()?;
+        let gateway_millis = self.payment.gateway.request_timeout_millis;
+        if self.http.request_timeout_millis <= gateway_millis {
+            bail!(
+                "the setting http.request_timeout_millis must be more than \
+                 payment.gateway.request_timeout_millis ({gateway_millis})"
+            );
+        }
+        let grace_millis = self.ticketing.hold_grace_secs.saturating_mul(1000);
+        let together = gateway_millis.saturating_add(self.payment.gateway.connect_timeout_millis);
+        if grace_millis <= i64::try_from(together).unwrap_or(i64::MAX) {
+            bail!(
+                "the setting ticketing.hold_grace_secs must be longer than \
+                 payment.gateway.connect_timeout_millis and request_timeout_millis together ({together})"
+            );
+        }
+        self.ticketing.validate()?;
+        if let Err(error) = self.log.level.parse::<tracing_subscriber::EnvFilter>() {
+            bail!(
+                "the setting log.level cannot be {:?}: {error}",
+                self.log.level
+            );
+        }
+        Ok(())
+    }
+
+    /// Which engines go together.
+    fn validate_engines(&self) -> anyhow::Result<()> {
+        let is_shared = self.bus.backend == BusBackend::Kafka;
+        if is_shared && self.store.backend != StoreBackend::Postgres {
+            bail!("the setting bus.backend is kafka: store.backend must be postgres");
+        }
+        let is_local = self.ticketing.reservations == ticketing::ReservationsBackend::Local;
+        if is_shared && is_local {
+            bail!("the setting bus.backend is kafka: ticketing.reservations must be redis");
+        }
+        if !self.services.is_all() && !is_shared {
+            bail!(
+                "the setting services is {}: bus.backend must be kafka",
+                self.services
+            );
+        }
+        if self.store.backend == StoreBackend::Postgres && self.store.postgres.url.is_empty() {
+            bail!("the setting store.postgres.url is missing");
+        }
+        match self.bus.backend {
+            #[cfg(feature = "kafka")]
+            BusBackend::Kafka => self.validate_kafka(),
+            // A program that was built without it says so when it opens the bus.
+            #[cfg(not(feature = "kafka"))]
+            BusBackend::Kafka => Ok(()),
+            BusBackend::Local => Ok(()),
+        }
+    }
+
+    /// Kafka's settings by themselves, and beside those that they depend on.
+    #[cfg(feature = "kafka")]
+    fn validate_kafka(&self) -> anyhow::Result<()> {
+        let kafka = &self.bus.kafka;
+        if let Err(error) = kafka.validate() {
+            bail!("the setting bus.kafka.{error}");
+        }
+        // A batch that waits for PostgreSQL makes no attempt meanwhile, and must not be taken for one that stalled.
+        let (wait, stall) = (self.store.postgres.wait_secs_max, kafka.stall_secs_max);
+        if wait >= stall {
+            bail!(
+                "the setting store.postgres.wait_secs_max ({wait}) must be less than bus.kafka.stall_secs_max ({stall})"
+            );
+        }
+        let (inbox, needed) = (self.inbox_retention_secs(), kafka.inbox_secs_min());
+        if inbox < needed {
+            bail!(
+                "the setting messaging.inbox_retention_secs is {inbox}: with bus.kafka.retention_secs ({}) a message may \
+                 come again after {needed} seconds",
+                kafka.retention_secs
+            );
+        }
+        Ok(())
+    }
+
+    fn validate_limits(&self) -> anyhow::Result<()> {
+        let positive = |value: i64| u64::try_from(value).unwrap_or(0);
+        let at_least_one = [
+            ("http.in_flight_max", self.http.in_flight_max as u64),
+            (
+                "http.request_timeout_millis",
+                self.http.request_timeout_millis,
+            ),
+            (
+                "http.shutdown_timeout_millis",
+                self.http.shutdown_timeout_millis,
+            ),
+            (
+                "messaging.inbox_retention_secs",
+                positive(self.inbox_retention_secs()),
+            ),
+            (
+                "messaging.dead_letter_retry_interval_millis",
+                self.messaging.dead_letter_retry_interval_millis,
+            ),
+            (
+                "payment.retry_millis_min",
+                self.payment
+                    .retry_millis_min
+                    .min(self.payment.retry_millis_max),
+            ),
+            (
+                "payment.webhook_retention_secs",
+                positive(self.payment.webhook_retention_secs),
+            ),
+            (
+                "payment.reconciliation_retention_secs",
+                positive(self.payment.reconciliation_retention_secs),
+            ),
+            (
+                "http.idempotency_retention_secs",
+                positive(self.http.idempotency_retention_secs),
+            ),
+            (
+                "messaging.dead_letter_retention_secs",
+                positive(self.messaging.dead_letter_retention_secs),
+            ),
+            (
+                "ticketing.hold_ttl_secs",
+                positive(self.ticketing.hold_ttl_secs),
+            ),
+        ];
+        if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            bail!("the setting {name} must be at least 1");
+        }
+        Ok(())
+    }
+}
