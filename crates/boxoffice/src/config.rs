@@ -303,7 +303,10 @@ mod tests {
     fn every_section_can_be_set_from_the_environment() {
         let environment = [
             ("BOXOFFICE_CONFIG", "names the file, and is no setting"),
-            ("BOXOFFICE_TEST_REDIS_URL", "is for tests, and is no setting"),
+            (
+                "BOXOFFICE_TEST_REDIS_URL",
+                "is for tests, and is no setting",
+            ),
             ("BOXOFFICE_DATA", "1234"),
             ("BOXOFFICE_LOG__FORMAT", "json"),
             ("BOXOFFICE_HTTP__BENCH_ROUTE", "true"),

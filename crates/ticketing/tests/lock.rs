@@ -13,23 +13,24 @@ use std::{
     time::Duration,
 };
 
-use contract::{EventId, Timestamp};
+use contract::Timestamp;
 use futures::{FutureExt, future::join_all, poll};
-use messaging::{Clock, Commit, CommitError, Fence, Metrics, Store};
+use messaging::{Clock, CommitError, Fence, Metrics, Store};
 use tempfile::TempDir;
 use ticketing::{
     RedisSettings,
     lock::{Error, Lease, LockSettings, Locks, WAITERS_MAX},
-    model::Allocation,
     redis_server::RedisServer,
 };
 
+#[path = "common/protected.rs"]
+mod protected;
 #[path = "common/redis.rs"]
 mod redis_place;
 
+use protected::STOCK;
+
 const LEASE_MILLIS: i64 = 9_000;
-const STOCK: &str = "stock 1";
-const EVENT: EventId = EventId(1);
 /// A wait longer than this is a wait for ever.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -87,29 +88,12 @@ impl Deployment {
         locks.unwrap()
     }
 
-    /// What only the holder may do.
     async fn resize(&self, quantity: i64, fence: Fence) -> Result<(), CommitError> {
-        let known: Option<Allocation> = self.store.load(EVENT).await.unwrap();
-        let mut commit = Commit::new();
-        commit
-            .put(&Allocation {
-                event_id: EVENT,
-                quantity,
-                lowered_to: None,
-                sold: 0,
-                price: None,
-                sale_opens_at: None,
-                sale_closes_at: None,
-                event_version: 1,
-                version: known.map_or(0, |known| known.version),
-            })
-            .fenced_by(fence);
-        self.store.commit(commit).await
+        protected::resize(&self.store, quantity, fence).await
     }
 
     async fn quantity(&self) -> Option<i64> {
-        let allocation: Option<Allocation> = self.store.load(EVENT).await.unwrap();
-        allocation.map(|allocation| allocation.quantity)
+        protected::quantity(&self.store).await
     }
 }
 

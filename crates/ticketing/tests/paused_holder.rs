@@ -12,26 +12,24 @@ use std::{
     time::Duration,
 };
 
-use contract::EventId;
-use messaging::{
-    Clock, Commit, CommitError, Fence, MessageTable, Metrics, Postgres, PostgresSettings, Store,
-};
+use messaging::{Clock, CommitError, MessageTable, Metrics, Postgres, PostgresSettings, Store};
 use ticketing::{
     RedisSettings,
     lock::{Error, LockSettings, Locks},
-    model::Allocation,
     redis_server::RedisServer,
 };
 
 #[path = "../../messaging/tests/common/postgres.rs"]
 #[expect(dead_code, reason = "a part of it is used")]
 mod postgres_place;
+#[path = "common/protected.rs"]
+mod protected;
 #[path = "common/redis.rs"]
 #[expect(dead_code, reason = "a part of it is used")]
 mod redis_place;
 
-const STOCK: &str = "stock 1";
-const EVENT: EventId = EventId(1);
+use protected::{STOCK, quantity, resize};
+
 const LEASE_MILLIS: i64 = 1_000;
 /// What must come does so within this, or the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,31 +57,6 @@ impl Party {
             store,
             locks: locks.unwrap(),
         }
-    }
-
-    /// What only the holder may do.
-    async fn resize(&self, quantity: i64, fence: Fence) -> Result<(), CommitError> {
-        let known: Option<Allocation> = self.store.load(EVENT).await.unwrap();
-        let mut commit = Commit::new();
-        commit
-            .put(&Allocation {
-                event_id: EVENT,
-                quantity,
-                lowered_to: None,
-                sold: 0,
-                price: None,
-                sale_opens_at: None,
-                sale_closes_at: None,
-                event_version: 1,
-                version: known.map_or(0, |known| known.version),
-            })
-            .fenced_by(fence);
-        self.store.commit(commit).await
-    }
-
-    async fn quantity(&self) -> i64 {
-        let known: Option<Allocation> = self.store.load(EVENT).await.unwrap();
-        known.unwrap().quantity
     }
 }
 
@@ -155,9 +128,9 @@ async fn the_other_process() {
     let lease = party.locks.acquire(STOCK).await.unwrap();
     println!("said: holds {}", lease.token());
     let told = std::io::stdin().lines().map_while(Result::ok);
-    for quantity in told {
-        let quantity = quantity.parse().unwrap();
-        match party.resize(quantity, lease.fence()).await {
+    for wanted in told {
+        let wanted = wanted.parse().unwrap();
+        match resize(&party.store, wanted, lease.fence()).await {
             Ok(()) => println!("said: written"),
             Err(CommitError::Fenced { lease }) => {
                 println!("said: refused without {lease}");
@@ -203,7 +176,7 @@ async fn a_process_that_was_stopped_past_its_lease_is_told_of_the_loss_and_write
     let lease = tokio::time::timeout(PATIENCE, party.locks.acquire(STOCK)).await;
     let lease = lease.unwrap().unwrap();
     assert_eq!(lease.token(), 2);
-    party.resize(5, lease.fence()).await.unwrap();
+    resize(&party.store, 5, lease.fence()).await.unwrap();
 
     // then what it wants to write when it goes on is refused, and it is told that it lost the lease.
     other.tell_to_write(7);
@@ -211,6 +184,6 @@ async fn a_process_that_was_stopped_past_its_lease_is_told_of_the_loss_and_write
     assert_eq!(other.hear(), format!("refused without {STOCK}"));
     assert_eq!(other.hear(), "lost, true");
     assert_eq!(other.hear(), format!("nothing to release of {STOCK}"));
-    assert_eq!(party.quantity().await, 5);
+    assert_eq!(quantity(&party.store).await, Some(5));
     lease.release().await.unwrap();
 }
