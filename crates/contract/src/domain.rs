@@ -65,6 +65,10 @@ impl<T: Aggregate> Payload for DomainMessage<T> {
     fn key(&self) -> String {
         self.payload.event_id().to_string()
     }
+
+    fn subject(&self) -> Option<String> {
+        Some(self.aggregate_id.clone())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -10,6 +10,11 @@ pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// The id of the aggregate or saga that this message belongs to.
     fn key(&self) -> String;
+
+    /// The aggregate that it tells of, where messages of several share a key.
+    fn subject(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Ties a payload to its topic, with the field that is its key.

@@ -12,6 +12,9 @@ pub struct Message {
     pub topic: String,
     /// Messages of one key are handled in the order in which they were committed.
     pub key: String,
+    /// The aggregate that it tells of, where the key stands for more than one: then only messages of one subject have
+    /// an order of commits, and those of the others need not wait for each other before they are on the bus.
+    pub subject: Option<String>,
     pub time: Timestamp,
     /// JSON.
     pub payload: String,
@@ -60,6 +63,7 @@ impl Message {
             id: id.into(),
             topic: P::TOPIC.to_owned(),
             key: payload.key(),
+            subject: payload.subject(),
             time: now,
             payload: serde_json::to_string(payload).expect("a payload has string keys only"),
             reissue: None,
@@ -85,6 +89,7 @@ impl Message {
             id: format!("{}:{count}", letter.event_id),
             topic: letter.reissued_topic.clone(),
             key: letter.reissued_key.clone(),
+            subject: None,
             time: now,
             payload: letter.reissued_payload.clone(),
             reissue: Some(Reissue {
@@ -95,6 +100,11 @@ impl Message {
             }),
             trace: letter.traceparent.as_deref().and_then(TraceContext::parse),
         }
+    }
+
+    /// What orders it before it is on the bus: its subject, or its key where that says as much.
+    pub(crate) fn ordered_by(&self) -> &str {
+        self.subject.as_ref().unwrap_or(&self.key)
     }
 
     /// Whether `group`, subscribed to `topics`, is to see this message.

@@ -53,7 +53,7 @@ use contract::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 #[cfg(feature = "kafka")]
-pub(crate) use outbox::PendingKey;
+pub(crate) use outbox::Pending;
 pub use settings::{MessageTable, PostgresSettings};
 pub(crate) use snapshot::PostgresSnapshot;
 

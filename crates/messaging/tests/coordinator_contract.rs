@@ -59,6 +59,7 @@ impl Domain for Trips {
             id: send.message_id.clone(),
             topic: send.topic.to_owned(),
             key: saga.saga_id.to_string(),
+            subject: None,
             time: now,
             payload: send.step.to_string(),
             reissue: None,

@@ -359,6 +359,7 @@ async fn poisoned(name: &str) -> Theatre {
             id: format!("poison-{number}"),
             topic: "payment.create.request".to_owned(),
             key: number.to_string(),
+            subject: None,
             time: Clock::System.now(),
             payload: "{}".to_owned(),
             reissue: None,

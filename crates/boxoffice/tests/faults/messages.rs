@@ -89,6 +89,7 @@ async fn a_message_is_not_acknowledged_while_its_dead_letter_cannot_be_written()
             id: "poison".to_owned(),
             topic: "payment.create.request".to_owned(),
             key: "poison".to_owned(),
+            subject: None,
             time: house.clock.now(),
             payload: "{ not json".to_owned(),
             reissue: None,

@@ -272,6 +272,7 @@ async fn a_dead_letter_can_be_listed_inspected_replayed_and_discarded() {
         id: "poison".to_owned(),
         topic: "payment.create.request".to_owned(),
         key: "1".to_owned(),
+        subject: None,
         time: NOW,
         payload: "{}".to_owned(),
         reissue: None,

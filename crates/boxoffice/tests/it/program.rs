@@ -92,6 +92,7 @@ async fn folder_with_a_dead_letter() -> (TempDir, String) {
             id: "poison".to_owned(),
             topic: "payment.create.request".to_owned(),
             key: "1".to_owned(),
+            subject: None,
             time: contract::Timestamp::from_millis(1_800_000_000_000),
             payload: "{}".to_owned(),
             reissue: None,

@@ -348,6 +348,7 @@ impl House {
             id: format!("story:{}", self.messages_sent),
             topic: topic.to_owned(),
             key: key.to_owned(),
+            subject: None,
             time: self.clock.now(),
             payload: payload.to_owned(),
             reissue: None,

@@ -113,6 +113,7 @@ async fn commit_poison(deployment: &Deployment) {
         id: "poison".to_owned(),
         topic: "payment.create.request".to_owned(),
         key: "1".to_owned(),
+        subject: None,
         time: messaging::Clock::System.now(),
         payload: "{}".to_owned(),
         reissue: None,

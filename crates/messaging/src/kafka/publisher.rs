@@ -1,10 +1,12 @@
 //! Publishes what this process committed, at once and in the order of the commits.
 //!
-//! **Order.** A row is sent only when every earlier row of its topic and key is acknowledged (and so gone from the
-//! table) or was sent by this very producer before it, whose stream cannot be reordered. An earlier row of another
-//! process holds it back, and with it every later one of its key: it is looked for again until that row is gone, and
-//! after a while left to the relay, which publishes both in the order of their rows. An earlier row of the same key is
-//! always visible by then: who commits the later one has seen the record that the earlier one changed.
+//! **Order.** A row is sent only when every earlier row of its topic and subject (its key, where it names none) is
+//! acknowledged (and so gone from the table) or was sent by this very producer before it, whose stream cannot be
+//! reordered. An earlier row of another process holds it back, and with it every later one of its subject: it is looked
+//! for again until that row is gone, and after a while left to the relay, which publishes both in the order of their
+//! rows. An earlier row of the same subject is always visible by then: who commits the later one has seen the record
+//! that the earlier one changed. Rows of one key and different subjects have no such order, and a key like an event's
+//! is everybody's in a sale: waiting for it would let one process publish at a time.
 //!
 //! **A crash** leaves rows in the table and nothing else; a row that was sent and not deleted yet is published twice,
 //! under one id, and the inbox of each group drops the second. State: which rows were sent or wait.
@@ -22,7 +24,7 @@ use tokio::{
 
 use super::producer::{Delivery, Producer};
 use crate::{
-    Postgres, Random, Shutdown, StoreError, backoff::Backoff, postgres::PendingKey, tail::Stored,
+    Postgres, Random, Shutdown, StoreError, backoff::Backoff, postgres::Pending, tail::Stored,
 };
 
 /// Sends that may wait for their acknowledgement.
@@ -130,7 +132,7 @@ impl Publisher {
         for held in candidates {
             let key = (
                 held.stored.message.topic.clone(),
-                held.stored.message.key.clone(),
+                held.stored.message.ordered_by().to_owned(),
             );
             // Whatever comes behind a message that could not be sent stays behind it.
             if self.failure.borrow().is_some() {
@@ -163,14 +165,14 @@ impl Publisher {
             .extend(rows.into_iter().map(|stored| Held { stored, since }));
     }
 
-    /// The first pending row, by topic and key, that this process has neither sent nor is about to send.
+    /// The first pending row, by topic and subject, that this process has neither sent nor is about to send.
     async fn foreign(&self, candidates: &[Held]) -> HashMap<(String, String), i64> {
-        let mut keys: Vec<&str> = candidates
+        let mut subjects: Vec<&str> = candidates
             .iter()
-            .map(|held| held.stored.message.key.as_str())
+            .map(|held| held.stored.message.ordered_by())
             .collect();
-        keys.sort_unstable();
-        keys.dedup();
+        subjects.sort_unstable();
+        subjects.dedup();
         let last = candidates
             .iter()
             .map(|held| held.stored.offset)
@@ -184,8 +186,8 @@ impl Publisher {
                 .iter(),
         );
         let mut backoff = Backoff::new(&self.random, BACKOFF_MILLIS_MAX);
-        let pending: Vec<PendingKey> = loop {
-            match self.outbox.pending_keys(&keys, last).await {
+        let pending: Vec<Pending> = loop {
+            match self.outbox.pending_before(last, &subjects).await {
                 Ok(pending) => break pending,
                 Err(error) => {
                     tracing::warn!(%error, "publishing waits for the store");
@@ -195,7 +197,7 @@ impl Publisher {
         };
         let mut first = HashMap::new();
         for row in pending.into_iter().filter(|row| !own.contains(&row.offset)) {
-            let known = first.entry((row.topic, row.key)).or_insert(row.offset);
+            let known = first.entry((row.topic, row.subject)).or_insert(row.offset);
             *known = row.offset.min(*known);
         }
         first

@@ -62,6 +62,7 @@ pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
         id: header("ce_id").map_or_else(place, str::to_owned),
         topic: topic.to_owned(),
         key: text(record.key()),
+        subject: None,
         time: header("ce_time")
             .and_then(|it| it.parse().ok())
             .unwrap_or_else(arrived),

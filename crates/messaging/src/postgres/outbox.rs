@@ -7,37 +7,38 @@ use tokio::sync::watch;
 use super::{Postgres, reader::Reader};
 use crate::{StoreError, tail::Stored};
 
-/// A row that is still to be published, by its place and its key.
+/// A row that is still to be published, by its place and by what orders it.
 #[cfg(feature = "kafka")]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PendingKey {
+pub(crate) struct Pending {
     pub(crate) offset: i64,
     pub(crate) topic: String,
-    pub(crate) key: String,
+    /// See [`Message::ordered_by`](crate::Message::ordered_by).
+    pub(crate) subject: String,
 }
 
 impl Postgres {
-    /// The rows with these keys that are still to be published, by any process, before `offset`.
+    /// The rows with these subjects that are still to be published, by any process, before `offset`.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot answer.
     #[cfg(feature = "kafka")]
-    pub(crate) async fn pending_keys(
+    pub(crate) async fn pending_before(
         &self,
-        keys: &[&str],
         offset: i64,
-    ) -> Result<Vec<PendingKey>, StoreError> {
-        // A look into the index for each key: `= ANY` may be planned as a walk over all that came before the offset.
-        let text = "SELECT earlier.* FROM unnest($1::text[]) AS given(key) CROSS JOIN LATERAL
-                    (SELECT \"offset\", topic, key FROM message WHERE key = given.key AND \"offset\" < $2 OFFSET 0)
-                    AS earlier";
-        let row = |row: &tokio_postgres::Row| PendingKey {
+        subjects: &[&str],
+    ) -> Result<Vec<Pending>, StoreError> {
+        // A look into the index for each: `= ANY` may be planned as a walk over all that came before the offset.
+        let text = "SELECT earlier.*, given.subject FROM unnest($1::text[]) AS given(subject) CROSS JOIN LATERAL
+                    (SELECT \"offset\", topic FROM message
+                     WHERE coalesce(subject, key) = given.subject AND \"offset\" < $2 OFFSET 0) AS earlier";
+        let row = |row: &tokio_postgres::Row| Pending {
             offset: row.get(0),
             topic: row.get(1),
-            key: row.get(2),
+            subject: row.get(2),
         };
         let ask = |reader: Arc<Reader>| async move {
-            let rows = reader.ask(text, &[&keys, &offset]).await?;
+            let rows = reader.ask(text, &[&subjects, &offset]).await?;
             Ok(rows.iter().map(row).collect())
         };
         self.readers.with(ask).await

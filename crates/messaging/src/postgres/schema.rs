@@ -35,8 +35,12 @@ const STEPS: &[(&str, &str)] = &[
          seen_at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 50);
      CREATE TABLE next_id (name text COLLATE \"C\" PRIMARY KEY, next bigint NOT NULL);",
     ),
-    // A publisher asks which keys have an earlier row of another process.
-    ("pending messages by key", "CREATE INDEX message_key ON message (key, \"offset\")"),
+    // A publisher asks what has an earlier row of another process.
+    (
+        "pending messages by subject",
+        "ALTER TABLE message ADD COLUMN subject text;
+         CREATE INDEX message_subject ON message ((coalesce(subject, key)), \"offset\");",
+    ),
     (
         "traces of messages",
         "ALTER TABLE message ADD COLUMN trace text; ALTER TABLE timer ADD COLUMN trace text;",

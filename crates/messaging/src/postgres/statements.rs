@@ -17,15 +17,15 @@ pub(super) const INBOX: &str = "INSERT INTO inbox (consumer, message_id, seen_at
     SELECT consumer, message_id, seen_at
     FROM jsonb_to_recordset($1::text::jsonb) AS x(consumer text, message_id text, seen_at bigint)
     ON CONFLICT (consumer, message_id) DO NOTHING RETURNING consumer, message_id";
-pub(super) const LOG: &str = "INSERT INTO message (\"offset\", id, topic, key, time, payload, reissue, trace)
-    SELECT \"offset\", id, topic, key, time, payload, reissue, trace
+pub(super) const LOG: &str = "INSERT INTO message (\"offset\", id, topic, key, subject, time, payload, reissue, trace)
+    SELECT \"offset\", id, topic, key, subject, time, payload, reissue, trace
     FROM jsonb_to_recordset($1::text::jsonb)
-    AS x(\"offset\" bigint, id text, topic text, key text, time bigint, payload text, reissue text, trace text)";
+    AS x(\"offset\" bigint, id text, topic text, key text, subject text, time bigint, payload text, reissue text, trace text)";
 /// The sequence gives the offsets, in the order of the rows.
-pub(super) const OUTBOX: &str = "INSERT INTO message (id, topic, key, time, payload, reissue, trace)
-    SELECT id, topic, key, time, payload, reissue, trace
+pub(super) const OUTBOX: &str = "INSERT INTO message (id, topic, key, subject, time, payload, reissue, trace)
+    SELECT id, topic, key, subject, time, payload, reissue, trace
     FROM jsonb_to_recordset($1::text::jsonb)
-    AS x(id text, topic text, key text, time bigint, payload text, reissue text, trace text) RETURNING \"offset\"";
+    AS x(id text, topic text, key text, subject text, time bigint, payload text, reissue text, trace text) RETURNING \"offset\"";
 pub(super) const FIRE: &str = "DELETE FROM timer USING jsonb_to_recordset($1::text::jsonb)
     AS x(id text, due_at bigint, message_id text)
     WHERE timer.id = x.id AND timer.due_at = x.due_at AND timer.message_id = x.message_id RETURNING timer.id";
