@@ -20,6 +20,8 @@ const PRICE: i64 = 50_000;
 /// Unless the environment (`PEAK_PURCHASES`, `PEAK_BUYERS`) names another number.
 const PEAK_PURCHASES_DEFAULT: i64 = 20_000;
 const PEAK_BUYERS_DEFAULT: usize = 128;
+/// Before the clock starts: a broker compiles its code while it runs.
+const WARM_UP_PURCHASES: i64 = 4_000;
 const UNLOADED_PURCHASES: i64 = 500;
 /// Half of the peak that the last full run reached, unless the environment names another.
 const HALF_PEAK_PER_SEC_DEFAULT: f64 = 750.0;
@@ -30,9 +32,9 @@ const PURCHASE_SECS_MAX: u64 = 60;
 /// How soon, and then how often, a buyer looks whether the purchase is COMPLETED.
 #[derive(Clone, Copy)]
 enum Pace {
-    /// 1 ms, for measuring the time.
+    /// After 1 ms, then after twice as long each time, up to 40 ms: for measuring the time.
     Eager,
-    /// 20 ms, as a client that cares for its server.
+    /// After 20 ms, then after twice as long each time, up to 160 ms: as a client that cares for its server.
     Patient,
 }
 
@@ -41,9 +43,9 @@ pub async fn run_peak(over: Over) -> anyhow::Result<()> {
     let buyers = from_environment("PEAK_BUYERS").unwrap_or(PEAK_BUYERS_DEFAULT);
     let site = Site::open(over)?;
     let event = site.event_on_sale(purchases, PRICE).await?;
-    let warm_up = site.event_on_sale(1_000, PRICE).await?;
-    register_users(&site, purchases).await?;
-    storm(&site, warm_up, 1_000, buyers, Pace::Patient).await?;
+    let warm_up = site.event_on_sale(WARM_UP_PURCHASES, PRICE).await?;
+    register_users(&site, purchases.max(WARM_UP_PURCHASES)).await?;
+    storm(&site, warm_up, WARM_UP_PURCHASES, buyers, Pace::Patient).await?;
     let cpu_before = site.cpu_secs()?;
     let started = Instant::now();
     let times = storm(&site, event, purchases, buyers, Pace::Patient).await?;
@@ -206,10 +208,11 @@ async fn follow(
     pace: Pace,
 ) -> anyhow::Result<Value> {
     let path = format!("/ticketing/process/{ticket}");
-    let mut pause = match pace {
-        Pace::Eager => Duration::from_millis(1),
-        Pace::Patient => Duration::from_millis(20),
+    let (first, longest) = match pace {
+        Pace::Eager => (1, 40),
+        Pace::Patient => (20, 160),
     };
+    let mut pause = Duration::from_millis(first);
     tokio::time::sleep(pause).await;
     loop {
         let purchase = client.get_json(&path).await?;
@@ -223,7 +226,7 @@ async fn follow(
             "the purchase does not end: {purchase}"
         );
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(40));
+        pause = (pause * 2).min(Duration::from_millis(longest));
     }
 }
 
