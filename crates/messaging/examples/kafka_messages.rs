@@ -1,5 +1,6 @@
-//! How many messages a second one consumer carries over Kafka, from the commit that publishes them to the commit that
-//! handles them, everything on this machine.
+//! How many messages a second consumers of one group carry over Kafka, from the commit that publishes them to the commit
+//! that handles them, with one, two and four of them, each with a store, a consumer and a producer of its own as a
+//! process has; everything on this machine.
 //!
 //!   eval "$(scripts/engines start)"
 //!   cargo run --release -p messaging --features kafka --example kafka_messages
@@ -8,13 +9,17 @@
     reason = "a measurement that cannot go on has failed"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use contract::{Payload, Timestamp};
 use messaging::{
     Bus, Clock, Column, Commit, Consumer, DeadLetterSettings, Kafka, KafkaSettings, Key, Message,
     MessageTable, Metrics, Postgres, PostgresSettings, Random, Record, Records, Ref, Rejection,
-    Shell, ShutdownSwitch, Store, Table, Worker, metrics::GroupLabel,
+    Shell, ShutdownSwitch, Store, Submission, Table, Worker, metrics::GroupLabel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +28,9 @@ const MESSAGES: i64 = 100_000;
 /// Messages of one commit, and commits under way at once, where as many as possible are published.
 const COMMIT_MESSAGES: i64 = 10;
 const COMMITS_WAITING: i64 = 64;
-/// Messages one after the other, each when the one before was handled.
+/// Messages that may wait for the publisher, and after how many commits that is looked at.
+const PENDING_MAX: usize = 8_000;
+const COMMITS_PER_LOOK: i64 = 200;
 const ROUND_TRIPS: i64 = 300;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -110,15 +117,20 @@ fn deposits(from: i64, count: i64, now: Timestamp) -> Commit {
     commit
 }
 
-async fn publish_all(store: &Store) {
-    let mut waiting = std::collections::VecDeque::new();
+/// Publishes everything, no faster than the publisher brings it to the brokers: what does not fit into memory would be
+/// the relay's.
+async fn publish_all(place: &Place) {
+    let mut waiting = VecDeque::new();
     for commit in 0..MESSAGES / COMMIT_MESSAGES {
+        if commit % COMMITS_PER_LOOK == 0 {
+            place.until_published(PENDING_MAX).await;
+        }
         let commit = deposits(
             commit * COMMIT_MESSAGES,
             COMMIT_MESSAGES,
             Clock::System.now(),
         );
-        waiting.push_back(store.submit(messaging::Submission {
+        waiting.push_back(place.store.submit(Submission {
             commits: [commit].into(),
             position: None,
         }));
@@ -129,32 +141,89 @@ async fn publish_all(store: &Store) {
     for receipt in waiting {
         receipt.outcomes().await;
     }
+    place.until_published(0).await;
+}
+
+/// What one process has: a store, a bus, and counters.
+struct Place {
+    store: Store,
+    kafka: Arc<Kafka>,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    async fn open(postgres: &PostgresSettings, kafka: &KafkaSettings) -> Self {
+        let metrics = Metrics::unregistered();
+        let store = Store::open_postgres(postgres, &tables(), metrics.clone())
+            .await
+            .unwrap();
+        let kafka = Kafka::open(kafka.clone(), &store, &[Deposit::TOPIC], 1_000_000);
+        Self {
+            kafka: kafka.await.unwrap(),
+            store,
+            metrics,
+        }
+    }
+
+    async fn until_published(&self, pending_max: usize) {
+        let Store::Postgres(outbox) = &self.store else {
+            unreachable!("it was opened so")
+        };
+        let look = u32::try_from(pending_max + 1).unwrap();
+        while outbox.pending(look).await.unwrap().len() > pending_max {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn worker(&self) -> Worker<Teller> {
+        let shell = Shell {
+            store: self.store.clone(),
+            bus: Bus::Kafka(self.kafka.clone()),
+            clock: Clock::System,
+            random: Random::System,
+            metrics: self.metrics.clone(),
+            dead_letters: DeadLetterSettings::default(),
+        };
+        Worker::new(Teller, shell).unwrap()
+    }
+
+    fn handled(&self) -> u64 {
+        let teller = GroupLabel { group: "teller" };
+        self.metrics.messages_handled.get_or_create(&teller).get()
+    }
+}
+
+fn tables() -> Vec<&'static Table> {
+    [messaging::TABLES, &[Account::TABLE]].concat()
 }
 
 #[tokio::main]
 async fn main() {
+    for consumers in [1, 2, 4] {
+        measure(consumers).await;
+    }
+}
+
+async fn measure(consumers: usize) {
     let environment = |name: &str| std::env::var(name).expect("the engines are started");
     let run = Random::System.below(1 << 30);
-    let tables = [messaging::TABLES, &[Account::TABLE]].concat();
-    let settings = PostgresSettings {
+    let postgres = PostgresSettings {
         url: environment("BOXOFFICE_TEST_POSTGRES_URL"),
         schema: format!("measure_{run}"),
         messages: MessageTable::Outbox,
         ..PostgresSettings::default()
     };
-    Postgres::migrate(&settings, &tables).await.unwrap();
-    let metrics = Metrics::unregistered();
-    let store = Store::open_postgres(&settings, &tables, metrics.clone())
-        .await
-        .unwrap();
-    let settings = KafkaSettings {
+    Postgres::migrate(&postgres, &tables()).await.unwrap();
+    let kafka = KafkaSettings {
         brokers: environment("BOXOFFICE_TEST_KAFKA"),
         prefix: format!("measure-{run}."),
         ..KafkaSettings::default()
     };
-    let kafka = Kafka::open(settings, &store, &[Deposit::TOPIC], 1_000_000)
-        .await
-        .unwrap();
+    let mut places = Vec::new();
+    for _ in 0..consumers {
+        places.push(Place::open(&postgres, &kafka).await);
+    }
+    let publisher = &places[0];
     let mut accounts = Commit::new();
     for id in 0..ACCOUNTS {
         accounts.put(&Account {
@@ -163,61 +232,51 @@ async fn main() {
             version: 0,
         });
     }
-    store.commit(accounts).await.unwrap();
+    publisher.store.commit(accounts).await.unwrap();
 
     let started = Instant::now();
-    publish_all(&store).await;
-    let committed = started.elapsed();
-    let Store::Postgres(outbox) = &store else {
-        unreachable!("it was opened so")
-    };
-    while !outbox.pending(1).await.unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    say("committed", committed);
-    say(
-        "committed and acknowledged by the broker",
-        started.elapsed(),
-    );
+    publish_all(publisher).await;
+    let rate = MESSAGES as f64 / started.elapsed().as_secs_f64();
+    println!("{rate:.0} messages a second committed, and acknowledged by the broker");
 
-    let shell = Shell {
-        store: store.clone(),
-        bus: Bus::Kafka(kafka.clone()),
-        clock: Clock::System,
-        random: Random::System,
-        metrics: metrics.clone(),
-        dead_letters: DeadLetterSettings::default(),
-    };
-    let handled = metrics
-        .messages_handled
-        .get_or_create(&GroupLabel { group: "teller" })
-        .clone();
-    let worker = Worker::new(Teller, shell).unwrap();
     let (switch, stop) = ShutdownSwitch::new();
-    let worker = tokio::spawn(worker.run(stop));
-    let mut committed = store.committed();
-    while handled.get() == 0 {
-        committed.changed().await.unwrap();
+    let start = |place: &Place| tokio::spawn(place.worker().run(stop.clone()));
+    let workers: Vec<_> = places.iter().map(start).collect();
+    let handled = || places.iter().map(Place::handled).sum::<u64>();
+    // The clock starts when every consumer has its partitions.
+    while places.iter().any(|place| place.handled() == 0) && handled() < MESSAGES as u64 / 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let (started, before) = (Instant::now(), handled.get());
-    while handled.get() < MESSAGES as u64 {
-        committed.changed().await.unwrap();
-        tokio::task::yield_now().await;
-        if handled.get() + 200 > MESSAGES as u64 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    let (started, before) = (Instant::now(), handled());
+    while handled() < MESSAGES as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let rate = (handled.get() - before) as f64 / started.elapsed().as_secs_f64();
-    println!("one consumer: {rate:.0} messages a second handled");
+    let rate = (handled() - before) as f64 / started.elapsed().as_secs_f64();
+    let each: Vec<u64> = places.iter().map(Place::handled).collect();
+    println!(
+        "{consumers} consumers: {rate:.0} messages a second handled, {:.0} each; shared out as {each:?}",
+        rate / consumers as f64
+    );
+    if consumers == 1 {
+        round_trips(publisher).await;
+    }
+    switch.stop();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    for place in &places {
+        place.kafka.close().await;
+    }
+}
 
+/// One message after the other, each when the one before was handled.
+async fn round_trips(place: &Place) {
     let mut trips = Vec::new();
     for number in 0..ROUND_TRIPS {
-        let (started, before) = (Instant::now(), handled.get());
-        store
-            .commit(deposits(MESSAGES + number, 1, Clock::System.now()))
-            .await
-            .unwrap();
-        while handled.get() == before {
+        let (started, before) = (Instant::now(), place.handled());
+        let commit = deposits(MESSAGES + number, 1, Clock::System.now());
+        place.store.commit(commit).await.unwrap();
+        while place.handled() == before {
             tokio::task::yield_now().await;
         }
         trips.push(started.elapsed());
@@ -228,15 +287,5 @@ async fn main() {
         "from the commit that publishes to the commit that handles: p50 {:.1} ms, p99 {:.1} ms",
         at(50),
         at(99)
-    );
-    switch.stop();
-    worker.await.unwrap();
-    kafka.close().await;
-}
-
-fn say(what: &str, took: Duration) {
-    println!(
-        "{:.0} messages a second {what}",
-        MESSAGES as f64 / took.as_secs_f64()
     );
 }

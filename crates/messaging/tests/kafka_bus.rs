@@ -295,6 +295,43 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
 }
 
 #[tokio::test]
+async fn messages_of_one_key_wait_only_for_their_own_subject() {
+    let about = |subject: &str, message: Message| Message {
+        subject: Some(subject.to_owned()),
+        ..message
+    };
+    // given a message that a dead process left, and others of its key: one of its subject, one of another
+    let brokers = Brokers::new();
+    let dead = brokers.open_silent().await;
+    publish(&dead, [about("one", deposit("left behind", 1, 1))]).await;
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    let later = [
+        about("one", deposit("later", 1, 1)),
+        about("two", deposit("of another subject", 1, 1)),
+    ];
+    publish(&store, later).await;
+    // when what may come comes
+    let mut subscription = common::bus(&store)
+        .subscribe("early", &[Deposit::TOPIC])
+        .unwrap();
+    let mut early = Vec::new();
+    while early.is_empty() {
+        let batch = next_batch(&mut subscription, 10).await;
+        early.extend(batch.messages.iter().map(|message| message.id.clone()));
+    }
+    // then it is the one of the other subject, and the relay brings the rest in order
+    assert_eq!(early, ["of another subject"]);
+    within("a consumer leaves", subscription.close()).await;
+    let clock = Clock::manual(start());
+    let mut relay = relay(&kafka, &store, &clock, "one");
+    assert!(relayed(&mut relay, &clock).await >= 1);
+    let all = first_of_each(deposits(&store, "reader").await);
+    assert_eq!(all, ["of another subject", "left behind", "later"]);
+    within("a bus closes", kafka.close()).await;
+}
+
+#[tokio::test]
 async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
     let mut brokers = Brokers::new();
     // It sees no reason to renew its lease yet, when rows are old enough for it.
