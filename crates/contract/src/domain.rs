@@ -194,3 +194,28 @@ impl Aggregate for Ticket {
         self.event_id
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_of_one_event_go_to_one_consumer_and_each_has_an_order_of_its_own() {
+        let now = Timestamp::from_millis(0);
+        let told = |id: u128, version| {
+            let ticket = Ticket {
+                id: TicketId(uuid::Uuid::from_u128(id)),
+                event_id: EventId(7),
+                user_id: UserId(1),
+                status: TicketStatus::Reserved,
+                created_at: now,
+                updated_at: now,
+            };
+            DomainMessage::new(ticket, version, now)
+        };
+        let (one, changed, other) = (told(1, 1), told(1, 2), told(2, 1));
+        assert_eq!([one.key(), changed.key(), other.key()], ["7", "7", "7"]);
+        assert_eq!(one.subject(), changed.subject());
+        assert_ne!(one.subject(), other.subject());
+    }
+}
