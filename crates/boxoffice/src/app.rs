@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -194,7 +195,10 @@ impl App {
         for name in crew.stop(patience).await {
             tracing::warn!(name, ?patience, "a task did not stop in time");
         }
-        if let Err(error) = fs::remove_file(&address_file) {
+        // Where processes share a folder, another may have been here.
+        if let Err(error) = fs::remove_file(&address_file)
+            && error.kind() != ErrorKind::NotFound
+        {
             tracing::warn!(%error, file = %address_file.display(), "cannot be removed");
         }
         if tokio::time::timeout(patience, backends::close_bus(bus))

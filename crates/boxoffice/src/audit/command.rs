@@ -82,7 +82,7 @@ async fn audit(configs: Vec<Config>) -> anyhow::Result<Report> {
     }
     if !is_one_moment {
         report.notes.push(format!(
-            "{} stores were read one after the other, {readings} times: what only some readings found was under way.",
+            "Stores read one after the other: {}; readings: {readings}. What only some readings found was under way.",
             configs.len()
         ));
         report.notes.extend(lag_note(unhandled(&configs).await?));
