@@ -35,6 +35,10 @@ const WAITING_LOW: usize = 512;
 const POLL_MILLIS: u64 = 20;
 /// Brokers that did not answer for so long are told again.
 const ANSWER_MILLIS_MAX: u64 = 1_000;
+/// A member hears with its next heartbeat that partitions are shared out anew, and until all have heard of it those
+/// that move stand still.
+const HEARTBEAT_MILLIS_MAX: u32 = 500;
+const HEARTBEATS_PER_SESSION: u32 = 5;
 const STATISTICS_MILLIS: &str = "1000";
 /// Between two looks whether the thread has left the group.
 const CLOSE_LOOK_MILLIS: u64 = 5;
@@ -207,7 +211,9 @@ impl Reader {
             )
             .set(
                 "heartbeat.interval.ms",
-                (settings.session_timeout_millis / 5).to_string(),
+                (settings.session_timeout_millis / HEARTBEATS_PER_SESSION)
+                    .min(HEARTBEAT_MILLIS_MAX)
+                    .to_string(),
             )
             .set("queued.min.messages", WAITING_MAX.to_string())
             .set("fetch.wait.max.ms", "100")
