@@ -103,6 +103,7 @@ impl Message {
     }
 
     /// What orders it before it is on the bus: its subject, or its key where that says as much.
+    #[cfg(feature = "kafka")]
     pub(crate) fn ordered_by(&self) -> &str {
         self.subject.as_ref().unwrap_or(&self.key)
     }
