@@ -61,6 +61,20 @@ async fn next_batch(subscription: &mut Subscription, max: usize) -> Batch {
     within("messages come from the brokers", coming).await
 }
 
+/// What comes as soon as anything does, to a group that nobody else uses.
+async fn first_to_come(store: &Store) -> Vec<String> {
+    let mut subscription = common::bus(store)
+        .subscribe("early", &[Deposit::TOPIC])
+        .unwrap();
+    let mut early = Vec::new();
+    while early.is_empty() {
+        let batch = next_batch(&mut subscription, 10).await;
+        early.extend(batch.messages.iter().map(|message| message.id.clone()));
+    }
+    within("a consumer leaves", subscription.close()).await;
+    early
+}
+
 /// Each id where it stood first.
 fn first_of_each(ids: Vec<String>) -> Vec<String> {
     let mut firsts: Vec<String> = Vec::new();
@@ -273,16 +287,7 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
     .await;
     publish(&store, [deposit("last", 1, 1)]).await;
     // What is behind nothing comes at once.
-    let mut subscription = common::bus(&store)
-        .subscribe("early", &[Deposit::TOPIC])
-        .unwrap();
-    let mut early = Vec::new();
-    while early.is_empty() {
-        let batch = next_batch(&mut subscription, 10).await;
-        early.extend(batch.messages.iter().map(|message| message.id.clone()));
-    }
-    assert_eq!(early, ["of another key"]);
-    within("a consumer leaves", subscription.close()).await;
+    assert_eq!(first_to_come(&store).await, ["of another key"]);
 
     let clock = Clock::manual(start());
     let mut relay = relay(&kafka, &store, &clock, "one");
@@ -311,18 +316,8 @@ async fn messages_of_one_key_wait_only_for_their_own_subject() {
         about("two", deposit("of another subject", 1, 1)),
     ];
     publish(&store, later).await;
-    // when what may come comes
-    let mut subscription = common::bus(&store)
-        .subscribe("early", &[Deposit::TOPIC])
-        .unwrap();
-    let mut early = Vec::new();
-    while early.is_empty() {
-        let batch = next_batch(&mut subscription, 10).await;
-        early.extend(batch.messages.iter().map(|message| message.id.clone()));
-    }
-    // then it is the one of the other subject, and the relay brings the rest in order
-    assert_eq!(early, ["of another subject"]);
-    within("a consumer leaves", subscription.close()).await;
+    // then the one of the other subject comes at once, and the relay brings the rest in order
+    assert_eq!(first_to_come(&store).await, ["of another subject"]);
     let clock = Clock::manual(start());
     let mut relay = relay(&kafka, &store, &clock, "one");
     assert!(relayed(&mut relay, &clock).await >= 1);
