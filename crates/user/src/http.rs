@@ -56,7 +56,8 @@ pub struct ModifyUser {
     status: Status,
     /// Whether a person found this user to be a fraud; stays as it is, where absent.
     flagged: Option<bool>,
-    /// The version that the client has seen. Purchases change it too.
+    /// The version that the client has seen. Refused if somebody has changed the name, the status or the flag since;
+    /// purchases and points raise the version too, and do not count.
     version: i64,
 }
 

@@ -34,6 +34,8 @@ pub struct User {
     pub recent_purchases: Vec<PurchaseStart>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// The version in which an operator last changed name, status or flag; 0 for a row of an older program.
+    pub profile_version: i64,
     pub version: i64,
 }
 
@@ -79,8 +81,15 @@ impl User {
             recent_purchases: Vec::new(),
             created_at: now,
             updated_at: now,
+            profile_version: 1,
             version: 0,
         }
+    }
+
+    /// Whether name, status and flag are still as they were in this version: purchases and points may have changed.
+    #[must_use]
+    pub fn has_profile_of(&self, version: i64) -> bool {
+        (self.profile_version..=self.version).contains(&version) && version > 0
     }
 
     #[must_use]
@@ -131,6 +140,7 @@ impl Record for User {
             Column::json("recent_purchases"),
             Column::text("created_at"),
             Column::text("updated_at"),
+            Column::integer("profile_version"),
             Column::integer("version"),
         ],
         key: "user_id",

@@ -4,9 +4,12 @@ use contract::UserId;
 use messaging::Commit;
 
 use crate::{
-    Error, Service,
+    Error, Service, is_users_conflict,
     model::{Status, User, check_name},
 };
+
+/// Times that a change is decided again because a purchase changed the user first.
+const ROUNDS_MAX: u32 = 16;
 
 /// What is said of a user whom the client has seen in `version`.
 #[derive(Debug, Clone)]
@@ -20,31 +23,46 @@ pub struct ModifyInput {
 }
 
 impl Service {
-    /// Changes a user whom nobody has changed since the client saw it; returns it as stored.
+    /// Changes a user whose name, status and flag nobody has changed since the client saw them; returns the user as
+    /// stored. Purchases and points do not get in the way: a user who keeps buying can be blocked.
     ///
     /// # Errors
-    /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::VersionConflict`]; [`Error::Store`]; [`Error::Commit`].
+    /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::VersionConflict`]; [`Error::Contended`]; [`Error::Store`];
+    /// [`Error::Commit`].
     pub async fn modify(&self, input: ModifyInput) -> Result<User, Error> {
         check_name(&input.name)?;
+        for _ in 0..ROUNDS_MAX {
+            let mut user = self.modified(&input).await?;
+            let mut commit = Commit::new();
+            commit.put(&user);
+            match self.0.store.commit(commit).await {
+                Ok(()) => {
+                    user.version += 1;
+                    return Ok(user);
+                }
+                Err(error) if is_users_conflict(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    async fn modified(&self, input: &ModifyInput) -> Result<User, Error> {
         let before = self.show(input.id).await?;
-        if before.version != input.version {
+        if !before.has_profile_of(input.version) {
             return Err(Error::VersionConflict {
                 id: input.id,
                 stored: before.version,
                 expected: input.version,
             });
         }
-        let mut user = User {
-            name: input.name,
+        Ok(User {
+            name: input.name.clone(),
             status: input.status,
             flagged: input.flagged.unwrap_or(before.flagged),
             updated_at: self.0.clock.now(),
+            profile_version: before.version + 1,
             ..before
-        };
-        let mut commit = Commit::new();
-        commit.put(&user);
-        self.0.store.commit(commit).await?;
-        user.version += 1;
-        Ok(user)
+        })
     }
 }

@@ -596,3 +596,39 @@ async fn grants_and_purchases_at_the_same_time_lose_no_point() {
     assert_eq!(house.balance().await, 1000 - 200 + 140);
     assert!(house.is_sound().await);
 }
+
+#[tokio::test]
+async fn a_user_who_keeps_buying_can_be_blocked_at_the_first_try() {
+    let mut house = House::with_kim().await;
+    let seen = house.kim().await.version;
+    for number in 1..=5 {
+        let id = format!("q{number}");
+        house.send(&id, &fraud_check(number)).await;
+        house
+            .send(&format!("r{number}"), &reserve(number, 10))
+            .await;
+        house.work().await;
+    }
+    assert!(house.kim().await.version > seen + 5);
+
+    // The rest is judged while the operator writes.
+    for number in 6..=40 {
+        house
+            .send(&format!("q{number}"), &fraud_check(number))
+            .await;
+    }
+    let block = ModifyInput {
+        id: KIM,
+        name: "Kim".to_owned(),
+        status: Status::Inactive,
+        flagged: None,
+        version: seen,
+    };
+    let service = house.service.clone();
+    let (blocked, ()) = tokio::join!(service.modify(block), house.work());
+    assert_eq!(blocked.unwrap().status, Status::Inactive);
+    let kim = house.kim().await;
+    assert_eq!(kim.status, Status::Inactive);
+    assert_eq!(kim.recent_purchases.len(), 40, "no purchase was forgotten");
+    assert!(house.is_sound().await);
+}

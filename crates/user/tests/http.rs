@@ -223,8 +223,9 @@ async fn a_modified_user_is_kept_and_a_flag_stays_until_it_is_taken_away() {
 #[tokio::test]
 async fn a_change_to_a_version_that_is_gone_changes_nothing() {
     let house = House::with_kim().await;
-    house.post("/user/1/points", &json!({"amount": 1})).await;
-    for version in [1, 3, -1] {
+    let flag = json!({"name": "Kim", "status": "ACTIVE", "flagged": true, "version": 1});
+    house.put("/user/1", &flag).await;
+    for version in [1, 3, 0, -1] {
         let late = json!({"name": "Too late", "status": "ACTIVE", "version": version});
         let (status, problem) = house.put("/user/1", &late).await;
         assert_eq!(
@@ -233,6 +234,23 @@ async fn a_change_to_a_version_that_is_gone_changes_nothing() {
         );
     }
     assert_eq!(house.get("/user/1").await.1["name"], "Kim");
+}
+
+#[tokio::test]
+async fn points_that_come_meanwhile_do_not_keep_an_operator_from_blocking_a_user() {
+    let house = House::with_kim().await;
+    let seen = house.get("/user/1").await.1["version"].clone();
+    house.post("/user/1/points", &json!({"amount": 1})).await;
+
+    let block = json!({"name": "Kim", "status": "INACTIVE", "version": seen});
+    let (status, answer) = house.put("/user/1", &block).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        (&answer["status"], &answer["points"], &answer["version"]),
+        (&json!("INACTIVE"), &json!(1001), &json!(3))
+    );
+    let stale = house.put("/user/1", &block).await;
+    assert_eq!(stale.0, StatusCode::CONFLICT, "it was changed since");
 }
 
 #[tokio::test]
