@@ -22,7 +22,8 @@ pub struct DeadLetter {
     pub reissued_key: String,
     /// The payload as it came, byte for byte where it was text.
     pub reissued_payload: String,
-    /// The consumer group that rejected it.
+    /// The consumer group that rejected it; empty if it never came to one, because it could not be published when its
+    /// time had come.
     pub group: String,
     /// The id of the message that was rejected first.
     pub message_id: String,

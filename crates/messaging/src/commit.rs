@@ -63,10 +63,12 @@ pub enum TimerChange {
     Cancel {
         id: String,
     },
-    /// Publish the message and remove the timer, where it is still the one that was due.
+    /// Remove the timer and publish `message`, if the timer is still the one that was due: of this time and with the
+    /// message of this id. `message` is the timer's own, or a dead letter in its place.
     Fire {
         id: String,
         due_at: Timestamp,
+        message_id: String,
         message: Message,
     },
 }

@@ -65,6 +65,23 @@ impl DeadLetterSettings {
     }
 }
 
+/// The dead letter for a timer's message that cannot be published. Another try would end as this one did, so it waits
+/// for a person at once. No group has rejected it, unless the timer was to reissue a dead letter: then it is that one.
+pub(crate) fn of_timer(message: &Message, rejection: &Rejection, now: Timestamp) -> DeadLetter {
+    let group = message.reissue.as_ref().map_or("", |it| it.group.as_str());
+    let letter = DeadLetterSettings::default().letter(group, message, rejection, now);
+    DeadLetter {
+        max_retry_count: letter.retry_count,
+        ..letter
+    }
+}
+
+/// The message that tells of a dead letter.
+pub(crate) fn message(letter: &DeadLetter, now: Timestamp) -> Message {
+    let id = format!("{}:{}", letter.event_id, letter.retry_count);
+    Message::new(id, letter, now)
+}
+
 /// Stable: the same message rejected by the same group is the same dead letter.
 fn first_id(group: &str, message: &Message) -> DeadLetterId {
     let millis = u64::try_from(message.time.as_millis()).unwrap_or(0);
@@ -230,6 +247,8 @@ pub enum Error {
     },
     #[error("the dead letter {0} was changed at the same moment")]
     Changed(DeadLetterId),
+    #[error("the message of the dead letter {id} cannot be published: {reason}")]
+    Unpublishable { id: DeadLetterId, reason: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -265,20 +284,26 @@ pub async fn show(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, E
 /// Sends a dead letter's message to its group again, at once.
 ///
 /// # Errors
-/// [`Error::WrongState`] where it is resolved or discarded; [`Error::NotFound`]; [`Error::Store`].
+/// [`Error::WrongState`] where it is resolved or discarded; [`Error::Unpublishable`]; [`Error::NotFound`];
+/// [`Error::Store`].
 pub async fn replay(
     store: &Store,
     id: DeadLetterId,
     now: Timestamp,
 ) -> Result<DeadLetterRecord, Error> {
     let mut record = open(store, id).await?;
-    record.state = DeadLetterState::Replayed;
     record.reissues += 1;
     record.updated_at = now;
+    let message = Message::reissued(&record.letter, record.reissues, now);
+    // One that is for every group comes back under no dead letter.
+    record.state = match message.reissue {
+        Some(_) => DeadLetterState::Replayed,
+        None => DeadLetterState::Resolved,
+    };
     let mut commit = Commit::new();
     commit
         .cancel_timer(timer_id(id))
-        .publish(Message::reissued(&record.letter, record.reissues, now))
+        .publish(message)
         .put(&record);
     save(store, id, commit).await?;
     Ok(record)
@@ -317,9 +342,8 @@ async fn open(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, Error
 
 async fn save(store: &Store, id: DeadLetterId, commit: Commit) -> Result<(), Error> {
     store.commit(commit).await.map_err(|error| match error {
-        CommitError::Conflict { .. }
-        | CommitError::Constraint { .. }
-        | CommitError::Fenced { .. } => Error::Changed(id),
+        CommitError::Conflict { .. } | CommitError::Fenced { .. } => Error::Changed(id),
+        CommitError::Constraint { detail: reason } => Error::Unpublishable { id, reason },
         CommitError::Store(error) => Error::Store(error),
     })
 }

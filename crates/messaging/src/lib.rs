@@ -41,6 +41,7 @@ pub mod timers;
 pub mod trace;
 pub mod worker;
 
+pub use backoff::Pace;
 pub use bus::{Batch, Bus};
 pub use clock::{Clock, Random};
 pub use commit::{Commit, CommitError, Fence, StoreError};

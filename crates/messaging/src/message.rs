@@ -82,22 +82,28 @@ impl Message {
         })
     }
 
-    /// The message that goes back to the group that rejected it, as reissue number `count`.
+    /// The message that goes back to the group that rejected it, as reissue number `count`. If no group has, it was
+    /// never published, and is as it was to be: for every group, under its own id.
     #[must_use]
     pub fn reissued(letter: &DeadLetter, count: u32, now: Timestamp) -> Self {
+        let reissue = (!letter.group.is_empty()).then(|| Reissue {
+            group: letter.group.clone(),
+            dead_letter: letter.event_id,
+            count,
+            message_id: letter.message_id.clone(),
+        });
+        let id = match reissue {
+            None if !letter.message_id.is_empty() => letter.message_id.clone(),
+            None | Some(_) => format!("{}:{count}", letter.event_id),
+        };
         Self {
-            id: format!("{}:{count}", letter.event_id),
+            id,
             topic: letter.reissued_topic.clone(),
             key: letter.reissued_key.clone(),
             subject: None,
             time: now,
             payload: letter.reissued_payload.clone(),
-            reissue: Some(Reissue {
-                group: letter.group.clone(),
-                dead_letter: letter.event_id,
-                count,
-                message_id: letter.message_id.clone(),
-            }),
+            reissue,
             trace: letter.traceparent.as_deref().and_then(TraceContext::parse),
         }
     }

@@ -138,6 +138,7 @@ fn commit(number: usize, changes: &[Change]) -> Commit {
             Change::Fire { id, due } => commit.timers.push(TimerChange::Fire {
                 id: id.to_string(),
                 due_at: due_at(*due),
+                message_id: noise(*due).id,
                 message: noise(*due),
             }),
             Change::Handle { id, key } => {

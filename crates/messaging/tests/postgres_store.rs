@@ -21,8 +21,9 @@ use common::{
 };
 use contract::Payload;
 use messaging::{
-    Bus, Commit, CommitError, Entry, MessageTable, Metrics, Postgres, PostgresSettings, Random,
-    Record, Snapshot, Store, StoreError, Submission, Table, store::Position,
+    Bus, Clock, Commit, CommitError, Entry, Message, MessageTable, Metrics, Postgres,
+    PostgresSettings, Random, Record, Snapshot, Store, StoreError, Submission, Table,
+    store::Position, timers::Timers,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -601,4 +602,28 @@ async fn a_writer_of_the_outbox_that_was_forgotten_goes_on() {
     store_all(&store, &[Account::new(1, 1)]).await;
     assert_eq!(balance(&store, 1).await, 1);
     assert_eq!(store.check(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_timer_whose_key_no_index_takes_holds_up_no_other() {
+    let schema = migrated().await;
+    let store = open(&outbox(&schema)).await.unwrap();
+    let random = Random::seeded(7);
+    let letter = |_| char::from(b'!' + u8::try_from(random.below(90)).unwrap());
+    let long = Message {
+        key: (0..4_000).map(letter).collect(),
+        ..noise(1)
+    };
+    let mut commit = Commit::new();
+    commit
+        .set_timer("long", start(), long)
+        .set_timer("plain", start(), noise(2));
+    store.commit(commit).await.unwrap();
+    let timers = Timers {
+        store: store.clone(),
+        clock: Clock::manual(start()),
+        metrics: Metrics::unregistered(),
+    };
+    assert_eq!(timers.fire_due().await, Ok(1));
+    assert_eq!(store.due_timers(start(), 10).await, Ok(Vec::new()));
 }

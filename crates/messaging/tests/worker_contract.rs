@@ -9,8 +9,8 @@ use std::sync::{
 };
 
 use common::{
-    Account, Deposit, Place, Teller, account, balance, bus_places, deposit, drain, movements,
-    noise, places, publish, read_all, shell, start, store_all, teller,
+    Account, Deposit, Place, REFUSED_KEY, Teller, account, balance, bus_places, deposit, drain,
+    movements, noise, places, publish, read_all, shell, start, store_all, teller,
 };
 use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 use futures::future::BoxFuture;
@@ -508,6 +508,7 @@ async fn a_timer_replaced_for_the_same_instant_fires_as_what_it_is_now() {
         fire.timers.push(messaging::commit::TimerChange::Fire {
             id: due.id,
             due_at: due.due_at,
+            message_id: due.message.id.clone(),
             message: due.message,
         });
         given.store.commit(fire).await.unwrap();
@@ -515,6 +516,93 @@ async fn a_timer_replaced_for_the_same_instant_fires_as_what_it_is_now() {
         let fired = read_all(&given.store, "x", &["noise"]).await;
         assert_eq!(fired.len(), 1);
         assert_eq!(fired[0].id, "noise 2");
+    }
+}
+
+/// A timer's message that the store refuses, among others.
+async fn set_timers_with_one_refused(place: &Place, given: &Given) {
+    let mut commit = Commit::new();
+    for number in 0..3 {
+        commit.set_timer(number.to_string(), start(), noise(number));
+    }
+    let refused = Message {
+        key: REFUSED_KEY.to_owned(),
+        ..noise(9)
+    };
+    commit.set_timer("broken", start(), refused);
+    commit.set_timer("later", start().plus_millis(5), noise(4));
+    given.store.commit(commit).await.unwrap();
+    place.refuse_messages();
+}
+
+#[tokio::test]
+async fn a_timer_that_cannot_be_published_holds_up_no_other_and_waits_for_a_person() {
+    for place in bus_places() {
+        let given = given(&place).await;
+        set_timers_with_one_refused(&place, &given).await;
+        // The others fire, and nothing comes back to be refused again.
+        assert_eq!(given.timers().fire_due().await, Ok(3));
+        given.clock.advance_millis(5);
+        assert_eq!(given.timers().fire_due().await, Ok(1));
+        assert_eq!(read_all(&given.store, "x", &["noise"]).await.len(), 4);
+        assert_eq!(given.store.check(), Ok(()));
+        // What was refused is before a person at once, whole.
+        drain(&mut given.dead_letters()).await;
+        let letter = given.letters().await.remove(0);
+        assert_eq!(letter.state, DeadLetterState::Parked);
+        assert_eq!(letter.letter.message_id, "noise 9");
+        assert_eq!(letter.letter.reissued_key, REFUSED_KEY);
+        assert_eq!(letter.letter.group, "");
+        // Replayed too early it is refused once more, and says so.
+        let refused = dead_letters::replay(&given.store, letter.id, start()).await;
+        assert!(
+            matches!(refused, Err(dead_letters::Error::Unpublishable { .. })),
+            "{refused:?}"
+        );
+        // Replayed when it can be published, it is the message that was to come, and every group has it.
+        place.take_messages();
+        let replayed = dead_letters::replay(&given.store, letter.id, start())
+            .await
+            .unwrap();
+        assert_eq!(replayed.state, DeadLetterState::Resolved);
+        for group in ["x", "y"] {
+            let came = read_all(&given.store, group, &["noise"]).await;
+            let last = came.iter().find(|message| message.id == "noise 9");
+            assert_eq!(last.unwrap().reissue, None, "{group}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reissue_that_cannot_be_published_is_parked_as_the_dead_letter_that_it_was() {
+    for place in bus_places() {
+        let given = given(&place).await;
+        let refused = Message {
+            key: REFUSED_KEY.to_owned(),
+            ..deposit("a", 1, 5)
+        };
+        publish(&given.store, [refused]).await;
+        let mut worker = teller(&given.shell);
+        drain(&mut worker).await;
+        drain(&mut given.dead_letters()).await;
+        assert_eq!(given.letters().await[0].state, DeadLetterState::Waiting);
+
+        place.refuse_messages();
+        given.next_reissue(&mut worker).await;
+        let letters = given.letters().await;
+        assert_eq!(letters.len(), 1);
+        assert_eq!(letters[0].state, DeadLetterState::Parked);
+        assert_eq!(letters[0].letter.group, "teller");
+
+        place.take_messages();
+        store_all(&given.store, &[Account::new(1, 0)]).await;
+        dead_letters::replay(&given.store, letters[0].id, start())
+            .await
+            .unwrap();
+        drain(&mut worker).await;
+        drain(&mut given.dead_letters()).await;
+        assert_eq!(balance(&given.store, 1).await, 5);
+        assert_eq!(given.letters().await[0].state, DeadLetterState::Resolved);
     }
 }
 

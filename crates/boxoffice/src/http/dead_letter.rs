@@ -100,7 +100,7 @@ async fn show(
         (status = 200, body = DeadLetterView),
         (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "DEAD_LETTER_CLOSED, VERSION_CONFLICT", body = ProblemDetails, content_type = "application/problem+json")))]
+        (status = 409, description = "DEAD_LETTER_CLOSED, DEAD_LETTER_UNPUBLISHABLE, VERSION_CONFLICT", body = ProblemDetails, content_type = "application/problem+json")))]
 async fn replay(
     State(service): State<Service>,
     Id(id): Id<DeadLetterId>,
@@ -128,6 +128,7 @@ fn refuse(error: Error) -> Problem {
     match error {
         Error::NotFound(_) => Problem::not_found("DEAD_LETTER_NOT_FOUND", error),
         Error::WrongState { .. } => Problem::conflict("DEAD_LETTER_CLOSED", error),
+        Error::Unpublishable { .. } => Problem::conflict("DEAD_LETTER_UNPUBLISHABLE", error),
         Error::Changed(_) => Problem::conflict("VERSION_CONFLICT", error),
         Error::Store(error) => error.into(),
     }

@@ -83,6 +83,11 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
     (
         409,
+        "DEAD_LETTER_UNPUBLISHABLE",
+        "The store refuses the dead letter's message; the detail says why.",
+    ),
+    (
+        409,
         "DEADLINE_PASSED",
         "The reservation's deadline is over; nothing was charged.",
     ),

@@ -306,6 +306,7 @@ impl<'a> Plan<'a> {
             TimerChange::Fire {
                 id,
                 due_at,
+                message_id,
                 message,
             } => {
                 let slot = self.timers.entry(id).or_default();
@@ -313,11 +314,11 @@ impl<'a> Plan<'a> {
                     // A commit that fires a timer twice has fired it once.
                     TimerNow::AsStored if slot.fire.is_some() => {}
                     TimerNow::AsStored => {
-                        slot.fire = Some((*due_at, &message.id));
+                        slot.fire = Some((*due_at, message_id));
                         let message = Arc::new(message.clone());
                         self.messages.push(Published::IfFired(id, message));
                     }
-                    TimerNow::Set(set_for, set) if set_for == *due_at && set.id == message.id => {
+                    TimerNow::Set(set_for, set) if set_for == *due_at && set.id == *message_id => {
                         slot.now = TimerNow::Absent;
                         self.messages
                             .push(Published::Surely(Arc::new(message.clone())));

@@ -228,6 +228,7 @@ impl Session<'_> {
             TimerChange::Fire {
                 id,
                 due_at,
+                message_id,
                 message,
             } => {
                 // The time alone does not tell: a timer may be replaced by another for the same instant.
@@ -235,7 +236,7 @@ impl Session<'_> {
                 if self.connection.prepare_cached(text)?.execute((
                     id,
                     due_at.as_millis(),
-                    &message.id,
+                    message_id,
                 ))? == 1
                 {
                     self.publish(&Arc::new(message.clone()))?;

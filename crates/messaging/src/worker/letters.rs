@@ -6,7 +6,7 @@ use contract::{
 };
 
 use super::{Consumer, Worker};
-use crate::{Commit, Message, Rejection, commit::Handled, message::Reissue};
+use crate::{Commit, Message, Rejection, commit::Handled, dead_letters, message::Reissue};
 
 impl<C: Consumer> Worker<C> {
     pub(super) fn mark(&self, message: &Message, commit: &mut Commit, now: Timestamp) {
@@ -46,11 +46,7 @@ impl<C: Consumer> Worker<C> {
             .dead_letters
             .letter(self.consumer.group(), message, rejection, now);
         let mut commit = Commit::new();
-        commit.publish(Message::new(
-            format!("{}:{}", letter.event_id, letter.retry_count),
-            &letter,
-            now,
-        ));
+        commit.publish(dead_letters::message(&letter, now));
         commit
     }
 }

@@ -80,6 +80,49 @@ impl Place {
     }
 }
 
+/// The key of messages that the store refuses, once [`Place::refuse_messages`] says so.
+pub const REFUSED_KEY: &str = "refused";
+
+impl Place {
+    /// Gives the table of messages a rule that breaks for those of [`REFUSED_KEY`], and for no other.
+    pub fn refuse_messages(&self) {
+        let schema = match self {
+            Self::Folder(folder) => {
+                let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+                let rule = format!(
+                    "CREATE TRIGGER refusing BEFORE INSERT ON message WHEN new.key = '{REFUSED_KEY}'
+                     BEGIN SELECT RAISE(ABORT, 'it is refused'); END"
+                );
+                return file.execute_batch(&rule).unwrap();
+            }
+            Self::Schema(schema) => schema,
+            #[cfg(feature = "kafka")]
+            Self::Brokers(brokers) => &brokers.schema,
+        };
+        let name = &schema.settings.schema;
+        let rule = format!(
+            "ALTER TABLE {name}.message ADD CONSTRAINT refusing CHECK (key <> '{REFUSED_KEY}') NOT VALID"
+        );
+        postgres::run(&schema.settings.url, rule);
+    }
+
+    /// Takes that rule away again.
+    pub fn take_messages(&self) {
+        let schema = match self {
+            Self::Folder(folder) => {
+                let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+                return file.execute_batch("DROP TRIGGER refusing").unwrap();
+            }
+            Self::Schema(schema) => schema,
+            #[cfg(feature = "kafka")]
+            Self::Brokers(brokers) => &brokers.schema,
+        };
+        let name = &schema.settings.schema;
+        let drop = format!("ALTER TABLE {name}.message DROP CONSTRAINT refusing");
+        postgres::run(&schema.settings.url, drop);
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     pub id: i64,
