@@ -2,8 +2,9 @@
 //! open. In memory only: a restart begins with nothing under way and nothing to wait for.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use std::hash::Hash;
@@ -14,14 +15,25 @@ use tokio::sync::watch;
 
 /// Confirmations running at once; one more is refused.
 const RUNNING_MAX: usize = 4_096;
+/// How long a buyer's attempt waits for a lookup of the same payment to end.
+const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 /// What has been due for so long is no longer looked for by anybody.
 const OVERDUE_MILLIS_MAX: i64 = 600_000;
 
 /// Payments that this process is asking the gateway about, and how many confirmations it runs.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    under_way: watch::Sender<HashSet<PaymentId>>,
+    under_way: watch::Sender<HashMap<PaymentId, Purpose>>,
     running: watch::Sender<usize>,
+}
+
+/// What the gateway is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The buyer's money.
+    Attempt,
+    /// What became of an attempt, a refund or a charge.
+    Settlement,
 }
 
 /// Counts a confirmation from its first moment; dropping it ends the count.
@@ -46,11 +58,40 @@ impl Attempts {
         started.then(|| Running(Arc::clone(self)))
     }
 
-    /// `None` where somebody is asking about this payment already.
+    /// For a settlement; `None` where somebody is asking about this payment already.
     pub fn enter(self: &Arc<Self>, payment: PaymentId) -> Option<Attempt> {
-        let entered = self
-            .under_way
-            .send_if_modified(|under_way| under_way.insert(payment));
+        self.enter_as(payment, Purpose::Settlement)
+    }
+
+    /// For a buyer's attempt; `None` if another attempt is at the gateway. A settlement that is asking about the
+    /// payment is waited for, up to two seconds: the buyer must not be refused because a webhook about the attempt
+    /// before is being looked up.
+    pub async fn enter_for_buyer(self: &Arc<Self>, payment: PaymentId) -> Option<Attempt> {
+        let mut changed = self.under_way.subscribe();
+        let is_settled = |under_way: &HashMap<PaymentId, Purpose>| {
+            under_way.get(&payment) != Some(&Purpose::Settlement)
+        };
+        let entered = async {
+            loop {
+                // The sender lives in self, so the wait cannot fail.
+                let _ = changed.wait_for(is_settled).await;
+                let entered = self.enter_as(payment, Purpose::Attempt);
+                if entered.is_some() || is_settled(&self.under_way.borrow()) {
+                    return entered;
+                }
+            }
+        };
+        tokio::time::timeout(LOOKUP_WAIT, entered).await.ok()?
+    }
+
+    fn enter_as(self: &Arc<Self>, payment: PaymentId, purpose: Purpose) -> Option<Attempt> {
+        let entered = self.under_way.send_if_modified(|under_way| {
+            let is_free = !under_way.contains_key(&payment);
+            if is_free {
+                under_way.insert(payment, purpose);
+            }
+            is_free
+        });
         entered.then(|| Attempt {
             attempts: Arc::clone(self),
             payment,
@@ -60,7 +101,7 @@ impl Attempts {
     /// Resolves when nothing is under way.
     pub async fn drained(&self) {
         // The sender lives in self, so the wait cannot fail.
-        let _ = self.under_way.subscribe().wait_for(HashSet::is_empty).await;
+        let _ = self.under_way.subscribe().wait_for(HashMap::is_empty).await;
     }
 }
 
@@ -74,7 +115,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         self.attempts
             .under_way
-            .send_if_modified(|under_way| under_way.remove(&self.payment));
+            .send_if_modified(|under_way| under_way.remove(&self.payment).is_some());
     }
 }
 
@@ -144,6 +185,18 @@ impl<K: Eq + Hash + Clone> Backoffs<K> {
             not_before: now,
         };
         self.lock().insert(key.clone(), soon);
+    }
+
+    /// It was asked in vain once more, and is asked again at `not_before`.
+    pub fn wait_until(&self, key: &K, not_before: Timestamp) {
+        let mut backoffs = self.lock();
+        let backoff = backoffs.entry(key.clone()).or_insert(Backoff {
+            tries: 0,
+            asked: 0,
+            not_before,
+        });
+        backoff.tries = backoff.tries.saturating_add(1);
+        backoff.not_before = not_before;
     }
 
     /// It was asked in vain once more.

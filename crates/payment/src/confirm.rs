@@ -1,17 +1,19 @@
 //! The use case `confirm`: the buyer has authenticated at the gateway, and the money is taken.
 //!
-//! Two commits and one question: the attempt is recorded, the gateway is asked, what it said is published. The
-//! attempt runs apart from its request, so that a client that goes away stops nothing half way; where the process
+//! Two commits and one question: the attempt is recorded, the gateway is asked, what it said is applied and published.
+//! The caller is answered after the second commit, so the answer can be read back at once and, after a decline, the next
+//! attempt can begin at once. The attempt runs apart from its request, so that a client that goes away stops nothing half way; where the process
 //! itself goes away, the settler finds the recorded attempt.
 
 use contract::{Money, PaymentId, UserId, domain::PaymentStatus, payment::ConfirmedRequest};
-use messaging::{Commit, CommitError, Message, StoreError, trace::carried};
+use messaging::{Commit, CommitError, Message, Record, StoreError, trace::carried};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     Service,
     attempts::Attempt,
+    consumers::apply_outcome,
     gateway::{Confirm, Outcome, protocol},
     model::{Claim, Refusal},
     record::PaymentRecord,
@@ -158,7 +160,8 @@ impl Service {
                 return Ok(Begun::Before(settled(&payment, &verdict)));
             }
             let change = payment.begin_attempt(&claim, inner.clock.now())?;
-            let attempt = inner.attempts.enter(id).ok_or(Refusal::InProgress)?;
+            let attempt = inner.attempts.enter_for_buyer(id).await;
+            let attempt = attempt.ok_or(Refusal::InProgress)?;
             let mut commit = Commit::new();
             change.save(&mut commit);
             match inner.store.commit(commit).await {
@@ -198,23 +201,18 @@ impl Service {
         }
     }
 
-    /// Publishes what was learnt, with the caller's answer; `None` where the store did not take it.
+    /// Applies and publishes what was learnt, with the caller's answer; `None` where the store did not take it.
     async fn conclude(
         &self,
         payment: &PaymentRecord,
         verdict: &Verdict,
         seal: Seal,
     ) -> Option<Settled> {
-        let published = self.outcome(payment, verdict);
         let settled = settled(payment, verdict);
-        let mut sealed = published.clone();
-        seal(&mut sealed, &settled);
-        let outcome = match self.inner.store.commit(sealed).await {
-            // Only the answer can conflict: the outcome puts no record.
-            Err(CommitError::Conflict { .. }) => self.inner.store.commit(published).await,
-            outcome => outcome,
-        };
-        match outcome {
+        let mut answer = Commit::new();
+        seal(&mut answer, &settled);
+        let concluded = self.conclude_with(payment, verdict, answer).await;
+        match concluded {
             Ok(()) => Some(settled),
             Err(error) => {
                 tracing::error!(payment.id = %payment.payment_id, %error, "the outcome of an attempt could not be stored");
@@ -223,9 +221,52 @@ impl Service {
         }
     }
 
-    /// What the consumer is told of an attempt. Approval and refusal have different ids, so that the one can never
-    /// be taken for a repetition of the other.
-    pub(crate) fn outcome(&self, payment: &PaymentRecord, verdict: &Verdict) -> Commit {
+    async fn conclude_with(
+        &self,
+        payment: &PaymentRecord,
+        verdict: &Verdict,
+        mut answer: Commit,
+    ) -> Result<(), CommitError> {
+        let mut current = payment.clone();
+        for _ in 0..ROUNDS_MAX {
+            let mut commit = self.outcome_on(&current, payment, verdict).await?;
+            commit.join(answer.clone());
+            match self.inner.store.commit(commit).await {
+                // The payment was changed meanwhile (somebody wants it deleted): decide on it as it is now.
+                Err(CommitError::Conflict { table, .. }) if table == PaymentRecord::TABLE.name => {
+                    current = self.show(payment.payment_id).await?.unwrap_or(current);
+                }
+                // The answer to the key was stored by another request, or a stray charge was changed.
+                Err(CommitError::Conflict { .. }) => answer = Commit::new(),
+                outcome => return outcome,
+            }
+        }
+        let error = "the outcome of an attempt kept conflicting with other writers";
+        Err(StoreError::Unavailable(error.to_owned()).into())
+    }
+
+    /// The Commit for what was learnt of the payment's current attempt: what it changes, and the message that publishes
+    /// it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    pub(crate) async fn outcome(
+        &self,
+        payment: &PaymentRecord,
+        verdict: &Verdict,
+    ) -> Result<Commit, StoreError> {
+        self.outcome_on(payment, payment, verdict).await
+    }
+
+    /// The same for a payment that may have become `current` since its attempt: another process may have settled that
+    /// attempt, and a later one may have begun. Approval and refusal have different message ids, so that the one can
+    /// never be taken for a repetition of the other.
+    async fn outcome_on(
+        &self,
+        current: &PaymentRecord,
+        payment: &PaymentRecord,
+        verdict: &Verdict,
+    ) -> Result<Commit, StoreError> {
         let settled = settled(payment, verdict);
         let word = if settled.succeeded {
             "confirmed"
@@ -244,9 +285,16 @@ impl Service {
             attempt: Some(payment.attempt),
             decline_code: settled.decline_code,
         };
-        let mut commit = Commit::new();
-        commit.publish(Message::new(id, &outcome, self.inner.clock.now()));
-        commit
+        let now = self.inner.clock.now();
+        let known = match verdict {
+            Verdict::Approved { pg_payment_id } => {
+                self.inner.store.load(pg_payment_id.as_str()).await?
+            }
+            Verdict::Declined { .. } => None,
+        };
+        let mut commit = apply_outcome(current, known, &outcome, &id, now)?;
+        commit.publish(Message::new(id, &outcome, now));
+        Ok(commit)
     }
 
     fn leave_to_settler(&self, payment: &PaymentRecord, pg_payment_id: String) -> ConfirmOutput {
@@ -254,6 +302,7 @@ impl Service {
         inner
             .backoffs
             .ask_soon(&payment.payment_id, inner.clock.now());
+        inner.wake.attempts.notify_one();
         ConfirmOutput::Pending(Pending {
             payment_id: payment.payment_id,
             pg_payment_id,

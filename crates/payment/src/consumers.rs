@@ -74,7 +74,7 @@ impl Consumer for PaymentConsumer {
     /// The settler need not wait for its next look.
     fn committed(&self, message: &Message, _commit: &Commit) {
         if message.topic == CancelRequest::TOPIC || message.topic == ConfirmedRequest::TOPIC {
-            self.service.inner.wake.notify_one();
+            self.service.inner.wake.refunds.notify_one();
         }
     }
 }
@@ -127,7 +127,7 @@ fn create(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
         event_id: request.event_id,
         payment_id: succeed.then_some(payment_id),
     };
-    respond(&mut commit, message, &response, now);
+    respond(&mut commit, &message.id, &response, now);
     Ok(commit)
 }
 
@@ -158,15 +158,33 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
         succeed,
         payment_id: request.payment_id,
     };
-    respond(&mut commit, message, &response, now);
+    respond(&mut commit, &message.id, &response, now);
     Ok(commit)
 }
 
+/// Who asked the gateway has applied the outcome already (`Service::outcome`), so this usually changes nothing. It
+/// applies what a process of an earlier version only published.
 fn take_outcome(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
     let outcome: ConfirmedRequest = message.parse()?;
     let payment = existing(records, outcome.payment_id)?;
+    let known = records.get(outcome.pg_payment_id.as_str())?;
+    apply_outcome(&payment, known, &outcome, &message.id, now)
+}
+
+/// What the gateway's answer to an attempt changes. `known` is what is known of the charge as a stray one, and
+/// `message_id` the id of the message that publishes the outcome: answers to others derive theirs from it.
+///
+/// # Errors
+/// A [`Rejection`] of an attempt that was never made.
+pub(crate) fn apply_outcome(
+    payment: &PaymentRecord,
+    known: Option<StrayRecord>,
+    outcome: &ConfirmedRequest,
+    message_id: &str,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
     let mut commit = Commit::new();
-    match payment.take_outcome(&outcome, now)? {
+    match payment.take_outcome(outcome, now)? {
         Taken::Changed(change) => {
             change.save(&mut commit);
             if let Some((saga_id, succeed)) = payment.awaited_deletion(change.payment()) {
@@ -175,18 +193,16 @@ fn take_outcome(message: &Message, records: &Records, now: Timestamp) -> Result<
                     succeed,
                     payment_id: payment.payment_id,
                 };
-                respond(&mut commit, message, &response, now);
+                respond(&mut commit, message_id, &response, now);
             }
             // It was to go back while nobody stood for it.
-            let stray: Option<StrayRecord> = records.get(outcome.pg_payment_id.as_str())?;
-            if let Some(stray) = stray.filter(|stray| outcome.confirmed && stray.is_open()) {
+            if let Some(stray) = known.filter(|stray| outcome.confirmed && stray.is_open()) {
                 commit.delete(&stray);
             }
         }
         Taken::Known => {}
         Taken::ChargedAgain => {
             let charge = outcome.pg_payment_id.as_str();
-            let known = records.get(charge)?;
             if let Some(stray) = payment.ask_back(charge, payment.final_amount, known, now) {
                 commit.put(&stray);
             }
@@ -215,7 +231,7 @@ fn request_refund(
                     succeed,
                     code,
                 };
-                respond(&mut commit, message, &response, now);
+                respond(&mut commit, &message.id, &response, now);
             }
         }
     }
@@ -228,9 +244,9 @@ fn existing(records: &Records, id: PaymentId) -> Result<PaymentRecord, Rejection
 }
 
 /// One response for each request, under an id of its own: deciding again gives the same.
-fn respond<P: Payload>(commit: &mut Commit, request: &Message, response: &P, now: Timestamp) {
+fn respond<P: Payload>(commit: &mut Commit, request_id: &str, response: &P, now: Timestamp) {
     commit.publish(Message::new(
-        format!("{}:response", request.id),
+        format!("{request_id}:response"),
         response,
         now,
     ));

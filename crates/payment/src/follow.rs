@@ -30,12 +30,7 @@ impl Service {
     ) -> Result<Option<Commit>, StoreError> {
         let now = self.inner.clock.now();
         let changed = match standing {
-            Standing::Outcome(verdict) => {
-                return self
-                    .follow_outcome(payment, charge, verdict)
-                    .await
-                    .map(Some);
-            }
+            Standing::Outcome(verdict) => return self.outcome(payment, verdict).await.map(Some),
             Standing::Stray => return self.follow_stray(payment, charge).await,
             Standing::WrongAmount => return self.follow_wrong_amount(payment, charge).await,
             Standing::Withdrawn => payment.withdraw(now),
@@ -55,22 +50,6 @@ impl Service {
             Standing::Agrees | Standing::Open | Standing::Foreign => None,
         };
         Ok(changed.map(|change| saved(&change)))
-    }
-
-    /// Money that was to go back while nobody stood for it is the payment's now.
-    async fn follow_outcome(
-        &self,
-        payment: &PaymentRecord,
-        charge: &Charge,
-        verdict: &Verdict,
-    ) -> Result<Commit, StoreError> {
-        let mut commit = self.outcome(payment, verdict);
-        if matches!(verdict, Verdict::Approved { .. })
-            && let Some(stray) = self.open_stray(charge).await?
-        {
-            commit.delete(&stray);
-        }
-        Ok(commit)
     }
 
     /// A charge that was to go back has gone: by our asking, or by somebody's hand at the gateway.
@@ -99,7 +78,7 @@ impl Service {
             let verdict = Verdict::Declined {
                 code: WRONG_AMOUNT.to_owned(),
             };
-            let outcome = self.outcome(payment, &verdict);
+            let outcome = self.outcome(payment, &verdict).await?;
             commit.get_or_insert_default().join(outcome);
         }
         Ok(commit)

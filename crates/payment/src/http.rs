@@ -341,7 +341,7 @@ fn refused(refusal: Refusal, text: String) -> Problem {
             retry_after_secs: Some(1),
             ..Problem::conflict("CONFIRMATION_IN_PROGRESS", text)
         },
-        Refusal::Closed => Problem::conflict("PAYMENT_CLOSED", text),
+        Refusal::Closed | Refusal::Refunded { .. } => Problem::conflict("PAYMENT_CLOSED", text),
         Refusal::DeadlinePassed { .. } => Problem::conflict("DEADLINE_PASSED", text),
     }
 }

@@ -147,8 +147,15 @@ struct Inner {
     metrics: Metrics,
     /// Attempts from before this moment belong to a process that is gone.
     started_at: Timestamp,
-    /// Wakes the settler.
-    wake: Notify,
+    wake: Wake,
+}
+
+/// Wakes the settler, so that it does not wait for its next look.
+#[derive(Default)]
+struct Wake {
+    attempts: Notify,
+    refunds: Notify,
+    webhooks: Notify,
 }
 
 impl Service {
@@ -181,7 +188,7 @@ impl Service {
                 reconciling: reconcile::Running::default(),
                 metrics,
                 started_at,
-                wake: Notify::new(),
+                wake: Wake::default(),
             }),
         })
     }

@@ -79,8 +79,20 @@ pub enum Refusal {
     InProgress,
     #[error("the payment is closed")]
     Closed,
+    /// Its money went back, or is on its way.
+    #[error("the payment is closed: {}", refund_text(*.refund))]
+    Refunded { refund: Refund },
     #[error("the payment had to be made before {at}")]
     DeadlinePassed { at: Timestamp },
+}
+
+const fn refund_text(refund: Refund) -> &'static str {
+    match refund {
+        Refund::None => "its money was not taken",
+        Refund::Requested => "its money is on its way back (refund REQUESTED)",
+        Refund::Done => "its money went back (refund DONE)",
+        Refund::Parked => "its refund waits for an operator (refund PARKED)",
+    }
 }
 
 /// What an outcome comes to.
@@ -130,8 +142,13 @@ impl PaymentRecord {
         match self.status {
             PaymentStatus::Created | PaymentStatus::Failed => {}
             PaymentStatus::Confirming => return Err(Refusal::InProgress),
-            PaymentStatus::Succeeded | PaymentStatus::Cancelled => {
+            PaymentStatus::Succeeded if self.refund == Refund::None => {
                 return Err(Refusal::AlreadyConfirmed);
+            }
+            PaymentStatus::Succeeded | PaymentStatus::Cancelled => {
+                return Err(Refusal::Refunded {
+                    refund: self.refund,
+                });
             }
             PaymentStatus::Deleted => return Err(Refusal::Closed),
         }

@@ -47,7 +47,7 @@ impl Service {
         change.save(&mut commit);
         self.inner.store.commit(commit).await?;
         self.inner.backoffs.forget(&id);
-        self.inner.wake.notify_one();
+        self.inner.wake.refunds.notify_one();
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Service {
         let verdict = Verdict::Declined {
             code: ABANDONED.to_owned(),
         };
-        let commit = self.outcome(&payment, &verdict);
+        let commit = self.outcome(&payment, &verdict).await?;
         Ok(self.inner.store.commit(commit).await?)
     }
 
@@ -103,7 +103,7 @@ impl Service {
         commit.put(&stray.asked_again(self.inner.clock.now()));
         self.inner.store.commit(commit).await?;
         self.inner.stray_backoffs.forget(&stray.pg_payment_id);
-        self.inner.wake.notify_one();
+        self.inner.wake.refunds.notify_one();
         Ok(())
     }
 

@@ -136,7 +136,8 @@ impl Service {
             Err(error) => Err(error),
         };
         // What was found to be nobody's need not wait for the settler's next look.
-        self.inner.wake.notify_one();
+        self.inner.wake.attempts.notify_one();
+        self.inner.wake.refunds.notify_one();
         self.inner.metrics.reconciled(done.as_ref().ok());
         done
     }

@@ -3,6 +3,9 @@
 //!
 //! An attempt is looked up first, by the gateway's name and by ours; only where the gateway says that nothing was
 //! charged is it asked again, with the same idempotency key. Silence proves nothing: then it is looked up later.
+//!
+//! Attempts, refunds and webhooks are settled in lanes of their own, each with its share of the gateway's connections:
+//! a flood of webhooks, which anybody can send, does not delay money that is under way.
 
 mod attempt;
 mod webhook;
@@ -15,12 +18,29 @@ use crate::{
     record::{PaymentRecord, Refund, StrayRecord, WebhookRecord},
 };
 
-/// What is settled at once; the gateway's connections are shared with the buyers.
-const SETTLEMENTS_MAX: usize = 16;
 /// Rows read at once.
 const PAGE_ROWS_MAX: u32 = 512;
 /// How late something that is due may be looked at.
 const TICK_MILLIS: i64 = 500;
+
+/// What is settled apart from the rest.
+#[derive(Debug, Clone, Copy)]
+enum Lane {
+    Attempts,
+    Refunds,
+    Webhooks,
+}
+
+impl Lane {
+    /// How much of it is asked at once; the gateway's connections are shared with the buyers.
+    const fn settlements_max(self) -> usize {
+        match self {
+            Self::Attempts => 16,
+            Self::Refunds => 8,
+            Self::Webhooks => 4,
+        }
+    }
+}
 
 const CONFIRMING: &str = "status = 'CONFIRMING'";
 const TO_REFUND: &str = "refund = 'REQUESTED'";
@@ -39,14 +59,27 @@ impl Settler {
     }
 
     /// Settles what is due until told to stop. A settlement that is stopped half way is made again at the next start.
-    pub async fn run(self, mut shutdown: Shutdown) {
+    pub async fn run(self, shutdown: Shutdown) {
+        futures::join!(
+            self.run_lane(Lane::Attempts, shutdown.clone()),
+            self.run_lane(Lane::Refunds, shutdown.clone()),
+            self.run_lane(Lane::Webhooks, shutdown),
+        );
+    }
+
+    async fn run_lane(&self, lane: Lane, mut shutdown: Shutdown) {
         let inner = &self.service.inner;
+        let wake = match lane {
+            Lane::Attempts => &inner.wake.attempts,
+            Lane::Refunds => &inner.wake.refunds,
+            Lane::Webhooks => &inner.wake.webhooks,
+        };
         loop {
             // Before looking: what becomes due during a look is looked for at once.
             let next = inner.clock.now().plus_millis(TICK_MILLIS);
             let settled = tokio::select! {
                 () = shutdown.requested() => return,
-                settled = self.settle_due() => settled,
+                settled = self.settle_lane(lane) => settled,
             };
             match settled {
                 Ok(_) => {}
@@ -56,7 +89,7 @@ impl Settler {
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = inner.clock.wait_until(next) => {}
-                () = inner.wake.notified() => {}
+                () = wake.notified() => {}
             }
         }
     }
@@ -66,30 +99,41 @@ impl Settler {
     /// # Errors
     /// [`StoreError`] where the store cannot answer; what was not settled stays due.
     pub async fn settle_due(&self) -> Result<usize, StoreError> {
-        let service = &self.service;
         let mut settled = 0;
-        settled += self
-            .each(TO_HANDLE, |it: WebhookRecord| service.settle_webhook(it))
-            .await?;
-        settled += self
-            .each(CONFIRMING, |it: PaymentRecord| service.settle_payment(it))
-            .await?;
-        settled += self
-            .each(TO_REFUND, |it: PaymentRecord| service.settle_payment(it))
-            .await?;
-        settled += self
-            .each(TO_REFUND, |it: StrayRecord| service.settle_stray_charge(it))
-            .await?;
-        let (inner, now) = (&service.inner, service.inner.clock.now());
-        inner.backoffs.forget_overdue(now);
-        inner.stray_backoffs.forget_overdue(now);
-        inner.webhook_backoffs.forget_overdue(now);
+        for lane in [Lane::Webhooks, Lane::Attempts, Lane::Refunds] {
+            settled += self.settle_lane(lane).await?;
+        }
         Ok(settled)
+    }
+
+    async fn settle_lane(&self, lane: Lane) -> Result<usize, StoreError> {
+        let service = &self.service;
+        let (inner, now) = (&service.inner, service.inner.clock.now());
+        match lane {
+            Lane::Attempts => {
+                inner.backoffs.forget_overdue(now);
+                let settle = |it: PaymentRecord| service.settle_payment(it);
+                self.each(lane, CONFIRMING, settle).await
+            }
+            Lane::Refunds => {
+                inner.stray_backoffs.forget_overdue(now);
+                let settle = |it: PaymentRecord| service.settle_payment(it);
+                let payments = self.each(lane, TO_REFUND, settle).await?;
+                let settle = |it: StrayRecord| service.settle_stray_charge(it);
+                Ok(payments + self.each(lane, TO_REFUND, settle).await?)
+            }
+            Lane::Webhooks => {
+                inner.webhook_backoffs.forget_overdue(now);
+                let settle = |it: WebhookRecord| service.settle_webhook(it);
+                self.each(lane, TO_HANDLE, settle).await
+            }
+        }
     }
 
     /// Every row for which `only` holds, in pages, a few at once.
     async fn each<R: Record, F>(
         &self,
+        lane: Lane,
         only: &'static str,
         settle: impl Fn(R) -> F,
     ) -> Result<usize, StoreError>
@@ -105,7 +149,7 @@ impl Settler {
             after = found.last().map(Record::key);
             let outcomes: Vec<Result<bool, StoreError>> = stream::iter(found)
                 .map(&settle)
-                .buffer_unordered(SETTLEMENTS_MAX)
+                .buffer_unordered(lane.settlements_max())
                 .collect()
                 .await;
             for outcome in outcomes {

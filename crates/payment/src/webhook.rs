@@ -95,7 +95,7 @@ impl Service {
         match self.inner.store.commit(commit).await {
             Ok(()) => {
                 fail::fail_point!("payment.after_webhook", |_| std::process::abort());
-                self.inner.wake.notify_one();
+                self.inner.wake.webhooks.notify_one();
                 Ok(HearOutput::Kept)
             }
             Err(CommitError::Conflict { .. }) => Ok(HearOutput::Duplicate),

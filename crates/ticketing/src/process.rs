@@ -29,7 +29,9 @@ pub enum Refusal {
     PriceMismatch { price: Money },
     #[error("the points are worth more than the total amount")]
     TooManyPoints,
-    #[error("the purchase of this ticket has been started already")]
+    #[error(
+        "the purchase of this ticket has been started already: GET /ticketing/process/{{ticketId}} shows how far it is"
+    )]
     AlreadyProcessing,
 }
 

@@ -59,7 +59,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         409,
         "ALREADY_PROCESSING",
-        "The purchase of this ticket was begun already.",
+        "The purchase of this ticket was begun already; `GET /ticketing/process/{ticketId}` shows how far it is.",
     ),
     (
         409,
@@ -197,7 +197,7 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         409,
         "PAYMENT_CLOSED",
-        "The payment can no longer be paid: its purchase was taken back.",
+        "The payment can no longer be paid: its purchase was taken back, or its money went back. `GET /payment/{paymentId}` shows the refund.",
     ),
     (
         409,

@@ -189,7 +189,12 @@ fn an_attempt_begins_only_where_no_money_moves_or_moved() {
         (Failed, Ok(2)),
         (Confirming, Err(Refusal::InProgress)),
         (Succeeded, Err(Refusal::AlreadyConfirmed)),
-        (Cancelled, Err(Refusal::AlreadyConfirmed)),
+        (
+            Cancelled,
+            Err(Refusal::Refunded {
+                refund: Refund::Done,
+            }),
+        ),
         (Deleted, Err(Refusal::Closed)),
     ] {
         let begun = in_status(status).begin_attempt(&claim(), NOW);

@@ -96,7 +96,7 @@ impl Service {
             Found::Charge(charge, Standing::Stray) => {
                 let mut commit = self.follow(payment, &charge, &Standing::Stray).await?;
                 if let Some(verdict) = self.finish(payment).await {
-                    let outcome = self.outcome(payment, &verdict);
+                    let outcome = self.outcome(payment, &verdict).await?;
                     commit.get_or_insert_default().join(outcome);
                 }
                 return Ok(commit);
@@ -106,10 +106,11 @@ impl Service {
             }
             Found::Charge(..) | Found::Nothing => self.finish(payment).await,
         };
-        Ok(verdict.map(|verdict| {
-            tracing::info!(payment.id = %payment.payment_id, attempt = payment.attempt, ?verdict, "an attempt is settled");
-            self.outcome(payment, &verdict)
-        }))
+        let Some(verdict) = verdict else {
+            return Ok(None);
+        };
+        tracing::info!(payment.id = %payment.payment_id, attempt = payment.attempt, ?verdict, "an attempt is settled");
+        self.outcome(payment, &verdict).await.map(Some)
     }
 
     /// Looks an attempt up by its key, and then by its order: another attempt may have paid for it.

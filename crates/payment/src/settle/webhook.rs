@@ -11,9 +11,16 @@ use crate::{
 
 /// The gateway tells of a charge before its own lookups show it, for so long at most.
 const LAG_MILLIS_MAX: i64 = 60_000;
+/// A webhook about a charge that the gateway does not know is looked up so often: at once, soon, and when the lag above
+/// is over. Anybody can send one, and each lookup is a request to the gateway.
+const LOOKUPS_MAX: u32 = 3;
 /// A gateway that says nothing understandable about a charge is asked for so long: three days. The reconciliation
 /// asks on.
 const SILENCE_MILLIS_MAX: i64 = 3 * 24 * 3_600_000;
+/// While it says nothing understandable, it is asked no more often than this after the first tries.
+const SILENCE_WAIT_MILLIS: i64 = 3_600_000;
+/// How many tries come before that.
+const SILENCE_TRIES_SOON: u32 = 8;
 
 impl Service {
     /// Handles one webhook; returns whether that came to an end.
@@ -39,32 +46,45 @@ impl Service {
         };
         match found {
             Lookup::Found(charge) => self.heed(&webhook, &payment, &charge).await,
-            Lookup::NotFound => {
-                let note = "the gateway knows of no such charge";
-                self.doubt(&webhook, LAG_MILLIS_MAX, note).await
-            }
+            Lookup::NotFound => self.doubt(&webhook).await,
             Lookup::Unknown { reason } => {
                 tracing::warn!(payment.id = %webhook.payment_id, reason, "what a webhook is about could not be looked up");
-                let note = "the gateway never told what is so";
-                self.doubt(&webhook, SILENCE_MILLIS_MAX, note).await
+                self.wait_for_gateway(&webhook).await
             }
         }
     }
 
-    /// Nothing was learnt: the gateway is asked again later, for so long.
-    async fn doubt(
-        &self,
-        webhook: &WebhookRecord,
-        millis_max: i64,
-        note: &str,
-    ) -> Result<bool, StoreError> {
+    /// The gateway knows of no such charge: it is asked again, for as long as its lookups may lag behind.
+    async fn doubt(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
-        if now.millis_since(webhook.received_at) >= millis_max {
+        let id = &webhook.transmission_id;
+        let lag_ends_at = webhook.received_at.plus_millis(LAG_MILLIS_MAX);
+        if now >= lag_ends_at {
+            let note = "the gateway knows of no such charge";
             return self.ignore(webhook, note).await;
         }
-        inner
-            .webhook_backoffs
-            .wait_longer(&webhook.transmission_id, &inner.random, now);
+        if inner.webhook_backoffs.tries(id) + 2 >= LOOKUPS_MAX {
+            inner.webhook_backoffs.wait_until(id, lag_ends_at);
+        } else {
+            inner.webhook_backoffs.wait_longer(id, &inner.random, now);
+        }
+        Ok(false)
+    }
+
+    /// Nothing was learnt: the gateway is asked again, ever less often.
+    async fn wait_for_gateway(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
+        let (inner, now) = (&self.inner, self.inner.clock.now());
+        let id = &webhook.transmission_id;
+        if now.millis_since(webhook.received_at) >= SILENCE_MILLIS_MAX {
+            let note = "the gateway never said what became of it";
+            return self.ignore(webhook, note).await;
+        }
+        if inner.webhook_backoffs.tries(id) >= SILENCE_TRIES_SOON {
+            let later = now.plus_millis(SILENCE_WAIT_MILLIS);
+            inner.webhook_backoffs.wait_until(id, later);
+        } else {
+            inner.webhook_backoffs.wait_longer(id, &inner.random, now);
+        }
         Ok(false)
     }
 

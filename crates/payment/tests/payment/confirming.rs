@@ -1,16 +1,21 @@
 //! Opening, paying and closing.
 
+use std::sync::Arc;
+
 use contract::{
     Money, Payload, Points,
     domain::{self, DomainMessage, PaymentStatus},
-    payment::{CreateRequest, CreateResponse, DeleteRequest, DeleteResponse},
+    payment::{ConfirmedRequest, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse},
 };
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use payment::{
+    attempts::Attempts,
     confirm::{ConfirmInput, Error},
     model::Refusal,
     record::PaymentRecord,
 };
+
+use serde_json::json;
 
 use crate::world::{
     Peer, World, assert_pending, creation, input, input_with, settings, settled, until,
@@ -70,6 +75,103 @@ async fn an_approved_payment_succeeds_and_the_world_is_told_every_step() {
         world.confirm(other).await,
         Err(Error::Refused(Refusal::AlreadyConfirmed))
     ));
+}
+
+#[tokio::test]
+async fn what_an_answer_says_can_be_read_at_once() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+
+    // No message is handled in between.
+    let refused = settled(world.confirm(input_with(id, "REJECT_CARD_PAYMENT")).await);
+    assert!(!refused.succeeded);
+    assert_eq!(world.status(id).await, PaymentStatus::Failed);
+    let approved = settled(world.confirm(input(id)).await);
+    assert!(approved.succeeded, "the next attempt can begin at once");
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    assert_eq!(settled(world.confirm(input(id)).await), approved);
+
+    world.drain().await;
+    let payment = world.payment(id).await;
+    assert_eq!((payment.attempt, payment.version), (2, 5));
+    let outcomes: Vec<ConfirmedRequest> = world.published(&[ConfirmedRequest::TOPIC]);
+    assert_eq!(outcomes.len(), 2, "others may listen");
+}
+
+#[tokio::test]
+async fn an_outcome_that_was_only_published_is_applied() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    let lost = input_with(id, "SANDBOX_CHARGE_THEN_500");
+    assert_pending(&world.confirm(lost).await);
+
+    // A process of an earlier version leaves the change to the consumer.
+    let outcome = ConfirmedRequest {
+        payment_id: id,
+        pg_payment_id: format!("pg-{id}"),
+        confirmed: true,
+        attempt: Some(1),
+        decline_code: None,
+    };
+    world.send("outcome", &outcome).await;
+
+    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn a_deletion_that_comes_while_the_gateway_is_asked_is_answered_with_the_outcome() {
+    for (test_code, status) in [
+        (None, PaymentStatus::Succeeded),
+        (Some("REJECT_CARD_PAYMENT"), PaymentStatus::Deleted),
+    ] {
+        let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+        let mut world = World::open(folder.path(), settings(peer.address));
+        let id = world.open_payment(1).await;
+        let slow = json!({ "on": "confirm", "fault": { "delay": { "millis": 1_000 } } });
+        peer.script(&json!({ "rules": [slow] })).await;
+        let input = ConfirmInput {
+            test_code: test_code.map(str::to_owned),
+            ..input(id)
+        };
+        let service = world.service.clone();
+        let attempt =
+            tokio::spawn(async move { service.confirm(input, Box::new(|_, _| {})).await });
+        until(&world.store, id, PaymentStatus::Confirming).await;
+        world.send("delete", &deletion(&creation(1))).await;
+        let answers: Vec<DeleteResponse> = world.published(&[DeleteResponse::TOPIC]);
+        assert_eq!(answers, [], "nobody can say yet");
+
+        settled(attempt.await.unwrap());
+
+        assert_eq!(world.status(id).await, status);
+        world.drain().await;
+        let answers: Vec<DeleteResponse> = world.published(&[DeleteResponse::TOPIC]);
+        let succeed = status == PaymentStatus::Deleted;
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!(answers[0].succeed, succeed);
+    }
+}
+
+#[tokio::test]
+async fn a_lookup_of_the_same_payment_does_not_refuse_the_buyers_next_attempt() {
+    let attempts = Arc::new(Attempts::default());
+    let id = creation(1).saga_id.payment();
+    let lookup = attempts.enter(id).expect("nobody asks yet");
+    let mut buyer = Box::pin(attempts.enter_for_buyer(id));
+    assert!(buyer.as_mut().now_or_never().is_none(), "it waits");
+
+    drop(lookup);
+
+    let attempt = buyer.await.expect("the lookup has ended");
+    assert!(attempts.enter(id).is_none());
+    assert!(
+        attempts.enter_for_buyer(id).await.is_none(),
+        "two attempts never run at once"
+    );
+    drop(attempt);
+    assert!(attempts.enter_for_buyer(id).await.is_some());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use axum::{
     middleware,
     response::Response,
 };
-use contract::{PaymentId, domain::PaymentStatus};
+use contract::{PaymentId, domain::PaymentStatus, payment::CancelRequest};
 use http_body_util::BodyExt;
 use messaging::Commit;
 use serde_json::{Value, json};
@@ -105,6 +105,30 @@ async fn a_confirmed_payment_is_answered_and_shown_with_its_history() {
         (StatusCode::CONFLICT, &json!("ALREADY_CONFIRMED"))
     );
     assert_eq!(door.world.payment(door.id).await.attempt, 1);
+}
+
+#[tokio::test]
+async fn a_confirmation_of_a_payment_whose_money_goes_back_says_so() {
+    let mut door = Door::open().await;
+    let (status, _) = door.post(&door.body(), &[]).await;
+    assert_eq!(status, StatusCode::OK);
+    let request = CancelRequest {
+        payment_id: door.id,
+        saga_id: None,
+        reason: "there is no ticket left".to_owned(),
+    };
+    door.world.send("cancel", &request).await;
+
+    for refund in ["REQUESTED", "DONE"] {
+        let mut other = door.body();
+        other["pgPaymentId"] = json!("pg-2");
+        let (status, refusal) = door.post(&other, &[]).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert_eq!(refusal["code"], "PAYMENT_CLOSED");
+        let detail = refusal["detail"].as_str().unwrap();
+        assert!(detail.contains(refund), "{detail}");
+        door.world.settle().await;
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,23 @@ use crate::world::{
 };
 
 #[tokio::test]
+async fn an_attempt_that_is_left_open_wakes_the_settler() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let settler = tokio::spawn(world.settler.clone().run(shutdown));
+
+    // The clock stands still, so the settler's next look never comes by itself.
+    let lost = input_with(id, "SANDBOX_CHARGE_THEN_500");
+    assert_pending(&world.confirm(lost).await);
+    until(&world.store, id, PaymentStatus::Succeeded).await;
+
+    switch.stop();
+    settler.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_charge_whose_answer_never_came_is_found() {
     let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
     let mut settings = settings(peer.address);

@@ -2,6 +2,7 @@
 //! confirms it.
 
 use contract::{PaymentId, domain::PaymentStatus};
+use messaging::ShutdownSwitch;
 use payment::{
     gateway::Cancel,
     record::{Refund, WebhookRecord, WebhookState},
@@ -9,7 +10,7 @@ use payment::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{Peer, World, assert_pending, input, input_with, settings, settled};
+use crate::world::{Peer, World, assert_pending, input, input_with, settings, settled, until};
 
 /// A webhook about a payment's charge, by its name.
 fn told(name: &str, payment: PaymentId, status: &str) -> HearInput {
@@ -79,6 +80,57 @@ async fn what_a_webhook_claims_is_not_believed() {
     let payment = world.payment(id).await;
     assert_eq!(payment.status, PaymentStatus::Succeeded);
     assert_eq!(payment.version, 3, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_forged_webhook_costs_at_most_three_lookups() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    let id = world.open_payment(1).await;
+    peer.charge_directly(id, &format!("pg-{id}"), 7_000).await;
+    // A fourth lookup would find the charge.
+    let refusal = json!({ "refuse": { "code": "NOT_FOUND_PAYMENT", "status": 404 } });
+    peer.script(&json!({ "rules": [{ "on": "lookup", "times": 3, "fault": refusal }] }))
+        .await;
+
+    hear(&world, told("forged", id, "DONE")).await;
+    for _ in 0..60 {
+        assert_eq!(world.settle().await, 0);
+        world.clock.advance_millis(1_000);
+    }
+    assert_eq!(world.settle().await, 1);
+
+    assert_eq!(webhook(&world, "forged").await.state, WebhookState::Ignored);
+    assert_eq!(world.status(id).await, PaymentStatus::Created);
+}
+
+#[tokio::test]
+async fn webhooks_that_wait_for_the_gateway_delay_no_open_attempt() {
+    const WEBHOOKS: u64 = 20;
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut settings = settings(peer.address);
+    settings.gateway.request_timeout_millis = 60_000;
+    settings.settle_after_millis = Some(0);
+    let mut world = World::open(folder.path(), settings);
+    let mut rules = Vec::new();
+    for number in 1..=WEBHOOKS {
+        let id = world.open_payment(number).await;
+        hear(&world, told(&format!("w{number}"), id, "DONE")).await;
+        let fault = json!({ "hang": { "millis": 60_000 } });
+        rules.push(json!({ "on": "lookup", "paymentKey": format!("pg-{id}"), "fault": fault }));
+    }
+    peer.script(&json!({ "rules": rules })).await;
+    let paid = world.open_payment(WEBHOOKS + 1).await;
+    let lost = input_with(paid, "SANDBOX_CHARGE_THEN_500");
+    assert_pending(&world.confirm(lost).await);
+
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let settler = tokio::spawn(world.settler.clone().run(shutdown));
+    until(&world.store, paid, PaymentStatus::Succeeded).await;
+
+    assert_eq!(webhook(&world, "w1").await.state, WebhookState::Received);
+    switch.stop();
+    settler.await.unwrap();
 }
 
 #[tokio::test]
