@@ -131,23 +131,46 @@ pub fn begin(
     now: Timestamp,
 ) -> Result<Progress, Rejection> {
     let (saga, commands) = saga::start(definition);
-    let mut record = SagaRecord {
-        saga_id: beginning.saga_id,
-        saga_type: definition.kind.to_owned(),
-        definition_version: definition.version,
-        reference_id: beginning.reference_id,
+    carry_out(domain, new_record(saga, beginning, now), commands, now)
+}
+
+fn new_record(saga: Saga, beginning: Beginning, now: Timestamp) -> SagaRecord {
+    let Beginning {
+        saga_id,
+        reference_id,
+        payload,
+    } = beginning;
+    SagaRecord {
+        saga_id,
+        current_step: saga.current_step().map(str::to_owned),
+        saga_type: saga.kind,
+        definition_version: saga.definition_version,
+        reference_id,
         state: saga.state,
-        current_step: None,
-        steps: Vec::new(),
-        payload: beginning.payload,
-        failure: None,
-        parked: None,
+        steps: saga.steps,
+        payload,
+        failure: saga.failure,
+        parked: saga.parked,
         created_at: now,
         updated_at: now,
         version: 0,
-    };
-    record.take(saga, now);
-    carry_out(domain, record, commands, now)
+    }
+}
+
+/// Ends a saga that has not begun, for `reason`. Its row is saved as that of one that begins: from a start and an end at
+/// the same moment one conflicts, and sees the other when it is decided again.
+///
+/// # Errors
+/// As [`begin`].
+pub fn forestall(
+    domain: &impl Domain,
+    definition: &Definition,
+    beginning: Beginning,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Progress, Rejection> {
+    let (saga, commands) = saga::forestall(definition, reason.to_owned());
+    carry_out(domain, new_record(saga, beginning, now), commands, now)
 }
 
 /// Hands an input to a stored saga, under the definition that it began with. `None` where it changes nothing.

@@ -49,9 +49,9 @@ fn consistent(definition: &Definition, saga: &Saga) -> Result<(), Inconsistency>
     let (begun, steps) = (saga.steps.len(), definition.steps.len());
     let count_fits = match saga.state {
         SagaState::Completed => begun == steps,
-        SagaState::Started | SagaState::Compensating | SagaState::Compensated => {
-            (1..=steps).contains(&begun)
-        }
+        SagaState::Started | SagaState::Compensating => (1..=steps).contains(&begun),
+        // One that was forestalled has none.
+        SagaState::Compensated => begun <= steps,
     };
     if !count_fits {
         return Err(Inconsistency::StepCount { begun, steps });

@@ -77,6 +77,8 @@
 //!   compensation is passed over: it stays SUCCEEDED, or becomes FAILED if it never answered.
 //! - **A compensation** is repeated with [`Backoff`] until it proceeds, whether it is refused or ignored.
 //!   Past its limit the saga parks. It never gives up silently.
+//! - **An end before the beginning** is remembered too: a saga that is [forestalled](forestall) has turned back before its
+//!   first request, so that a start which comes later finds it.
 //! - **Duplicates**, late, foreign and stale inputs change nothing; a saga that has ended never changes.
 //!
 //! # What participants promise
@@ -96,7 +98,7 @@ mod validate;
 
 pub use definition::{Backoff, Catalog, Definition, Failure, Step};
 pub use illegal::{Illegal, Inconsistency};
-pub use machine::{start, step};
+pub use machine::{forestall, start, step};
 pub use message::{Command, Direction, Input, Outcome};
 pub use progress::{Pending, Saga, SagaState, StepProgress, StepState};
 pub use validate::Flaw;

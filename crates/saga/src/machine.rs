@@ -1,4 +1,4 @@
-//! The machine: [`start`] begins a saga, [`step`] moves it. Both are pure; state comes in and goes out.
+//! The machine: [`start`] begins a saga, [`forestall`] ends one that has not begun, [`step`] moves it. Both are pure; state comes in and goes out.
 //!
 //! [`step`] is one table of (state of the saga × input). Each row names a rule, and each rule is a short
 //! method of [`Turn`], the saga and the commands of the input at hand.
@@ -27,6 +27,21 @@ pub fn start(definition: &Definition) -> (Saga, Vec<Command>) {
     };
     turn.begin_next_step();
     (turn.saga, turn.commands)
+}
+
+/// A saga that ends before its first request: who would begin it later finds that it has turned back.
+#[must_use]
+pub fn forestall(definition: &Definition, reason: String) -> (Saga, Vec<Command>) {
+    let saga = Saga {
+        kind: definition.kind.to_owned(),
+        definition_version: definition.version,
+        state: SagaState::Compensated,
+        steps: Vec::new(),
+        failure: Some(reason),
+        parked: None,
+    };
+    let state = SagaState::Compensated;
+    (saga, vec![Command::Finished { state }])
 }
 
 /// Moves a saga by one input. An input that is a duplicate, late, foreign or stale gives the same saga back,

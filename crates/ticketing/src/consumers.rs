@@ -49,9 +49,11 @@ impl Consumer for SagaConsumer {
             }
             Expire::TOPIC => {
                 let ticket_id = message.parse::<Expire>()?.ticket_id;
-                Ok([ticket_id.purchase_saga(), ticket_id.expire_saga()]
-                    .map(Ref::to::<SagaRecord>)
-                    .into())
+                Ok(vec![
+                    Ref::to::<SagaRecord>(ticket_id.purchase_saga()),
+                    Ref::to::<SagaRecord>(ticket_id.expire_saga()),
+                    Ref::to::<Purchase>(ticket_id),
+                ])
             }
             Cancel::TOPIC => {
                 let cancel: Cancel = message.parse()?;

@@ -2,7 +2,11 @@
 
 use messaging::{Shutdown, StoreError};
 
-use crate::{Service, release::take_back, reservations::Claimed};
+use crate::{
+    Service,
+    release::take_back,
+    reservations::{Claimed, Lapse},
+};
 
 /// How late a lapse may be looked at.
 const TICK_MILLIS: i64 = 200;
@@ -42,7 +46,9 @@ impl Service {
         let mut all = Vec::new();
         loop {
             let now = self.0.clock.now();
-            let telling = |claimed: Claimed| take_back(claimed, now);
+            // The same lapse is told of in the same words, whoever ends it; another lapse of the same claim is not.
+            let telling =
+                |lapse: Lapse| take_back(lapse.claimed, &lapse.lapses_at.as_millis(), now);
             let lapsed = self.0.reservations.expire(now, LAPSED_MAX, telling).await?;
             if lapsed.is_empty() {
                 return Ok(all);

@@ -80,9 +80,12 @@ impl Service {
     }
 }
 
-/// `ticketing.process`: the purchase begins, once for each ticket. The reservation may have been released between the
-/// request and this message, and its `ticketing.expire` may have been handled already: then the purchase begins only
-/// to turn back, so that its buyer sees what became of it and nothing stays taken.
+/// Why a purchase turns back whose reservation is gone.
+const RESERVATION_EXPIRED: &str = "RESERVATION_EXPIRED";
+
+/// `ticketing.process`: the purchase begins, once for each ticket. If the reservation ended between the request and this
+/// message, the purchase has turned back before it began, so that its buyer sees what became of it and nothing is
+/// taken. A `ticketing.expire` that is handled at the same moment saves the same saga, so one of the two conflicts.
 ///
 /// # Errors
 /// A [`Rejection`] where its first request cannot be made.
@@ -105,31 +108,26 @@ pub fn start(
         point: process.point,
         expires_at: purchase.map(|purchase| purchase.expires_at),
     };
-    let beginning = Beginning {
-        saga_id,
-        reference_id: process.ticket_id.to_string(),
-        payload: payload.to_json(),
-    };
-    let mut commit = coordinator::begin(&Purchases, &PURCHASE, beginning, now)?.commit;
     if is_gone {
-        let Process {
-            ticket_id,
-            event_id,
-            user_id,
-            ..
-        } = *process;
-        let expire = Expire {
-            ticket_id,
-            event_id,
-            user_id,
-        };
-        commit.publish(Message::new(
-            format!("{ticket_id}:expire:again"),
-            &expire,
-            now,
-        ));
+        return forestall(&payload, now);
     }
-    Ok(commit)
+    let beginning = beginning(&payload);
+    Ok(coordinator::begin(&Purchases, &PURCHASE, beginning, now)?.commit)
+}
+
+fn beginning(payload: &Payload) -> Beginning {
+    Beginning {
+        saga_id: payload.ticket_id.purchase_saga(),
+        reference_id: payload.ticket_id.to_string(),
+        payload: payload.to_json(),
+    }
+}
+
+/// A purchase whose reservation ended before it began: it takes nothing, and gives what may be left of its claim back.
+fn forestall(payload: &Payload, now: Timestamp) -> Result<Commit, Rejection> {
+    let beginning = beginning(payload);
+    let ended = coordinator::forestall(&Purchases, &PURCHASE, beginning, RESERVATION_EXPIRED, now)?;
+    release_when_compensated(ended, now)
 }
 
 /// `ticketing.cancel`: the giving back of a ticket begins, once for each try.
@@ -197,20 +195,22 @@ pub fn time_out(
     )
 }
 
-/// `ticketing.expire`: the reservation is gone. A purchase under way turns back; one that is waiting for payment is
-/// taken back by a saga of its own.
+/// `ticketing.expire`: the reservation has ended. A purchase under way turns back; one that is waiting for payment is
+/// taken back by a saga of its own. One that was asked for and has not begun never begins: its `ticketing.process` may
+/// be handled later, or by another member of the group at this moment.
 ///
 /// # Errors
 /// A [`Rejection`] where a stored saga cannot be read.
 pub fn expire(expire: &Expire, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
     let Some(purchase) = records.get::<SagaRecord>(expire.ticket_id.purchase_saga())? else {
-        return Ok(Commit::new());
+        let asked_for: Option<Purchase> = records.get(expire.ticket_id)?;
+        return asked_for.map_or(Ok(Commit::new()), |it| forestall(&Payload::from(it), now));
     };
     match purchase.state {
         SagaState::Started => move_on(
             purchase,
             Input::Abort {
-                reason: "RESERVATION_EXPIRED".to_owned(),
+                reason: RESERVATION_EXPIRED.to_owned(),
             },
             now,
         ),

@@ -1,6 +1,8 @@
 //! Release: the buyer gives a reservation back. It goes to the stock at once, and what a purchase of it took is taken
 //! back as if it had lapsed.
 
+use std::fmt::Display;
+
 use contract::{TicketId, Timestamp, ticketing::Expire};
 use messaging::{Commit, Message, StoreError};
 
@@ -27,7 +29,7 @@ impl Service {
         let named = self.0.reservations.named(ticket_id).await?;
         let claimed = named.ok_or(Error::NotFound(ticket_id))?;
         let now = self.0.clock.now();
-        let mut told = take_back(claimed, now);
+        let mut told = take_back(claimed, &format_args!("released:{}", now.as_millis()), now);
         if let Some(purchase) = self.0.store.load::<Purchase>(ticket_id).await? {
             told.put(&Purchase {
                 released_at: Some(now),
@@ -44,8 +46,9 @@ impl Service {
     }
 }
 
-/// Tells the saga worker that a reservation is gone.
-pub(crate) fn take_back(claimed: Claimed, now: Timestamp) -> Commit {
+/// Tells the saga worker that a reservation is gone. `which` of its ends this is belongs to the message's name: a claim
+/// that Redis lost and that was rebuilt ends once more, and that is not a repetition.
+pub(crate) fn take_back(claimed: Claimed, which: &dyn Display, now: Timestamp) -> Commit {
     let Claimed {
         event_id,
         user_id,
@@ -56,7 +59,8 @@ pub(crate) fn take_back(claimed: Claimed, now: Timestamp) -> Commit {
         event_id,
         user_id,
     };
+    let id = format!("{ticket_id}:expire:{which}");
     let mut commit = Commit::new();
-    commit.publish(Message::new(format!("{ticket_id}:expire"), &expire, now));
+    commit.publish(Message::new(id, &expire, now));
     commit
 }

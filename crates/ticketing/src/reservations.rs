@@ -69,6 +69,15 @@ pub struct Claimed {
     pub ticket_id: TicketId,
 }
 
+/// A claim that ends because its time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lapse {
+    pub claimed: Claimed,
+    /// When it was due: what is told of this lapse has a name that follows from it. The claim may be back, and lapse
+    /// another time, where Redis lost its data.
+    pub lapses_at: Timestamp,
+}
+
 impl Wish {
     /// What it asks for.
     #[must_use]
@@ -298,7 +307,7 @@ impl Reservations {
         &self,
         now: Timestamp,
         max: usize,
-        telling: impl Fn(Claimed) -> Commit,
+        telling: impl Fn(Lapse) -> Commit,
     ) -> Result<Vec<Claimed>, StoreError> {
         match self {
             Self::Local(local) => local.expire(now, max, telling).await,

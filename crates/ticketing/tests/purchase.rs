@@ -5,14 +5,23 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Process};
+use std::sync::Arc;
+
+use contract::{
+    EventId, Money, Payload as _, Points, TicketId, Timestamp, UserId,
+    ticketing::{Expire, Process},
+};
+use futures::future::BoxFuture;
 use messaging::{
-    Bus, Clock, Commit, DeadLetterSettings, Message, Metrics, Random, Shell, Store, Worker,
-    coordinator::SagaRecord,
+    Bus, Clock, Commit, Consumer, DeadLetterSettings, Message, Metrics, Random, Records, Ref,
+    Rejection, Shell, Store, StoreError, Worker, coordinator::SagaRecord,
 };
 use saga::SagaState;
 use tempfile::TempDir;
-use ticketing::{Service, Settings, consumers::SagaConsumer, model::Allocation};
+use ticketing::{
+    Service, Settings, consumers::SagaConsumer, model::Allocation, process::ProcessInput,
+};
+use tokio::sync::{Notify, Semaphore};
 
 const EVENT: EventId = EventId(1);
 const USER: UserId = UserId(2);
@@ -20,6 +29,12 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// One event with one ticket, and the worker that moves sagas, stepped by hand.
 async fn service(folder: &TempDir) -> (Store, Service, Worker<SagaConsumer>) {
+    let (store, service, shell) = house(folder).await;
+    let worker = Worker::new(SagaConsumer(service.clone()), shell).unwrap();
+    (store, service, worker)
+}
+
+async fn house(folder: &TempDir) -> (Store, Service, Shell) {
     let tables: Vec<_> = messaging::TABLES
         .iter()
         .chain(ticketing::TABLES)
@@ -56,8 +71,131 @@ async fn service(folder: &TempDir) -> (Store, Service, Worker<SagaConsumer>) {
         metrics: Metrics::unregistered(),
         dead_letters: DeadLetterSettings::default(),
     };
-    let worker = Worker::new(SagaConsumer(service.clone()), shell).unwrap();
-    (store, service, worker)
+    (store, service, shell)
+}
+
+/// A member of the group that has the partitions of one topic. It can be held up between looking and deciding.
+struct Member {
+    consumer: SagaConsumer,
+    topic: &'static [&'static str],
+    looked: Arc<Notify>,
+    goes_on: Arc<Semaphore>,
+}
+
+impl Member {
+    fn of(service: &Service, topic: &'static [&'static str]) -> Self {
+        Self {
+            consumer: SagaConsumer(service.clone()),
+            topic,
+            looked: Arc::default(),
+            goes_on: Arc::new(Semaphore::new(0)),
+        }
+    }
+}
+
+impl Consumer for Member {
+    type Prepared = <SagaConsumer as Consumer>::Prepared;
+
+    // The store of one process keeps one position for each group; the brokers keep one for each partition.
+    fn group(&self) -> &'static str {
+        self.topic[0]
+    }
+
+    fn topics(&self) -> &'static [&'static str] {
+        self.topic
+    }
+
+    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        self.consumer.concerns(message)
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        messages: &'a [Arc<Message>],
+    ) -> BoxFuture<'a, Result<Self::Prepared, StoreError>> {
+        Box::pin(async {
+            let prepared = self.consumer.prepare(messages).await;
+            self.looked.notify_one();
+            let _goes_on = self.goes_on.acquire().await.unwrap();
+            prepared
+        })
+    }
+
+    fn decide(
+        &self,
+        message: &Message,
+        records: &Records,
+        prepared: &Self::Prepared,
+        now: Timestamp,
+    ) -> Result<Commit, Rejection> {
+        self.consumer.decide(message, records, prepared, now)
+    }
+}
+
+/// The buyer starts the purchase of a ticket that lapses before its message was handled. The member that reads
+/// `first` has looked, and is held up until the other has decided.
+async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
+    let folder = TempDir::new().unwrap();
+    let (store, service, shell) = house(&folder).await;
+    let [process, expire] = [
+        Member::of(&service, &[Process::TOPIC]),
+        Member::of(&service, &[Expire::TOPIC]),
+    ];
+    let (slow, fast) = if first == Process::TOPIC {
+        (process, expire)
+    } else {
+        (expire, process)
+    };
+    fast.goes_on.add_permits(1);
+    let (looked, goes_on) = (Arc::clone(&slow.looked), Arc::clone(&slow.goes_on));
+    let mut slow = Worker::new(slow, shell.clone()).unwrap();
+    let mut fast = Worker::new(fast, shell.clone()).unwrap();
+
+    let ticket_id = reserve(&service).await;
+    let asked = service.process(ProcessInput {
+        ticket_id,
+        event_id: EVENT,
+        user_id: USER,
+        total_amount: Money::new(100).unwrap(),
+        point: Points::ZERO,
+    });
+    store.commit(asked.await.unwrap()).await.unwrap();
+    let lapses = async {
+        shell.clock.advance_millis(2_000_000_000);
+        assert!(!service.expire_due().await.unwrap().is_empty());
+    };
+    if first == Process::TOPIC {
+        let slow = tokio::spawn(async move { slow.step().await });
+        looked.notified().await;
+        lapses.await;
+        fast.step().await.unwrap();
+        goes_on.add_permits(1);
+        slow.await.unwrap().unwrap();
+    } else {
+        lapses.await;
+        let slow = tokio::spawn(async move { slow.step().await });
+        looked.notified().await;
+        fast.step().await.unwrap();
+        goes_on.add_permits(1);
+        slow.await.unwrap().unwrap();
+    }
+    store
+        .load(ticket_id.purchase_saga())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_lapse_that_overtakes_the_start_of_its_purchase_forestalls_it() {
+    for first in [Process::TOPIC, Expire::TOPIC] {
+        let saga = purchase_that_lapses(first).await;
+        assert_eq!(
+            (saga.state, saga.failure.as_deref(), saga.steps.len()),
+            (SagaState::Compensated, Some("RESERVATION_EXPIRED"), 0),
+            "{first} was looked at first"
+        );
+    }
 }
 
 async fn reserve(service: &Service) -> TicketId {

@@ -35,6 +35,24 @@ fn a_refusal_undoes_what_succeeded_in_exact_reverse_and_passes_over_the_rest() {
 }
 
 #[test]
+fn a_saga_that_is_forestalled_asks_nothing_and_is_never_moved() {
+    let (saga, commands) = saga::forestall(&PURCHASE, "too late".to_owned());
+    let state = SagaState::Compensated;
+    assert_eq!(commands, [Command::Finished { state }]);
+    assert_eq!(
+        (saga.state, saga.failure.as_deref()),
+        (state, Some("too late"))
+    );
+
+    for input in [proceed(0), silence(0, 1), abort(), Input::Resume] {
+        assert_eq!(
+            saga::step(&PURCHASE, &saga, input),
+            Ok((saga.clone(), vec![]))
+        );
+    }
+}
+
+#[test]
 fn a_step_whose_outcome_is_unknown_is_undone_first() {
     let mut story = Story::after(
         &PURCHASE,

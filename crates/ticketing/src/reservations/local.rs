@@ -12,7 +12,9 @@ use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::{Commit, CommitError, Find, Receipt, Record, Store, StoreError, Submission};
 use tokio::task::JoinError;
 
-use super::{Claimed, Completion, Error, Granted, Held, Keeping, Refusal, Stats, Stock, Wish};
+use super::{
+    Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Refusal, Stats, Stock, Wish,
+};
 use crate::model::{Allocation, Reservation, ReservationState};
 
 /// Rows read at once when the memory is rebuilt.
@@ -225,7 +227,7 @@ impl Local {
         &self,
         now: Timestamp,
         max: usize,
-        telling: impl Fn(Claimed) -> Commit,
+        telling: impl Fn(Lapse) -> Commit,
     ) -> Result<Vec<Claimed>, StoreError> {
         let (lapsed, receipt) = {
             let mut state = self.state();
@@ -233,9 +235,9 @@ impl Local {
             if lapsed.is_empty() {
                 return Ok(Vec::new());
             }
-            let commits = lapsed.iter().map(|(claimed, _)| {
-                let mut commit = telling(*claimed);
-                commit.remove::<Reservation>(claimed.ticket_id);
+            let commits = lapsed.iter().map(|lapse| {
+                let mut commit = telling(*lapse);
+                commit.remove::<Reservation>(lapse.claimed.ticket_id);
                 commit
             });
             let submission = Submission {
@@ -247,7 +249,8 @@ impl Local {
         };
         let mut done = Vec::with_capacity(lapsed.len());
         let mut failure = None;
-        for ((claimed, lapses_at), outcome) in lapsed.into_iter().zip(receipt.outcomes().await) {
+        for (lapse, outcome) in lapsed.into_iter().zip(receipt.outcomes().await) {
+            let Lapse { claimed, lapses_at } = lapse;
             match outcome {
                 Ok(()) => done.push(claimed),
                 Err(error) => {
@@ -330,8 +333,8 @@ impl State {
         }
     }
 
-    /// Removes up to `max` claims that lapse by `now`, with the time at which each was to lapse.
-    fn take_due(&mut self, now: Timestamp, max: usize) -> Vec<(Claimed, Timestamp)> {
+    /// Removes up to `max` claims that lapse by `now`.
+    fn take_due(&mut self, now: Timestamp, max: usize) -> Vec<Lapse> {
         let stocks = &self.stocks;
         // One that was paid after all has its ticket again, and its row stays.
         let is_bought = |it: &Claimed| {
@@ -342,7 +345,10 @@ impl State {
             .superseded
             .drain(..)
             .filter(|claimed| !is_bought(claimed))
-            .map(|claimed| (claimed, now))
+            .map(|claimed| Lapse {
+                claimed,
+                lapses_at: now,
+            })
             .collect();
         while due.len() < max {
             let Some(next) = self.lapses.peek().filter(|next| next.0.0 <= now) else {
@@ -355,14 +361,12 @@ impl State {
             };
             if let Some(ticket_id) = stock.lapsing(user_id, lapses_at) {
                 stock.release(user_id, ticket_id);
-                due.push((
-                    Claimed {
-                        event_id,
-                        user_id,
-                        ticket_id,
-                    },
-                    lapses_at,
-                ));
+                let claimed = Claimed {
+                    event_id,
+                    user_id,
+                    ticket_id,
+                };
+                due.push(Lapse { claimed, lapses_at });
             }
         }
         due

@@ -31,7 +31,7 @@ use self::{
     rebuild::Rebuilt,
     scripts::{Claim, on_event},
 };
-use super::{Claimed, Completion, Error, Granted, Held, Keeping, Refusal, Stats, Wish};
+use super::{Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Refusal, Stats, Wish};
 use crate::{
     model::{Allocation, Purchase, ReservationState},
     redis_server::RedisServer,
@@ -161,7 +161,7 @@ impl Redis {
         &self,
         now: Timestamp,
         max: usize,
-        telling: impl Fn(Claimed) -> Commit,
+        telling: impl Fn(Lapse) -> Commit,
     ) -> Result<Vec<Claimed>, StoreError> {
         expiry::expire(&self.core, now, max, telling).await
     }

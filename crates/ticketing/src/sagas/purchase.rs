@@ -8,6 +8,8 @@ use messaging::{
 use saga::Direction;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Purchase;
+
 use super::{
     CHECK_ACTIVE, CHECK_FRAUD, CREATE_PAYMENT, DELETE_PAYMENT, RESERVE_POINT, RESTORE_POINT,
 };
@@ -22,6 +24,19 @@ pub struct Payload {
     pub total_amount: Money,
     pub point: Points,
     pub expires_at: Option<Timestamp>,
+}
+
+impl From<Purchase> for Payload {
+    fn from(purchase: Purchase) -> Self {
+        Self {
+            ticket_id: purchase.ticket_id,
+            event_id: purchase.event_id,
+            user_id: purchase.user_id,
+            total_amount: purchase.total_amount,
+            point: purchase.point,
+            expires_at: Some(purchase.expires_at),
+        }
+    }
 }
 
 impl Payload {

@@ -133,7 +133,7 @@ impl House {
         ticket_id
     }
 
-    async fn agree(&mut self, ticket_id: TicketId, user_id: UserId) {
+    pub async fn agree(&mut self, ticket_id: TicketId, user_id: UserId) {
         let saga_id = ticket_id.purchase_saga();
         let point = Points::new(30).unwrap();
         self.hear(&CheckActiveResponse {

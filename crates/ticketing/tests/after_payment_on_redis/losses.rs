@@ -1,7 +1,8 @@
 //! Redis comes back without its data, in the middle of purchases.
 
-use contract::{UserId, domain::TicketStatus, payment::CancelRequest};
+use contract::{Money, Points, UserId, domain::TicketStatus, payment::CancelRequest};
 use messaging::Commit;
+use ticketing::process::ProcessInput;
 
 use crate::house::{EVENT, House, cancelled, paid};
 
@@ -107,6 +108,45 @@ async fn what_nobody_asks_for_lapses_all_the_same_and_its_points_come_back() {
         house.process(ticket).await["failure"],
         "RESERVATION_EXPIRED"
     );
+}
+
+#[tokio::test]
+async fn a_purchase_that_began_behind_a_lapse_and_a_loss_is_taken_back_at_its_second_lapse() {
+    let mut house = House::with_quantity(1).await;
+    let reserving = house.service.reserving(EVENT, UserId(1));
+    house
+        .service
+        .reserve(reserving, Commit::new())
+        .await
+        .unwrap();
+    let ticket_id = reserving.ticket_id;
+    // Its buyer's word is checked in time, and stored when the claim is gone.
+    let asked = house.service.process(ProcessInput {
+        ticket_id,
+        event_id: EVENT,
+        user_id: UserId(1),
+        total_amount: Money::new(100).unwrap(),
+        point: Points::new(30).unwrap(),
+    });
+    let asked = asked.await.unwrap();
+    house.lapse_clock();
+    house.service.expire_due().await.unwrap();
+    house.work().await;
+    house.store.commit(asked).await.unwrap();
+
+    // Redis is rebuilt from what is stored, so the claim waits again and the purchase goes on.
+    house.lose().await;
+    assert_eq!(house.stats().await.waiting, 1);
+    house.work().await;
+    house.agree(ticket_id, UserId(1)).await;
+    assert_eq!(house.process(ticket_id).await["sagaState"], "COMPLETED");
+
+    house.lapse(ticket_id, 1).await;
+
+    let answer = house.process(ticket_id).await;
+    assert_eq!(answer["failure"], "RESERVATION_EXPIRED", "{answer}");
+    assert_eq!(answer["paymentId"], serde_json::Value::Null);
+    assert_eq!(house.stats().await.available, 1);
 }
 
 #[tokio::test]

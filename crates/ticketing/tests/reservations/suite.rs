@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use ticketing::{
     Reservations,
     model::{Allocation, Reservation, ReservationState},
-    reservations::{Claimed, Completion, Error, Granted, Held, Keeping, Refusal, Stats, Wish},
+    reservations::{
+        Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Refusal, Stats, Wish,
+    },
 };
 
 use crate::backend::Backend;
@@ -289,7 +291,8 @@ async fn what_lapses_can_be_bought_again_and_lapses_exactly_once() {
 async fn what_is_told_of_a_lapse_is_committed_with_it() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
-    let telling = |claimed: Claimed| {
+    let telling = |Lapse { claimed, lapses_at }: Lapse| {
+        assert_eq!(lapses_at, at(TTL_MILLIS));
         let expire = Expire {
             ticket_id: claimed.ticket_id,
             event_id: EVENT,

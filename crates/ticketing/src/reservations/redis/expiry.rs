@@ -7,15 +7,18 @@
 
 use std::sync::Arc;
 
-use contract::{EventId, TicketId, Timestamp};
+use contract::{EventId, Timestamp};
 use messaging::{Commit, CommitError, Find, Record as _, StoreError, Submission};
 
 use super::{
     core::Core,
     rebuild::{Rebuilt, rebuild},
-    scripts::{key, on_event, read_user},
+    scripts::{Claim, key, on_event, read_user},
 };
-use crate::{model::Allocation, reservations::Claimed};
+use crate::{
+    model::Allocation,
+    reservations::{Claimed, Lapse},
+};
 
 /// Events looked at in one round.
 const EVENTS_MAX: usize = 64;
@@ -31,7 +34,7 @@ pub(super) async fn expire(
     core: &Arc<Core>,
     now: Timestamp,
     max: usize,
-    telling: impl Fn(Claimed) -> Commit,
+    telling: impl Fn(Lapse) -> Commit,
 ) -> Result<Vec<Claimed>, StoreError> {
     find_lost(core).await?;
     let mut due = Vec::new();
@@ -47,10 +50,10 @@ pub(super) async fn expire(
         }
     }
     if due.is_empty() {
-        return Ok(due);
+        return Ok(Vec::new());
     }
     let submission = Submission {
-        commits: due.iter().map(|claimed| telling(*claimed)).collect(),
+        commits: due.iter().map(|lapse| telling(*lapse)).collect(),
         position: None,
     };
     fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
@@ -92,7 +95,7 @@ async fn begin(
     event_id: EventId,
     now: Timestamp,
     max: usize,
-) -> Result<Vec<Claimed>, StoreError> {
+) -> Result<Vec<Lapse>, StoreError> {
     let mut call = on_event(&core.scripts.lapse, &core.server, event_id);
     call.arg(now.as_millis())
         .arg(max)
@@ -110,24 +113,27 @@ async fn begin(
     let latest = now.plus_millis(core.hold.claim_millis_min.min(LOOK_MILLIS_MAX));
     let next = next.parse::<i64>().map_or(latest, Timestamp::from_millis);
     look_at(core, event_id, next.min(latest)).await?;
-    let claimed = |pair: &[String]| {
-        Some(Claimed {
+    let lapse = |pair: &[String]| {
+        let claim = Claim::read(&pair[1])?;
+        let claimed = Claimed {
             event_id,
             user_id: read_user(&pair[0])?,
-            ticket_id: pair[1].parse::<TicketId>().ok()?,
-        })
+            ticket_id: claim.ticket_id,
+        };
+        let lapses_at = claim.lapses_at;
+        Some(Lapse { claimed, lapses_at })
     };
-    Ok(claims.chunks_exact(2).filter_map(claimed).collect())
+    Ok(claims.chunks_exact(2).filter_map(lapse).collect())
 }
 
 /// Frees what was told of; the rest waits on.
 async fn finish(
     core: &Core,
-    due: Vec<Claimed>,
+    due: Vec<Lapse>,
     outcomes: Vec<Result<(), CommitError>>,
 ) -> Result<Vec<Claimed>, StoreError> {
     let (mut told, mut kept, mut failure) = (Vec::new(), Vec::new(), None);
-    for (claimed, outcome) in due.into_iter().zip(outcomes) {
+    for (Lapse { claimed, .. }, outcome) in due.into_iter().zip(outcomes) {
         match outcome {
             Ok(()) => told.push(claimed),
             Err(error) => {
