@@ -1,4 +1,8 @@
 //! Strict reading of requests: whatever is wrong, the answer names the field.
+//!
+//! A text with the character U+0000 is refused wherever it stands (in a JSON text or a field's name at any depth, in the
+//! path, in the query): PostgreSQL stores no such text, and what one store refuses the other must not take. Header values
+//! cannot hold it (RFC 9110, 5.5).
 
 use std::str::FromStr;
 
@@ -8,11 +12,17 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::Problem;
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// The character that no text may hold.
+const NUL: char = '\0';
+/// How JSON writes it; as it is, it may not stand in a JSON text.
+const NUL_ESCAPE: &[u8] = b"\\u0000";
 
 /// A JSON body.
 #[derive(Debug)]
@@ -47,6 +57,9 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Prob
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if let Some(field) = field_with_nul(bytes) {
+        return Err(has_nul(field));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value =
         serde_path_to_error::deserialize(&mut deserializer).map_err(|error| wrong_field(&error))?;
@@ -54,6 +67,37 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         .end()
         .map_err(|error| Problem::invalid("body", error))?;
     Ok(value)
+}
+
+fn has_nul(field: impl Into<String>) -> Problem {
+    Problem::invalid(field, "a text may not hold the character U+0000")
+}
+
+/// Where a body holds the character; what is no JSON is refused as that.
+fn field_with_nul(bytes: &[u8]) -> Option<String> {
+    let mut places = bytes.windows(NUL_ESCAPE.len());
+    // It need not be an escape: the backslash may itself be escaped.
+    places.find(|place| *place == NUL_ESCAPE)?;
+    let path = path_to_nul(&serde_json::from_slice(bytes).ok()?)?;
+    let path = path.trim_start_matches('.');
+    Some(if path.is_empty() { "body" } else { path }.to_owned())
+}
+
+/// The path of the first text with the character, as `.field[0].field`; recursion ends where the parser's did.
+fn path_to_nul(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains(NUL).then(String::new),
+        Value::Array(items) => items.iter().enumerate().find_map(|(place, item)| {
+            let path = path_to_nul(item)?;
+            Some(format!("[{place}]{path}"))
+        }),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let is_wrong = name.contains(NUL).then(String::new);
+            let path = is_wrong.or_else(|| path_to_nul(value))?;
+            Some(format!(".{}{path}", name.escape_debug()))
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 fn unreadable(status: StatusCode) -> Problem {
@@ -105,6 +149,9 @@ where
             .ok()
             .and_then(|Path(pairs)| pairs.into_iter().next())
             .ok_or_else(|| Problem::invalid("path", "the path has no id that can be read"))?;
+        if text.contains(NUL) {
+            return Err(has_nul(name));
+        }
         text.parse()
             .map(Id)
             .map_err(|error| Problem::invalid(name, error))
@@ -119,6 +166,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        let wrong = pairs.ok().and_then(|Query(pairs)| {
+            let has = |(name, value): &(String, String)| name.contains(NUL) || value.contains(NUL);
+            pairs.into_iter().find(has)
+        });
+        if let Some((name, _)) = wrong {
+            return Err(has_nul(name.escape_debug().to_string()));
+        }
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
             Err(rejection) => {
@@ -134,5 +189,35 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
                 Err(Problem::invalid(field, detail))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_with_nul_is_refused_at_any_depth_and_its_field_is_named() {
+        for (body, field) in [
+            (r#""a\u0000""#, "body"),
+            (r#"{"name":"a\u0000"}"#, "name"),
+            (r#"{"data":{"list":[1,{"x":"\u0000"}]}}"#, "data.list[1].x"),
+            (r#"["a","\u0000b"]"#, "[1]"),
+            (r#"{"a\u0000":1}"#, "a\\0"),
+        ] {
+            let refused = parse::<Value>(body.as_bytes()).unwrap_err();
+            assert_eq!(refused.field.as_deref(), Some(field), "{body}");
+            assert_eq!(refused.code, "INVALID_REQUEST");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_nul_is_taken() {
+        for body in [r#"{"name":"a\\u0000"}"#, r#"{"name":"\u0001"}"#] {
+            assert!(parse::<Value>(body.as_bytes()).is_ok(), "{body}");
+        }
+        // No JSON at all is told as that.
+        let refused = parse::<Value>(br#"{"name":"\u0000""#).unwrap_err();
+        assert!(refused.detail.contains("EOF"), "{}", refused.detail);
     }
 }

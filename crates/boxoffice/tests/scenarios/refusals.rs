@@ -300,3 +300,59 @@ async fn a_bad_body_is_refused_by_the_name_of_its_field() {
     })
     .await;
 }
+
+/// PostgreSQL stores no text with the character U+0000: it is refused at the door, on every store.
+#[tokio::test]
+async fn a_text_with_nul_is_refused_and_its_field_is_named() {
+    play(async |house: &mut House| {
+        let (event, user) = (house.event(1).await, house.user(0).await);
+        let purchase = house.purchase(event, user, 0).await;
+        let webhook = |payment: &str, status: &str| {
+            json!({
+                "eventType": "PAYMENT_STATUS_CHANGED",
+                "data": { "orderId": payment, "paymentKey": "key", "status": status },
+            })
+        };
+        let payment = &purchase.payment;
+        for (path, body, field) in [
+            (
+                "/event",
+                json!({"name": "Show\0", "ticketQuantity": 1}),
+                "name",
+            ),
+            ("/user", json!({"name": "\0"}), "name"),
+            (
+                "/payment/webhook/toss",
+                webhook(payment, "DONE\0"),
+                "data.status",
+            ),
+            (
+                "/payment/webhook/toss",
+                webhook("\0", "DONE"),
+                "data.orderId",
+            ),
+            (
+                "/payment/confirmed",
+                json!({"paymentId": payment, "pgPaymentId": "card\0", "amount": PRICE}),
+                "pgPaymentId",
+            ),
+            ("/payment/stray/pg%00/refund", json!({}), "pgPaymentId"),
+        ] {
+            let refused = house.post(path, body).await;
+            let refused = refused.refused(400, "INVALID_REQUEST");
+            assert_eq!(refused["field"], field, "{path}");
+        }
+        for (path, field) in [
+            ("/payment/stray?after=%00", "after"),
+            ("/payment/stray?limit=1&after=a%00b", "after"),
+            ("/payment/reconciliation?after=%00", "after"),
+            ("/event?%00=1", "\\0"),
+            ("/ticket/%00", "ticketId"),
+        ] {
+            let refused = house.get(path).await.refused(400, "INVALID_REQUEST");
+            assert_eq!(refused["field"], field, "{path}");
+        }
+        house.paid(&purchase, "card-1").await;
+    })
+    .await;
+}

@@ -126,8 +126,28 @@ async fn exchange(request: RequestBuilder, bytes_max: usize) -> Result<Answer, D
     Ok(Answer {
         status,
         is_json,
-        body,
+        body: without_nul(&body),
     })
+}
+
+/// What a JSON text says in place of the character U+0000, which no PostgreSQL store takes: the answer is about money,
+/// so it must be storable, whatever text the gateway sends.
+const REPLACEMENT: &[u8; 6] = b"\\ufffd";
+
+fn without_nul(json: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((first, behind)) = rest.split_first() {
+        // A backslash and what it escapes belong together: another backslash does not begin an escape.
+        let (taken, put) = match (*first, behind) {
+            (b'\\', [b'u', b'0', b'0', b'0', b'0', ..]) => (6, &REPLACEMENT[..]),
+            (b'\\', [_, ..]) => (2, &rest[..2]),
+            _ => (1, &rest[..1]),
+        };
+        kept.extend_from_slice(put);
+        rest = &rest[taken..];
+    }
+    kept
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -204,4 +224,21 @@ fn tls() -> Result<ClientConfig, Error> {
             .with_root_certificates(roots)
             .with_no_client_auth(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_holds_no_text_that_a_store_refuses() {
+        let given = r#"{"code":"A\u0000B","path":"C:\\u0000","line":"\n\u0000"}"#;
+        let kept: serde_json::Value =
+            serde_json::from_slice(&without_nul(given.as_bytes())).unwrap();
+        let code = "A\u{fffd}B";
+        let wanted = serde_json::json!({"code": code, "path": "C:\\u0000", "line": "\n\u{fffd}"});
+        assert_eq!(kept, wanted);
+        assert_eq!(without_nul(br"\u00"), br"\u00");
+        assert_eq!(without_nul(b"\\"), b"\\");
+    }
 }
