@@ -219,6 +219,22 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
+impl CommitError {
+    /// Whether the Commit may have been applied all the same. Only what is surely not there may be undone elsewhere.
+    #[must_use]
+    pub fn may_be_applied(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Unknown(_) | StoreError::Poisoned(_)) => true,
+            Self::Store(
+                StoreError::Overloaded | StoreError::Unavailable(_) | StoreError::Corrupt(_),
+            )
+            | Self::Conflict { .. }
+            | Self::Constraint { .. }
+            | Self::Fenced { .. } => false,
+        }
+    }
+}
+
 /// Why a store could not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -228,6 +244,10 @@ pub enum StoreError {
     /// It may work again later (disk full, busy).
     #[error("the store cannot answer now: {0}")]
     Unavailable(String),
+    /// The connection was lost in the middle of a commit, and did not come back in time: whether the commit was
+    /// applied is not known yet.
+    #[error("whether the commit was applied is not known yet: {0}")]
+    Unknown(String),
     /// A write failed in a way that says nothing of what is on disk: the process must stop and recover.
     #[error("the store has failed and must be opened again: {0}")]
     Poisoned(String),

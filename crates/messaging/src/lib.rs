@@ -51,7 +51,7 @@ pub use kafka::{Kafka, KafkaSettings, Relay};
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
 pub use postgres::{MessageTable, Postgres, PostgresSettings};
-pub use receipt::Receipt;
+pub use receipt::{Outcome, Receipt, Unresolved};
 pub use record::{Column, Entry, Key, Record, Ref, Table};
 pub use row::Row;
 pub use shutdown::{Shutdown, ShutdownSwitch};

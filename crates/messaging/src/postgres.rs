@@ -37,6 +37,7 @@ mod snapshot;
 mod statements;
 mod sweep;
 mod tls;
+mod unresolved;
 mod wave;
 mod writer;
 

@@ -208,7 +208,7 @@ impl Store {
     /// Applies one Commit; it is durable when this returns `Ok`. Dropping the future does not undo it.
     ///
     /// # Errors
-    /// [`CommitError`]; nothing was changed.
+    /// [`CommitError`]; nothing was changed, unless it [may be applied](CommitError::may_be_applied).
     pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         let submission = Submission {
             commits: [commit].into(),

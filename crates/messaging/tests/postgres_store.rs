@@ -10,24 +10,22 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use common::line::{Cut, Line};
 use common::{
     Account, account, balance, deposit, movement, movements, noise, postgres, start, store_all,
     tables,
 };
 use contract::Payload;
+use futures::FutureExt;
 use messaging::{
     Bus, Clock, Commit, CommitError, Entry, Message, MessageTable, Metrics, Postgres,
     PostgresSettings, Random, Record, Snapshot, Store, StoreError, Submission, Table,
     store::Position, timers::Timers,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
 };
 
 async fn open(settings: &PostgresSettings) -> Result<Store, StoreError> {
@@ -447,74 +445,12 @@ async fn a_server_that_stays_away_is_told_of_in_the_end_and_works_when_it_is_bac
 
 // ---- an answer that is lost
 
-/// What happens to the next `COMMIT` that passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    /// It arrives, but its answer does not.
-    BehindCommit,
-    /// It does not arrive.
-    BeforeCommit,
-}
-
-/// A line to the server that can be cut at the worst moment.
-struct Line {
-    cut: Arc<Mutex<Option<Cut>>>,
-    url: String,
-}
-
-impl Line {
-    async fn lay() -> Self {
-        let cut = Arc::new(Mutex::new(None));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let here = listener.local_addr().unwrap();
-        let server: tokio_postgres::Config = postgres::url().parse().unwrap();
-        let there = format!("127.0.0.1:{}", server.get_ports()[0]);
-        let url = postgres::url().replace(&there, &here.to_string());
-        let cuts = Arc::clone(&cut);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (cut, there) = (Arc::clone(&cuts), there.clone());
-                tokio::spawn(async move { carry(client, &there, &cut).await });
-            }
-        });
-        Self { cut, url }
-    }
-}
-
-/// Carries bytes both ways until an end goes away or the line is cut.
-async fn carry(mut client: TcpStream, there: &str, cut: &Mutex<Option<Cut>>) {
-    let mut server = TcpStream::connect(there).await.unwrap();
-    let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
-    let mut is_cut_behind = false;
-    loop {
-        tokio::select! {
-            sent = client.read(&mut up) => {
-                let Ok(sent @ 1..) = sent else { return };
-                let is_commit = up[..sent].windows(6).any(|word| word == b"COMMIT");
-                let due = if is_commit { cut.lock().unwrap().take() } else { None };
-                if due == Some(Cut::BeforeCommit) {
-                    return;
-                }
-                server.write_all(&up[..sent]).await.unwrap();
-                is_cut_behind |= due == Some(Cut::BehindCommit);
-            }
-            answered = server.read(&mut down) => {
-                let Ok(answered @ 1..) = answered else { return };
-                // The answer to the commit: it has happened, and nobody hears of it.
-                if is_cut_behind || client.write_all(&down[..answered]).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
 /// On two threads: a store that is closed holds up its own, and the line must go on meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
     for cut in [Cut::BehindCommit, Cut::BeforeCommit] {
         let schema = migrated().await;
-        let line = Line::lay().await;
+        let line = Line::lay(postgres::url()).await;
         let settings = PostgresSettings {
             url: line.url.clone(),
             ..schema.settings.clone()
@@ -525,7 +461,7 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
         commit
             .publish(deposit("m", 1, 5))
             .append(&movement("a", 1, 5));
-        *line.cut.lock().unwrap() = Some(cut);
+        line.cut_next(cut);
         let position = Some(Position {
             group: "teller".to_owned(),
             offset: 1,
@@ -535,7 +471,7 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
             position,
         });
         assert_eq!(receipt.outcomes().await, [Ok(())], "{cut:?}");
-        assert_eq!(*line.cut.lock().unwrap(), None, "the line was not cut");
+        assert!(line.was_cut(), "the line was not cut");
 
         assert_eq!(account(&store, 1).await.version, 2);
         assert_eq!(movements(&store).await.len(), 1);
@@ -549,6 +485,87 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
             .unwrap();
         assert_eq!(teller.position().map(|it| it.offset), Some(1));
     }
+}
+
+/// The line stays cut for longer than anybody waits: nobody knows what became of the commit, until the line is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_of_which_nobody_knows_is_told_as_unknown_and_the_truth_follows() {
+    for (cut, is_there) in [(Cut::BehindCommit, true), (Cut::BeforeCommit, false)] {
+        let schema = migrated().await;
+        let line = Line::lay(postgres::url()).await;
+        let settings = PostgresSettings {
+            url: line.url.clone(),
+            wait_secs_max: 0,
+            ..schema.settings.clone()
+        };
+        let store = open(&settings).await.unwrap();
+        store_all(&store, &[Account::new(1, 0)]).await;
+        let rich = put(&account(&store, 1).await.with_balance(5));
+        let mut stale = Commit::new();
+        stale.put(&Account::new(1, 7));
+        line.cut_for_long(cut);
+
+        // Two callers: one waits for the truth, one has gone by then.
+        let receipt = store.submit(Submission {
+            commits: [rich, stale].into(),
+            position: None,
+        });
+        let (told, settled) = tokio::sync::oneshot::channel();
+        let first = receipt.settled(move |outcomes| told.send(outcomes.to_vec()).unwrap());
+        let unknown = first.await;
+        let is_unknown =
+            |error: &CommitError| matches!(error, CommitError::Store(StoreError::Unknown(_)));
+        let are_unknown = unknown
+            .iter()
+            .all(|outcome| outcome.as_ref().is_err_and(is_unknown));
+        assert!(are_unknown && unknown.len() == 2, "{unknown:?}");
+        assert!(
+            unknown
+                .iter()
+                .flat_map(|it| it.as_ref().err())
+                .all(CommitError::may_be_applied)
+        );
+        // What comes behind it was surely not applied.
+        let later = store.commit(put(&Account::new(2, 0))).await.unwrap_err();
+        assert!(!later.may_be_applied(), "{later:?}");
+
+        // Nobody commits anything: the writer asks by itself.
+        line.mend();
+        let [rich, stale] = &settled.await.unwrap()[..] else {
+            panic!("one outcome for each commit");
+        };
+        assert_eq!(rich.is_ok(), is_there, "{rich:?}");
+        let known = rich.as_ref().err();
+        assert!(
+            known.is_none_or(|error| !error.may_be_applied()),
+            "{known:?}"
+        );
+        assert!(
+            matches!(stale, Err(CommitError::Conflict { .. })),
+            "{stale:?}"
+        );
+        assert_eq!(balance(&store, 1).await, if is_there { 5 } else { 0 });
+        assert_eq!(store.check(), Ok(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_went_away_is_followed_by_the_truth_all_the_same() {
+    let schema = migrated().await;
+    let store = open(&schema.settings).await.unwrap();
+    let receipt = store.submit(Submission {
+        commits: [put(&Account::new(1, -1001))].into(),
+        position: None,
+    });
+    let (told, settled) = tokio::sync::oneshot::channel();
+    let waiting = receipt.settled(move |outcomes| told.send(outcomes.to_vec()).unwrap());
+    // Asked once at most, and dropped.
+    let _ = waiting.now_or_never();
+    let outcomes = settled.await.unwrap();
+    assert!(
+        matches!(outcomes[..], [Err(CommitError::Constraint { .. })]),
+        "{outcomes:?}"
+    );
 }
 
 // ---- the line

@@ -63,7 +63,7 @@ struct ReserveAnswer {
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails),
     (status = 409, description = "ALREADY_RESERVED, ALREADY_PURCHASED, SOLD_OUT, SALE_NOT_OPEN", body = ProblemDetails),
-    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OVERLOADED", body = ProblemDetails)))]
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OVERLOADED, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn reserve_ticket(
     State(service): State<Service>,
     once: Once,
@@ -116,7 +116,7 @@ impl From<reserve::Error> for Problem {
     params(("ticketId" = TicketId, Path)), responses(
     (status = 204),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
-    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn release_reservation(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
@@ -154,7 +154,7 @@ struct ProcessAnswer {
     (status = 400, description = "INVALID_REQUEST, TICKET_MISMATCH, PRICE_MISMATCH", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
     (status = 409, description = "ALREADY_PROCESSING", body = ProblemDetails),
-    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn start_purchase(
     State(service): State<Service>,
     once: Once,

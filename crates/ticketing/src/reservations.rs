@@ -7,7 +7,7 @@ mod redis;
 mod stock;
 
 use contract::{EventId, Money, TicketId, Timestamp, UserId};
-use messaging::{Clock, Commit, CommitError, Fence, Store, StoreError};
+use messaging::{Clock, Commit, CommitError, Fence, Outcome, Store, StoreError};
 
 use crate::{
     model::{Allocation, Reservation, ReservationState},
@@ -126,9 +126,16 @@ impl Keeping {
 pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Nothing was changed, or it is taken back.
+    /// Nothing was changed, or it is taken back. What [may be applied](CommitError::may_be_applied) stands until it is
+    /// known not to be.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+/// Whether a commit is known not to be stored: only then may what rests on it be undone.
+fn was_not_applied(outcome: &Outcome) -> bool {
+    let error = outcome.as_ref().err();
+    error.is_some_and(|error| !error.may_be_applied())
 }
 
 impl From<StoreError> for Error {

@@ -9,6 +9,9 @@ use messaging::{CommitError, StoreError, TraceContext, trace};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// When to ask again what became of a request: the store must be reached for that.
+const OUTCOME_AFTER_SECS: u32 = 5;
+
 /// What a refused request is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -140,6 +143,14 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(_) | StoreError::Poisoned(_) => {
                 tracing::error!(%error, "the store did not answer a request");
                 Self::unavailable("UNAVAILABLE", "the service cannot answer now")
+            }
+            StoreError::Unknown(_) => {
+                tracing::error!(%error, "a request's outcome is not known yet");
+                let detail = "whether it was done is not known yet; send the request again with the same Idempotency-Key";
+                Self {
+                    retry_after_secs: Some(OUTCOME_AFTER_SECS),
+                    ..Self::unavailable("OUTCOME_UNKNOWN", detail)
+                }
             }
             StoreError::Corrupt(_) => {
                 tracing::error!(%error, "stored data cannot be read");

@@ -131,6 +131,12 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
     (
         503,
+        "OUTCOME_UNKNOWN",
+        "The store went away in the middle of the commit: whether it was done is not known yet. Send the request again \
+         with the same `Idempotency-Key` after `Retry-After`; without a key, look first.",
+    ),
+    (
+        503,
         "OVERLOADED",
         "Too many requests at once; nothing was done. Try again after `Retry-After`.",
     ),

@@ -16,7 +16,8 @@ pub struct PostgresSettings {
     pub connections_max: usize,
     /// What the message table is to this process.
     pub messages: MessageTable,
-    /// How long a commit waits for a server that is away before its caller is told.
+    /// How long a commit waits for a server that is away before its caller is told: that it was not applied, or that
+    /// this is not known yet.
     pub wait_secs_max: u64,
 }
 

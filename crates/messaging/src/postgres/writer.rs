@@ -3,7 +3,8 @@
 //! Where the connection breaks before `COMMIT` was sent, nothing happened, and the batch is written again. Where it
 //! breaks behind it, nobody knows: the batch's number stands in the writer's row, written in the same transaction,
 //! and the next connection reads it, waiting for the lock that the lost transaction may still hold. Only then is
-//! anybody told, and only then is anything else written.
+//! anything else written. If there is no connection in time, the submitters are told that it is not known
+//! ([`unresolved`](super::unresolved)), and told the truth once there is one.
 
 use std::{
     sync::{
@@ -22,8 +23,12 @@ use super::{
     register::{Registered, register},
     session::{self, Applied, Batch, Outcome},
     statements::Statements,
+    unresolved::Lost,
 };
-use crate::{Metrics, Random, StoreError, backoff::Backoff, record::Table, store::Submission};
+use crate::{
+    Metrics, Random, StoreError, backoff::Backoff, receipt::Answer, record::Table,
+    store::Submission,
+};
 
 /// Commits taken into one transaction.
 const COMMITS_PER_TRANSACTION_MAX: usize = 1024;
@@ -36,7 +41,7 @@ pub(super) struct Job {
     pub(super) at: Instant,
 }
 
-type Reply = oneshot::Sender<Vec<Outcome>>;
+type Reply = oneshot::Sender<Answer>;
 
 pub(super) struct Writer {
     pub(super) connector: Connector,
@@ -54,7 +59,7 @@ pub(super) struct Writer {
     /// As it was registered when the store was opened.
     pub(super) registered: Registered,
     /// Committed or not: nobody knows yet.
-    pub(super) unresolved: Option<Applied>,
+    pub(super) unresolved: Option<Lost>,
 }
 
 impl Writer {
@@ -67,7 +72,7 @@ impl Writer {
         if failed {
             return;
         }
-        while let Some(job) = self.queue.recv().await {
+        while let Some(job) = self.next().await {
             let mut commits = job.submission.commits.len().max(1);
             let mut jobs = vec![job];
             while commits < COMMITS_PER_TRANSACTION_MAX
@@ -83,6 +88,30 @@ impl Writer {
             self.registered.leave(&link).await;
             link.close().await;
         }
+    }
+
+    /// The next job. While none comes, a batch of which nobody knows is looked up.
+    async fn next(&mut self) -> Option<Job> {
+        let random = self.random.clone();
+        let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
+        let mut closing = self.closing.clone();
+        while self.unresolved.is_some() && self.shared.check_failure().is_ok() {
+            let connected = tokio::select! {
+                connected = self.connected() => connected,
+                _ = closing.wait_for(|is_closing| *is_closing) => break,
+            };
+            match connected {
+                Ok(_) => break,
+                Err(Trouble::Fenced) => {
+                    self.shared.poison("another process has taken over the log");
+                }
+                Err(_) => tokio::select! {
+                    job = self.queue.recv() => return job,
+                    () = tokio::time::sleep(backoff.next()) => {}
+                },
+            }
+        }
+        self.queue.recv().await
     }
 
     async fn open(&mut self) -> Result<(), StoreError> {
@@ -122,13 +151,17 @@ impl Writer {
                 let outcomes = self.take_effect(applied);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     // A waiter that went away does not undo its commit.
-                    let _ = reply.send(outcome);
+                    let _ = reply.send(Ok(outcome));
                 }
             }
             Err(error) => {
                 for (reply, submission) in replies.into_iter().zip(submissions) {
                     let size = submission.commits.len().max(1);
-                    let _ = reply.send(vec![Err(error.clone().into()); size]);
+                    let answer = match (&error, &mut self.unresolved) {
+                        (StoreError::Unknown(reason), Some(lost)) => Err(lost.owe(reason.clone())),
+                        _ => Ok(vec![Err(error.clone().into()); size]),
+                    };
+                    let _ = reply.send(answer);
                 }
             }
         }
@@ -155,12 +188,7 @@ impl Writer {
         let mut is_unknown = false;
         loop {
             let tried = match self.connected().await {
-                // The batch that nobody knew of is this one.
-                Ok(Some(applied)) if is_unknown => Ok(applied),
-                Ok(Some(applied)) => {
-                    self.take_effect(applied);
-                    continue;
-                }
+                Ok(Some(applied)) => Ok(applied),
                 Ok(None) => {
                     let tried = self.attempt(submissions).await;
                     is_unknown = self.unresolved.is_some();
@@ -193,10 +221,10 @@ impl Writer {
             }
             let is_over = waiting_since.elapsed() >= self.wait_max || *self.closing.borrow();
             if is_over {
-                return Err(StoreError::Unavailable(match is_unknown {
-                    false => reason,
-                    true => format!("{reason}; whether the commit was applied is not known yet"),
-                }));
+                return Err(match is_unknown {
+                    false => StoreError::Unavailable(reason),
+                    true => StoreError::Unknown(reason),
+                });
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
@@ -205,7 +233,8 @@ impl Writer {
         }
     }
 
-    /// A connection that may write. Where one was lost in the middle of a commit, what became of that.
+    /// A connection that may write. If one was lost in the middle of a commit, what became of that: of the batch in
+    /// hand, what it has done, if it was committed; of an earlier one, its submitters are told.
     async fn connected(&mut self) -> Result<Option<Applied>, Trouble> {
         if self.link.is_some() {
             return Ok(None);
@@ -214,8 +243,18 @@ impl Writer {
         let last_batch = self.registered.come_back(&link).await?;
         self.link = Some(link);
         self.shared.is_back();
-        let unresolved = self.unresolved.take();
-        Ok(unresolved.filter(|_| last_batch == self.registered.batch))
+        let Some(lost) = self.unresolved.take() else {
+            return Ok(None);
+        };
+        let was_committed = last_batch == self.registered.batch;
+        if !lost.is_owed() {
+            return Ok(was_committed.then_some(lost.applied));
+        }
+        if was_committed {
+            self.take_effect(lost.applied.clone());
+        }
+        lost.tell(was_committed);
+        Ok(None)
     }
 
     async fn attempt(&mut self, submissions: &[Submission]) -> Result<Applied, Trouble> {
@@ -237,7 +276,7 @@ impl Writer {
             Ok(()) => Ok(applied),
             Err(Trouble::Collision(reason)) => Err(Trouble::Collision(reason)),
             Err(Trouble::Lost(reason) | Trouble::Broken(reason)) => {
-                self.unresolved = Some(applied);
+                self.unresolved = Some(Lost::new(applied));
                 Err(Trouble::Lost(reason))
             }
             Err(other) => Err(other),

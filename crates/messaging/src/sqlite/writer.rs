@@ -23,8 +23,9 @@ use super::{
     sweep,
 };
 use crate::{
-    CommitError, Metrics, StoreError,
+    Metrics, StoreError,
     housekeeping::Expiry,
+    receipt::Answer,
     refused::Refused,
     store::Submission,
     tail::{Stored, Tail},
@@ -36,7 +37,7 @@ const COMMITS_PER_TRANSACTION_MAX: usize = 1024;
 pub(super) enum Job {
     Apply {
         submission: Submission,
-        reply: oneshot::Sender<Vec<Result<(), CommitError>>>,
+        reply: Reply,
     },
     Clean {
         groups: Vec<&'static str>,
@@ -65,7 +66,7 @@ pub(super) struct Writer {
     pub(super) next_offset: i64,
 }
 
-type Reply = oneshot::Sender<Vec<Outcome>>;
+type Reply = oneshot::Sender<Answer>;
 
 impl Writer {
     /// Until every sender is gone; what was sent before is applied.
@@ -146,12 +147,12 @@ impl Writer {
                 self.committed.send_modify(|commits| *commits += 1);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     // A waiter that went away does not undo its commit.
-                    let _ = reply.send(outcome);
+                    let _ = reply.send(Ok(outcome));
                 }
             }
             Err(error) => {
                 for (reply, size) in replies.into_iter().zip(sizes) {
-                    let _ = reply.send(vec![Err(error.clone().into()); size.max(1)]);
+                    let _ = reply.send(Ok(vec![Err(error.clone().into()); size.max(1)]));
                 }
             }
         }

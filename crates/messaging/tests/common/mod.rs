@@ -5,6 +5,7 @@
 
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod line;
 pub mod postgres;
 
 use std::sync::Arc;

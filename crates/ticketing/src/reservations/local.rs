@@ -9,11 +9,13 @@ use std::{
 };
 
 use contract::{EventId, TicketId, Timestamp, UserId};
-use messaging::{Commit, CommitError, Find, Receipt, Record, Store, StoreError, Submission};
-use tokio::task::JoinError;
+use messaging::{
+    Commit, CommitError, Find, Outcome, Receipt, Record, Store, StoreError, Submission,
+};
 
 use super::{
     Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Refusal, Stats, Stock, Wish,
+    was_not_applied,
 };
 use crate::model::{Allocation, Reservation, ReservationState};
 
@@ -84,14 +86,45 @@ impl Local {
     pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Granted, Error> {
         let claimed = wish.claimed();
         let (granted, receipt) = self.grant(wish, now)?;
-        let Some(receipt) = receipt else {
-            return Ok(granted);
-        };
-        let stored = only(receipt).await;
-        if stored.is_err() {
-            self.forget(claimed);
+        match (granted, receipt) {
+            (Granted::Before { ticket_id, .. }, _) => self.check_stored(ticket_id).await?,
+            (Granted::Now, None) => {}
+            (Granted::Now, Some(receipt)) => {
+                let forget = move |state: &mut State| state.forget(claimed);
+                self.stored_or(receipt, forget).await?;
+            }
         }
-        Ok(stored.map(|()| granted)?)
+        Ok(granted)
+    }
+
+    /// Undoes in memory what is known not to be stored, though the caller go away or not hear of it in time.
+    async fn stored_or(
+        &self,
+        receipt: Receipt,
+        undo: impl FnOnce(&mut State) + Send + 'static,
+    ) -> Result<(), CommitError> {
+        let state = Arc::clone(&self.state);
+        let settle = move |outcomes: &[Outcome]| {
+            if outcomes.iter().any(was_not_applied) {
+                undo(&mut state.lock().expect("no holder of this lock panics"));
+            }
+        };
+        let mut outcomes = receipt.settled(settle).await;
+        outcomes.pop().expect("one outcome for one commit")
+    }
+
+    /// The first grant to the same request may not be stored yet. What becomes of it is known behind an empty
+    /// submission, since the store applies them in order.
+    async fn check_stored(&self, ticket_id: TicketId) -> Result<(), Error> {
+        let behind = self.store.submit(Submission::default()).outcomes().await;
+        behind.into_iter().collect::<Result<(), CommitError>>()?;
+        match self.store.load::<Reservation>(ticket_id).await? {
+            Some(_) => Ok(()),
+            None => {
+                let reason = "the first grant to this request was not stored".to_owned();
+                Err(StoreError::Unavailable(reason).into())
+            }
+        }
     }
 
     fn grant(&self, wish: Wish, now: Timestamp) -> Result<(Granted, Option<Receipt>), Refusal> {
@@ -130,13 +163,6 @@ impl Local {
             state.lapses.push(Reverse((lapses_at, event_id, user_id)));
         }
         Ok((granted, Some(receipt)))
-    }
-
-    /// Takes back a grant that could not be made durable.
-    fn forget(&self, claimed: Claimed) {
-        if let Some(stock) = self.state().stocks.get_mut(&claimed.event_id) {
-            stock.release_waiting(claimed.user_id, claimed.ticket_id);
-        }
     }
 
     pub(super) fn find(&self, event_id: EventId, user_id: UserId) -> Option<Held> {
@@ -195,7 +221,7 @@ impl Local {
         removal(claimed)
     }
 
-    /// What could not be stored is put back by a task of its own: its row still waits, whoever asked and went away.
+    /// What could not be stored is put back: its row still waits, whoever asked and went away.
     pub(super) async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
         let mut commit = also;
         commit.remove::<Reservation>(claimed.ticket_id);
@@ -209,17 +235,8 @@ impl Local {
             };
             (deadlines, self.submit(commit))
         };
-        let state = Arc::clone(&self.state);
-        let stored = tokio::spawn(async move {
-            let stored = only(receipt).await;
-            if stored.is_err() {
-                let mut state = state.lock().expect("no holder of this lock panics");
-                state.put_back(claimed, deadlines);
-            }
-            stored
-        });
-        let died = |error: JoinError| StoreError::Unavailable(error.to_string());
-        stored.await.map_err(died)??;
+        let put_back = move |state: &mut State| state.put_back(claimed, deadlines);
+        self.stored_or(receipt, put_back).await?;
         Ok(true)
     }
 
@@ -247,16 +264,21 @@ impl Local {
             fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
             (lapsed, self.store.submit(submission))
         };
+        let (state, due) = (Arc::clone(&self.state), lapsed.clone());
+        let settle = move |outcomes: &[Outcome]| {
+            let mut state = state.lock().expect("no holder of this lock panics");
+            for (Lapse { claimed, lapses_at }, outcome) in due.into_iter().zip(outcomes) {
+                if was_not_applied(outcome) {
+                    state.put_back(claimed, (lapses_at, lapses_at));
+                }
+            }
+        };
         let mut done = Vec::with_capacity(lapsed.len());
         let mut failure = None;
-        for (lapse, outcome) in lapsed.into_iter().zip(receipt.outcomes().await) {
-            let Lapse { claimed, lapses_at } = lapse;
+        for (lapse, outcome) in lapsed.into_iter().zip(receipt.settled(settle).await) {
             match outcome {
-                Ok(()) => done.push(claimed),
-                Err(error) => {
-                    self.state().put_back(claimed, (lapses_at, lapses_at));
-                    failure = Some(error);
-                }
+                Ok(()) => done.push(lapse.claimed),
+                Err(error) => failure = Some(error),
             }
         }
         match failure {
@@ -278,11 +300,6 @@ impl Local {
     pub(super) fn stats(&self, event_id: EventId) -> Option<Stats> {
         self.state().stocks.get(&event_id).map(Stock::stats)
     }
-}
-
-async fn only(receipt: Receipt) -> Result<(), CommitError> {
-    let mut outcomes = receipt.outcomes().await;
-    outcomes.pop().expect("one outcome for one commit")
 }
 
 fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) -> Completion {
@@ -322,14 +339,21 @@ impl State {
         let Some(stock) = self.stocks.get_mut(&event_id) else {
             return;
         };
-        if !stock.restore(user_id, ticket_id, state, (expires_at, lapses_at)) {
-            self.superseded.push(Claimed {
-                event_id,
-                user_id,
-                ticket_id,
-            });
-        } else if state == ReservationState::Waiting {
+        let gave_way = stock.restore_stored(user_id, ticket_id, state, (expires_at, lapses_at));
+        if gave_way != Some(ticket_id) && state == ReservationState::Waiting {
             self.lapses.push(Reverse((lapses_at, event_id, user_id)));
+        }
+        self.superseded.extend(gave_way.map(|ticket_id| Claimed {
+            event_id,
+            user_id,
+            ticket_id,
+        }));
+    }
+
+    /// Takes back a grant that is not stored.
+    fn forget(&mut self, claimed: Claimed) {
+        if let Some(stock) = self.stocks.get_mut(&claimed.event_id) {
+            stock.release_waiting(claimed.user_id, claimed.ticket_id);
         }
     }
 

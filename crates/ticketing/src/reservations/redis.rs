@@ -9,6 +9,7 @@
 //! **Time** is the caller's: no script reads a clock. **Keys** of one event share a hash tag. State here: the queue
 //! of wishes (`batcher`), and which events this process rebuilds.
 
+mod absent;
 mod batcher;
 mod claims;
 mod core;
@@ -168,6 +169,7 @@ impl Redis {
 
     pub(super) async fn set_sale(&self, sale: &Allocation) -> Result<Commit, StoreError> {
         let (core, event_id) = (&self.core, sale.event_id);
+        core.absent.forget(event_id);
         let mut call = on_event(&core.scripts.set_sale, &core.server, event_id);
         call.arg(sale.event_version).arg(sale.quantity);
         add_rules(&mut call, sale);
@@ -235,9 +237,15 @@ async fn give_up(core: &Arc<Core>, claimed: Claimed, also: Commit) -> Result<boo
     let mut commit = also;
     commit.fenced_by(fence(claimed.event_id, epoch));
     let stored = core.store.commit(commit).await;
-    let how = if stored.is_ok() { "done" } else { "undo" };
-    // Where this fails, it lapses a little later, with the same message.
-    if let Err(error) = expiry::end(core, &[claimed], how).await {
+    let how = match &stored {
+        Ok(()) => Some("done"),
+        Err(error) if error.may_be_applied() => None,
+        Err(_) => Some("undo"),
+    };
+    // Where this fails, or nobody knows, it lapses a little later, with the same message.
+    if let Some(how) = how
+        && let Err(error) = expiry::end(core, &[claimed], how).await
+    {
         tracing::warn!(ticket.id = %claimed.ticket_id, %error, "what was given up lapses later");
     }
     match stored {

@@ -126,6 +126,27 @@ impl Stock {
         true
     }
 
+    /// Puts a claim in as it was stored, behind those with earlier tickets. Of two that wait for one user the later
+    /// stands, and one that is bought stands over both: the ticket that gave way.
+    pub fn restore_stored(
+        &mut self,
+        user_id: UserId,
+        ticket_id: TicketId,
+        state: ReservationState,
+        deadlines: (Timestamp, Timestamp),
+    ) -> Option<TicketId> {
+        let gave_way = match self.claims.get(&user_id) {
+            Some(bought) if bought.state == ReservationState::Completed => return Some(ticket_id),
+            Some(waits) => Some(waits.ticket_id),
+            None => None,
+        };
+        if self.claims.remove(&user_id).is_some() {
+            self.waiting -= 1;
+        }
+        self.restore(user_id, ticket_id, state, deadlines);
+        gave_way
+    }
+
     #[must_use]
     pub fn find(&self, user_id: UserId) -> Option<Held> {
         let claim = self.claims.get(&user_id)?;

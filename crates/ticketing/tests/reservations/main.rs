@@ -5,5 +5,12 @@
 )]
 
 mod backend;
+#[expect(dead_code, reason = "a part of it is for other suites")]
+#[path = "../../../messaging/tests/common/line.rs"]
+mod line;
 mod memory;
+#[expect(dead_code, reason = "a part of it is for other suites")]
+#[path = "../../../messaging/tests/common/postgres.rs"]
+mod postgres;
+mod postgres_away;
 mod suite;

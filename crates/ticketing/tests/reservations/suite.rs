@@ -36,6 +36,11 @@ impl Deployment {
     pub async fn on(backend: Backend, quantity: i64) -> Self {
         let folder = TempDir::new().unwrap();
         let store = open(&folder);
+        Self::over(folder, store, backend, quantity).await
+    }
+
+    /// Over a store that is not in the folder.
+    pub async fn over(folder: TempDir, store: Store, backend: Backend, quantity: i64) -> Self {
         let reservations = backend.open(store.clone()).await;
         let mut commit = reservations.set_sale(&sale(quantity, 1)).await.unwrap();
         commit.put(&sale(quantity, 1));
@@ -101,6 +106,16 @@ impl Deployment {
         now: Timestamp,
         request: [u8; 6],
     ) -> Result<(TicketId, Granted), Error> {
+        self.ask_with(user, now, request, Commit::new()).await
+    }
+
+    pub async fn ask_with(
+        &self,
+        user: i64,
+        now: Timestamp,
+        request: [u8; 6],
+        also: Commit,
+    ) -> Result<(TicketId, Granted), Error> {
         let ticket_id = TicketId::of_request(self.random.uuid(now), request);
         let lapses_at = now.plus_millis(TTL_MILLIS);
         let wish = Wish {
@@ -109,7 +124,7 @@ impl Deployment {
             ticket_id,
             expires_at: lapses_at,
             lapses_at,
-            also: Commit::new(),
+            also,
         };
         let granted = self.reservations().reserve(wish, now).await?;
         Ok((ticket_id, granted))

@@ -6,7 +6,14 @@
 
 mod away;
 mod backend;
+#[expect(dead_code, reason = "a part of it is for other suites")]
+#[path = "../../../messaging/tests/common/line.rs"]
+mod line;
 mod losses;
+#[expect(dead_code, reason = "a part of it is for other suites")]
+#[path = "../../../messaging/tests/common/postgres.rs"]
+mod postgres;
+mod postgres_away;
 mod rebuilders;
 #[path = "../common/redis.rs"]
 mod redis_place;

@@ -8,14 +8,14 @@ use std::{
 
 use contract::{EventId, TicketId, Timestamp, UserId};
 use futures::future::join_all;
-use messaging::{Commit, CommitError, StoreError, Submission};
+use messaging::{Commit, Outcome, StoreError, Submission, Unresolved};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     core::Core,
     scripts::{self, Claim, on_event},
 };
-use crate::reservations::{Claimed, Error, Granted, Refusal, Wish};
+use crate::reservations::{Claimed, Error, Granted, Refusal, Wish, was_not_applied};
 
 /// Wishes waiting in this process; one more is refused.
 pub(super) const QUEUE_WISHES_MAX: usize = 16_384;
@@ -106,8 +106,7 @@ async fn grant(
     let (answers, before) = match decide(core, event_id, &wishes).await {
         Ok(Some(answers)) => answers,
         Ok(None) => {
-            let error = core.unknown(event_id).await;
-            answer_all(wishes, &error);
+            answer_unknown_event(core, event_id, wishes);
             return Ok(Vec::new());
         }
         Err(error) => {
@@ -152,6 +151,19 @@ async fn grant(
         let _ = pending.answer.send(Err(refusal.into()));
     }
     Ok(granted)
+}
+
+/// What is to be said of an event that Redis does not know, the store must be asked for. No other wish waits for that.
+fn answer_unknown_event(core: &Arc<Core>, event_id: EventId, wishes: Vec<Pending>) {
+    let Ok(place) = Arc::clone(&core.lookups).try_acquire_owned() else {
+        return answer_all(wishes, &StoreError::Overloaded.into());
+    };
+    let core = Arc::clone(core);
+    tokio::spawn(async move {
+        let error = core.unknown(event_id).await;
+        drop(place);
+        answer_all(wishes, &error);
+    });
 }
 
 /// Wishes may have been granted though no answer came, and their buyers were told that there is none: they are taken
@@ -235,7 +247,8 @@ fn answer_all(wishes: Vec<Pending>, error: &Error) {
     }
 }
 
-/// Makes durable what goes with each grant, and answers. Where that fails the grant is taken back.
+/// Makes durable what goes with each grant, and answers. If that fails the grant is taken back; while nobody knows,
+/// it stands.
 async fn settle(core: Arc<Core>, granted: Vec<Grant>) {
     fail::fail_point!("ticketing.before_answer", |_| std::process::abort());
     let (mut with, mut without): (Vec<Grant>, Vec<Grant>) = granted
@@ -247,27 +260,62 @@ async fn settle(core: Arc<Core>, granted: Vec<Grant>) {
         .collect();
     let commit = async {
         if commits.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let submission = Submission {
             commits: commits.into(),
             position: None,
         };
-        core.store.submit(submission).outcomes().await
+        let receipt = core.store.submit(submission);
+        receipt.outcomes_or_unresolved().await
     };
     let (outcomes, ()) = tokio::join!(commit, remember(&core, with.iter().chain(&without)));
     for Grant { pending, granted } in without.drain(..) {
         let _ = pending.answer.send(Ok(granted));
     }
-    for (grant, outcome) in with.into_iter().zip(outcomes) {
-        answer(&core, grant, outcome).await;
+    match outcomes {
+        Ok(outcomes) => {
+            for (grant, outcome) in with.into_iter().zip(outcomes) {
+                answer(&core, grant, outcome).await;
+            }
+        }
+        Err(unresolved) => {
+            let core_then = Arc::downgrade(&core);
+            drop(core);
+            answer_unknown(core_then, with, unresolved).await;
+        }
+    }
+}
+
+/// Tells that it is not known, waits until it is, and takes back what was not stored. Meanwhile it keeps nothing open.
+async fn answer_unknown(core: Weak<Core>, grants: Vec<Grant>, unresolved: Unresolved) {
+    let mut untold = Vec::with_capacity(grants.len());
+    for Grant { pending, .. } in grants {
+        untold.push((pending.wish.event_id, Untold::from(&pending)));
+        let unknown = StoreError::Unknown(unresolved.reason.clone());
+        let _ = pending.answer.send(Err(unknown.into()));
+    }
+    let Some(outcomes) = unresolved.resolved().await else {
+        return;
+    };
+    let Some(core) = core.upgrade() else { return };
+    let mut by_event: HashMap<EventId, Vec<Untold>> = HashMap::new();
+    for ((event_id, untold), outcome) in untold.into_iter().zip(outcomes) {
+        if was_not_applied(&outcome) {
+            by_event.entry(event_id).or_default().push(untold);
+        }
+    }
+    for (event_id, untold) in by_event {
+        take_back(Arc::clone(&core), event_id, untold).await;
     }
 }
 
 /// A process that was asked the same may have been faster: then it was granted again there, and is not taken back.
-async fn answer(core: &Core, grant: Grant, outcome: Result<(), CommitError>) {
+async fn answer(core: &Core, grant: Grant, outcome: Outcome) {
     let Grant { pending, granted } = grant;
-    if let Err(error) = &outcome {
+    if let Err(error) = &outcome
+        && was_not_applied(&outcome)
+    {
         let untold = Untold::from(&pending);
         if let Err(also) = take_back_now(core, pending.wish.event_id, &[untold]).await {
             tracing::warn!(ticket.id = %pending.wish.ticket_id, %error, %also, "a grant that was not stored stands until it lapses");

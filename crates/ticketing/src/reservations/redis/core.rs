@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     RedisHold,
+    absent::Absent,
     rebuild::{self, Rebuilt},
     scripts::{Scripts, on_event},
 };
@@ -25,6 +26,8 @@ use crate::{
 
 /// Events that one process rebuilds at once.
 const REBUILDS_MAX: usize = 4;
+/// Batches of wishes for events that Redis does not know, of which the store is asked at once.
+const LOOKUPS_MAX: usize = 64;
 
 pub(super) struct Core {
     pub server: RedisServer,
@@ -32,8 +35,10 @@ pub(super) struct Core {
     pub clock: Clock,
     pub hold: RedisHold,
     pub scripts: Scripts,
+    pub absent: Absent,
     rebuilding: Mutex<HashSet<EventId>>,
     rebuilds: Semaphore,
+    pub lookups: Arc<Semaphore>,
 }
 
 impl Core {
@@ -44,15 +49,23 @@ impl Core {
             clock,
             hold,
             scripts: Scripts::default(),
+            absent: Absent::default(),
             rebuilding: Mutex::default(),
             rebuilds: Semaphore::new(REBUILDS_MAX),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }
     }
 
     /// What it means that Redis does not know an event: there is none, or it was lost and is rebuilt from now on.
     pub async fn unknown(self: &Arc<Self>, event_id: EventId) -> Error {
+        if self.absent.contains(event_id, self.clock.now()) {
+            return Refusal::EventNotFound.into();
+        }
         match self.store.load::<Allocation>(event_id).await {
-            Ok(None) => Refusal::EventNotFound.into(),
+            Ok(None) => {
+                self.absent.note(event_id, self.clock.now());
+                Refusal::EventNotFound.into()
+            }
             Ok(Some(_)) => {
                 self.begin_rebuilding(event_id);
                 Refusal::Rebuilding.into()

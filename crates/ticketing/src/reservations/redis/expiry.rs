@@ -137,7 +137,8 @@ async fn finish(
         match outcome {
             Ok(()) => told.push(claimed),
             Err(error) => {
-                kept.push(claimed);
+                // What may have been told lapses a little later, with the same message.
+                kept.extend((!error.may_be_applied()).then_some(claimed));
                 failure = Some(error);
             }
         }

@@ -1,0 +1,176 @@
+//! PostgreSQL goes away, or does not answer, under reservations that Redis decides.
+
+use std::{sync::Arc, time::Duration};
+
+use contract::{EventId, TicketId, UserId};
+use messaging::{
+    Commit, CommitError, Message, Metrics, Postgres, PostgresSettings, Random, Store, StoreError,
+    Table,
+};
+use tempfile::TempDir;
+use ticketing::{
+    Reservations,
+    reservations::{Error, Granted, Refusal, Wish},
+};
+
+use crate::{
+    backend::Backend,
+    line::{Cut, Line},
+    postgres,
+    suite::{Deployment, TTL_MILLIS, at},
+};
+
+/// What must come does so within this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn tables() -> Vec<&'static Table> {
+    [messaging::TABLES, ticketing::TABLES].concat()
+}
+
+async fn deployed(settings: &PostgresSettings) -> Deployment {
+    Postgres::migrate(settings, &tables()).await.unwrap();
+    let opened = Store::open_postgres(settings, &tables(), Metrics::unregistered()).await;
+    let (folder, store) = (TempDir::new().unwrap(), opened.unwrap());
+    Deployment::over(folder, store, Backend::new(TTL_MILLIS), 2).await
+}
+
+/// Something that becomes durable with a grant, as the answer to its key does.
+fn also() -> Commit {
+    let expire = contract::ticketing::Expire {
+        ticket_id: TicketId(Random::seeded(3).uuid(at(0))),
+        event_id: EventId(1),
+        user_id: UserId(1),
+    };
+    let mut commit = Commit::new();
+    commit.publish(Message::new("also", &expire, at(0)));
+    commit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_of_which_nobody_knows_whether_its_answer_is_stored_stands_until_it_is_known() {
+    for (cut, is_there) in [(Cut::BehindCommit, true), (Cut::BeforeCommit, false)] {
+        let schema = postgres::Schema::new();
+        let line = Line::lay(postgres::url()).await;
+        let settings = PostgresSettings {
+            url: line.url.clone(),
+            wait_secs_max: 0,
+            ..schema.settings.clone()
+        };
+        let deployment = deployed(&settings).await;
+        line.cut_for_long(cut);
+        let asked = deployment.reserve_with(1, at(0), also()).await;
+        let is_unknown = matches!(
+            asked,
+            Err(Error::Commit(CommitError::Store(StoreError::Unknown(_))))
+        );
+        assert!(is_unknown, "{asked:?}");
+        assert!(deployment.find(1).await.is_some(), "{cut:?}");
+
+        line.mend();
+        // Behind this the truth is told.
+        let known = async {
+            while deployment
+                .reservations()
+                .store()
+                .commit(also())
+                .await
+                .is_err()
+            {
+                tokio::task::yield_now().await;
+            }
+            // What is to be taken back is, a little later.
+            while !is_there && deployment.find(1).await.is_some() {
+                deployment.backend.clock.advance_millis(100);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, known).await.unwrap();
+        if is_there {
+            deployment.backend.clock.advance_millis(60_000);
+            assert!(deployment.reserve(2, at(0)).await.is_ok());
+        }
+        assert_eq!(deployment.find(1).await.is_some(), is_there);
+    }
+}
+
+/// Whether a wish for this event is answered, by whoever is asked.
+async fn reserve(reservations: &Reservations, event_id: i64, user: i64) -> Result<Granted, Error> {
+    let wish = Wish {
+        event_id: EventId(event_id),
+        user_id: UserId(user),
+        ticket_id: TicketId(Random::seeded(user.unsigned_abs()).uuid(at(0))),
+        expires_at: at(TTL_MILLIS),
+        lapses_at: at(TTL_MILLIS),
+        also: Commit::new(),
+    };
+    reservations.reserve(wish, at(0)).await
+}
+
+/// Another session has the table to itself, so nobody is answered, until this is dropped.
+async fn hold_up(schema: &postgres::Schema) -> tokio_postgres::Client {
+    let connected = tokio_postgres::connect(postgres::url(), tokio_postgres::NoTls).await;
+    let (client, connection) = connected.unwrap();
+    tokio::spawn(connection);
+    let name = &schema.settings.schema;
+    let lock = format!("BEGIN; LOCK TABLE {name}.allocation IN ACCESS EXCLUSIVE MODE");
+    client.batch_execute(&lock).await.unwrap();
+    client
+}
+
+/// Returns once somebody waits for the table.
+async fn somebody_waits(holding: &tokio_postgres::Client, schema: &postgres::Schema) {
+    let name = &schema.settings.schema;
+    let text = format!(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{name}.allocation'::regclass"
+    );
+    let waiting = async {
+        loop {
+            let waiting: i64 = holding.query_one(&text, &[]).await.unwrap().get(0);
+            if waiting > 0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_what_the_store_says_of_an_event_that_redis_does_not_know() {
+    const UNKNOWN: i64 = 99;
+    let schema = postgres::Schema::new();
+    let deployment = Arc::new(deployed(&schema.settings).await);
+    let holding = hold_up(&schema).await;
+    let asked = |user| {
+        let deployment = Arc::clone(&deployment);
+        tokio::spawn(async move { reserve(deployment.reservations(), UNKNOWN, user).await })
+    };
+
+    // Given a wish for an event of which the store must be asked, and which it does not answer,
+    let (first, second) = (asked(11), asked(12));
+    somebody_waits(&holding, &schema).await;
+    // then every other wish is answered meanwhile, whichever batch it is in;
+    for user in 1..=2 {
+        let granted = reserve(deployment.reservations(), 1, user);
+        let granted = tokio::time::timeout(PATIENCE / 4, granted).await.unwrap();
+        assert_eq!(granted, Ok(Granted::Now));
+    }
+    assert!(!first.is_finished() && !second.is_finished());
+
+    // when it answers, both are told;
+    drop(holding);
+    let unknown = Err(Error::Refused(Refusal::EventNotFound));
+    assert_eq!(first.await.unwrap(), unknown);
+    assert_eq!(second.await.unwrap(), unknown);
+
+    // and for a moment nobody asks again.
+    let holding = hold_up(&schema).await;
+    assert_eq!(asked(13).await.unwrap(), unknown);
+    deployment.backend.clock.advance_millis(1_000);
+    let later = asked(14);
+    somebody_waits(&holding, &schema).await;
+    let granted = reserve(deployment.reservations(), 1, 15).await;
+    assert_eq!(granted, Err(Refusal::SoldOut.into()));
+    assert!(!later.is_finished());
+    drop(holding);
+    assert_eq!(later.await.unwrap(), unknown);
+}
