@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     crew::Crew,
     http,
+    log::Log,
     server::{BoundServer, Server, reachable},
     services::Service,
 };
@@ -77,6 +78,18 @@ impl App {
         Self::start_with(config, clock, random, Router::new()).await
     }
 
+    /// As [`App::start`], for a process of its own: under the system's clock, and its metrics tell of its log.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn serve(config: Config, log: &Log) -> anyhow::Result<Self> {
+        let mut registry = Registry::with_prefix("boxoffice");
+        let help = "Lines of the log that could not be written";
+        registry.register("log_lines_lost", help, log.lost_lines());
+        let (clock, random) = (Clock::System, Random::System);
+        Self::start_counted(config, clock, random, Router::new(), registry).await
+    }
+
     /// As [`App::start`], with further routes behind the same guard: for tests of what surrounds a route.
     ///
     /// # Errors
@@ -87,7 +100,17 @@ impl App {
         random: Random,
         extra: Router,
     ) -> anyhow::Result<Self> {
-        let mut registry = Registry::with_prefix("boxoffice");
+        let registry = Registry::with_prefix("boxoffice");
+        Self::start_counted(config, clock, random, extra, registry).await
+    }
+
+    async fn start_counted(
+        config: Config,
+        clock: Clock,
+        random: Random,
+        extra: Router,
+        mut registry: Registry,
+    ) -> anyhow::Result<Self> {
         let metrics = Metrics::register(&mut registry);
         let store = backends::open_store(&config, metrics.clone())
             .await

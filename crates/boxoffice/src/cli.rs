@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use messaging::{Clock, Random};
 
 use crate::{
     app::App,
@@ -95,7 +94,7 @@ pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("boxoffice: {error:#}");
+            log::complain(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -180,11 +179,11 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    log::start(&config.log)?;
+    let log = log::start(&config.log)?;
     // Before anyone is told that it is ready: a signal from then on is heard.
     let mut signals = Signals::listen()?;
-    let mut app = App::start(config, Clock::System, Random::System).await?;
-    println!("listening on {}", app.url());
+    let mut app = App::serve(config, &log).await?;
+    log::say(format_args!("listening on {}", app.url()));
     let failure = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");

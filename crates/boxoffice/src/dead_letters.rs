@@ -25,6 +25,7 @@ use crate::{
     backends::{self, BusBackend, StoreBackend},
     config::Config,
     http::dead_letter::DeadLetterView,
+    log,
     server::reachable,
 };
 
@@ -144,7 +145,9 @@ impl Desk {
             Ok(store) if is_said => match backends::open_bus(config, &store).await {
                 Ok(bus) => Ok(Self::Store(store, Some(bus))),
                 Err(error) => {
-                    eprintln!("boxoffice: {error:#}: a process of this store publishes it");
+                    log::complain(format_args!(
+                        "{error:#}: a process of this store publishes it"
+                    ));
                     Ok(Self::Store(store, None))
                 }
             },
@@ -165,7 +168,7 @@ impl Desk {
                 .await
                 .is_err()
         {
-            eprintln!("boxoffice: not published yet; a process of this store does it");
+            log::complain("not published yet; a process of this store does it");
         }
     }
 

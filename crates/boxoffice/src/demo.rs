@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, value_parser};
-use messaging::{Clock, Random};
+use messaging::Clock;
 
 use crate::{
     app::App,
@@ -63,12 +63,12 @@ pub struct DemoOptions {
 pub async fn run(config: Config, options: DemoOptions) -> anyhow::Result<()> {
     let config = set_the_stage(config)?;
     let data = config.data.clone();
-    log::start(&config.log)?;
+    let log = log::start(&config.log)?;
     let mut stop = Signals::listen()?;
-    let started = App::start(config, Clock::System, Random::System).await;
+    let started = App::serve(config, &log).await;
     let mut app = started.context("starting the server")?;
-    println!("listening on {}", app.url());
-    println!("the data is in {}", data.display());
+    log::say(format_args!("listening on {}", app.url()));
+    log::say(format_args!("the data is in {}", data.display()));
     let ended = perform(&mut app, &mut stop, &data, &options).await;
     app.stop().await;
     ended
@@ -103,10 +103,10 @@ async fn play(address: SocketAddr, data: &Path, options: &DemoOptions) -> anyhow
     report::tell(&api, &sale, &buyers, data).await?;
     if !options.exit {
         let (url, event_id) = (api.url(), show.event_id);
-        println!(
+        log::say(format_args!(
             "\nLook around until Ctrl-C: {url}/docs, {url}/console, \
              curl {url}/ticketing/event/{event_id}, curl '{url}/saga?state=COMPENSATED', curl {url}/metrics"
-        );
+        ));
     }
     Ok(())
 }

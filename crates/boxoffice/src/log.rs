@@ -1,9 +1,12 @@
 //! Logs: structured lines on standard error, as text or as JSON. A line about a request or a message says the trace
-//! that it belongs to, as `trace_id`.
+//! that it belongs to, as `trace_id`. Nothing waits for a line to be written, and nothing fails if it cannot be.
 
-use std::{fmt, io::IsTerminal};
+mod lines;
+
+use std::{fmt, io::IsTerminal, sync::Arc};
 
 use messaging::{TraceContext, trace};
+use prometheus_client::metrics::counter::Counter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
@@ -12,16 +15,37 @@ use tracing_subscriber::{
 };
 
 use crate::config::{LogFormat, LogSettings};
+use lines::Lines;
+pub use lines::{complain, say};
+
+/// Logging, as long as this is kept; dropped, it writes what is still to be written.
+#[must_use = "what is not written yet when the process ends is lost"]
+pub struct Log(Arc<Lines>);
+
+impl Log {
+    /// Counts the lines that could not be written.
+    #[must_use]
+    pub fn lost_lines(&self) -> Counter {
+        self.0.lost()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
 
 /// Starts logging for this process; panics are logged too, once, with their place.
 ///
 /// # Errors
-/// Where the level cannot be read, or logging was started before.
-pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
+/// If the level cannot be read, or logging was started before.
+pub fn start(settings: &LogSettings) -> anyhow::Result<Log> {
+    let log = Log(Arc::new(Lines::to(std::io::stderr())?));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(&settings.level)?)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(Arc::clone(&log.0));
     let started = match settings.format {
         LogFormat::Text => lines.map_event_format(Traced).try_init(),
         LogFormat::Json => {
@@ -31,7 +55,7 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task panicked")));
-    Ok(())
+    Ok(log)
 }
 
 /// Lines of another format, with the trace. It is asked for where a line is written, so that requests about which

@@ -27,6 +27,7 @@ use crate::{
     audit::books,
     backends::{self, BusBackend, StoreBackend},
     config::Config,
+    log,
     server::reachable,
 };
 
@@ -136,7 +137,10 @@ async fn beside_others(config: Config, asked: &Asked) -> anyhow::Result<Report> 
     };
     let report = by_a_server_of_its_own(config, asked).await;
     if let Err(error) = fs::remove_dir(&folder) {
-        eprintln!("boxoffice: {} cannot be removed: {error}", folder.display());
+        log::complain(format_args!(
+            "{} cannot be removed: {error}",
+            folder.display()
+        ));
     }
     report
 }
@@ -202,7 +206,9 @@ async fn wait_until_quiet(app: &App, config: Config) {
                 Ok(false) => {}
                 Ok(true) => return,
                 Err(error) => {
-                    eprintln!("boxoffice: whether everything is handled cannot be read: {error}");
+                    log::complain(format_args!(
+                        "whether everything is handled cannot be read: {error}"
+                    ));
                     return;
                 }
             }
@@ -212,7 +218,7 @@ async fn wait_until_quiet(app: &App, config: Config) {
         }
     };
     if tokio::time::timeout(QUIET_WAIT_MAX, quiet).await.is_err() {
-        eprintln!("boxoffice: not everything is handled yet; the next start goes on with it");
+        log::complain("not everything is handled yet; the next start goes on with it");
     }
 }
 

@@ -53,14 +53,14 @@ pub async fn run(
     listen: Option<SocketAddr>,
     options: SandboxOptions,
 ) -> anyhow::Result<()> {
-    log::start(&config.log)?;
+    let _log = log::start(&config.log)?;
     let sandbox = open(&config.data, options)?;
     let mut signals = Signals::listen()?;
     let (switch, shutdown) = ShutdownSwitch::new();
     let listen = listen.unwrap_or_else(|| LISTEN.into());
     let served = sandbox.serve(listen, shutdown).await;
     let (address, server) = served.with_context(|| format!("listen: {listen} cannot be had"))?;
-    println!("listening on http://{address}");
+    log::say(format_args!("listening on http://{address}"));
     let name = signals.next().await;
     tracing::info!(signal = name, "stopping");
     switch.stop();

@@ -17,7 +17,10 @@ use super::{
     sale::Sale,
     tally::{PointsTally, Tally},
 };
-use crate::audit::{self, Report};
+use crate::{
+    audit::{self, Report},
+    log,
+};
 
 /// Reads under way at once.
 const AT_ONCE: usize = 16;
@@ -36,18 +39,21 @@ struct Findings {
 /// # Errors
 /// Where something does not come to its end, or a promise is broken.
 pub async fn tell(api: &Api, sale: &Sale, buyers: &[Buyer], data: &Path) -> anyhow::Result<()> {
-    println!("waiting until nothing is under way");
+    log::say("waiting until nothing is under way");
     let findings = Findings::collect(api, sale, buyers, data).await?;
-    println!("\nWhat happened\n{}", findings.table(sale));
-    println!(
+    log::say(format_args!("\nWhat happened\n{}", findings.table(sale)));
+    log::say(format_args!(
         "\nThe audit of {}\n{}",
         data.display(),
         findings.audit.to_table()
-    );
-    println!("\nThe promises, seen by the buyers");
+    ));
+    log::say("\nThe promises, seen by the buyers");
     let promises = findings.promises(sale);
     for (is_kept, promise) in &promises {
-        println!("{} {promise}", if *is_kept { "kept  " } else { "BROKEN" });
+        log::say(format_args!(
+            "{} {promise}",
+            if *is_kept { "kept  " } else { "BROKEN" }
+        ));
     }
     let is_broken = promises.iter().any(|(is_kept, _)| !is_kept);
     if is_broken || !findings.audit.violations.is_empty() {

@@ -10,6 +10,8 @@ use contract::Money;
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 
+use crate::log;
+
 use super::{
     api::{Api, Stock},
     buyer::{Buyer, Show, Visit, visit},
@@ -45,7 +47,9 @@ pub async fn open(api: &Api, tickets: u32) -> anyhow::Result<Show> {
         api.stock(event_id).await
     })
     .await?;
-    println!("{SHOW_NAME:?} is on sale as event {event_id}: {tickets} tickets at {price} won");
+    log::say(format_args!(
+        "{SHOW_NAME:?} is on sale as event {event_id}: {tickets} tickets at {price} won"
+    ));
     Ok(Show { event_id, price })
 }
 
@@ -65,7 +69,7 @@ pub async fn invite(api: &Api, buyers: u32) -> anyhow::Result<Vec<Buyer>> {
         .try_collect();
     let invited: Vec<Buyer> = invited.await?;
     bar.finish_and_clear();
-    println!("{} buyers are registered", invited.len());
+    log::say(format_args!("{} buyers are registered", invited.len()));
     Ok(invited)
 }
 
@@ -80,11 +84,11 @@ pub async fn run(api: &Api, show: Show, buyers: Vec<Buyer>) -> anyhow::Result<Sa
     bar.finish_and_clear();
     let rush = (visits.len(), started.elapsed());
     let line: VecDeque<Buyer> = sent_away(&visits).collect();
-    println!(
+    log::say(format_args!(
         "the rush is over after {:.1} s: {} were told SOLD_OUT and wait in line",
         rush.1.as_secs_f64(),
         line.len()
-    );
+    ));
     let bar = progress::bar(line.len() as u64, "the line");
     visits.extend(serve_line(api, show, line, &bar).await?);
     bar.finish_and_clear();

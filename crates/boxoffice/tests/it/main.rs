@@ -5,6 +5,7 @@
 )]
 
 mod guard;
+mod logging;
 mod operations;
 mod program;
 mod purchase;

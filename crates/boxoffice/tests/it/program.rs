@@ -30,9 +30,9 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// A server of its own; it dies with the test.
 pub struct Serving {
-    child: Child,
+    pub child: Child,
     stdout: BufReader<ChildStdout>,
-    url: String,
+    pub url: String,
 }
 
 impl Serving {
@@ -47,7 +47,7 @@ impl Serving {
         ]))
     }
 
-    fn from(mut command: Command) -> Self {
+    pub fn from(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();

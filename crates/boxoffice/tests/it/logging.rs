@@ -1,0 +1,133 @@
+//! A log that nobody reads, or that has no room: the program starts, serves, survives a panic and stops as ever.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    program::{Serving, boxoffice},
+    support::{self, PATIENCE},
+};
+
+/// A handler panics here, on a request with a key that is refused.
+const PANICS: &str = "web.before_save=panic";
+
+const LINES_AT_ONCE: usize = 500;
+/// A pipe and what may wait before it take some ten thousand lines.
+const FULL_WITHIN: Duration = Duration::from_secs(120);
+
+fn command(data: &Path, level: &str) -> Command {
+    let data = data.to_str().unwrap();
+    let mut command = boxoffice(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
+    command
+        .env("BOXOFFICE_LOG__LEVEL", level)
+        .env("FAILPOINTS", PANICS);
+    command
+}
+
+/// Lines are written at each of these requests, one of which panics.
+async fn serves_on(url: &str) {
+    let client = support::client();
+    for _ in 0..3 {
+        let alive = client.get(format!("{url}/healthz")).send().await.unwrap();
+        assert_eq!(alive.status(), 200);
+        let refused = client
+            .post(format!("{url}/event"))
+            .header("Idempotency-Key", "one")
+            .json(&json!({ "name": "Show" }));
+        let panicked = refused.send().await.unwrap();
+        assert_eq!(panicked.status(), 500);
+        let body: Value = panicked.json().await.unwrap();
+        assert_eq!(body["code"], "INTERNAL");
+        let made = client
+            .post(format!("{url}/event"))
+            .json(&json!({ "name": "Show", "ticketQuantity": 1 }));
+        assert_eq!(made.send().await.unwrap().status(), 201);
+    }
+}
+
+async fn lost_lines(url: &str) -> u64 {
+    let metrics = support::client()
+        .get(format!("{url}/metrics"))
+        .send()
+        .await
+        .unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("boxoffice_log_lines_lost_total "));
+    line.expect("the metric is there").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_log_whose_pipe_was_closed_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path(), "debug");
+    command.stderr(Stdio::piped());
+    let mut serving = Serving::from(command);
+    drop(serving.child.stderr.take());
+    serves_on(&serving.url).await;
+    assert!(lost_lines(&serving.url).await > 0);
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+}
+
+#[tokio::test]
+async fn a_full_disk_under_the_log_stops_neither_the_start_nor_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut command = command(folder.path(), "debug");
+    command.stderr(full());
+    let serving = Serving::from(command);
+    serves_on(&serving.url).await;
+    assert!(lost_lines(&serving.url).await > 0);
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+    // Nor does it matter that the line which says where it listens has no room.
+    let mut child = self::command(folder.path(), "debug")
+        .stdout(full())
+        .stderr(full())
+        .spawn()
+        .unwrap();
+    let address_file = folder.path().join("server.addr");
+    let started = async {
+        loop {
+            match fs::read_to_string(&address_file) {
+                Ok(address) if !address.is_empty() => return address,
+                Ok(_) | Err(_) => {}
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let started = tokio::time::timeout(PATIENCE, started).await;
+    let address = started.expect("the server never said where it listens");
+    serves_on(&format!("http://{address}")).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_delays_no_answer_and_no_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path(), "debug");
+    command.stderr(Stdio::piped());
+    // The pipe is held open, and nothing is taken out of it.
+    let serving = Serving::from(command);
+    let (client, healthz) = (support::client(), format!("{}/healthz", serving.url));
+    let full = async {
+        while lost_lines(&serving.url).await == 0 {
+            // A line each.
+            let alive = (0..LINES_AT_ONCE).map(|_| client.get(&healthz).send());
+            for answer in futures::future::join_all(alive).await {
+                assert_eq!(answer.unwrap().status(), 200);
+            }
+        }
+    };
+    let full = tokio::time::timeout(FULL_WITHIN, full).await;
+    full.expect("a request waits for the log, or there is no bound to what waits");
+    serves_on(&serving.url).await;
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+}
