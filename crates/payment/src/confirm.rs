@@ -48,6 +48,7 @@ pub enum ConfirmOutput {
 #[serde(rename_all = "camelCase")]
 pub struct Settled {
     pub payment_id: PaymentId,
+    /// As the payment keeps it; of a free payment a name of our own.
     pub pg_payment_id: String,
     pub succeeded: bool,
     /// The gateway's reason, where it declined. A further attempt may be made.
@@ -136,10 +137,7 @@ impl Service {
             None => None,
         };
         fail::fail_point!("payment.after_confirmed", |_| std::process::abort());
-        Ok(settled.map_or_else(
-            || self.leave_to_settler(&payment, input.pg_payment_id),
-            ConfirmOutput::Settled,
-        ))
+        Ok(settled.map_or_else(|| self.leave_to_settler(&payment), ConfirmOutput::Settled))
     }
 
     /// Records the attempt. From two at the same moment one is refused.
@@ -155,7 +153,7 @@ impl Service {
         for _ in 0..ROUNDS_MAX {
             let payment = self.show(id).await?.ok_or(Error::NotFound(id))?;
             if payment.has_settled(&claim) {
-                let pg_payment_id = input.pg_payment_id.clone();
+                let pg_payment_id = payment.pg_payment_id.clone().unwrap_or_default();
                 let verdict = Verdict::Approved { pg_payment_id };
                 return Ok(Begun::Before(settled(&payment, &verdict)));
             }
@@ -181,7 +179,7 @@ impl Service {
         test_code: Option<String>,
     ) -> Option<Verdict> {
         let pg_payment_id = payment.pg_payment_id.clone()?;
-        if payment.final_amount == Money::ZERO {
+        if payment.is_free() {
             return Some(Verdict::Approved { pg_payment_id });
         }
         let ask = Confirm {
@@ -297,7 +295,7 @@ impl Service {
         Ok(commit)
     }
 
-    fn leave_to_settler(&self, payment: &PaymentRecord, pg_payment_id: String) -> ConfirmOutput {
+    fn leave_to_settler(&self, payment: &PaymentRecord) -> ConfirmOutput {
         let inner = &self.inner;
         inner
             .backoffs
@@ -305,7 +303,7 @@ impl Service {
         inner.wake.attempts.notify_one();
         ConfirmOutput::Pending(Pending {
             payment_id: payment.payment_id,
-            pg_payment_id,
+            pg_payment_id: payment.pg_payment_id.clone().unwrap_or_default(),
             status: PaymentStatus::Confirming,
         })
     }

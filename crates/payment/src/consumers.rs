@@ -196,7 +196,8 @@ pub(crate) fn apply_outcome(
                 respond(&mut commit, message_id, &response, now);
             }
             // It was to go back while nobody stood for it.
-            if let Some(stray) = known.filter(|stray| outcome.confirmed && stray.is_open()) {
+            let is_its_own = |stray: &StrayRecord| stray.is_open() && payment.owns(stray);
+            if let Some(stray) = known.filter(|stray| outcome.confirmed && is_its_own(stray)) {
                 commit.delete(&stray);
             }
         }

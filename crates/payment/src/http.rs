@@ -50,7 +50,7 @@ pub fn router(service: Service) -> OpenApiRouter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConfirmBody {
     payment_id: PaymentId,
-    /// The gateway's name for the payment.
+    /// The gateway's name for the payment. Not stored if `amount` is 0: the gateway is not asked then.
     #[schema(min_length = 1, max_length = 200)]
     pg_payment_id: String,
     /// What the buyer agreed to pay: the payment's `finalAmount`.
@@ -124,6 +124,7 @@ struct PaymentView {
     total_amount: Money,
     point_amount: Points,
     final_amount: Money,
+    /// The gateway's name for the payment; of a free payment a name of our own, `free-{paymentId}`.
     pg_payment_id: Option<String>,
     /// Attempts so far.
     attempt: u32,

@@ -121,7 +121,7 @@ impl PaymentRecord {
     #[must_use]
     pub fn has_settled(&self, claim: &Claim<'_>) -> bool {
         self.status == PaymentStatus::Succeeded
-            && self.pg_payment_id.as_deref() == Some(claim.pg_payment_id)
+            && (self.is_free() || self.is_charged_as(claim.pg_payment_id))
             && self.final_amount == claim.amount
             && claim.user_id.is_none_or(|user| user == self.user_id)
     }
@@ -162,7 +162,7 @@ impl PaymentRecord {
             payment.attempt = attempt;
             payment.attempt_key = Some(attempt_key(self.payment_id, attempt));
             payment.attempt_started_at = Some(now);
-            payment.pg_payment_id = Some(claim.pg_payment_id.to_owned());
+            payment.pg_payment_id = Some(self.key_of(claim.pg_payment_id));
             payment.decline_code = None;
             payment.deposit_bank = None;
             payment.deposit_account = None;
@@ -203,8 +203,7 @@ impl PaymentRecord {
                 Taken::Changed(Box::new(self.succeed_too_late(outcome, now)))
             }
             (PaymentStatus::Succeeded | PaymentStatus::Cancelled, true)
-                if self.pg_payment_id.as_ref() != Some(&outcome.pg_payment_id)
-                    && self.final_amount > Money::ZERO =>
+                if !self.is_free() && !self.is_charged_as(&outcome.pg_payment_id) =>
             {
                 Taken::ChargedAgain
             }
@@ -270,7 +269,44 @@ impl PaymentRecord {
     pub fn stands_for(&self, stray: &StrayRecord) -> bool {
         self.status == PaymentStatus::Succeeded
             && self.refund == Refund::None
-            && self.pg_payment_id.as_ref() == Some(&stray.pg_payment_id)
+            && self.owns(stray)
+            && self.is_charged_as(&stray.pg_payment_id)
+    }
+
+    /// Whether a stray charge was made under this payment's order. A stray is found by the gateway's key, which a caller
+    /// may name for any payment; only its own payment may settle it.
+    #[must_use]
+    pub fn owns(&self, stray: &StrayRecord) -> bool {
+        stray.payment_id == self.payment_id && !self.is_free()
+    }
+
+    /// Whether there is nothing to pay at the gateway: it is never asked about this payment.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.final_amount == Money::ZERO
+    }
+
+    /// Whether this payment stands for the charge with this key. A free payment stands for no charge.
+    #[must_use]
+    pub fn is_charged_as(&self, pg_payment_id: &str) -> bool {
+        self.charge_key() == Some(pg_payment_id)
+    }
+
+    /// The gateway's name for the current or last attempt; `None` for a free payment.
+    #[must_use]
+    pub fn charge_key(&self) -> Option<&str> {
+        let key = self.pg_payment_id.as_deref();
+        key.filter(|_| !self.is_free())
+    }
+
+    /// What is stored as the gateway's name: what the buyer said; for a free payment a name of our own, because
+    /// nothing proves that the buyer's name is theirs.
+    fn key_of(&self, told: &str) -> String {
+        if self.is_free() {
+            format!("free-{}", self.payment_id)
+        } else {
+            told.to_owned()
+        }
     }
 
     /// Whether nobody wants the money of this payment any more: no attempt is asked for again.
@@ -294,7 +330,7 @@ impl PaymentRecord {
     fn succeed(&self, outcome: &ConfirmedRequest, now: Timestamp) -> Change {
         self.change(now, "the gateway approved".to_owned(), |payment| {
             payment.status = PaymentStatus::Succeeded;
-            payment.pg_payment_id = Some(outcome.pg_payment_id.clone());
+            payment.pg_payment_id = Some(self.key_of(&outcome.pg_payment_id));
             payment.decline_code = None;
             payment.delete_saga = None;
         })
@@ -312,7 +348,7 @@ impl PaymentRecord {
             |payment| {
                 payment.status = status;
                 payment.delete_saga = None;
-                payment.pg_payment_id = Some(outcome.pg_payment_id.clone());
+                payment.pg_payment_id = Some(self.key_of(&outcome.pg_payment_id));
                 payment.decline_code = Some(code.to_owned());
             },
         )
@@ -322,7 +358,7 @@ impl PaymentRecord {
         let note = "the gateway approved after the payment was closed: refund requested".to_owned();
         self.change(now, note, |payment| {
             payment.status = PaymentStatus::Succeeded;
-            payment.pg_payment_id = Some(outcome.pg_payment_id.clone());
+            payment.pg_payment_id = Some(self.key_of(&outcome.pg_payment_id));
             payment.want_refund("the payment was closed before its money came", None);
         })
     }

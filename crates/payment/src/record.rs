@@ -32,7 +32,7 @@ pub struct PaymentRecord {
     pub point_amount: Points,
     /// What is left to pay at the gateway.
     pub final_amount: Money,
-    /// The gateway's name for the current or last attempt.
+    /// The gateway's name for the current or last attempt; of a free payment, a name of our own.
     pub pg_payment_id: Option<String>,
     /// Attempts so far.
     pub attempt: u32,

@@ -1,7 +1,6 @@
 //! Money goes back: asked of the gateway until it is done, or until the gateway refuses. What no payment stands for
 //! goes back in the same way.
 
-use contract::Money;
 use messaging::{Commit, StoreError};
 
 use crate::{
@@ -37,7 +36,7 @@ impl Service {
     /// What becomes of a refund that is wanted; `None` where nothing is known yet.
     pub(crate) async fn settle_refund(&self, payment: &PaymentRecord) -> Option<Commit> {
         let now = || self.inner.clock.now();
-        if payment.final_amount == Money::ZERO {
+        if payment.is_free() {
             return payment.finish_refund(now()).as_ref().map(saved);
         }
         let ask = Ask {

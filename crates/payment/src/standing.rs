@@ -43,7 +43,7 @@ pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> Standing {
     if charge.order_id != payment.order_id() {
         return Standing::Foreign;
     }
-    let is_named = payment.pg_payment_id.as_deref() == Some(charge.payment_key.as_str());
+    let is_named = payment.is_charged_as(&charge.payment_key);
     match &charge.status {
         ChargeStatus::Done => charged(payment, charge, is_named),
         ChargeStatus::Canceled => given_back(payment, charge, is_named),

@@ -1,7 +1,7 @@
 //! One payment against its charges: what the list does not explain is looked up, followed where it can be, and told
 //! where it cannot.
 
-use contract::{Money, domain::PaymentStatus};
+use contract::domain::PaymentStatus;
 use messaging::StoreError;
 
 use super::{
@@ -122,7 +122,7 @@ impl Service {
 
 /// The list alone says that both sides agree.
 fn explained(payment: &PaymentRecord, rows: &[Row]) -> Finding {
-    let is_free = payment.final_amount == Money::ZERO && rows.is_empty();
+    let is_free = payment.is_free() && rows.is_empty();
     match payment.status {
         PaymentStatus::Succeeded | PaymentStatus::Cancelled if is_free => Finding::Free,
         PaymentStatus::Confirming => Finding::UnderWay,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Money, Timestamp, domain::PaymentStatus};
+use contract::{Timestamp, domain::PaymentStatus};
 
 use super::Error;
 use crate::{
@@ -195,7 +195,7 @@ fn is_given_back(one: &Row, other: &Row) -> bool {
 
 /// Which charges of a payment the list alone does not explain: none, where both sides say the same.
 pub(super) fn open_charges(payment: &PaymentRecord, rows: &[Row]) -> Vec<OpenCharge> {
-    let named = payment.pg_payment_id.as_deref();
+    let named = payment.charge_key();
     let amount = payment.final_amount.get();
     let listed = charges(rows);
     let is_explained = |shape: Shape| match (payment.status, shape) {
@@ -217,11 +217,10 @@ pub(super) fn open_charges(payment: &PaymentRecord, rows: &[Row]) -> Vec<OpenCha
             Shape::Held(_) | Shape::GivenBack(_) | Shape::Unclear,
         ) => false,
     };
-    let expects_charge = payment.final_amount > Money::ZERO
-        && matches!(
-            payment.status,
-            PaymentStatus::Confirming | PaymentStatus::Succeeded | PaymentStatus::Cancelled
-        );
+    let expects_charge = matches!(
+        payment.status,
+        PaymentStatus::Confirming | PaymentStatus::Succeeded | PaymentStatus::Cancelled
+    );
     let unlisted = named.filter(|key| expects_charge && !listed.contains_key(key));
     let open = listed.iter().filter(|(key, shape)| {
         if Some(**key) == named {

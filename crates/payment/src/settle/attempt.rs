@@ -1,6 +1,6 @@
 //! A payment that was left open: its attempt is looked up, its refund asked for.
 
-use contract::{Money, PaymentId, Timestamp, domain::PaymentStatus};
+use contract::{PaymentId, Timestamp, domain::PaymentStatus};
 use messaging::{Commit, StoreError};
 
 use crate::{
@@ -118,7 +118,7 @@ impl Service {
         let Some(key) = payment.pg_payment_id.as_deref() else {
             return Found::Silence;
         };
-        if payment.final_amount == Money::ZERO {
+        if payment.is_free() {
             return Found::Nothing;
         }
         let gateway = &self.inner.gateway;

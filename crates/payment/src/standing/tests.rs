@@ -1,7 +1,12 @@
 //! A table of every status of a payment against every status of a charge.
 
+use contract::Money;
+
 use super::*;
-use crate::record::sample::payment;
+use crate::record::{
+    StrayRecord,
+    sample::{NOW, payment},
+};
 use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
 
 /// The charge of `payment`, of 700, of which `balance` is left.
@@ -138,4 +143,16 @@ fn what_cannot_be_judged_is_left_to_a_person() {
         ..charge(&payment, ChargeStatus::Done, 700)
     };
     assert_eq!(compare(&payment, &foreign), Standing::Foreign);
+}
+
+/// As a record of an earlier version of the program, which kept what the caller called it.
+#[test]
+fn a_free_payment_stands_for_no_charge() {
+    let mut free = payment(Succeeded, Refund::None);
+    free.final_amount = Money::ZERO;
+    let charged = charge(&free, ChargeStatus::Done, 700);
+    assert_eq!(compare(&free, &charged), Standing::Stray);
+    let amount = Money::new(700).unwrap();
+    let stray = StrayRecord::found(free.payment_id, "pg-1", amount, "beside it", NOW);
+    assert!(!free.stands_for(&stray) && !free.owns(&stray));
 }

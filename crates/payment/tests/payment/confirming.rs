@@ -12,7 +12,7 @@ use payment::{
     attempts::Attempts,
     confirm::{ConfirmInput, Error},
     model::Refusal,
-    record::PaymentRecord,
+    record::{HistoryEntry, PaymentRecord, Refund, StrayRecord},
 };
 
 use serde_json::json;
@@ -271,11 +271,68 @@ async fn where_points_pay_for_everything_the_gateway_is_not_asked() {
 
     let mut free = input(id);
     free.amount = Money::ZERO;
-    assert!(settled(world.confirm(free).await).succeeded);
+    let answer = settled(world.confirm(free.clone()).await);
+    assert!(answer.succeeded);
     world.drain().await;
 
-    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    let payment = world.payment(id).await;
+    assert_eq!(payment.status, PaymentStatus::Succeeded);
     assert_eq!(peer.charge(id).await, None);
+    // And what the caller calls it is kept nowhere: nothing proves that it is theirs.
+    assert_eq!(
+        payment.pg_payment_id.as_deref(),
+        Some(&*format!("free-{id}"))
+    );
+    assert_eq!(Some(&answer.pg_payment_id), payment.pg_payment_id.as_ref());
+    let history = world.history(id).await;
+    let kept = |entry: &HistoryEntry| entry.pg_payment_id.as_ref() == Some(&free.pg_payment_id);
+    assert!(!history.iter().any(kept));
+    assert_eq!(settled(world.confirm(free).await), answer);
+}
+
+#[tokio::test]
+async fn a_free_purchase_leaves_the_stray_charge_of_another_payment_alone() {
+    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
+    let mut world = World::open(folder.path(), settings(peer.address));
+    // Given a payment whose order was charged twice.
+    let paid = world.open_payment(1).await;
+    assert!(settled(world.confirm(input(paid)).await).succeeded);
+    let other = world.open_payment(2).await;
+    peer.charge_directly(other, "pg-second", 7_000).await;
+    let second = ConfirmedRequest {
+        payment_id: paid,
+        pg_payment_id: "pg-second".to_owned(),
+        confirmed: true,
+        attempt: Some(1),
+        decline_code: None,
+    };
+    world.send("second", &second).await;
+    // When somebody names that charge for a purchase that costs nothing.
+    let request = CreateRequest {
+        point: Points::new(10_000).unwrap(),
+        ..creation(3)
+    };
+    world.send("create-free", &request).await;
+    let free = ConfirmInput {
+        pg_payment_id: "pg-second".to_owned(),
+        amount: Money::ZERO,
+        ..input(request.saga_id.payment())
+    };
+    assert!(settled(world.confirm(free).await).succeeded);
+    // Also as a message that an earlier version of the program published.
+    let of_old = ConfirmedRequest {
+        payment_id: request.saga_id.payment(),
+        attempt: None,
+        ..second
+    };
+    world.send("of-old", &of_old).await;
+
+    // Then that charge still goes back.
+    let stray: Option<StrayRecord> = world.store.load("pg-second").await.unwrap();
+    assert_eq!(stray.map(|it| it.refund), Some(Refund::Requested));
+    assert_eq!(world.settle().await, 1);
+    let charge = peer.charge(other).await.expect("a charge");
+    assert_eq!(charge.balance_amount, 0);
 }
 
 #[tokio::test]
