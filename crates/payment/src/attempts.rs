@@ -139,6 +139,19 @@ struct Backoff {
     /// How often the money itself was asked for again.
     asked: u32,
     not_before: Timestamp,
+    /// When money was last asked back without a known outcome.
+    unknown_at: Option<Timestamp>,
+}
+
+impl Backoff {
+    fn due_at(not_before: Timestamp) -> Self {
+        Self {
+            tries: 0,
+            asked: 0,
+            not_before,
+            unknown_at: None,
+        }
+    }
 }
 
 impl<K: Eq + Hash + Clone> Backoffs<K> {
@@ -169,32 +182,33 @@ impl<K: Eq + Hash + Clone> Backoffs<K> {
     /// The money itself is asked for again.
     pub fn count_asked(&self, key: &K, now: Timestamp) {
         let mut backoffs = self.lock();
-        let backoff = backoffs.entry(key.clone()).or_insert(Backoff {
-            tries: 0,
-            asked: 0,
-            not_before: now,
-        });
+        let backoff = backoffs.entry(key.clone()).or_insert(Backoff::due_at(now));
         backoff.asked = backoff.asked.saturating_add(1);
+    }
+
+    /// Money was asked back, and nobody knows whether it went.
+    pub fn note_unknown(&self, key: &K, now: Timestamp) {
+        let mut backoffs = self.lock();
+        let backoff = backoffs.entry(key.clone()).or_insert(Backoff::due_at(now));
+        backoff.unknown_at = Some(now);
+    }
+
+    /// When money was last asked back without a known outcome.
+    pub fn unknown_at(&self, key: &K) -> Option<Timestamp> {
+        self.lock().get(key).and_then(|backoff| backoff.unknown_at)
     }
 
     /// It ended without an answer: it is to be looked up at the next opportunity.
     pub fn ask_soon(&self, key: &K, now: Timestamp) {
-        let soon = Backoff {
-            tries: 0,
-            asked: 0,
-            not_before: now,
-        };
-        self.lock().insert(key.clone(), soon);
+        self.lock().insert(key.clone(), Backoff::due_at(now));
     }
 
     /// It was asked in vain once more, and is asked again at `not_before`.
     pub fn wait_until(&self, key: &K, not_before: Timestamp) {
         let mut backoffs = self.lock();
-        let backoff = backoffs.entry(key.clone()).or_insert(Backoff {
-            tries: 0,
-            asked: 0,
-            not_before,
-        });
+        let backoff = backoffs
+            .entry(key.clone())
+            .or_insert(Backoff::due_at(not_before));
         backoff.tries = backoff.tries.saturating_add(1);
         backoff.not_before = not_before;
     }
@@ -202,9 +216,9 @@ impl<K: Eq + Hash + Clone> Backoffs<K> {
     /// It was asked in vain once more.
     pub fn wait_longer(&self, key: &K, random: &Random, now: Timestamp) {
         let mut backoffs = self.lock();
-        let (tries, asked) = backoffs
-            .get(key)
-            .map_or((0, 0), |backoff| (backoff.tries, backoff.asked));
+        let known = backoffs.get(key).copied();
+        let known = known.unwrap_or(Backoff::due_at(now));
+        let tries = known.tries;
         let doubled = self
             .patience
             .millis_min
@@ -213,8 +227,8 @@ impl<K: Eq + Hash + Clone> Backoffs<K> {
         let wait = i64::try_from(half + random.below(half + 1)).unwrap_or(i64::MAX);
         let backoff = Backoff {
             tries: tries.saturating_add(1),
-            asked,
             not_before: now.plus_millis(wait),
+            ..known
         };
         backoffs.insert(key.clone(), backoff);
     }

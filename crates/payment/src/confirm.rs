@@ -192,7 +192,7 @@ impl Service {
         match self.inner.gateway.confirm(&ask).await {
             Outcome::Approved(_) => Some(Verdict::Approved { pg_payment_id }),
             Outcome::Declined { code, .. } => Some(Verdict::Declined { code }),
-            Outcome::Unknown { reason } => {
+            Outcome::Unknown { reason, .. } => {
                 tracing::warn!(payment.id = %payment.payment_id, reason, "the outcome of an attempt is not known yet");
                 None
             }

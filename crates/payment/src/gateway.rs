@@ -129,7 +129,11 @@ pub enum Outcome {
     /// It was not done, and this request never will be.
     Declined { code: String, message: String },
     /// It may have been done: look it up before anything else.
-    Unknown { reason: String },
+    Unknown {
+        /// The gateway's own word, if it said one that does not decide.
+        code: Option<String>,
+        reason: String,
+    },
 }
 
 /// What a lookup found.

@@ -134,8 +134,10 @@ struct PaymentView {
     virtual_account: Option<DepositView>,
     refund: Refund,
     refund_reason: Option<String>,
-    /// Why the gateway refused to give the money back.
+    /// Why the gateway refused to give the money back, or its last word why it did not.
     refund_code: Option<String>,
+    /// Since when the refund is asked for.
+    refund_requested_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -294,6 +296,7 @@ impl PaymentView {
             refund: payment.refund,
             refund_reason: payment.refund_reason,
             refund_code: payment.refund_code,
+            refund_requested_at: payment.refund_requested_at,
             expires_at: payment.expires_at,
             created_at: payment.created_at,
             updated_at: payment.updated_at,

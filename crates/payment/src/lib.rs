@@ -81,6 +81,8 @@ pub struct Settings {
     pub retry_millis_min: u64,
     /// up to here.
     pub retry_millis_max: u64,
+    /// A refund that the gateway neither does nor refuses, and answers with a code, for so long is parked. From 1.
+    pub refund_give_up_secs: i64,
     /// How long a handled webhook is remembered.
     pub webhook_retention_secs: i64,
     /// Our payments are compared with the gateway's transactions so often; 0: never by itself.
@@ -105,6 +107,7 @@ impl Default for Settings {
             give_up_after_millis: 60_000,
             retry_millis_min: 500,
             retry_millis_max: 60_000,
+            refund_give_up_secs: 24 * 3_600,
             webhook_retention_secs: 30 * 24 * 3_600,
             reconcile_every_secs: 3_600,
             reconcile_lag_secs: 120,
@@ -120,6 +123,10 @@ impl Settings {
     fn settle_after_millis(&self) -> i64 {
         let default = self.gateway.request_timeout_millis + SETTLE_MARGIN_MILLIS;
         i64::try_from(self.settle_after_millis.unwrap_or(default)).unwrap_or(i64::MAX)
+    }
+
+    fn refund_give_up_millis(&self) -> i64 {
+        self.refund_give_up_secs.saturating_mul(1_000)
     }
 
     fn give_up_after_millis(&self) -> i64 {

@@ -25,6 +25,7 @@ pub struct Metrics {
     webhooks: Family<OutcomeLabel, Counter>,
     refunds_parked: Counter,
     strays: Counter,
+    refunds_overdue: Gauge,
 }
 
 impl Metrics {
@@ -55,6 +56,11 @@ impl Metrics {
             "payment_strays",
             "Charges found that no payment stands for",
             metrics.strays.clone(),
+        );
+        registry.register(
+            "payment_refunds_overdue",
+            "Refunds, of stray charges too, that are asked for longer than two hours, as this process last looked",
+            metrics.refunds_overdue.clone(),
         );
         // Each kind is there from the start, so that an alert can watch it.
         for kind in DifferenceKind::ALL {
@@ -93,6 +99,10 @@ impl Metrics {
 
     pub(crate) fn refund_refused(&self) {
         self.refunds_parked.inc();
+    }
+
+    pub(crate) fn refunds_overdue(&self, count: i64) {
+        self.refunds_overdue.set(count);
     }
 
     pub(crate) fn stray(&self) {

@@ -359,7 +359,7 @@ impl PaymentRecord {
         self.change(now, note, |payment| {
             payment.status = PaymentStatus::Succeeded;
             payment.pg_payment_id = Some(self.key_of(&outcome.pg_payment_id));
-            payment.want_refund("the payment was closed before its money came", None);
+            payment.want_refund("the payment was closed before its money came", None, now);
         })
     }
 

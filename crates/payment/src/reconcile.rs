@@ -22,7 +22,7 @@ use tokio::{sync::OwnedMutexGuard, task::AbortHandle};
 use crate::{
     Service,
     gateway::Period,
-    record::{PaymentRecord, ReconciliationRecord},
+    record::{PaymentRecord, ReconciliationRecord, StrayRecord},
 };
 
 pub use report::{Counts, Difference, DifferenceKind, Report, Summary};
@@ -43,6 +43,8 @@ const PAGE_ROWS: u32 = 512;
 /// The payments of a period are read in slices of it, so that no page sorts more than one of them.
 const SLICE_MILLIS: i64 = 600_000;
 const TRIED: &str = "attempt > 0";
+const REFUND_REQUESTED: &str = "refund = 'REQUESTED'";
+const REFUND_PARKED: &str = "refund = 'PARKED'";
 
 /// Adds the answer of whoever asked to the Commit that keeps the report.
 pub type Seal = Box<dyn FnOnce(&mut Commit, &Report) + Send>;
@@ -153,7 +155,10 @@ impl Service {
         let mut tally = Tally::default();
         tally.counts.unreadable = theirs.unreadable;
         self.compare_ours(&period, &mut theirs, &mut tally).await?;
+        self.compare_refunds(&period, &mut theirs, &mut tally)
+            .await?;
         self.compare_rest(&period, theirs, &mut tally).await?;
+        self.list_strays(&mut tally).await?;
         Ok(Report {
             summary: Summary {
                 id,
@@ -181,27 +186,78 @@ impl Service {
             for column in ["updated_at", "attempt_started_at"] {
                 let find = Find::all(PaymentRecord::TABLE, PAGE_ROWS).only(TRIED);
                 let find = find.within(column, from, to);
-                let mut after: Option<PaymentId> = None;
-                loop {
-                    let store = &self.inner.store;
-                    let page: Vec<PaymentRecord> = store.find(find.clone().after(after)).await?;
-                    after = page.last().map(|payment| payment.payment_id);
-                    let is_last = page.len() < PAGE_ROWS as usize;
-                    let pairs = page
-                        .into_iter()
-                        .filter(|it| column == "updated_at" || !is_within(it.updated_at, period))
-                        .map(|it| pair(it, theirs))
-                        .collect();
-                    let found = self.compare_pairs(pairs).await?;
-                    found.into_iter().for_each(|findings| tally.add(findings));
-                    if is_last {
-                        break;
-                    }
-                }
+                let is_new = |it: &PaymentRecord| {
+                    column == "updated_at" || !is_within(it.updated_at, period)
+                };
+                let found = self.compare_found(find, is_new, theirs).await?;
+                found.into_iter().for_each(|findings| tally.add(findings));
             }
             from = to;
         }
         Ok(())
+    }
+
+    /// Refunds that are not done, of whatever time: what stands still must not fall out of the period that is compared.
+    /// Of those outside the period only what is news counts.
+    async fn compare_refunds(
+        &self,
+        period: &Period,
+        theirs: &mut Theirs,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let is_outside = |it: &PaymentRecord| {
+            let is_tried = |at: Timestamp| is_within(at, period);
+            !is_within(it.updated_at, period) && !it.attempt_started_at.is_some_and(is_tried)
+        };
+        for only in [REFUND_REQUESTED, REFUND_PARKED] {
+            let find = Find::all(PaymentRecord::TABLE, PAGE_ROWS).only(only);
+            let mut found = self.compare_found(find, is_outside, theirs).await?;
+            found.retain(|findings| findings.iter().any(Finding::is_news));
+            found.into_iter().for_each(|findings| tally.add(findings));
+        }
+        Ok(())
+    }
+
+    /// The same of charges that no payment stands for.
+    async fn list_strays(&self, tally: &mut Tally) -> Result<(), StoreError> {
+        for only in [REFUND_REQUESTED, REFUND_PARKED] {
+            let find = Find::all(StrayRecord::TABLE, PAGE_ROWS).only(only);
+            let mut after: Option<String> = None;
+            loop {
+                let page: Vec<StrayRecord> =
+                    self.inner.store.find(find.clone().after(after)).await?;
+                after = page.last().map(|stray| stray.pg_payment_id.clone());
+                let is_last = page.len() < PAGE_ROWS as usize;
+                let told = page.iter().filter_map(|stray| self.standing_still(stray));
+                told.for_each(|difference| tally.differ_once(difference));
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the payments that are found, page by page, and takes their orders out of the gateway's list.
+    async fn compare_found(
+        &self,
+        find: Find,
+        wanted: impl Fn(&PaymentRecord) -> bool,
+        theirs: &mut Theirs,
+    ) -> Result<Vec<Vec<Finding>>, StoreError> {
+        let mut found = Vec::new();
+        let mut after: Option<PaymentId> = None;
+        loop {
+            let page: Vec<PaymentRecord> = self.inner.store.find(find.clone().after(after)).await?;
+            after = page.last().map(|payment| payment.payment_id);
+            let is_last = page.len() < PAGE_ROWS as usize;
+            let wanted = page.into_iter().filter(&wanted);
+            let pairs = wanted.map(|it| pair(it, theirs)).collect();
+            found.extend(self.compare_pairs(pairs).await?);
+            if is_last {
+                return Ok(found);
+            }
+        }
     }
 
     /// What the gateway lists besides: payments that changed at another time here, and orders that are none of ours.

@@ -49,8 +49,10 @@ pub struct PaymentRecord {
     pub refund_number: u32,
     /// The saga that asked for the refund, and is answered.
     pub refund_saga: Option<SagaId>,
-    /// Why the gateway refused the last refund.
+    /// Why the gateway refused the last refund, or the last code with which it did not carry it out.
     pub refund_code: Option<String>,
+    /// Since when the current refund is asked for; not known of one that an earlier version of the program asked for.
+    pub refund_requested_at: Option<Timestamp>,
     /// The virtual account that waits, or waited, for the buyer's money: the gateway's code of its bank,
     pub deposit_bank: Option<String>,
     /// the account,
@@ -94,6 +96,7 @@ impl Record for PaymentRecord {
             Column::integer("refund_number"),
             Column::text("refund_saga").null(),
             Column::text("refund_code").null(),
+            Column::text("refund_requested_at").null(),
             Column::text("deposit_bank").null(),
             Column::text("deposit_account").null(),
             Column::text("deposit_due").null(),

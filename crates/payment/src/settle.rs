@@ -10,12 +10,15 @@
 mod attempt;
 mod webhook;
 
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
 use futures::{StreamExt, stream};
 use messaging::{Commit, CommitError, Find, Record, Shutdown, StoreError};
 
 use crate::{
     Service,
     record::{PaymentRecord, Refund, StrayRecord, WebhookRecord},
+    refund,
 };
 
 /// Rows read at once.
@@ -117,10 +120,7 @@ impl Settler {
             }
             Lane::Refunds => {
                 inner.stray_backoffs.forget_overdue(now);
-                let settle = |it: PaymentRecord| service.settle_payment(it);
-                let payments = self.each(lane, TO_REFUND, settle).await?;
-                let settle = |it: StrayRecord| service.settle_stray_charge(it);
-                Ok(payments + self.each(lane, TO_REFUND, settle).await?)
+                self.settle_refunds().await
             }
             Lane::Webhooks => {
                 inner.webhook_backoffs.forget_overdue(now);
@@ -128,6 +128,27 @@ impl Settler {
                 self.each(lane, TO_HANDLE, settle).await
             }
         }
+    }
+
+    async fn settle_refunds(&self) -> Result<usize, StoreError> {
+        let service = &self.service;
+        let (overdue, now) = (AtomicI64::new(0), service.inner.clock.now());
+        let count = |since| {
+            let is_overdue = refund::is_overdue(since, now);
+            overdue.fetch_add(i64::from(is_overdue), Relaxed);
+        };
+        let settle = |it: PaymentRecord| {
+            count(it.refund_asked_since());
+            service.settle_payment(it)
+        };
+        let payments = self.each(Lane::Refunds, TO_REFUND, settle).await?;
+        let settle = |it: StrayRecord| {
+            count(it.asked_since());
+            service.settle_stray_charge(it)
+        };
+        let strays = self.each(Lane::Refunds, TO_REFUND, settle).await?;
+        service.inner.metrics.refunds_overdue(overdue.into_inner());
+        Ok(payments + strays)
     }
 
     /// Every row for which `only` holds, in pages, a few at once.

@@ -141,7 +141,7 @@ fn declined_with(outcome: Outcome) -> String {
 
 fn unknown_because(outcome: Outcome) -> String {
     match outcome {
-        Outcome::Unknown { reason } => reason,
+        Outcome::Unknown { reason, .. } => reason,
         other => panic!("expected an unknown outcome, got {other:?}"),
     }
 }

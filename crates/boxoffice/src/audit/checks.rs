@@ -27,6 +27,7 @@ pub fn check(books: &Books, now: Timestamp) -> Vec<Violation> {
     points_are_conserved(books, &mut found);
     money_is_conserved(books, &mut found);
     attempts::end(books, now, &mut found);
+    attempts::refunds_end(books, now, &mut found);
     attempts::buy_one_ticket(books, &mut found);
     every_saga_ends(books, &mut found);
     found.sort();

@@ -116,6 +116,10 @@ impl Config {
                     .min(self.payment.retry_millis_max),
             ),
             (
+                "payment.refund_give_up_secs",
+                positive(self.payment.refund_give_up_secs),
+            ),
+            (
                 "payment.webhook_retention_secs",
                 positive(self.payment.webhook_retention_secs),
             ),

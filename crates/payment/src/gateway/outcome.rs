@@ -70,9 +70,12 @@ pub(super) enum Doubt {
 
 impl From<Doubt> for Outcome {
     fn from(doubt: Doubt) -> Self {
-        Self::Unknown {
-            reason: doubt.to_string(),
-        }
+        let reason = doubt.to_string();
+        let code = match doubt {
+            Doubt::Unsettled { code, .. } => Some(code),
+            _ => None,
+        };
+        Self::Unknown { code, reason }
     }
 }
 

@@ -144,7 +144,10 @@ pub(super) struct StrayView {
     amount: Money,
     refund: Refund,
     reason: String,
+    /// Why the gateway refused to give the money back, or its last word why it did not.
     refund_code: Option<String>,
+    /// Since when the refund is asked for.
+    refund_requested_at: Option<Timestamp>,
     found_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -215,6 +218,7 @@ impl From<StrayRecord> for StrayView {
             refund: stray.refund,
             reason: stray.reason,
             refund_code: stray.refund_code,
+            refund_requested_at: stray.refund_requested_at,
             found_at: stray.found_at,
             updated_at: stray.updated_at,
         }

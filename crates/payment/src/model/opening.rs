@@ -86,6 +86,7 @@ pub fn create(
         refund_number: 0,
         refund_saga: None,
         refund_code: None,
+        refund_requested_at: None,
         deposit_bank: None,
         deposit_account: None,
         deposit_due: None,

@@ -51,9 +51,15 @@ impl PaymentRecord {
             (PaymentStatus::Succeeded, Refund::None) => {
                 let note = format!("refund requested: {}", request.reason);
                 let change = self.change(now, note, |payment| {
-                    payment.want_refund(&request.reason, saga);
+                    payment.want_refund(&request.reason, saga, now);
                 });
                 Cancellation::Requested(Box::new(change))
+            }
+            // The gateway has neither done nor refused it: the saga goes on when a person has found out.
+            (PaymentStatus::Succeeded, Refund::Parked)
+                if saga.is_some() && self.refund_saga == saga =>
+            {
+                Cancellation::Undecided
             }
             (PaymentStatus::Succeeded, Refund::Parked) => refused("REFUND_PARKED"),
             // It goes back whoever asks, and its ticket is cancelled already.
@@ -110,6 +116,39 @@ impl PaymentRecord {
         })
     }
 
+    /// The gateway has not given the money back, for this reason, and is asked on. Said once for each reason.
+    #[must_use]
+    pub fn delay_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
+        let is_news = self.refund_code.as_deref() != Some(code);
+        (self.refund == Refund::Requested && is_news).then(|| {
+            self.change(now, format!("not refunded so far: {code}"), |payment| {
+                payment.refund_code = Some(code.to_owned());
+                // Of an earlier version's record, the time from which its age is counted.
+                payment.refund_requested_at = Some(self.refund_asked_since());
+            })
+        })
+    }
+
+    /// The gateway was asked for too long, and its answers prove nothing: a person is needed. A saga that asked is not
+    /// answered, because the money may be back.
+    #[must_use]
+    pub fn park_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
+        (self.refund == Refund::Requested).then(|| {
+            let since = self.refund_asked_since();
+            let note = format!("refund parked: asked for since {since}, last answer {code}");
+            self.change(now, note, |payment| {
+                payment.refund_code = Some(code.to_owned());
+                payment.refund = Refund::Parked;
+            })
+        })
+    }
+
+    /// Since when the current refund is asked for.
+    #[must_use]
+    pub fn refund_asked_since(&self) -> Timestamp {
+        self.refund_requested_at.unwrap_or(self.updated_at)
+    }
+
     /// A person has removed what was in the way: a parked refund is asked for again.
     #[must_use]
     pub fn resume_refund(&self, now: Timestamp) -> Option<Change> {
@@ -118,6 +157,7 @@ impl PaymentRecord {
             self.change(now, note, |payment| {
                 payment.refund = Refund::Requested;
                 payment.refund_number += 1;
+                payment.refund_requested_at = Some(now);
             })
         })
     }
@@ -145,7 +185,7 @@ impl PaymentRecord {
         is_kept.then(|| {
             let reason = "the bank took the deposit back";
             self.change(now, reason.to_owned(), |payment| {
-                payment.want_refund(reason, None)
+                payment.want_refund(reason, None, now)
             })
         })
     }
@@ -177,12 +217,13 @@ impl PaymentRecord {
         self.refund_holder = Some(account.holder_name.clone());
     }
 
-    pub(super) fn want_refund(&mut self, reason: &str, saga: Option<SagaId>) {
+    pub(super) fn want_refund(&mut self, reason: &str, saga: Option<SagaId>, now: Timestamp) {
         self.refund = Refund::Requested;
         self.refund_reason = Some(reason.to_owned());
         self.refund_number += 1;
         self.refund_saga = saga;
         self.refund_code = None;
+        self.refund_requested_at = Some(now);
     }
 }
 

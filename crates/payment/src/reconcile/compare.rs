@@ -1,7 +1,7 @@
 //! One payment against its charges: what the list does not explain is looked up, followed where it can be, and told
 //! where it cannot.
 
-use contract::domain::PaymentStatus;
+use contract::{Timestamp, domain::PaymentStatus};
 use messaging::StoreError;
 
 use super::{
@@ -12,6 +12,7 @@ use crate::{
     Service,
     gateway::{Charge, ChargeStatus, Lookup},
     record::{PaymentRecord, Refund, StrayRecord},
+    refund::is_overdue,
     standing::{self, Standing},
 };
 
@@ -77,7 +78,7 @@ impl Service {
             });
         }
         Ok(match standing {
-            Standing::Agrees => agreed(payment, open, charge),
+            Standing::Agrees => agreed(payment, open, charge, self.inner.clock.now()),
             Standing::Foreign => absent(payment, open, "the charge is another order's"),
             Standing::Stray | Standing::WrongAmount => self.stray(payment, charge).await?,
             Standing::Differs(note) => {
@@ -111,11 +112,40 @@ impl Service {
                 let note = stray.refund_code.unwrap_or_default();
                 beside(DifferenceKind::ParkedRefund, payment, charge, &note)
             }
+            Some(stray) if is_overdue(stray.asked_since(), self.inner.clock.now()) => {
+                let note = not_done(stray.asked_since(), stray.refund_code.as_deref());
+                beside(DifferenceKind::ParkedRefund, payment, charge, &note)
+            }
             Some(_) => Finding::UnderWay,
             None => {
                 let note = "it holds an amount that cannot be given back";
                 beside(DifferenceKind::DifferentAmount, payment, charge, note)
             }
+        })
+    }
+}
+
+impl Service {
+    /// A stray charge that does not go back by itself, or not soon; whatever the gateway lists of it.
+    pub(super) fn standing_still(&self, stray: &StrayRecord) -> Option<Difference> {
+        let since = stray.asked_since();
+        let note = match stray.refund {
+            Refund::Parked => stray.refund_code.clone(),
+            Refund::Requested if is_overdue(since, self.inner.clock.now()) => {
+                Some(not_done(since, stray.refund_code.as_deref()))
+            }
+            Refund::Requested | Refund::None | Refund::Done => return None,
+        };
+        Some(Difference {
+            kind: DifferenceKind::ParkedRefund,
+            payment_id: Some(stray.payment_id),
+            pg_payment_id: Some(stray.pg_payment_id.clone()),
+            order_id: Some(stray.payment_id.to_string()),
+            ours: None,
+            theirs: None,
+            amount_ours: None,
+            amount_theirs: Some(stray.amount.get()),
+            note,
         })
     }
 }
@@ -135,15 +165,28 @@ fn explained(payment: &PaymentRecord, rows: &[Row]) -> Finding {
 }
 
 /// Nothing is to be followed, and a refund may still be wanted.
-fn agreed(payment: &PaymentRecord, open: &OpenCharge, charge: &Charge) -> Finding {
+fn agreed(payment: &PaymentRecord, open: &OpenCharge, charge: &Charge, now: Timestamp) -> Finding {
     match payment.refund {
         Refund::Parked if open.is_named => {
             let note = payment.refund_code.as_deref().unwrap_or_default();
             beside(DifferenceKind::ParkedRefund, payment, charge, note)
         }
-        Refund::Requested if open.is_named => Finding::UnderWay,
+        Refund::Requested if open.is_named => {
+            let since = payment.refund_asked_since();
+            if is_overdue(since, now) {
+                let note = not_done(since, payment.refund_code.as_deref());
+                return beside(DifferenceKind::ParkedRefund, payment, charge, &note);
+            }
+            Finding::UnderWay
+        }
         Refund::None | Refund::Requested | Refund::Done | Refund::Parked => Finding::Matched,
     }
+}
+
+/// For a person: a refund that is asked for and not done.
+pub(super) fn not_done(since: Timestamp, code: Option<&str>) -> String {
+    let answer = code.map_or_else(String::new, |code| format!(", last answer {code}"));
+    format!("asked for since {since}, and not done{answer}")
 }
 
 /// The gateway has no such charge of this order.

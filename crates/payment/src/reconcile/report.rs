@@ -204,6 +204,16 @@ impl Tally {
         }
     }
 
+    /// As [`Self::differ`], unless the same charge is listed as the same.
+    pub fn differ_once(&mut self, difference: Difference) {
+        let is_same = |it: &Difference| {
+            it.kind == difference.kind && it.pg_payment_id == difference.pg_payment_id
+        };
+        if !self.differences.iter().any(is_same) {
+            self.differ(difference);
+        }
+    }
+
     pub fn differ(&mut self, difference: Difference) {
         *self.counts.of_mut(difference.kind) += 1;
         if self.differences.len() < LISTED_MAX {

@@ -33,6 +33,7 @@ pub(crate) fn payment(status: PaymentStatus, refund: Refund) -> PaymentRecord {
         refund_number: 0,
         refund_saga: None,
         refund_code: None,
+        refund_requested_at: None,
         deposit_bank: None,
         deposit_account: None,
         deposit_due: None,

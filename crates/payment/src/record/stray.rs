@@ -17,8 +17,10 @@ pub struct StrayRecord {
     pub reason: String,
     /// How often it was asked back: each has an idempotency key of its own.
     pub refund_number: u32,
-    /// Why the gateway refused to give it back.
+    /// Why the gateway refused to give it back, or the last code with which it did not.
     pub refund_code: Option<String>,
+    /// Since when it is asked back; not known of one that an earlier version of the program found.
+    pub refund_requested_at: Option<Timestamp>,
     pub found_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: i64,
@@ -41,6 +43,7 @@ impl StrayRecord {
             reason: reason.to_owned(),
             refund_number: 1,
             refund_code: None,
+            refund_requested_at: Some(now),
             found_at: now,
             updated_at: now,
             version: 0,
@@ -80,12 +83,31 @@ impl StrayRecord {
         }
     }
 
+    /// The gateway has not given it back, for this reason, and is asked on.
+    #[must_use]
+    pub fn delayed(&self, code: &str, now: Timestamp) -> Self {
+        Self {
+            refund_code: Some(code.to_owned()),
+            // Of an earlier version's record, the time from which its age is counted.
+            refund_requested_at: Some(self.asked_since()),
+            updated_at: now,
+            ..self.clone()
+        }
+    }
+
+    /// Since when it is asked back.
+    #[must_use]
+    pub fn asked_since(&self) -> Timestamp {
+        self.refund_requested_at.unwrap_or(self.updated_at)
+    }
+
     /// It is asked back once more, under a new key: found again after it had gone back, or by a person's word.
     #[must_use]
     pub fn asked_again(&self, now: Timestamp) -> Self {
         Self {
             refund: Refund::Requested,
             refund_number: self.refund_number + 1,
+            refund_requested_at: Some(now),
             updated_at: now,
             ..self.clone()
         }
@@ -103,6 +125,7 @@ impl Record for StrayRecord {
             Column::text("reason"),
             Column::integer("refund_number"),
             Column::text("refund_code").null(),
+            Column::text("refund_requested_at").null(),
             Column::text("found_at"),
             Column::text("updated_at"),
             Column::integer("version"),

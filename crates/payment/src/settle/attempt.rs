@@ -60,7 +60,7 @@ impl Service {
         fail::fail_point!("settler.before_gateway", |_| std::process::abort());
         let commit = match (payment.status, payment.refund) {
             (PaymentStatus::Confirming, _) => self.settle_attempt(&payment).await?,
-            (_, Refund::Requested) => self.settle_refund(&payment).await,
+            (_, Refund::Requested) => self.settle_refund(&payment).await?,
             _ => {
                 inner.backoffs.forget(&id);
                 return Ok(false);
@@ -164,8 +164,7 @@ impl Service {
                 code: NO_DEPOSIT.to_owned(),
             }),
             // Money came at the last moment, or the gateway is not itself: it is looked up again.
-            GivenBack::Refused { code } => {
-                tracing::warn!(payment.id = %payment.payment_id, code, "a virtual account could not be closed");
+            GivenBack::Refused { .. } | GivenBack::Delayed { .. } | GivenBack::Unknown { .. } => {
                 None
             }
         }

@@ -191,7 +191,7 @@ pub fn cancel(amount: Option<i64>) -> Cancel {
 #[track_caller]
 pub fn unknown_because(outcome: Outcome) -> String {
     match outcome {
-        Outcome::Unknown { reason } => reason,
+        Outcome::Unknown { reason, .. } => reason,
         other => panic!("expected an unknown outcome, got {other:?}"),
     }
 }

@@ -9,6 +9,7 @@ mod confirming;
 mod deposits;
 mod http;
 mod reconciling;
+mod refund_ends;
 mod refunding;
 mod settling;
 mod webhooks;

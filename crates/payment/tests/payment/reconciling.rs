@@ -71,6 +71,17 @@ impl Theatre {
     pub async fn reconcile(&mut self) -> Report {
         reconcile(&mut self.world).await
     }
+
+    pub async fn reconcile_last_secs(&mut self, secs: i64) -> Report {
+        let now = self.world.clock.now();
+        let period = Period {
+            from: now.plus_secs(-secs),
+            to: now.plus_millis(1),
+        };
+        let report = self.world.service.reconcile(period).await.unwrap();
+        self.world.drain().await;
+        report
+    }
 }
 
 fn cancellation(payment_id: PaymentId) -> CancelRequest {

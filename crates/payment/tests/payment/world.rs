@@ -18,6 +18,7 @@ use payment::{
     record::{HistoryEntry, PaymentRecord},
     sandbox::{Sandbox, SandboxSettings},
 };
+use prometheus_client::registry::Registry;
 use reqwest::Method;
 use tokio::task::JoinHandle;
 
@@ -143,6 +144,7 @@ pub struct World {
     pub clock: Clock,
     pub service: Service,
     pub settler: Settler,
+    registry: Registry,
     worker: Worker<PaymentConsumer>,
 }
 
@@ -158,12 +160,13 @@ impl World {
         let store = Store::open_embedded(folder, &tables, metrics.clone()).unwrap();
         let clock = Clock::manual(now);
         let random = Random::seeded(1);
+        let mut registry = Registry::default();
         let service = Service::new(
             store.clone(),
             clock.clone(),
             random.clone(),
             settings,
-            payment::Metrics::default(),
+            payment::Metrics::register(&mut registry),
         )
         .unwrap();
         let shell = Shell {
@@ -177,6 +180,7 @@ impl World {
         let worker = Worker::new(PaymentConsumer::new(service.clone()), shell).unwrap();
         Self {
             settler: Settler::new(service.clone()),
+            registry,
             store,
             clock,
             service,
@@ -201,6 +205,13 @@ impl World {
         let settled = self.settler.settle_due().await.unwrap();
         self.drain().await;
         settled
+    }
+
+    /// What `/metrics` says of this service.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
     }
 
     pub async fn open_payment(&mut self, number: u64) -> PaymentId {

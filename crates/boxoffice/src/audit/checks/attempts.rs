@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use contract::{PaymentId, TicketId, Timestamp, domain::PaymentStatus};
 
+use payment::{record::Refund, refund::is_overdue};
+
 use super::{Books, Violation, owned, violation};
 
 /// An attempt has an outcome within this time after it began, or after the payment's deadline where that is later: a
@@ -24,6 +26,30 @@ pub(super) fn end(books: &Books, now: Timestamp, found: &mut Vec<Violation>) {
             let detail =
                 format!("it is being confirmed since {began}, and nobody knows its outcome");
             found.push(violation(3, format_args!("payment {payment_id}"), detail));
+        }
+    }
+}
+
+/// No refund is asked for longer than it takes a bank to open in the morning without a person being told.
+pub(super) fn refunds_end(books: &Books, now: Timestamp, found: &mut Vec<Violation>) {
+    let overdue = |since, code: &Option<String>| {
+        let answer = code.as_deref().unwrap_or("none");
+        let told =
+            || format!("its refund is asked for since {since}; the gateway's last word: {answer}");
+        is_overdue(since, now).then(told)
+    };
+    for (payment_id, payment) in &books.payments {
+        if payment.refund == Refund::Requested
+            && let Some(detail) = overdue(payment.refund_asked_since(), &payment.refund_code)
+        {
+            found.push(violation(3, format_args!("payment {payment_id}"), detail));
+        }
+    }
+    for (charge, stray) in &books.strays {
+        if stray.refund == Refund::Requested
+            && let Some(detail) = overdue(stray.asked_since(), &stray.refund_code)
+        {
+            found.push(violation(3, format_args!("stray charge {charge}"), detail));
         }
     }
 }

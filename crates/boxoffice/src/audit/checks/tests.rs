@@ -74,6 +74,7 @@ fn payment(ticket_id: TicketId) -> PaymentRecord {
         refund_number: 0,
         refund_saga: None,
         refund_code: None,
+        refund_requested_at: None,
         deposit_bank: None,
         deposit_account: None,
         deposit_due: None,
@@ -394,6 +395,25 @@ fn an_attempt_that_nobody_settles_is_named_once_its_time_is_over() {
     assert_eq!(began(account_is_open_until, NOW.plus_secs(2 * hour + 1)), 1);
     let before_it_began = Some(NOW.plus_secs(-hour));
     assert_eq!(began(before_it_began, NOW.plus_secs(hour)), 0);
+}
+
+#[test]
+fn a_refund_that_is_never_done_is_named_with_the_gateways_last_word() {
+    let named = |now: Timestamp| {
+        let mut books = good();
+        let payment = books.payments.values_mut().next().unwrap();
+        let mut stray = payment.ask_back("pg-second", money(70), None, NOW).unwrap();
+        stray.refund_code = Some("REFUND_POLICY_2027".to_owned());
+        books.strays.insert("pg-second".to_owned(), stray);
+        payment.refund = Refund::Requested;
+        payment.refund_requested_at = Some(NOW);
+        payment.refund_code = Some("REFUND_POLICY_2027".to_owned());
+        let found = check(&books, now);
+        let told = |it: &&Violation| it.detail.contains("REFUND_POLICY_2027");
+        found.iter().filter(told).count()
+    };
+    assert_eq!(named(NOW.plus_secs(2 * 3_600)), 0);
+    assert_eq!(named(NOW.plus_secs(2 * 3_600 + 1)), 2);
 }
 
 #[test]
