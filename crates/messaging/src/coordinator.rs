@@ -6,8 +6,9 @@ use saga::{Catalog, Command, Definition, Direction, Input, Saga, SagaState, Step
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Commit, Message, Rejection,
+    Commit, Message, Rejection, TraceContext,
     record::{Column, Key, Record, Table},
+    trace,
 };
 
 /// A saga as it is stored. The payload is the domain's own: what its requests are made of.
@@ -24,6 +25,8 @@ pub struct SagaRecord {
     pub payload: serde_json::Value,
     pub failure: Option<String>,
     pub parked: Option<String>,
+    /// The trace that it began in, as a `traceparent`: a participant need not pass on what it was asked with.
+    pub traceparent: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: i64,
@@ -43,6 +46,7 @@ impl Record for SagaRecord {
             Column::json("payload"),
             Column::text("failure").null(),
             Column::text("parked").null(),
+            Column::text("traceparent").null(),
             Column::text("created_at"),
             Column::text("updated_at"),
             Column::integer("version"),
@@ -78,6 +82,17 @@ impl SagaRecord {
         self.failure = saga.failure;
         self.parked = saga.parked;
         self.updated_at = now;
+    }
+
+    /// A message of this saga, in the trace of what is being handled, or in the saga's own where that has none.
+    #[must_use]
+    pub fn traced(&self, mut message: Message) -> Message {
+        let own = || {
+            let begun_in = self.traceparent.as_deref().and_then(TraceContext::parse)?;
+            Some(begun_in.handled_by(&self.saga_type, &message.id))
+        };
+        message.trace = message.trace.or_else(trace::current).or_else(own);
+        message
     }
 }
 
@@ -151,6 +166,7 @@ fn new_record(saga: Saga, beginning: Beginning, now: Timestamp) -> SagaRecord {
         payload,
         failure: saga.failure,
         parked: saga.parked,
+        traceparent: trace::current().map(|trace| trace.to_string()),
         created_at: now,
         updated_at: now,
         version: 0,
@@ -225,7 +241,7 @@ fn carry_out(
                     direction,
                     message_id,
                 };
-                commit.publish(domain.request(&record, &send, now)?);
+                commit.publish(record.traced(domain.request(&record, &send, now)?));
             }
             Command::SetTimer {
                 step,
@@ -248,7 +264,7 @@ fn carry_out(
                 commit.set_timer(
                     timer_id(record.saga_id),
                     due_at,
-                    Message::new(message_id, &timeout, due_at),
+                    record.traced(Message::new(message_id, &timeout, due_at)),
                 );
             }
             Command::CancelTimer => {

@@ -6,9 +6,11 @@ mod common;
 use common::{bus_places, drain, read_all, shell, start};
 use contract::{Payload, SagaId, Timestamp, ticketing::SagaTimeout};
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Records, Ref, Rejection, Store, Worker,
+    Clock, Commit, Consumer, Message, Metrics, Records, Ref, Rejection, Store, TraceContext,
+    Worker,
     coordinator::{Beginning, Domain, SagaRecord, Send, advance, begin, timeout_input},
     timers::Timers,
+    trace,
 };
 use saga::{Catalog, Definition, Direction, Input, Outcome, SagaState, Step};
 use serde::{Deserialize, Serialize};
@@ -255,4 +257,53 @@ async fn a_stored_saga_goes_on_after_opening_again() {
         trip.answer(1, false, true).await;
         assert_eq!(trip.state().await, SagaState::Completed);
     }
+}
+
+const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[test]
+fn a_saga_goes_on_in_its_trace_where_an_answer_names_none() {
+    let id = contract::TicketId(messaging::Random::seeded(1).uuid(start())).purchase_saga();
+    let beginning = Beginning {
+        saga_id: id,
+        reference_id: "trip 1".into(),
+        payload: serde_json::Value::Null,
+    };
+    let answer = |trace| {
+        let answer = Answer {
+            saga_id: id,
+            step: 0,
+            undone: false,
+            yes: true,
+        };
+        let mut message = Message::new("answer", &answer, start());
+        message.trace = trace;
+        message
+    };
+    let caller = TraceContext::parse(CALLER);
+    let begun = trace::handling(&answer(caller), "trips", || {
+        begin(&Trips, &TRIP, beginning, start()).unwrap()
+    });
+    let ids = |commit: &Commit| -> Vec<_> {
+        let sent = commit.messages.iter().map(|it| it.trace);
+        sent.map(|it| it.map(TraceContext::trace_id)).collect()
+    };
+    let of_caller = caller.map(TraceContext::trace_id);
+    assert_eq!(ids(&begun.commit), [of_caller.clone()]);
+
+    let yes = || Input::Reply {
+        step: 0,
+        direction: Direction::Request,
+        outcome: Outcome::Proceed,
+    };
+    let go_on = |trace| {
+        trace::handling(&answer(trace), "trips", || {
+            let progress = advance(&Trips, begun.record.clone(), yes(), start());
+            progress.unwrap().unwrap().commit
+        })
+    };
+    assert_eq!(ids(&go_on(None)), [of_caller]);
+    assert_eq!(go_on(None).messages, go_on(None).messages);
+    let other = TraceContext::begin(&messaging::Random::seeded(2));
+    assert_eq!(ids(&go_on(Some(other))), [Some(other.trace_id())]);
 }

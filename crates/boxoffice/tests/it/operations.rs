@@ -349,6 +349,7 @@ fn saga(number: u128, state: SagaState, parked: Option<&str>) -> SagaRecord {
         payload: json!({}),
         failure: None,
         parked: parked.map(str::to_owned),
+        traceparent: None,
         created_at: NOW,
         updated_at: NOW,
         version: 0,

@@ -46,6 +46,7 @@ fn saga(ticket_id: TicketId, state: SagaState) -> SagaRecord {
         payload: serde_json::Value::Null,
         failure: None,
         parked: None,
+        traceparent: None,
         created_at: NOW,
         updated_at: NOW,
         version: 9,
