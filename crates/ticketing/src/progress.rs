@@ -1,7 +1,7 @@
 //! Progress: how far a purchase has come. Everything a message can do to a saga is decided here.
 
 use contract::{
-    Payload as _, Points, SagaId, TicketId, Timestamp,
+    Payload as _, PaymentId, Points, SagaId, TicketId, Timestamp,
     ticketing::{Cancel, CancelTicketResponse, Expire, Process, Release, SagaTimeout},
 };
 use messaging::{
@@ -107,6 +107,7 @@ pub fn start(
         total_amount: process.total_amount,
         point: process.point,
         expires_at: purchase.map(|purchase| purchase.expires_at),
+        payment_id: None,
     };
     if is_gone {
         return forestall(&payload, now);
@@ -162,7 +163,7 @@ pub fn cancel(cancel: Cancel, records: &Records, now: Timestamp) -> Result<Commi
 /// A [`Rejection`] where it cannot be read, or answers a saga that does not exist.
 pub fn answer(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
     let answer = read_answer(message)?;
-    let saga = load(records, answer.saga_id)?;
+    let mut saga = load(records, answer.saga_id)?;
     let definition = CATALOG.find(&saga.saga_type, saga.definition_version);
     let waits_for = definition.and_then(|definition| definition.find_by_response(&message.topic));
     let Some((step, direction)) = waits_for else {
@@ -176,7 +177,29 @@ pub fn answer(message: &Message, records: &Records, now: Timestamp) -> Result<Co
         direction,
         outcome: answer.outcome,
     };
-    move_on(saga, input, now)
+    let is_named = match answer.payment_id {
+        Some(payment_id) => name_payment(&mut saga, payment_id)?,
+        None => false,
+    };
+    let named = saga.clone();
+    let mut commit = move_on(saga, input, now)?;
+    // It came too late to move the saga, which may have to name the payment yet.
+    if is_named && commit.is_empty() {
+        commit.put(&named);
+    }
+    Ok(commit)
+}
+
+/// Keeps what the payment service has named its payment; whether that is new. The first name stays, and a saga that has
+/// ended never changes.
+fn name_payment(saga: &mut SagaRecord, payment_id: PaymentId) -> Result<bool, Rejection> {
+    let mut payload = Payload::of(saga)?;
+    if payload.payment_id.is_some() || saga.state.is_terminal() {
+        return Ok(false);
+    }
+    payload.payment_id = Some(payment_id);
+    saga.payload = payload.to_json();
+    Ok(true)
 }
 
 /// A request or compensation got no answer in time.
@@ -270,7 +293,8 @@ fn release_when_compensated(progress: Progress, now: Timestamp) -> Result<Commit
             event_id,
             user_id,
         };
-        commit.publish(Message::new(format!("{ticket_id}:release"), &release, now));
+        let message = Message::new(format!("{ticket_id}:release"), &release, now);
+        commit.publish(record.traced(message));
     }
     Ok(commit)
 }

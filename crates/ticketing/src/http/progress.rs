@@ -114,7 +114,7 @@ fn progress_answer(
         return Ok(not_begun(ticket_id, requested_at));
     };
     let payload = Payload::of(&saga).map_err(messaging::StoreError::from)?;
-    let ticket_status = ticket.map(|ticket| ticket.status);
+    let ticket_status = ticket.as_ref().map(|ticket| ticket.status);
     let is_bought = ticket_status == Some(TicketStatus::Reserved);
     let expired = expiry.filter(|expiry| expiry.state != SagaState::Compensated);
     // One that was refused by the gateway has left everything as it was.
@@ -132,7 +132,10 @@ fn progress_answer(
         ),
         (None, None) => saga.parked.or(saga.failure),
     };
-    let has_money = refund.is_some() || ticket_status.is_some();
+    // What took money names itself; otherwise it is what can be paid.
+    let of_money = refund.as_ref().map(|refund| refund.payment_id);
+    let of_money = of_money.or_else(|| ticket.map(|ticket| ticket.payment_id));
+    let payment_id = of_money.or_else(|| can_be_paid.then(|| payload.payment_id()));
     let amount = payload.total_amount.less(payload.point);
     Ok(ProgressAnswer {
         saga_id: saga.saga_id,
@@ -141,7 +144,7 @@ fn progress_answer(
         saga_state: saga.state,
         current_step: saga.current_step,
         step_history: steps(saga.steps),
-        payment_id: (can_be_paid || has_money).then(|| saga.saga_id.payment()),
+        payment_id,
         final_amount: amount.filter(|_| can_be_paid || is_bought),
         payment_status: refund.as_ref().map(|refund| refund.payment_status),
         refund: refund.as_ref().map(|refund| refund.refund),

@@ -1,6 +1,6 @@
 //! What a participant's response means to the saga that asked.
 
-use contract::{Payload as _, SagaId, payment, ticketing::CancelTicketResponse, user};
+use contract::{Payload as _, PaymentId, SagaId, payment, ticketing::CancelTicketResponse, user};
 use messaging::{Message, Rejection};
 use saga::Outcome;
 
@@ -9,6 +9,8 @@ use saga::Outcome;
 pub struct Answer {
     pub saga_id: SagaId,
     pub outcome: Outcome,
+    /// What the payment service has named the payment that it opened.
+    pub payment_id: Option<PaymentId>,
 }
 
 /// Reads a response.
@@ -24,7 +26,11 @@ pub fn read_answer(message: &Message) -> Result<Answer, Rejection> {
                 reason: reason.to_owned(),
             }
         };
-        Ok(Answer { saga_id, outcome })
+        Ok(Answer {
+            saga_id,
+            outcome,
+            payment_id: None,
+        })
     };
     match message.topic.as_str() {
         user::CheckActiveResponse::TOPIC => {
@@ -45,7 +51,11 @@ pub fn read_answer(message: &Message) -> Result<Answer, Rejection> {
         }
         payment::CreateResponse::TOPIC => {
             let response: payment::CreateResponse = message.parse()?;
-            answer(response.saga_id, response.succeed, "PAYMENT_NOT_CREATED")
+            let created = answer(response.saga_id, response.succeed, "PAYMENT_NOT_CREATED")?;
+            Ok(Answer {
+                payment_id: response.payment_id.filter(|_| response.succeed),
+                ..created
+            })
         }
         payment::DeleteResponse::TOPIC => {
             let response: payment::DeleteResponse = message.parse()?;

@@ -1,6 +1,6 @@
 //! What a purchase asks of its participants, forward and back.
 
-use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, payment, user};
+use contract::{EventId, Money, PaymentId, Points, TicketId, Timestamp, UserId, payment, user};
 use messaging::{
     Message, Rejection,
     coordinator::{SagaRecord, Send},
@@ -24,6 +24,9 @@ pub struct Payload {
     pub total_amount: Money,
     pub point: Points,
     pub expires_at: Option<Timestamp>,
+    /// The payment, as the service that opened it names it; absent while no answer said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<PaymentId>,
 }
 
 impl From<Purchase> for Payload {
@@ -35,6 +38,7 @@ impl From<Purchase> for Payload {
             total_amount: purchase.total_amount,
             point: purchase.point,
             expires_at: Some(purchase.expires_at),
+            payment_id: None,
         }
     }
 }
@@ -44,6 +48,14 @@ impl Payload {
     /// A [`Rejection`] where the stored payload is not one.
     pub fn of(saga: &SagaRecord) -> Result<Self, Rejection> {
         super::read_payload(saga)
+    }
+
+    /// What names the payment of this purchase: what the answer said, or what our own payment service would say, which
+    /// is known before any answer.
+    #[must_use]
+    pub fn payment_id(&self) -> PaymentId {
+        let derived = || self.ticket_id.purchase_saga().payment();
+        self.payment_id.unwrap_or_else(derived)
     }
 
     #[must_use]
@@ -58,6 +70,8 @@ pub(super) fn request(
     send: &Send,
     now: Timestamp,
 ) -> Result<Message, Rejection> {
+    let payload = Payload::of(saga)?;
+    let payment_id = payload.payment_id();
     let Payload {
         ticket_id,
         event_id,
@@ -65,7 +79,8 @@ pub(super) fn request(
         total_amount,
         point,
         expires_at,
-    } = Payload::of(saga)?;
+        ..
+    } = payload;
     let saga_id = saga.saga_id;
     let id = send.message_id.as_str();
     match (super::step_name(saga, send), send.direction) {
@@ -112,7 +127,6 @@ pub(super) fn request(
             Ok(Message::new(id, &request, now))
         }
         (CREATE_PAYMENT, Direction::Compensation) | (DELETE_PAYMENT, _) => {
-            let payment_id = ticket_id.purchase_saga().payment();
             let request = payment::DeleteRequest {
                 saga_id,
                 payment_id,

@@ -8,6 +8,7 @@
 
 mod backend;
 mod cancelling;
+mod foreign;
 mod history;
 mod house;
 mod keys;
