@@ -16,6 +16,7 @@ pub struct DeadLetter {
     pub retry_count: u32,
     pub max_retry_count: u32,
     pub retry_interval_millis: u64,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub time_stamp: Timestamp,
     pub reason: String,
     pub reissued_topic: String,
@@ -23,9 +24,14 @@ pub struct DeadLetter {
     /// The payload as it came, byte for byte where it was text.
     pub reissued_payload: String,
     /// The consumer group that rejected it; empty if it never came to one, because it could not be published when its
-    /// time had come.
+    /// time had come. Read as empty where it is absent, as services of another make write it: then nobody is known to
+    /// whom alone it could go back, and it waits for a person at once.
+    #[serde(default, deserialize_with = "crate::lenient::null_is_absent")]
+    #[schema(required = true)]
     pub group: String,
-    /// The id of the message that was rejected first.
+    /// The id of the message that was rejected first. Read as empty where it is absent.
+    #[serde(default, deserialize_with = "crate::lenient::null_is_absent")]
+    #[schema(required = true)]
     pub message_id: String,
     /// The W3C trace context of that message, where it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,10 +31,13 @@ pub trait Aggregate: Serialize + DeserializeOwned + Send + Sync + 'static {
 pub struct DomainMessage<T> {
     /// The message's own id: `<aggregate type>:<aggregate id>:<version>`.
     pub event_id: String,
+    /// Grows with every message of its aggregate. Ours begin with 1; another service may begin with 0.
     pub version: i64,
+    #[serde(deserialize_with = "crate::lenient::text")]
     pub aggregate_id: String,
     pub aggregate_type: String,
     pub event_type: Change,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub time_stamp: Timestamp,
     pub payload: T,
 }
@@ -80,11 +83,13 @@ pub struct Event {
     /// The price of every ticket; where it is absent, the buyer's client names it.
     #[serde(default)]
     pub price: Option<Money>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::optional_time")]
     pub sale_opens_at: Option<Timestamp>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::optional_time")]
     pub sale_closes_at: Option<Timestamp>,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub created_at: Timestamp,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub updated_at: Timestamp,
 }
 
@@ -143,11 +148,13 @@ pub struct Payment {
     pub total_amount: Money,
     pub point_amount: Points,
     pub final_amount: Money,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lenient::null_is_absent")]
     pub refund: Refund,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refund_reason: Option<String>,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub created_at: Timestamp,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub updated_at: Timestamp,
 }
 
@@ -180,7 +187,9 @@ pub struct Ticket {
     pub event_id: EventId,
     pub user_id: UserId,
     pub status: TicketStatus,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub created_at: Timestamp,
+    #[serde(deserialize_with = "crate::lenient::time")]
     pub updated_at: Timestamp,
 }
 
@@ -217,5 +226,40 @@ mod tests {
         assert_eq!([one.key(), changed.key(), other.key()], ["7", "7", "7"]);
         assert_eq!(one.subject(), changed.subject());
         assert_ne!(one.subject(), other.subject());
+    }
+
+    /// As the learning project that the topics come from writes it.
+    const FOREIGN_PAYMENT: &str = r#"{
+        "eventId": "0f8c2a53-3c63-4fbd-90c5-0e2c1a6f5a01", "version": 0,
+        "aggregateId": "1a2b3c4d-0000-4000-8000-000000000001", "aggregateType": "payment", "eventType": "update",
+        "timeStamp": "2026-11-30T14:30:29.123456789",
+        "payload": {"id": "1a2b3c4d-0000-4000-8000-000000000001", "eventId": 7, "userId": 1,
+            "ticketId": "1a2b3c4d-0000-4000-8000-000000000002", "status": "SUCCEEDED", "totalAmount": 50000,
+            "pointAmount": 0, "finalAmount": 50000, "refund": null, "createdAt": "2026-11-30T14:30:29",
+            "updatedAt": "2026-11-30T14:30:29.12"}}"#;
+
+    #[test]
+    fn a_payment_is_read_as_others_write_it() {
+        let message: DomainMessage<Payment> = serde_json::from_str(FOREIGN_PAYMENT).unwrap();
+        assert_eq!((message.version, message.payload.refund), (0, Refund::None));
+        assert_eq!(message.time_stamp.to_string(), "2026-11-30T14:30:29.123Z");
+        assert_eq!(message.payload.pg_payment_id, None);
+        assert_eq!(message.key(), "7");
+    }
+
+    #[test]
+    fn an_aggregate_is_named_by_a_number_or_a_text() {
+        let event = |id: &str| {
+            let text = format!(
+                r#"{{"eventId":"e","version":0,"aggregateId":{id},"aggregateType":"event","eventType":"create",
+                "timeStamp":"2026-11-30T14:30:29","payload":{{"id":7,"name":"show","ticketQuantity":3,
+                "createdAt":"2026-11-30T14:30:29","updatedAt":"2026-11-30T14:30:29"}}}}"#
+            );
+            serde_json::from_str::<DomainMessage<Event>>(&text)
+        };
+        assert_eq!(event("7").unwrap(), event("\"7\"").unwrap());
+        for wrong in ["null", "7.5", "[7]"] {
+            assert!(event(wrong).is_err(), "{wrong}");
+        }
     }
 }

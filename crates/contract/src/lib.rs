@@ -6,6 +6,7 @@
 //! - [`id`]: the names of things, and how stable ids are derived from one another
 //! - [`money`]: [`Money`] and [`Points`], whole numbers with checked arithmetic
 //! - [`time`]: [`Timestamp`], an instant to the millisecond, RFC 3339 on the wire
+//! - [`lenient`]: how what others write is read
 //! - [`topic`]: [`Payload`], which ties a payload to its topic and key, and the list of all topics
 //! - [`schema`]: every topic with the JSON schema of its payload
 //! - [`ticketing`], [`user`], [`payment`], [`domain`], [`dead_letter`]: the payloads
@@ -13,6 +14,7 @@
 pub mod dead_letter;
 pub mod domain;
 pub mod id;
+pub mod lenient;
 pub mod money;
 pub mod payment;
 pub mod schema;

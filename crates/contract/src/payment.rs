@@ -18,7 +18,11 @@ pub struct CreateRequest {
     pub total_amount: Money,
     pub point: Points,
     /// After this instant the payment is refused without asking the gateway.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::lenient::optional_time"
+    )]
     pub expires_at: Option<Timestamp>,
 }
 payload!(CreateRequest, "payment.create.request", saga_id);
@@ -49,6 +53,9 @@ payload!(DeleteRequest, "payment.delete.request", saga_id);
 #[serde(rename_all = "camelCase")]
 pub struct DeleteResponse {
     pub saga_id: SagaId,
+    /// Read as `true` where it is absent: a service that can only close a payment says no more than that it did.
+    #[serde(default = "crate::lenient::yes")]
+    #[schema(required = true)]
     pub succeed: bool,
     pub payment_id: PaymentId,
 }
@@ -95,3 +102,20 @@ pub struct CancelResponse {
     pub code: Option<String>,
 }
 payload!(CancelResponse, "payment.cancel.response", saga_id);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_that_says_no_more_than_its_name_is_done() {
+        let id = "1a2b3c4d-0000-4000-8000-000000000001";
+        let read = |rest: &str| {
+            let text = format!(r#"{{"sagaId":"{id}","paymentId":"{id}"{rest}}}"#);
+            serde_json::from_str::<DeleteResponse>(&text).map(|it| it.succeed)
+        };
+        assert!(read("").unwrap());
+        assert!(!read(r#","succeed":false"#).unwrap());
+        assert!(read(r#","succeed":null"#).is_err());
+    }
+}

@@ -54,7 +54,11 @@ pub struct RestorePointRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<SagaId>,
     /// The money of the purchase has gone back: points that were used come back too. Otherwise they stay used.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "crate::lenient::null_is_absent"
+    )]
     pub refunded: bool,
 }
 payload!(RestorePointRequest, "user.restore.point.request", saga_id);

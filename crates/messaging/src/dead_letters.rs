@@ -203,8 +203,12 @@ fn is_over(known: &DeadLetterRecord, letter: &DeadLetter) -> bool {
     }
 }
 
-/// Reissue after the interval, or park.
-fn schedule(letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp) -> Commit {
+/// Reissue after the interval, or park. A letter of a service that names no group waits for a person at once: nobody is
+/// known to whom alone it could go back, and whoever wrote it may try again by itself.
+fn schedule(mut letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp) -> Commit {
+    if letter.message_id.is_empty() {
+        letter.message_id = letter.event_id.to_string();
+    }
     let mut record = known.unwrap_or_else(|| DeadLetterRecord {
         id: letter.event_id,
         state: DeadLetterState::Waiting,
@@ -217,7 +221,8 @@ fn schedule(letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp)
     record.updated_at = now;
     record.letter = letter;
     let mut commit = Commit::new();
-    if record.letter.retry_count >= record.letter.max_retry_count {
+    let is_exhausted = record.letter.retry_count >= record.letter.max_retry_count;
+    if is_exhausted || record.letter.group.is_empty() {
         record.state = DeadLetterState::Parked;
         tracing::error!(dead_letter = %record.id, group = record.letter.group, reason = record.letter.reason, "a dead letter is parked");
     } else {
@@ -281,7 +286,8 @@ pub async fn show(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, E
     store.load(id).await?.ok_or(Error::NotFound(id))
 }
 
-/// Sends a dead letter's message to its group again, at once.
+/// Sends a dead letter's message to its group again, at once. One that names no group goes to everybody who reads its
+/// topic, as a message of its own, and is closed: where it fails again, a dead letter of that group says so.
 ///
 /// # Errors
 /// [`Error::WrongState`] where it is resolved or discarded; [`Error::Unpublishable`]; [`Error::NotFound`];

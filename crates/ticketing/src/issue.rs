@@ -74,8 +74,9 @@ fn verdict(
     let ticket_id = message.payload.ticket_id;
     let ticket: Option<Ticket> = records.get(ticket_id)?;
     let refund: Option<PurchaseRefund> = records.get(ticket_id)?;
-    let decided_at = ticket.as_ref().map_or(0, |ticket| ticket.payment_version);
-    let heard_at = refund.as_ref().map_or(0, |refund| refund.payment_version);
+    // A payment service of another make may count its versions from 0.
+    let decided_at = ticket.as_ref().map_or(-1, |ticket| ticket.payment_version);
+    let heard_at = refund.as_ref().map_or(-1, |refund| refund.payment_version);
     let is_old = message.version <= decided_at.max(heard_at);
     if is_old || message.payload.refund != domain::Refund::None {
         return Ok(Verdict::Nothing);

@@ -93,7 +93,7 @@ pub fn note(
     let payment = &message.payload;
     let known: Option<PurchaseRefund> = records.get(payment.ticket_id)?;
     let says = payment.status == PaymentStatus::Cancelled || payment.refund != Refund::None;
-    let heard_at = known.as_ref().map_or(0, |known| known.payment_version);
+    let heard_at = known.as_ref().map_or(-1, |known| known.payment_version);
     let mut commit = Commit::new();
     if message.version > heard_at && (says || known.is_some()) {
         commit.put(&PurchaseRefund {

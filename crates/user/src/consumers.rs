@@ -62,7 +62,7 @@ impl Consumer for UserConsumer {
             Question::CheckFraud(request) => (request.user_id, None),
             Question::ReservePoint(request) => (request.user_id, Some(request.saga_id)),
             Question::RestorePoint(request) => (request.user_id, Some(holder(&request))),
-            Question::Payment(payment) => (payment.payload.user_id, payment.payload.saga_id),
+            Question::Payment(payment) => (payment.payload.user_id, Some(saga_of(&payment))),
         };
         let mut refs = vec![Ref::to::<User>(user_id)];
         refs.extend(holder.map(Ref::to::<Hold>));
@@ -230,15 +230,19 @@ fn check_fraud(
     Ok(commit)
 }
 
-/// A payment without a saga took no points.
+/// The purchase that a payment belongs to: a payment service of another make need not name it.
+fn saga_of(payment: &PaymentMessage) -> SagaId {
+    let derived = || payment.payload.ticket_id.purchase_saga();
+    payment.payload.saga_id.unwrap_or_else(derived)
+}
+
+/// A payment whose saga has no hold took no points.
 fn follow_payment(
     payment: &PaymentMessage,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    let Some(saga_id) = payment.payload.saga_id else {
-        return Ok(Commit::new());
-    };
+    let saga_id = saga_of(payment);
     let settlement = Settlement {
         user_id: payment.payload.user_id,
         status: payment.payload.status,

@@ -185,7 +185,10 @@ pub fn settle(
         return Ok(Change::default());
     };
     hold.check_owner(payment.user_id)?;
-    if payment.version <= hold.payment_version {
+    // A payment service of another make may count from 0, which a hold has also where nothing was heard; a payment that
+    // succeeded or was cancelled at once changes a hold once, however often it is told.
+    let is_first = payment.version == 0 && hold.payment_version == 0;
+    if payment.version <= hold.payment_version && !is_first {
         return Ok(Change::default());
     }
     hold.payment_version = payment.version;

@@ -460,6 +460,37 @@ async fn a_payment_of_no_saga_or_of_an_unknown_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_payment_that_names_no_saga_and_counts_from_0_settles_the_points_of_its_ticket() {
+    for (status, balance) in [
+        (PaymentStatus::Succeeded, 700),
+        (PaymentStatus::Cancelled, 1000),
+    ] {
+        let mut house = House::with_kim().await;
+        let mut told = payment(7, status, 0);
+        told.payload.saga_id = None;
+        let held = ReservePointRequest {
+            saga_id: told.payload.ticket_id.purchase_saga(),
+            ..reserve(7, 300)
+        };
+        house.send("q1", &held).await;
+        for id in ["p1", "p2"] {
+            house.send(id, &told).await;
+        }
+        house.work().await;
+        assert_eq!(house.balance().await, balance, "{status:?}");
+        assert!(house.is_sound().await);
+        // What was paid for is not given back as if it were not.
+        let restore = RestorePointRequest {
+            saga_id: held.saga_id,
+            ..restore(7, 300)
+        };
+        house.send("q2", &restore).await;
+        house.work().await;
+        assert_eq!(house.balance().await, balance, "{status:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_claim_on_the_points_of_another_becomes_a_dead_letter_and_delays_nobody() {
     let mut house = House::with_kim().await;
     house.send("q1", &reserve(1, 300)).await;

@@ -94,7 +94,8 @@ async fn show(
     Ok(Json(record.into()))
 }
 
-/// Sends its message to the group that rejected it again, at once.
+/// Sends its message to the group that rejected it again, at once. One that names no group, because another service wrote
+/// it, goes to everybody who reads its topic.
 #[utoipa::path(post, path = "/dead-letter/{id}/replay", tag = "dead letters", params(("id" = DeadLetterId, Path)),
     responses(
         (status = 200, body = DeadLetterView),

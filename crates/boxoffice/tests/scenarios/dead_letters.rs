@@ -164,3 +164,39 @@ async fn a_parked_message_is_handled_once_when_a_person_sends_it_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_dead_letter_of_a_service_that_names_no_group_waits_for_a_person_and_goes_to_everybody() {
+    play(async |house: &mut House| {
+        let (event, user) = (house.event(1).await, house.user(0).await);
+        let ticket = house.reserved(event, user).await;
+        house.processed(&ticket, event, user, 0).await;
+        let order = payment_of(&ticket).to_string();
+        house.gateway.take("card-1", &order, 1000).await;
+        let word = json!({"paymentId": order, "pgPaymentId": "card-1", "confirmed": true});
+        let letter = json!({
+            "eventId": "0f8c2a53-3c63-4fbd-90c5-0e2c1a6f5a01", "retryCount": 0, "maxRetryCount": 3,
+            "retryIntervalMillis": 10_000, "timeStamp": "2026-11-30T14:30:29.123456789",
+            "reason": "java.lang.IllegalStateException", "reissuedTopic": "payment.confirmed.request",
+            "reissuedKey": "7d0ce4a7-6b0b-4d59-9a9e-6a5b0e6c8d11", "reissuedPayload": word.to_string(),
+        });
+        let key = letter["eventId"].as_str().unwrap();
+        house.send_text("common.dlt", key, &letter.to_string()).await;
+
+        // Whoever wrote it may try again by itself: here nothing happens without a person.
+        let parked = house.dead_letter("PARKED").await;
+        assert_eq!(parked["id"], key);
+        assert_eq!(parked["letter"]["group"], "");
+        assert_eq!(parked["letter"]["messageId"], key);
+        house.pass(60).await;
+        assert_eq!(house.stock(event).await, stock(1, 1, 0, 0));
+
+        let path = format!("/dead-letter/{key}/replay");
+        let replayed = house.post(&path, json!(null)).await.ok(200);
+        assert_eq!(replayed["state"], "RESOLVED");
+        house.stock_becomes(event, stock(1, 0, 1, 0)).await;
+        let again = house.post(&path, json!(null)).await;
+        again.refused(409, "DEAD_LETTER_CLOSED");
+    })
+    .await;
+}
