@@ -90,7 +90,7 @@ impl Consumer for SagaConsumer {
                 let is_gone = gone.0.contains(&process.ticket_id);
                 progress::start(&process, is_gone, records, now)
             }
-            Expire::TOPIC => progress::expire(&message.parse()?, records, now),
+            Expire::TOPIC => progress::expire(message, records, now),
             Cancel::TOPIC => progress::cancel(message.parse()?, records, now),
             SagaTimeout::TOPIC => progress::time_out(&message.parse()?, records, now),
             _ => progress::answer(message, records, now),

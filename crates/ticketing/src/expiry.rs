@@ -1,4 +1,5 @@
-//! Expiry: reservations that were not paid in time lapse, each exactly once, and their tickets are on sale again.
+//! Expiry: reservations that were not paid in time lapse, each exactly once, and their tickets are on sale again. One whose
+//! purchase was begun stays until its payment is closed: an attempt may be at the gateway, and keeps its ticket.
 
 use messaging::{Shutdown, StoreError};
 
@@ -38,7 +39,7 @@ impl Service {
         }
     }
 
-    /// Lapses everything that is due now, and tells which.
+    /// Lapses everything that is due now, and tells which are free.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot answer; what did not lapse stays due.
@@ -54,10 +55,16 @@ impl Service {
                 return Ok(all);
             }
             fail::fail_point!("ticketing.after_lapse", |_| std::process::abort());
+            let metrics = &self.0.metrics;
             lapsed
+                .freed
                 .iter()
-                .for_each(|_| self.0.metrics.reservation("lapsed"));
-            all.extend(lapsed);
+                .for_each(|_| metrics.reservation("lapsed"));
+            lapsed
+                .closing
+                .iter()
+                .for_each(|_| metrics.reservation("closing"));
+            all.extend(lapsed.freed);
         }
     }
 }

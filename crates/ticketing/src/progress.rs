@@ -14,7 +14,10 @@ use crate::{
     Service,
     model::{Purchase, Ticket},
     refund::PurchaseRefund,
-    sagas::{CANCEL, CATALOG, Cancellation, EXPIRE, PURCHASE, Payload, Purchases, read_answer},
+    sagas::{
+        CANCEL, CATALOG, Cancellation, EXPIRE, PURCHASE, Payload, Purchases, is_payment_closed,
+        read_answer,
+    },
 };
 
 /// What a purchase looks like from outside.
@@ -218,17 +221,20 @@ pub fn time_out(
     )
 }
 
-/// `ticketing.expire`: the reservation has ended. A purchase under way turns back; one that is waiting for payment is
-/// taken back by a saga of its own. One that was asked for and has not begun never begins: its `ticketing.process` may
-/// be handled later, or by another member of the group at this moment.
+/// `ticketing.expire`: the reservation's time is over, or its buyer gave it back. A purchase under way turns back; one that
+/// is waiting for payment is taken back by a saga of its own. One that was asked for and has not begun never begins: its
+/// `ticketing.process` may be handled later, or by another member of the group at this moment. Its claim stays until no
+/// payment of it can take money any more. It is said again while the claim stays: what was to free it may be lost.
 ///
 /// # Errors
 /// A [`Rejection`] where a stored saga cannot be read.
-pub fn expire(expire: &Expire, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
-    let Some(purchase) = records.get::<SagaRecord>(expire.ticket_id.purchase_saga())? else {
-        let asked_for: Option<Purchase> = records.get(expire.ticket_id)?;
+pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+    let Expire { ticket_id, .. } = message.parse()?;
+    let Some(purchase) = records.get::<SagaRecord>(ticket_id.purchase_saga())? else {
+        let asked_for: Option<Purchase> = records.get(ticket_id)?;
         return asked_for.map_or(Ok(Commit::new()), |it| forestall(&Payload::from(it), now));
     };
+    let again = format!("{}:release", message.id);
     match purchase.state {
         SagaState::Started => move_on(
             purchase,
@@ -237,15 +243,17 @@ pub fn expire(expire: &Expire, records: &Records, now: Timestamp) -> Result<Comm
             },
             now,
         ),
-        SagaState::Compensating | SagaState::Compensated => Ok(Commit::new()),
+        SagaState::Compensating | SagaState::Compensated => {
+            release_if_closed(&purchase, again, now)
+        }
         SagaState::Completed => {
-            let saga_id = expire.ticket_id.expire_saga();
-            if records.get::<SagaRecord>(saga_id)?.is_some() {
-                return Ok(Commit::new());
+            let saga_id = ticket_id.expire_saga();
+            if let Some(begun) = records.get::<SagaRecord>(saga_id)? {
+                return release_if_closed(&begun, again, now);
             }
             let beginning = Beginning {
                 saga_id,
-                reference_id: expire.ticket_id.to_string(),
+                reference_id: ticket_id.to_string(),
                 payload: purchase.payload,
             };
             Ok(coordinator::begin(&Purchases, &EXPIRE, beginning, now)?.commit)
@@ -268,35 +276,54 @@ fn load(records: &Records, saga_id: SagaId) -> Result<SagaRecord, Rejection> {
 }
 
 fn move_on(saga: SagaRecord, input: Input, now: Timestamp) -> Result<Commit, Rejection> {
-    match coordinator::advance(&Purchases, saga, input, now)? {
-        None => Ok(Commit::new()),
-        Some(progress) => release_when_compensated(progress, now),
+    let was_closed = is_payment_closed(&saga);
+    let Some(progress) = coordinator::advance(&Purchases, saga, input, now)? else {
+        return Ok(Commit::new());
+    };
+    let is_taken_back = progress.record.saga_type == EXPIRE.kind;
+    if is_taken_back && !was_closed && is_payment_closed(&progress.record) {
+        return release(progress, now);
     }
+    release_when_compensated(progress, now)
 }
 
 /// A purchase that came to nothing gives its reservation back at once.
 fn release_when_compensated(progress: Progress, now: Timestamp) -> Result<Commit, Rejection> {
-    let Progress {
-        record,
-        mut commit,
-        finished,
-    } = progress;
-    if finished == Some(SagaState::Compensated) && record.saga_type == PURCHASE.kind {
-        let Payload {
-            ticket_id,
-            event_id,
-            user_id,
-            ..
-        } = Payload::of(&record)?;
-        let release = Release {
-            ticket_id,
-            event_id,
-            user_id,
-        };
-        let message = Message::new(format!("{ticket_id}:release"), &release, now);
-        commit.publish(record.traced(message));
+    let is_over = progress.finished == Some(SagaState::Compensated);
+    if is_over && progress.record.saga_type == PURCHASE.kind {
+        return release(progress, now);
+    }
+    Ok(progress.commit)
+}
+
+fn release(progress: Progress, now: Timestamp) -> Result<Commit, Rejection> {
+    let mut commit = progress.commit;
+    let id = format!("{}:release", progress.record.reference_id);
+    commit.publish(release_message(&progress.record, id, now)?);
+    Ok(commit)
+}
+
+fn release_if_closed(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Commit, Rejection> {
+    let mut commit = Commit::new();
+    if is_payment_closed(saga) {
+        commit.publish(release_message(saga, id, now)?);
     }
     Ok(commit)
+}
+
+fn release_message(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Message, Rejection> {
+    let Payload {
+        ticket_id,
+        event_id,
+        user_id,
+        ..
+    } = Payload::of(saga)?;
+    let release = Release {
+        ticket_id,
+        event_id,
+        user_id,
+    };
+    Ok(saga.traced(Message::new(id, &release, now)))
 }
 
 /// The topics that move sagas.

@@ -6,11 +6,13 @@ mod local;
 mod redis;
 mod stock;
 
+use std::collections::HashSet;
+
 use contract::{EventId, Money, TicketId, Timestamp, UserId};
-use messaging::{Clock, Commit, CommitError, Fence, Outcome, Store, StoreError};
+use messaging::{Clock, Commit, CommitError, Fence, Key, Outcome, Record as _, Store, StoreError};
 
 use crate::{
-    model::{Allocation, Reservation, ReservationState},
+    model::{Allocation, Purchase, Reservation, ReservationState},
     redis_server::RedisServer,
 };
 
@@ -76,6 +78,38 @@ pub struct Lapse {
     /// When it was due: what is told of this lapse has a name that follows from it. The claim may be back, and lapse
     /// another time, where Redis lost its data.
     pub lapses_at: Timestamp,
+}
+
+/// Claims whose time had come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lapsed {
+    /// Their tickets are on sale again.
+    pub freed: Vec<Claimed>,
+    /// Their purchase was begun: they stay until `ticketing.release` frees them, and are looked at again until then.
+    pub closing: Vec<Claimed>,
+}
+
+impl Lapsed {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.freed.is_empty() && self.closing.is_empty()
+    }
+}
+
+/// How long until a claim that stays though its time is over is looked at again.
+const LOOK_AGAIN_SECS: i64 = 60;
+
+/// Which of these claims have a purchase that was begun, and not given back by its buyer: a payment of it may be taking
+/// money.
+async fn begun(store: &Store, due: &[Lapse]) -> Result<HashSet<TicketId>, StoreError> {
+    let keys: Vec<Key> = due.iter().map(|it| it.claimed.ticket_id.into()).collect();
+    let rows = store.load_rows(Purchase::TABLE, &keys).await?;
+    let mut begun = HashSet::new();
+    for row in rows {
+        let purchase: Purchase = row.read()?;
+        begun.extend(purchase.released_at.is_none().then_some(purchase.ticket_id));
+    }
+    Ok(begun)
 }
 
 impl Wish {
@@ -241,27 +275,23 @@ impl Reservations {
                 .iter()
                 .map(|claimed| local.complete(*claimed))
                 .collect()),
-            Self::Redis(redis) => redis.complete(claims, None).await,
+            Self::Redis(redis) => redis.complete(claims).await,
         }
     }
 
     /// Takes tickets again for claims that are gone, where there is one left and the user has no other claim for the
-    /// event: COMPLETED at once. A claim that stands is completed; saying it again changes nothing.
+    /// event. They wait to be completed, and lapse a minute later if nobody does: who asks may have slept while another
+    /// member decided.
     ///
     /// # Errors
     /// [`StoreError`] where the backend cannot answer.
-    pub async fn retake(
-        &self,
-        claims: &[Claimed],
-        now: Timestamp,
-    ) -> Result<Vec<Completion>, StoreError> {
+    pub async fn retake(&self, claims: &[Claimed], now: Timestamp) -> Result<(), StoreError> {
+        let lapses_at = now.plus_secs(LOOK_AGAIN_SECS);
         match self {
-            Self::Local(local) => Ok(claims
-                .iter()
-                .map(|claimed| local.retake(*claimed, now))
-                .collect()),
-            Self::Redis(redis) => redis.complete(claims, Some(now)).await,
+            Self::Local(local) => local.retake(claims, lapses_at),
+            Self::Redis(redis) => redis.retake(claims, lapses_at).await?,
         }
+        Ok(())
     }
 
     /// Gives claims back to the stock, bought ones too; the Commit for each must become durable by the caller's hand.
@@ -305,8 +335,9 @@ impl Reservations {
         }
     }
 
-    /// Lapses what is due by `now`, at most `max`, each exactly once. What `telling` says of a lapsed claim is
-    /// committed with it; after a crash in between it may be said again, in the same words.
+    /// Lapses what is due by `now`, at most `max`, each exactly once. A claim whose purchase was begun is not freed, and is
+    /// due again a minute later. What `telling` says of a claim that is due is committed with it; after a crash in
+    /// between it may be said again, in the same words.
     ///
     /// # Errors
     /// [`StoreError`] where the backend cannot answer; what did not lapse stays due.
@@ -315,7 +346,7 @@ impl Reservations {
         now: Timestamp,
         max: usize,
         telling: impl Fn(Lapse) -> Commit,
-    ) -> Result<Vec<Claimed>, StoreError> {
+    ) -> Result<Lapsed, StoreError> {
         match self {
             Self::Local(local) => local.expire(now, max, telling).await,
             Self::Redis(redis) => redis.expire(now, max, telling).await,

@@ -10,7 +10,7 @@ use messaging::{
     Message, Rejection,
     coordinator::{Domain, SagaRecord, Send},
 };
-use saga::{Backoff, Catalog, Definition, Failure, Step};
+use saga::{Backoff, Catalog, Definition, Failure, SagaState, Step, StepState};
 
 pub use answer::{Answer, read_answer};
 pub use cancellation::Cancellation;
@@ -98,6 +98,24 @@ pub static CANCEL: Definition = Definition {
 
 /// Every definition that a stored saga may have begun with. Versions are added, never changed.
 pub static CATALOG: Catalog = Catalog(&[&PURCHASE, &EXPIRE, &CANCEL]);
+
+/// Whether no payment of a purchase can take money any more, as far as this saga knows: the one that runs it, or the one
+/// that takes it back. Until then its claim stays, so that an attempt that began in time keeps its ticket.
+#[must_use]
+pub fn is_payment_closed(saga: &SagaRecord) -> bool {
+    let step = |name| saga.steps.iter().find(|step| step.name == name);
+    if saga.saga_type == EXPIRE.kind {
+        return step(DELETE_PAYMENT).is_some_and(|it| it.state == StepState::Succeeded);
+    }
+    let is_turning_back = match saga.state {
+        SagaState::Compensating | SagaState::Compensated => true,
+        SagaState::Started | SagaState::Completed => false,
+    };
+    // It may not have been asked for, or was refused.
+    let is_undone = step(CREATE_PAYMENT)
+        .is_none_or(|it| matches!(it.state, StepState::Compensated | StepState::Failed));
+    is_turning_back && is_undone
+}
 
 /// Makes the requests of all sagas.
 pub struct Purchases;

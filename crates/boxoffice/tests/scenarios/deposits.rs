@@ -98,21 +98,25 @@ async fn an_account_that_nobody_pays_into_is_closed_at_the_deadline_and_gives_ev
     .await;
 }
 
-/// A deposit that came when the reservation had lapsed and before the gateway could be told to close the account.
+/// A deposit that came when the reservation was released and before the gateway could be told to close the account.
 async fn deposited_too_late(house: &House, event: i64, user: i64) -> Purchase {
     let purchase = awaited(house, event, user, "account").await;
     house.gateway.turn(Mood::Away);
-    house.pass(HOLD_SECS + GRACE_SECS).await;
+    house.release(&purchase.ticket).await.ok(204);
     house.stock_becomes(event, stock(1, 0, 0, 1)).await;
     house.gateway.act("account", "deposit").await;
     purchase
 }
 
 #[tokio::test]
-async fn a_deposit_after_the_deadline_buys_a_ticket_that_is_left() {
+async fn a_deposit_after_the_deadline_buys_the_ticket_that_its_open_account_has_kept() {
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(300).await);
-        let purchase = deposited_too_late(house, event, user).await;
+        let purchase = awaited(house, event, user, "account").await;
+        house.gateway.turn(Mood::Away);
+        house.pass(HOLD_SECS + GRACE_SECS).await;
+        house.gateway.act("account", "deposit").await;
+        assert_eq!(house.stock(event).await, stock(1, 1, 0, 0));
         house.gateway.turn(Mood::Well);
         house.is_bought(&purchase, "account").await;
         house.stock_becomes(event, stock(1, 0, 1, 0)).await;

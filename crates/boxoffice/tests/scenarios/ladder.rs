@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    desk::{Purchase, entries, stock},
+    desk::{Purchase, entries, expiry_of, stock},
     gateway::Mood,
     house::{GRACE_SECS, HOLD_SECS, House, play},
 };
@@ -131,21 +131,45 @@ async fn whatever_the_gateway_answers_to_a_cancel_the_money_goes_back_once() {
     .await;
 }
 
-/// A purchase whose money is taken, and whose reservation has lapsed. The gateway says nothing of it so far.
-async fn charged_and_lapsed(house: &House, event: i64, user: i64) -> Purchase {
+/// A purchase whose money is taken. The gateway says nothing of it so far.
+async fn charged(house: &House, event: i64, user: i64) -> Purchase {
     let purchase = house.purchase(event, user, 300).await;
     house.gateway.turn(Mood::Dumb);
     house.pay(&purchase, "card-1").await.ok(202);
-    house.pass(HOLD_SECS + GRACE_SECS).await;
+    purchase
+}
+
+/// The same, and its buyer has given the reservation back meanwhile.
+async fn charged_and_released(house: &House, event: i64, user: i64) -> Purchase {
+    let purchase = charged(house, event, user).await;
+    house.release(&purchase.ticket).await.ok(204);
     house.stock_becomes(event, stock(1, 0, 0, 1)).await;
     purchase
 }
 
 #[tokio::test]
-async fn money_that_came_when_the_reservation_was_gone_buys_a_ticket_that_is_left() {
+async fn who_was_charged_in_time_has_the_seat_however_long_the_gateway_says_nothing() {
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(300).await);
-        let purchase = charged_and_lapsed(house, event, user).await;
+        let purchase = charged(house, event, user).await;
+        house.pass(HOLD_SECS + GRACE_SECS).await;
+        let path = format!("/saga/{}", expiry_of(&purchase.ticket));
+        house
+            .eventually(&path, |it| it["sagaState"] == "STARTED")
+            .await;
+        // Also where nobody was there for longer than that.
+        house.stop().await;
+        house
+            .clock
+            .advance_millis(2 * (HOLD_SECS + GRACE_SECS) * 1000);
+        house.start().await;
+        house.pass(GRACE_SECS + 61).await;
+        assert_eq!(house.stock(event).await, stock(1, 1, 0, 0));
+        let next = house.user(0).await;
+        house.reserve(event, next).await.refused(409, "SOLD_OUT");
+        let again = house.reserve(event, user).await;
+        again.refused(409, "ALREADY_RESERVED");
+
         house.gateway.turn(Mood::Well);
         house.is_bought(&purchase, "card-1").await;
         house.stock_becomes(event, stock(1, 0, 1, 0)).await;
@@ -165,7 +189,7 @@ async fn money_that_came_when_the_reservation_was_gone_buys_a_ticket_that_is_lef
 async fn money_that_came_when_everything_was_sold_goes_back_and_the_buyer_can_read_it() {
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(300).await);
-        let purchase = charged_and_lapsed(house, event, user).await;
+        let purchase = charged_and_released(house, event, user).await;
         let next = house.purchase(event, house.user(0).await, 0).await;
         house.gateway.turn(Mood::Well);
         house.is_refunded(&purchase, "card-1").await;
@@ -182,7 +206,7 @@ async fn money_that_came_when_everything_was_sold_goes_back_and_the_buyer_can_re
             [
                 "CREATED",
                 "CONFIRMING",
-                // The lapse wants it deleted: that is noted, and answered by its outcome.
+                // The release wants it deleted: that is noted, and answered by its outcome.
                 "CONFIRMING",
                 "SUCCEEDED",
                 "SUCCEEDED",
@@ -199,7 +223,7 @@ async fn money_that_came_when_everything_was_sold_goes_back_and_the_buyer_can_re
 async fn money_of_a_buyer_who_has_reserved_again_meanwhile_goes_back() {
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(300).await);
-        let purchase = charged_and_lapsed(house, event, user).await;
+        let purchase = charged_and_released(house, event, user).await;
         let again = house.reserved(event, user).await;
         house.gateway.turn(Mood::Well);
         house.is_refunded(&purchase, "card-1").await;

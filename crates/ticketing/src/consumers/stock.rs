@@ -331,10 +331,21 @@ impl Service {
         };
         let gone: Vec<Claimed> = paid.iter().filter(is_gone).copied().collect();
         let wanted_again = self.without_decided(gone).await?;
-        let retaken = reservations
+        if wanted_again.is_empty() {
+            return Ok(completions);
+        }
+        reservations
             .retake(&wanted_again, self.0.clock.now())
             .await?;
-        let ids = wanted_again.iter().map(|claimed| claimed.ticket_id);
+        // This member may have slept since it looked, and another have issued the ticket, cancelled it and released the
+        // claim. What it took again then waits for nobody. What is decided from here on finds the claim.
+        let wanted = self.without_decided(wanted_again.clone()).await?;
+        let (buying, decided): (Vec<Claimed>, Vec<Claimed>) = wanted_again
+            .into_iter()
+            .partition(|claimed| wanted.contains(claimed));
+        reservations.release_unpaid(&decided).await?;
+        let retaken = reservations.complete(&buying).await?;
+        let ids = buying.iter().map(|claimed| claimed.ticket_id);
         completions.extend(ids.zip(retaken));
         Ok(completions)
     }

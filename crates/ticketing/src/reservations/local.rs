@@ -2,6 +2,8 @@
 //! decision changes is handed to the store's writer under the same lock, so that the log of changes has the order
 //! of the decisions, and dropping a caller undoes nothing. At start the memory is rebuilt from the rows.
 
+mod lapses;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
@@ -14,8 +16,8 @@ use messaging::{
 };
 
 use super::{
-    Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Refusal, Stats, Stock, Wish,
-    was_not_applied,
+    Claimed, Completion, Error, Granted, Held, Keeping, LOOK_AGAIN_SECS, Lapse, Lapsed, Refusal,
+    Stats, Stock, Wish, was_not_applied,
 };
 use crate::model::{Allocation, Reservation, ReservationState};
 
@@ -185,15 +187,18 @@ impl Local {
         deadlines.map_or(Completion::Gone, |deadlines| completed(claimed, deadlines))
     }
 
-    pub(super) fn retake(&self, claimed: Claimed, now: Timestamp) -> Completion {
+    pub(super) fn retake(&self, claims: &[Claimed], lapses_at: Timestamp) {
         let mut state = self.state();
-        let stock = state.stocks.get_mut(&claimed.event_id);
-        let is_taken =
-            stock.is_some_and(|stock| stock.retake(claimed.user_id, claimed.ticket_id, (now, now)));
-        if is_taken {
-            completed(claimed, (now, now))
-        } else {
-            Completion::Gone
+        for claimed in claims {
+            let Claimed {
+                event_id,
+                user_id,
+                ticket_id,
+            } = *claimed;
+            let stock = state.stocks.get_mut(&event_id);
+            if stock.is_some_and(|stock| stock.retake(user_id, ticket_id, lapses_at)) {
+                state.lapses.push(Reverse((lapses_at, event_id, user_id)));
+            }
         }
     }
 
@@ -245,16 +250,20 @@ impl Local {
         now: Timestamp,
         max: usize,
         telling: impl Fn(Lapse) -> Commit,
-    ) -> Result<Vec<Claimed>, StoreError> {
-        let (lapsed, receipt) = {
+    ) -> Result<Lapsed, StoreError> {
+        let due = self.state().due(now, max);
+        if due.is_empty() {
+            return Ok(Lapsed::default());
+        }
+        let begun = super::begun(&self.store, &due).await?;
+        let (ended, receipt) = {
             let mut state = self.state();
-            let lapsed = state.take_due(now, max);
-            if lapsed.is_empty() {
-                return Ok(Vec::new());
-            }
-            let commits = lapsed.iter().map(|lapse| {
+            let ended = state.end_due(due, &begun, now.plus_secs(LOOK_AGAIN_SECS));
+            let commits = ended.iter().map(|(lapse, is_free)| {
                 let mut commit = telling(*lapse);
-                commit.remove::<Reservation>(lapse.claimed.ticket_id);
+                if *is_free {
+                    commit.remove::<Reservation>(lapse.claimed.ticket_id);
+                }
                 commit
             });
             let submission = Submission {
@@ -262,22 +271,25 @@ impl Local {
                 position: None,
             };
             fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
-            (lapsed, self.store.submit(submission))
+            (ended, self.store.submit(submission))
         };
-        let (state, due) = (Arc::clone(&self.state), lapsed.clone());
+        let (state, told) = (Arc::clone(&self.state), ended.clone());
         let settle = move |outcomes: &[Outcome]| {
             let mut state = state.lock().expect("no holder of this lock panics");
-            for (Lapse { claimed, lapses_at }, outcome) in due.into_iter().zip(outcomes) {
-                if was_not_applied(outcome) {
+            for ((Lapse { claimed, lapses_at }, is_free), outcome) in told.into_iter().zip(outcomes)
+            {
+                // One that stays is told of again when it is looked at again.
+                if is_free && was_not_applied(outcome) {
                     state.put_back(claimed, (lapses_at, lapses_at));
                 }
             }
         };
-        let mut done = Vec::with_capacity(lapsed.len());
+        let mut done = Lapsed::default();
         let mut failure = None;
-        for (lapse, outcome) in lapsed.into_iter().zip(receipt.settled(settle).await) {
+        for ((lapse, is_free), outcome) in ended.into_iter().zip(receipt.settled(settle).await) {
             match outcome {
-                Ok(()) => done.push(lapse.claimed),
+                Ok(()) if is_free => done.freed.push(lapse.claimed),
+                Ok(()) => done.closing.push(lapse.claimed),
                 Err(error) => failure = Some(error),
             }
         }
@@ -354,68 +366,6 @@ impl State {
     fn forget(&mut self, claimed: Claimed) {
         if let Some(stock) = self.stocks.get_mut(&claimed.event_id) {
             stock.release_waiting(claimed.user_id, claimed.ticket_id);
-        }
-    }
-
-    /// Removes up to `max` claims that lapse by `now`.
-    fn take_due(&mut self, now: Timestamp, max: usize) -> Vec<Lapse> {
-        let stocks = &self.stocks;
-        // One that was paid after all has its ticket again, and its row stays.
-        let is_bought = |it: &Claimed| {
-            let stock = stocks.get(&it.event_id);
-            stock.is_some_and(|stock| stock.is_completed(it.user_id, it.ticket_id))
-        };
-        let mut due: Vec<_> = self
-            .superseded
-            .drain(..)
-            .filter(|claimed| !is_bought(claimed))
-            .map(|claimed| Lapse {
-                claimed,
-                lapses_at: now,
-            })
-            .collect();
-        while due.len() < max {
-            let Some(next) = self.lapses.peek().filter(|next| next.0.0 <= now) else {
-                break;
-            };
-            let Reverse((lapses_at, event_id, user_id)) = *next;
-            self.lapses.pop();
-            let Some(stock) = self.stocks.get_mut(&event_id) else {
-                continue;
-            };
-            if let Some(ticket_id) = stock.lapsing(user_id, lapses_at) {
-                stock.release(user_id, ticket_id);
-                let claimed = Claimed {
-                    event_id,
-                    user_id,
-                    ticket_id,
-                };
-                due.push(Lapse { claimed, lapses_at });
-            }
-        }
-        due
-    }
-
-    /// A claim whose end could not be stored stands as it is stored. Where its ticket went to another buyer meanwhile,
-    /// or its user took another, it is superseded: it lapses at once, as soon as the store takes it.
-    fn put_back(&mut self, claimed: Claimed, deadlines: (Timestamp, Timestamp)) {
-        let Claimed {
-            event_id,
-            user_id,
-            ticket_id,
-        } = claimed;
-        let Some(stock) = self.stocks.get_mut(&event_id) else {
-            return;
-        };
-        // It was paid after all, and taken again meanwhile.
-        if stock.is_completed(user_id, ticket_id) {
-            return;
-        }
-        let is_free = stock.stats().available > 0;
-        if is_free && stock.restore(user_id, ticket_id, ReservationState::Waiting, deadlines) {
-            self.lapses.push(Reverse((deadlines.1, event_id, user_id)));
-        } else {
-            self.superseded.push(claimed);
         }
     }
 }

@@ -32,7 +32,9 @@ use self::{
     rebuild::Rebuilt,
     scripts::{Claim, on_event},
 };
-use super::{Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Refusal, Stats, Wish};
+use super::{
+    Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Lapsed, Refusal, Stats, Wish,
+};
 use crate::{
     model::{Allocation, Purchase, ReservationState},
     redis_server::RedisServer,
@@ -119,16 +121,21 @@ impl Redis {
         }
     }
 
-    pub(super) async fn complete(
-        &self,
-        claims: &[Claimed],
-        again_at: Option<Timestamp>,
-    ) -> Result<Vec<Completion>, StoreError> {
-        let again_at = or_empty(again_at.map(Timestamp::as_millis));
+    pub(super) async fn complete(&self, claims: &[Claimed]) -> Result<Vec<Completion>, StoreError> {
         let script = &self.core.scripts.complete;
-        let answers = self.core.ask_of_claims(script, &again_at, claims).await?;
+        let answers = self.core.ask_of_claims(script, "", claims).await?;
         self.vouch(claims, &answers).await?;
         Ok(answers.into_iter().map(completion).collect())
+    }
+
+    pub(super) async fn retake(
+        &self,
+        claims: &[Claimed],
+        lapses_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (script, at) = (&self.core.scripts.retake, lapses_at.as_millis().to_string());
+        let answers = self.core.ask_of_claims(script, &at, claims).await?;
+        self.vouch(claims, &answers).await
     }
 
     pub(super) async fn release(
@@ -163,7 +170,7 @@ impl Redis {
         now: Timestamp,
         max: usize,
         telling: impl Fn(Lapse) -> Commit,
-    ) -> Result<Vec<Claimed>, StoreError> {
+    ) -> Result<Lapsed, StoreError> {
         expiry::expire(&self.core, now, max, telling).await
     }
 

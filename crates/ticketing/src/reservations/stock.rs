@@ -185,19 +185,12 @@ impl Stock {
         Some(deadlines)
     }
 
-    /// Takes a ticket again for a claim that is gone, COMPLETED at once; whether the user has it now. The window of the
+    /// Takes a ticket again for a claim that is gone, to be completed before it lapses; whether it did. The window of the
     /// sale does not matter: it was reserved within it.
-    pub fn retake(
-        &mut self,
-        user_id: UserId,
-        ticket_id: TicketId,
-        deadlines: (Timestamp, Timestamp),
-    ) -> bool {
-        if self.complete(user_id, ticket_id).is_some() {
-            return true;
-        }
+    pub fn retake(&mut self, user_id: UserId, ticket_id: TicketId, lapses_at: Timestamp) -> bool {
+        let deadlines = (lapses_at, lapses_at);
         self.stats().available > 0
-            && self.restore(user_id, ticket_id, ReservationState::Completed, deadlines)
+            && self.restore(user_id, ticket_id, ReservationState::Waiting, deadlines)
     }
 
     /// Removes the claim on this ticket; whether there was one.
@@ -251,6 +244,13 @@ impl Stock {
         let claim = self.claims.get(&user_id)?;
         (claim.state == ReservationState::Waiting && claim.lapses_at == lapses_at)
             .then_some(claim.ticket_id)
+    }
+
+    /// The claim of this user waits on until then.
+    pub fn postpone(&mut self, user_id: UserId, lapses_at: Timestamp) {
+        if let Some(claim) = self.claims.get_mut(&user_id) {
+            claim.lapses_at = lapses_at;
+        }
     }
 
     #[must_use]

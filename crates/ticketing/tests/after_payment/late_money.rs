@@ -1,6 +1,11 @@
 //! Money that comes when its reservation is gone.
 
-use contract::{UserId, domain::TicketStatus, payment::CancelRequest, ticketing::Release};
+use contract::{
+    UserId,
+    domain::TicketStatus,
+    payment::{CancelRequest, DeleteResponse},
+    ticketing::Release,
+};
 use messaging::Commit;
 
 use crate::house::{EVENT, House, cancelled, paid, payment_id};
@@ -28,6 +33,63 @@ async fn money_for_a_lapsed_reservation_buys_a_ticket_while_there_are_any() {
     assert_eq!(process["ticketStatus"], "RESERVED");
     assert_eq!(process.get("failure"), None, "{process}");
     house.restart().await;
+    assert_eq!(house.check_books().await, 1);
+}
+
+#[tokio::test]
+async fn a_seat_is_kept_while_an_attempt_that_began_in_time_has_no_outcome() {
+    let mut house = House::with_quantity(1).await;
+    let ticket = house.purchase(1).await;
+    // The payment does not say that it is deleted: an attempt is at the gateway.
+    house.lapse_clock();
+    house.service.expire_due().await.unwrap();
+    house.work().await;
+    for _ in 0..3 {
+        house.clock.advance_millis(61_000);
+        house.service.expire_due().await.unwrap();
+        house.work().await;
+        let refused = |user, code: &str| (409, user, code.to_owned());
+        for (_, user, code) in [refused(1, "ALREADY_RESERVED"), refused(2, "SOLD_OUT")] {
+            let body = serde_json::json!({"eventId": 1, "userId": user}).to_string();
+            let (status, answer) = house.post("/ticketing/reserve", body).await;
+            assert_eq!(
+                (status, answer["code"].as_str()),
+                (409, Some(code.as_str()))
+            );
+        }
+        house.restart().await;
+    }
+    assert_eq!(house.published::<Release>(), []);
+
+    house.hear(&paid(ticket, 1, 3)).await;
+
+    assert_eq!(
+        house.ticket_status(ticket).await,
+        Some(TicketStatus::Reserved)
+    );
+    assert_eq!(house.check_books().await, 1);
+}
+
+#[tokio::test]
+async fn a_seat_is_free_as_soon_as_its_payment_is_closed() {
+    let mut house = House::with_quantity(1).await;
+    let ticket = house.purchase(1).await;
+    house.lapse_clock();
+    house.service.expire_due().await.unwrap();
+    house.work().await;
+    assert_eq!(house.stats().await.available, 0);
+
+    // Its points are not back yet.
+    house
+        .hear(&DeleteResponse {
+            saga_id: ticket.expire_saga(),
+            succeed: true,
+            payment_id: payment_id(ticket),
+        })
+        .await;
+
+    assert_eq!(house.stats().await.available, 1);
+    house.bought(2).await;
     assert_eq!(house.check_books().await, 1);
 }
 

@@ -150,6 +150,25 @@ async fn a_purchase_that_began_behind_a_lapse_and_a_loss_is_taken_back_at_its_se
 }
 
 #[tokio::test]
+async fn a_seat_that_is_kept_for_an_open_attempt_is_kept_over_a_loss() {
+    let mut house = House::with_quantity(1).await;
+    let ticket = house.purchase(1).await;
+    house.lapse_clock();
+    house.service.expire_due().await.unwrap();
+    house.work().await;
+
+    house.lose().await;
+    assert_eq!(house.stats().await.waiting, 1);
+    house.clock.advance_millis(600_000);
+    house.service.expire_due().await.unwrap();
+    house.work().await;
+    assert_eq!(house.stats().await.waiting, 1);
+
+    house.hear(&paid(ticket, 1, 3)).await;
+    assert_eq!(house.check_books().await, 1);
+}
+
+#[tokio::test]
 async fn no_ticket_is_sold_twice_where_redis_forgot_who_paid() {
     let mut house = House::with_quantity(1).await;
     let ticket = house.purchase(1).await;

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use contract::{EventId, TicketId, Timestamp, UserId, ticketing::Expire};
+use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Expire};
 use futures::{FutureExt, poll};
 use messaging::{Commit, Message, Metrics, Random, Store};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use ticketing::{
     Reservations,
-    model::{Allocation, Reservation, ReservationState},
+    model::{Allocation, Purchase, Reservation, ReservationState},
     reservations::{
         Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Refusal, Stats, Wish,
     },
@@ -135,12 +135,14 @@ impl Deployment {
             .expire(now, 100, |_| Commit::new())
             .await
             .unwrap()
+            .freed
     }
 
     /// What the reservations say of a payment that succeeded after its claim was gone.
     pub async fn retake(&self, user: i64, ticket_id: TicketId, now: Timestamp) -> Completion {
         let claims = [claimed(user, ticket_id)];
-        let mut said = self.reservations().retake(&claims, now).await.unwrap();
+        self.reservations().retake(&claims, now).await.unwrap();
+        let mut said = self.reservations().complete(&claims).await.unwrap();
         said.remove(0)
     }
 
@@ -456,6 +458,109 @@ async fn what_lapsed_is_taken_again_where_there_is_one_left_and_only_once() {
     deployment.restart().await;
     assert_eq!(deployment.stats().await.completed, 1);
     assert_eq!(deployment.expire(at(9 * TTL_MILLIS)).await, []);
+}
+
+#[tokio::test]
+async fn what_is_taken_again_and_never_bought_is_free_a_minute_later() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket = deployment.reserve(1, at(0)).await.unwrap();
+    deployment.expire(at(TTL_MILLIS)).await;
+
+    // Whoever took it again died, or had slept while another decided.
+    let claims = [claimed(1, ticket)];
+    let (reservations, now) = (deployment.reservations(), at(TTL_MILLIS));
+    reservations.retake(&claims, now).await.unwrap();
+    let stats = deployment.stats().await;
+    assert_eq!((stats.completed, stats.available), (0, 0));
+
+    let in_a_minute = now.plus_secs(60);
+    assert_eq!(deployment.expire(in_a_minute).await, claims);
+    assert_eq!(deployment.stats().await.available, 1);
+}
+
+async fn begin_purchase(deployment: &Deployment, ticket_id: TicketId, user: i64) -> Purchase {
+    let purchase = Purchase {
+        ticket_id,
+        event_id: EVENT,
+        user_id: UserId(user),
+        total_amount: Money::new(100).unwrap(),
+        point: Points::ZERO,
+        expires_at: at(TTL_MILLIS),
+        requested_at: at(0),
+        released_at: None,
+        version: 0,
+    };
+    let mut commit = Commit::new();
+    commit.put(&purchase);
+    store(deployment).commit(commit).await.unwrap();
+    purchase
+}
+
+#[tokio::test]
+async fn a_claim_whose_purchase_was_begun_stays_and_is_looked_at_again_until_it_is_released() {
+    let mut deployment = Deployment::with_quantity(3).await;
+    let [begun, given_back, unbegun] = [1, 2, 3].map(|user| (user, at(0)));
+    let begun = deployment.reserve(begun.0, begun.1).await.unwrap();
+    let given_back = deployment
+        .reserve(given_back.0, given_back.1)
+        .await
+        .unwrap();
+    let unbegun = deployment.reserve(unbegun.0, unbegun.1).await.unwrap();
+    begin_purchase(&deployment, begun, 1).await;
+    let purchase = begin_purchase(&deployment, given_back, 2).await;
+    let mut commit = Commit::new();
+    commit.put(&Purchase {
+        released_at: Some(at(1)),
+        version: 1,
+        ..purchase
+    });
+    store(&deployment).commit(commit).await.unwrap();
+
+    let due = async |deployment: &Deployment, now: Timestamp| {
+        let said = std::sync::Mutex::new(Vec::new());
+        let telling = |lapse: Lapse| {
+            said.lock().unwrap().push(lapse.lapses_at);
+            Commit::new()
+        };
+        let lapsed = deployment.reservations().expire(now, 10, telling).await;
+        (lapsed.unwrap(), said.into_inner().unwrap())
+    };
+    let (mut lapsed, _) = due(&deployment, at(TTL_MILLIS)).await;
+    lapsed.freed.sort();
+    let mut freed = [claimed(2, given_back), claimed(3, unbegun)];
+    freed.sort();
+    assert_eq!(lapsed.freed, freed);
+    assert_eq!(lapsed.closing, [claimed(1, begun)]);
+    assert_eq!(deployment.stats().await.waiting, 1);
+
+    let next = at(TTL_MILLIS).plus_secs(60);
+    let (lapsed, _) = due(&deployment, next.plus_millis(-1)).await;
+    assert!(lapsed.is_empty(), "it is not looked at all the time");
+    let (lapsed, said) = due(&deployment, next).await;
+    assert_eq!(lapsed.closing, [claimed(1, begun)]);
+    assert_eq!(said, [next], "each look is told of in words of its own");
+    assert_eq!(
+        deployment.reserve(1, next).await,
+        Err(Refusal::AlreadyReserved.into())
+    );
+
+    deployment.restart().await;
+    let much_later = next.plus_secs(3_600);
+    let (lapsed, _) = due(&deployment, much_later).await;
+    assert_eq!(
+        lapsed.closing,
+        [claimed(1, begun)],
+        "it stays over a restart"
+    );
+    let reservations = deployment.reservations();
+    let released = reservations.release_unpaid(&[claimed(1, begun)]).await;
+    store(&deployment)
+        .commit(released.unwrap().remove(0))
+        .await
+        .unwrap();
+    assert_eq!(deployment.stats().await.available, 3);
+    let (lapsed, _) = due(&deployment, much_later.plus_secs(3_600)).await;
+    assert!(lapsed.is_empty(), "{lapsed:?}");
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! Lapses, over all events. A list of events says when each is to be looked at; it is never behind the first claim
 //! that is due, because a new claim lapses no sooner than its whole time from now. So reserving costs nothing here.
 //!
-//! A lapse has two halves: what is due begins to lapse in Redis, then its messages are committed, then it is freed.
-//! Who crashes between leaves it to be taken up again, with the same messages. The list is gone where Redis lost its
+//! A lapse has two halves: what is due begins to lapse in Redis, then its messages are committed, then it is freed, or
+//! waits on if its purchase was begun. Who crashes between leaves it to be taken up again, with the same messages. The list is gone where Redis lost its
 //! data; a marker beside it says that every event of the store is there.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use contract::{EventId, Timestamp};
+use contract::{EventId, TicketId, Timestamp};
 use messaging::{Commit, CommitError, Find, Record as _, StoreError, Submission};
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::Allocation,
-    reservations::{Claimed, Lapse},
+    reservations::{self, Claimed, LOOK_AGAIN_SECS, Lapse, Lapsed},
 };
 
 /// Events looked at in one round.
@@ -35,7 +35,7 @@ pub(super) async fn expire(
     now: Timestamp,
     max: usize,
     telling: impl Fn(Lapse) -> Commit,
-) -> Result<Vec<Claimed>, StoreError> {
+) -> Result<Lapsed, StoreError> {
     find_lost(core).await?;
     let mut due = Vec::new();
     while due.len() < max {
@@ -50,15 +50,30 @@ pub(super) async fn expire(
         }
     }
     if due.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Lapsed::default());
     }
+    // A purchase that begins behind this look finds that its claim is gone.
+    let begun = reservations::begun(&core.store, &due).await?;
     let submission = Submission {
         commits: due.iter().map(|lapse| telling(*lapse)).collect(),
         position: None,
     };
     fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
     let outcomes = core.store.submit(submission).outcomes().await;
-    finish(core, due, outcomes).await
+    let (mut ended, failure) = Ended::of(due, &begun, outcomes);
+    let again = now.plus_secs(LOOK_AGAIN_SECS);
+    // If any of this fails they are due again a little later.
+    let _ = end(core, &ended.failed, "undo").await;
+    for event_id in ended.failed.iter().map(|claimed| claimed.event_id) {
+        let _ = enlist(core, event_id).await;
+    }
+    let _ = end(core, &ended.lapsed.closing, &again.as_millis().to_string()).await;
+    ended.lapsed.freed = end(core, &ended.lapsed.freed, "done").await?;
+    match failure {
+        None => Ok(ended.lapsed),
+        Some(CommitError::Store(error)) => Err(error),
+        Some(error) => Err(StoreError::Unavailable(error.to_string())),
+    }
 }
 
 /// Puts an event on the list, to be looked at at once.
@@ -126,37 +141,37 @@ async fn begin(
     Ok(claims.chunks_exact(2).filter_map(lapse).collect())
 }
 
-/// Frees what was told of; the rest waits on.
-async fn finish(
-    core: &Core,
-    due: Vec<Lapse>,
-    outcomes: Vec<Result<(), CommitError>>,
-) -> Result<Vec<Claimed>, StoreError> {
-    let (mut told, mut kept, mut failure) = (Vec::new(), Vec::new(), None);
-    for (Lapse { claimed, .. }, outcome) in due.into_iter().zip(outcomes) {
-        match outcome {
-            Ok(()) => told.push(claimed),
-            Err(error) => {
-                // What may have been told lapses a little later, with the same message.
-                kept.extend((!error.may_be_applied()).then_some(claimed));
-                failure = Some(error);
+/// What became of the messages of claims that began to lapse.
+#[derive(Default)]
+struct Ended {
+    lapsed: Lapsed,
+    failed: Vec<Claimed>,
+}
+
+impl Ended {
+    fn of(
+        due: Vec<Lapse>,
+        begun: &HashSet<TicketId>,
+        outcomes: Vec<Result<(), CommitError>>,
+    ) -> (Self, Option<CommitError>) {
+        let (mut ended, mut failure) = (Self::default(), None);
+        for (Lapse { claimed, .. }, outcome) in due.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) if begun.contains(&claimed.ticket_id) => ended.lapsed.closing.push(claimed),
+                Ok(()) => ended.lapsed.freed.push(claimed),
+                Err(error) => {
+                    // What may have been told lapses a little later, with the same message.
+                    let is_untold = !error.may_be_applied();
+                    ended.failed.extend(is_untold.then_some(claimed));
+                    failure = Some(error);
+                }
             }
         }
-    }
-    // Where this fails they are due again a little later.
-    let _ = end(core, &kept, "undo").await;
-    for event_id in kept.iter().map(|claimed| claimed.event_id) {
-        let _ = enlist(core, event_id).await;
-    }
-    let freed = end(core, &told, "done").await?;
-    match failure {
-        None => Ok(freed),
-        Some(CommitError::Store(error)) => Err(error),
-        Some(error) => Err(StoreError::Unavailable(error.to_string())),
+        (ended, failure)
     }
 }
 
-/// Ends what began to lapse; returns what was freed. What was paid meanwhile is not.
+/// Ends what began to lapse: `done` frees it, `undo` lets it wait on, a time lets it wait until then. Returns what was freed. What was paid meanwhile is not.
 pub(super) async fn end(
     core: &Core,
     claims: &[Claimed],

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     model::{Allocation, Purchase, Ticket},
     refund::PurchaseRefund,
+    sagas::is_payment_closed,
 };
 
 /// Rows read at once: what a rebuilding holds in memory.
@@ -269,7 +270,7 @@ impl<'a> Tenure<'a> {
 
 /// What has become of some purchases.
 struct Ends {
-    sagas: HashMap<SagaId, SagaState>,
+    sagas: HashMap<SagaId, SagaRecord>,
     /// Issued before, or their money went back: no claim waits for payment any more.
     settled: HashSet<TicketId>,
 }
@@ -292,7 +293,7 @@ impl Ends {
         Ok(Self {
             sagas: read::<SagaRecord>(&sagas)?
                 .into_iter()
-                .map(|saga| (saga.saga_id, saga.state))
+                .map(|saga| (saga.saga_id, saga))
                 .collect(),
             settled: issued
                 .iter()
@@ -302,12 +303,16 @@ impl Ends {
         })
     }
 
-    /// Whether this purchase still has a claim. One that turns back has it until it has turned back; the saga that
-    /// takes back an unpaid one begins when the claim has gone.
+    /// Whether this purchase still has a claim. One that turns back has it until it has turned back, one that is taken
+    /// back until its payment is closed.
     fn leave(&self, purchase: &Purchase) -> bool {
         let id = purchase.ticket_id;
-        let is_over = self.sagas.get(&id.purchase_saga()) == Some(&SagaState::Compensated)
-            || self.sagas.contains_key(&id.expire_saga());
+        let (saga, expiry) = (
+            self.sagas.get(&id.purchase_saga()),
+            self.sagas.get(&id.expire_saga()),
+        );
+        let is_over = saga.is_some_and(|saga| saga.state == SagaState::Compensated)
+            || expiry.is_some_and(is_payment_closed);
         purchase.released_at.is_none() && !is_over && !self.settled.contains(&id)
     }
 }

@@ -1,5 +1,5 @@
--- The second half of a lapse: `done` frees what was told of, `undo` lets it wait on. ARGV: which, then user and
--- ticket of each. Answers the epoch, then F for each that was freed, and S for one that stands, or has ended otherwise.
+-- The second half of a lapse: `done` frees what was told of, `undo` lets it wait on, a time lets it wait until then.
+-- ARGV: which, then user and ticket of each. Answers the epoch, then F for each that was freed, and S for one that stands, or has ended otherwise.
 local epoch = redis.call('HGET', sale, 'epoch')
 if not epoch then return false end
 local answers = { epoch }
@@ -13,8 +13,13 @@ for i = 2, #ARGV, 2 do
       follow_down()
       freed = 'F'
     else
+      local head, lapses_at = string.match(claim, '^(.*|)(%-?%d+)$')
+      if ARGV[1] ~= 'undo' then
+        lapses_at = ARGV[1]
+        redis.call('HSET', waiting, user, head .. lapses_at)
+      end
       redis.call('HDEL', lapsing, user)
-      redis.call('ZADD', lapses, string.match(claim, '|(%-?%d+)$'), user)
+      redis.call('ZADD', lapses, lapses_at, user)
     end
   end
   answers[#answers + 1] = freed
