@@ -14,7 +14,7 @@ use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails, extract::BODY_B
 
 use crate::{
     Error, Service,
-    model::{Event, Terms},
+    model::{self, Changes, Event, Given, Invalid, Terms},
     modify::ModifyInput,
 };
 
@@ -34,14 +34,17 @@ pub struct RegisterEvent {
     name: String,
     #[schema(minimum = 1, maximum = 10_000_000)]
     ticket_quantity: i64,
-    /// The price of every ticket; where it is absent, the buyer's client names it.
+    /// The price of every ticket. If it is left out, each buyer names the total amount, as with `buyerNamesPrice`.
     price: Option<Money>,
+    /// true: there is no price, and each buyer names the total amount. false: there must be one.
+    buyer_names_price: Option<bool>,
     sale_opens_at: Option<Timestamp>,
     /// After `saleOpensAt`.
     sale_closes_at: Option<Timestamp>,
 }
 
-/// Takes the place of everything that was said of the event; what is left out is taken away.
+/// Name and quantity as they are to be. A price and a time that are left out stay as they are; `null` takes a time away.
+/// Who has reserved pays the price of the moment of the reservation, whatever it becomes.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModifyEvent {
@@ -50,12 +53,29 @@ pub struct ModifyEvent {
     /// 0 takes the event off sale.
     #[schema(minimum = 0, maximum = 10_000_000)]
     ticket_quantity: i64,
-    price: Option<Money>,
-    sale_opens_at: Option<Timestamp>,
+    /// The price of every ticket from now on.
+    #[serde(default)]
+    #[schema(value_type = Money, required = false)]
+    price: Given<Money>,
+    /// true takes the price away: each buyer names the total amount. It is never taken away otherwise.
+    buyer_names_price: Option<bool>,
+    #[serde(default)]
+    #[schema(value_type = Option<Timestamp>)]
+    sale_opens_at: Given<Timestamp>,
     /// After `saleOpensAt`.
-    sale_closes_at: Option<Timestamp>,
+    #[serde(default)]
+    #[schema(value_type = Option<Timestamp>)]
+    sale_closes_at: Given<Timestamp>,
     /// The version that the client has seen.
     version: i64,
+}
+
+/// A field of a change: `null` is not the same as nothing.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Option::<T>::deserialize(deserializer)?;
+        Ok(given.map_or(Self::Nothing, Self::This))
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -75,6 +95,8 @@ pub struct EventAnswer {
     name: String,
     ticket_quantity: i64,
     price: Option<Money>,
+    /// There is no price: each buyer names the total amount.
+    buyer_names_price: bool,
     sale_opens_at: Option<Timestamp>,
     sale_closes_at: Option<Timestamp>,
     version: i64,
@@ -89,6 +111,7 @@ impl From<Event> for EventAnswer {
             name: event.name,
             ticket_quantity: event.ticket_quantity,
             price: event.price,
+            buyer_names_price: event.price.is_none(),
             sale_opens_at: event.sale_opens_at,
             sale_closes_at: event.sale_closes_at,
             version: event.version,
@@ -98,27 +121,16 @@ impl From<Event> for EventAnswer {
     }
 }
 
-impl From<RegisterEvent> for Terms {
-    fn from(request: RegisterEvent) -> Self {
-        Self {
-            name: request.name,
-            ticket_quantity: request.ticket_quantity,
-            price: request.price,
-            sale_opens_at: request.sale_opens_at,
-            sale_closes_at: request.sale_closes_at,
-        }
-    }
-}
-
-impl From<ModifyEvent> for Terms {
-    fn from(request: ModifyEvent) -> Self {
-        Self {
-            name: request.name,
-            ticket_quantity: request.ticket_quantity,
-            price: request.price,
-            sale_opens_at: request.sale_opens_at,
-            sale_closes_at: request.sale_closes_at,
-        }
+impl RegisterEvent {
+    fn terms(self) -> Result<Terms, Invalid> {
+        let price = self.price.map_or(Given::Left, Given::This);
+        Ok(Terms {
+            name: self.name,
+            ticket_quantity: self.ticket_quantity,
+            price: model::price(None, price, self.buyer_names_price)?,
+            sale_opens_at: self.sale_opens_at,
+            sale_closes_at: self.sale_closes_at,
+        })
     }
 }
 
@@ -157,7 +169,8 @@ async fn register(
         };
         once.attach(commit, StatusCode::CREATED, &EventAnswer::from(stored))
     };
-    Ok(service.register(request.into(), answer).await?)
+    let terms = request.terms().map_err(Error::from)?;
+    Ok(service.register(terms, answer).await?)
 }
 
 /// Read an event.
@@ -207,8 +220,27 @@ async fn modify(
     Id(id): Id<EventId>,
     Body(request): Body<ModifyEvent>,
 ) -> Result<Json<EventAnswer>, Problem> {
-    let version = request.version;
-    let terms = request.into();
-    let input = ModifyInput { id, terms, version };
+    let ModifyEvent {
+        name,
+        ticket_quantity,
+        price,
+        buyer_names_price,
+        sale_opens_at,
+        sale_closes_at,
+        version,
+    } = request;
+    let changes = Changes {
+        name,
+        ticket_quantity,
+        price,
+        buyer_names_price,
+        sale_opens_at,
+        sale_closes_at,
+    };
+    let input = ModifyInput {
+        id,
+        changes,
+        version,
+    };
     Ok(Json(service.modify(input).await?.into()))
 }

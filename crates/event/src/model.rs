@@ -20,6 +20,84 @@ pub struct Terms {
     pub sale_closes_at: Option<Timestamp>,
 }
 
+/// What a change says of one thing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Given<T> {
+    /// It stays as it is.
+    #[default]
+    Left,
+    This(T),
+    /// `null`.
+    Nothing,
+}
+
+impl<T> Given<T> {
+    fn over(self, before: Option<T>) -> Option<T> {
+        match self {
+            Self::Left => before,
+            Self::This(new) => Some(new),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// What an organiser changes of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    pub name: String,
+    pub ticket_quantity: i64,
+    pub price: Given<Money>,
+    pub buyer_names_price: Option<bool>,
+    pub sale_opens_at: Given<Timestamp>,
+    pub sale_closes_at: Given<Timestamp>,
+}
+
+impl Changes {
+    /// The terms that `event` is under then.
+    ///
+    /// # Errors
+    /// [`Invalid`] where it is not clear whether there is a price.
+    pub fn of(self, event: &Event) -> Result<Terms, Invalid> {
+        Ok(Terms {
+            name: self.name,
+            ticket_quantity: self.ticket_quantity,
+            price: price(event.price, self.price, self.buyer_names_price)?,
+            sale_opens_at: self.sale_opens_at.over(event.sale_opens_at),
+            sale_closes_at: self.sale_closes_at.over(event.sale_closes_at),
+        })
+    }
+}
+
+/// The price of an event that had `before`. That the buyer names it is never meant by leaving something out of an event
+/// that has a price.
+///
+/// # Errors
+/// [`Invalid`] where it is not clear whether there is one.
+pub fn price(
+    before: Option<Money>,
+    given: Given<Money>,
+    buyer_names_price: Option<bool>,
+) -> Result<Option<Money>, Invalid> {
+    let invalid = |field, detail: &str| {
+        let detail = detail.to_owned();
+        Err(Invalid { field, detail })
+    };
+    match (given, buyer_names_price) {
+        (Given::This(_), Some(true)) => {
+            invalid("buyerNamesPrice", "there is a price, so no buyer names it")
+        }
+        (Given::This(price), Some(false) | None) => Ok(Some(price)),
+        (Given::Left | Given::Nothing, Some(true)) => Ok(None),
+        (Given::Nothing, Some(false) | None) if before.is_some() => {
+            invalid("price", "say buyerNamesPrice: true to take the price away")
+        }
+        (Given::Left | Given::Nothing, Some(false)) if before.is_none() => {
+            invalid("price", "a price is missing, since no buyer names it")
+        }
+        (Given::Left | Given::Nothing, Some(false) | None) => Ok(before),
+    }
+}
+
 /// An event as it is stored. Its version counts its changes; 1 is the registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -105,7 +183,7 @@ impl Event {
         }
     }
 
-    /// The same event under other terms: what they leave out is taken away.
+    /// The same event under other terms.
     #[must_use]
     pub fn under(self, terms: Terms, now: Timestamp) -> Self {
         Self {
@@ -287,6 +365,27 @@ mod tests {
         };
         assert_eq!(none.check_new().unwrap_err().field, "ticketQuantity");
         assert_eq!(none.check_change(), Ok(()));
+    }
+
+    #[test]
+    fn a_price_is_taken_away_only_where_that_is_said() {
+        let (old, new) = (Money::new(50_000).ok(), Money::new(60_000).unwrap());
+        for (before, given, buyer_names, after) in [
+            (old, Given::Left, None, Ok(old)),
+            (old, Given::Left, Some(false), Ok(old)),
+            (old, Given::Left, Some(true), Ok(None)),
+            (old, Given::Nothing, None, Err("price")),
+            (old, Given::Nothing, Some(true), Ok(None)),
+            (old, Given::This(new), None, Ok(Some(new))),
+            (old, Given::This(new), Some(true), Err("buyerNamesPrice")),
+            (None, Given::Left, None, Ok(None)),
+            (None, Given::Nothing, None, Ok(None)),
+            (None, Given::Left, Some(false), Err("price")),
+            (None, Given::This(new), Some(false), Ok(Some(new))),
+        ] {
+            let priced = price(before, given, buyer_names).map_err(|invalid| invalid.field);
+            assert_eq!(priced, after, "{before:?} {given:?} {buyer_names:?}");
+        }
     }
 
     proptest! {

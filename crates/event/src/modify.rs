@@ -4,7 +4,7 @@ use contract::EventId;
 
 use crate::{
     Error, Service,
-    model::{Event, Terms},
+    model::{Changes, Event},
     save,
 };
 
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ModifyInput {
     pub id: EventId,
-    pub terms: Terms,
+    pub changes: Changes,
     pub version: i64,
 }
 
@@ -22,7 +22,6 @@ impl Service {
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::VersionConflict`]; [`Error::Store`]; [`Error::Commit`].
     pub async fn modify(&self, input: ModifyInput) -> Result<Event, Error> {
-        input.terms.check_change()?;
         let event = self.show(input.id).await?;
         if event.version != input.version {
             return Err(Error::VersionConflict {
@@ -31,8 +30,10 @@ impl Service {
                 expected: input.version,
             });
         }
+        let terms = input.changes.of(&event)?;
+        terms.check_change()?;
         let now = self.0.clock.now();
-        let mut event = event.under(input.terms, now);
+        let mut event = event.under(terms, now);
         self.0.store.commit(save(&event, now)).await?;
         event.version += 1;
         Ok(event)

@@ -132,7 +132,7 @@ async fn a_registered_event_can_be_read_and_everybody_is_told() {
     let (status, answer) = house.post(&body).await;
 
     let expected = json!({"id": 1, "name": "An evening of tests", "ticketQuantity": 100, "price": 50_000,
-        "saleOpensAt": "2027-02-01T00:00:00.000Z", "saleClosesAt": "2027-03-01T00:00:00.000Z",
+        "buyerNamesPrice": false, "saleOpensAt": "2027-02-01T00:00:00.000Z", "saleClosesAt": "2027-03-01T00:00:00.000Z",
         "version": 1, "createdAt": NOW, "updatedAt": NOW});
     assert_eq!((status, &answer), (StatusCode::CREATED, &expected));
     assert_eq!(house.get("/event/1").await, (StatusCode::OK, expected));
@@ -150,16 +150,24 @@ async fn a_registered_event_can_be_read_and_everybody_is_told() {
 }
 
 #[tokio::test]
-async fn a_modified_event_has_only_its_new_terms_and_everybody_is_told() {
+async fn what_a_change_leaves_out_stays_as_it_is_and_everybody_is_told() {
     let house = House::open();
-    house.post(&with(show(), "price", json!(50_000))).await;
+    let opens = "2027-02-01T00:00:00.000Z";
+    let closes = "2027-03-01T00:00:00.000Z";
+    let sale = with(
+        with(show(), "saleOpensAt", json!(opens)),
+        "saleClosesAt",
+        json!(closes),
+    );
+    house.post(&with(sale, "price", json!(50_000))).await;
     house.clock.advance_millis(1500);
 
-    let change = json!({"name": "A longer evening", "ticketQuantity": 0, "version": 1});
+    let change =
+        json!({"name": "A longer evening", "ticketQuantity": 0, "saleOpensAt": null, "version": 1});
     let (status, answer) = house.put("/event/1", &change).await;
 
-    let expected = json!({"id": 1, "name": "A longer evening", "ticketQuantity": 0, "price": null,
-        "saleOpensAt": null, "saleClosesAt": null, "version": 2,
+    let expected = json!({"id": 1, "name": "A longer evening", "ticketQuantity": 0, "price": 50_000,
+        "buyerNamesPrice": false, "saleOpensAt": null, "saleClosesAt": closes, "version": 2,
         "createdAt": NOW, "updatedAt": "2027-01-15T08:00:01.500Z"});
     assert_eq!((status, &answer), (StatusCode::OK, &expected));
     assert_eq!(house.get("/event/1").await.1, expected);
@@ -167,10 +175,46 @@ async fn a_modified_event_has_only_its_new_terms_and_everybody_is_told() {
     let (message_id, envelope) = told.last().unwrap();
     assert_eq!(message_id, "event:1:2");
     assert_eq!((envelope.version, envelope.event_type), (2, Change::Update));
+    let payload = &envelope.payload;
     assert_eq!(
-        (envelope.payload.ticket_quantity, envelope.payload.price),
-        (0, None)
+        (payload.ticket_quantity, payload.price.map(i64::from)),
+        (0, Some(50_000))
     );
+}
+
+#[tokio::test]
+async fn a_price_is_taken_away_only_by_saying_that_the_buyer_names_it() {
+    let house = House::open();
+    house.post(&with(show(), "price", json!(50_000))).await;
+    let change = with(show(), "version", json!(1));
+
+    let (status, problem) = house
+        .put("/event/1", &with(change.clone(), "price", json!(null)))
+        .await;
+    assert_eq!(
+        (status, &problem["code"], &problem["field"]),
+        (
+            StatusCode::BAD_REQUEST,
+            &json!("INVALID_REQUEST"),
+            &json!("price")
+        )
+    );
+    let both = with(change.clone(), "buyerNamesPrice", json!(true));
+    let (status, problem) = house
+        .put("/event/1", &with(both.clone(), "price", json!(1)))
+        .await;
+    assert_eq!(
+        (status, &problem["field"]),
+        (StatusCode::BAD_REQUEST, &json!("buyerNamesPrice"))
+    );
+
+    let (status, answer) = house.put("/event/1", &both).await;
+    assert_eq!(
+        (status, &answer["price"], &answer["buyerNamesPrice"]),
+        (StatusCode::OK, &json!(null), &json!(true))
+    );
+    let none = with(show(), "buyerNamesPrice", json!(false));
+    assert_eq!(house.post(&none).await.1["field"], "price");
 }
 
 #[tokio::test]

@@ -210,6 +210,54 @@ pub enum ReservationState {
     Completed,
 }
 
+/// What a ticket costs, agreed when it was reserved: whatever becomes of the event's price, its buyer pays this. Written
+/// as the price, or as nothing where the buyer names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum AgreedPrice {
+    Of(Money),
+    NamedByBuyer,
+}
+
+impl AgreedPrice {
+    #[must_use]
+    pub fn now(price: Option<Money>) -> Self {
+        price.map_or(Self::NamedByBuyer, Self::Of)
+    }
+
+    /// `None` where the buyer names it.
+    #[must_use]
+    pub fn price(self) -> Option<Money> {
+        match self {
+            Self::Of(price) => Some(price),
+            Self::NamedByBuyer => None,
+        }
+    }
+
+    /// `None` for what was never written.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::NamedByBuyer);
+        }
+        Money::new(text.parse().ok()?).ok().map(Self::Of)
+    }
+}
+
+impl From<AgreedPrice> for String {
+    fn from(agreed: AgreedPrice) -> Self {
+        let price = agreed.price().map(Money::get);
+        price.map(|price| price.to_string()).unwrap_or_default()
+    }
+}
+
+impl TryFrom<String> for AgreedPrice {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::read(&text).ok_or_else(|| format!("{text:?} is not a price"))
+    }
+}
+
 /// A buyer's claim on one ticket, as the embedded backend keeps it. One that lapsed or was released has no row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
@@ -221,6 +269,8 @@ pub struct Reservation {
     pub expires_at: Timestamp,
     /// When the claim lapses: a grace period after the deadline.
     pub lapses_at: Timestamp,
+    /// `None` in a row of a program that did not keep it: the event's price counts.
+    pub agreed_price: Option<AgreedPrice>,
     pub version: i64,
 }
 
@@ -234,6 +284,7 @@ impl Record for Reservation {
             Column::text("state"),
             Column::text("expires_at"),
             Column::text("lapses_at"),
+            Column::text("agreed_price").null(),
             Column::integer("version"),
         ],
         key: "ticket_id",

@@ -66,6 +66,7 @@ fn reservation(state: ReservationState) -> Reservation {
         state,
         expires_at: NOW,
         lapses_at: NOW,
+        agreed_price: None,
         version: 0,
     }
 }

@@ -74,6 +74,7 @@ async fn fill(folder: &Path, state: ReservationState) -> anyhow::Result<()> {
                 state,
                 expires_at,
                 lapses_at,
+                agreed_price: None,
                 version: 0,
             });
             if is_paid {

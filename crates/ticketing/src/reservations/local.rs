@@ -138,16 +138,6 @@ impl Local {
             lapses_at,
             also: mut commit,
         } = wish;
-        let reservation = Reservation {
-            ticket_id,
-            event_id,
-            user_id,
-            state: ReservationState::Waiting,
-            expires_at,
-            lapses_at,
-            version: 0,
-        };
-        commit.put(&reservation);
         let mut state = self.state();
         let stock = state
             .stocks
@@ -157,6 +147,16 @@ impl Local {
         if granted != Granted::Now {
             return Ok((granted, None));
         }
+        commit.put(&Reservation {
+            ticket_id,
+            event_id,
+            user_id,
+            state: ReservationState::Waiting,
+            expires_at,
+            lapses_at,
+            agreed_price: stock.agreed(user_id),
+            version: 0,
+        });
         fail::fail_point!("ticketing.before_grant", |_| std::process::abort());
         let receipt = self.submit(commit);
         if receipt.refusal().is_some() {
@@ -230,17 +230,18 @@ impl Local {
     pub(super) async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
         let mut commit = also;
         commit.remove::<Reservation>(claimed.ticket_id);
-        let (deadlines, receipt) = {
+        let (price, deadlines, receipt) = {
             let mut state = self.state();
-            let stock = state.stocks.get_mut(&claimed.event_id);
-            let deadlines =
-                stock.and_then(|stock| stock.give_up(claimed.user_id, claimed.ticket_id));
-            let Some(deadlines) = deadlines else {
+            let Some(stock) = state.stocks.get_mut(&claimed.event_id) else {
                 return Ok(false);
             };
-            (deadlines, self.submit(commit))
+            let price = stock.agreed(claimed.user_id);
+            let Some(deadlines) = stock.give_up(claimed.user_id, claimed.ticket_id) else {
+                return Ok(false);
+            };
+            (price, deadlines, self.submit(commit))
         };
-        let put_back = move |state: &mut State| state.put_back(claimed, deadlines);
+        let put_back = move |state: &mut State| state.put_back(claimed, deadlines, price);
         self.stored_or(receipt, put_back).await?;
         Ok(true)
     }
@@ -280,7 +281,7 @@ impl Local {
             {
                 // One that stays is told of again when it is looked at again.
                 if is_free && was_not_applied(outcome) {
-                    state.put_back(claimed, (lapses_at, lapses_at));
+                    state.put_back(claimed, (lapses_at, lapses_at), None);
                 }
             }
         };
@@ -327,6 +328,7 @@ fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) 
         state: ReservationState::Completed,
         expires_at,
         lapses_at,
+        agreed_price: None,
         version: 0,
     }))
 }
@@ -346,12 +348,16 @@ impl State {
             state,
             expires_at,
             lapses_at,
+            agreed_price,
             ..
         } = *stored;
         let Some(stock) = self.stocks.get_mut(&event_id) else {
             return;
         };
         let gave_way = stock.restore_stored(user_id, ticket_id, state, (expires_at, lapses_at));
+        if gave_way != Some(ticket_id) {
+            stock.agree(user_id, agreed_price);
+        }
         if gave_way != Some(ticket_id) && state == ReservationState::Waiting {
             self.lapses.push(Reverse((lapses_at, event_id, user_id)));
         }

@@ -36,7 +36,7 @@ use super::{
     Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Lapsed, Refusal, Stats, Wish,
 };
 use crate::{
-    model::{Allocation, Purchase, ReservationState},
+    model::{AgreedPrice, Allocation, Purchase, ReservationState},
     redis_server::RedisServer,
 };
 
@@ -101,7 +101,7 @@ impl Redis {
                 ticket_id: claim.ticket_id,
                 state,
                 expires_at: claim.expires_at,
-                price,
+                price: claim.price.map_or(price, AgreedPrice::price),
             })
         };
         Ok(held(&waiting, ReservationState::Waiting)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use contract::{TicketId, Timestamp, UserId};
 
 use super::{Granted, Held, Stats};
-use crate::model::{Allocation, ReservationState};
+use crate::model::{AgreedPrice, Allocation, ReservationState};
 
 /// Why a wish was not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,8 @@ struct Claim {
     state: ReservationState,
     expires_at: Timestamp,
     lapses_at: Timestamp,
+    /// `None`: the price of the sale counts.
+    price: Option<AgreedPrice>,
 }
 
 impl Stock {
@@ -99,6 +101,7 @@ impl Stock {
             ReservationState::Waiting,
             (expires_at, lapses_at),
         );
+        self.agree(user_id, Some(AgreedPrice::now(self.sale.price)));
         Ok(Granted::Now)
     }
 
@@ -121,6 +124,7 @@ impl Stock {
                 state,
                 expires_at,
                 lapses_at,
+                price: None,
             },
         );
         true
@@ -154,14 +158,27 @@ impl Stock {
             ticket_id,
             state,
             expires_at,
+            price,
             ..
         } = *claim;
         Some(Held {
             ticket_id,
             state,
             expires_at,
-            price: self.sale.price,
+            price: price.map_or(self.sale.price, AgreedPrice::price),
         })
+    }
+
+    /// What this user's claim costs.
+    #[must_use]
+    pub fn agreed(&self, user_id: UserId) -> Option<AgreedPrice> {
+        self.claims.get(&user_id)?.price
+    }
+
+    pub fn agree(&mut self, user_id: UserId, price: Option<AgreedPrice>) {
+        if let Some(claim) = self.claims.get_mut(&user_id) {
+            claim.price = price;
+        }
     }
 
     /// WAITING to COMPLETED, or still COMPLETED: the deadlines that the claim had. `None` where it is gone.

@@ -143,6 +143,7 @@ async fn of_two_stored_claims_of_one_user_the_later_stands_and_one_that_is_bough
             state,
             expires_at: at(TTL_MILLIS),
             lapses_at: at(TTL_MILLIS),
+            agreed_price: None,
             version: 0,
         }
     };

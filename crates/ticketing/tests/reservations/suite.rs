@@ -270,6 +270,37 @@ async fn nothing_is_sold_before_the_sale_opens_or_after_it_closes() {
 }
 
 #[tokio::test]
+async fn the_price_is_agreed_when_a_ticket_is_reserved() {
+    let mut deployment = Deployment::with_quantity(3).await;
+    let [fifty, sixty] = [50_000, 60_000].map(|price| Money::new(price).ok());
+    let priced = async |deployment: &Deployment, price, event_version| {
+        let known: Option<Allocation> = store(deployment).load(EVENT).await.unwrap();
+        let sale = Allocation {
+            price,
+            version: known.unwrap().version,
+            ..sale(3, event_version)
+        };
+        let mut commit = deployment.reservations().set_sale(&sale).await.unwrap();
+        commit.put(&sale);
+        store(deployment).commit(commit).await.unwrap();
+    };
+    // No price when the first buyer reserves: they name it, whatever comes.
+    deployment.reserve(1, at(0)).await.unwrap();
+    priced(&deployment, fifty, 2).await;
+    deployment.reserve(2, at(0)).await.unwrap();
+    priced(&deployment, sixty, 3).await;
+    deployment.reserve(3, at(0)).await.unwrap();
+    for _ in 0..2 {
+        for (user, price) in [(1, None), (2, fifty), (3, sixty)] {
+            assert_eq!(deployment.find(user).await.unwrap().price, price);
+        }
+        deployment.restart().await;
+    }
+    let done = deployment.expire(at(TTL_MILLIS)).await;
+    assert_eq!(done.len(), 3, "a claim with a price lapses like any");
+}
+
+#[tokio::test]
 async fn an_answered_reservation_survives_a_restart_with_its_deadline() {
     let mut deployment = Deployment::with_quantity(1).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();

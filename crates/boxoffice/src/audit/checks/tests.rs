@@ -114,6 +114,7 @@ fn good() -> Books {
         state,
         expires_at: NOW,
         lapses_at: NOW,
+        agreed_price: None,
         version: 2,
     };
     books.reservations.insert(ticket_id, reservation);

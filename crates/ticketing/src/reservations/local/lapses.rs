@@ -6,7 +6,7 @@ use contract::{EventId, TicketId, Timestamp, UserId};
 
 use super::State;
 use crate::{
-    model::ReservationState,
+    model::{AgreedPrice, ReservationState},
     reservations::{Claimed, Lapse},
 };
 
@@ -104,7 +104,12 @@ impl State {
 
     /// A claim whose end could not be stored stands as it is stored. Where its ticket went to another buyer meanwhile,
     /// or its user took another, it is superseded: it lapses at once, as soon as the store takes it.
-    pub(super) fn put_back(&mut self, claimed: Claimed, deadlines: (Timestamp, Timestamp)) {
+    pub(super) fn put_back(
+        &mut self,
+        claimed: Claimed,
+        deadlines: (Timestamp, Timestamp),
+        price: Option<AgreedPrice>,
+    ) {
         let Claimed {
             event_id,
             user_id,
@@ -119,6 +124,7 @@ impl State {
         }
         let is_free = stock.stats().available > 0;
         if is_free && stock.restore(user_id, ticket_id, ReservationState::Waiting, deadlines) {
+            stock.agree(user_id, price);
             self.lapses.push(Reverse((deadlines.1, event_id, user_id)));
         } else {
             self.superseded.push(claimed);

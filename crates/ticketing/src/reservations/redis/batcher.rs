@@ -42,6 +42,7 @@ impl Pending {
             ticket_id,
             expires_at,
             lapses_at,
+            price: _,
         } = claim;
         let wish = Wish {
             ticket_id,

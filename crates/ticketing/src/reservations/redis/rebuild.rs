@@ -207,6 +207,7 @@ impl<'a> Tenure<'a> {
                     ticket_id,
                     expires_at: at,
                     lapses_at: at,
+                    price: None,
                 };
                 (ticket.user_id.0, claim)
             });
@@ -238,6 +239,7 @@ impl<'a> Tenure<'a> {
                     ticket_id: purchase.ticket_id,
                     expires_at,
                     lapses_at,
+                    price: None,
                 };
                 (purchase.user_id.0, claim)
             });

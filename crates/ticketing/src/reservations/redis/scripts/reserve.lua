@@ -4,10 +4,11 @@
 -- ARGV: five for each wish: user, ticket, now, expires, lapses. Answers one letter for each, then the claim of each
 -- that was granted before; nothing for an unknown event. The wishes are read and written at once, so that a batch
 -- costs few commands.
-local rules = redis.call('HMGET', sale, 'quantity', 'opens', 'closes')
+local rules = redis.call('HMGET', sale, 'quantity', 'opens', 'closes', 'price')
 if not rules[1] then return false end
 local left = tonumber(rules[1]) - redis.call('HLEN', waiting) - redis.call('HLEN', completed)
 local opens, closes = tonumber(rules[2]), tonumber(rules[3])
+local price = rules[4] or ''
 
 local users = {}
 for i = 1, #ARGV, 5 do users[#users + 1] = ARGV[i] end
@@ -47,7 +48,7 @@ for n, user in ipairs(users) do
     answer = 'S'
   else
     answer, left = 'G', left - 1
-    local claim = ticket .. '|' .. ARGV[i + 4] .. '|' .. ARGV[i + 5]
+    local claim = ticket .. '|' .. ARGV[i + 4] .. '|' .. ARGV[i + 5] .. '|' .. price .. '|' .. ARGV[i + 5]
     granted[user] = claim
     claims[#claims + 1], claims[#claims + 2] = user, claim
     deadlines[#deadlines + 1], deadlines[#deadlines + 2] = ARGV[i + 5], user

@@ -2,7 +2,8 @@
 local sale, waiting, completed, lapses, lapsing, rebuild =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
--- A claim is `ticket|expires|lapses`; a ticket's name has 36 characters.
+-- A claim is `ticket|expires|lapses|price|lapses`, or without the last two; a ticket's name has 36 characters. The last
+-- number is when it lapses.
 local function ticket_of(claim) return string.sub(claim, 1, 36) end
 
 local function is_for(claim, ticket) return claim and ticket_of(claim) == ticket end
