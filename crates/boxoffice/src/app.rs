@@ -116,7 +116,7 @@ impl App {
             .await
             .context("the store cannot be opened")?;
         fs::create_dir_all(&config.data)
-            .with_context(|| format!("the data folder {} cannot be made", config.data.display()))?;
+            .map_err(|error| anyhow::anyhow!(messaging::sqlite::no_folder(&config.data, &error)))?;
         let bus = backends::open_bus(&config, &store).await?;
         let listening = BoundServer::bind(config.listen)
             .await

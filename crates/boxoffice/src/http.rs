@@ -16,9 +16,14 @@ mod saga;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    middleware,
+};
 use messaging::{Bus, Clock, Random, Store};
 use prometheus_client::registry::Registry;
+use tower::util::MapRequest;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
@@ -66,7 +71,7 @@ pub fn router(mut parts: Parts, services: OpenApiRouter, extra: Router) -> Route
     openapi::finish(&mut page);
     let own_routes = own_routes.with_state(Operations::new(parts, &page));
     let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::new(["/openapi.json"]));
-    routes
+    let routes = routes
         .merge(own_routes)
         .merge(docs)
         .merge(extra)
@@ -76,5 +81,21 @@ pub fn router(mut parts: Parts, services: OpenApiRouter, extra: Router) -> Route
         .layer(middleware::from_fn_with_state(
             Arc::new(guard),
             guard::guard,
-        ))
+        ));
+    Router::new().fallback_service(MapRequest::new(routes, without_trailing_slash))
+}
+
+/// An address with a slash at its end is the one without; `/docs/` is a page of its own.
+fn without_trailing_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    let shorter = uri.path().strip_suffix('/').filter(|path| !path.is_empty());
+    let Some(path) = shorter.filter(|path| !path.starts_with("/docs")) else {
+        return request;
+    };
+    let query = uri.query().map(|query| format!("?{query}"));
+    let text = format!("{path}{}", query.unwrap_or_default());
+    if let Ok(shorter) = text.parse() {
+        *request.uri_mut() = shorter;
+    }
+    request
 }

@@ -5,6 +5,7 @@ use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub const NAME_CHARS_MAX: usize = 200;
+/// What one event may have: its reservations are held in memory, one entry each.
 pub const TICKET_QUANTITY_MAX: i64 = 10_000_000;
 
 /// What an organiser says of an event.

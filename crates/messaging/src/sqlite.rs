@@ -42,6 +42,8 @@ use crate::{
 use reader::Readers;
 use writer::{Job, Writer};
 
+pub use schema::no_folder;
+
 /// Submissions waiting for the writer; one more is refused.
 const SUBMISSIONS_WAITING_MAX: usize = 8192;
 /// Rows removed by one cleaning.

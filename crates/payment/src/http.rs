@@ -50,9 +50,9 @@ pub fn router(service: Service) -> OpenApiRouter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConfirmBody {
     payment_id: PaymentId,
-    /// The gateway's name for the payment. Not stored if `amount` is 0: the gateway is not asked then.
+    /// The gateway's name for the payment. Left out, or not stored, if `amount` is 0: the gateway is not asked then.
     #[schema(min_length = 1, max_length = 200)]
-    pg_payment_id: String,
+    pg_payment_id: Option<String>,
     /// What the buyer agreed to pay: the payment's `finalAmount`.
     amount: Money,
     /// Checked against the owner where it is given.
@@ -172,7 +172,8 @@ struct HistoryView {
 ///
 /// Takes the money at the gateway. Where the gateway's answer is not known in time: 202, and the outcome shows at
 /// `GET /payment/{paymentId}`. Asked again with the `pgPaymentId` that has succeeded, it answers as it did; any other
-/// is `ALREADY_CONFIRMED`.
+/// is `ALREADY_CONFIRMED`. A purchase that points pay in full, or that costs nothing, is confirmed with `amount` 0 and
+/// without a `pgPaymentId`.
 #[utoipa::path(
     post, path = "/payment/confirmed", tag = "payment", request_body = ConfirmBody,
     responses(
@@ -195,7 +196,7 @@ async fn confirm(
 ) -> Result<Response, Problem> {
     let input = ConfirmInput {
         payment_id: body.payment_id,
-        pg_payment_id: body.pg_payment_id,
+        pg_payment_id: pg_payment_id(&body)?,
         amount: body.amount,
         user_id: body.user_id,
         refund_account: body
@@ -212,6 +213,18 @@ async fn confirm(
         ConfirmOutput::Settled(answer) => (StatusCode::OK, Json(answer)).into_response(),
         ConfirmOutput::Pending(answer) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
     })
+}
+
+/// Where nothing is to pay there is no payment at the gateway, and so no name of it.
+fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
+    match &body.pg_payment_id {
+        Some(told) => Ok(told.clone()),
+        None if body.amount == Money::ZERO => Ok(format!("free-{}", body.payment_id)),
+        None => {
+            let detail = "only a payment of 0 is confirmed without the gateway's paymentKey";
+            Err(Problem::invalid("pgPaymentId", detail))
+        }
+    }
 }
 
 /// Confirm a payment, by another name

@@ -42,7 +42,9 @@ pub enum HearOutput {
 /// What is wrong with a webhook.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("a webhook has a text here")]
+    #[error(
+        "the webhook has no text in its field {name}: the gateway sends eventType, data.orderId and data.status, or of a deposit orderId, status and secret"
+    )]
     Field { name: &'static str },
     #[error(transparent)]
     Store(#[from] StoreError),

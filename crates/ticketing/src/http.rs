@@ -10,15 +10,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use contract::{EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId};
-use messaging::{Commit, CommitError, Find, Record, coordinator::SagaRecord};
+use messaging::{Commit, CommitError, coordinator::SagaRecord};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails};
+use web::{Body, HeldTicket, Id, Once, Page, Params, Problem, ProblemDetails};
 
 use crate::{
     Service,
-    model::{Allocation, Ticket, TicketStatus},
+    model::{Allocation, ReservationState, Ticket, TicketStatus},
     process::{self, ProcessInput},
     release,
     reservations::{Granted, Refusal},
@@ -28,7 +28,7 @@ use crate::{
 /// Every route of the ticketing service.
 pub fn router(service: Service) -> OpenApiRouter {
     OpenApiRouter::new()
-        .routes(routes!(reserve_ticket))
+        .routes(routes!(reserve_ticket, read_reservation))
         .routes(routes!(release_reservation))
         .routes(routes!(start_purchase))
         .routes(routes!(progress::read_progress))
@@ -41,7 +41,7 @@ pub fn router(service: Service) -> OpenApiRouter {
         .with_state(service)
 }
 
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ReserveRequest {
     event_id: EventId,
@@ -74,13 +74,99 @@ async fn reserve_ticket(
         reserving = reserving.of_request(digest);
     }
     let (response, also) = answer_reserved(&once, reserving);
-    let granted = service.reserve(reserving, also).await?;
+    let granted = match service.reserve(reserving, also).await {
+        Err(reserve::Error::Refused(Refusal::AlreadyReserved)) => {
+            return Err(already_reserved(&service, request).await);
+        }
+        decided => decided?,
+    };
     if granted == Granted::Now {
         return Ok(response);
     }
     let (response, answered) = answer_reserved(&once, reserving.granted(granted));
     service.0.store.commit(answered).await?;
     Ok(response)
+}
+
+/// Names the reservation that the user has; that may have ended since.
+async fn already_reserved(service: &Service, request: ReserveRequest) -> Problem {
+    let found = service
+        .0
+        .reservations
+        .find(request.event_id, request.user_id);
+    let held = found.await.ok().flatten().map(|held| HeldTicket {
+        ticket_id: held.ticket_id,
+        expires_at: held.expires_at,
+    });
+    Problem {
+        held,
+        ..reserve::Error::from(Refusal::AlreadyReserved).into()
+    }
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ReservationOf {
+    event_id: EventId,
+    user_id: UserId,
+}
+
+/// A user's reservation for an event.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ReservationAnswer {
+    ticket_id: TicketId,
+    event_id: EventId,
+    user_id: UserId,
+    state: HeldState,
+    /// The deadline for payment.
+    expires_at: Timestamp,
+    /// What it costs, agreed when it was reserved; absent if the buyer names the total amount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<Money>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum HeldState {
+    /// For payment.
+    Waiting,
+    /// The deadline has passed: it cannot be paid any more, and is being taken back.
+    Expired,
+    /// It is bought.
+    Completed,
+}
+
+/// Find the reservation that a user has for an event, such as one whose answer was lost.
+#[utoipa::path(get, path = "/ticketing/reserve", tag = "ticketing", params(ReservationOf), responses(
+    (status = 200, description = "what the user has", body = ReservationAnswer),
+    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+    (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
+    (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
+async fn read_reservation(
+    State(service): State<Service>,
+    Params(of): Params<ReservationOf>,
+) -> Result<Json<ReservationAnswer>, Problem> {
+    let ReservationOf { event_id, user_id } = of;
+    let held = service.0.reservations.find(event_id, user_id).await?;
+    let held = held.ok_or_else(|| {
+        let detail = format_args!("user {user_id} has no reservation for event {event_id}");
+        Problem::not_found("RESERVATION_NOT_FOUND", detail)
+    })?;
+    let state = match held.state {
+        ReservationState::Completed => HeldState::Completed,
+        ReservationState::Waiting if service.0.clock.now() > held.expires_at => HeldState::Expired,
+        ReservationState::Waiting => HeldState::Waiting,
+    };
+    Ok(Json(ReservationAnswer {
+        ticket_id: held.ticket_id,
+        event_id,
+        user_id,
+        state,
+        expires_at: held.expires_at,
+        price: held.price,
+    }))
 }
 
 /// The answer, and the Commit that keeps it for the request's key.
@@ -153,7 +239,7 @@ struct ProcessAnswer {
     (status = 202, body = ProcessAnswer),
     (status = 400, description = "INVALID_REQUEST, TICKET_MISMATCH, PRICE_MISMATCH", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
-    (status = 409, description = "ALREADY_PROCESSING", body = ProblemDetails),
+    (status = 409, description = "ALREADY_PROCESSING, DEADLINE_PASSED", body = ProblemDetails),
     (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn start_purchase(
     State(service): State<Service>,
@@ -210,6 +296,7 @@ impl From<process::Error> for Problem {
             },
             R::TooManyPoints => Problem::invalid("point", refusal),
             R::AlreadyProcessing => Problem::conflict("ALREADY_PROCESSING", refusal),
+            R::DeadlinePassed { .. } => Problem::conflict("DEADLINE_PASSED", refusal),
         }
     }
 }
@@ -329,7 +416,8 @@ struct TicketsOf {
     limit: Option<u32>,
 }
 
-/// List a user's tickets.
+/// List a user's tickets, in the order in which they were issued: what is asked for after the last one seen is never
+/// missed, however long ago it was reserved.
 #[utoipa::path(get, path = "/ticket", tag = "ticketing", params(TicketsOf), responses(
     (status = 200, body = Page<TicketAnswer>),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails)))]
@@ -338,10 +426,7 @@ async fn list_tickets(
     Params(of): Params<TicketsOf>,
 ) -> Result<Json<Page<TicketAnswer>>, Problem> {
     let limit = web::page::limit(of.limit)?;
-    let find = Find::all(Ticket::TABLE, limit)
-        .equals("user_id", of.user_id.0)
-        .after(of.after);
-    let tickets: Vec<Ticket> = service.0.store.find(find).await?;
+    let tickets = service.tickets_of(of.user_id, of.after, limit).await?;
     let answers = tickets.into_iter().map(TicketAnswer::from).collect();
     Ok(Json(Page::new(answers, limit, |ticket: &TicketAnswer| {
         ticket.ticket_id.to_string()

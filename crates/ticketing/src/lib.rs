@@ -27,6 +27,7 @@ pub mod release;
 pub mod reservations;
 pub mod reserve;
 pub mod sagas;
+pub mod tickets;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Process: the buyer of a reserved ticket starts the purchase.
 
-use contract::{EventId, Money, Points, TicketId, UserId, ticketing::Process};
+use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Process};
 use messaging::{Commit, Message};
 
 use crate::{
@@ -33,6 +33,8 @@ pub enum Refusal {
         "the purchase of this ticket has been started already: GET /ticketing/process/{{ticketId}} shows how far it is"
     )]
     AlreadyProcessing,
+    #[error("the reservation had to be paid before {at}, and is being taken back")]
+    DeadlinePassed { at: Timestamp },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,8 @@ impl Service {
         match held.state {
             ReservationState::Completed => return Err(Refusal::AlreadyProcessing.into()),
             ReservationState::Waiting if now > held.expires_at => {
-                return Err(Refusal::ReservationNotFound.into());
+                let at = held.expires_at;
+                return Err(Refusal::DeadlinePassed { at }.into());
             }
             ReservationState::Waiting => {}
         }

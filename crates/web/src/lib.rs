@@ -13,4 +13,4 @@ pub mod problem;
 pub use extract::{Body, Id, Params};
 pub use idempotency::Once;
 pub use page::Page;
-pub use problem::{Problem, ProblemDetails};
+pub use problem::{HeldTicket, Problem, ProblemDetails};

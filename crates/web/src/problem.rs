@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use contract::{TicketId, Timestamp};
 use messaging::{CommitError, StoreError, TraceContext, trace};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -21,6 +22,15 @@ pub struct Problem {
     /// The field or parameter that is wrong.
     pub field: Option<String>,
     pub retry_after_secs: Option<u32>,
+    /// What the caller has already.
+    pub held: Option<HeldTicket>,
+}
+
+/// A reservation that stands in the way of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldTicket {
+    pub ticket_id: TicketId,
+    pub expires_at: Timestamp,
 }
 
 /// The body of a refusal: `application/problem+json`.
@@ -38,6 +48,12 @@ pub struct ProblemDetails {
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// Of ALREADY_RESERVED: the reservation that the user has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket_id: Option<TicketId>,
+    /// Of ALREADY_RESERVED: its deadline. If it has passed, the reservation is being taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     /// Of a failure: what its lines in the log carry as `trace_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
@@ -52,6 +68,7 @@ impl Problem {
             detail: detail.to_string(),
             field: None,
             retry_after_secs: None,
+            held: None,
         }
     }
 
@@ -104,6 +121,8 @@ impl Problem {
             code: self.code.to_owned(),
             detail: self.detail.clone(),
             field: self.field.clone(),
+            ticket_id: self.held.map(|held| held.ticket_id),
+            expires_at: self.held.map(|held| held.expires_at),
             trace_id: self.trace_id(),
         }
     }

@@ -15,8 +15,8 @@ async fn charged_without_a_ticket() {
         the_answer_was_lost(house).await;
         the_gateway_lied(house).await;
         the_service_went_away_while_money_was_taken(house).await;
-        the_reservation_was_gone_and_there_is_a_ticket_left(house).await;
-        the_reservation_was_gone_and_so_is_the_last_ticket(house).await;
+        the_gateway_said_nothing_until_the_reservation_was_overdue(house).await;
+        the_reservation_was_given_back_and_the_last_ticket_is_gone(house).await;
     })
     .await;
 }
@@ -53,25 +53,25 @@ async fn the_service_went_away_while_money_was_taken(house: &mut House) {
     house.is_bought(&purchase, "gone").await;
 }
 
-async fn the_reservation_was_gone_and_there_is_a_ticket_left(house: &mut House) {
+async fn the_gateway_said_nothing_until_the_reservation_was_overdue(house: &mut House) {
     let (event, user) = (house.event(1).await, house.user(300).await);
     let purchase = house.purchase(event, user, 300).await;
     house.gateway.turn(Mood::Dumb);
     house.pay(&purchase, "late").await.ok(202);
     house.pass(HOLD_SECS + GRACE_SECS).await;
-    house.stock_becomes(event, stock(1, 0, 0, 1)).await;
+    assert_eq!(house.stock(event).await, stock(1, 1, 0, 0));
     house.gateway.turn(Mood::Well);
     house.is_bought(&purchase, "late").await;
     house.stock_becomes(event, stock(1, 0, 1, 0)).await;
     house.points_become(user, 0).await;
 }
 
-async fn the_reservation_was_gone_and_so_is_the_last_ticket(house: &mut House) {
+async fn the_reservation_was_given_back_and_the_last_ticket_is_gone(house: &mut House) {
     let (event, user) = (house.event(1).await, house.user(300).await);
     let purchase = house.purchase(event, user, 300).await;
     house.gateway.turn(Mood::Dumb);
     house.pay(&purchase, "too-late").await.ok(202);
-    house.pass(HOLD_SECS + GRACE_SECS).await;
+    house.release(&purchase.ticket).await.ok(204);
     house.stock_becomes(event, stock(1, 0, 0, 1)).await;
     let next = house.purchase(event, house.user(0).await, 0).await;
     house.gateway.turn(Mood::Well);

@@ -112,7 +112,7 @@ async fn a_purchase_is_refused_that_does_not_fit_its_reservation() {
         let late = house.reserved(event, stranger).await;
         house.clock.advance_millis(HOLD_SECS * 1000 + 1);
         let refused = house.process(&late, event, stranger, 0).await;
-        refused.refused(404, "RESERVATION_NOT_FOUND");
+        refused.refused(409, "DEADLINE_PASSED");
     })
     .await;
 }
@@ -353,6 +353,95 @@ async fn a_text_with_nul_is_refused_and_its_field_is_named() {
             assert_eq!(refused["field"], field, "{path}");
         }
         house.paid(&purchase, "card-1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn in_the_grace_time_every_call_says_that_the_deadline_has_passed() {
+    play(async |house: &mut House| {
+        let (event, user) = (house.event(2).await, house.user(0).await);
+        let path = format!("/ticketing/reserve?eventId={event}&userId={user}");
+        house.get(&path).await.refused(404, "RESERVATION_NOT_FOUND");
+        let purchase = house.purchase(event, user, 0).await;
+        let late = house.user(0).await;
+        let ticket = house.reserved(event, late).await;
+        let path = format!("/ticketing/reserve?eventId={event}&userId={late}");
+        let held = house.get(&path).await.ok(200);
+        assert_eq!(held["ticketId"], ticket.as_str());
+        assert_eq!(
+            (&held["state"], &held["price"]),
+            (&json!("WAITING"), &json!(1_000))
+        );
+
+        house.clock.advance_millis(HOLD_SECS * 1000 + 1);
+        let lost = house.reserve(event, late).await;
+        for problem in [
+            &lost.body["expiresAt"],
+            &house.get(&path).await.body["expiresAt"],
+        ] {
+            assert_eq!(problem, &held["expiresAt"]);
+        }
+        assert_eq!(lost.body["ticketId"], ticket.as_str());
+        lost.refused(409, "ALREADY_RESERVED");
+        assert_eq!(house.get(&path).await.ok(200)["state"], "EXPIRED");
+        let refused = house.process(&ticket, event, late, 0).await;
+        refused.refused(409, "DEADLINE_PASSED");
+        let refused = house.pay(&purchase, "card-1").await;
+        refused.refused(409, "DEADLINE_PASSED");
+
+        // Who does not want to wait gives it back.
+        house.release(&ticket).await.ok(204);
+        house.reserved(event, late).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_points_pay_in_full_is_confirmed_without_a_name_of_the_gateways() {
+    play(async |house: &mut House| {
+        let (event, user) = (house.event(1).await, house.user(1_000).await);
+        let purchase = house.purchase(event, user, 1_000).await;
+        let unpaid = json!({ "paymentId": purchase.payment, "amount": 5 });
+        let told = house.post("/payment/confirmed", unpaid).await;
+        assert_eq!(told.body["field"], "pgPaymentId");
+        told.refused(400, "INVALID_REQUEST");
+
+        let free = json!({ "paymentId": purchase.payment, "amount": 0 });
+        let told = house.post("/payment/confirmed", free.clone()).await.ok(200);
+        assert_eq!(told["succeeded"], true);
+        house.ticket_becomes(&purchase, "RESERVED").await;
+        let again = house.post("/payment/confirmed", free).await.ok(200);
+        assert_eq!(again["succeeded"], true);
+        assert_eq!(house.gateway.books().payments, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_with_a_slash_at_its_end_is_the_one_without() {
+    play(async |house: &mut House| {
+        let event = house.event(1).await;
+        let shown = house.get(&format!("/event/{event}")).await.ok(200);
+        assert_eq!(house.get(&format!("/event/{event}/")).await.ok(200), shown);
+        house.get("/event/?limit=1").await.ok(200);
+        house.get("/nowhere/").await.refused(404, "NOT_FOUND");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_webhook_without_its_texts_is_told_which_one_is_missing() {
+    play(async |house: &mut House| {
+        let body = json!({ "eventType": "PAYMENT_STATUS_CHANGED", "data": { "orderId": 5 } });
+        let told = house.post("/payment/webhook/toss", body).await;
+        let problem = told.refused(400, "INVALID_REQUEST");
+        assert_eq!(problem["field"], "data.orderId");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with("the webhook has no text in its field data.orderId"),
+            "{detail}"
+        );
     })
     .await;
 }

@@ -252,7 +252,7 @@ impl Buyer<'_> {
         let path = "/ticketing/process";
         let told = self.post("ticketing-api", path, ticket, purchase).await;
         match (told.status, told.code()) {
-            (404, "RESERVATION_NOT_FOUND") => Err(Stop::Afresh),
+            (404, "RESERVATION_NOT_FOUND") | (409, "DEADLINE_PASSED") => Err(Stop::Afresh),
             _ => {
                 self.expect(&told, 202);
                 Ok(())

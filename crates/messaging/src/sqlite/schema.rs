@@ -38,14 +38,26 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
+/// Why a folder cannot be used, and what to do about it.
+#[must_use]
+pub fn no_folder(folder: &Path, error: &std::io::Error) -> String {
+    use std::io::ErrorKind as K;
+    let why = match error.kind() {
+        K::AlreadyExists | K::NotADirectory => "it, or what it is to be in, is a file".to_owned(),
+        K::PermissionDenied => "this user may not make it there".to_owned(),
+        K::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        K::StorageFull => "the disk is full".to_owned(),
+        _ => error.to_string(),
+    };
+    format!(
+        "the data folder {} cannot be made: {why}; name another with --data or BOXOFFICE_DATA",
+        folder.display()
+    )
+}
+
 /// Makes the folder where it is missing and locks it; the lock goes with the process.
 pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreError> {
-    fs::create_dir_all(folder).map_err(|error| {
-        unavailable(format_args!(
-            "the data folder {} cannot be made: {error}",
-            folder.display()
-        ))
-    })?;
+    fs::create_dir_all(folder).map_err(|error| unavailable(no_folder(folder, &error)))?;
     let path = folder.join(LOCK_NAME);
     let file = File::options()
         .create(true)
@@ -156,4 +168,23 @@ pub(super) fn last_offset(connection: &Connection) -> Result<i64, StoreError> {
     connection
         .query_row(text, (), |row| row.get(0))
         .map_err(unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_told_with_its_reason_and_its_remedy() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        for folder in [file.clone(), file.join("below")] {
+            let text = lock_folder(&folder).unwrap_err().to_string();
+            assert!(
+                text.contains("is a file; name another with --data"),
+                "{text}"
+            );
+        }
+    }
 }

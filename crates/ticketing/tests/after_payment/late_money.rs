@@ -71,6 +71,40 @@ async fn a_seat_is_kept_while_an_attempt_that_began_in_time_has_no_outcome() {
 }
 
 #[tokio::test]
+async fn who_reads_on_behind_the_last_ticket_misses_none_that_was_reserved_earlier_and_paid_later()
+{
+    let mut house = House::with_quantity(2).await;
+    let early = house.purchase(1).await;
+    house.clock.advance_millis(5_000);
+    let late = house.bought(2).await;
+    house.clock.advance_millis(5_000);
+    house.hear(&paid(early, 1, 3)).await;
+    assert!(early < late, "a ticket has its name since it was reserved");
+    // One user has both.
+    let ticket = house.ticket(late).await.unwrap();
+    let mut commit = Commit::new();
+    commit.put(&ticketing::model::Ticket {
+        user_id: UserId(1),
+        ..ticket
+    });
+    house.store.commit(commit).await.unwrap();
+
+    let read = async |query: String| {
+        let (status, page) = house.get(&format!("/ticket?userId=1{query}")).await;
+        assert_eq!(status, 200, "{page}");
+        let items = page["items"].as_array().unwrap().clone();
+        let ids = items
+            .iter()
+            .map(|it| it["ticketId"].as_str().unwrap().parse().unwrap());
+        ids.collect::<Vec<contract::TicketId>>()
+    };
+    assert_eq!(read(String::new()).await, [late, early]);
+    assert_eq!(read("&limit=1".to_owned()).await, [late]);
+    assert_eq!(read(format!("&after={late}")).await, [early]);
+    assert_eq!(read(format!("&after={early}")).await, []);
+}
+
+#[tokio::test]
 async fn a_seat_is_free_as_soon_as_its_payment_is_closed() {
     let mut house = House::with_quantity(1).await;
     let ticket = house.purchase(1).await;

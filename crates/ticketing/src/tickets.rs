@@ -1,0 +1,52 @@
+//! Tickets: what a user owns.
+
+use contract::{TicketId, Timestamp, UserId};
+use messaging::{Find, Record as _, StoreError};
+
+use crate::{Service, model::Ticket};
+
+/// Rows read at once. A user has one ticket of an event, beside those that were given back.
+const PAGE_ROWS: u32 = 500;
+
+impl Service {
+    /// The next tickets of a user, in the order in which they were issued. A ticket has its name since it was reserved, so
+    /// the order of the names is another.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn tickets_of(
+        &self,
+        user_id: UserId,
+        after: Option<TicketId>,
+        limit: u32,
+    ) -> Result<Vec<Ticket>, StoreError> {
+        let (mut tickets, mut last): (Vec<Ticket>, Option<TicketId>) = (Vec::new(), None);
+        loop {
+            let find = Find::all(Ticket::TABLE, PAGE_ROWS)
+                .equals("user_id", user_id.0)
+                .after(last);
+            let page: Vec<Ticket> = self.0.store.find(find).await?;
+            last = page.last().map(|ticket| ticket.ticket_id);
+            let is_last = page.len() < PAGE_ROWS as usize;
+            tickets.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        let place = |ticket: &Ticket| (ticket.created_at, ticket.ticket_id);
+        tickets.sort_unstable_by_key(place);
+        if let Some(after) = after {
+            let seen = tickets.iter().find(|ticket| ticket.ticket_id == after);
+            // Of a ticket that is not theirs, the time of its name counts.
+            let seen = seen.map_or((made_at(after), after), place);
+            tickets.retain(|ticket| place(ticket) > seen);
+        }
+        tickets.truncate(limit as usize);
+        Ok(tickets)
+    }
+}
+
+fn made_at(ticket_id: TicketId) -> Timestamp {
+    let secs = i64::try_from(ticket_id.second()).unwrap_or(i64::MAX / 1000);
+    Timestamp::from_millis(secs * 1000)
+}
