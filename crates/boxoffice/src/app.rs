@@ -20,6 +20,7 @@ use messaging::{
     housekeeping::{Expiry, Housekeeping},
     timers::Timers,
 };
+use payment::books::Adopt;
 use prometheus_client::registry::Registry;
 use utoipa_axum::router::OpenApiRouter;
 use web::idempotency::AnswerRecord;
@@ -83,11 +84,22 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn serve(config: Config, log: &Log) -> anyhow::Result<Self> {
-        let mut registry = Registry::with_prefix("boxoffice");
+        let mut registry = new_registry();
         let help = "Lines of the log that could not be written";
         registry.register("log_lines_lost", help, log.lost_lines());
         let (clock, random) = (Clock::System, Random::System);
-        Self::start_counted(config, clock, random, Router::new(), registry).await
+        Self::start_on(config, clock, random, Router::new(), registry, Adopt::Any).await
+    }
+
+    /// As [`App::start`], under the system's clock, for payments that were served before: where they do not say which
+    /// gateway they belong to, the built-in sandbox is not taken for it.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_again(config: Config) -> anyhow::Result<Self> {
+        let (clock, random, registry) = (Clock::System, Random::System, new_registry());
+        let adopt = Adopt::OnlyNamed;
+        Self::start_on(config, clock, random, Router::new(), registry, adopt).await
     }
 
     /// As [`App::start`], with further routes behind the same guard: for tests of what surrounds a route.
@@ -100,21 +112,24 @@ impl App {
         random: Random,
         extra: Router,
     ) -> anyhow::Result<Self> {
-        let registry = Registry::with_prefix("boxoffice");
-        Self::start_counted(config, clock, random, extra, registry).await
+        Self::start_on(config, clock, random, extra, new_registry(), Adopt::Any).await
     }
 
-    async fn start_counted(
+    async fn start_on(
         config: Config,
         clock: Clock,
         random: Random,
         extra: Router,
         mut registry: Registry,
+        adopt: Adopt,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::register(&mut registry);
         let store = backends::open_store(&config, metrics.clone())
             .await
             .context("the store cannot be opened")?;
+        if config.services.has_payment() {
+            payment::books::claim(&store, &config.payment, adopt, clock.now()).await?;
+        }
         fs::create_dir_all(&config.data)
             .map_err(|error| anyhow::anyhow!(messaging::sqlite::no_folder(&config.data, &error)))?;
         let bus = backends::open_bus(&config, &store).await?;
@@ -243,6 +258,10 @@ impl App {
     }
 }
 
+fn new_registry() -> Registry {
+    Registry::with_prefix("boxoffice")
+}
+
 /// Starts the services that this process runs, their consumers and their timekeepers, and returns their routes.
 async fn start_services(
     config: &Config,
@@ -263,7 +282,7 @@ async fn start_services(
         routes = routes.merge(user::http::router(user));
     }
     let mut payment = None;
-    if has(Service::PaymentApi) || has(Service::PaymentWorker) {
+    if config.services.has_payment() {
         let service = start_payment(config, crew, registry).await?;
         if has(Service::PaymentApi) {
             routes = routes.merge(payment::http::router(service.clone()));
@@ -356,6 +375,9 @@ async fn start_sandbox(
     })?;
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     let (address, served) = sandbox.serve(listen, crew.shutdown()).await?;
+    tracing::warn!(
+        "payments go to the built-in sandbox: no money is taken, and any text pays for a ticket; set payment.sandbox = false to sell"
+    );
     crew.spawn("payment.sandbox", |_| async {
         // It logs for itself why it ends.
         let _ = served.await;

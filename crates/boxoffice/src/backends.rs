@@ -86,6 +86,25 @@ pub async fn open_store(config: &Config, metrics: Arc<Metrics>) -> Result<Store,
     }
 }
 
+/// As [`open_store`], for a command that has nothing to do where there is no store yet.
+///
+/// # Errors
+/// Where there is no data folder, or it is in use; else as [`open_store`].
+pub async fn open_existing(config: &Config) -> anyhow::Result<Store> {
+    must_exist(config)?;
+    let opened = open_store(config, Metrics::unregistered()).await;
+    opened.context("the store cannot be opened")
+}
+
+/// # Errors
+/// Where the settings name a data folder that is not there.
+pub fn must_exist(config: &Config) -> anyhow::Result<()> {
+    if config.store.backend == StoreBackend::Sqlite && !config.data.is_dir() {
+        bail!("there is no data folder {}", config.data.display());
+    }
+    Ok(())
+}
+
 /// One moment of the store that the settings name, beside whoever uses it.
 ///
 /// # Errors

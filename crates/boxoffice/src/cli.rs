@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use messaging::Clock;
+use payment::books;
 
 use crate::{
     app::App,
@@ -77,6 +79,9 @@ enum Command {
     /// Compare our payments with the gateway's transactions, settle what can be settled, and list the rest; exit code 1
     /// where something is listed
     Reconcile(ReconcileArgs),
+    /// Make the payments in the store belong to the gateway that the settings name: after its address has changed, or the
+    /// kind of its key. Stop every server first
+    AdoptGateway,
     /// Let a crowd buy the same show from a server of its own, and tell what happened
     Demo(DemoOptions),
     /// Run only the payment gateway's sandbox, on 127.0.0.1:9090 unless `--listen` says otherwise
@@ -127,6 +132,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Serve { .. } => serve(config).await,
             Command::Migrate => migrate(&config).await,
             Command::Reconcile(args) => reconcile::run(config, args).await,
+            Command::AdoptGateway => adopt_gateway(&config).await,
             Command::Demo(options) => {
                 demo::run(config, options).await?;
                 Ok(ExitCode::SUCCESS)
@@ -175,6 +181,18 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     if done.is_empty() {
         writeln!(io::stdout(), "everything is up to date")?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn adopt_gateway(config: &Config) -> anyhow::Result<ExitCode> {
+    let store = backends::open_existing(config).await?;
+    let before = books::adopt(&store, &config.payment, Clock::System.now()).await?;
+    let now = config.payment.gateway_identity();
+    let before = before.map_or_else(|| "no gateway".to_owned(), |it| it.to_string());
+    writeln!(
+        io::stdout(),
+        "the payments belonged to {before}, and belong to {now} now"
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

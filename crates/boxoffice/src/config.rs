@@ -370,6 +370,10 @@ mod tests {
                 "messaging.inbox_retention_secs",
             ),
             ("[payment]\nsandbox = 'perhaps'", "payment.sandbox"),
+            (
+                "[payment]\nrefund_give_up_secs = 0",
+                "payment.refund_give_up_secs",
+            ),
             ("[ticketing]\nhold_ttl_secs = 0", "ticketing.hold_ttl_secs"),
             (
                 "[ticketing]\nhold_grace_secs = 10",
@@ -400,8 +404,54 @@ mod tests {
     }
 
     #[test]
+    fn real_money_and_a_sandbox_are_never_set_together() {
+        let live = "secret_key = 'live_sk_20261122'";
+        for (file, names) in [
+            (
+                format!("[payment.gateway]\n{live}"),
+                ["payment.sandbox", "payment.gateway.secret_key"],
+            ),
+            (
+                format!(
+                    "[payment]\nsandbox = false\nforward_test_codes = true\n[payment.gateway]\n{live}"
+                ),
+                ["payment.forward_test_codes", "payment.gateway.secret_key"],
+            ),
+            (
+                "[payment]\nsandbox = false\nforward_test_codes = true".to_owned(),
+                ["payment.forward_test_codes", "payment.gateway.secret_key"],
+            ),
+            (
+                format!(
+                    "[payment]\nsandbox = false\n[payment.gateway]\n{live}\nbase_url = 'http://127.0.0.1:9090'"
+                ),
+                ["payment.gateway.base_url", "payment.gateway.secret_key"],
+            ),
+            (
+                "[payment]\nsandbox = false\nsandbox_webhooks = true".to_owned(),
+                ["payment.sandbox_webhooks", "payment.sandbox"],
+            ),
+        ] {
+            let text = refusal(&file, &[]);
+            assert!(
+                names.iter().all(|name| text.contains(name)),
+                "{file}: {text}"
+            );
+            assert!(!text.contains("20261122"), "{text}");
+        }
+        for file in [
+            format!("[payment]\nsandbox = false\n[payment.gateway]\n{live}"),
+            "[payment]\nforward_test_codes = true\nsandbox_webhooks = true".to_owned(),
+            "[payment]\nsandbox = false\nforward_test_codes = true\n[payment.gateway]\nsecret_key = 'test_sk_1'".to_owned(),
+        ] {
+            load(&file, &[], &Flags::default()).unwrap();
+        }
+    }
+
+    #[test]
     fn a_secret_is_never_printed() {
         let secrets = [
+            ("BOXOFFICE_PAYMENT__SANDBOX", "false"),
             ("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", "live_sk_1234"),
             ("BOXOFFICE_TICKETING__RESERVATIONS", "redis"),
             (

@@ -1,5 +1,5 @@
 //! The command `reconcile`. The server that has the store open does it; where there is none, one is started for it,
-//! without a door to the outside, and stopped again. So it is where several processes share a schema: beside them. Two
+//! without a door to the outside, and stopped again. It asks the gateway that the payments belong to, and no other. So it is where several processes share a schema: beside them. Two
 //! comparisons of the same payments at once settle each at most once, by versions and idempotency keys.
 
 use std::{
@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::Timestamp;
-use messaging::{Clock, Random, Record, StoreError};
+use messaging::{Record, StoreError};
 use payment::{
     reconcile::{Difference, Report},
     record::{PaymentRecord, StrayRecord},
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     app::{ADDRESS_FILE, App},
     audit::books,
-    backends::{self, BusBackend, StoreBackend},
+    backends::{self, BusBackend},
     config::Config,
     log,
     server::reachable,
@@ -73,10 +73,7 @@ const TURN_WAIT: Duration = Duration::from_millis(500);
 /// # Errors
 /// Where neither the folder nor its server can be had, or the gateway does not answer.
 pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
-    let is_folder = config.store.backend == StoreBackend::Sqlite;
-    if is_folder && !config.data.is_dir() {
-        bail!("there is no data folder {}", config.data.display());
-    }
+    backends::must_exist(&config)?;
     let asked = Asked {
         from: args.from,
         to: args.to,
@@ -112,7 +109,7 @@ async fn reconcile(config: Config, asked: &Asked) -> anyhow::Result<Report> {
 }
 
 async fn by_a_server_of_its_own(config: Config, asked: &Asked) -> anyhow::Result<Report> {
-    let app = App::start(config.clone(), Clock::System, Random::System).await?;
+    let app = App::start_again(config.clone()).await?;
     let report = ask(app.address(), asked).await;
     if report.is_ok() {
         wait_until_quiet(&app, config).await;

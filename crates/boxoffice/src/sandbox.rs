@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, value_parser};
 use messaging::ShutdownSwitch;
 use payment::{
-    gateway::SecretKey,
+    gateway::{KeyKind, SecretKey},
     sandbox::{Sandbox, SandboxSettings, Script},
 };
 
@@ -68,6 +68,9 @@ pub async fn run(
 }
 
 fn open(data: &Path, options: SandboxOptions) -> anyhow::Result<Sandbox> {
+    if SecretKey::new(options.secret_key.clone()).kind() == KeyKind::Live {
+        bail!("--secret-key: a sandbox takes no live key, because who has one means real money");
+    }
     let script = options.faults.as_deref().map(read).transpose()?;
     fs::create_dir_all(data)
         .with_context(|| format!("the data folder {} cannot be made", data.display()))?;

@@ -62,6 +62,12 @@ impl Services {
         self.0.contains(&service)
     }
 
+    /// Whether the payment gateway is asked.
+    #[must_use]
+    pub fn has_payment(&self) -> bool {
+        self.has(Service::PaymentApi) || self.has(Service::PaymentWorker)
+    }
+
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.0.len() == Service::ALL.len()

@@ -12,6 +12,7 @@
 //! capture, the release of what was authorised. [`Protocol`] chooses, and the arms below are the only place that knows.
 
 mod codes;
+mod identity;
 mod listing;
 mod outcome;
 pub mod protocol;
@@ -24,6 +25,7 @@ use std::fmt;
 use contract::Timestamp;
 
 pub use codes::{ErrorCode, Meaning};
+pub use identity::{Identity, KeyKind};
 pub use protocol::ChargeStatus;
 pub use settings::{Error, Protocol, SecretKey, Settings};
 

@@ -12,11 +12,13 @@
 //! - [`reconcile`]: everything that the gateway lists, compared with everything that stands here
 //! - [`consumers`] and [`http`]: the two doors
 //! - [`audit`]: facts for checks across services
+//! - [`books`]: which gateway the payments belong to
 //! - [`gateway`]: the client of the payment gateway; [`sandbox`]: its double
 //! - [`attempts`]: what is at the gateway at this moment, in this process
 
 pub mod attempts;
 pub mod audit;
+pub mod books;
 pub mod confirm;
 pub mod consumers;
 mod follow;
@@ -43,7 +45,8 @@ use tokio::sync::Notify;
 use attempts::{Attempts, Backoffs, Patience};
 use gateway::Gateway;
 use record::{
-    HistoryEntry, PaymentRecord, ReconciliationRecord, StrayRecord, TombstoneRecord, WebhookRecord,
+    GatewayRecord, HistoryEntry, PaymentRecord, ReconciliationRecord, StrayRecord, TombstoneRecord,
+    WebhookRecord,
 };
 
 pub use consumers::PaymentConsumer;
@@ -59,6 +62,7 @@ pub const TABLES: &[&Table] = &[
     StrayRecord::TABLE,
     WebhookRecord::TABLE,
     ReconciliationRecord::TABLE,
+    GatewayRecord::TABLE,
 ];
 
 /// Entries of a payment's history that are shown, the newest.
@@ -91,7 +95,7 @@ pub struct Settings {
     pub reconcile_lag_secs: u32,
     /// How long the reports are kept.
     pub reconciliation_retention_secs: i64,
-    /// Pass the header `TossPayments-Test-Code` of a request on to the gateway. Never beside a live gateway.
+    /// Pass the header `TossPayments-Test-Code` of a request on to the gateway. Only to a sandbox, or with a test key.
     pub forward_test_codes: bool,
     /// Run the sandbox inside this process in place of `gateway`; the program that wires the services does it.
     pub sandbox: bool,

@@ -2,6 +2,7 @@
 //! beside them charges that no payment stands for ([`stray`]), what the gateway told unasked ([`webhook`]), and what
 //! was found to differ ([`reconciliation`]).
 
+mod gateway;
 mod reconciliation;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -15,6 +16,7 @@ use messaging::{Column, Entry, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub use contract::domain::Refund;
+pub use gateway::GatewayRecord;
 pub use reconciliation::ReconciliationRecord;
 pub use stray::StrayRecord;
 pub use webhook::{WebhookRecord, WebhookState};

@@ -1,6 +1,7 @@
 //! What the type of a setting cannot say: bounds, and which settings go together. Each refusal names its setting. Pure.
 
 use anyhow::bail;
+use payment::gateway::KeyKind;
 
 use super::Config;
 use crate::backends::{BusBackend, StoreBackend};
@@ -25,11 +26,45 @@ impl Config {
                  payment.gateway.connect_timeout_millis and request_timeout_millis together ({together})"
             );
         }
+        self.validate_gateway()?;
         self.ticketing.validate()?;
         if let Err(error) = self.log.level.parse::<tracing_subscriber::EnvFilter>() {
             bail!(
                 "the setting log.level cannot be {:?}: {error}",
                 self.log.level
+            );
+        }
+        Ok(())
+    }
+
+    /// Nobody pays with a sandbox's money where a live key says that real money is meant.
+    fn validate_gateway(&self) -> anyhow::Result<()> {
+        let payment = &self.payment;
+        let keys = payment.gateway.secret_key.kind();
+        if payment.sandbox && keys == KeyKind::Live {
+            bail!(
+                "the setting payment.sandbox is true, and payment.gateway.secret_key is a live key: with the sandbox any text \
+                 pays for a ticket; set payment.sandbox = false, or remove the key"
+            );
+        }
+        if !payment.sandbox && payment.forward_test_codes && keys != KeyKind::Test {
+            bail!(
+                "the setting payment.forward_test_codes is true: payment.sandbox must be true, or \
+                 payment.gateway.secret_key a test key (test_…)"
+            );
+        }
+        if !payment.sandbox && payment.sandbox_webhooks {
+            bail!("the setting payment.sandbox_webhooks is true: payment.sandbox must be true");
+        }
+        let is_secure = payment
+            .gateway
+            .base_url
+            .to_ascii_lowercase()
+            .starts_with("https://");
+        if keys == KeyKind::Live && !is_secure {
+            bail!(
+                "the setting payment.gateway.base_url is not https://…, and payment.gateway.secret_key is a live key: no live \
+                 gateway is there, and the key would be readable on its way"
             );
         }
         Ok(())

@@ -57,7 +57,8 @@ async fn books_are_compared_on_the_folder_and_through_the_server_alike() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
 
-    // Given books in which nothing differs.
+    // Given books in which nothing differs; they belong to the sandbox that they were served with.
+    assert_eq!(Serving::start(folder).stop("-TERM").0, Some(0));
     let clean = reconcile(folder, &[]);
     assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stderr));
     assert!(text(&clean.stdout).contains("Nothing differs."));

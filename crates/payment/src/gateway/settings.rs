@@ -105,6 +105,13 @@ impl SecretKey {
         protocol::basic_authorization(&self.0)
     }
 
+    /// What stands before the first `_`: it says what the key opens, and nothing of the secret.
+    pub(super) fn beginning(&self) -> &str {
+        self.0
+            .split_once('_')
+            .map_or("", |(beginning, _)| beginning)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

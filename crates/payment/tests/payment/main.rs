@@ -5,6 +5,7 @@
     reason = "a test that finds something broken ends there"
 )]
 
+mod books;
 mod confirming;
 mod deposits;
 mod http;

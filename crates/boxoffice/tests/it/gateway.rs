@@ -1,0 +1,147 @@
+//! Payments belong to the gateway that charged them; no other is asked about them, and the sandbox is never a fallback.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Output},
+};
+
+use messaging::{Metrics, Store};
+
+use crate::program::{Serving, boxoffice, text};
+
+/// Nobody listens at these.
+const GATEWAY: &str = "http://127.0.0.1:9";
+const MOVED: &str = "http://127.0.0.1:10";
+
+fn command(folder: &Path, command: &[&str]) -> Command {
+    let data = folder.to_str().unwrap();
+    boxoffice(&[command, &["--data", data, "--listen", "127.0.0.1:0"]].concat())
+}
+
+/// The command, with a gateway that is no sandbox.
+fn at(gateway: &str, mut command: Command) -> Command {
+    command
+        .env("BOXOFFICE_PAYMENT__SANDBOX", "false")
+        .env("BOXOFFICE_PAYMENT__GATEWAY__BASE_URL", gateway)
+        .env("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", "test_sk_secret");
+    command
+}
+
+fn serve_once(command: Command) {
+    let serving = Serving::from(command);
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+}
+
+#[track_caller]
+fn assert_refused(output: &Output, words: &[&str]) {
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for word in words {
+        assert!(told.contains(word), "{word:?} is missing: {told}");
+    }
+    assert!(!told.contains("sk_secret"), "{told}");
+}
+
+#[test]
+fn no_command_asks_the_sandbox_about_payments_of_another_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    serve_once(at(GATEWAY, command(folder, &["serve"])));
+
+    let both = [
+        "the gateway at http://127.0.0.1:9 with a test key",
+        "the built-in sandbox",
+        "payment.gateway.base_url",
+        "adopt-gateway",
+    ];
+    for arguments in [&["reconcile"], &["serve"]] {
+        let refused = command(folder, arguments).output().unwrap();
+        assert_refused(&refused, &both);
+    }
+    assert!(!folder.join("gateway.db").exists(), "a sandbox was opened");
+
+    // With the settings of the server it is the gateway that does not answer.
+    let asked = at(GATEWAY, command(folder, &["reconcile"])).output();
+    assert_refused(&asked.unwrap(), &["did not list its transactions"]);
+}
+
+#[test]
+fn payments_of_the_sandbox_are_not_asked_about_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    serve_once(command(folder.path(), &["serve"]));
+
+    let refused = at(GATEWAY, command(folder.path(), &["serve"])).output();
+    assert_refused(&refused.unwrap(), &["the built-in sandbox", GATEWAY]);
+    let clean = command(folder.path(), &["reconcile"]).output().unwrap();
+    assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stderr));
+}
+
+#[test]
+fn payments_that_name_no_gateway_are_reconciled_only_where_the_settings_name_one() {
+    // As an earlier version of the program leaves them.
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let tables = boxoffice::app::tables();
+    drop(Store::open_embedded(folder, &tables, Metrics::unregistered()).unwrap());
+
+    let refused = command(folder, &["reconcile"]).output().unwrap();
+    assert_refused(&refused, &["payment.sandbox = false", "serve them once"]);
+    assert!(!folder.join("gateway.db").exists(), "a sandbox was opened");
+
+    let asked = at(GATEWAY, command(folder, &["reconcile"])).output();
+    assert_refused(&asked.unwrap(), &["did not list its transactions"]);
+    // It has said which one it is.
+    let refused = command(folder, &["serve"]).output().unwrap();
+    assert_refused(&refused, &[GATEWAY]);
+}
+
+#[test]
+fn a_gateway_that_has_moved_is_adopted_by_a_persons_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    serve_once(at(GATEWAY, command(folder, &["serve"])));
+    let refused = at(MOVED, command(folder, &["serve"])).output().unwrap();
+    assert_refused(&refused, &[GATEWAY, MOVED, "adopt-gateway"]);
+
+    let adopted = at(MOVED, command(folder, &["adopt-gateway"])).output();
+    let adopted = adopted.unwrap();
+    assert_eq!(adopted.status.code(), Some(0), "{}", text(&adopted.stderr));
+    let told = text(&adopted.stdout);
+    assert!(told.contains(GATEWAY) && told.contains(MOVED), "{told}");
+
+    serve_once(at(MOVED, command(folder, &["serve"])));
+    let refused = at(GATEWAY, command(folder, &["serve"])).output().unwrap();
+    assert_refused(&refused, &[GATEWAY, MOVED]);
+    let nowhere = command(&folder.join("none"), &["adopt-gateway"]).output();
+    assert_refused(&nowhere.unwrap(), &["there is no data folder"]);
+}
+
+#[test]
+fn the_sandbox_warns_once_at_each_start_and_nothing_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let warnings = |mut command: Command| {
+        let path = folder.path().join("log");
+        command.stderr(File::create(&path).unwrap());
+        serve_once(command);
+        let log = fs::read_to_string(&path).unwrap();
+        let warns = |line: &&str| line.contains("WARN") && line.contains("no money is taken");
+        log.lines().filter(warns).count()
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            warnings(command(&folder.path().join("sandbox"), &["serve"])),
+            1
+        );
+    }
+    let other = folder.path().join("other");
+    assert_eq!(warnings(at(GATEWAY, command(&other, &["serve"]))), 0);
+}
+
+#[test]
+fn a_sandbox_takes_no_live_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["sandbox", "--secret-key", "live_sk_secret"];
+    let refused = command(folder.path(), &arguments).output().unwrap();
+    assert_refused(&refused, &["--secret-key"]);
+}
