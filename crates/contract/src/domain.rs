@@ -18,6 +18,8 @@ pub enum Change {
 pub trait Aggregate: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TOPIC: &'static str;
     const TYPE: &'static str;
+    /// The field of the state that is its event.
+    const EVENT: &'static str = "event_id";
 
     fn aggregate_id(&self) -> String;
 
@@ -96,6 +98,7 @@ pub struct Event {
 impl Aggregate for Event {
     const TOPIC: &'static str = "domain.event";
     const TYPE: &'static str = "event";
+    const EVENT: &'static str = "id";
     fn aggregate_id(&self) -> String {
         self.id.to_string()
     }

@@ -95,6 +95,15 @@ pub fn derive(parent: Uuid, label: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
+/// A stable UUID for a text, of version 8 as in [`derive`]; all other bits are a SHA-256 of it.
+#[must_use]
+pub fn digest(text: &str) -> Uuid {
+    let digest = Sha256::digest(text);
+    let mut bytes = [0_u8; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 impl TicketId {
     /// The name of a reservation that a keyed request asks for. The last 48 bits are `request`'s, the others are
     /// `fresh`'s: who is asked the same again tells the reservation by its end, and no two of them have one name. The

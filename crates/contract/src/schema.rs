@@ -15,6 +15,8 @@ use crate::{
 /// One topic.
 pub struct Topic {
     pub name: &'static str,
+    /// The field that is the record's key, as it is written: `sagaId`, `payload.eventId`.
+    pub key: String,
     /// The name of its payload's schema.
     pub payload: String,
     /// That schema, and every other that it refers to, by name.
@@ -61,6 +63,7 @@ fn of<P: Payload + ToSchema>() -> Topic {
     P::schemas(&mut schemas);
     Topic {
         name: P::TOPIC,
+        key: camel_case(P::KEY),
         payload,
         schemas,
     }
@@ -74,10 +77,21 @@ fn of_domain<A: Aggregate + ToSchema>() -> Topic {
     schemas[0].0.clone_from(&payload);
     schemas.push((A::name().into_owned(), A::schema()));
     Topic {
+        key: format!("payload.{}", camel_case(A::EVENT)),
         payload,
         schemas,
         ..topic
     }
+}
+
+/// A field's name as it is written.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |all, word| {
+        let (head, rest) = word.split_at(word.len().min(1));
+        all + &head.to_uppercase() + rest
+    })
 }
 
 #[cfg(test)]
@@ -97,5 +111,23 @@ mod tests {
             topics.len(),
             "two payloads share a name: {payloads:?}"
         );
+    }
+
+    #[test]
+    fn every_key_is_a_field_of_its_payload() {
+        for topic in topics() {
+            let schemas: serde_json::Value = topic
+                .schemas
+                .iter()
+                .map(|(name, schema)| (name.clone(), serde_json::json!(schema)))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            let (holder, field) = match topic.key.strip_prefix("payload.") {
+                Some(field) => (topic.payload.rsplit('_').next().unwrap(), field),
+                None => (topic.payload.as_str(), topic.key.as_str()),
+            };
+            let field = &schemas[holder]["properties"][field];
+            assert!(field.is_object(), "{}: {}", topic.name, topic.key);
+        }
     }
 }

@@ -7,6 +7,8 @@ use crate::{dead_letter, domain, payment, ticketing, user};
 /// A payload knows its topic and its key. Messages of one key are handled in the order they were committed.
 pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TOPIC: &'static str;
+    /// The field that the key is, by its name in the payload type; empty where it is not one field.
+    const KEY: &'static str = "";
 
     /// The id of the aggregate or saga that this message belongs to.
     fn key(&self) -> String;
@@ -22,6 +24,7 @@ macro_rules! payload {
     ($name:ty, $topic:literal, $($key:ident).+) => {
         impl $crate::Payload for $name {
             const TOPIC: &'static str = $topic;
+            const KEY: &'static str = stringify!($($key).+);
             fn key(&self) -> String {
                 self.$($key).+.to_string()
             }
@@ -29,6 +32,20 @@ macro_rules! payload {
     };
 }
 pub(crate) use payload;
+
+/// Whether messages of this topic are asked of the user or the payment service, or answered by it. Whoever asks waits
+/// for one answer at a time.
+#[must_use]
+pub fn is_between_services(topic: &str) -> bool {
+    let is_of_theirs = topic.starts_with("user.") || topic.starts_with("payment.");
+    is_of_theirs && (topic.ends_with(".request") || topic.ends_with(".response"))
+}
+
+/// Whether messages of this topic say what has become of an aggregate.
+#[must_use]
+pub fn is_domain(topic: &str) -> bool {
+    topic.starts_with("domain.")
+}
 
 /// Every topic, in the order of a purchase.
 pub const ALL: &[&str] = &[

@@ -10,6 +10,7 @@
 //! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
 
 mod desk;
+mod identity;
 mod kept;
 mod log;
 mod producer;
@@ -40,6 +41,7 @@ use rdkafka::{
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use desk::Mark;
+pub use identity::MessageIdentity;
 pub use kept::kept;
 pub use reader::Reader;
 pub use relay::Relay;

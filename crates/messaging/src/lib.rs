@@ -47,7 +47,7 @@ pub use clock::{Clock, Random};
 pub use commit::{Commit, CommitError, Fence, StoreError};
 pub use dead_letters::DeadLetterSettings;
 #[cfg(feature = "kafka")]
-pub use kafka::{Kafka, KafkaSettings, Relay};
+pub use kafka::{Kafka, KafkaSettings, MessageIdentity, Relay};
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
 pub use postgres::{MessageTable, Postgres, PostgresSettings};

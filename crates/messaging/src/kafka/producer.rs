@@ -104,9 +104,11 @@ impl Producer {
             Some(dead_letters) if is_dead_letter(&message.topic) => dead_letters,
             _ => &self.main,
         };
+        let identity = self.settings.message_identity;
+        let (key, value) = (identity.key(message), identity.value(message));
         let mut record = BaseRecord::with_opaque_to(&topic, Box::new(stored.offset))
-            .key(&message.key)
-            .payload(&message.payload)
+            .key(key.as_ref())
+            .payload(value.as_ref())
             .timestamp(message.time.as_millis())
             .headers(wire::headers(message, &self.settings.source));
         loop {

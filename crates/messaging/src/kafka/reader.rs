@@ -320,12 +320,16 @@ fn poll(
 ) {
     let prefix = settings.prefix.len();
     let interval = Duration::from_millis(settings.commit_interval_millis.into());
+    let zone = settings.foreign_zone();
     let (mut paused, mut told_at) = (false, Instant::now());
     while desk.polled() {
         let waiting = match consumer.poll(Duration::from_millis(POLL_MILLIS)) {
             Some(Ok(record)) => {
                 let topic = record.topic().get(prefix..).unwrap_or_default();
-                let message = wire::message(&record, topic);
+                let mut message = wire::message(&record, topic);
+                if let Some(named) = zone.as_ref().and_then(|it| it.name_in(&message.payload)) {
+                    message.payload = named;
+                }
                 let message = message.is_for(group, topics).then(|| Arc::new(message));
                 let place = (Arc::from(record.topic()), record.partition());
                 desk.put(Arrived {

@@ -1,7 +1,10 @@
 //! What an operator says about Kafka.
 
+use contract::lenient::Zone;
 use rdkafka::ClientConfig;
 use serde::Deserialize;
+
+use super::identity::MessageIdentity;
 
 /// How long a broker may keep a record beyond its retention: the rest of its segment, and the pause between two looks.
 const RETENTION_SLACK_SECS: i64 = 600;
@@ -27,6 +30,10 @@ pub struct KafkaSettings {
     pub retention_secs: i64,
     /// `ce_source` of every message: a URI that names this deployment.
     pub source: String,
+    /// What names a message for services that read no headers.
+    pub message_identity: MessageIdentity,
+    /// Of times in messages that name no zone: `UTC`, an offset (`+09:00`), or a name (`Asia/Seoul`).
+    pub zone: String,
     /// A consumer that was not heard of for so long gives its partitions to the others.
     pub session_timeout_millis: u32,
     /// How far the brokers' knowledge of what was handled may be behind; redelivery costs a look into the inbox.
@@ -93,6 +100,8 @@ impl Default for KafkaSettings {
             replication: 1,
             retention_secs: 86_400,
             source: "/boxoffice".to_owned(),
+            message_identity: MessageIdentity::default(),
+            zone: "UTC".to_owned(),
             session_timeout_millis: 10_000,
             commit_interval_millis: 500,
             revoke_millis_max: 10_000,
@@ -123,6 +132,9 @@ impl KafkaSettings {
         if self.source.is_empty() {
             return wrong("source", "is missing");
         }
+        if let Err(error) = self.zone.parse::<Zone>() {
+            return wrong("zone", &format!("cannot be used: {error}"));
+        }
         let at_least_one = [
             ("partitions", i64::from(self.partitions)),
             ("replication", i64::from(self.replication)),
@@ -147,6 +159,12 @@ impl KafkaSettings {
             );
         }
         Ok(())
+    }
+
+    /// The zone to name in times that name none; `None` where they are read so anyway.
+    pub(super) fn foreign_zone(&self) -> Option<Zone> {
+        let zone: Zone = self.zone.parse().ok()?;
+        (!zone.is_utc()).then_some(zone)
     }
 
     /// The topic's name at the brokers.
@@ -230,7 +248,8 @@ mod tests {
     #[test]
     fn a_setting_that_cannot_work_is_refused_by_its_name() {
         type Spoil = fn(&mut KafkaSettings);
-        let spoilt: [(&str, Spoil); 9] = [
+        let spoilt: [(&str, Spoil); 10] = [
+            ("zone", |it| it.zone = "Nowhere/Land".to_owned()),
             ("dead_letter_brokers", |it| {
                 it.dead_letter_brokers = Some(" ".to_owned())
             }),
