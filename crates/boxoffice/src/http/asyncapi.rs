@@ -1,8 +1,14 @@
 //! The contract between the services, published as AsyncAPI 3.0: whoever runs a user or payment service of their own
 //! reads here what is asked of it. Made from the payload types themselves, so that it cannot drift.
 
-use contract::schema::{Topic, topics};
+use contract::{
+    schema::{Topic, topics},
+    topic::is_between_services,
+};
 use serde_json::{Map, Value, json};
+
+/// What a schema cannot say: identity, headers, keys, order, and what is asked of a participant.
+const RULES: &str = include_str!("asyncapi/rules.md");
 
 const REQUEST: &str = ".request";
 const RESPONSE: &str = ".response";
@@ -20,9 +26,7 @@ pub fn document() -> Value {
         "info": {
             "title": "Boxoffice messages",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "The messages between the services of Boxoffice. Messages of one key are handled in the \
-                order in which they were published, each at least once: an answer may be asked for again, and a \
-                service answers the same saga's request the same way. Further fields may be added.",
+            "description": RULES,
         },
         "defaultContentType": "application/json",
         "channels": map(&topics, channel),
@@ -30,6 +34,11 @@ pub fn document() -> Value {
         "components": {
             "messages": map(&topics, message),
             "schemas": schemas,
+            "messageTraits": { "record": { "headers": headers() } },
+            "correlationIds": { "saga": {
+                "description": "The saga that asks. An answer repeats it.",
+                "location": "$message.payload#/sagaId",
+            } },
         },
     })
 }
@@ -46,11 +55,51 @@ fn channel(topic: &Topic) -> Value {
 }
 
 fn message(topic: &Topic) -> Value {
-    json!({
+    let mut message = json!({
         "name": topic.name,
         "contentType": "application/json",
         "payload": { "$ref": format!("#/components/schemas/{}", topic.payload) },
-        "bindings": { "kafka": { "key": { "type": "string" } } },
+        "traits": [{ "$ref": "#/components/messageTraits/record" }],
+        "bindings": { "kafka": { "key": { "type": "string", "description": key(topic) } } },
+    });
+    if is_of_saga(topic) {
+        message["correlationId"] = json!({ "$ref": "#/components/correlationIds/saga" });
+    }
+    message
+}
+
+fn is_of_saga(topic: &Topic) -> bool {
+    let is_asked = topic.name.ends_with(REQUEST) || topic.name.ends_with(RESPONSE);
+    is_asked && topic.key != "paymentId"
+}
+
+fn key(topic: &Topic) -> String {
+    let field = &topic.key;
+    if is_between_services(topic.name) {
+        return format!(
+            "`{field}`; with `bus.kafka.message_identity = \"uuid\"` a UUID of this message alone, a digest of `ce_id`."
+        );
+    }
+    format!("`{field}`, as text.")
+}
+
+/// All of them are sent, and none is needed.
+fn headers() -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    json!({
+        "type": "object",
+        "description": "CloudEvents, Kafka protocol binding 1.0.2, binary mode. What we send; none is needed of others.",
+        "properties": {
+            "ce_specversion": text("`1.0`."),
+            "ce_id": text("The message's identity, stable over every repetition. Absent: the record's place in its topic."),
+            "ce_type": text("The topic, without the deployment's prefix."),
+            "ce_source": text("The deployment: `bus.kafka.source`."),
+            "ce_time": text("When it was said: RFC 3339. Absent: the record's time stamp."),
+            "content-type": text("`application/json`."),
+            "traceparent": text("W3C trace context, where there is one."),
+            "ce_traceparent": text("The same, as the CloudEvents extension for distributed tracing."),
+            "ce_reissue": text("JSON; its `group` is the only one that handles this record."),
+        },
     })
 }
 

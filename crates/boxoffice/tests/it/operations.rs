@@ -237,6 +237,32 @@ async fn the_contract_is_published_whole_and_every_reference_has_an_end() {
         asked["reply"]["channel"]["$ref"],
         "#/channels/payment.create.response"
     );
+    let key = |topic: &str| {
+        let message = &document["components"]["messages"][topic];
+        message["bindings"]["kafka"]["key"]["description"].clone()
+    };
+    for (topic, field) in [
+        (
+            "payment.create.request",
+            "`sagaId`; with `bus.kafka.message_identity",
+        ),
+        ("ticketing.ticket.cancel.request", "`eventId`, as text."),
+        ("domain.payment", "`payload.eventId`, as text."),
+        ("domain.event", "`payload.id`, as text."),
+    ] {
+        assert!(key(topic).as_str().unwrap().starts_with(field), "{topic}");
+    }
+    let headers = &document["components"]["messageTraits"]["record"]["headers"];
+    assert!(headers["properties"]["ce_id"].is_object() && headers["required"].is_null());
+    let rules = document["info"]["description"].as_str().unwrap();
+    for word in [
+        "ce_id",
+        "idempotent by `sagaId`",
+        "message_identity",
+        "repeat",
+    ] {
+        assert!(rules.contains(word), "{word}");
+    }
     let payload = &document["components"]["schemas"]["CheckActiveRequest"]["properties"];
     assert!(payload["sagaId"].is_object() && payload["userId"].is_object());
     assert_references_end(&document, &document);
