@@ -1,0 +1,254 @@
+//! Boxoffice without one of its services, and a process of somebody else's in its place.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use boxoffice::{
+    app::App,
+    backends::{self, BusBackend, StoreBackend},
+    config::{Config, Flags},
+};
+use messaging::{Clock, KafkaSettings, MessageIdentity, PostgresSettings, Random};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use ticketing::ReservationsBackend;
+
+use crate::{postgres_place, redis_place};
+
+/// What must come does so within this, on a machine that may be busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(100);
+/// What each purchase is paid with in part.
+pub const POINTS: i64 = 100;
+pub const PRICE: i64 = 50_000;
+
+static BROKER: OnceLock<(String, Option<Child>)> = OnceLock::new();
+static COMPANIES: AtomicU32 = AtomicU32::new(0);
+
+pub struct Company {
+    app: App,
+    client: Client,
+    theirs: Theirs,
+    config: Config,
+    _folder: TempDir,
+}
+
+/// A service of another make.
+struct Theirs {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Company {
+    /// These services of ours, and the script in the place of the one that is left out.
+    pub async fn open(services: &str, script: &'static str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let flags = Flags {
+            data: Some(folder.path().to_owned()),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            services: None,
+        };
+        let mut config = Config::load(None, [], &flags).unwrap();
+        config.services = services.parse().unwrap();
+        let name = stand_on_engines(&mut config).await;
+        let (clock, random) = (Clock::System, Random::System);
+        let app = App::start(config.clone(), clock, random).await.unwrap();
+        let brokers = config.bus.kafka.brokers.clone();
+        let theirs = move || Theirs::start(script, &brokers, &format!("{name}."));
+        let theirs = tokio::task::spawn_blocking(theirs).await.unwrap();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self {
+            app,
+            client,
+            theirs,
+            config,
+            _folder: folder,
+        }
+    }
+
+    /// Whatever happened, everybody could read everything.
+    pub async fn close(self) {
+        let (_, letters) = self.call(Method::GET, "/dead-letter", Value::Null).await;
+        assert_eq!(letters["items"], json!([]));
+        self.app.stop().await;
+        let settings = &self.config.store.postgres;
+        let (client, connection) = tokio_postgres::connect(&settings.url, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let drop = format!("DROP SCHEMA {} CASCADE", settings.schema);
+        client.batch_execute(&drop).await.unwrap();
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let request = self.client.request(method, self.app.url() + path);
+        let request = match body {
+            Value::Null => request,
+            body => request.json(&body),
+        };
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.json().await.unwrap_or(Value::Null);
+        (status, body)
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.call(Method::POST, path, body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        answer
+    }
+
+    /// The JSON at a path, once it is as wanted.
+    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let looking = async {
+            let mut look = tokio::time::interval(LOOK);
+            while !wanted(&last) {
+                look.tick().await;
+                last = self.call(Method::GET, path, Value::Null).await.1;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, looking).await.is_err() {
+            panic!("{path} never became what it should: {last}");
+        }
+        last
+    }
+
+    /// Asks the service of another make.
+    pub fn ask_theirs(&mut self, command: &str) -> Value {
+        let Theirs { input, output, .. } = &mut self.theirs;
+        writeln!(input, "{command}").unwrap();
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("{command}: {line:?}"))
+    }
+
+    /// A show with one ticket, which the ticketing service has heard of.
+    pub async fn event(&self) -> i64 {
+        let show = json!({"name": "show", "ticketQuantity": 1, "price": PRICE});
+        let id = self.post("/event", show).await["id"].as_i64().unwrap();
+        self.stock(id, 1).await;
+        id
+    }
+
+    /// Waits until so many tickets are on sale.
+    pub async fn stock(&self, event: i64, available: i64) {
+        let path = format!("/ticketing/event/{event}");
+        self.until(&path, |it| it["available"] == available).await;
+    }
+
+    /// A reservation whose purchase was begun, as it ended.
+    pub async fn purchase(&self, event: i64, user: i64, amount: i64) -> Value {
+        let wish = json!({"eventId": event, "userId": user});
+        let reserved = self.post("/ticketing/reserve", wish).await;
+        let ticket = reserved["ticketId"].as_str().unwrap();
+        let wish = json!({"ticketId": ticket, "eventId": event, "userId": user,
+            "totalAmount": amount, "point": POINTS});
+        self.post("/ticketing/process", wish).await;
+        let path = format!("/ticketing/process/{ticket}");
+        let is_over =
+            |it: &Value| it["sagaState"] == "COMPLETED" || it["sagaState"] == "COMPENSATED";
+        self.until(&path, is_over).await
+    }
+
+    /// The buyer gives the ticket back, and both the ticket and the money are gone.
+    pub async fn cancel(&self, ticket: &str) {
+        self.post(&format!("/ticket/{ticket}/cancel"), json!({}))
+            .await;
+        let path = format!("/ticket/{ticket}/cancel");
+        self.until(&path, |it| it["sagaState"] == "COMPLETED").await;
+        let path = format!("/ticketing/process/{ticket}");
+        self.until(&path, |it| it["ticketStatus"] == "CANCELLED")
+            .await;
+    }
+}
+
+impl Theirs {
+    /// Blocks until it is ready.
+    fn start(script: &str, brokers: &str, prefix: &str) -> Self {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = Command::new(here.join("../../scripts/foreign"));
+        let python = { python }.stderr(Stdio::inherit()).output().unwrap();
+        let python = String::from_utf8(python.stdout).unwrap();
+        let mut process = Command::new(python.trim())
+            .arg(here.join("tests/foreign/services").join(script))
+            .args([brokers, prefix])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("scripts/foreign prints a Python");
+        let input = process.stdin.take().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "ready");
+        Self {
+            process,
+            input,
+            output,
+        }
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// PostgreSQL, Redis and Kafka, with names that nobody else has; returns the name.
+async fn stand_on_engines(config: &mut Config) -> String {
+    let number = COMPANIES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("company_{}_{number}", Random::System.below(1 << 30));
+    config.store.backend = StoreBackend::Postgres;
+    config.store.postgres = PostgresSettings {
+        url: postgres_place::url().to_owned(),
+        schema: name.clone(),
+        ..PostgresSettings::default()
+    };
+    config.ticketing.reservations = ReservationsBackend::Redis;
+    config.ticketing.redis = redis_place::settings();
+    config.bus.backend = BusBackend::Kafka;
+    config.bus.kafka = KafkaSettings {
+        brokers: BROKER.get_or_init(start_broker).0.clone(),
+        prefix: format!("{name}."),
+        partitions: 2,
+        message_identity: MessageIdentity::Uuid,
+        zone: "+09:00".to_owned(),
+        ..KafkaSettings::default()
+    };
+    backends::migrate(config).await.unwrap();
+    name
+}
+
+/// The broker that the environment names, or one that goes with this process.
+fn start_broker() -> (String, Option<Child>) {
+    if let Ok(address) = std::env::var("BOXOFFICE_TEST_KAFKA") {
+        return (address, None);
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
+    let mut process = Command::new(script)
+        .arg("run")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("scripts/kafka can be run");
+    let mut address = String::new();
+    let output = process.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut address).unwrap();
+    (address.trim().to_owned(), Some(process))
+}
