@@ -87,7 +87,7 @@ impl App {
         let mut registry = new_registry();
         let help = "Lines of the log that could not be written";
         registry.register("log_lines_lost", help, log.lost_lines());
-        let (clock, random) = (Clock::System, Random::System);
+        let (clock, random) = (Clock::steady(), Random::System);
         Self::start_on(config, clock, random, Router::new(), registry, Adopt::Any).await
     }
 
@@ -97,7 +97,7 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn start_again(config: Config) -> anyhow::Result<Self> {
-        let (clock, random, registry) = (Clock::System, Random::System, new_registry());
+        let (clock, random, registry) = (Clock::steady(), Random::System, new_registry());
         let adopt = Adopt::OnlyNamed;
         Self::start_on(config, clock, random, Router::new(), registry, adopt).await
     }

@@ -6,6 +6,8 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::Timestamp;
+
 /// Why a text is not an id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{text:?} is not a {kind}")]
@@ -128,6 +130,15 @@ impl TicketId {
         (self.0.as_u128() >> 80) as u64 / 1000
     }
 
+    /// `at`, or as long after `now` as it was after this ticket was named: where the clock was set back since, what
+    /// waits until then waits no longer than it was meant to.
+    #[must_use]
+    pub fn no_later_than(self, at: Timestamp, now: Timestamp) -> Timestamp {
+        let named_millis = i64::try_from(self.second() * 1000).unwrap_or(i64::MAX);
+        let meant_millis = at.millis_since(Timestamp::from_millis(named_millis));
+        at.min(now.plus_millis(meant_millis))
+    }
+
     /// The saga that buys this ticket: one ticket, one purchase.
     #[must_use]
     pub fn purchase_saga(self) -> SagaId {
@@ -188,6 +199,16 @@ mod tests {
         );
         assert_eq!(first.second(), 0x0192_f0c1_2f00 / 1000);
         assert_eq!(first.second(), TicketId(one).second());
+    }
+
+    #[test]
+    fn what_waits_is_not_kept_longer_by_a_clock_that_was_set_back() {
+        let at = |millis| Timestamp::from_millis(1_800_000_000_000 + millis);
+        let named = uuid::Builder::from_unix_timestamp_millis(1_800_000_000_000, &[7; 10]);
+        let ticket = TicketId(named.into_uuid());
+        for (now, ends) in [(0, 90), (50, 90), (200, 90), (-1_000, -910)] {
+            assert_eq!(ticket.no_later_than(at(90), at(now)), at(ends), "{now}");
+        }
     }
 
     #[test]

@@ -1,58 +1,203 @@
 //! Time and chance, handed in: nobody else in this project reads a clock or draws a random number.
+//!
+//! Within a process time never goes back. Everything that waits compares stored times with [`Clock::now`], so a system
+//! clock that is set back by twenty minutes would stop every wait for as long. [`Clock::steady`] measures what passes by
+//! the monotonic clock: it follows the system's clock forward at once, and back at half speed, until they agree again.
+//! What an earlier process has stored for a time that is still to come is clamped where it is read.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use contract::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+const NANOS_PER_MILLI: i64 = 1_000_000;
+/// A clock that is set back by less is not spoken of.
+const TOLD_MILLIS_MIN: i64 = 1_000;
+
 /// Where "now" comes from.
 #[derive(Debug, Clone)]
 pub enum Clock {
+    /// The system's, as it is; for what looks once.
     System,
+    /// The system's, which never goes back.
+    Steady(Arc<Steady>),
     /// Stands still until it is set; for tests.
-    Manual(Arc<watch::Sender<Timestamp>>),
+    Manual(Arc<Steady>),
 }
 
 impl Clock {
     #[must_use]
+    pub fn steady() -> Self {
+        Self::Steady(Arc::new(Steady::new(Source::System(Instant::now()))))
+    }
+
+    #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self::Manual(Arc::new(watch::Sender::new(start)))
+        let time = Times {
+            wall: start,
+            passed_millis: 0,
+        };
+        Self::Manual(Arc::new(Steady::new(Source::Manual(watch::Sender::new(
+            time,
+        )))))
     }
 
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match self {
-            Self::System => {
-                let since_epoch = std::time::SystemTime::UNIX_EPOCH
-                    .elapsed()
-                    .unwrap_or_default();
-                Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-            }
-            Self::Manual(time) => *time.borrow(),
+            Self::System => system_time(),
+            Self::Steady(steady) | Self::Manual(steady) => steady.now(),
         }
     }
 
     /// Moves a manual clock forward and wakes whoever waits for the time. A system clock goes by itself.
     pub fn advance_millis(&self, millis: i64) {
-        match self {
-            Self::System => {}
-            Self::Manual(time) => time.send_modify(|now| *now = now.plus_millis(millis)),
+        self.set(|time| {
+            time.wall = time.wall.plus_millis(millis);
+            time.passed_millis += millis.max(0);
+        });
+    }
+
+    /// Sets a manual clock back, as an operator sets a system's: no time passes.
+    pub fn set_back_millis(&self, millis: i64) {
+        self.set(|time| time.wall = time.wall.plus_millis(-millis));
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Times)) {
+        if let Self::Manual(steady) = self
+            && let Source::Manual(times) = &steady.source
+        {
+            times.send_modify(change);
         }
     }
 
     /// Waits until the clock shows `at` or later.
     pub async fn wait_until(&self, at: Timestamp) {
-        match self {
-            Self::System => {
-                let millis = u64::try_from(at.millis_since(self.now())).unwrap_or(0);
-                tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
-            }
-            Self::Manual(time) => {
+        if let Self::Manual(steady) = self
+            && let Source::Manual(times) = &steady.source
+        {
+            let mut changes = times.subscribe();
+            while self.now() < at {
                 // The sender lives in self, so the wait cannot fail.
-                let _ = time.subscribe().wait_for(|now| *now >= at).await;
+                let _ = changes.changed().await;
+            }
+            return;
+        }
+        loop {
+            let millis = u64::try_from(at.millis_since(self.now())).unwrap_or(0);
+            if millis == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+        }
+    }
+}
+
+fn system_time() -> Timestamp {
+    let since_epoch = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A clock that never goes back.
+#[derive(Debug)]
+pub struct Steady {
+    source: Source,
+    course: Mutex<Course>,
+}
+
+#[derive(Debug)]
+enum Source {
+    System(Instant),
+    Manual(watch::Sender<Times>),
+}
+
+/// What a manual source shows.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    wall: Timestamp,
+    /// By the monotonic clock.
+    passed_millis: i64,
+}
+
+impl Steady {
+    fn new(source: Source) -> Self {
+        let (wall, passed) = source.read();
+        let course = Course {
+            now: wall,
+            passed,
+            is_behind: false,
+        };
+        Self {
+            source,
+            course: Mutex::new(course),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        let mut course = self.course.lock().expect("no holder of this lock panics");
+        let (wall, passed) = self.source.read();
+        Timestamp::from_millis(course.follow(wall, passed) / NANOS_PER_MILLI)
+    }
+}
+
+impl Source {
+    /// The time of day and what has passed by the monotonic clock, both in nanoseconds.
+    fn read(&self) -> (i64, i64) {
+        match self {
+            Self::System(start) => {
+                let passed = i64::try_from(start.elapsed().as_nanos()).unwrap_or(i64::MAX);
+                let since_epoch = std::time::SystemTime::UNIX_EPOCH
+                    .elapsed()
+                    .unwrap_or_default();
+                (
+                    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
+                    passed,
+                )
+            }
+            Self::Manual(times) => {
+                let Times {
+                    wall,
+                    passed_millis,
+                } = *times.borrow();
+                let nanos = |millis: i64| millis.saturating_mul(NANOS_PER_MILLI);
+                (nanos(wall.as_millis()), nanos(passed_millis))
             }
         }
+    }
+}
+
+/// Where a steady clock stands; all in nanoseconds.
+#[derive(Debug)]
+struct Course {
+    now: i64,
+    passed: i64,
+    is_behind: bool,
+}
+
+impl Course {
+    fn follow(&mut self, wall: i64, passed: i64) -> i64 {
+        let step = (passed - self.passed).max(0);
+        self.passed = self.passed.max(passed);
+        let behind_millis = (self.now.saturating_add(step) - wall) / NANOS_PER_MILLI;
+        if behind_millis > TOLD_MILLIS_MIN && !self.is_behind {
+            tracing::warn!(
+                behind_millis,
+                "the system's clock was set back: time goes on at half speed until it has come up"
+            );
+        }
+        self.is_behind = behind_millis > TOLD_MILLIS_MIN;
+        self.now = if behind_millis > 0 {
+            wall.max(self.now.saturating_add(step / 2))
+        } else {
+            wall.max(self.now)
+        };
+        self.now
     }
 }
 
@@ -112,5 +257,59 @@ impl Random {
                 mixed ^ (mixed >> 31)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn shown(clock: &Clock) -> i64 {
+        clock.now().millis_since(START)
+    }
+
+    #[test]
+    fn time_follows_the_system_forward_at_once() {
+        let clock = Clock::manual(START);
+        clock.advance_millis(90_000);
+        assert_eq!(shown(&clock), 90_000);
+    }
+
+    #[test]
+    fn time_never_goes_back_and_what_passes_is_at_least_half_seen_until_the_system_has_come_up() {
+        let clock = Clock::manual(START);
+        assert_eq!(shown(&clock), 0);
+        clock.set_back_millis(20_000);
+        assert_eq!(shown(&clock), 0);
+        for passed in 1..=39 {
+            clock.advance_millis(1_000);
+            assert_eq!(shown(&clock), passed * 500);
+        }
+        clock.advance_millis(1_000);
+        assert_eq!(shown(&clock), 20_000, "they agree again");
+        clock.advance_millis(1_000);
+        assert_eq!(shown(&clock), 21_000);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_waits_no_longer_than_twice_where_the_clock_is_set_back() {
+        let clock = Clock::manual(START);
+        let until = clock.now().plus_millis(10_000);
+        clock.set_back_millis(1_200_000);
+        let waited = clock.wait_until(until);
+        tokio::pin!(waited);
+        let early = futures::poll!(&mut waited);
+        assert!(early.is_pending());
+        clock.advance_millis(20_000);
+        waited.await;
+    }
+
+    #[test]
+    fn a_system_clock_goes() {
+        let clock = Clock::steady();
+        let before = clock.now();
+        assert!(clock.now() >= before && before.millis_since(system_time()).abs() < 60_000);
     }
 }

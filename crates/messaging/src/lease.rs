@@ -21,6 +21,14 @@ pub struct LeaseRecord {
 }
 
 impl LeaseRecord {
+    /// Whether somebody may hold it still. One that runs out later than twice its length from now was taken before the
+    /// clock was set back; were its holder alive, its fence would be refused.
+    #[must_use]
+    pub fn stands(&self, now: Timestamp, lease_millis: i64) -> bool {
+        let left = self.expires_at.millis_since(now);
+        left > 0 && left <= lease_millis.saturating_mul(2)
+    }
+
     #[must_use]
     pub fn fence(&self) -> Fence {
         Fence {
@@ -49,5 +57,27 @@ impl Record for LeaseRecord {
     }
     fn version(&self) -> i64 {
         self.version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_was_taken_before_the_clock_was_set_back_is_free() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let stands = |left_millis| {
+            let lease = LeaseRecord {
+                name: "it".to_owned(),
+                holder: "somebody".to_owned(),
+                token: 1,
+                expires_at: now.plus_millis(left_millis),
+                version: 1,
+            };
+            lease.stands(now, 15_000)
+        };
+        assert!(stands(1) && stands(15_000) && stands(20_000));
+        assert!(!stands(0) && !stands(-1) && !stands(1_200_000));
     }
 }

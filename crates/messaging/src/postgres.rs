@@ -226,13 +226,13 @@ impl Postgres {
             .await
     }
 
-    pub(crate) async fn due_timers(
+    pub(crate) async fn timers(
         &self,
-        now: Timestamp,
+        range: (Timestamp, Timestamp),
         limit: u32,
     ) -> Result<Vec<DueTimer>, StoreError> {
         self.readers
-            .with(|reader| async move { reader.due_timers(now, limit).await })
+            .with(|reader| async move { reader.timers(range, limit).await })
             .await
     }
 

@@ -6,7 +6,8 @@ use std::{collections::HashSet, path::Path};
 use crate::{
     Message, StoreError,
     postgres::{PostgresSettings, PostgresSnapshot},
-    record::Record,
+    record::{Entry, Record, Table},
+    row::Row,
     sqlite::SqliteSnapshot,
 };
 
@@ -39,10 +40,32 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`StoreError`] where a row cannot be read.
-    pub fn each<R: Record>(&self, each: impl FnMut(R)) -> Result<(), StoreError> {
+    pub fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
+        self.each_row(R::TABLE, |row| {
+            each(row.read()?);
+            Ok(())
+        })
+    }
+
+    /// Hands every entry of a kind to `each`, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] where a row cannot be read.
+    pub fn each_entry<E: Entry>(&self, mut each: impl FnMut(E)) -> Result<(), StoreError> {
+        self.each_row(E::TABLE, |row| {
+            each(row.read()?);
+            Ok(())
+        })
+    }
+
+    fn each_row(
+        &self,
+        table: &'static Table,
+        each: impl FnMut(Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         match &self.0 {
-            Backend::Sqlite(snapshot) => snapshot.each(each),
-            Backend::Postgres(snapshot) => snapshot.each(each),
+            Backend::Sqlite(snapshot) => snapshot.each_row(table, each),
+            Backend::Postgres(snapshot) => snapshot.each_row(table, each),
         }
     }
 

@@ -5,6 +5,7 @@
 //! always in memory, and a hop to another thread costs more than they do. State: the file, the tail of the message
 //! log in memory ([`tail`]), and the next ids.
 
+mod frozen;
 mod reader;
 mod schema;
 mod session;
@@ -169,13 +170,13 @@ impl Sqlite {
             .with(|connection| reader::seen(connection, group, message_ids))
     }
 
-    pub(crate) fn due_timers(
+    pub(crate) fn timers(
         &self,
-        now: Timestamp,
+        range: (Timestamp, Timestamp),
         limit: u32,
     ) -> Result<Vec<DueTimer>, StoreError> {
         self.readers
-            .with(|connection| reader::due_timers(connection, now, limit))
+            .with(|connection| reader::timers(connection, range, limit))
     }
 
     pub(crate) fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {

@@ -255,9 +255,31 @@ impl Store {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<DueTimer>, StoreError> {
+        self.timers((Timestamp::from_millis(i64::MIN), now), limit)
+            .await
+    }
+
+    /// Up to `limit` timers that are set for later than `at`, earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn timers_beyond(
+        &self,
+        at: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        self.timers((at, Timestamp::from_millis(i64::MAX)), limit)
+            .await
+    }
+
+    async fn timers(
+        &self,
+        range: (Timestamp, Timestamp),
+        limit: u32,
+    ) -> Result<Vec<DueTimer>, StoreError> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.due_timers(now, limit),
-            Self::Postgres(postgres) => postgres.due_timers(now, limit).await,
+            Self::Sqlite(sqlite) => sqlite.timers(range, limit),
+            Self::Postgres(postgres) => postgres.timers(range, limit).await,
         }
     }
 

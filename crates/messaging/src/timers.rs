@@ -13,6 +13,9 @@ use crate::{
 
 /// Timers published by one transaction.
 const TIMERS_MAX: u32 = 512;
+/// The longest that anything waits for its timer, with room: what is set for later, from the start, was set before the
+/// clock was set back. A dead letter that waits for longer by its settings is sent again at the start.
+const WAIT_MILLIS_MAX: i64 = 120_000;
 /// How late a timer may be looked at.
 const TICK_MILLIS: i64 = 100;
 /// What rejected timers are counted by, beside the consumer groups.
@@ -31,10 +34,15 @@ impl Timers {
     /// Publishes due timers until told to stop.
     pub async fn run(self, mut shutdown: Shutdown) {
         let mut pace = Pace::every(TICK_MILLIS);
+        let mut is_start = true;
         loop {
             // Before looking: what becomes due during a look is looked for at once.
             let now = self.clock.now();
-            let fired = self.fire_due().await;
+            let fired = match is_start {
+                true => self.fire_misdated().await,
+                false => self.fire_due().await,
+            };
+            is_start &= fired.is_err();
             let pause_millis = pace.after(&fired);
             match fired {
                 Ok(_) => {}
@@ -60,13 +68,35 @@ impl Timers {
             if due.is_empty() {
                 return Ok(fired);
             }
-            let count = due.len();
-            fail::fail_point!("timers.before_fire", |_| std::process::abort());
-            let broken = self.fire(due).await?;
-            fail::fail_point!("timers.after_fire", |_| std::process::abort());
-            fired += count - broken.len();
-            self.bury(broken).await?;
+            fired += self.publish(due).await?;
         }
+    }
+
+    /// Publishes every timer that an earlier process has set for a time that nobody waits for; at the start only, before
+    /// this process sets any. A clock that is set back while it runs goes on: see [`Clock`].
+    ///
+    /// # Errors
+    /// As [`Self::fire_due`].
+    pub async fn fire_misdated(&self) -> Result<usize, StoreError> {
+        let latest = self.clock.now().plus_millis(WAIT_MILLIS_MAX);
+        let mut fired = 0;
+        loop {
+            let misdated = self.store.timers_beyond(latest, TIMERS_MAX).await?;
+            if misdated.is_empty() {
+                return Ok(fired);
+            }
+            fired += self.publish(misdated).await?;
+        }
+    }
+
+    async fn publish(&self, due: Vec<DueTimer>) -> Result<usize, StoreError> {
+        let count = due.len();
+        fail::fail_point!("timers.before_fire", |_| std::process::abort());
+        let broken = self.fire(due).await?;
+        fail::fail_point!("timers.after_fire", |_| std::process::abort());
+        let fired = count - broken.len();
+        self.bury(broken).await?;
+        Ok(fired)
     }
 
     async fn fire(&self, due: Vec<DueTimer>) -> Result<Vec<Broken>, StoreError> {

@@ -4,7 +4,7 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-use messaging::{Column, Commit, Find, Key, Metrics, Record, Store, StoreError, Table};
+use messaging::{Column, Commit, Find, Key, Metrics, Record, Snapshot, Store, StoreError, Table};
 use serde::{Deserialize, Serialize};
 
 /// A seat, as the first program knew it.
@@ -133,4 +133,14 @@ async fn what_cannot_be_brought_up_to_date_is_refused_and_left_as_it_was() {
     let store = open(&folder, Old::TABLE).unwrap();
     let all: Vec<Old> = store.find(Find::all(Old::TABLE, 10)).await.unwrap();
     assert_eq!(all.len(), 3);
+}
+
+#[tokio::test]
+async fn a_snapshot_shows_the_folder_of_an_older_program_as_its_next_start_would() {
+    let folder = seats(3).await;
+    let mut seats = Vec::new();
+    let snapshot = Snapshot::open(folder.path()).unwrap();
+    snapshot.each(|seat: New| seats.push(seat)).unwrap();
+    let told: Vec<_> = seats.iter().map(|it| (it.row, it.sold, &it.note)).collect();
+    assert_eq!(told, [(0, 0, &None), (1, 0, &None), (2, 0, &None)]);
 }

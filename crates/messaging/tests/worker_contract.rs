@@ -388,6 +388,32 @@ async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_timer_that_was_set_before_the_clock_was_set_back_fires_at_the_next_start() {
+    for place in bus_places() {
+        let given = given(&place).await;
+        let mut commit = Commit::new();
+        let minute = start().plus_secs(60);
+        commit
+            .set_timer("soon".to_owned(), minute, deposit("soon", 1, 5))
+            .set_timer(
+                "misdated".to_owned(),
+                minute.plus_secs(1_200),
+                deposit("misdated", 1, 5),
+            );
+        given.store.commit(commit).await.unwrap();
+        assert_eq!(given.timers().fire_due().await, Ok(0));
+
+        assert_eq!(given.timers().fire_misdated().await, Ok(1));
+        assert_eq!(given.timers().fire_misdated().await, Ok(0));
+        let published = read_all(&given.store, "another", &[Deposit::TOPIC]).await;
+        let ids: Vec<_> = published.iter().map(|it| it.id.as_str()).collect();
+        assert_eq!(ids, ["misdated"], "the other one waits for its time");
+        let left = given.store.timers_beyond(start(), 10).await.unwrap();
+        assert_eq!(left.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_dead_letter_goes_back_on_schedule_to_its_group_alone_and_is_resolved() {
     for place in bus_places() {
         let given = given(&place).await;

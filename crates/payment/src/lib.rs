@@ -67,6 +67,8 @@ pub const TABLES: &[&Table] = &[
 
 /// Entries of a payment's history that are shown, the newest.
 const HISTORY_SHOWN_MAX: i64 = 100;
+/// A time that was stored so far ahead of now was stored by a clock that was set back since.
+const CLOCK_AHEAD_MILLIS_MAX: i64 = 5_000;
 /// How much longer than the gateway's own timeout an attempt is left alone.
 const SETTLE_MARGIN_MILLIS: u64 = 1_000;
 
@@ -202,6 +204,17 @@ impl Service {
                 wake: Wake::default(),
             }),
         })
+    }
+
+    /// When something began, as this process counts it. What began at a time that is still to come, beyond what clocks of
+    /// several machines differ by, began before the clock was set back: it counts from the start of this process.
+    pub(crate) fn began(&self, at: Timestamp) -> Timestamp {
+        let is_to_come = at > self.inner.clock.now().plus_millis(CLOCK_AHEAD_MILLIS_MAX);
+        if is_to_come {
+            self.inner.started_at
+        } else {
+            at
+        }
     }
 
     /// Resolves when no attempt of this process is at the gateway: those whose client has gone are finished too. A

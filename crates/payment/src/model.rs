@@ -370,16 +370,22 @@ impl PaymentRecord {
         Change { payment, note }
     }
 
-    /// The payment as the world is told. Money that is on its way back buys nothing: whoever hears `SUCCEEDED`
+    /// The status that the world is told. Money that is on its way back buys nothing: whoever hears `SUCCEEDED`
     /// issues a ticket, so a payment that is to be refunded is told as `CANCELLED` from the start. Where a saga asked
     /// for the refund, the ticket stands until the money is back.
-    fn told(&self) -> domain::Payment {
+    #[must_use]
+    pub fn told_status(&self) -> PaymentStatus {
         let is_going_back = matches!(self.refund, Refund::Requested | Refund::Parked);
-        let status = if is_going_back && self.refund_saga.is_none() {
+        if is_going_back && self.refund_saga.is_none() {
             PaymentStatus::Cancelled
         } else {
             self.status
-        };
+        }
+    }
+
+    /// The payment as the world is told.
+    fn told(&self) -> domain::Payment {
+        let status = self.told_status();
         domain::Payment {
             id: self.payment_id,
             event_id: self.event_id,

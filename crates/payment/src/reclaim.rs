@@ -77,7 +77,7 @@ impl Service {
         let payment = self.existing(id).await?;
         let age = payment
             .attempt_started_at
-            .map_or(0, |at| self.inner.clock.now().millis_since(at));
+            .map_or(0, |at| self.inner.clock.now().millis_since(self.began(at)));
         let is_old = age >= self.inner.settings.give_up_after_millis();
         if payment.status != PaymentStatus::Confirming || !is_old {
             return Err(Error::NotConfirming);

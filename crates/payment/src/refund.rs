@@ -185,11 +185,11 @@ impl Service {
     }
 
     fn age(&self, since: Timestamp, unknown_at: Option<Timestamp>) -> Age {
-        let started_at = self.inner.started_at;
+        let (since, started_at) = (self.began(since), self.inner.started_at);
         Age {
             since,
             // The process before may have asked, and nobody knows what it was told.
-            unknown_at: unknown_at.or_else(|| (since < started_at).then_some(started_at)),
+            unknown_at: unknown_at.or_else(|| (since <= started_at).then_some(started_at)),
         }
     }
 

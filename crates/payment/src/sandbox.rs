@@ -76,7 +76,7 @@ impl SandboxSettings {
         Self {
             path: None,
             secret_key,
-            clock: Clock::System,
+            clock: Clock::steady(),
             lenient: true,
             webhook_url: None,
             webhook_speed: 1,

@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// The name under which a deposit's webhook is kept; it has none of its own.
-const DEPOSIT_CALLBACK: &str = "DEPOSIT_CALLBACK";
+/// The kind under which a webhook of a deposit is kept; the gateway sends it without one.
+pub const DEPOSIT_CALLBACK: &str = "DEPOSIT_CALLBACK";
 /// A name of a webhook that is longer is replaced by its hash.
 const TRANSMISSION_ID_CHARS_MAX: usize = 200;
 /// What a webhook may say in a field that is kept.

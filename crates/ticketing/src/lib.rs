@@ -143,7 +143,9 @@ impl Service {
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
         let reservations = match settings.reservations {
-            ReservationsBackend::Local => Reservations::open_local(store.clone()).await?,
+            ReservationsBackend::Local => {
+                Reservations::open_local(store.clone(), clock.now()).await?
+            }
             ReservationsBackend::Redis => {
                 let server = RedisServer::connect(&settings.redis).await?;
                 let hold = settings.redis_hold();

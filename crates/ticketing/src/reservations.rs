@@ -199,12 +199,12 @@ pub struct Stats {
 }
 
 impl Reservations {
-    /// The embedded backend, rebuilt from what is stored.
+    /// The embedded backend, rebuilt from what is stored. No claim lapses later, from now, than it was meant to.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot be read.
-    pub async fn open_local(store: Store) -> Result<Self, StoreError> {
-        Local::rebuild(store).await.map(Self::Local)
+    pub async fn open_local(store: Store, now: Timestamp) -> Result<Self, StoreError> {
+        Local::rebuild(store, now).await.map(Self::Local)
     }
 
     /// The distributed backend. What else becomes durable does so in `store`, and what Redis loses is rebuilt from

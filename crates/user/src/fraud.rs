@@ -74,8 +74,9 @@ pub fn judge(rules: &Rules, facts: &Facts<'_>, now: Timestamp) -> Verdict {
 }
 
 impl Rules {
+    /// One that starts later than that, from now, was stored before the clock was set back.
     fn is_recent(&self, start: &PurchaseStart, now: Timestamp) -> bool {
-        now.millis_since(start.at) < i64::from(self.window_secs) * 1000
+        now.millis_since(start.at).abs() < i64::from(self.window_secs) * 1000
     }
 }
 
@@ -199,6 +200,21 @@ mod tests {
             flagged: false,
             earlier: &[],
             total_amount: Money::new(i64::MAX).ok(),
+        };
+        assert_eq!(judge(&Rules::default(), &facts, NOW), Verdict::Clear);
+    }
+
+    #[test]
+    fn purchases_from_before_the_clock_was_set_back_count_no_longer() {
+        let start = PurchaseStart {
+            saga_id: saga(1),
+            at: NOW.plus_secs(1_200),
+            verdict: Verdict::Clear,
+        };
+        let facts = Facts {
+            flagged: false,
+            earlier: &[start; 20],
+            total_amount: None,
         };
         assert_eq!(judge(&Rules::default(), &facts, NOW), Verdict::Clear);
     }

@@ -117,7 +117,7 @@ impl Relay {
         };
         let (token, version) = match &stored {
             Some(stored) if mine(stored) => (stored.token, stored.version),
-            Some(stored) if now < stored.expires_at => {
+            Some(stored) if stored.stands(now, lease_millis) => {
                 self.lease = None;
                 return Ok(false);
             }

@@ -105,15 +105,19 @@ impl Reader {
         Ok(answers.iter().map(|row| row.get(0)).collect())
     }
 
-    pub(super) async fn due_timers(
+    /// Those set for later than `from`, up to `to`.
+    pub(super) async fn timers(
         &self,
-        now: Timestamp,
+        (from, to): (Timestamp, Timestamp),
         limit: u32,
     ) -> Result<Vec<DueTimer>, ReadError> {
         let text = "SELECT id, due_at, message_id, topic, key, payload, reissue, trace
-                    FROM timer WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
+                    FROM timer WHERE due_at > $1 AND due_at <= $2 ORDER BY due_at LIMIT $3";
         let answers = self
-            .ask(text, &[&now.as_millis(), &i64::from(limit)])
+            .ask(
+                text,
+                &[&from.as_millis(), &to.as_millis(), &i64::from(limit)],
+            )
             .await?;
         answers
             .iter()

@@ -12,7 +12,12 @@ use super::{
     reader::{ReadError, Reader},
     schema,
 };
-use crate::{Message, StoreError, record::Record, store::Find};
+use crate::{
+    Message, StoreError,
+    record::{Key, Table},
+    row::Row,
+    store::Find,
+};
 
 /// Rows read at once.
 const PAGE_ROWS: u32 = 10_000;
@@ -60,21 +65,21 @@ impl PostgresSnapshot {
         Ok(snapshot)
     }
 
-    pub(crate) fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
+    pub(crate) fn each_row(
+        &self,
+        table: &'static Table,
+        mut each: impl FnMut(Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let find = Find {
                 after,
-                ..Find::all(R::TABLE, PAGE_ROWS)
+                ..Find::all(table, PAGE_ROWS)
             };
             let rows = self.ask(move |reader| Box::pin(async move { reader.find(&find).await }))?;
             let is_last = rows.len() < PAGE_ROWS as usize;
-            after = None;
-            for row in rows {
-                let record: R = row.read()?;
-                after = Some(record.key());
-                each(record);
-            }
+            after = rows.last().and_then(|row| Key::of(table, row));
+            rows.into_iter().try_for_each(&mut each)?;
             if is_last || after.is_none() {
                 return Ok(());
             }
@@ -128,9 +133,10 @@ impl PostgresSnapshot {
     }
 
     pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {
-        let last = Timestamp::from_millis(i64::MAX);
-        let timers = self
-            .ask(move |reader| Box::pin(async move { reader.due_timers(last, u32::MAX).await }))?;
+        let ever = [i64::MIN, i64::MAX].map(Timestamp::from_millis);
+        let timers = self.ask(move |reader| {
+            Box::pin(async move { reader.timers(ever.into(), u32::MAX).await })
+        })?;
         Ok(timers.into_iter().map(|timer| timer.id).collect())
     }
 

@@ -97,7 +97,7 @@ impl From<&Key> for Cell {
     }
 }
 
-fn read_row(table: &'static Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+pub(super) fn read_row(table: &'static Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     let read = |(place, column): (usize, &Column)| read_cell(column.kind, row.get(place)?, place);
     let values = table
         .columns
@@ -252,15 +252,16 @@ pub(super) fn seen(
     rows.collect()
 }
 
-pub(super) fn due_timers(
+/// Those set for later than `from`, up to `to`.
+pub(super) fn timers(
     connection: &Connection,
-    now: Timestamp,
+    (from, to): (Timestamp, Timestamp),
     limit: u32,
 ) -> rusqlite::Result<Vec<DueTimer>> {
     let text = "SELECT id, due_at, message_id, topic, key, payload, reissue, trace
-                FROM timer WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2";
+                FROM timer WHERE due_at > ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3";
     let mut statement = connection.prepare_cached(text)?;
-    let timers = statement.query_map((now.as_millis(), limit), |row| {
+    let timers = statement.query_map((from.as_millis(), to.as_millis(), limit), |row| {
         let due_at = Timestamp::from_millis(row.get(1)?);
         let message = Message {
             id: row.get(2)?,

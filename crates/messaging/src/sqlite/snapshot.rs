@@ -4,10 +4,19 @@
 use std::{collections::HashSet, path::Path};
 
 use contract::Timestamp;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 
-use super::{read_error, reader, schema::FILE_NAME};
-use crate::{Message, StoreError, record::Record, store::Find};
+use super::{
+    frozen::{self, Copied},
+    read_error, reader,
+    schema::FILE_NAME,
+    upgrade,
+};
+use crate::{
+    Message, StoreError,
+    record::{Key, Table},
+    row::Row,
+};
 
 /// Rows read at once.
 const PAGE_ROWS: u32 = 10_000;
@@ -15,9 +24,12 @@ const PAGE_ROWS: u32 = 10_000;
 /// A data folder at one moment.
 pub(crate) struct SqliteSnapshot {
     connection: Connection,
+    /// Removed once the connection is closed.
+    _copied: Option<Copied>,
 }
 
 impl SqliteSnapshot {
+    /// A folder that cannot be written is read as it lies there: nobody writes it meanwhile.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
         if !path.is_file() {
@@ -28,40 +40,68 @@ impl SqliteSnapshot {
         }
         // Write access is asked for because a reader of a write-ahead log must be able to make its index.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open_with_flags(&path, flags)?;
-            rusqlite::vtab::array::load_module(&connection)?;
-            connection.busy_timeout(std::time::Duration::from_secs(5))?;
-            connection.pragma_update(None, "query_only", true)?;
-            connection.execute_batch("BEGIN")?;
-            // A transaction begins to see with its first read.
-            connection.query_row("SELECT count(*) FROM consumer", (), |_| Ok(()))?;
-            Ok(connection)
-        };
-        let connection = open().map_err(|error| read_error(&error))?;
-        Ok(Self { connection })
+        let opened = Connection::open_with_flags(&path, flags).and_then(begin);
+        match opened {
+            Ok(connection) => Ok(Self {
+                connection,
+                _copied: None,
+            }),
+            Err(error) if frozen::cannot_write(&error) => Self::open_frozen(&path),
+            Err(error) => Err(read_error(&error)),
+        }
     }
 
-    /// Hands every record of a kind to `each`, in the order of their keys.
-    pub(crate) fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
+    fn open_frozen(path: &Path) -> Result<Self, StoreError> {
+        let (connection, copied) = frozen::open(path)?;
+        let connection = begin(connection).map_err(|error| read_error(&error))?;
+        Ok(Self {
+            connection,
+            _copied: copied,
+        })
+    }
+
+    /// Hands every row of a table to `each`, in the order of their keys. A folder of an older program lacks tables and
+    /// columns: they are read as its next start would make them.
+    pub(crate) fn each_row(
+        &self,
+        table: &'static Table,
+        mut each: impl FnMut(Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Some(columns) = upgrade::columns(&self.connection, table)? else {
+            return Ok(());
+        };
         let mut after = None;
         loop {
-            let find = Find {
-                after,
-                ..Find::all(R::TABLE, PAGE_ROWS)
-            };
-            let rows = reader::find(&self.connection, &find).map_err(|error| read_error(&error))?;
+            let rows = self
+                .page(table, &columns, after.as_ref())
+                .map_err(|error| read_error(&error))?;
             let is_last = rows.len() < PAGE_ROWS as usize;
-            after = None;
-            for row in rows {
-                let record: R = row.read()?;
-                after = Some(record.key());
-                each(record);
-            }
+            after = rows.last().and_then(|row| Key::of(table, row));
+            rows.into_iter().try_for_each(&mut each)?;
             if is_last || after.is_none() {
                 return Ok(());
             }
         }
+    }
+
+    fn page(
+        &self,
+        table: &'static Table,
+        columns: &str,
+        after: Option<&Key>,
+    ) -> rusqlite::Result<Vec<Row>> {
+        let (name, key) = (table.name, table.key);
+        let behind = match after {
+            Some(_) => format!("\"{key}\" > ?1"),
+            None => "TRUE".to_owned(),
+        };
+        let text = format!(
+            "SELECT {columns} FROM \"{name}\" WHERE {behind} ORDER BY \"{key}\" LIMIT {PAGE_ROWS}"
+        );
+        let mut statement = self.connection.prepare_cached(&text)?;
+        let cells = rusqlite::params_from_iter(after.map(Cell::from));
+        let rows = statement.query_map(cells, |row| reader::read_row(table, row))?;
+        rows.collect()
     }
 
     /// The sum of a column by the value of another, over all rows of a table of entries.
@@ -109,8 +149,8 @@ impl SqliteSnapshot {
 
     /// The ids of all timers that are set.
     pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {
-        let last = Timestamp::from_millis(i64::MAX);
-        let timers = reader::due_timers(&self.connection, last, u32::MAX)
+        let ever = [i64::MIN, i64::MAX].map(Timestamp::from_millis);
+        let timers = reader::timers(&self.connection, ever.into(), u32::MAX)
             .map_err(|error| read_error(&error))?;
         Ok(timers.into_iter().map(|timer| timer.id).collect())
     }
@@ -124,4 +164,15 @@ impl SqliteSnapshot {
         };
         read().map_err(|error: rusqlite::Error| read_error(&error))
     }
+}
+
+/// Begins to see.
+fn begin(connection: Connection) -> rusqlite::Result<Connection> {
+    rusqlite::vtab::array::load_module(&connection)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.execute_batch("BEGIN")?;
+    // A transaction begins to see with its first read.
+    connection.query_row("SELECT count(*) FROM consumer", (), |_| Ok(()))?;
+    Ok(connection)
 }

@@ -70,16 +70,38 @@ fn other_indexes(
     Ok(drops)
 }
 
+/// What stands for each column of `table` in a file that may be an older program's; `None` where it has no such table.
+///
+/// # Errors
+/// Where a row of the old table cannot be read as one of the new.
+pub(super) fn columns(
+    connection: &Connection,
+    table: &Table,
+) -> Result<Option<String>, StoreError> {
+    let known = names(
+        connection,
+        "SELECT name FROM pragma_table_info(?1)",
+        table.name,
+    )?;
+    if known.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(values(table, &known)?.join(", ")))
+}
+
+fn values(table: &Table, known: &[String]) -> Result<Vec<String>, StoreError> {
+    let columns = table.columns.iter();
+    columns
+        .map(|column| value(column, known).ok_or_else(|| lost(table, column)))
+        .collect()
+}
+
 fn rebuild(connection: &Connection, table: &Table) -> Result<String, StoreError> {
     let name = table.name;
     let known = names(connection, "SELECT name FROM pragma_table_info(?1)", name)?;
     let columns = table.columns.iter().map(|column| quoted(column.name));
     let columns: Vec<String> = columns.collect();
-    let values: Vec<String> = table
-        .columns
-        .iter()
-        .map(|column| value(column, &known).ok_or_else(|| lost(table, column)))
-        .collect::<Result<_, _>>()?;
+    let values = values(table, &known)?;
     let indexes = names(
         connection,
         "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL",

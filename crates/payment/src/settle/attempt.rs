@@ -37,6 +37,7 @@ impl Service {
         }
         match payment.attempt_started_at {
             Some(at) if payment.status == PaymentStatus::Confirming => {
+                let at = self.began(at);
                 at <= inner.started_at
                     || now.millis_since(at) >= inner.settings.settle_after_millis()
             }
@@ -139,7 +140,7 @@ impl Service {
     /// made then.
     async fn finish(&self, payment: &PaymentRecord) -> Option<Verdict> {
         let now = self.inner.clock.now();
-        let age = now.millis_since(payment.attempt_started_at?);
+        let age = now.millis_since(self.began(payment.attempt_started_at?));
         let is_old = age >= self.inner.settings.give_up_after_millis();
         let asked = self.inner.backoffs.asked(&payment.payment_id);
         let code = match payment.is_unwanted(now) {

@@ -58,7 +58,7 @@ impl Service {
     async fn doubt(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         let id = &webhook.transmission_id;
-        let lag_ends_at = webhook.received_at.plus_millis(LAG_MILLIS_MAX);
+        let lag_ends_at = self.began(webhook.received_at).plus_millis(LAG_MILLIS_MAX);
         if now >= lag_ends_at {
             let note = "the gateway knows of no such charge";
             return self.ignore(webhook, note).await;
@@ -75,7 +75,7 @@ impl Service {
     async fn wait_for_gateway(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         let id = &webhook.transmission_id;
-        if now.millis_since(webhook.received_at) >= SILENCE_MILLIS_MAX {
+        if now.millis_since(self.began(webhook.received_at)) >= SILENCE_MILLIS_MAX {
             let note = "the gateway never said what became of it";
             return self.ignore(webhook, note).await;
         }

@@ -84,7 +84,11 @@ impl Ledger {
         };
         let known: Option<LeaseRecord> = store.load(wanted.name.as_str()).await?;
         let until = match self {
-            Self::Embedded(_) => known.as_ref().map(|known| known.expires_at),
+            Self::Embedded(_) => {
+                let lease_millis = wanted.expires_at.millis_since(now);
+                let standing = known.as_ref().filter(|it| it.stands(now, lease_millis));
+                standing.map(|known| known.expires_at)
+            }
             Self::Redis(shared) => shared.until(&wanted.name).await?,
         };
         Ok(match until.filter(|until| now < *until) {

@@ -40,7 +40,7 @@ struct State {
 }
 
 impl Local {
-    pub(super) async fn rebuild(store: Store) -> Result<Self, StoreError> {
+    pub(super) async fn rebuild(store: Store, now: Timestamp) -> Result<Self, StoreError> {
         let mut state = State::default();
         let mut after = None;
         loop {
@@ -62,7 +62,7 @@ impl Local {
             let Some(last) = page.last() else { break };
             after = Some(last.ticket_id);
             page.into_iter()
-                .for_each(|reservation| state.restore(&reservation));
+                .for_each(|reservation| state.restore(&reservation, now));
         }
         Ok(Self {
             store,
@@ -340,7 +340,7 @@ fn removal(claimed: Claimed) -> Commit {
 }
 
 impl State {
-    fn restore(&mut self, stored: &Reservation) {
+    fn restore(&mut self, stored: &Reservation, now: Timestamp) {
         let Reservation {
             ticket_id,
             event_id,
@@ -351,6 +351,7 @@ impl State {
             agreed_price,
             ..
         } = *stored;
+        let lapses_at = ticket_id.no_later_than(lapses_at, now);
         let Some(stock) = self.stocks.get_mut(&event_id) else {
             return;
         };

@@ -11,6 +11,8 @@ impl Backend {
     }
 
     pub async fn open(&self, store: Store) -> Reservations {
-        Reservations::open_local(store).await.unwrap()
+        Reservations::open_local(store, contract::Timestamp::from_millis(0))
+            .await
+            .unwrap()
     }
 }

@@ -96,7 +96,7 @@ impl<'a> Tenure<'a> {
         let now = core.clock.now();
         let known: Option<LeaseRecord> = core.store.load(name.as_str()).await?;
         let record = match known {
-            Some(known) if now < known.expires_at => return Ok(None),
+            Some(known) if known.stands(now, LEASE_MILLIS) => return Ok(None),
             Some(known) => known,
             None => LeaseRecord {
                 name,
@@ -234,7 +234,8 @@ impl<'a> Tenure<'a> {
             let claims = under_way.map(|purchase| {
                 let expires_at = purchase.expires_at;
                 // Who pays at this moment, or has paid and is not heard of yet, comes before the lapse.
-                let lapses_at = expires_at.max(now).plus_millis(self.core.hold.grace_millis);
+                let ends_at = purchase.ticket_id.no_later_than(expires_at, now).max(now);
+                let lapses_at = ends_at.plus_millis(self.core.hold.grace_millis);
                 let claim = Claim {
                     ticket_id: purchase.ticket_id,
                     expires_at,

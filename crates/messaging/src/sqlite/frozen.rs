@@ -1,0 +1,163 @@
+//! A data folder that cannot be written, such as a backup on a medium for reading only. A reader of a write-ahead log
+//! has to make an index beside it, and there it cannot: without a log the file is read as one that nobody changes,
+//! with one both are copied first.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{read_error, schema::FILE_NAME};
+use crate::{Random, StoreError};
+
+/// A copy in the system's folder for temporary files; it goes with this.
+pub(super) struct Copied(PathBuf);
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "the copy of a data folder stays behind");
+        }
+    }
+}
+
+/// Whether a file could not be opened for want of write access.
+pub(super) fn cannot_write(error: &rusqlite::Error) -> bool {
+    let codes = [
+        ErrorCode::CannotOpen,
+        ErrorCode::ReadOnly,
+        ErrorCode::PermissionDenied,
+    ];
+    error
+        .sqlite_error_code()
+        .is_some_and(|code| codes.contains(&code))
+}
+
+/// Opens the file without writing anything beside it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where it cannot be read, or its log cannot be copied.
+pub(super) fn open(path: &Path) -> Result<(Connection, Option<Copied>), StoreError> {
+    let log = log_of(path);
+    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    if !has_log {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(unchanging(path), flags);
+        return Ok((opened.map_err(|error| read_error(&error))?, None));
+    }
+    let copied = copy(path, &log).map_err(|error| {
+        StoreError::Unavailable(format!(
+            "{} cannot be written, and its write-ahead log cannot be read without: it could not be copied to {}: {error}",
+            path.display(),
+            std::env::temp_dir().display()
+        ))
+    })?;
+    let opened = Connection::open(copied.0.join(FILE_NAME));
+    Ok((opened.map_err(|error| read_error(&error))?, Some(copied)))
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// See <https://www.sqlite.org/uri.html>: what has a meaning there is written by its number.
+fn unchanging(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for character in path.to_string_lossy().chars() {
+        match character {
+            '%' => uri.push_str("%25"),
+            '?' => uri.push_str("%3f"),
+            '#' => uri.push_str("%23"),
+            _ => uri.push(character),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
+}
+
+fn copy(path: &Path, log: &Path) -> io::Result<Copied> {
+    let name = format!(
+        "boxoffice-{}",
+        Random::System.uuid(crate::Clock::System.now())
+    );
+    let copied = Copied(std::env::temp_dir().join(name));
+    make_private(&copied.0)?;
+    let file = copied.0.join(FILE_NAME);
+    // Not `fs::copy`: it takes the permissions over, and these are to be written.
+    io::copy(&mut File::open(log)?, &mut File::create_new(log_of(&file))?)?;
+    io::copy(&mut File::open(path)?, &mut File::create_new(&file)?)?;
+    Ok(copied)
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<std::ffi::OsString> {
+        let files = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
+    fn rows(connection: &Connection) -> i64 {
+        let text = "SELECT count(*) FROM it";
+        connection.query_row(text, (), |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_made_beside_a_file_with_or_without_a_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        let writer = Connection::open(&path).unwrap();
+        writer.pragma_update(None, "journal_mode", "WAL").unwrap();
+        let text = "CREATE TABLE it (x); INSERT INTO it VALUES (1)";
+        writer.execute_batch(text).unwrap();
+        fs::remove_file(folder.path().join("boxoffice.db-shm")).unwrap();
+        let before = names(folder.path());
+        let (with_log, copied) = open(&path).unwrap();
+        let copy = copied.as_ref().unwrap().0.clone();
+        assert_eq!((rows(&with_log), names(folder.path())), (1, before));
+        drop((with_log, copied));
+        assert!(!copy.exists());
+
+        drop(writer);
+        let _ = fs::remove_file(log_of(&path));
+        let before = names(folder.path());
+        let text = "VACUUM";
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(text)
+            .unwrap();
+        let (without, copied) = open(&path).unwrap();
+        assert!(copied.is_none());
+        assert_eq!(
+            without.query_row("SELECT 1", (), |row| row.get::<_, i64>(0)),
+            Ok(1)
+        );
+        assert_eq!(names(folder.path()), before);
+    }
+
+    #[test]
+    fn a_path_is_told_whatever_its_characters() {
+        let path = Path::new("/a b/50%/c?d#e/boxoffice.db");
+        assert_eq!(
+            unchanging(path),
+            "file:/a b/50%25/c%3fd%23e/boxoffice.db?immutable=1"
+        );
+    }
+}
