@@ -4,11 +4,13 @@
 //!
 //! - [`books`]: everything that is checked, read once
 //! - [`checks`]: pure functions from the books to violations
+//! - [`ledger`]: what is kept of the points ledger
 //! - [`command`]: `boxoffice audit`: the stores of all services, and what is found in them more than once
 
 pub mod books;
 pub mod checks;
 pub mod command;
+pub mod ledger;
 
 use std::path::Path;
 

@@ -2,39 +2,56 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use contract::{EventId, PaymentId, SagaId, TicketId, UserId};
+use contract::{DeadLetterId, EventId, PaymentId, SagaId, TicketId, UserId, domain::PaymentStatus};
+use event::model::Event;
 use messaging::{
-    Consumer, Entry, Snapshot, StoreError,
+    Consumer, Snapshot, StoreError,
     coordinator::SagaRecord,
     dead_letters::{DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
 };
-use payment::record::{PaymentRecord, Refund, StrayRecord};
+use payment::record::{
+    HistoryEntry, PaymentRecord, Refund, StrayRecord, TombstoneRecord, WebhookRecord,
+};
 use ticketing::{
     model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
+    refund::PurchaseRefund,
     reservations::Claims,
 };
-use user::{ledger::LedgerEntry, model::User, points::Hold};
+use user::{model::User, points::Hold};
 
-use super::Counts;
+use super::{Counts, ledger::Ledger};
 
 /// The books of all services.
 #[derive(Debug, Default)]
 pub struct Books {
+    pub events: BTreeMap<EventId, Event>,
     pub allocations: BTreeMap<EventId, Allocation>,
     pub reservations: BTreeMap<TicketId, Reservation>,
     pub tickets: BTreeMap<TicketId, Ticket>,
     pub purchases: BTreeMap<TicketId, Purchase>,
+    pub purchase_refunds: BTreeMap<TicketId, PurchaseRefund>,
     pub payments: BTreeMap<PaymentId, PaymentRecord>,
+    /// Of each payment, in the order of its versions; without the notes.
+    pub histories: HashMap<PaymentId, Vec<HistoryEntry>>,
+    pub tombstones: BTreeMap<PaymentId, TombstoneRecord>,
     pub strays: BTreeMap<String, StrayRecord>,
+    pub webhooks: BTreeMap<String, WebhookRecord>,
     pub sagas: BTreeMap<SagaId, SagaRecord>,
     pub users: BTreeMap<UserId, User>,
-    pub ledger_sums: HashMap<UserId, i64>,
+    pub ledger: Ledger,
     pub holds: BTreeMap<SagaId, Hold>,
     pub timers: HashSet<String>,
+    /// Every dead letter, without what its message said.
+    pub dead_letters: BTreeMap<DeadLetterId, DeadLetterRecord>,
     pub open_dead_letters: usize,
     pub messages_under_way: usize,
+    /// Whether every claim is a row of `reservations`: it is not where they are decided in Redis. It is taken from the
+    /// rows, unless whoever reads knows the settings.
+    pub claims_are_rows: bool,
     /// What Redis says of the claims of events, where they are decided there.
     pub claims: BTreeMap<EventId, Claims>,
+    /// Dead letters whose message was sent again and is not handled yet.
+    pub reissued: HashSet<DeadLetterId>,
     /// Every id that a message under way, or a dead letter that is not settled, speaks of.
     pub under_way: HashSet<String>,
 }
@@ -72,18 +89,26 @@ impl Books {
 
     /// Each service's books are its own: nothing is in two of them.
     pub(super) fn add(&mut self, own: Self) {
+        self.events.extend(own.events);
         self.allocations.extend(own.allocations);
         self.reservations.extend(own.reservations);
         self.tickets.extend(own.tickets);
         self.purchases.extend(own.purchases);
+        self.purchase_refunds.extend(own.purchase_refunds);
         self.payments.extend(own.payments);
+        self.histories.extend(own.histories);
+        self.tombstones.extend(own.tombstones);
         self.strays.extend(own.strays);
+        self.webhooks.extend(own.webhooks);
         self.sagas.extend(own.sagas);
         self.users.extend(own.users);
-        self.ledger_sums.extend(own.ledger_sums);
+        self.ledger.add(own.ledger);
         self.holds.extend(own.holds);
         self.timers.extend(own.timers);
+        self.dead_letters.extend(own.dead_letters);
+        self.claims_are_rows |= own.claims_are_rows;
         self.claims.extend(own.claims);
+        self.reissued.extend(own.reissued);
         self.under_way.extend(own.under_way);
         self.open_dead_letters += own.open_dead_letters;
         self.messages_under_way += own.messages_under_way;
@@ -93,34 +118,54 @@ impl Books {
     /// [`StoreError`] where something cannot be read.
     pub fn read(snapshot: &Snapshot) -> Result<Self, StoreError> {
         let mut books = Self::default();
-        snapshot.each(|it: Allocation| _ = books.allocations.insert(it.event_id, it))?;
-        snapshot.each(|it: Reservation| _ = books.reservations.insert(it.ticket_id, it))?;
-        snapshot.each(|it: Ticket| _ = books.tickets.insert(it.ticket_id, it))?;
-        snapshot.each(|it: Purchase| _ = books.purchases.insert(it.ticket_id, it))?;
-        snapshot.each(|it: PaymentRecord| _ = books.payments.insert(it.payment_id, it))?;
-        snapshot.each(|it: StrayRecord| {
-            _ = books.strays.insert(it.pg_payment_id.clone(), it);
-        })?;
+        books.read_sales(snapshot)?;
+        books.read_money(snapshot)?;
         snapshot.each(|it: SagaRecord| _ = books.sagas.insert(it.saga_id, it))?;
         snapshot.each(|it: User| _ = books.users.insert(it.user_id, it))?;
         snapshot.each(|it: Hold| _ = books.holds.insert(it.saga_id, it))?;
-        let sums = snapshot.sum_by(LedgerEntry::TABLE.name, "amount", "user_id")?;
-        books.ledger_sums = sums
-            .into_iter()
-            .map(|(user, sum)| (UserId(user), sum))
-            .collect();
+        snapshot.each_entry(|it| books.ledger.note(&it))?;
         books.timers = snapshot.timers()?;
         for (group, topics) in subscriptions() {
             for message in snapshot.pending(group, topics)? {
                 books.messages_under_way += 1;
+                let reissue = message.reissue.as_ref();
+                books.reissued.extend(reissue.map(|it| it.dead_letter));
                 books.note_under_way(&message.key, &message.payload);
             }
         }
-        snapshot.each(|it: DeadLetterRecord| books.note_dead_letter(&it))?;
+        snapshot.each(|it: DeadLetterRecord| books.note_dead_letter(it))?;
         Ok(books)
     }
 
-    fn note_dead_letter(&mut self, record: &DeadLetterRecord) {
+    fn read_sales(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        snapshot.each(|it: Event| _ = self.events.insert(it.id, it))?;
+        snapshot.each(|it: Allocation| _ = self.allocations.insert(it.event_id, it))?;
+        snapshot.each(|it: Reservation| _ = self.reservations.insert(it.ticket_id, it))?;
+        self.claims_are_rows = !self.reservations.is_empty();
+        snapshot.each(|it: Ticket| _ = self.tickets.insert(it.ticket_id, it))?;
+        snapshot.each(|it: Purchase| _ = self.purchases.insert(it.ticket_id, it))?;
+        snapshot.each(|it: PurchaseRefund| _ = self.purchase_refunds.insert(it.ticket_id, it))
+    }
+
+    fn read_money(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        snapshot.each(|it: PaymentRecord| _ = self.payments.insert(it.payment_id, it))?;
+        snapshot.each_entry(|mut it: HistoryEntry| {
+            it.note.clear();
+            self.histories.entry(it.payment_id).or_default().push(it);
+        })?;
+        for history in self.histories.values_mut() {
+            history.sort_by_key(|it| it.payment_version);
+        }
+        snapshot.each(|it: TombstoneRecord| _ = self.tombstones.insert(it.payment_id, it))?;
+        snapshot.each(|it: StrayRecord| {
+            _ = self.strays.insert(it.pg_payment_id.clone(), it);
+        })?;
+        snapshot.each(|it: WebhookRecord| {
+            _ = self.webhooks.insert(it.transmission_id.clone(), it);
+        })
+    }
+
+    fn note_dead_letter(&mut self, mut record: DeadLetterRecord) {
         match record.state {
             DeadLetterState::Waiting | DeadLetterState::Parked | DeadLetterState::Replayed => {
                 self.open_dead_letters += 1;
@@ -128,6 +173,8 @@ impl Books {
             }
             DeadLetterState::Resolved | DeadLetterState::Discarded => {}
         }
+        record.letter.reissued_payload.clear();
+        self.dead_letters.insert(record.id, record);
     }
 
     fn note_under_way(&mut self, key: &str, payload: &str) {
@@ -167,7 +214,22 @@ impl Books {
         })
     }
 
+    /// As [`Self::is_under_way`], but for what only waits for the gateway: whatever the services tell each other has
+    /// been heard, and everything but the money is where it stays meanwhile.
+    #[must_use]
+    pub fn is_being_told(&self, ticket_id: TicketId) -> bool {
+        self.is_said(ticket_id, |saga| !saga.state.is_terminal())
+    }
+
     fn is_moved_by(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
+        let payment = self.payments.get(&ticket_id.purchase_saga().payment());
+        self.is_said(ticket_id, is_moving)
+            || payment.is_some_and(|payment| {
+                payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
+            })
+    }
+
+    fn is_said(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
         let mut sagas = vec![ticket_id.purchase_saga(), ticket_id.expire_saga()];
         if let Some(ticket) = self.tickets.get(&ticket_id) {
             sagas.push(ticket_id.cancel_saga(ticket.cancellation));
@@ -180,10 +242,14 @@ impl Books {
             || sagas
                 .iter()
                 .any(|saga_id| is_open(saga_id) || is_named(saga_id.to_string()))
-            || self.payments.get(&payment_id).is_some_and(|payment| {
-                payment.status == contract::domain::PaymentStatus::Confirming
-                    || payment.refund == Refund::Requested
-            })
+    }
+
+    /// A payment's status in one of its versions.
+    #[must_use]
+    pub fn status_in(&self, payment: PaymentId, version: i64) -> Option<PaymentStatus> {
+        let mut history = self.histories.get(&payment)?.iter();
+        let entry = history.find(|it| it.payment_version == version);
+        entry.map(|it| it.status)
     }
 
     #[must_use]

@@ -141,6 +141,7 @@ async fn read(configs: &[Config]) -> anyhow::Result<Report> {
     for (config, mut books) in configs.iter().zip(reading.await??) {
         let events: Vec<EventId> = books.allocations.keys().copied().collect();
         let is_on_redis = config.ticketing.reservations == ReservationsBackend::Redis;
+        books.claims_are_rows = !is_on_redis && !books.allocations.is_empty();
         if is_on_redis && !events.is_empty() {
             books.claims = Claims::read_all(&config.ticketing.redis, &events)
                 .await

@@ -82,7 +82,7 @@ impl EndState {
             self.note(format_args!("stray charge: refund {:?}", stray.refund));
         }
         for (id, user) in &books.users {
-            let sum = books.ledger_sums.get(id).copied().unwrap_or(0);
+            let sum = books.ledger.sum(*id);
             self.note(format_args!(
                 "user: {:?}, {} points, ledger {sum}",
                 user.status,

@@ -113,7 +113,7 @@ impl Answer {
 }
 
 impl House {
-    async fn open(deployment: Deployment) -> Self {
+    pub async fn open(deployment: Deployment) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::manual(OPENING);
         let gateway = Gateway::start(clock.clone()).await;

@@ -6,6 +6,7 @@
 )]
 
 mod cancelling;
+mod clocks;
 mod compensations;
 mod complaints;
 mod dead_letters;
@@ -21,6 +22,7 @@ mod keys;
 mod ladder;
 mod lapses;
 mod late_money;
+mod mutations;
 mod paying;
 #[cfg(feature = "kafka")]
 #[path = "../../../messaging/tests/common/postgres.rs"]

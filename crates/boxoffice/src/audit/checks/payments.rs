@@ -1,0 +1,242 @@
+//! Promise 3, of the payment service's own tables: a payment is the last of its history, its columns fit its status,
+//! and what belongs to a payment names one.
+
+use contract::domain::PaymentStatus;
+use payment::{
+    model::attempt_key,
+    record::{HistoryEntry, NeverOpens, PaymentRecord, Refund, WebhookState},
+};
+use saga::StepState;
+
+use super::{Books, Violation, violation};
+
+const CREATE_PAYMENT: &str = "payment.create";
+
+pub(super) fn are_whole(books: &Books, found: &mut Vec<Violation>) {
+    for payment in books.payments.values() {
+        let history = books.histories.get(&payment.payment_id);
+        let history = history.map_or(&[][..], Vec::as_slice);
+        let flaw = history_flaw(payment, history).or_else(|| shape_flaw(books, payment));
+        if let Some(flaw) = flaw {
+            found.push(violation(
+                3,
+                format_args!("payment {}", payment.payment_id),
+                flaw,
+            ));
+        }
+    }
+    for id in books.histories.keys() {
+        if !books.payments.contains_key(id) {
+            let detail = "it has a history, but is not there";
+            found.push(violation(3, format_args!("payment {id}"), detail));
+        }
+    }
+    are_opened_or_never(books, found);
+    strays_are_whole(books, found);
+    webhooks_are_whole(books, found);
+}
+
+/// One entry for each version; the last one is the payment as it is.
+fn history_flaw(payment: &PaymentRecord, history: &[HistoryEntry]) -> Option<&'static str> {
+    let (Some(first), Some(last)) = (history.first(), history.last()) else {
+        return Some("it has no history");
+    };
+    let is_whole = history.iter().zip(1..).all(|(entry, version)| {
+        entry.payment_version == version
+            && entry.entry_id == HistoryEntry::id(payment.payment_id, version)
+    });
+    if !is_whole || last.payment_version != payment.version {
+        return Some("its history has not one entry for each version");
+    }
+    let is_now = (
+        payment.status,
+        payment.attempt,
+        &payment.pg_payment_id,
+        payment.updated_at,
+    );
+    if is_now != (last.status, last.attempt, &last.pg_payment_id, last.at) {
+        return Some("it is not as the last entry of its history says");
+    }
+    if first.status != PaymentStatus::Created
+        || first.at != payment.created_at
+        || first.attempt != 0
+    {
+        return Some("it did not begin as its history says");
+    }
+    if !history
+        .windows(2)
+        .all(|pair| may_follow(&pair[0], &pair[1]))
+    {
+        return Some("its history has a step that no payment takes");
+    }
+    let began = history
+        .iter()
+        .find(|it| it.attempt > 0 && it.attempt == payment.attempt);
+    (began.map(|it| it.at) != payment.attempt_started_at)
+        .then_some("its attempt did not begin when its history says")
+}
+
+/// The picture in `payment/src/model.rs`; whatever else changes leaves the status.
+fn may_follow(before: &HistoryEntry, after: &HistoryEntry) -> bool {
+    use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
+    let begins = matches!(
+        (before.status, after.status),
+        (Created | Failed, Confirming)
+    );
+    let goes_on = match (before.status, after.status) {
+        (before, after) if before == after => true,
+        (Created, Confirming | Succeeded | Failed | Deleted)
+        | (Confirming, Succeeded | Failed | Deleted)
+        | (Failed, Confirming | Succeeded | Deleted)
+        | (Deleted, Succeeded)
+        | (Succeeded, Cancelled) => true,
+        _ => false,
+    };
+    goes_on && after.attempt == before.attempt + u32::from(begins)
+}
+
+/// Columns that are there with each other or not at all.
+fn shape_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
+    let has_begun = payment.attempt > 0;
+    let key = has_begun.then(|| attempt_key(payment.payment_id, payment.attempt));
+    if payment.attempt_key != key || payment.pg_payment_id.is_some() < has_begun {
+        return Some("the key of its attempt is another's");
+    }
+    let is_declined = payment.decline_code.is_some();
+    let may_be_declined = match payment.status {
+        PaymentStatus::Failed => is_declined,
+        PaymentStatus::Created | PaymentStatus::Confirming => !is_declined,
+        PaymentStatus::Deleted | PaymentStatus::Succeeded | PaymentStatus::Cancelled => true,
+    };
+    if !may_be_declined {
+        return Some("its code of a decline does not fit its status");
+    }
+    let sagas = [
+        payment.ticket_id.purchase_saga(),
+        payment.ticket_id.expire_saga(),
+    ];
+    let is_awaited = payment.status == PaymentStatus::Confirming;
+    if payment
+        .delete_saga
+        .is_some_and(|saga| !is_awaited || !sagas.contains(&saga))
+    {
+        return Some("the saga that waits for its deletion is none of its own");
+    }
+    let accounts = [
+        &payment.refund_bank,
+        &payment.refund_account,
+        &payment.refund_holder,
+    ];
+    if accounts
+        .iter()
+        .any(|it| it.is_some() != accounts[0].is_some())
+    {
+        return Some("its account for refunds is not whole");
+    }
+    refund_flaw(books, payment)
+}
+
+fn refund_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
+    let is_asked = payment.refund_number > 0;
+    let is_wanted = matches!(payment.refund, Refund::Requested | Refund::Parked);
+    if is_wanted && !is_asked
+        || payment.refund_reason.is_some() != (is_asked || payment.refund == Refund::Done)
+    {
+        return Some("its refund has no reason, or was never asked for");
+    }
+    let has_code = payment.refund_code.is_some();
+    let is_refused = payment.refund == Refund::Parked || payment.refund == Refund::None && is_asked;
+    if is_refused && !has_code || payment.refund == Refund::Done && has_code {
+        return Some("the code of its refusal does not fit its refund");
+    }
+    let Some(saga) = payment.refund_saga else {
+        return (payment.refund == Refund::None && is_asked)
+            .then_some("nobody knows who asked for its refund");
+    };
+    let ticket = books.tickets.get(&payment.ticket_id);
+    let asked = ticket.is_some_and(|ticket| {
+        (1..=ticket.cancellation).any(|number| payment.ticket_id.cancel_saga(number) == saga)
+    });
+    let is_known = asked || books.tickets.is_empty();
+    (!is_known || !is_asked).then_some("the saga that asked for its refund is none of its ticket")
+}
+
+/// A payment that a saga has asked for was opened, or never opens: one of the two, and not both.
+fn are_opened_or_never(books: &Books, found: &mut Vec<Violation>) {
+    for (id, tombstone) in &books.tombstones {
+        let is_open = books.payments.contains_key(id);
+        let purchase = books
+            .purchases
+            .values()
+            .find(|it| it.ticket_id.purchase_saga().payment() == *id);
+        let is_too_much = purchase.is_some_and(|it| it.total_amount.less(it.point).is_none());
+        let says_too_much = tombstone.reason == NeverOpens::TooManyPoints;
+        let is_of_nobody = purchase.is_none() && !books.sagas.is_empty();
+        if is_open || is_of_nobody || purchase.is_some() && is_too_much != says_too_much {
+            let detail = "it must never open, and is not as that says";
+            found.push(violation(3, format_args!("payment {id}"), detail));
+        }
+    }
+    let is_ours = !books.payments.is_empty() || !books.tombstones.is_empty();
+    for saga in books.sagas.values().filter(|_| is_ours) {
+        let Some(step) = saga.steps.iter().find(|it| it.name == CREATE_PAYMENT) else {
+            continue;
+        };
+        let id = saga.saga_id.payment();
+        let is_there = books.payments.contains_key(&id);
+        let is_decided = is_there || books.tombstones.contains_key(&id);
+        let fits = match step.state {
+            StepState::Succeeded => is_there,
+            StepState::Failed | StepState::Compensated => is_decided,
+            StepState::Started | StepState::Compensating => true,
+        };
+        if !fits {
+            let detail = "it has asked for a payment, which was neither opened nor refused";
+            found.push(violation(3, format_args!("saga {}", saga.saga_id), detail));
+        }
+    }
+}
+
+fn strays_are_whole(books: &Books, found: &mut Vec<Violation>) {
+    for (charge, stray) in &books.strays {
+        let payment = books.payments.get(&stray.payment_id);
+        let is_its_own = payment.is_some_and(|it| it.stands_for(stray));
+        let has_code = stray.refund_code.is_some();
+        let fits = match stray.refund {
+            Refund::Parked => has_code,
+            Refund::Done => !has_code,
+            Refund::Requested | Refund::None => true,
+        };
+        let flaw = if payment.is_none() {
+            "it is a charge of no payment"
+        } else if is_its_own && stray.is_open() {
+            "it is to go back, though its payment stands for it"
+        } else if stray.refund_number == 0 || !fits {
+            "its refund was never asked for, or its code does not fit"
+        } else {
+            continue;
+        };
+        found.push(violation(3, format_args!("stray charge {charge}"), flaw));
+    }
+}
+
+fn webhooks_are_whole(books: &Books, found: &mut Vec<Violation>) {
+    for (id, webhook) in &books.webhooks {
+        let is_open = webhook.state == WebhookState::Received;
+        let is_deposit = webhook.kind == payment::webhook::DEPOSIT_CALLBACK;
+        let is_known =
+            is_deposit || webhook.kind == payment::gateway::protocol::PAYMENT_STATUS_CHANGED;
+        let flaw = if !books.payments.contains_key(&webhook.payment_id) {
+            "it is about no payment"
+        } else if !is_known {
+            "it is of no kind that is kept"
+        } else if webhook.note.is_some() == is_open
+            || webhook.secret.is_some() != (is_open && is_deposit)
+        {
+            "its note or its secret does not fit its state"
+        } else {
+            continue;
+        };
+        found.push(violation(3, format_args!("webhook {id}"), flaw));
+    }
+}

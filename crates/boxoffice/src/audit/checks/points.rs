@@ -1,0 +1,208 @@
+//! Promise 3, of points: a hold is what the ledger says, what its purchase asked for, and what its purchase came to.
+
+use contract::domain::PaymentStatus;
+use messaging::coordinator::SagaRecord;
+use payment::record::Refund;
+use saga::{SagaState, StepState};
+use ticketing::model::Purchase;
+use user::points::{Hold, HoldState};
+
+use super::{Books, Violation, purchases, violation};
+use crate::audit::ledger::SagaPoints;
+
+const CHECK_ACTIVE: &str = "user.check.active";
+const RESERVE_POINT: &str = "user.reserve.point";
+const CHECK_FRAUD: &str = "user.check.fraud";
+
+pub(super) fn are_accounted_for(books: &Books, found: &mut Vec<Violation>) {
+    for (entry, flaw) in &books.ledger.flaws {
+        found.push(violation(3, format_args!("ledger entry {entry}"), flaw));
+    }
+    users_are_known(books, found);
+    for hold in books.holds.values() {
+        let entries = books.ledger.sagas.get(&hold.saga_id);
+        if !is_in_ledger(hold, entries) {
+            let detail = format!(
+                "{} points are {:?}, but the ledger says {entries:?}",
+                hold.point, hold.state
+            );
+            found.push(violation(
+                3,
+                format_args!("points of saga {}", hold.saga_id),
+                detail,
+            ));
+        }
+    }
+    for saga_id in books.ledger.sagas.keys() {
+        if !books.holds.contains_key(saga_id) {
+            let detail = "the ledger has entries for it, but nothing is held";
+            found.push(violation(
+                3,
+                format_args!("points of saga {saga_id}"),
+                detail,
+            ));
+        }
+    }
+    holds_fit_their_purchases(books, found);
+}
+
+/// Whoever the ledger names is registered, and no later than the entry; what a user is said to have bought was bought.
+fn users_are_known(books: &Books, found: &mut Vec<Violation>) {
+    for (user_id, account) in &books.ledger.accounts {
+        let version = books.users.get(user_id).map(|user| user.version);
+        if version.is_none_or(|version| version < account.version) {
+            let detail = format!(
+                "the ledger knows version {}, the user is at {version:?}",
+                account.version
+            );
+            found.push(violation(3, format_args!("user {user_id}"), detail));
+        }
+    }
+    let purchases = purchases::by_saga(books);
+    for (user_id, user) in &books.users {
+        if !(0..=user.version).contains(&user.profile_version) {
+            let detail = "it was changed in a version that is still to come";
+            found.push(violation(3, format_args!("user {user_id}"), detail));
+        }
+        for start in user
+            .recent_purchases
+            .iter()
+            .filter(|_| !books.sagas.is_empty())
+        {
+            let is_theirs = purchases
+                .get(&start.saga_id)
+                .is_some_and(|it| it.user_id == *user_id);
+            let saga = books.sagas.get(&start.saga_id);
+            let judged = saga.and_then(|saga| step(saga, CHECK_FRAUD));
+            let is_clear = start.verdict == user::fraud::Verdict::Clear;
+            let fits = match judged {
+                Some(StepState::Succeeded) => is_clear,
+                Some(_) => true,
+                None => false,
+            };
+            if !is_theirs || !fits {
+                let detail = format!(
+                    "saga {} was judged as no purchase of this user was",
+                    start.saga_id
+                );
+                found.push(violation(3, format_args!("user {user_id}"), detail));
+            }
+        }
+    }
+}
+
+/// Whether the ledger took and gave what the hold says.
+fn is_in_ledger(hold: &Hold, entries: Option<&SagaPoints>) -> bool {
+    let point = hold.point.get();
+    let (reserved, used, restored) =
+        entries.map_or((None, None, None), |it| (it.reserved, it.used, it.restored));
+    let is_theirs = entries.is_none_or(|it| it.user_id == hold.user_id);
+    let fits = match hold.state {
+        _ if point == 0 => entries.is_none(),
+        HoldState::Held => (reserved, used, restored) == (Some(-point), None, None),
+        HoldState::Used => (reserved, used, restored) == (Some(-point), Some(0), None),
+        HoldState::Restored => (reserved, restored) == (Some(-point), Some(point)),
+        HoldState::Refused => entries.is_none(),
+    };
+    is_theirs && fits
+}
+
+fn holds_fit_their_purchases(books: &Books, found: &mut Vec<Violation>) {
+    // A user service, or a ticketing service, of somebody else's has books of its own.
+    if books.users.is_empty() || books.sagas.is_empty() {
+        return;
+    }
+    let purchases = purchases::by_saga(books);
+    for (saga_id, purchase) in &purchases {
+        let Some(saga) = books.sagas.get(saga_id) else {
+            continue;
+        };
+        let hold = books.holds.get(saga_id);
+        let was_active = step(saga, CHECK_ACTIVE) == Some(StepState::Succeeded);
+        if was_active && !books.users.contains_key(&purchase.user_id) {
+            let detail = "the user was found active, and is not registered";
+            found.push(violation(3, format_args!("saga {saga_id}"), detail));
+        }
+        if let Some(flaw) = flaw(books, purchase, saga, hold) {
+            found.push(violation(3, format_args!("points of saga {saga_id}"), flaw));
+        }
+    }
+    for saga_id in books.holds.keys().filter(|it| !purchases.contains_key(it)) {
+        let detail = "no purchase holds them";
+        found.push(violation(
+            3,
+            format_args!("points of saga {saga_id}"),
+            detail,
+        ));
+    }
+}
+
+fn flaw(
+    books: &Books,
+    purchase: &Purchase,
+    saga: &SagaRecord,
+    hold: Option<&Hold>,
+) -> Option<String> {
+    let reserving = step(saga, RESERVE_POINT);
+    if let Some(hold) = hold {
+        // A tombstone, or one that stood in the way of what the saga asked for: then the saga turned back.
+        let is_tombstone = hold.state == HoldState::Restored
+            && (hold.point.get() == 0 || saga.state == SagaState::Compensated);
+        if hold.user_id != purchase.user_id || hold.point != purchase.point && !is_tombstone {
+            return Some("user or points are not those of the purchase".to_owned());
+        }
+        let decided_by = books.status_in(saga.saga_id.payment(), hold.payment_version);
+        let is_decided = decided_by.is_some_and(purchases::says_money);
+        let fits = match hold.state {
+            HoldState::Used => decided_by == Some(PaymentStatus::Succeeded),
+            HoldState::Restored => hold.payment_version == 0 || is_decided,
+            HoldState::Held | HoldState::Refused => hold.payment_version == 0,
+        };
+        if !fits && !books.histories.is_empty() {
+            return Some(format!(
+                "{:?} by version {} of the payment",
+                hold.state, hold.payment_version
+            ));
+        }
+    }
+    if books.is_being_told(purchase.ticket_id) {
+        return None;
+    }
+    let state = hold.map(|hold| hold.state);
+    let allowed = allowed(books, saga, reserving);
+    let is_allowed = state.map_or(allowed.is_empty(), |state| allowed.contains(&state));
+    (!is_allowed).then(|| format!("they are {state:?}, and should be one of {allowed:?}"))
+}
+
+/// What a purchase at rest may have made of its points; nothing, where it has asked for none.
+fn allowed(books: &Books, saga: &SagaRecord, reserving: Option<StepState>) -> &'static [HoldState] {
+    use HoldState::{Held, Refused, Restored, Used};
+    match reserving {
+        None => &[],
+        Some(StepState::Failed) => &[Refused],
+        // What was refused is given back without more ado, where the refusal was not heard.
+        Some(StepState::Compensated) => &[Restored, Refused],
+        Some(StepState::Started | StepState::Compensating) => &[Held, Restored, Refused],
+        Some(StepState::Succeeded) if saga.state != SagaState::Completed => &[Restored],
+        Some(StepState::Succeeded) => {
+            let payment = books.payments.get(&saga.saga_id.payment());
+            match payment.map(|it| (it.status, it.refund)) {
+                Some((PaymentStatus::Succeeded, Refund::None)) => &[Used],
+                Some((
+                    PaymentStatus::Created | PaymentStatus::Failed | PaymentStatus::Confirming,
+                    _,
+                )) => &[Held],
+                Some((
+                    PaymentStatus::Succeeded | PaymentStatus::Cancelled | PaymentStatus::Deleted,
+                    _,
+                )) => &[Restored],
+                None => &[Held, Restored, Used],
+            }
+        }
+    }
+}
+
+fn step(saga: &SagaRecord, name: &str) -> Option<StepState> {
+    let step = saga.steps.iter().find(|step| step.name == name)?;
+    Some(step.state)
+}

@@ -1,0 +1,153 @@
+//! Promise 7, of what sagas are made of: each is one that its definition can have led to, is named after what it is
+//! about, and has left nothing behind; and of dead letters and timers, which name each other.
+
+use contract::{DeadLetterId, SagaId, TicketId, domain::PaymentStatus};
+use messaging::{
+    coordinator::SagaRecord,
+    dead_letters::{DeadLetterRecord, DeadLetterState},
+};
+use saga::{Input, Saga, SagaState};
+use ticketing::sagas::{CANCEL, CATALOG, EXPIRE, PURCHASE};
+
+use super::{Books, Violation, violation};
+
+pub(super) fn are_whole(books: &Books, found: &mut Vec<Violation>) {
+    for saga in books.sagas.values() {
+        if let Some(flaw) = flaw(books, saga) {
+            found.push(violation(7, format_args!("saga {}", saga.saga_id), flaw));
+        }
+    }
+    cancellations_have_run(books, found);
+    expiries_have_run(books, found);
+    letters_are_whole(books, found);
+    for timer in &books.timers {
+        if !is_waited_for(books, timer) {
+            let detail = "nobody waits for it";
+            found.push(violation(7, format_args!("timer {timer}"), detail));
+        }
+    }
+}
+
+fn cancellations_have_run(books: &Books, found: &mut Vec<Violation>) {
+    for (ticket_id, ticket) in &books.tickets {
+        let runs = (1..=ticket.cancellation).all(|number| {
+            let id = ticket_id.cancel_saga(number);
+            books.sagas.contains_key(&id) || books.under_way.contains(&ticket_id.to_string())
+        });
+        if !runs && !books.sagas.is_empty() {
+            let detail = format!(
+                "it was asked back {} times, and no saga knows of all",
+                ticket.cancellation
+            );
+            found.push(violation(7, format_args!("ticket {ticket_id}"), detail));
+        }
+    }
+}
+
+/// What was ready to be paid is closed by no other saga.
+fn expiries_have_run(books: &Books, found: &mut Vec<Violation>) {
+    for payment in books.payments.values() {
+        let saga = books.sagas.get(&payment.saga_id);
+        let was_ready = saga.is_some_and(|it| it.state == SagaState::Completed);
+        let is_closed = payment.status == PaymentStatus::Deleted;
+        let runs = books.sagas.contains_key(&payment.ticket_id.expire_saga());
+        if was_ready && is_closed && !runs && !books.is_being_told(payment.ticket_id) {
+            let detail = "it was closed, and no saga has taken its purchase back";
+            let subject = format_args!("payment {}", payment.payment_id);
+            found.push(violation(7, subject, detail));
+        }
+    }
+}
+
+fn flaw(books: &Books, record: &SagaRecord) -> Option<String> {
+    let saga = Saga {
+        kind: record.saga_type.clone(),
+        definition_version: record.definition_version,
+        state: record.state,
+        steps: record.steps.clone(),
+        failure: record.failure.clone(),
+        parked: record.parked.clone(),
+    };
+    let Some(definition) = CATALOG.find(&record.saga_type, record.definition_version) else {
+        return Some("nobody has defined it".to_owned());
+    };
+    if let Err(illegal) = saga::step(definition, &saga, Input::Resume) {
+        return Some(illegal.to_string());
+    }
+    if saga.current_step() != record.current_step.as_deref() {
+        return Some(format!("it is said to be at {:?}", record.current_step));
+    }
+    let has_turned_back = matches!(
+        record.state,
+        SagaState::Compensating | SagaState::Compensated
+    );
+    if record.failure.is_some() != has_turned_back {
+        return Some("it has turned back for no reason, or has a reason and has not".to_owned());
+    }
+    (!is_named(books, record)).then(|| "it is not named after its ticket".to_owned())
+}
+
+fn is_named(books: &Books, record: &SagaRecord) -> bool {
+    let Ok(ticket_id) = record.reference_id.parse::<TicketId>() else {
+        return false;
+    };
+    let tries = || {
+        1..=books
+            .tickets
+            .get(&ticket_id)
+            .map_or(0, |it| it.cancellation)
+    };
+    match record.saga_type.as_str() {
+        kind if kind == PURCHASE.kind => record.saga_id == ticket_id.purchase_saga(),
+        kind if kind == EXPIRE.kind => record.saga_id == ticket_id.expire_saga(),
+        kind if kind == CANCEL.kind => {
+            tries().any(|it| record.saga_id == ticket_id.cancel_saga(it))
+        }
+        _ => false,
+    }
+}
+
+fn letters_are_whole(books: &Books, found: &mut Vec<Violation>) {
+    for (
+        id,
+        DeadLetterRecord {
+            state,
+            letter,
+            reissues,
+            ..
+        },
+    ) in &books.dead_letters
+    {
+        let has_timer = books.timers.contains(&format!("dead-letter/{id}"));
+        let is_waiting = *state == DeadLetterState::Waiting;
+        let is_named = letter.event_id == *id;
+        let is_counted = match state {
+            DeadLetterState::Waiting => *reissues == letter.retry_count + 1,
+            DeadLetterState::Parked => letter.retry_count >= letter.max_retry_count,
+            DeadLetterState::Replayed => *reissues > letter.retry_count,
+            DeadLetterState::Resolved | DeadLetterState::Discarded => {
+                *reissues >= letter.retry_count
+            }
+        };
+        // Its reissue may have been sent, and not be handled yet.
+        let waits = is_waiting && (has_timer || books.reissued.contains(id));
+        if !is_named || !is_counted || has_timer && !is_waiting || is_waiting && !waits {
+            let detail = format!("it is {state:?}, and is not as that says");
+            found.push(violation(7, format_args!("dead letter {id}"), detail));
+        }
+    }
+}
+
+fn is_waited_for(books: &Books, timer: &str) -> bool {
+    if let Some(id) = timer.strip_prefix("saga/") {
+        let id: Option<SagaId> = id.parse().ok();
+        let saga = id.and_then(|id| books.sagas.get(&id));
+        return saga.is_some_and(|it| !it.state.is_terminal() && it.parked.is_none());
+    }
+    if let Some(id) = timer.strip_prefix("dead-letter/") {
+        let id: Option<DeadLetterId> = id.parse().ok();
+        return id.is_some_and(|id| books.dead_letters.contains_key(&id));
+    }
+    // Another program's, perhaps a newer one's.
+    true
+}
