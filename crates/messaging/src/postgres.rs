@@ -60,7 +60,7 @@ pub(crate) use snapshot::PostgresSnapshot;
 
 use crate::{
     Message, Metrics, Random, Receipt, StoreError,
-    housekeeping::Expiry,
+    housekeeping::{Cleaned, Expiry},
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Submission},
@@ -298,7 +298,7 @@ impl Postgres {
         &self,
         groups: &[&'static str],
         inbox_before: Timestamp,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Cleaned, StoreError> {
         let passed = groups.iter().map(|group| self.shared.position(group)).min();
         let passed = passed
             .filter(|_| self.messages == MessageTable::Log)
@@ -315,14 +315,14 @@ impl Postgres {
             let writers = sweep::writers(reader).await?;
             let (marks, cursor) =
                 sweep::inbox(reader, inbox_before, CLEAN_ROWS_MAX, cursor).await?;
-            Ok((messages + writers + marks, cursor))
+            Ok((marks.and_removed(messages + writers), cursor))
         };
-        let (removed, cursor) = self.readers.with(sweep).await?;
+        let (cleaned, cursor) = self.readers.with(sweep).await?;
         *self
             .inbox_cursor
             .lock()
             .expect("no holder of this lock panics") = cursor;
-        Ok(removed)
+        Ok(cleaned)
     }
 
     pub(crate) async fn expire(

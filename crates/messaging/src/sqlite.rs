@@ -34,7 +34,7 @@ pub(crate) use snapshot::SqliteSnapshot;
 
 use crate::{
     Metrics, Receipt, StoreError,
-    housekeeping::Expiry,
+    housekeeping::{Cleaned, Expiry},
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Position, Submission},
@@ -214,7 +214,7 @@ impl Sqlite {
         &self,
         groups: &[&'static str],
         inbox_before: Timestamp,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Cleaned, StoreError> {
         let (reply, cleaned) = oneshot::channel();
         self.send(Job::Clean {
             groups: groups.to_vec(),

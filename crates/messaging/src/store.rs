@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     Commit, CommitError, Message, Metrics, Receipt, StoreError,
-    housekeeping::Expiry,
+    housekeeping::{Cleaned, Expiry},
     postgres::{Postgres, PostgresSettings},
     record::{Key, Record, Table},
     row::Row,
@@ -284,7 +284,7 @@ impl Store {
     }
 
     /// Removes a bounded part of what nobody needs any more: messages that every group in `groups` has handled,
-    /// and inbox marks older than `inbox_before`. Returns how many rows went.
+    /// and inbox marks older than `inbox_before`.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot answer.
@@ -292,7 +292,7 @@ impl Store {
         &self,
         groups: &[&'static str],
         inbox_before: Timestamp,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Cleaned, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.clean(groups, inbox_before).await,
             Self::Postgres(postgres) => postgres.clean(groups, inbox_before).await,

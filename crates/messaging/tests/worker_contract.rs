@@ -10,13 +10,13 @@ use std::sync::{
 
 use common::{
     Account, Deposit, Place, REFUSED_KEY, Teller, account, balance, bus_places, deposit, drain,
-    movements, noise, places, publish, read_all, shell, start, store_all, teller,
+    eventually, movements, noise, places, publish, read_all, shell, start, store_all, teller,
 };
 use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 use futures::future::BoxFuture;
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Record, Records, Ref, Rejection, Shell, Store,
-    StoreError, Worker,
+    Clock, Commit, Consumer, Message, Metrics, Record, Records, Ref, Rejection, Shell,
+    ShutdownSwitch, Store, StoreError, Submission, Worker,
     dead_letters::{self, DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
     housekeeping::{CleaningSettings, Expiry, Housekeeping},
     timers::Timers,
@@ -700,6 +700,58 @@ async fn inbox_marks_go_after_their_retention_but_not_before_their_messages() {
             removed += housekeeping.clean().await.unwrap();
         }
         assert_eq!(removed, 2);
+    }
+}
+
+/// Marks of a group, all of the same time.
+async fn mark_as_handled(given: &Given, group: &str, marks: usize, at: Timestamp) {
+    let mark = |number: usize| {
+        let mut commit = Commit::new();
+        commit.handled = Some(messaging::commit::Handled {
+            group: group.to_owned(),
+            message_id: format!("{number:06}"),
+            key: number.to_string(),
+            at,
+        });
+        commit
+    };
+    let submission = Submission {
+        commits: (0..marks).map(mark).collect(),
+        position: None,
+    };
+    let outcomes = given.store.submit(submission).outcomes().await;
+    assert!(outcomes.iter().all(Result::is_ok));
+}
+
+async fn marks_left(given: &Given, group: &str, marks: usize) -> usize {
+    let ids: Vec<_> = (0..marks).map(|number| format!("{number:06}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    given.store.seen(group, &ids).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn old_marks_go_at_once_however_many_there_are_and_however_many_young_ones_stand_before_them()
+{
+    const MARKS: usize = 9_000;
+    for place in places() {
+        let given = given(&place).await;
+        let young = start().plus_secs(8);
+        mark_as_handled(&given, "0", 1, start().plus_secs(-100)).await;
+        mark_as_handled(&given, "a", MARKS, young).await;
+        mark_as_handled(&given, "b", MARKS, start()).await;
+        let mut housekeeping = given.housekeeping(vec![]);
+        // A round takes an eighth of this: one look.
+        housekeeping.settings.inbox_retention_secs = 8;
+        let (switch, shutdown) = ShutdownSwitch::new();
+        let cleaning = tokio::spawn(housekeeping.run(shutdown));
+        let gone = async |group| marks_left(&given, group, MARKS).await == 0;
+        eventually("the first look is over", async || gone("0").await).await;
+        // All that are old go within the next one: the clock stands still, so that none comes after it.
+        given.clock.advance_millis(8_001);
+        eventually("the old marks go", async || gone("b").await).await;
+        assert_eq!(marks_left(&given, "a", MARKS).await, MARKS);
+        switch.stop();
+        cleaning.await.unwrap();
     }
 }
 

@@ -4,7 +4,7 @@
 use contract::Timestamp;
 
 use super::reader::{ReadError, Reader};
-use crate::housekeeping::Expiry;
+use crate::housekeeping::{Cleaned, Expiry};
 
 /// How far the walk over the inbox has come: consumer and message id.
 pub(super) type InboxCursor = (String, String);
@@ -29,14 +29,15 @@ pub(super) async fn inbox(
     before: Timestamp,
     rows_max: u32,
     cursor: &InboxCursor,
-) -> Result<(u64, InboxCursor), ReadError> {
+) -> Result<(Cleaned, InboxCursor), ReadError> {
     let text = "SELECT consumer, message_id FROM inbox WHERE (consumer, message_id) > ($1, $2)
                 ORDER BY consumer, message_id LIMIT $3";
     let walked = reader
         .ask(text, &[&cursor.0, &cursor.1, &i64::from(rows_max)])
         .await?;
+    let mut cleaned = Cleaned::walked(walked.len(), rows_max);
     let Some(last) = walked.last() else {
-        return Ok((0, InboxCursor::default()));
+        return Ok((cleaned, InboxCursor::default()));
     };
     let last: InboxCursor = (last.get(0), last.get(1));
     let text = "DELETE FROM inbox WHERE (consumer, message_id) > ($1, $2)
@@ -44,11 +45,16 @@ pub(super) async fn inbox(
                 AND seen_at < coalesce((SELECT time FROM message WHERE \"offset\" > coalesce(
                     (SELECT position FROM consumer WHERE name = inbox.consumer), 0) ORDER BY \"offset\" LIMIT 1), $5)";
     let millis = before.as_millis();
-    let removed = reader
+    cleaned.removed = reader
         .client()
         .execute(text, &[&cursor.0, &cursor.1, &last.0, &last.1, &millis])
         .await?;
-    Ok((removed, last))
+    let cursor = if cleaned.is_round {
+        InboxCursor::default()
+    } else {
+        last
+    };
+    Ok((cleaned, cursor))
 }
 
 /// Removes old rows of a declared table.

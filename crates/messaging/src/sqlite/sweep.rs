@@ -3,7 +3,7 @@
 use contract::Timestamp;
 use rusqlite::Connection;
 
-use crate::housekeeping::Expiry;
+use crate::housekeeping::{Cleaned, Expiry};
 
 /// How far the walk over the inbox has come: consumer and message id.
 pub(super) type InboxCursor = (String, String);
@@ -32,7 +32,7 @@ pub(super) fn inbox(
     before: Timestamp,
     rows_max: u32,
     cursor: &mut InboxCursor,
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<Cleaned> {
     let text = "SELECT consumer, message_id FROM inbox
                 WHERE (consumer, message_id) > (?1, ?2) ORDER BY consumer, message_id LIMIT ?3";
     let walked: Vec<InboxCursor> = connection
@@ -41,18 +41,23 @@ pub(super) fn inbox(
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    let mut cleaned = Cleaned::walked(walked.len(), rows_max);
     let Some(last) = walked.into_iter().last() else {
         *cursor = InboxCursor::default();
-        return Ok(0);
+        return Ok(cleaned);
     };
     let text = "DELETE FROM inbox WHERE (consumer, message_id) > (?1, ?2)
                 AND (consumer, message_id) <= (?3, ?4) AND seen_at < ?5
                 AND seen_at < coalesce((SELECT time FROM message WHERE offset > coalesce(
                     (SELECT position FROM consumer WHERE name = inbox.consumer), 0) ORDER BY offset LIMIT 1), ?5)";
     let bounds = (&cursor.0, &cursor.1, &last.0, &last.1, before.as_millis());
-    let removed = connection.prepare_cached(text)?.execute(bounds)?;
-    *cursor = last;
-    Ok(removed as u64)
+    cleaned.removed = connection.prepare_cached(text)?.execute(bounds)? as u64;
+    *cursor = if cleaned.is_round {
+        InboxCursor::default()
+    } else {
+        last
+    };
+    Ok(cleaned)
 }
 
 /// Removes old rows of a declared table.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Metrics, StoreError,
-    housekeeping::Expiry,
+    housekeeping::{Cleaned, Expiry},
     receipt::Answer,
     refused::Refused,
     store::Submission,
@@ -43,7 +43,7 @@ pub(super) enum Job {
         groups: Vec<&'static str>,
         inbox_before: Timestamp,
         rows_max: u32,
-        reply: oneshot::Sender<Result<u64, StoreError>>,
+        reply: oneshot::Sender<Result<Cleaned, StoreError>>,
     },
     Expire {
         expiry: Expiry,
@@ -244,7 +244,8 @@ impl Writer {
     }
 
     /// A full disk or a busy file rolls back cleanly and may pass. Anything else (a failed fsync above all) says
-    /// nothing of what is on disk, and the only safe thing left is to stop and recover.
+    /// nothing of what is on disk, or would meet every commit (rows of another program in the log, a table that is
+    /// gone), and the only safe thing left is to stop and recover.
     fn lost_transaction(&self, error: &rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -264,18 +265,18 @@ impl Writer {
     }
 
     /// Runs one piece of cleaning in a transaction of its own.
-    fn sweep(
+    fn sweep<T>(
         &self,
-        piece: impl FnOnce(&Connection) -> rusqlite::Result<u64>,
-    ) -> Result<u64, StoreError> {
+        piece: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         self.check()?;
         let swept = self
             .connection
             .execute_batch("BEGIN IMMEDIATE")
             .and_then(|()| piece(&self.connection))
-            .and_then(|removed| {
+            .and_then(|swept| {
                 fail::fail_point!("store.before_sweep", |_| std::process::abort());
-                self.connection.execute_batch("COMMIT").map(|()| removed)
+                self.connection.execute_batch("COMMIT").map(|()| swept)
             });
         swept.map_err(|error| match Trouble::from(error) {
             Trouble::Transaction(error) => self.lost_transaction(&error),
@@ -297,7 +298,8 @@ impl Writer {
             } => {
                 let swept = self.sweep(|connection| {
                     let messages = sweep::messages(connection, &groups, rows_max)?;
-                    Ok(messages + sweep::inbox(connection, inbox_before, rows_max, cursor)?)
+                    let marks = sweep::inbox(connection, inbox_before, rows_max, cursor)?;
+                    Ok(marks.and_removed(messages))
                 });
                 let _ = reply.send(swept);
             }
