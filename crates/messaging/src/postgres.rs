@@ -9,6 +9,11 @@
 //! that changes it, and rows are locked in the order of table and key. A deadlock or a serialization failure is
 //! tried again.
 //!
+//! **Sessions** are relied on: the schema is the session's `search_path`, statements are prepared, and the log is held
+//! by an advisory lock. A pooler that shares connections between sessions (PgBouncer with `pool_mode = transaction`)
+//! is recognised whenever the writer connects, and by migration and audit, and is refused. One that keeps a session's
+//! connection does no harm.
+//!
 //! **What differs from the embedded store:** a text may not hold the character U+0000 (its commit is refused as
 //! breaking a rule); a commit that rests on something stale and breaks a rule too is told of the former; commits of different submissions that were waiting together are applied as if in *some* order
 //! where a unique column passes from one record to another.

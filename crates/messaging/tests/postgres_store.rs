@@ -644,3 +644,69 @@ async fn a_timer_whose_key_no_index_takes_holds_up_no_other() {
     assert_eq!(timers.fire_due().await, Ok(1));
     assert_eq!(store.due_timers(start(), 10).await, Ok(Vec::new()));
 }
+
+/// A PgBouncer before the tests' server, as long as this is kept.
+struct Pooler {
+    url: String,
+    _process: Child,
+}
+
+fn pooler(mode: &str) -> Pooler {
+    let script = postgres::script().with_file_name("pgbouncer");
+    let mut process = Command::new(script)
+        .args(["run", postgres::url(), mode])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("scripts/pgbouncer can be run");
+    let mut url = String::new();
+    let output = process.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut url).unwrap();
+    assert!(url.starts_with("postgres://"), "PgBouncer does not start");
+    Pooler {
+        url: url.trim().to_owned(),
+        _process: process,
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_that_shares_connections_between_sessions_is_refused_and_touches_nothing() {
+    for mode in ["transaction", "statement"] {
+        let pooler = pooler(mode);
+        let schema = migrated().await;
+        let through = PostgresSettings {
+            url: pooler.url.clone(),
+            ..schema.settings.clone()
+        };
+        let refusals = [
+            open(&through).await.err(),
+            Postgres::migrate(&through, &tables()).await.err(),
+            Snapshot::open_postgres(&through).err(),
+        ];
+        for refusal in refusals {
+            assert!(
+                matches!(&refusal, Some(StoreError::Unavailable(reason)) if reason.contains("pool_mode = session")),
+                "{mode}: {refusal:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_that_keeps_a_sessions_connection_does_no_harm() {
+    let pooler = pooler("session");
+    let schema = migrated().await;
+    let through = PostgresSettings {
+        url: pooler.url.clone(),
+        ..schema.settings.clone()
+    };
+    Postgres::migrate(&through, &tables()).await.unwrap();
+    let store = open(&through).await.unwrap();
+    store_all(&store, &[Account::new(1, 7)]).await;
+    assert_eq!(balance(&store, 1).await, 7);
+    // Its advisory lock keeps another process out, through the pooler or not.
+    assert!(open(&schema.settings).await.is_err());
+    drop(store);
+    let store = open(&schema.settings).await.unwrap();
+    assert_eq!(balance(&store, 1).await, 7);
+}

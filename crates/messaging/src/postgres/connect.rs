@@ -4,17 +4,25 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Error, NoTls, config::SslMode, error::SqlState};
+use tokio_postgres::{
+    Client, Config, Error, NoTls, SimpleQueryMessage, config::SslMode, error::SqlState,
+};
 
 use super::{PostgresSettings, tls::Tls};
 use crate::StoreError;
 
+/// Times that two sessions are asked which connection of the server they have.
+const SESSION_CHECKS: u32 = 3;
+/// What a pooler that shares connections between sessions is refused with.
+pub(super) const SHARED_SESSIONS: &str = "PostgreSQL is reached through a pooler that shares its connections between \
+    sessions (PgBouncer: pool_mode = transaction or statement), and statements could go to another schema's tables: \
+    connect to the server itself, or set pool_mode = session";
 const CONNECT_SECS_MAX: u64 = 5;
 /// Bytes that nobody acknowledges for this long mean that the server is gone.
 const UNACKNOWLEDGED_SECS_MAX: u64 = 10;
 const NAME_CHARS_MAX: usize = 63;
 
-/// What every session needs.
+/// What every session needs. It must be the session's own: see [`Connector::is_shared`].
 fn session_settings(schema: &str) -> String {
     // A process that was stopped in the middle of a transaction holds its locks no longer than this.
     format!(
@@ -126,6 +134,43 @@ impl Connector {
         }
         Ok((client, driver))
     }
+
+    /// A session as for [`Connector::session`], which is refused if it shares its connection.
+    pub(super) async fn own_session(&self) -> Result<(Client, JoinHandle<()>), StoreError> {
+        let session = self.session().await.map_err(|error| unavailable(&error))?;
+        match self.is_shared(&session.0).await {
+            Ok(false) => Ok(session),
+            Ok(true) => Err(StoreError::Unavailable(SHARED_SESSIONS.to_owned())),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Whether a pooler gives this session's transactions to connections that other sessions have too. Settings of the
+    /// session, prepared statements and advisory locks are then another's, or nobody's. A pooler shows by this: a
+    /// session does not keep its connection, or another session is given the same one. Statements by the simple
+    /// protocol: a prepared one is among what would be lost.
+    pub(super) async fn is_shared(&self, session: &Client) -> Result<bool, Error> {
+        let (other, _driver) = self.session().await?;
+        for _ in 0..SESSION_CHECKS {
+            let first = backend(session).await?;
+            let second = backend(session).await?;
+            let of_other = backend(&other).await?;
+            if first != second || (first.is_some() && first == of_other) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Which connection of the server answers; `None` if the server does not tell its connections apart.
+async fn backend(client: &Client) -> Result<Option<i64>, Error> {
+    let answers = client.simple_query("SELECT pg_backend_pid()").await?;
+    let told = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    Ok(told.filter(|pid| *pid > 0))
 }
 
 impl deadpool_postgres::Connect for Connector {

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::{
-    connect::{Connector, describe, is_collision},
+    connect::{Connector, SHARED_SESSIONS, describe, is_collision},
     wave::Ask,
 };
 
@@ -54,6 +54,9 @@ pub(super) struct Link {
 impl Link {
     pub(super) async fn open(connector: &Connector) -> Result<Self, Trouble> {
         let (client, driver) = in_time(connector.session()).await?;
+        if in_time(connector.is_shared(&client)).await? {
+            return Err(Trouble::Lost(SHARED_SESSIONS.to_owned()));
+        }
         Ok(Self {
             client,
             prepared: HashMap::new(),

@@ -52,10 +52,7 @@ pub(super) async fn migrate(
     connector: &Connector,
     tables: &[&'static Table],
 ) -> Result<Vec<String>, StoreError> {
-    let (client, _driver) = connector
-        .session()
-        .await
-        .map_err(|error| unavailable(&error))?;
+    let (client, _driver) = connector.own_session().await?;
     let mut attempt = 1;
     loop {
         let taken = match client.batch_execute("BEGIN").await {

@@ -188,10 +188,7 @@ fn gone() -> StoreError {
 }
 
 async fn begin(connector: &Connector) -> Result<Reader, StoreError> {
-    let (client, _driver) = connector
-        .session()
-        .await
-        .map_err(|error| unavailable(&error))?;
+    let (client, _driver) = connector.own_session().await?;
     schema::check(&client, connector.schema(), &[]).await?;
     // An audit may think for longer than a writer may.
     let begin = "SET idle_in_transaction_session_timeout = 0;
