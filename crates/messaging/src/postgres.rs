@@ -139,6 +139,7 @@ impl Postgres {
             link: None,
             registered: Registered::default(),
             unresolved: None,
+            is_unfit: false,
         };
         let (told, opened) = oneshot::channel();
         let thread = start(writer, told)?;

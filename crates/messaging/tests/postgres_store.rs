@@ -710,3 +710,44 @@ async fn a_pooler_that_keeps_a_sessions_connection_does_no_harm() {
     let store = open(&schema.settings).await.unwrap();
     assert_eq!(balance(&store, 1).await, 7);
 }
+
+#[tokio::test]
+async fn an_outbox_opened_over_rows_that_its_sequence_did_not_number_gives_offsets_behind_them() {
+    let schema = migrated().await;
+    let name = &schema.settings.schema;
+    let rows = format!(
+        "INSERT INTO {name}.message (\"offset\", id, topic, key, time, payload)
+         SELECT n, 'restored ' || n, 'noise', 'k', 0, '{{}}' FROM generate_series(1, 500) AS n"
+    );
+    postgres::run(&schema.settings.url, rows);
+    let (one, other) = (
+        open(&outbox(&schema)).await.unwrap(),
+        open(&outbox(&schema)).await.unwrap(),
+    );
+    common::publish(&one, [noise(1)]).await;
+    common::publish(&other, [noise(2)]).await;
+    let pending = backend(&one).pending(1_000).await.unwrap();
+    let last: Vec<_> = pending[500..]
+        .iter()
+        .map(|row| (row.offset, row.message.id.as_str()))
+        .collect();
+    assert_eq!(last, [(501, "noise 1"), (502, "noise 2")]);
+}
+
+/// A load balancer sends nothing to a process that is not ready: it must become ready without a commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_whose_server_is_back_says_so_though_nobody_commits() {
+    let schema = migrated().await;
+    let line = Line::lay(postgres::url()).await;
+    let settings = PostgresSettings {
+        url: line.url.clone(),
+        wait_secs_max: 0,
+        ..schema.settings.clone()
+    };
+    let store = open(&settings).await.unwrap();
+    line.cut_for_long(Cut::BeforeCommit);
+    assert!(store.commit(put(&Account::new(1, 1))).await.is_err());
+    assert!(matches!(store.check(), Err(StoreError::Unavailable(_))));
+    line.mend();
+    common::eventually("the store is ready", async || store.check().is_ok()).await;
+}

@@ -788,3 +788,65 @@ async fn a_writer_that_broke_is_told_and_takes_nothing_more() {
         ));
     }
 }
+
+// ---- what no commit can get past
+
+/// A place whose commits wait for no longer than a moment.
+fn impatient(place: Place) -> Place {
+    match place {
+        Place::Schema(mut schema) => {
+            schema.settings.wait_secs_max = 0;
+            Place::Schema(schema)
+        }
+        other => other,
+    }
+}
+
+async fn assert_stopped(store: &Store, refused: Result<(), CommitError>) {
+    let is_poisoned =
+        |error: &CommitError| matches!(error, CommitError::Store(StoreError::Poisoned(_)));
+    assert!(refused.as_ref().is_err_and(is_poisoned), "{refused:?}");
+    assert!(matches!(store.check(), Err(StoreError::Poisoned(_))));
+    // Whoever runs the store ends now.
+    let told = common::within("the store tells that it has failed", store.failed()).await;
+    assert!(!told.is_empty());
+    // Nothing is tried any more.
+    let later = store.commit(put(&Account::new(9, 0))).await;
+    assert!(later.is_err_and(|error| is_poisoned(&error)));
+}
+
+#[tokio::test]
+async fn messages_of_another_program_stop_the_store_and_the_next_start_goes_on_behind_them() {
+    for place in places() {
+        let store = place.open().await;
+        publish(&store, [noise(1)]).await;
+        place.run_sql(
+            "INSERT INTO {}message (\"offset\", id, topic, key, time, payload)
+             VALUES (2, 'foreign 2', 'noise', 'k', 0, '{\"number\":2}'), (3, 'foreign 3', 'noise', 'k', 0, '{\"number\":3}')",
+        );
+        let mut commit = put(&Account::new(1, 1));
+        commit.publish(noise(4));
+        let refused = store.commit(commit).await;
+        assert_stopped(&store, refused).await;
+        drop(store);
+
+        let store = place.open().await;
+        publish(&store, [noise(5)]).await;
+        let log = read_all(&store, "x", &["noise"]).await;
+        let log: Vec<_> = log.iter().map(|message| message.id.as_str()).collect();
+        assert_eq!(log, ["noise 1", "foreign 2", "foreign 3", "noise 5"]);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_gone_stops_the_store() {
+    for place in places().into_iter().map(impatient) {
+        let store = place.open().await;
+        store_all(&store, &[Account::new(1, 1)]).await;
+        place.run_sql("DROP TABLE {}movement");
+        let mut commit = put(&Account::new(2, 1));
+        commit.append(&movement("m", 2, 1));
+        let refused = store.commit(commit).await;
+        assert_stopped(&store, refused).await;
+    }
+}

@@ -1,7 +1,7 @@
 //! Expiry: reservations that were not paid in time lapse, each exactly once, and their tickets are on sale again. One whose
 //! purchase was begun stays until its payment is closed: an attempt may be at the gateway, and keeps its ticket.
 
-use messaging::{Shutdown, StoreError};
+use messaging::{Pace, Shutdown, StoreError};
 
 use crate::{
     Service,
@@ -24,17 +24,20 @@ impl Service {
             () = shutdown.requested() => return,
             () = clock.wait_until(begins_at) => {}
         }
+        let mut pace = Pace::every(TICK_MILLIS);
         loop {
             // Before looking: what becomes due during a look is looked for at once.
-            let next = clock.now().plus_millis(TICK_MILLIS);
-            match self.expire_due().await {
+            let now = clock.now();
+            let lapsed = self.expire_due().await;
+            let pause_millis = pace.after(&lapsed);
+            match lapsed {
                 Ok(_) => {}
                 Err(StoreError::Poisoned(_)) => return,
-                Err(error) => tracing::warn!(%error, "expiry waits for the store"),
+                Err(error) => tracing::warn!(%error, pause_millis, "expiry waits for the store"),
             }
             tokio::select! {
                 () = shutdown.requested() => return,
-                () = clock.wait_until(next) => {}
+                () = clock.wait_until(now.plus_millis(pause_millis)) => {}
             }
         }
     }

@@ -132,6 +132,36 @@ async fn serve_prints_one_line_answers_and_stops_on_either_signal() {
     }
 }
 
+#[tokio::test]
+async fn messages_of_another_program_end_the_process_and_the_next_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut serving = Serving::start(folder.path());
+    let event = |serving: &Serving| {
+        client()
+            .post(format!("{}/event", serving.url))
+            .json(&serde_json::json!({ "name": "Show", "ticketQuantity": 1 }))
+            .send()
+    };
+    assert_eq!(event(&serving).await.unwrap().status(), 201);
+    let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+    file.busy_timeout(std::time::Duration::from_secs(20))
+        .unwrap();
+    let foreign = "INSERT INTO message (offset, id, topic, key, time, payload)
+         SELECT max(offset) + 1000, 'foreign', 'somebody.else', '1', 0, '{}' FROM message;
+         INSERT INTO message (offset, id, topic, key, time, payload)
+         WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 999)
+         SELECT (SELECT max(offset) FROM message) - n, 'foreign ' || n, 'somebody.else', '1', 0, '{}' FROM n";
+    file.execute_batch(foreign).unwrap();
+    drop(file);
+    // No commit gets past them: the process says so once, and ends.
+    assert_eq!(event(&serving).await.unwrap().status(), 503);
+    assert_eq!(serving.child.wait().unwrap().code(), Some(1));
+
+    let serving = Serving::start(folder.path());
+    assert_eq!(event(&serving).await.unwrap().status(), 201);
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+}
+
 #[test]
 fn a_second_server_on_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();

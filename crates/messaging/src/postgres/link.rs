@@ -3,7 +3,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{
+    Client, Error, Row, Statement,
+    error::{DbError, SqlState},
+};
 
 use super::{
     connect::{Connector, SHARED_SESSIONS, describe, is_collision},
@@ -19,6 +22,11 @@ pub(super) enum Trouble {
     Otherwise,
     /// A commit breaks a rule of a table, or holds what the database cannot take.
     Broken(String),
+    /// The schema is not as this program needs it, and every commit would meet that: something is missing or not
+    /// permitted.
+    Unfit(String),
+    /// Another program has written to the store's own tables, and every commit would meet that.
+    Foreign(String),
     /// Another transaction stood in the way.
     Collision(String),
     /// The connection, or the server, is of no use now.
@@ -33,6 +41,18 @@ impl From<Error> for Trouble {
         if is_collision(&error) {
             return Self::Collision(told);
         }
+        if is_taken(&error) {
+            return Self::Foreign(format!(
+                "another program has written to the messages: {told}"
+            ));
+        }
+        // 42: what a statement names is missing or not permitted, 3F: the schema is.
+        let is_schemas_fault = error
+            .code()
+            .is_some_and(|code| ["42", "3F"].contains(&&code.code()[..2]));
+        if is_schemas_fault {
+            return Self::Unfit(told);
+        }
         // 22: the value, 23: a rule, 54: too large, 21: the number of rows.
         let is_commits_fault = error
             .code()
@@ -43,6 +63,13 @@ impl From<Error> for Trouble {
             Self::Lost(told)
         }
     }
+}
+
+/// Whether an offset is taken that this program is the only one to give.
+fn is_taken(error: &Error) -> bool {
+    let of_message = |told: &&DbError| told.table() == Some("message");
+    error.code() == Some(&SqlState::UNIQUE_VIOLATION)
+        && error.as_db_error().as_ref().is_some_and(of_message)
 }
 
 pub(super) struct Link {

@@ -62,7 +62,11 @@ pub(super) async fn register(
 
 fn unavailable(trouble: Trouble) -> StoreError {
     StoreError::Unavailable(match trouble {
-        Trouble::Lost(reason) | Trouble::Collision(reason) | Trouble::Broken(reason) => reason,
+        Trouble::Lost(reason)
+        | Trouble::Collision(reason)
+        | Trouble::Broken(reason)
+        | Trouble::Unfit(reason)
+        | Trouble::Foreign(reason) => reason,
         Trouble::Otherwise | Trouble::Fenced => "the writer cannot be registered".to_owned(),
     })
 }
@@ -71,6 +75,23 @@ async fn lock(link: &Link) -> Result<bool, Trouble> {
     let text = "SELECT pg_try_advisory_lock(hashtext('boxoffice log'), hashtext(current_schema()))";
     let row = in_time(link.client().query_one(text, &[])).await?;
     Ok(row.get(0))
+}
+
+/// Moves the sequence of offsets past rows that were not numbered by it: a restored table, or another program's rows.
+/// Whoever takes an offset is kept out meanwhile: the sequence must never go back.
+async fn pass_taken_offsets(link: &Link) -> Result<(), Trouble> {
+    let text = "SELECT coalesce(max(\"offset\"), 0) > (SELECT last_value FROM message_offset) FROM message";
+    let row = in_time(link.client().query_one(text, &[])).await?;
+    if !row.get::<_, bool>(0) {
+        return Ok(());
+    }
+    tracing::warn!(
+        "the messages have offsets that were not given by this program; they are passed"
+    );
+    let text = "BEGIN; LOCK TABLE message IN SHARE ROW EXCLUSIVE MODE;
+                SELECT setval('message_offset', greatest((SELECT max(\"offset\") FROM message),
+                (SELECT last_value FROM message_offset))); COMMIT";
+    link.run(text).await
 }
 
 impl Registered {
@@ -104,6 +125,7 @@ impl Registered {
     /// The last offset that was given, and how far each group has come; of an outbox, nothing.
     pub(super) async fn head(&self, link: &Link, shared: &Shared) -> Result<i64, Trouble> {
         if !self.is_log {
+            pass_taken_offsets(link).await?;
             return Ok(0);
         }
         let client = link.client();

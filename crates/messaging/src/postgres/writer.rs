@@ -60,6 +60,8 @@ pub(super) struct Writer {
     pub(super) registered: Registered,
     /// Committed or not: nobody knows yet.
     pub(super) unresolved: Option<Lost>,
+    /// The last commit met a schema that this program cannot use.
+    pub(super) is_unfit: bool,
 }
 
 impl Writer {
@@ -90,12 +92,13 @@ impl Writer {
         }
     }
 
-    /// The next job. While none comes, a batch of which nobody knows is looked up.
+    /// The next job. While none comes, a connection that was lost is replaced, so that the store is ready again whether
+    /// or not anybody writes, and a batch of which nobody knows is looked up.
     async fn next(&mut self) -> Option<Job> {
         let random = self.random.clone();
         let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
         let mut closing = self.closing.clone();
-        while self.unresolved.is_some() && self.shared.check_failure().is_ok() {
+        while self.link.is_none() && self.shared.check_failure().is_ok() {
             let connected = tokio::select! {
                 connected = self.connected() => connected,
                 _ = closing.wait_for(|is_closing| *is_closing) => break,
@@ -116,9 +119,11 @@ impl Writer {
 
     async fn open(&mut self) -> Result<(), StoreError> {
         let unavailable = |trouble| match trouble {
-            Trouble::Lost(reason) | Trouble::Collision(reason) | Trouble::Broken(reason) => {
-                StoreError::Unavailable(reason)
-            }
+            Trouble::Lost(reason)
+            | Trouble::Collision(reason)
+            | Trouble::Broken(reason)
+            | Trouble::Unfit(reason)
+            | Trouble::Foreign(reason) => StoreError::Unavailable(reason),
             Trouble::Otherwise | Trouble::Fenced => {
                 StoreError::Unavailable("another process opened the store at once".to_owned())
             }
@@ -198,6 +203,7 @@ impl Writer {
             };
             let reason = match tried {
                 Ok(applied) => {
+                    self.is_unfit = false;
                     self.shared.is_back();
                     return Ok(applied);
                 }
@@ -210,9 +216,19 @@ impl Writer {
                     return Err(self.shared.poison("another process has taken over the log"));
                 }
                 Err(Trouble::Otherwise) => "the batch could not be put together".to_owned(),
+                Err(Trouble::Foreign(reason)) => {
+                    self.link = None;
+                    return Err(self.shared.poison(&reason));
+                }
+                Err(Trouble::Unfit(reason)) => {
+                    self.link = None;
+                    self.is_unfit = true;
+                    reason
+                }
                 Err(Trouble::Collision(reason)) => self.undo(reason).await,
                 Err(Trouble::Lost(reason) | Trouble::Broken(reason)) => {
                     self.link = None;
+                    self.is_unfit = false;
                     reason
                 }
             };
@@ -220,6 +236,9 @@ impl Writer {
                 self.shared.is_away(&reason);
             }
             let is_over = waiting_since.elapsed() >= self.wait_max || *self.closing.borrow();
+            if is_over && self.is_unfit && !is_unknown {
+                return Err(self.shared.poison(&reason));
+            }
             if is_over {
                 return Err(match is_unknown {
                     false => StoreError::Unavailable(reason),
@@ -242,7 +261,10 @@ impl Writer {
         let link = Link::open(&self.connector).await?;
         let last_batch = self.registered.come_back(&link).await?;
         self.link = Some(link);
-        self.shared.is_back();
+        // A server that refuses every commit is not back because it takes connections.
+        if !self.is_unfit {
+            self.shared.is_back();
+        }
         let Some(lost) = self.unresolved.take() else {
             return Ok(None);
         };

@@ -30,6 +30,9 @@ pub(super) enum Trouble {
 
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
+        if is_of_every_commit(&error) {
+            return Self::Transaction(error);
+        }
         match error.sqlite_error_code() {
             // The statement was undone by itself, and nothing is wrong with the file.
             Some(
@@ -43,6 +46,14 @@ impl From<rusqlite::Error> for Trouble {
             _ => Self::Transaction(error),
         }
     }
+}
+
+/// Whether no commit would fare better: what a statement names is gone, or another program has taken the next offset
+/// of the log.
+fn is_of_every_commit(error: &rusqlite::Error) -> bool {
+    let told = error.to_string();
+    let is_missing = ["no such table", "no such column", "has no column named"];
+    is_missing.iter().any(|it| told.contains(it)) || told.contains("failed: message.offset")
 }
 
 /// One transaction in the making.

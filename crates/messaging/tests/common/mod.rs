@@ -107,6 +107,22 @@ impl Place {
         postgres::run(&schema.settings.url, rule);
     }
 
+    /// What another program does to the store's own tables, in SQL that both engines know. `{}` is put before the name
+    /// of a table.
+    pub fn run_sql(&self, sql: &str) {
+        let schema = match self {
+            Self::Folder(folder) => {
+                let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+                return file.execute_batch(&sql.replace("{}", "")).unwrap();
+            }
+            Self::Schema(schema) => schema,
+            #[cfg(feature = "kafka")]
+            Self::Brokers(brokers) => &brokers.schema,
+        };
+        let name = format!("{}.", schema.settings.schema);
+        postgres::run(&schema.settings.url, sql.replace("{}", &name));
+    }
+
     /// Takes that rule away again.
     pub fn take_messages(&self) {
         let schema = match self {
