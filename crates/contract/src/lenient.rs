@@ -40,6 +40,10 @@ pub fn optional_time<'de, D: Deserializer<'de>>(
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {
+    // Whatever an event says was read strictly once, up to the last instant that can be said.
+    if let Ok(instant) = text.parse() {
+        return Some(instant);
+    }
     let instant = text
         .parse::<jiff::Timestamp>()
         .ok()

@@ -7,6 +7,7 @@
 //! - [`money`]: [`Money`] and [`Points`], whole numbers with checked arithmetic
 //! - [`time`]: [`Timestamp`], an instant to the millisecond, RFC 3339 on the wire
 //! - [`lenient`]: how what others write is read
+//! - [`text`]: what may be in a text that people write
 //! - [`topic`]: [`Payload`], which ties a payload to its topic and key, and the list of all topics
 //! - [`schema`]: every topic with the JSON schema of its payload
 //! - [`ticketing`], [`user`], [`payment`], [`domain`], [`dead_letter`]: the payloads
@@ -18,6 +19,7 @@ pub mod lenient;
 pub mod money;
 pub mod payment;
 pub mod schema;
+pub mod text;
 pub mod ticketing;
 pub mod time;
 pub mod topic;

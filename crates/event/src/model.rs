@@ -1,6 +1,6 @@
 //! An event and the rules about it. Pure: ids and the time are handed in.
 
-use contract::{EventId, Money, Timestamp, domain};
+use contract::{EventId, Money, Timestamp, domain, text};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
@@ -140,14 +140,14 @@ impl Terms {
 
     fn check(&self, ticket_quantity_min: i64) -> Result<(), Invalid> {
         let invalid = |field, detail| Err(Invalid { field, detail });
-        if self.name.trim().is_empty() {
-            return invalid("name", "the name is blank".to_owned());
+        if !text::is_visible(&self.name) {
+            return invalid("name", "the name has no character that shows".to_owned());
         }
         if self.name.chars().count() > NAME_CHARS_MAX {
             let detail = format!("the name is longer than {NAME_CHARS_MAX} characters");
             return invalid("name", detail);
         }
-        if self.name.chars().any(char::is_control) {
+        if !text::is_plain(&self.name) {
             return invalid("name", "the name has control characters".to_owned());
         }
         let quantities = ticket_quantity_min..=TICKET_QUANTITY_MAX;

@@ -1,6 +1,6 @@
 //! A user and the rules about one. Pure: ids and the time are handed in.
 
-use contract::{Points, SagaId, Timestamp, UserId};
+use contract::{Points, SagaId, Timestamp, UserId, text};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -104,14 +104,14 @@ impl User {
 /// # Errors
 /// [`Invalid`] where the name is blank, too long, or not made of characters that show.
 pub fn check_name(name: &str) -> Result<(), Invalid> {
-    if name.trim().is_empty() {
-        return Err(Invalid::new("name", "the name is blank"));
+    if !text::is_visible(name) {
+        return Err(Invalid::new("name", "the name has no character that shows"));
     }
     if name.chars().count() > NAME_CHARS_MAX {
         let detail = format!("the name is longer than {NAME_CHARS_MAX} characters");
         return Err(Invalid::new("name", detail));
     }
-    if name.chars().any(char::is_control) {
+    if !text::is_plain(name) {
         return Err(Invalid::new("name", "the name has control characters"));
     }
     Ok(())

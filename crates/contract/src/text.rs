@@ -1,0 +1,135 @@
+//! Texts that people write and people read: what may be in them, and what may not. Pure.
+
+/// What a name must match, as a pattern of JSON Schema: no control characters, and one character that shows. It says the
+/// same as [`is_plain`] and [`is_visible`] together.
+pub const NAME_PATTERN: &str = concat!(
+    r"^[^\u0000-\u001f\u007f-\u009f]*",
+    r"[^\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f",
+    r"\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb",
+    "\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]",
+    r"[^\u0000-\u001f\u007f-\u009f]*$"
+);
+
+/// What a text on one line must match, as a pattern of JSON Schema. It says the same as [`is_plain`].
+pub const PLAIN_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// Whether it has no control characters, so that it stays on its line wherever it is shown.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+/// Whether somebody who looks at it sees anything: a character that is neither space, nor ignored when it is drawn
+/// (Unicode: `Default_Ignorable_Code_Point`, and the blanks among the letters).
+#[must_use]
+pub fn is_visible(text: &str) -> bool {
+    let shows = |it: char| !it.is_whitespace() && !it.is_control() && !is_ignored(it);
+    text.chars().any(shows)
+}
+
+const fn is_ignored(it: char) -> bool {
+    matches!(
+        it,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_nobody_sees_is_not_visible() {
+        for text in [
+            "",
+            " ",
+            "\u{a0}\u{2003}\u{3000}",
+            "\u{200b}",
+            "\u{200b}\u{feff}\u{2060}",
+            "\u{200e}\u{202e}",
+            "\u{ad}",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{fe0f}",
+            "\u{e0041}\u{e007f}",
+            "\u{1}",
+        ] {
+            assert!(!is_visible(text), "{text:?}");
+        }
+        for text in [
+            "x",
+            " x ",
+            "김민아",
+            "🎭",
+            "👩\u{200d}🚀",
+            "\u{200b}.\u{200b}",
+            "٣",
+        ] {
+            assert!(is_visible(text), "{text:?}");
+        }
+    }
+
+    /// The pattern's second class, read as its ranges: every character is in it exactly where it does not show.
+    #[test]
+    fn the_pattern_of_a_name_says_what_the_check_says() {
+        let class = NAME_PATTERN.split("[^").nth(2).unwrap();
+        let class = class.split(']').next().unwrap();
+        let mut characters = Vec::new();
+        let mut rest = class.chars();
+        while let Some(next) = rest.next() {
+            characters.push(match next {
+                '\\' => {
+                    let digits: String = rest.by_ref().skip(1).take(4).collect();
+                    let code = u32::from_str_radix(&digits, 16).unwrap();
+                    (char::from_u32(code).unwrap(), false)
+                }
+                other => (other, other == '-'),
+            });
+        }
+        let mut ranges = Vec::new();
+        let mut at = 0;
+        while at < characters.len() {
+            let (first, _) = characters[at];
+            let is_range = characters
+                .get(at + 1)
+                .is_some_and(|(_, is_hyphen)| *is_hyphen);
+            let last = if is_range {
+                characters[at + 2].0
+            } else {
+                first
+            };
+            ranges.push(first..=last);
+            at += if is_range { 3 } else { 1 };
+        }
+        for it in '\0'..=char::MAX {
+            let is_excluded = ranges.iter().any(|range| range.contains(&it));
+            assert_eq!(
+                is_excluded,
+                !is_visible(&it.to_string()),
+                "{:04x}",
+                it as u32
+            );
+        }
+        assert!(NAME_PATTERN.starts_with(PLAIN_PATTERN.trim_end_matches('$')));
+        for it in '\0'..='\u{ff}' {
+            let is_named = matches!(it, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}');
+            assert_eq!(is_named, !is_plain(&it.to_string()));
+        }
+    }
+}
