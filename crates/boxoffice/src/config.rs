@@ -49,6 +49,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
+    pub hosts: String,
     pub in_flight_max: usize,
     pub request_timeout_millis: u64,
     pub shutdown_timeout_millis: u64,
@@ -91,6 +92,7 @@ pub struct Flags {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
+            hosts: String::new(),
             in_flight_max: 4096,
             request_timeout_millis: 60_000,
             shutdown_timeout_millis: 30_000,
@@ -359,6 +361,10 @@ mod tests {
             ("[http]\nin_flight_max = 'many'", "http.in_flight_max"),
             ("[http]\nin_flight_max = -1", "http.in_flight_max"),
             ("[http]\nin_flight_max = 0", "http.in_flight_max"),
+            (
+                "[http]\nhosts = 'a.example, https://b.example'",
+                "http.hosts",
+            ),
             (
                 "[http]\nrequest_timeout_millis = 10000",
                 "http.request_timeout_millis",

@@ -8,6 +8,7 @@ mod bench;
 mod console;
 pub mod dead_letter;
 mod guard;
+pub(crate) mod hosts;
 mod metrics;
 mod openapi;
 mod operations;

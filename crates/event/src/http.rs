@@ -30,7 +30,7 @@ pub fn router(service: Service) -> OpenApiRouter {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegisterEvent {
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(schema_with = web::schema::name)]
     name: String,
     #[schema(minimum = 1, maximum = 10_000_000)]
     ticket_quantity: i64,
@@ -48,7 +48,7 @@ pub struct RegisterEvent {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModifyEvent {
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(schema_with = web::schema::name)]
     name: String,
     /// 0 takes the event off sale.
     #[schema(minimum = 0, maximum = 10_000_000)]
@@ -148,7 +148,6 @@ impl From<Error> for Problem {
 
 /// Register an event.
 #[utoipa::path(post, path = "/event", tag = "event", request_body = RegisterEvent,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body is answered as the first time")),
     responses(
         (status = 201, body = EventAnswer),
         (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),

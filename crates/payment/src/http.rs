@@ -12,11 +12,12 @@ use axum::{
 };
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
+    text,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Body, Id, Once, Problem, ProblemDetails};
+use web::{Asker, Body, Id, Once, Params, Problem, ProblemDetails, schema::HOLDER_CHARS_MAX};
 
 use crate::{
     Service,
@@ -51,11 +52,15 @@ pub fn router(service: Service) -> OpenApiRouter {
 struct ConfirmBody {
     payment_id: PaymentId,
     /// The gateway's name for the payment. Left out, or not stored, if `amount` is 0: the gateway is not asked then.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(
+        pattern = r"^\.*[A-Za-z0-9_=-][A-Za-z0-9_=.-]*$",
+        min_length = 1,
+        max_length = 200
+    )]
     pg_payment_id: Option<String>,
     /// What the buyer agreed to pay: the payment's `finalAmount`.
     amount: Money,
-    /// Checked against the owner where it is given.
+    /// Who asks; where it is given, it must be the payment's owner. The query may say it too.
     #[serde(default)]
     user_id: Option<UserId>,
     /// Where the money goes, should it go back, of a buyer who pays by virtual account.
@@ -68,12 +73,12 @@ struct ConfirmBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RefundAccountBody {
     /// The gateway's code of the bank.
-    #[schema(min_length = 2, max_length = 3)]
+    #[schema(pattern = "^[0-9]{2,3}$")]
     bank: String,
     /// Digits only.
-    #[schema(min_length = 1, max_length = 20)]
+    #[schema(pattern = "^[0-9]{1,20}$")]
     account_number: String,
-    #[schema(min_length = 1, max_length = 60)]
+    #[schema(schema_with = web::schema::holder_name)]
     holder_name: String,
 }
 
@@ -99,9 +104,12 @@ impl RefundAccountBody {
         if !is_number || !is_within(&self.account_number, 1, 20) {
             return Err(wrong("accountNumber", "an account has 1 to 20 digits"));
         }
-        let is_text = !self.holder_name.chars().any(char::is_control);
-        if !is_text || !is_within(self.holder_name.trim(), 1, 60) {
-            return Err(wrong("holderName", "a name has 1 to 60 characters"));
+        let is_name = text::is_plain(&self.holder_name) && text::is_visible(&self.holder_name);
+        if !is_name || !is_within(&self.holder_name, 1, HOLDER_CHARS_MAX) {
+            return Err(wrong(
+                "holderName",
+                "a name has 1 to 60 characters that show",
+            ));
         }
         Ok(RefundAccount {
             bank: self.bank,
@@ -175,7 +183,7 @@ struct HistoryView {
 /// is `ALREADY_CONFIRMED`. A purchase that points pay in full, or that costs nothing, is confirmed with `amount` 0 and
 /// without a `pgPaymentId`.
 #[utoipa::path(
-    post, path = "/payment/confirmed", tag = "payment", request_body = ConfirmBody,
+    post, path = "/payment/confirmed", tag = "payment", params(Asker), request_body = ConfirmBody,
     responses(
         (status = 200, description = "The gateway approved or declined", body = Settled),
         (status = 202, description = "The gateway's answer is not known yet", body = Pending),
@@ -190,6 +198,7 @@ struct HistoryView {
 )]
 async fn confirm(
     State(service): State<Service>,
+    Params(asker): Params<Asker>,
     once: Once,
     headers: HeaderMap,
     Body(body): Body<ConfirmBody>,
@@ -198,7 +207,7 @@ async fn confirm(
         payment_id: body.payment_id,
         pg_payment_id: pg_payment_id(&body)?,
         amount: body.amount,
-        user_id: body.user_id,
+        user_id: asker.or(body.user_id)?,
         refund_account: body
             .refund_account
             .map(|account| account.read("refundAccount."))
@@ -231,7 +240,7 @@ fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
 ///
 /// The same as `POST /payment/confirmed`.
 #[utoipa::path(
-    post, path = "/payment/confirm", tag = "payment", request_body = ConfirmBody,
+    post, path = "/payment/confirm", tag = "payment", params(Asker), request_body = ConfirmBody,
     responses(
         (status = 200, description = "The gateway approved or declined", body = Settled),
         (status = 202, description = "The gateway's answer is not known yet", body = Pending),
@@ -246,11 +255,12 @@ fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
 )]
 async fn confirm_by_verb(
     state: State<Service>,
+    asker: Params<Asker>,
     once: Once,
     headers: HeaderMap,
     body: Body<ConfirmBody>,
 ) -> Result<Response, Problem> {
-    confirm(state, once, headers, body).await
+    confirm(state, asker, once, headers, body).await
 }
 
 /// Show a payment with its history

@@ -1,6 +1,6 @@
 //! What a person does about money that the gateway would not give back: name an account, and ask again.
 
-use contract::{PaymentId, domain::PaymentStatus};
+use contract::{PaymentId, UserId, domain::PaymentStatus};
 use messaging::{Commit, CommitError, StoreError};
 
 use crate::{
@@ -19,6 +19,8 @@ pub enum Error {
     PaymentNotFound(PaymentId),
     #[error("there is no stray charge {0}")]
     StrayNotFound(String),
+    #[error("the payment belongs to another user")]
+    OwnerMismatch,
     #[error("its refund is not parked")]
     NotParked,
     #[error("no attempt of it is at the gateway, or not for long enough")]
@@ -59,8 +61,9 @@ impl Service {
         &self,
         id: PaymentId,
         account: &RefundAccount,
+        user_id: Option<UserId>,
     ) -> Result<(), Error> {
-        let payment = self.existing(id).await?;
+        let payment = self.owned(id, user_id).await?;
         let mut commit = Commit::new();
         payment
             .name_refund_account(account, self.inner.clock.now())
@@ -73,8 +76,8 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotConfirming`] where none is open, or one that is younger than `give_up_after_millis`.
-    pub async fn abandon(&self, id: PaymentId) -> Result<(), Error> {
-        let payment = self.existing(id).await?;
+    pub async fn abandon(&self, id: PaymentId, user_id: Option<UserId>) -> Result<(), Error> {
+        let payment = self.owned(id, user_id).await?;
         let age = payment
             .attempt_started_at
             .map_or(0, |at| self.inner.clock.now().millis_since(self.began(at)));
@@ -105,6 +108,15 @@ impl Service {
         self.inner.stray_backoffs.forget(&stray.pg_payment_id);
         self.inner.wake.refunds.notify_one();
         Ok(())
+    }
+
+    /// `user_id` asks, where that is known.
+    async fn owned(&self, id: PaymentId, user_id: Option<UserId>) -> Result<PaymentRecord, Error> {
+        let payment = self.existing(id).await?;
+        if user_id.is_some_and(|user| user != payment.user_id) {
+            return Err(Error::OwnerMismatch);
+        }
+        Ok(payment)
     }
 
     async fn existing(&self, id: PaymentId) -> Result<PaymentRecord, Error> {

@@ -14,7 +14,7 @@ use messaging::{Commit, CommitError, coordinator::SagaRecord};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Body, HeldTicket, Id, Once, Page, Params, Problem, ProblemDetails};
+use web::{Asker, Body, HeldTicket, Id, Once, Page, Params, Problem, ProblemDetails};
 
 use crate::{
     Service,
@@ -199,19 +199,26 @@ impl From<reserve::Error> for Problem {
 
 /// Give a reservation back. A purchase of it that is under way is taken back too.
 #[utoipa::path(delete, path = "/ticketing/reserve/{ticketId}", tag = "ticketing",
-    params(("ticketId" = TicketId, Path)), responses(
+    params(("ticketId" = TicketId, Path), Asker), responses(
     (status = 204),
+    (status = 403, description = "TICKET_OWNER_MISMATCH", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
     (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn release_reservation(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
+    Params(asker): Params<Asker>,
 ) -> Result<StatusCode, Problem> {
-    match service.release(ticket_id).await {
+    match service.release(ticket_id, asker.user_id()).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error @ release::Error::NotFound(_)) => {
             Err(Problem::not_found("RESERVATION_NOT_FOUND", error))
         }
+        Err(error @ release::Error::OwnerMismatch) => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "TICKET_OWNER_MISMATCH",
+            error,
+        )),
         Err(release::Error::Store(error)) => Err(error.into()),
         Err(release::Error::Reservations(error)) => Err(error.into()),
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use contract::{TicketId, Timestamp, ticketing::Expire};
+use contract::{TicketId, Timestamp, UserId, ticketing::Expire};
 use messaging::{Commit, Message, StoreError};
 
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
 pub enum Error {
     #[error("there is no reservation {0} that waits for payment")]
     NotFound(TicketId),
+    #[error("the reservation belongs to another user")]
+    OwnerMismatch,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -23,11 +25,16 @@ pub enum Error {
 }
 
 impl Service {
+    /// `user_id` asks, where that is known.
+    ///
     /// # Errors
     /// [`Error::NotFound`] where it lapsed, was released or is paid; else nothing was released.
-    pub async fn release(&self, ticket_id: TicketId) -> Result<(), Error> {
+    pub async fn release(&self, ticket_id: TicketId, user_id: Option<UserId>) -> Result<(), Error> {
         let named = self.0.reservations.named(ticket_id).await?;
         let claimed = named.ok_or(Error::NotFound(ticket_id))?;
+        if user_id.is_some_and(|user| user != claimed.user_id) {
+            return Err(Error::OwnerMismatch);
+        }
         let now = self.0.clock.now();
         let mut told = take_back(claimed, &format_args!("released:{}", now.as_millis()), now);
         if let Some(purchase) = self.0.store.load::<Purchase>(ticket_id).await? {

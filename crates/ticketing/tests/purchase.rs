@@ -248,7 +248,7 @@ async fn a_purchase_whose_reservation_was_released_first_turns_back() {
     let (store, service, mut worker) = service(&folder).await;
     let ticket_id = reserve(&service).await;
     // The release overtakes the request to process, which had looked at the reservation before.
-    service.release(ticket_id).await.unwrap();
+    service.release(ticket_id, None).await.unwrap();
     while worker.step().await.unwrap() > 0 {}
 
     process(&store, ticket_id).await;
@@ -266,7 +266,7 @@ async fn a_claim_that_stands_though_its_purchase_came_to_nothing_is_released_whe
     let folder = TempDir::new().unwrap();
     let (store, service, mut worker) = service(&folder).await;
     let ticket_id = reserve(&service).await;
-    service.release(ticket_id).await.unwrap();
+    service.release(ticket_id, None).await.unwrap();
     process(&store, ticket_id).await;
     saga(&store, &mut worker, ticket_id).await;
 

@@ -36,9 +36,9 @@ pub fn router(service: Service) -> OpenApiRouter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegisterUser {
     /// Drawn, where it is absent.
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_i64)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
     id: Option<UserId>,
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(schema_with = web::schema::name)]
     name: String,
     #[serde(default)]
     status: Status,
@@ -51,7 +51,7 @@ pub struct RegisterUser {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModifyUser {
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(schema_with = web::schema::name)]
     name: String,
     status: Status,
     /// Whether a person found this user to be a fraud; stays as it is, where absent.
@@ -66,7 +66,7 @@ pub struct ModifyUser {
 pub struct GrantPoints {
     #[schema(minimum = 1, maximum = 1_000_000_000_000_000_i64)]
     amount: i64,
-    #[schema(max_length = 200)]
+    #[schema(schema_with = web::schema::reason)]
     reason: Option<String>,
 }
 
@@ -162,7 +162,6 @@ impl From<Error> for Problem {
 
 /// Register a user.
 #[utoipa::path(post, path = "/user", tag = "user", request_body = RegisterUser,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body is answered as the first time")),
     responses(
         (status = 201, body = UserAnswer),
         (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
@@ -230,7 +229,7 @@ async fn modify(
 
 /// Grant points to a user.
 #[utoipa::path(post, path = "/user/{id}/points", tag = "user", request_body = GrantPoints,
-    params(("id" = UserId, Path), ("Idempotency-Key" = Option<String>, Header, description = "the same key and body is answered as the first time")),
+    params(("id" = UserId, Path)),
     responses(
         (status = 200, body = PointsAnswer),
         (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),

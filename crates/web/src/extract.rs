@@ -4,6 +4,8 @@
 //! path, in the query): PostgreSQL stores no such text, and what one store refuses the other must not take. Header values
 //! cannot hold it (RFC 9110, 5.5).
 
+mod numbers;
+
 use std::str::FromStr;
 
 use axum::{
@@ -11,8 +13,10 @@ use axum::{
     extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request},
     http::{StatusCode, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use contract::UserId;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use utoipa::IntoParams;
 
 use crate::Problem;
 
@@ -46,7 +50,7 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Body<T> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        parse(&bytes).map(|value| Some(Self(value)))
+        Ok(parse::<Option<T>>(&bytes)?.map(Self))
     }
 }
 
@@ -56,10 +60,19 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Prob
         .map_err(|error| unreadable(error.status()))
 }
 
+/// JSON has no integers: `1.0` and `1e3` are as whole as `1`, and some clients write them so. They are asked for only
+/// where a body was refused.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if let Some(field) = field_with_nul(bytes) {
         return Err(has_nul(field));
     }
+    parse_strictly(bytes).or_else(|refused| match numbers::made_whole(bytes) {
+        Some(whole) => parse_strictly(&whole),
+        None => Err(refused),
+    })
+}
+
+fn parse_strictly<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value =
         serde_path_to_error::deserialize(&mut deserializer).map_err(|error| wrong_field(&error))?;
@@ -112,13 +125,27 @@ fn unreadable(status: StatusCode) -> Problem {
     }
 }
 
+/// The field that Serde names in its text: one that is missing, unknown, or there twice.
+fn named_in(text: &str) -> Option<&str> {
+    ["missing field `", "unknown field `", "duplicate field `"]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix)?.split('`').next())
+}
+
+/// What stands before the first colon is the parameter's name, where the text itself does not name it.
+fn wrong_parameter(detail: &str) -> &str {
+    let (path, text) = detail.split_once(": ").unwrap_or(("", detail));
+    named_in(detail)
+        .or_else(|| named_in(text))
+        .or(Some(path).filter(|path| !path.is_empty()))
+        .unwrap_or("query")
+}
+
 /// Serde names a missing or unknown field in its text only; the path is then that of the object around it.
 fn wrong_field(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let detail = error.inner().to_string();
     let path = error.path().to_string();
-    let named = ["missing field `", "unknown field `", "duplicate field `"]
-        .iter()
-        .find_map(|prefix| detail.strip_prefix(prefix)?.split('`').next());
+    let named = named_in(&detail);
     let field = match (path.as_str(), named) {
         ("." | "?", Some(name)) => name.to_owned(),
         ("." | "?", None) => "body".to_owned(),
@@ -158,6 +185,36 @@ where
     }
 }
 
+/// Who asks: `?userId=`, which a proxy that knows its users puts into the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Asker {
+    /// Who asks. It must be the owner's id. Left out, nobody is asked who they are.
+    user_id: Option<UserId>,
+}
+
+impl Asker {
+    /// Who asks, where the body may say it too.
+    ///
+    /// # Errors
+    /// 400 naming `userId` where the two differ.
+    pub fn or(self, body: Option<UserId>) -> Result<Option<UserId>, Problem> {
+        match (self.user_id, body) {
+            (Some(query), Some(body)) if query != body => {
+                let detail = "the query and the body name different users";
+                Err(Problem::invalid("userId", detail))
+            }
+            (query, body) => Ok(query.or(body)),
+        }
+    }
+
+    #[must_use]
+    pub const fn user_id(self) -> Option<UserId> {
+        self.user_id
+    }
+}
+
 /// Query parameters.
 #[derive(Debug)]
 pub struct Params<T>(pub T);
@@ -181,12 +238,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
                 let detail = text
                     .rsplit_once("query string: ")
                     .map_or(text.as_str(), |(_, rest)| rest);
-                let field = detail
-                    .split([':', ' '])
-                    .next()
-                    .unwrap_or("query")
-                    .to_owned();
-                Err(Problem::invalid(field, detail))
+                Err(Problem::invalid(wrong_parameter(detail), detail))
             }
         }
     }

@@ -4,13 +4,21 @@ use anyhow::bail;
 use payment::gateway::KeyKind;
 
 use super::Config;
-use crate::backends::{BusBackend, StoreBackend};
+use crate::{
+    backends::{BusBackend, StoreBackend},
+    http::hosts::Hosts,
+};
 
 impl Config {
     /// What a type cannot say.
     pub(super) fn validate(&self) -> anyhow::Result<()> {
         self.validate_limits()?;
         self.validate_engines()?;
+        if let Err(entry) = Hosts::read(&self.http.hosts) {
+            bail!(
+                "the setting http.hosts has {entry:?}: a name is wanted, with a port or without, and no scheme"
+            );
+        }
         let gateway_millis = self.payment.gateway.request_timeout_millis;
         if self.http.request_timeout_millis <= gateway_millis {
             bail!(

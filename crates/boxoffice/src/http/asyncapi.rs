@@ -1,4 +1,4 @@
-//! The contract between the services, published as AsyncAPI 3.0: whoever runs a user or payment service of their own
+//! The contract between the services, published as AsyncAPI 3.1: whoever runs a user or payment service of their own
 //! reads here what is asked of it. Made from the payload types themselves, so that it cannot drift.
 
 use contract::{
@@ -13,7 +13,7 @@ const RULES: &str = include_str!("asyncapi/rules.md");
 const REQUEST: &str = ".request";
 const RESPONSE: &str = ".response";
 
-/// The whole document. <https://www.asyncapi.com/docs/reference/specification/v3.0.0>
+/// The whole document. <https://www.asyncapi.com/docs/reference/specification/v3.1.0>
 #[must_use]
 pub fn document() -> Value {
     let topics = topics();
@@ -22,7 +22,7 @@ pub fn document() -> Value {
         schemas.insert(name.clone(), json!(schema));
     }
     json!({
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "info": {
             "title": "Boxoffice messages",
             "version": env!("CARGO_PKG_VERSION"),

@@ -1,5 +1,6 @@
 //! Dead letters by HTTP: list, inspect, replay, discard.
 
+use super::operations::LETTER_STATES;
 use axum::{Json, extract::State};
 use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
 use messaging::{
@@ -30,8 +31,7 @@ pub fn router(store: Store, clock: Clock) -> OpenApiRouter {
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetterView {
     pub id: DeadLetterId,
-    /// `WAITING`, `PARKED`, `REPLAYED`, `RESOLVED` or `DISCARDED`.
-    #[schema(value_type = String, example = "PARKED")]
+    #[schema(schema_with = state_schema)]
     pub state: DeadLetterState,
     /// How many times it was sent again, by schedule or by a person.
     pub reissues: u32,
@@ -53,12 +53,17 @@ impl From<DeadLetterRecord> for DeadLetterView {
     }
 }
 
+fn state_schema() -> utoipa::openapi::Object {
+    let state = utoipa::openapi::ObjectBuilder::new();
+    let state = state.schema_type(utoipa::openapi::Type::String);
+    state.enum_values(Some(LETTER_STATES)).build()
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
-    /// `WAITING`, `PARKED`, `REPLAYED`, `RESOLVED` or `DISCARDED`.
-    #[param(value_type = Option<String>)]
+    #[param(schema_with = state_schema)]
     state: Option<DeadLetterState>,
     /// The last id of the page before.
     after: Option<DeadLetterId>,

@@ -1,4 +1,4 @@
-//! Around every request: how many there may be at once, how long one may take, what is left of one that panics,
+//! Around every request: whose it may be, how many there may be at once, how long one may take, what is left of one that panics,
 //! idempotency keys, the trace it belongs to, counting and one line of log. One layer, because every layer costs every request.
 
 use std::{
@@ -25,16 +25,20 @@ use web::{
 
 use super::{
     Parts,
+    hosts::{Hosts, Stranger},
     metrics::{HttpMetrics, Route},
 };
 
 /// Answered even when everything else is shed: overload is when an operator looks.
 const ALWAYS_ANSWERED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// The only encoding of a body.
+const IDENTITY: &str = "identity";
 
 pub struct Guard {
     idempotency: Idempotency,
     metrics: HttpMetrics,
     random: Random,
+    hosts: Hosts,
     in_flight: AtomicUsize,
     in_flight_max: usize,
     timeout: Duration,
@@ -46,6 +50,7 @@ impl Guard {
             idempotency: Idempotency::new(parts.store.clone(), parts.clock.clone()),
             metrics: HttpMetrics::register(&mut parts.registry),
             random: parts.random.clone(),
+            hosts: Hosts::read(&parts.settings.hosts).expect("settings were validated"),
             in_flight: AtomicUsize::new(0),
             in_flight_max: parts.settings.in_flight_max,
             timeout: Duration::from_millis(parts.settings.request_timeout_millis),
@@ -57,6 +62,16 @@ impl Guard {
         let under_way = self.in_flight.fetch_add(1, Ordering::Relaxed);
         (under_way < self.in_flight_max || ALWAYS_ANSWERED.contains(&route.as_str()))
             .then_some(slot)
+    }
+
+    /// What no route takes.
+    fn refuse(&self, request: &Request) -> Option<Response> {
+        match self.hosts.check(request) {
+            Err(Stranger::Host) => Some(misdirected().into_response()),
+            Err(Stranger::Origin) => Some(foreign().into_response()),
+            Ok(()) if is_encoded(request) => Some(encoded()),
+            Ok(()) => None,
+        }
     }
 
     async fn perform(&self, request: Request, next: Next) -> Response {
@@ -107,8 +122,10 @@ async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = Route::of(request.extensions().get::<MatchedPath>());
     let response = match guard.admit(&route) {
-        Some(_slot) if is_foreign(&request) => foreign().into_response(),
-        Some(_slot) => guard.perform(request, next).await,
+        Some(_slot) => match guard.refuse(&request) {
+            Some(refusal) => refusal,
+            None => guard.perform(request, next).await,
+        },
         None => overloaded().into_response(),
     };
     let (status, elapsed) = (response.status(), started.elapsed());
@@ -126,20 +143,31 @@ fn log(method: &Method, route: &Route, status: StatusCode, elapsed: Duration) {
     }
 }
 
-/// A page of another site makes its visitor's browser send this. Browsers let such pages POST without asking the
-/// server first, and name the page's site in `Origin`; other clients send none.
-fn is_foreign(request: &Request) -> bool {
-    let text = |name| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
+/// A body that would have to be unpacked first. A body that is packed well is far larger than it looks.
+fn is_encoded(request: &Request) -> bool {
+    let mut encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    let is_plain = |value: &HeaderValue| {
+        let mut names = value.to_str().unwrap_or("?").split(',').map(str::trim);
+        names.all(|name| name.is_empty() || name.eq_ignore_ascii_case(IDENTITY))
     };
-    let Some(origin) = text(header::ORIGIN) else {
-        return false;
+    !request.method().is_safe() && !encodings.all(is_plain)
+}
+
+fn encoded() -> Response {
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    let detail = "a body is sent as it is, without a Content-Encoding";
+    let problem = Problem {
+        field: Some(header::CONTENT_ENCODING.to_string()),
+        ..Problem::new(status, "UNSUPPORTED_ENCODING", detail)
     };
-    let site = origin.split_once("://").map(|(_, site)| site);
-    !request.method().is_safe() && site != text(header::HOST)
+    ([(header::ACCEPT_ENCODING, IDENTITY)], problem).into_response()
+}
+
+fn misdirected() -> Problem {
+    let status = StatusCode::MISDIRECTED_REQUEST;
+    let detail =
+        "this server has no such name as the request's Host; its settings list those that it has";
+    Problem::new(status, "UNKNOWN_HOST", detail)
 }
 
 fn foreign() -> Problem {

@@ -27,7 +27,8 @@ use crate::crew::Roster;
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON_TYPE: &str = "application/json";
 /// Of dead letters.
-const LETTER_STATES: [&str; 5] = ["WAITING", "PARKED", "REPLAYED", "RESOLVED", "DISCARDED"];
+pub(super) const LETTER_STATES: [&str; 5] =
+    ["WAITING", "PARKED", "REPLAYED", "RESOLVED", "DISCARDED"];
 /// Sagas that are not at their end.
 const OPEN: &str = "state IN ('STARTED', 'COMPENSATING')";
 const OPEN_AND_PARKED: &str = "state IN ('STARTED', 'COMPENSATING') AND parked IS NOT NULL";
@@ -126,7 +127,7 @@ async fn readyz(State(Operations(shared)): State<Operations>) -> Result<&'static
 
 /// Metrics, as OpenMetrics text.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses(
-    (status = 200, description = "OpenMetrics", body = String, content_type = "text/plain"),
+    (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text"),
     (status = 503, description = "UNAVAILABLE: the store cannot be counted", body = ProblemDetails, content_type = "application/problem+json")))]
 async fn metrics(State(Operations(shared)): State<Operations>) -> Result<Response, Problem> {
     shared.count().await?;
@@ -142,7 +143,7 @@ async fn openapi(State(Operations(shared)): State<Operations>) -> Response {
     ([(header::CONTENT_TYPE, JSON_TYPE)], shared.openapi.clone()).into_response()
 }
 
-/// The messages between the services, as AsyncAPI 3.0.
+/// The messages between the services, as AsyncAPI 3.1.
 #[utoipa::path(get, path = "/asyncapi.json", tag = "operations",
     responses((status = 200, description = "AsyncAPI", body = serde_json::Value)))]
 async fn asyncapi_document(State(Operations(shared)): State<Operations>) -> Response {

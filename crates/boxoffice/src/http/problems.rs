@@ -119,6 +119,16 @@ pub const CODES: &[(u16, &str, &str)] = &[
     ),
     (413, "BODY_TOO_LARGE", "The body is over 64 KiB."),
     (
+        415,
+        "UNSUPPORTED_ENCODING",
+        "The body has a Content-Encoding; it is to be sent as it is.",
+    ),
+    (
+        421,
+        "UNKNOWN_HOST",
+        "The request's `Host` is no name of this server; the setting `http.hosts` lists them.",
+    ),
+    (
         422,
         "IDEMPOTENCY_KEY_REUSED",
         "This key was used with another body.",

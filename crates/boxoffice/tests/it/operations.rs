@@ -159,6 +159,51 @@ async fn every_operation_on_the_openapi_page_has_a_name_of_its_own_and_every_ref
     assert_eq!(names.len(), operations.len(), "{names:?}");
 }
 
+#[tokio::test]
+async fn every_answer_on_the_openapi_page_is_described_and_every_refusal_is_a_problem() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    assert_eq!(page["servers"][0]["url"], "/");
+    let mut links = 0;
+    for operation in operations(&page) {
+        let name = &operation["operationId"];
+        for (status, answer) in operation["responses"].as_object().unwrap() {
+            let text = answer["description"].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{name}: {status}");
+            if status.starts_with(['4', '5']) {
+                let content = answer["content"].as_object().unwrap();
+                let types: Vec<_> = content.keys().collect();
+                assert_eq!(types, ["application/problem+json"], "{name}: {status}");
+            }
+            links += answer["links"].as_object().map_or(0, serde_json::Map::len);
+        }
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert!(parameter["schema"].is_object(), "{name}: {parameter}");
+        }
+    }
+    assert!(links > 15, "{links}");
+}
+
+#[tokio::test]
+async fn every_link_of_the_openapi_page_leads_to_an_operation_that_has_its_parameter() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    let operations = operations(&page);
+    for operation in &operations {
+        let answers = operation["responses"].as_object().unwrap().values();
+        let links = answers.filter_map(|answer| answer["links"].as_object());
+        for link in links.flat_map(|links| links.values()) {
+            let mut found = operations.iter();
+            let found = found.find(|it| it["operationId"] == link["operationId"]);
+            let found = found.unwrap_or_else(|| panic!("{link} leads nowhere"));
+            for name in link["parameters"].as_object().unwrap().keys() {
+                let mut parameters = found["parameters"].as_array().unwrap().iter();
+                assert!(parameters.any(|it| it["name"] == **name), "{link}");
+            }
+        }
+    }
+}
+
 fn operations(page: &Value) -> Vec<&Value> {
     let items = page["paths"].as_object().unwrap().values();
     items
@@ -224,7 +269,7 @@ async fn the_page_for_browsing_and_the_console_need_no_network() {
 async fn the_contract_is_published_whole_and_every_reference_has_an_end() {
     let it = Running::start().await;
     let document: Value = it.get("/asyncapi.json").await.json().await.unwrap();
-    assert_eq!(document["asyncapi"], "3.0.0");
+    assert_eq!(document["asyncapi"], "3.1.0");
     let channels: BTreeSet<_> = document["channels"]
         .as_object()
         .unwrap()

@@ -6,11 +6,11 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use contract::{Money, PaymentId, Timestamp, domain::PaymentStatus};
+use contract::{Money, PaymentId, Timestamp, UserId, domain::PaymentStatus};
 use messaging::{Find, Record};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use web::{Body, Id, Page, Params, Problem, ProblemDetails};
+use web::{Asker, Body, Id, Page, Params, Problem, ProblemDetails};
 
 use super::{PaymentView, RefundAccountBody};
 use crate::{
@@ -33,7 +33,7 @@ pub(super) struct PaymentsWhere {
     limit: Option<u32>,
 }
 
-/// List payments by status, or by how their refund stands
+/// List payments, by status and by how their refund stands
 #[utoipa::path(
     get, path = "/payment", tag = "payment", params(PaymentsWhere),
     responses(
@@ -48,12 +48,7 @@ pub(super) async fn list(
     let limit = web::page::limit(wanted.limit)?;
     let mut find = Find::all(PaymentRecord::TABLE, limit).after(wanted.after);
     find = match (wanted.status, wanted.refund) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::invalid(
-                "refund",
-                "either status or refund is asked for",
-            ));
-        }
+        (Some(status), Some(refund)) => find.equals("status", name(&status)).only(those(refund)),
         (Some(status), None) => find.equals("status", name(&status)),
         (None, Some(refund)) => find.equals("refund", name(&refund)),
         (None, None) => find,
@@ -66,6 +61,15 @@ pub(super) async fn list(
     Ok(Json(Page::new(views, limit, |payment: &PaymentView| {
         payment.payment_id.to_string()
     })))
+}
+
+const fn those(refund: Refund) -> &'static str {
+    match refund {
+        Refund::None => "refund = 'NONE'",
+        Refund::Requested => "refund = 'REQUESTED'",
+        Refund::Done => "refund = 'DONE'",
+        Refund::Parked => "refund = 'PARKED'",
+    }
 }
 
 fn name(of: &impl Serialize) -> serde_json::Value {
@@ -98,9 +102,10 @@ pub(super) async fn resume(
 /// approval that comes later counts all the same.
 #[utoipa::path(
     post, path = "/payment/{paymentId}/abandon", tag = "payment",
-    params(("paymentId" = PaymentId, Path)),
+    params(("paymentId" = PaymentId, Path), Asker),
     responses(
         (status = 202, description = "The attempt has failed: ABANDONED"),
+        (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
         (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
         (status = 409, description = "PAYMENT_NOT_CONFIRMING", body = ProblemDetails),
     )
@@ -108,18 +113,47 @@ pub(super) async fn resume(
 pub(super) async fn abandon(
     State(service): State<Service>,
     Id(id): Id<PaymentId>,
+    Params(asker): Params<Asker>,
 ) -> Result<Response, Problem> {
-    service.abandon(id).await?;
+    service.abandon(id, asker.user_id()).await?;
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// The account, and who names it.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct NameAccountBody {
+    /// Who asks; where it is given, it must be the payment's owner. The query may say it too.
+    #[serde(default)]
+    user_id: Option<UserId>,
+    /// The gateway's code of the bank.
+    #[schema(pattern = "^[0-9]{2,3}$")]
+    bank: String,
+    /// Digits only.
+    #[schema(pattern = "^[0-9]{1,20}$")]
+    account_number: String,
+    #[schema(schema_with = web::schema::holder_name)]
+    holder_name: String,
+}
+
+impl NameAccountBody {
+    fn account(self) -> RefundAccountBody {
+        RefundAccountBody {
+            bank: self.bank,
+            account_number: self.account_number,
+            holder_name: self.holder_name,
+        }
+    }
 }
 
 /// Name the account that the money of a virtual account goes back to
 #[utoipa::path(
     put, path = "/payment/{paymentId}/refund-account", tag = "payment",
-    params(("paymentId" = PaymentId, Path)), request_body = RefundAccountBody,
+    params(("paymentId" = PaymentId, Path), Asker), request_body = NameAccountBody,
     responses(
         (status = 204),
         (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+        (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
         (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
         (status = 409, description = "VERSION_CONFLICT", body = ProblemDetails),
     )
@@ -127,10 +161,12 @@ pub(super) async fn abandon(
 pub(super) async fn name_account(
     State(service): State<Service>,
     Id(id): Id<PaymentId>,
-    Body(body): Body<RefundAccountBody>,
+    Params(asker): Params<Asker>,
+    Body(body): Body<NameAccountBody>,
 ) -> Result<StatusCode, Problem> {
-    let account = body.read("")?;
-    service.name_refund_account(id, &account).await?;
+    let user_id = asker.or(body.user_id)?;
+    let account = body.account().read("")?;
+    service.name_refund_account(id, &account, user_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -231,6 +267,9 @@ impl From<Error> for Problem {
         match error {
             Error::PaymentNotFound(_) => Self::not_found("PAYMENT_NOT_FOUND", text),
             Error::StrayNotFound(_) => Self::not_found("STRAY_NOT_FOUND", text),
+            Error::OwnerMismatch => {
+                Self::new(StatusCode::FORBIDDEN, "PAYMENT_OWNER_MISMATCH", text)
+            }
             Error::NotParked => Self::conflict("REFUND_NOT_PARKED", text),
             Error::NotConfirming => Self::conflict("PAYMENT_NOT_CONFIRMING", text),
             Error::Commit(error) => error.into(),

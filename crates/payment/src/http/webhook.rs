@@ -5,11 +5,15 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use serde_json::Value;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type, schema::SchemaType},
+};
 use web::{Body, Problem, ProblemDetails};
 
 use crate::{
     Service,
-    gateway::protocol::WEBHOOK_ID_HEADER,
+    gateway::protocol::{PAYMENT_STATUS_CHANGED, WEBHOOK_ID_HEADER},
     webhook::{Error, HearInput},
 };
 
@@ -19,7 +23,7 @@ use crate::{
 /// says is a hint, and the gateway is asked what is so. Sent again, it changes nothing; of another kind, or about a
 /// payment that is not ours, it is passed over.
 #[utoipa::path(
-    post, path = "/payment/webhook/toss", tag = "payment", request_body = Object,
+    post, path = "/payment/webhook/toss", tag = "payment", request_body = Webhook,
     params(("tosspayments-webhook-transmission-id" = Option<String>, Header, description = "Names the webhook, however often it is sent")),
     responses(
         (status = 200, description = "It is kept, or needs not be"),
@@ -44,6 +48,52 @@ pub(super) async fn hear(
     service.hear(input).await?;
     Ok(StatusCode::OK)
 }
+
+/// What the gateway sends, for the page alone: what is read of it is in [`crate::webhook`].
+struct Webhook;
+
+impl PartialSchema for Webhook {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let object = || ObjectBuilder::new().schema_type(Type::Object);
+        let data = object()
+            .property("orderId", text())
+            .property("status", text());
+        let data = data.required("orderId").required("status");
+        let changed = object()
+            .property(
+                "eventType",
+                text().enum_values(Some([PAYMENT_STATUS_CHANGED])),
+            )
+            .property("data", data.property("paymentKey", text()))
+            .required("eventType")
+            .required("data");
+        let names = ["orderId", "status", "secret"];
+        let deposit = names.into_iter().fold(object(), |deposit, name| {
+            deposit.property(name, text()).required(name)
+        });
+        // A type of null alone is more than some generators can read.
+        let absent = SchemaType::from_iter([Type::String, Type::Null]);
+        let absent = ObjectBuilder::new().schema_type(absent);
+        let absent = absent.enum_values(Some([Value::Null]));
+        let other = format!("^(?!{PAYMENT_STATUS_CHANGED}$)");
+        let other = object()
+            .property("eventType", text().pattern(Some(other)))
+            .required("eventType");
+        let webhook = OneOfBuilder::new()
+            .item(changed.description(Some("The status of a payment has changed.")))
+            .item(
+                deposit
+                    .property("eventType", absent)
+                    .description(Some("A deposit has come.")),
+            )
+            .item(other.description(Some("Of another kind: it is passed over.")))
+            .build();
+        Schema::from(webhook).into()
+    }
+}
+
+impl ToSchema for Webhook {}
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {

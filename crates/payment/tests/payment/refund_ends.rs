@@ -59,7 +59,7 @@ async fn paid_with_account(theatre: &mut Theatre) -> PaymentId {
     let world = &theatre.world;
     world
         .service
-        .name_refund_account(id, &account)
+        .name_refund_account(id, &account, None)
         .await
         .unwrap();
     id

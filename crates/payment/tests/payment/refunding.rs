@@ -243,7 +243,11 @@ async fn a_second_charge_by_virtual_account_goes_back_once_somebody_says_where_t
         account_number: "456".to_owned(),
         holder_name: "Lee".to_owned(),
     };
-    world.service.name_refund_account(id, &lee).await.unwrap();
+    world
+        .service
+        .name_refund_account(id, &lee, None)
+        .await
+        .unwrap();
     world.service.resume_stray("pg-second").await.unwrap();
     assert_eq!(world.settle().await, 1);
 

@@ -275,14 +275,17 @@ async fn an_attempt_of_which_the_gateway_will_never_speak_is_given_up_by_a_perso
     always(&peer, "lookup", "FORBIDDEN_REQUEST", 403).await;
     world.clock.advance_millis(11_000);
     world.settle().await;
-    assert!(world.service.abandon(id).await.is_err(), "it is too young");
+    assert!(
+        world.service.abandon(id, None).await.is_err(),
+        "it is too young"
+    );
 
     world.clock.advance_millis(60_000);
-    world.service.abandon(id).await.unwrap();
+    world.service.abandon(id, None).await.unwrap();
     world.drain().await;
     let payment = world.payment(id).await;
     assert_eq!(payment.decline_code.as_deref(), Some("ABANDONED"));
-    assert!(world.service.abandon(id).await.is_err());
+    assert!(world.service.abandon(id, None).await.is_err());
 
     // It had been charged, as the next attempt finds.
     peer.script(&serde_json::json!({ "rules": [] })).await;

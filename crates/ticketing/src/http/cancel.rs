@@ -1,12 +1,12 @@
 //! Giving a ticket back, and following that.
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
-use contract::{SagaId, TicketId, UserId};
+use contract::{SagaId, TicketId, UserId, text};
 use messaging::CommitError;
 use saga::SagaState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use web::{Body, Id, Once, Problem, ProblemDetails};
+use web::{Asker, Body, Id, Once, Params, Problem, ProblemDetails, schema::REASON_CHARS_MAX};
 
 use super::progress::{StepAnswer, steps};
 use crate::{
@@ -15,17 +15,15 @@ use crate::{
     model::Ticket,
 };
 
-const REASON_CHARS_MAX: usize = 200;
 /// Times that a ticket which changes at the same moment is looked at again.
 const DECISIONS_MAX: u32 = 3;
 
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CancellationRequest {
-    /// Who asks; where it is given, it must be the ticket's owner.
+    /// Who asks; where it is given, it must be the ticket's owner. The query may say it too.
     user_id: Option<UserId>,
-    /// Shown at the gateway: 1 to 200 characters.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(schema_with = web::schema::stated_reason)]
     reason: Option<String>,
 }
 
@@ -41,7 +39,7 @@ pub(super) struct CancellationBegun {
 /// Give a ticket back: its payment is refunded, its points come back, and it is on sale again. Follow it under
 /// GET /ticket/{ticketId}/cancel. The body may be left out.
 #[utoipa::path(post, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
-    params(("ticketId" = TicketId, Path)), request_body = Option<CancellationRequest>, responses(
+    params(("ticketId" = TicketId, Path), Asker), request_body = Option<CancellationRequest>, responses(
     (status = 202, body = CancellationBegun),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     (status = 403, description = "TICKET_OWNER_MISMATCH", body = ProblemDetails),
@@ -50,17 +48,19 @@ pub(super) struct CancellationBegun {
 pub(super) async fn cancel_ticket(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
+    Params(asker): Params<Asker>,
     once: Once,
     body: Option<Body<CancellationRequest>>,
 ) -> Result<Response, Problem> {
     let request = body.map(|Body(request)| request).unwrap_or_default();
+    let user_id = asker.or(request.user_id)?;
     check_reason(request.reason.as_deref())?;
     let mut decisions = 0;
     loop {
         let output = service
             .cancel(CancelInput {
                 ticket_id,
-                user_id: request.user_id,
+                user_id,
                 reason: request.reason.clone(),
             })
             .await?;
@@ -85,8 +85,7 @@ pub(super) async fn cancel_ticket(
 
 fn check_reason(reason: Option<&str>) -> Result<(), Problem> {
     let is_good = |reason: &str| {
-        (1..=REASON_CHARS_MAX).contains(&reason.chars().count())
-            && !reason.chars().any(char::is_control)
+        (1..=REASON_CHARS_MAX).contains(&reason.chars().count()) && text::is_plain(reason)
     };
     if reason.is_none_or(is_good) {
         return Ok(());

@@ -94,7 +94,7 @@ async fn a_key_whose_reservation_was_released_gets_another_ticket_and_another_pu
     let (_, first) = house.reserve_by_key(1, "one").await;
     let first = ticket(&first);
     house.begin(first, 1).await;
-    house.service.release(first).await.unwrap();
+    house.service.release(first, None).await.unwrap();
     house.work().await;
     lose_answer(&house, "one").await;
 

@@ -170,7 +170,7 @@ async fn money_for_a_lapsed_reservation_goes_back_where_its_user_has_reserved_ag
 async fn money_for_a_reservation_that_its_buyer_gave_back_goes_back() {
     let mut house = House::with_quantity(1).await;
     let ticket = house.purchase(1).await;
-    house.service.release(ticket).await.unwrap();
+    house.service.release(ticket, None).await.unwrap();
     house.work().await;
 
     house.hear(&paid(ticket, 1, 3)).await;

@@ -20,7 +20,7 @@ async fn what_is_bought_and_what_waits_for_payment_is_as_it_was() {
     let given_back = house.bought(3).await;
     house.hear(&cancelled(given_back, 3, 4)).await;
     let released = house.purchase(4).await;
-    house.service.release(released).await.unwrap();
+    house.service.release(released, None).await.unwrap();
     house.work().await;
     let before = house.stats().await;
 

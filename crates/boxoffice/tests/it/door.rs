@@ -1,0 +1,189 @@
+//! What is let in at the door, and how what is not is named: hosts, pages of other sites, encodings, parameters, times, names.
+
+use axum::Router;
+use reqwest::{Response, header};
+use serde_json::{Value, json};
+
+use crate::support::{Running, assert_problem};
+
+impl Running {
+    async fn register(&self, body: &Value) -> Response {
+        let request = self.client.post(self.url("/event")).json(body);
+        request.send().await.unwrap()
+    }
+
+    async fn register_from(&self, host: &str, origin: &str) -> Response {
+        let show = json!({ "name": "Show", "ticketQuantity": 5 });
+        let request = self.client.post(self.url("/event")).json(&show);
+        let request = request
+            .header(header::HOST, host)
+            .header(header::ORIGIN, origin);
+        request.send().await.unwrap()
+    }
+
+    async fn events(&self) -> Value {
+        let listed: Value = self.get("/event").await.json().await.unwrap();
+        listed["items"].clone()
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_was_pointed_here_is_not_answered_and_changes_nothing() {
+    let it = Running::start().await;
+    // Given a site whose name leads to this server since its page was loaded (DNS rebinding),
+    let rebound = it.register_from("rebound.example", "http://rebound.example");
+    assert_problem(rebound.await, 421, "UNKNOWN_HOST").await;
+    // then its page neither changes nor reads anything,
+    let read = it
+        .client
+        .get(it.url("/event"))
+        .header(header::HOST, "rebound.example");
+    assert_problem(read.send().await.unwrap(), 421, "UNKNOWN_HOST").await;
+    assert_eq!(it.events().await, json!([]));
+    // and an orchestrator that asks by any name is told of the health.
+    for path in ["/healthz", "/readyz"] {
+        let asked = it
+            .client
+            .get(it.url(path))
+            .header(header::HOST, "boxoffice.internal");
+        assert_eq!(asked.send().await.unwrap().status(), 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_buyers_pages_are_let_in_under_the_names_that_are_told() {
+    let told =
+        |config: &mut boxoffice::config::Config| config.http.hosts = "tickets.example".to_owned();
+    let it = Running::start_with(told, Router::new()).await;
+    // As nginx sends it where nothing is said (the upstream's address), and with the buyer's own name.
+    for host in [it.app.address().to_string(), "tickets.example".to_owned()] {
+        let let_in = it.register_from(&host, "https://tickets.example").await;
+        assert_eq!(let_in.status(), 201, "{host}");
+        let other = it.register_from(&host, "https://elsewhere.example").await;
+        assert_problem(other, 403, "CROSS_ORIGIN_REQUEST").await;
+    }
+    assert_eq!(it.events().await.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_body_that_is_packed_is_refused_and_told_how_to_send_it() {
+    let it = Running::start().await;
+    let send = |encoding: &'static str| {
+        let request = it
+            .client
+            .post(it.url("/event"))
+            .header(header::CONTENT_ENCODING, encoding);
+        request.body(r#"{"name":"Show","ticketQuantity":5}"#).send()
+    };
+    for encoding in ["gzip", "br", "identity, gzip", "GZIP"] {
+        let refused = send(encoding).await.unwrap();
+        assert_eq!(refused.headers()["accept-encoding"], "identity");
+        let body = assert_problem(refused, 415, "UNSUPPORTED_ENCODING").await;
+        assert_eq!(body["field"], "content-encoding");
+    }
+    assert_eq!(it.events().await, json!([]));
+    for encoding in ["identity", "Identity", ""] {
+        assert_eq!(send(encoding).await.unwrap().status(), 201, "{encoding:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_is_wrong_missing_unknown_or_there_twice_is_named() {
+    let it = Running::start().await;
+    for (path, field) in [
+        ("/ticket", "userId"),
+        ("/ticket?userId=x", "userId"),
+        ("/ticket?userId=1&userId=2", "userId"),
+        ("/ticket?userId=1&limit=many", "limit"),
+        ("/ticket?userId=1&limit=0", "limit"),
+        ("/ticket?userId=1&limit=-1", "limit"),
+        ("/ticket?userId=1&after=x", "after"),
+        ("/ticket?userId=1&colour=red", "colour"),
+        ("/saga?state=LOST", "state"),
+        ("/event?limit=1&limit=1", "limit"),
+        ("/payment?status=LOST", "status"),
+    ] {
+        let body = assert_problem(it.get(path).await, 400, "INVALID_REQUEST").await;
+        assert_eq!(body["field"], field, "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_is_one_of_rfc_3339_or_is_refused_with_its_field() {
+    let it = Running::start().await;
+    let show = |time: &str| json!({ "name": "Show", "ticketQuantity": 5, "saleClosesAt": time });
+    for time in [
+        "2026-11-22T10:00:00+25:00",
+        "20261122T100000Z",
+        "2026-11-22T10:00Z",
+        "-000001-11-22T10:00:00Z",
+        "2026-11-22T10:00:00+09:00[Asia/Seoul]",
+        "2026-11-22 10:00:00Z",
+        "2026-11-22T10:00:00",
+    ] {
+        let refused = it.register(&show(time)).await;
+        let body = assert_problem(refused, 400, "INVALID_REQUEST").await;
+        assert_eq!(body["field"], "saleClosesAt", "{time}");
+    }
+    // The last instant that can be said reaches everybody who is told of the event.
+    let last = "9999-12-31T23:59:59Z";
+    let event: Value = it.register(&show(last)).await.json().await.unwrap();
+    assert_eq!(event["saleClosesAt"], "9999-12-31T23:59:59.000Z");
+    let stock = format!("/ticketing/event/{}", event["id"]);
+    it.eventually(&stock, |stock| stock["available"] == 5).await;
+    let letters: Value = it.get("/dead-letter").await.json().await.unwrap();
+    assert_eq!(letters["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_can_see_is_refused_wherever_one_is_given() {
+    let it = Running::start().await;
+    let account = |name: &str| json!({ "bank": "88", "accountNumber": "1", "holderName": name });
+    let path = "/payment/0192f0c1-2f00-7abc-8def-0123456789ab/refund-account";
+    for name in [
+        "\u{200b}",
+        " \u{a0}\u{2060}\u{feff} ",
+        "\u{3164}\u{2800}",
+        "\u{202e}",
+    ] {
+        let refused = it
+            .register(&json!({ "name": name, "ticketQuantity": 5 }))
+            .await;
+        let body = assert_problem(refused, 400, "INVALID_REQUEST").await;
+        assert_eq!(body["field"], "name");
+        let user = it
+            .client
+            .post(it.url("/user"))
+            .json(&json!({ "name": name }));
+        let body = assert_problem(user.send().await.unwrap(), 400, "INVALID_REQUEST").await;
+        assert_eq!(body["field"], "name");
+        let account = it.client.put(it.url(path)).json(&account(name));
+        let body = assert_problem(account.send().await.unwrap(), 400, "INVALID_REQUEST").await;
+        assert_eq!(body["field"], "holderName");
+    }
+    let seen = it
+        .register(&json!({ "name": "👩\u{200d}🚀", "ticketQuantity": 5 }))
+        .await;
+    assert_eq!(seen.status(), 201);
+}
+
+#[tokio::test]
+async fn a_whole_number_is_taken_as_json_writes_it_and_a_fraction_is_refused() {
+    let it = Running::start().await;
+    let register = |price: &str| {
+        let body = format!(r#"{{"name":"1.0","ticketQuantity":5e0,"price":{price}}}"#);
+        it.client.post(it.url("/event")).body(body).send()
+    };
+    let event: Value = register("50000.0").await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (&event["price"], &event["name"]),
+        (&json!(50_000), &json!("1.0"))
+    );
+    for price in ["0.5", "1e400", "-1.0"] {
+        let body = assert_problem(register(price).await.unwrap(), 400, "INVALID_REQUEST").await;
+        assert!(
+            ["price", "body"].contains(&body["field"].as_str().unwrap()),
+            "{body}"
+        );
+    }
+}

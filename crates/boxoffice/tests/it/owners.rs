@@ -1,0 +1,176 @@
+//! Whose ticket, reservation or payment it is: where a request says who asks, nobody acts for another.
+
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::support::{Running, assert_problem};
+
+const ACCOUNT: &str = r#"{"bank":"88","accountNumber":"110123456789","holderName":"Kim Mina"}"#;
+
+impl Running {
+    async fn asked(&self, method: Method, path: String, body: Option<Value>) -> Response {
+        let request = self.client.request(method, self.url(&path));
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        request.send().await.unwrap()
+    }
+
+    async fn done(&self, path: &str, body: Value) -> Value {
+        let response = self.asked(Method::POST, path.to_owned(), Some(body)).await;
+        assert!(response.status().is_success(), "{path}");
+        response.json().await.unwrap()
+    }
+
+    /// A reservation of the owner, whose id is returned, and of an event with one more ticket.
+    async fn reservation(&self) -> (i64, i64, String) {
+        let event = json!({ "name": "Show", "ticketQuantity": 2, "price": 1000 });
+        let event = self.done("/event", event).await["id"].as_i64().unwrap();
+        let owner = self.done("/user", json!({ "name": "Owner" })).await["id"]
+            .as_i64()
+            .unwrap();
+        let stock = format!("/ticketing/event/{event}");
+        self.eventually(&stock, |stock| stock["available"] == 2)
+            .await;
+        let reserved = json!({ "eventId": event, "userId": owner });
+        let reserved = self.done("/ticketing/reserve", reserved).await;
+        (
+            event,
+            owner,
+            reserved["ticketId"].as_str().unwrap().to_owned(),
+        )
+    }
+
+    /// A payment of the owner that waits for its money, and its ticket.
+    async fn payment(&self) -> (i64, String, String) {
+        let (event, owner, ticket) = self.reservation().await;
+        let process = json!({
+            "ticketId": ticket, "eventId": event, "userId": owner, "totalAmount": 1000,
+        });
+        self.done("/ticketing/process", process).await;
+        let path = format!("/ticketing/process/{ticket}");
+        let progress = self
+            .eventually(&path, |it| it["sagaState"] == "COMPLETED")
+            .await;
+        (
+            owner,
+            progress["paymentId"].as_str().unwrap().to_owned(),
+            ticket,
+        )
+    }
+}
+
+#[tokio::test]
+async fn a_reservation_is_released_by_nobody_but_its_owner() {
+    let it = Running::start().await;
+    let (_, owner, ticket) = it.reservation().await;
+    let path = format!("/ticketing/reserve/{ticket}");
+    let stranger = it.asked(Method::DELETE, format!("{path}?userId={}", owner + 1), None);
+    assert_problem(stranger.await, 403, "TICKET_OWNER_MISMATCH").await;
+    // A word that is spelled otherwise is refused, not passed over.
+    let unknown = it.asked(Method::DELETE, format!("{path}?userid={owner}"), None);
+    assert_problem(unknown.await, 400, "INVALID_REQUEST").await;
+    let owner = it.asked(Method::DELETE, format!("{path}?userId={owner}"), None);
+    assert_eq!(owner.await.status(), 204);
+}
+
+#[tokio::test]
+async fn a_payment_is_confirmed_and_its_refund_account_named_by_nobody_but_its_owner() {
+    let it = Running::start().await;
+    let (owner, payment, ticket) = it.payment().await;
+    let stranger = owner + 1;
+    let account = |user: Option<i64>| {
+        let mut account: Value = serde_json::from_str(ACCOUNT).unwrap();
+        if let Some(user) = user {
+            account["userId"] = json!(user);
+        }
+        Some(account)
+    };
+    let path = format!("/payment/{payment}/refund-account");
+    let name = |query: String, user| it.asked(Method::PUT, path.clone() + &query, account(user));
+    let by_query = format!("?userId={stranger}");
+    for refused in [
+        name(by_query.clone(), None),
+        name(by_query.clone(), Some(stranger)),
+        name(String::new(), Some(stranger)),
+    ] {
+        assert_problem(refused.await, 403, "PAYMENT_OWNER_MISMATCH").await;
+    }
+    // A proxy says who it is; what the body says does not take its place.
+    let both = name(by_query.clone(), Some(owner)).await;
+    assert_eq!(
+        assert_problem(both, 400, "INVALID_REQUEST").await["field"],
+        "userId"
+    );
+    for named in [
+        name(format!("?userId={owner}"), None),
+        name(String::new(), Some(owner)),
+    ] {
+        assert_eq!(named.await.status(), 204);
+    }
+
+    let confirm = |query: &str| {
+        let path = format!("/payment/confirmed{query}");
+        let body = json!({ "paymentId": payment, "pgPaymentId": "card-1", "amount": 1000 });
+        let it = &it;
+        async move { it.asked(Method::POST, path, Some(body)).await }
+    };
+    assert_problem(confirm(&by_query).await, 403, "PAYMENT_OWNER_MISMATCH").await;
+    assert_eq!(confirm(&format!("?userId={owner}")).await.status(), 200);
+    it.eventually(&format!("/ticket/{ticket}"), |it| {
+        it["status"] == "RESERVED"
+    })
+    .await;
+
+    // And the ticket is given back by nobody but its owner.
+    let path = format!("/ticket/{ticket}/cancel");
+    for (query, body) in [
+        (by_query.clone(), None),
+        (by_query.clone(), Some(json!({ "reason": "mine" }))),
+        (String::new(), Some(json!({ "userId": stranger }))),
+    ] {
+        let refused = it.asked(Method::POST, path.clone() + &query, body).await;
+        assert_problem(refused, 403, "TICKET_OWNER_MISMATCH").await;
+    }
+    let both = it.asked(
+        Method::POST,
+        path.clone() + &by_query,
+        Some(json!({ "userId": owner })),
+    );
+    assert_problem(both.await, 400, "INVALID_REQUEST").await;
+    let given = it
+        .asked(Method::POST, format!("{path}?userId={owner}"), None)
+        .await;
+    assert_eq!(given.status(), 202);
+}
+
+#[tokio::test]
+async fn an_attempt_is_abandoned_by_nobody_but_the_owner_of_its_payment() {
+    let it = Running::start().await;
+    let (owner, payment, _) = it.payment().await;
+    let path = format!("/payment/{payment}/abandon?userId=");
+    let stranger = it
+        .asked(Method::POST, format!("{path}{}", owner + 1), None)
+        .await;
+    assert_problem(stranger, 403, "PAYMENT_OWNER_MISMATCH").await;
+    let owner = it.asked(Method::POST, format!("{path}{owner}"), None).await;
+    assert_problem(owner, 409, "PAYMENT_NOT_CONFIRMING").await;
+}
+
+/// docs/operations.md says of every operation who may reach it; a new one must be put into one of its tables.
+#[tokio::test]
+async fn every_operation_is_listed_by_who_may_reach_it() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    let docs = include_str!("../../../../docs/operations.md");
+    for (path, item) in page["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let listed = format!("`{} {path}`", method.to_uppercase());
+            assert!(
+                docs.contains(&listed),
+                "{listed} is in no table of docs/operations.md"
+            );
+        }
+    }
+}

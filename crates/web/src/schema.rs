@@ -1,0 +1,62 @@
+//! Schemas of texts that several services take: a request that fits the page is not refused for its form.
+
+use contract::text::{NAME_PATTERN, PLAIN_PATTERN};
+use utoipa::openapi::{
+    ObjectBuilder, RefOr, Schema,
+    schema::{SchemaType, Type},
+};
+
+/// Characters of a name of an event or a user.
+pub const NAME_CHARS_MAX: usize = 200;
+/// Characters of a reason.
+pub const REASON_CHARS_MAX: usize = 200;
+/// Characters of the name of an account's holder.
+pub const HOLDER_CHARS_MAX: usize = 60;
+
+/// A name: no control characters, and at least one character that shows.
+#[must_use]
+pub fn name() -> RefOr<Schema> {
+    text(
+        NAME_CHARS_MAX,
+        NAME_PATTERN,
+        "A name that can be seen, on one line.",
+    )
+}
+
+/// The name of an account's holder: as [`name`], but shorter.
+#[must_use]
+pub fn holder_name() -> RefOr<Schema> {
+    text(HOLDER_CHARS_MAX, NAME_PATTERN, "Whose account it is.")
+}
+
+/// A reason on one line, which may be left out or empty.
+#[must_use]
+pub fn reason() -> RefOr<Schema> {
+    optional(0)
+}
+
+/// A reason on one line, which may be left out, but not empty.
+#[must_use]
+pub fn stated_reason() -> RefOr<Schema> {
+    optional(1)
+}
+
+fn optional(chars_min: usize) -> RefOr<Schema> {
+    let types = SchemaType::from_iter([Type::String, Type::Null]);
+    let reason = ObjectBuilder::new().schema_type(types);
+    let reason = reason
+        .min_length(Some(chars_min))
+        .max_length(Some(REASON_CHARS_MAX));
+    let reason = reason.pattern(Some(PLAIN_PATTERN));
+    reason
+        .description(Some("A text on one line."))
+        .build()
+        .into()
+}
+
+fn text(chars_max: usize, pattern: &str, description: &str) -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    let text = text.min_length(Some(1)).max_length(Some(chars_max));
+    let text = text.pattern(Some(pattern)).description(Some(description));
+    text.build().into()
+}
