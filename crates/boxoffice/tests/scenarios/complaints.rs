@@ -4,7 +4,7 @@ use contract::domain::Refund;
 use serde_json::{Value, json};
 
 use crate::{
-    desk::{confirmation, stock},
+    desk::{confirmation, expiry_of, stock},
     gateway::Mood,
     house::{GRACE_SECS, HOLD_SECS, House, play},
 };
@@ -59,6 +59,10 @@ async fn the_gateway_said_nothing_until_the_reservation_was_overdue(house: &mut 
     house.gateway.turn(Mood::Dumb);
     house.pay(&purchase, "late").await.ok(202);
     house.pass(HOLD_SECS + GRACE_SECS).await;
+    let path = format!("/saga/{}", expiry_of(&purchase.ticket));
+    house
+        .eventually(&path, |it| it["sagaState"] == "STARTED")
+        .await;
     assert_eq!(house.stock(event).await, stock(1, 1, 0, 0));
     house.gateway.turn(Mood::Well);
     house.is_bought(&purchase, "late").await;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    desk::{Purchase, stock},
+    desk::{Purchase, expiry_of, stock},
     gateway::Mood,
     house::{GRACE_SECS, HOLD_SECS, House, play},
 };
@@ -115,6 +115,10 @@ async fn a_deposit_after_the_deadline_buys_the_ticket_that_its_open_account_has_
         let purchase = awaited(house, event, user, "account").await;
         house.gateway.turn(Mood::Away);
         house.pass(HOLD_SECS + GRACE_SECS).await;
+        let path = format!("/saga/{}", expiry_of(&purchase.ticket));
+        house
+            .eventually(&path, |it| it["sagaState"] == "STARTED")
+            .await;
         house.gateway.act("account", "deposit").await;
         assert_eq!(house.stock(event).await, stock(1, 1, 0, 0));
         house.gateway.turn(Mood::Well);
