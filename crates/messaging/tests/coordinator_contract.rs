@@ -289,7 +289,7 @@ fn a_saga_goes_on_in_its_trace_where_an_answer_names_none() {
         sent.map(|it| it.map(TraceContext::trace_id)).collect()
     };
     let of_caller = caller.map(TraceContext::trace_id);
-    assert_eq!(ids(&begun.commit), [of_caller.clone()]);
+    assert_eq!(ids(&begun.commit), std::slice::from_ref(&of_caller));
 
     let yes = || Input::Reply {
         step: 0,
