@@ -217,8 +217,9 @@ async fn list(
 async fn modify(
     State(service): State<Service>,
     Id(id): Id<EventId>,
+    once: Once,
     Body(request): Body<ModifyEvent>,
-) -> Result<Json<EventAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let ModifyEvent {
         name,
         ticket_quantity,
@@ -241,5 +242,8 @@ async fn modify(
         changes,
         version,
     };
-    Ok(Json(service.modify(input).await?.into()))
+    let answer = |commit: &mut messaging::Commit, event: &Event| {
+        once.attach(commit, StatusCode::OK, &EventAnswer::from(event.clone()))
+    };
+    Ok(service.modify(input, answer).await?)
 }

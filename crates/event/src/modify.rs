@@ -1,6 +1,7 @@
 //! Modify an event.
 
 use contract::EventId;
+use messaging::Commit;
 
 use crate::{
     Error, Service,
@@ -17,11 +18,16 @@ pub struct ModifyInput {
 }
 
 impl Service {
-    /// Puts an event under new terms, where nobody has changed it since the client saw it; returns it as stored.
+    /// Puts an event under new terms, where nobody has changed it since the client saw it. `answer` is given it as it
+    /// will be stored, and may add to the Commit what must be durable with it.
     ///
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::VersionConflict`]; [`Error::Store`]; [`Error::Commit`].
-    pub async fn modify(&self, input: ModifyInput) -> Result<Event, Error> {
+    pub async fn modify<T>(
+        &self,
+        input: ModifyInput,
+        answer: impl FnOnce(&mut Commit, &Event) -> T,
+    ) -> Result<T, Error> {
         let event = self.show(input.id).await?;
         if event.version != input.version {
             return Err(Error::VersionConflict {
@@ -34,8 +40,10 @@ impl Service {
         terms.check_change()?;
         let now = self.0.clock.now();
         let mut event = event.under(terms, now);
-        self.0.store.commit(save(&event, now)).await?;
+        let mut commit = save(&event, now);
         event.version += 1;
-        Ok(event)
+        let answer = answer(&mut commit, &event);
+        self.0.store.commit(commit).await?;
+        Ok(answer)
     }
 }

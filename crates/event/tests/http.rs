@@ -451,6 +451,33 @@ async fn a_key_registers_one_event_however_often_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_key_modifies_one_event_once_however_often_it_is_sent() {
+    let house = House::open();
+    house.post(&show()).await;
+    let change = with(
+        with(show(), "ticketQuantity", json!(120)),
+        "version",
+        json!(1),
+    );
+    let put = |path: &str, body: &Value| {
+        let request = Request::put(path).header("Idempotency-Key", "k");
+        request.body(body.to_string().into()).unwrap()
+    };
+    let first = house.send(put("/event/1", &change)).await;
+    assert_eq!(first.0, StatusCode::OK, "{}", first.1);
+
+    assert_eq!(house.send(put("/event/1", &change)).await, first);
+    // What was refused is decided again: the event is there by then.
+    let missing = house.send(put("/event/2", &change)).await;
+    assert_eq!(missing.1["code"], "EVENT_NOT_FOUND");
+    house.post(&show()).await;
+    let found = house.send(put("/event/2", &change)).await;
+    assert_eq!(found.0, StatusCode::OK, "{}", found.1);
+    // A POST with the key is another request.
+    assert_eq!(house.post_once("k", &show()).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
 async fn a_restart_keeps_events_and_draws_no_id_twice() {
     let house = House::open();
     house.post(&show()).await;

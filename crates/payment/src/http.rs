@@ -17,7 +17,10 @@ use contract::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Asker, Body, Id, Once, Params, Problem, ProblemDetails, schema::HOLDER_CHARS_MAX};
+use web::{
+    Asker, Body, Id, Once, Params, Problem, ProblemDetails, idempotency::Passing,
+    schema::HOLDER_CHARS_MAX,
+};
 
 use crate::{
     Service,
@@ -220,7 +223,11 @@ async fn confirm(
     });
     Ok(match service.confirm(input, seal).await? {
         ConfirmOutput::Settled(answer) => (StatusCode::OK, Json(answer)).into_response(),
-        ConfirmOutput::Pending(answer) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
+        ConfirmOutput::Pending(answer) => {
+            let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
+            response.extensions_mut().insert(Passing);
+            response
+        }
     })
 }
 

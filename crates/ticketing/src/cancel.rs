@@ -99,6 +99,15 @@ impl Service {
         Ok(Some(CancellationProgress { cancellation, saga }))
     }
 
+    /// Whether this try has ended with everything as it was.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    pub async fn came_to_nothing(&self, saga_id: SagaId) -> Result<bool, StoreError> {
+        let saga: Option<SagaRecord> = self.0.store.load(saga_id).await?;
+        Ok(saga.is_some_and(|saga| saga.state == SagaState::Compensated))
+    }
+
     fn begin_cancellation(&self, ticket: Ticket, reason: Option<String>) -> CancelOutput {
         let (ticket_id, cancellation) = (ticket.ticket_id, ticket.cancellation + 1);
         let request = Cancel {

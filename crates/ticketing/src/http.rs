@@ -48,7 +48,7 @@ struct ReserveRequest {
     user_id: UserId,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ReserveAnswer {
     /// Names the reservation, and the ticket issued for it later.
@@ -57,7 +57,8 @@ struct ReserveAnswer {
     expires_at: Timestamp,
 }
 
-/// Reserve a ticket. The answer comes when the reservation is durable.
+/// Reserve a ticket. The answer comes when the reservation is durable. The same key gets the same reservation as long as
+/// it stands; once it was released, has lapsed or was refunded, the key reserves anew.
 #[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveRequest, responses(
     (status = 200, body = ReserveAnswer),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
@@ -69,6 +70,14 @@ async fn reserve_ticket(
     once: Once,
     Body(request): Body<ReserveRequest>,
 ) -> Result<Response, Problem> {
+    if let Some(first) = once.first::<ReserveAnswer>() {
+        let reservations = service.reservations();
+        let held = reservations.find(request.event_id, request.user_id).await?;
+        let stands = held.is_some_and(|held| held.ticket_id == first.ticket_id);
+        if let Some(again) = once.replay().filter(|_| stands) {
+            return Ok(again);
+        }
+    }
     let mut reserving = service.reserving(request.event_id, request.user_id);
     if let Some(digest) = once.digest() {
         reserving = reserving.of_request(digest);
@@ -176,7 +185,7 @@ fn answer_reserved(once: &Once, reserving: Reserving) -> (Response, Commit) {
         expires_at: reserving.expires_at,
     };
     let mut commit = Commit::new();
-    let response = once.attach(&mut commit, StatusCode::OK, &answer);
+    let response = once.attach_revisable(&mut commit, StatusCode::OK, &answer);
     (response, commit)
 }
 

@@ -215,8 +215,9 @@ async fn show(
 async fn modify(
     State(service): State<Service>,
     Id(id): Id<UserId>,
+    once: Once,
     Body(request): Body<ModifyUser>,
-) -> Result<Json<UserAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let input = ModifyInput {
         id,
         name: request.name,
@@ -224,7 +225,10 @@ async fn modify(
         flagged: request.flagged,
         version: request.version,
     };
-    Ok(Json(UserAnswer::from(&service.modify(input).await?)))
+    let answer = |commit: &mut Commit, user: &User| {
+        once.attach(commit, StatusCode::OK, &UserAnswer::from(user))
+    };
+    Ok(service.modify(input, answer).await?)
 }
 
 /// Grant points to a user.

@@ -23,23 +23,27 @@ pub struct ModifyInput {
 }
 
 impl Service {
-    /// Changes a user whose name, status and flag nobody has changed since the client saw them; returns the user as
-    /// stored. Purchases and points do not get in the way: a user who keeps buying can be blocked.
+    /// Changes a user whose name, status and flag nobody has changed since the client saw them. Purchases and points do
+    /// not get in the way: a user who keeps buying can be blocked. `answer` may add to the Commit what must be durable
+    /// with it, as often as it is decided.
     ///
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::VersionConflict`]; [`Error::Contended`]; [`Error::Store`];
     /// [`Error::Commit`].
-    pub async fn modify(&self, input: ModifyInput) -> Result<User, Error> {
+    pub async fn modify<T>(
+        &self,
+        input: ModifyInput,
+        answer: impl Fn(&mut Commit, &User) -> T,
+    ) -> Result<T, Error> {
         check_name(&input.name)?;
         for _ in 0..ROUNDS_MAX {
             let mut user = self.modified(&input).await?;
             let mut commit = Commit::new();
             commit.put(&user);
+            user.version += 1;
+            let answer = answer(&mut commit, &user);
             match self.0.store.commit(commit).await {
-                Ok(()) => {
-                    user.version += 1;
-                    return Ok(user);
-                }
+                Ok(()) => return Ok(answer),
                 Err(error) if is_users_conflict(&error) => {}
                 Err(error) => return Err(error.into()),
             }

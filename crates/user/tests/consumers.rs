@@ -580,7 +580,7 @@ async fn a_flagged_user_is_a_fraud_and_an_unknown_one_is_not_known_to_be() {
         flagged: Some(true),
         version: 1,
     };
-    house.service.modify(flag).await.unwrap();
+    house.service.modify(flag, |_, _| ()).await.unwrap();
     house.send("q1", &fraud_check(1)).await;
     house
         .send(
@@ -656,8 +656,8 @@ async fn a_user_who_keeps_buying_can_be_blocked_at_the_first_try() {
         version: seen,
     };
     let service = house.service.clone();
-    let (blocked, ()) = tokio::join!(service.modify(block), house.work());
-    assert_eq!(blocked.unwrap().status, Status::Inactive);
+    let (blocked, ()) = tokio::join!(service.modify(block, |_, user| user.status), house.work());
+    assert_eq!(blocked.unwrap(), Status::Inactive);
     let kim = house.kim().await;
     assert_eq!(kim.status, Status::Inactive);
     assert_eq!(kim.recent_purchases.len(), 40, "no purchase was forgotten");

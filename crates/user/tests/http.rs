@@ -485,6 +485,27 @@ async fn a_key_grants_points_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
+async fn a_key_modifies_a_user_once_however_often_it_is_sent() {
+    let house = House::with_kim().await;
+    let change = json!({"name": "Kim Lee", "status": "ACTIVE", "version": 1});
+    let put = |body: &Value| {
+        let request = Request::put("/user/1").header("Idempotency-Key", "k");
+        request.body(body.to_string().into()).unwrap()
+    };
+    let first = house.send(put(&change)).await;
+    assert_eq!(
+        (first.0, &first.1["name"]),
+        (StatusCode::OK, &json!("Kim Lee"))
+    );
+
+    // Without the key this were a conflict of versions.
+    assert_eq!(house.send(put(&change)).await, first);
+    let (_, refused) = house.send(put(&with(change, "name", json!("Park")))).await;
+    assert_eq!(refused["code"], "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(house.get("/user/1").await.1["name"], "Kim Lee");
+}
+
+#[tokio::test]
 async fn a_key_registers_one_user_however_often_it_is_sent() {
     let house = House::open();
     let lee = json!({"name": "Lee", "points": 5});

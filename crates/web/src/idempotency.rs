@@ -1,8 +1,12 @@
-//! `Idempotency-Key`: the same key and body is answered as it was the first time, and happens once.
+//! `Idempotency-Key` of POST and PUT: the same key and request is answered as it was the first time, and happens once.
 //!
-//! The answer is stored in the same Commit as the work wherever the handler can attach it ([`Once::attach`]), so a
-//! crash leaves both or neither. A refusal changes nothing, and its answer is stored by itself. Keys are counted by
-//! route: one key may be used for each step of a purchase.
+//! Kept is the answer to what was done. It is stored in the same Commit as the work wherever the handler can attach it
+//! ([`Once::attach`]), so a crash leaves both or neither; else it is stored behind it. A refusal changes nothing, so
+//! it is decided again, and so is what says that the outcome is still to come ([`Passing`]). If what was done can be
+//! undone, the handler says whether the first answer still stands ([`Once::attach_revisable`]). Keys are counted by
+//! route and caller ([`scope`]); a key of an address that no route has counts for nothing.
+
+mod scope;
 
 use std::{
     collections::HashSet,
@@ -15,8 +19,8 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequestParts, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderName, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,15 +30,17 @@ use messaging::{
     Clock, Commit, CommitError, Store,
     record::{Column, Key, Record, Table},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
+use self::scope::Asked;
 use crate::{Problem, extract::BODY_BYTES_MAX};
+
+pub use scope::record_key;
 
 pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Set on an answer that was given before.
 pub const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotency-replayed");
-const KEY_CHARS_MAX: usize = 255;
 
 /// The first answer to a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,8 @@ pub struct AnswerRecord {
     pub content_type: String,
     pub body: String,
     pub created_at: Timestamp,
+    /// 1 if what it tells may be undone later; 0 if it stands for good.
+    pub revisable: u8,
     pub version: i64,
 }
 
@@ -58,6 +66,7 @@ impl Record for AnswerRecord {
             Column::text("content_type"),
             Column::text("body"),
             Column::text("created_at"),
+            Column::integer("revisable"),
             Column::integer("version"),
         ],
         key: "key",
@@ -97,11 +106,16 @@ pub struct Once(Option<Arc<Keyed>>);
 
 #[derive(Debug)]
 struct Keyed {
-    key: String,
-    fingerprint: String,
+    asked: Asked,
     at: Timestamp,
+    /// The answer that was given first, if it may not stand any more.
+    first: Option<AnswerRecord>,
     attached: AtomicBool,
 }
+
+/// In the extensions of a response: it tells of something under way, and is not kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Passing;
 
 impl<S: Send + Sync> FromRequestParts<S> for Once {
     type Rejection = Infallible;
@@ -117,13 +131,27 @@ impl Once {
     pub fn digest(&self) -> Option<[u8; 6]> {
         let keyed = self.0.as_ref()?;
         let digest = Sha256::new()
-            .chain_update(&keyed.key)
+            .chain_update(&keyed.asked.older_key)
             .chain_update([0])
-            .chain_update(&keyed.fingerprint)
+            .chain_update(&keyed.asked.fingerprint)
             .finalize();
         let mut short = [0; 6];
         short.copy_from_slice(&digest[..6]);
         Some(short)
+    }
+
+    /// The first answer, if it was attached as one that may be undone. If what it tells still stands, the handler
+    /// answers with [`replay`](Self::replay); else it decides anew, and the new answer takes its place.
+    #[must_use]
+    pub fn first<T: DeserializeOwned>(&self) -> Option<T> {
+        let first = self.0.as_ref()?.first.as_ref()?;
+        serde_json::from_str(&first.body).ok()
+    }
+
+    /// The first answer again.
+    #[must_use]
+    pub fn replay(&self) -> Option<Response> {
+        self.0.as_ref()?.first.clone().map(replayed)
     }
 
     /// Makes the answer, and adds it to the Commit that does the work.
@@ -133,33 +161,91 @@ impl Once {
         status: StatusCode,
         answer: &T,
     ) -> Response {
+        self.attach_as(commit, status, answer, 0)
+    }
+
+    /// As [`attach`](Self::attach), for work that may be undone later: see [`first`](Self::first).
+    pub fn attach_revisable<T: Serialize>(
+        &self,
+        commit: &mut Commit,
+        status: StatusCode,
+        answer: &T,
+    ) -> Response {
+        self.attach_as(commit, status, answer, 1)
+    }
+
+    fn attach_as<T: Serialize>(
+        &self,
+        commit: &mut Commit,
+        status: StatusCode,
+        answer: &T,
+        revisable: u8,
+    ) -> Response {
         let body = serde_json::to_string(answer).expect("answers have string keys only");
         if let Some(keyed) = &self.0 {
             keyed.attached.store(true, Ordering::Release);
-            commit.put(&keyed.answer(status, "application/json", body.clone()));
+            commit.put(&AnswerRecord {
+                revisable,
+                ..keyed.answer(status, JSON, body.clone())
+            });
         }
-        (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
     }
 }
 
+const JSON: &str = "application/json";
+
 impl Keyed {
     fn answer(&self, status: StatusCode, content_type: &str, body: String) -> AnswerRecord {
+        let first = self.first.as_ref();
         AnswerRecord {
-            key: self.key.clone(),
-            fingerprint: self.fingerprint.clone(),
+            key: first
+                .map_or(&self.asked.record_key, |first| &first.key)
+                .clone(),
+            fingerprint: self.asked.fingerprint.clone(),
             status: status.as_u16(),
             content_type: content_type.to_owned(),
             body,
             created_at: self.at,
-            version: 0,
+            revisable: 0,
+            version: first.map_or(0, |first| first.version),
         }
+    }
+
+    /// The answer as it is stored now.
+    async fn stored(&self, store: &Store) -> Result<Option<AnswerRecord>, Problem> {
+        let (new, older) = (&self.asked.record_key, &self.asked.older_key);
+        let mut keys = vec![new.as_str().into()];
+        keys.extend((new != older).then(|| older.as_str().into()));
+        let mut rows = store.load_rows(AnswerRecord::TABLE, &keys).await?;
+        // Its own name comes before that of an earlier program.
+        let is_own = |row: &messaging::Row| {
+            row.get("key").and_then(serde_json::Value::as_str) == Some(new.as_str())
+        };
+        rows.sort_by_key(|row| !is_own(row));
+        let first = rows.first().map(messaging::Row::read).transpose();
+        Ok(first.map_err(messaging::StoreError::from)?)
+    }
+
+    /// # Errors
+    /// 422 for another request.
+    fn check(&self, first: &AnswerRecord) -> Result<(), Problem> {
+        if self.asked.is_of(&first.fingerprint) {
+            return Ok(());
+        }
+        let detail = "this key was used with another body";
+        Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "IDEMPOTENCY_KEY_REUSED",
+            detail,
+        ))
     }
 }
 
 /// Removes the key from those in flight when the request is over, however it ends.
 struct InFlight<'a> {
     keys: &'a Mutex<HashSet<String>>,
-    key: &'a str,
+    key: String,
 }
 
 impl Drop for InFlight<'_> {
@@ -167,8 +253,16 @@ impl Drop for InFlight<'_> {
         self.keys
             .lock()
             .expect("no holder of this lock panics")
-            .remove(self.key);
+            .remove(&self.key);
     }
+}
+
+/// Whether a request has a key that counts for something.
+#[must_use]
+pub fn is_keyed(request: &Request) -> bool {
+    let takes_keys = [Method::POST, Method::PUT].contains(request.method());
+    let is_routed = request.extensions().get::<MatchedPath>().is_some();
+    takes_keys && is_routed && request.headers().contains_key(HEADER)
 }
 
 /// The middleware around every route.
@@ -181,59 +275,82 @@ pub async fn once(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let Some(header) = request
-        .headers()
-        .get(HEADER)
-        .filter(|_| request.method() == Method::POST)
-    else {
+    if !is_keyed(&request) {
         return Ok(next.run(request).await);
-    };
-    let scope = format!("{} {}", request.uri().path(), read_key(header)?);
+    }
     let (parts, body) = request.into_parts();
     let bytes = read_body(body).await?;
-    let keyed = Arc::new(Keyed {
-        fingerprint: fingerprint(&bytes),
-        key: scope,
+    let mut keyed = Keyed {
+        asked: Asked::read(&parts, &bytes)?,
         at: state.clock.now(),
+        first: None,
         attached: AtomicBool::new(false),
-    });
-    if !state
-        .in_flight
-        .lock()
-        .expect("no holder of this lock panics")
-        .insert(keyed.key.clone())
-    {
-        let detail = "the first request with this key is still under way";
-        return Err(Problem {
-            retry_after_secs: Some(1),
-            ..Problem::conflict("IDEMPOTENCY_KEY_IN_FLIGHT", detail)
-        });
-    }
-    let _in_flight = InFlight {
-        keys: &state.in_flight,
-        key: &keyed.key,
     };
-    if let Some(first) = state.store.load::<AnswerRecord>(keyed.key.as_str()).await? {
-        return replay(first, &keyed.fingerprint);
+    let _in_flight = state.enter(&keyed.asked.record_key)?;
+    if let Some(first) = keyed.stored(&state.store).await? {
+        keyed.check(&first)?;
+        if first.revisable == 0 {
+            return Ok(replayed(first));
+        }
+        keyed.first = Some(first);
     }
+    let keyed = Arc::new(keyed);
     let mut request = Request::from_parts(parts, Body::from(bytes));
     request
         .extensions_mut()
         .insert(Once(Some(Arc::clone(&keyed))));
     let response = next.run(request).await;
-    if keyed.attached.load(Ordering::Acquire) && response.status().is_success() {
-        return Ok(response);
-    }
-    save(&state.store, &keyed, response).await
+    finish(&state.store, &keyed, response).await
 }
 
-fn read_key(header: &HeaderValue) -> Result<String, Problem> {
-    let text = header.to_str().unwrap_or_default().trim().trim_matches('"');
-    if text.is_empty() || text.len() > KEY_CHARS_MAX {
-        let detail = format!("the key is not 1 to {KEY_CHARS_MAX} printable ASCII characters");
-        return Err(Problem::invalid("Idempotency-Key", detail));
+impl Idempotency {
+    /// # Errors
+    /// 409 while another request has the key.
+    fn enter(&self, key: &str) -> Result<InFlight<'_>, Problem> {
+        let mut keys = self
+            .in_flight
+            .lock()
+            .expect("no holder of this lock panics");
+        if !keys.insert(key.to_owned()) {
+            let detail = "the first request with this key is still under way";
+            return Err(Problem {
+                retry_after_secs: Some(1),
+                ..Problem::conflict("IDEMPOTENCY_KEY_IN_FLIGHT", detail)
+            });
+        }
+        let key = key.to_owned();
+        Ok(InFlight {
+            keys: &self.in_flight,
+            key,
+        })
     }
-    Ok(text.to_owned())
+}
+
+/// Keeps what is to be kept and is not yet.
+async fn finish(store: &Store, keyed: &Keyed, response: Response) -> Result<Response, Problem> {
+    let is_done = response.status().is_success();
+    let is_kept = keyed.attached.load(Ordering::Acquire)
+        || response.headers().contains_key(REPLAYED_HEADER)
+        || response.extensions().get::<Passing>().is_some();
+    if is_done && !is_kept {
+        return save(store, keyed, response).await;
+    }
+    if response.status() == StatusCode::CONFLICT {
+        return conflicted(store, keyed, response).await;
+    }
+    Ok(response)
+}
+
+/// Another process may have been asked at the same moment, and was faster: a key has one answer.
+async fn conflicted(store: &Store, keyed: &Keyed, response: Response) -> Result<Response, Problem> {
+    let known = keyed.first.as_ref().map_or(0, |first| first.version);
+    match keyed.stored(store).await? {
+        Some(first) if first.version > known => {
+            keyed.check(&first)?;
+            Ok(replayed(first))
+        }
+        _ => Ok(response),
+    }
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Problem> {
@@ -254,37 +371,17 @@ async fn read_body(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-fn fingerprint(body: &[u8]) -> String {
-    Sha256::digest(body)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-fn replay(first: AnswerRecord, fingerprint: &str) -> Result<Response, Problem> {
-    if first.fingerprint != fingerprint {
-        let detail = "this key was used with another body";
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "IDEMPOTENCY_KEY_REUSED",
-            detail,
-        ));
-    }
+fn replayed(first: AnswerRecord) -> Response {
     let status = StatusCode::from_u16(first.status).unwrap_or(StatusCode::OK);
     let headers = [
         (header::CONTENT_TYPE, first.content_type),
         (REPLAYED_HEADER, "true".to_owned()),
     ];
-    Ok((status, headers, first.body).into_response())
+    (status, headers, first.body).into_response()
 }
 
-/// Stores an answer that was not part of a Commit. An answer of 5xx is none, and neither is one that asks to try
-/// again: stored, it would be all that this key ever gets.
+/// Stores an answer that was not part of a Commit. What it tells is done, whether or not it can be stored.
 async fn save(store: &Store, keyed: &Keyed, response: Response) -> Result<Response, Problem> {
-    let is_passing = response.headers().contains_key(header::RETRY_AFTER);
-    if response.status().is_server_error() || is_passing {
-        return Ok(response);
-    }
     let (parts, body) = response.into_parts();
     let bytes = body
         .collect()
@@ -297,23 +394,18 @@ async fn save(store: &Store, keyed: &Keyed, response: Response) -> Result<Respon
         .and_then(|value| value.to_str().ok());
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let mut commit = Commit::new();
-    commit.put(&keyed.answer(
-        parts.status,
-        content_type.unwrap_or("application/json"),
-        text,
-    ));
+    commit.put(&keyed.answer(parts.status, content_type.unwrap_or(JSON), text));
     fail::fail_point!("web.before_save", |_| std::process::abort());
     let stored = store.commit(commit).await;
     fail::fail_point!("web.after_save", |_| std::process::abort());
+    let response = Response::from_parts(parts, Body::from(bytes));
     match stored {
-        Ok(()) => Ok(Response::from_parts(parts, Body::from(bytes))),
-        // Stored already: with the work, by a request that was then refused; or by another process that was asked at
-        // the same moment and was faster. A key has one answer.
-        Err(CommitError::Conflict { .. }) => match store.load(keyed.key.as_str()).await? {
-            Some(first) => replay(first, &keyed.fingerprint),
-            None => Ok(Response::from_parts(parts, Body::from(bytes))),
-        },
-        Err(error) => Err(error.into()),
+        Ok(()) => Ok(response),
+        Err(CommitError::Conflict { .. }) => conflicted(store, keyed, response).await,
+        Err(error) => {
+            tracing::warn!(%error, "the answer to a key is not kept");
+            Ok(response)
+        }
     }
 }
 
@@ -367,5 +459,58 @@ mod tests {
         // then both are told what was done, which is done once.
         assert_eq!(one.0, 201, "{one:?}");
         assert_eq!(BTreeSet::from([one, other]).len(), 1);
+    }
+
+    async fn refuses() -> Problem {
+        Problem::conflict("SOLD_OUT", "not now")
+    }
+
+    async fn is_under_way() -> Response {
+        let mut response = StatusCode::ACCEPTED.into_response();
+        response.extensions_mut().insert(Passing);
+        response
+    }
+
+    #[tokio::test]
+    async fn only_what_was_done_is_kept_and_nothing_of_addresses_that_no_route_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = &[AnswerRecord::TABLE];
+        let store = Store::open_embedded(folder.path(), tables, Metrics::unregistered()).unwrap();
+        let idempotency = Idempotency::new(store.clone(), Clock::System);
+        let router = Router::new()
+            .route("/refuses", routing::post(refuses))
+            .route("/under-way", routing::post(is_under_way))
+            .route("/done", routing::put(async || "done").get(async || "read"))
+            .layer(middleware::from_fn_with_state(idempotency, once));
+        let ask = |method: Method, path: &str, keys: &[&str]| {
+            let mut request = Request::builder().method(method).uri(path);
+            for key in keys {
+                request = request.header(HEADER, *key);
+            }
+            let answer = router.clone().oneshot(request.body(Body::empty()).unwrap());
+            async move { answer.await.unwrap() }
+        };
+        let long = format!("/nowhere/{}", "x".repeat(60_000));
+        for (method, path, status) in [
+            (Method::POST, "/refuses", 409),
+            (Method::POST, "/under-way", 202),
+            (Method::POST, "/done", 405),
+            (Method::POST, &long, 404),
+            (Method::GET, "/done", 200),
+        ] {
+            assert_eq!(ask(method, path, &["k"]).await.status(), status, "{path}");
+        }
+        let find = || messaging::Find::all(AnswerRecord::TABLE, 10);
+        let kept: Vec<AnswerRecord> = store.find(find()).await.unwrap();
+        assert_eq!(kept, []);
+
+        assert_eq!(ask(Method::PUT, "/done", &["k", "l"]).await.status(), 400);
+        for is_replayed in [false, true] {
+            let done = ask(Method::PUT, "/done", &["k"]).await;
+            assert_eq!(done.status(), 200);
+            assert_eq!(done.headers().contains_key(REPLAYED_HEADER), is_replayed);
+        }
+        let kept: Vec<AnswerRecord> = store.find(find()).await.unwrap();
+        assert_eq!(kept.len(), 1);
     }
 }

@@ -76,9 +76,7 @@ impl Guard {
 
     async fn perform(&self, request: Request, next: Next) -> Response {
         let answer = async {
-            if request.method() == Method::POST
-                && request.headers().contains_key(idempotency::HEADER)
-            {
+            if idempotency::is_keyed(&request) {
                 let keyed = idempotency::once(State(self.idempotency.clone()), request, next);
                 keyed.await.into_response()
             } else {

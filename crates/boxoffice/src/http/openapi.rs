@@ -33,8 +33,8 @@ pub fn finish(page: &mut OpenApi) {
 fn describe(page: &mut OpenApi) {
     let mut text = page.info.description.take().unwrap_or_default();
     text.push_str(
-        "\n\nEvery POST and PUT takes an `Idempotency-Key`: the same key and body is answered as it was the first time, and \
-         happens once.\n\nA refusal is a problem (RFC 9457, `application/problem+json`); programs decide by its \
+        "\n\nEvery POST and PUT takes an `Idempotency-Key`: the same key and request is answered as it was the first time, \
+         and happens once. A refusal is decided again.\n\nA refusal is a problem (RFC 9457, `application/problem+json`); programs decide by its \
          `code`:\n\n| status | code | meaning |\n|---|---|---|\n",
     );
     for (status, code, meaning) in CODES {

@@ -150,8 +150,6 @@ const GIVING_BACK: &[(Kind, u64)] = &[
 const TOLD_OF: &[(Kind, u64)] = &[(Kind::IsToldOf, 6), (Kind::CancelsTheTicket, 1)];
 /// Buyers who do not want their tickets any more.
 const CANCELLING: &[(Kind, u64)] = &[(Kind::CancelsTheTicket, 6), (Kind::Pays, 2)];
-/// Buyers who are refused a lot.
-const ERRING: &[(Kind, u64)] = &[(Kind::Errs, 6), (Kind::PaysInSilence, 1), (Kind::Pays, 1)];
 
 #[tokio::test]
 async fn what_was_not_committed_was_not_answered() {
@@ -224,13 +222,13 @@ async fn a_lapse_that_was_stored_comes_once() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_was_not_saved_is_decided_again() {
-    strike("web.before_save", ERRING).await;
+async fn an_answer_that_was_not_saved_behind_its_work_is_given_again() {
+    strike("web.before_save", TOLD_OF).await;
 }
 
 #[tokio::test]
-async fn a_refusal_that_was_saved_is_answered_again() {
-    strike("web.after_save", ERRING).await;
+async fn an_answer_that_was_saved_behind_its_work_is_answered_again() {
+    strike("web.after_save", TOLD_OF).await;
 }
 
 #[tokio::test]

@@ -8,8 +8,10 @@ use std::{
     },
 };
 
+use contract::UserId;
 use reqwest::{Method, Response, header};
 use serde_json::{Value, json};
+use web::idempotency::record_key;
 
 use crate::server::Server;
 
@@ -75,7 +77,8 @@ impl Ask {
 
     /// How the server names it among its answers.
     pub fn scope(&self) -> String {
-        format!("{} {}", self.path, self.key)
+        let caller = self.body["userId"].as_i64().map(UserId);
+        record_key(&Method::POST, &self.path, caller, &self.key)
     }
 
     /// Sends it; `None` where the server went away before it answered.
@@ -83,12 +86,13 @@ impl Ask {
         let url = format!("{}{}", server.url, self.path);
         let mut request = server.client.request(self.method.clone(), url);
         if self.method == Method::POST {
-            let name = if self.is_webhook() {
-                "tosspayments-webhook-transmission-id"
-            } else {
-                "Idempotency-Key"
-            };
-            request = request.header(name, &self.key).json(&self.body);
+            if self.is_webhook() {
+                let name = "tosspayments-webhook-transmission-id";
+                request = request.header(name, &self.key);
+            }
+            request = request
+                .header("Idempotency-Key", &self.key)
+                .json(&self.body);
         }
         if let Some(code) = self.test_code {
             request = request.header("TossPayments-Test-Code", code);
@@ -117,6 +121,12 @@ impl Told {
             is_passing,
             is_replay,
         })
+    }
+
+    /// What was refused, or is under way, is decided again.
+    fn is_kept(&self, ask: &Ask) -> bool {
+        let is_under_way = ask.path == "/payment/confirmed" && self.status == 202;
+        self.status < 300 && !is_under_way
     }
 
     pub fn json(&self) -> Value {
@@ -193,11 +203,11 @@ impl Ledger {
             .collect()
     }
 
-    /// The answer to each idempotency key. A key that was asked more than once was answered alike.
+    /// The answer that is kept for each idempotency key. A key that was asked more than once was answered alike.
     pub fn final_answers(&self) -> Vec<(Ask, Told)> {
         let mut answers: BTreeMap<String, (Ask, Told)> = BTreeMap::new();
         for (ask, told) in self.answered() {
-            if ask.method != Method::POST || ask.is_webhook() {
+            if ask.method != Method::POST || ask.is_webhook() || !told.is_kept(&ask) {
                 continue;
             }
             let (_, first) = answers

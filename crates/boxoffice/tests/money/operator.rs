@@ -23,7 +23,7 @@ pub async fn settle_what_is_parked(house: &House, all: &AllBooks) -> usize {
         let named = Ask {
             method: Method::PUT,
             path: format!("{path}/refund-account"),
-            key: String::new(),
+            key: format!("operator-names-{settled}"),
             body: account,
         };
         assert_eq!(house.ask(&named).await.status, 204, "{payment:?}");

@@ -39,13 +39,13 @@ async fn every_request_of_a_purchase_sent_twice_under_its_key_happens_once() {
         assert_eq!(listed, 1);
 
         let claim = json!({ "eventId": event, "userId": user });
-        let reserved = once(house, "/ticketing/reserve", 200, claim, json!({})).await;
+        let reserved = once(house, "/ticketing/reserve", 200, claim, json!({ "userId": user })).await;
         assert_eq!(house.stock(event).await, stock(5, 1, 0, 4));
         let ticket = reserved["ticketId"].as_str().unwrap();
         let start = json!({
             "ticketId": ticket, "eventId": event, "userId": user, "totalAmount": PRICE, "point": 300,
         });
-        once(house, "/ticketing/process", 202, start, json!({})).await;
+        once(house, "/ticketing/process", 202, start, json!({ "userId": user })).await;
         let progress = house.progress_becomes(ticket, "COMPLETED").await;
         assert_eq!(house.points(user).await, 0);
 
@@ -59,7 +59,7 @@ async fn every_request_of_a_purchase_sent_twice_under_its_key_happens_once() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_repeated_under_its_key_even_when_it_would_not_be_one_any_more() {
+async fn a_refusal_is_decided_again_under_its_key_and_so_is_what_was_given_back() {
     play(async |house: &mut House| {
         let (event, user) = (house.event(1).await, house.user(0).await);
         let held = house.reserved(event, house.user(0).await).await;
@@ -70,15 +70,24 @@ async fn a_refusal_is_repeated_under_its_key_even_when_it_would_not_be_one_any_m
             .await;
         refused.refused(409, "SOLD_OUT");
         house.release(&held).await.ok(204);
-        let again = house
-            .post_with("/ticketing/reserve", key("one"), &claim)
-            .await;
+        let reserve = async || {
+            house
+                .post_with("/ticketing/reserve", key("one"), &claim)
+                .await
+        };
+        let granted = reserve().await;
+        assert!(!granted.is_replayed());
+        let granted = granted.ok(200);
+        let again = reserve().await;
         assert!(again.is_replayed());
-        again.refused(409, "SOLD_OUT");
-        house
-            .post_with("/ticketing/reserve", key("two"), &claim)
-            .await
-            .ok(200);
+        assert_eq!(again.ok(200), granted);
+
+        // The ticket that the key was told of is gone: so is its answer.
+        let ticket = granted["ticketId"].as_str().unwrap();
+        house.release(ticket).await.ok(204);
+        let anew = reserve().await;
+        assert!(!anew.is_replayed());
+        assert_ne!(anew.ok(200)["ticketId"], granted["ticketId"]);
     })
     .await;
 }

@@ -320,6 +320,30 @@ async fn a_key_that_met_an_attempt_under_way_gets_the_outcome_when_it_comes_agai
 }
 
 #[tokio::test]
+async fn a_key_that_was_told_to_wait_gets_the_outcome_when_it_comes_again() {
+    let mut door = Door::open().await;
+    let slow = [
+        ("TossPayments-Test-Code", "SANDBOX_CHARGE_THEN_500"),
+        ("Idempotency-Key", "pay-1"),
+    ];
+    let (status, pending) = door.post(&door.body(), &slow).await;
+    assert_eq!(
+        (status, &pending["status"]),
+        (StatusCode::ACCEPTED, &json!("CONFIRMING"))
+    );
+
+    door.world.settle().await;
+
+    let key = [("Idempotency-Key", "pay-1")];
+    let (status, answer) = door.post(&door.body(), &key).await;
+    assert_eq!(
+        (status, &answer["succeeded"]),
+        (StatusCode::OK, &json!(true))
+    );
+    assert_eq!(door.world.payment(door.id).await.attempt, 1);
+}
+
+#[tokio::test]
 async fn an_answer_that_cannot_be_kept_never_holds_back_the_outcome() {
     let mut door = Door::open().await;
     let answer = || web::idempotency::AnswerRecord {
@@ -329,6 +353,7 @@ async fn an_answer_that_cannot_be_kept_never_holds_back_the_outcome() {
         content_type: "application/json".to_owned(),
         body: "{}".to_owned(),
         created_at: door.world.clock.now(),
+        revisable: 0,
         version: 0,
     };
     // The same key was answered meanwhile, while its first client was gone.

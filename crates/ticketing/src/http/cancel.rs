@@ -27,7 +27,7 @@ pub(super) struct CancellationRequest {
     reason: Option<String>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CancellationBegun {
     ticket_id: TicketId,
@@ -37,7 +37,8 @@ pub(super) struct CancellationBegun {
 }
 
 /// Give a ticket back: its payment is refunded, its points come back, and it is on sale again. Follow it under
-/// GET /ticket/{ticketId}/cancel. The body may be left out.
+/// GET /ticket/{ticketId}/cancel. The body may be left out. The same key gets the same try, unless that came to nothing:
+/// then it begins the next one.
 #[utoipa::path(post, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
     params(("ticketId" = TicketId, Path), Asker), request_body = Option<CancellationRequest>, responses(
     (status = 202, body = CancellationBegun),
@@ -55,6 +56,12 @@ pub(super) async fn cancel_ticket(
     let request = body.map(|Body(request)| request).unwrap_or_default();
     let user_id = asker.or(request.user_id)?;
     check_reason(request.reason.as_deref())?;
+    if let Some(first) = once.first::<CancellationBegun>()
+        && let Some(again) = once.replay()
+        && !service.came_to_nothing(first.saga_id).await?
+    {
+        return Ok(again);
+    }
     let mut decisions = 0;
     loop {
         let output = service
@@ -70,7 +77,7 @@ pub(super) async fn cancel_ticket(
             saga_id: output.saga_id,
             cancellation: output.cancellation,
         };
-        let response = once.attach(&mut commit, StatusCode::ACCEPTED, &answer);
+        let response = once.attach_revisable(&mut commit, StatusCode::ACCEPTED, &answer);
         fail::fail_point!("ticketing.before_cancel", |_| std::process::abort());
         let stored = service.0.store.commit(commit).await;
         fail::fail_point!("ticketing.after_cancel", |_| std::process::abort());

@@ -8,7 +8,7 @@ use contract::{
     user::RestorePointRequest,
 };
 
-use crate::house::{EVENT, House, cancelled, paid, payment, payment_id};
+use crate::house::{EVENT, House, call, cancelled, paid, payment, payment_id};
 
 fn answer(ticket: TicketId, saga_id: SagaId, code: Option<&str>) -> CancelResponse {
     CancelResponse {
@@ -219,6 +219,40 @@ async fn a_silent_gateway_parks_the_cancellation_and_a_late_answer_sets_it_going
     let going = house.cancellation(ticket).await;
     assert_eq!(going["currentStep"], "user.restore.point");
     assert_eq!(going.get("failure"), None);
+}
+
+#[tokio::test]
+async fn a_key_of_a_try_that_came_to_nothing_begins_the_next() {
+    let mut house = House::with_quantity(1).await;
+    let ask = |ticket: TicketId| {
+        let request = axum::http::Request::post(format!("/ticket/{ticket}/cancel"));
+        let request = request.header("Idempotency-Key", "give-back");
+        request.body(axum::body::Body::from("{}")).unwrap()
+    };
+    // A moment too early: there is no ticket yet.
+    let ticket = house.purchase(1).await;
+    let (status, early) = call(house.another_door(99).await, ask(ticket)).await;
+    assert_eq!((status, &early["code"]), (404, &"TICKET_NOT_FOUND".into()));
+    house.hear(&paid(ticket, 1, 3)).await;
+
+    let first = call(house.another_door(99).await, ask(ticket)).await;
+    assert_eq!((first.0, &first.1["cancellation"]), (202, &1.into()));
+    house.work().await;
+    assert_eq!(call(house.another_door(99).await, ask(ticket)).await, first);
+    let refused = answer(
+        ticket,
+        ticket.cancel_saga(1),
+        Some("NOT_CANCELABLE_PAYMENT"),
+    );
+    house.hear(&refused).await;
+
+    let second = call(house.another_door(99).await, ask(ticket)).await;
+    assert_eq!((second.0, &second.1["cancellation"]), (202, &2.into()));
+    house.work().await;
+    assert_eq!(
+        call(house.another_door(99).await, ask(ticket)).await,
+        second
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,185 @@
+//! What a key is counted by, and what makes two requests the same. Pure.
+//!
+//! A key is counted by its route (with the ids in its path) and its caller, as far as the request names one: two
+//! buyers who choose the same key do not meet. If no caller is known, a POST's row is named as every earlier program
+//! named it, so that processes of both versions, side by side, know each other's answers.
+
+use axum::http::{HeaderMap, Method, request::Parts};
+use contract::UserId;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::HEADER;
+use crate::Problem;
+
+const KEY_CHARS_MAX: usize = 255;
+/// Who asks, in the body or in the query.
+const CALLER: &str = "userId";
+
+/// A request, as far as its key is concerned.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Names the row of its answer.
+    pub record_key: String,
+    /// How an earlier program named it.
+    pub older_key: String,
+    /// The digest of what is asked: fields in another order, or other white space, are the same.
+    pub fingerprint: String,
+    /// The digest of the body as it was sent, which is what an earlier program stored.
+    pub older_fingerprint: String,
+}
+
+impl Asked {
+    pub fn read(parts: &Parts, body: &[u8]) -> Result<Self, Problem> {
+        let key = read_key(&parts.headers)?;
+        let (path, query) = (parts.uri.path(), parts.uri.query());
+        let json: Option<Value> = serde_json::from_slice(body).ok();
+        let caller = caller(json.as_ref(), query);
+        // The fields of a `Value` are sorted.
+        let sorted = json.map_or_else(|| body.to_vec(), |json| json.to_string().into_bytes());
+        let mut fingerprint = Sha256::new_with_prefix(sorted);
+        if let Some(query) = query {
+            fingerprint.update(format!("?{query}"));
+        }
+        Ok(Self {
+            record_key: record_key(&parts.method, path, caller, &key),
+            older_key: older_key(path, &key),
+            fingerprint: hex(&fingerprint.finalize()),
+            older_fingerprint: hex(&Sha256::digest(body)),
+        })
+    }
+
+    /// Whether this is the request that was answered first.
+    pub fn is_of(&self, fingerprint: &str) -> bool {
+        fingerprint == self.fingerprint || fingerprint == self.older_fingerprint
+    }
+}
+
+/// The name of the row that holds the answer to a key.
+#[must_use]
+pub fn record_key(method: &Method, path: &str, caller: Option<UserId>, key: &str) -> String {
+    if method == Method::POST && caller.is_none() {
+        return older_key(path, key);
+    }
+    let caller = caller.map(|caller| caller.to_string()).unwrap_or_default();
+    let digest = Sha256::new()
+        .chain_update(path)
+        .chain_update([0])
+        .chain_update(caller)
+        .chain_update([0])
+        .chain_update(key)
+        .finalize();
+    format!("{method} {}", hex(&digest))
+}
+
+fn older_key(path: &str, key: &str) -> String {
+    format!("{path} {key}")
+}
+
+/// # Errors
+/// 400 for a key that is malformed, and for two of them.
+fn read_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut keys = headers.get_all(HEADER).into_iter();
+    let key = keys.next().filter(|_| keys.next().is_none());
+    let Some(key) = key else {
+        return Err(Problem::invalid("Idempotency-Key", "a request has one key"));
+    };
+    let text = key.to_str().unwrap_or_default().trim().trim_matches('"');
+    if text.is_empty() || text.len() > KEY_CHARS_MAX {
+        let detail = format!("the key is not 1 to {KEY_CHARS_MAX} printable ASCII characters");
+        return Err(Problem::invalid("Idempotency-Key", detail));
+    }
+    Ok(text.to_owned())
+}
+
+/// As far as the request names one; whether it may is the handler's to say.
+fn caller(json: Option<&Value>, query: Option<&str>) -> Option<UserId> {
+    let in_body = json.and_then(|json| json.get(CALLER)?.as_i64());
+    let in_query = || {
+        let mut pairs = query.unwrap_or_default().split('&');
+        pairs.find_map(|pair| pair.strip_prefix(CALLER)?.strip_prefix('=')?.parse().ok())
+    };
+    in_body.or_else(in_query).map(UserId)
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn asked(uri: &str, body: &str) -> Asked {
+        let request = Request::post(uri).header(HEADER, "k").body(()).unwrap();
+        Asked::read(&request.into_parts().0, body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_same_json_in_another_order_is_the_same_request() {
+        let first = asked("/a", r#"{"eventId":1,"to":{"x":1,"y":[2,3]}}"#);
+        let again = asked("/a", r#" {"to": {"y": [2, 3], "x": 1}, "eventId": 1}"#);
+        assert_eq!(first.fingerprint, again.fingerprint);
+        // What an earlier program stored of the same bytes is known.
+        assert!(again.is_of(&again.older_fingerprint));
+        for other in [
+            r#"{"eventId":1,"to":{"x":1,"y":[3,2]}}"#,
+            r#"{"eventId":2,"to":{"x":1,"y":[2,3]}}"#,
+            "no json",
+        ] {
+            assert_ne!(asked("/a", other).fingerprint, first.fingerprint, "{other}");
+        }
+        assert_ne!(
+            asked("/a?x=1", "{}").fingerprint,
+            asked("/a", "{}").fingerprint
+        );
+    }
+
+    #[test]
+    fn a_key_is_counted_by_route_and_caller() {
+        let one = asked("/ticketing/reserve", r#"{"userId":1}"#);
+        let other = asked("/ticketing/reserve", r#"{"userId":2}"#);
+        let in_query = asked("/ticketing/reserve?userId=1", "");
+        assert_ne!(one.record_key, other.record_key);
+        assert_eq!(one.record_key, in_query.record_key);
+        assert_ne!(
+            one.record_key,
+            asked("/payment/confirm", r#"{"userId":1}"#).record_key
+        );
+        assert!(!one.record_key.contains("reserve"), "it has one length");
+        // Without a caller, as it was.
+        assert_eq!(asked("/event", "{}").record_key, "/event k");
+        let put = record_key(&Method::PUT, "/event/1", None, "k");
+        assert_ne!(put, record_key(&Method::POST, "/event/1", None, "k"));
+    }
+
+    #[test]
+    fn two_keys_and_malformed_ones_are_refused() {
+        let read = |keys: &[&str]| {
+            let mut request = Request::post("/a");
+            for key in keys {
+                request = request.header(HEADER, *key);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            Asked::read(&parts, b"").map(|asked| asked.record_key)
+        };
+        let long = "k".repeat(256);
+        for wrong in [
+            &["a", "b"][..],
+            &["a", "a"],
+            &[""],
+            &["\"\""],
+            &[long.as_str()],
+        ] {
+            let refused = read(wrong).unwrap_err();
+            assert_eq!(
+                refused.field.as_deref(),
+                Some("Idempotency-Key"),
+                "{wrong:?}"
+            );
+        }
+        assert_eq!(read(&["\"a\""]).unwrap(), "/a a");
+    }
+}
