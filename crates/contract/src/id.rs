@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_not_kept_longer_by_a_clock_that_was_set_back() {
-        let at = |millis| Timestamp::from_millis(1_800_000_000_000 + millis);
+        let at = |millis: i64| Timestamp::from_millis(1_800_000_000_000 + millis);
         let named = uuid::Builder::from_unix_timestamp_millis(1_800_000_000_000, &[7; 10]);
         let ticket = TicketId(named.into_uuid());
         for (now, ends) in [(0, 90), (50, 90), (200, 90), (-1_000, -910)] {
