@@ -121,7 +121,7 @@ async fn a_key_replays_as_long_as_its_reservation_stands_and_then_reserves_anew(
     let first = house.reserve_by_key(1, "event-1-user-1").await;
     assert_eq!(house.reserve_by_key(1, "event-1-user-1").await, first);
 
-    house.service.release(ticket(&first.1)).await.unwrap();
+    house.service.release(ticket(&first.1), None).await.unwrap();
     let second = house.reserve_by_key(1, "event-1-user-1").await;
     assert_eq!(second.0, 200, "{}", second.1);
     assert_ne!(ticket(&first.1), ticket(&second.1));
@@ -129,11 +129,15 @@ async fn a_key_replays_as_long_as_its_reservation_stands_and_then_reserves_anew(
     assert_eq!(house.stats().await.waiting, 1);
 
     // While another has the ticket, the key is refused, and the refusal is not kept.
-    house.service.release(ticket(&second.1)).await.unwrap();
+    house
+        .service
+        .release(ticket(&second.1), None)
+        .await
+        .unwrap();
     let (_, other) = house.reserve_by_key(2, "mine").await;
     let (status, refusal) = house.reserve_by_key(1, "event-1-user-1").await;
     assert_eq!((status, &refusal["code"]), (409, &"SOLD_OUT".into()));
-    house.service.release(ticket(&other)).await.unwrap();
+    house.service.release(ticket(&other), None).await.unwrap();
     house.work().await;
     let third = house.reserve_by_key(1, "event-1-user-1").await;
     assert_eq!(third.0, 200, "{}", third.1);
