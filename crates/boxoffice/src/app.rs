@@ -388,7 +388,7 @@ async fn start_sandbox(
 /// Starts what every service needs: dead letters, timers, cleaning. Last, because cleaning must know every group.
 fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
     if config.services.has(Service::DeadLetter) {
-        crew.consume(DeadLetterConsumer)?;
+        crew.consume(DeadLetterConsumer::default())?;
     }
     let shell = crew.shell().clone();
     let timers = Timers {

@@ -3,6 +3,8 @@
 //!
 //! State: one [`DeadLetterRecord`] each, and a timer for the next reissue.
 
+use std::time::Instant;
+
 use contract::{
     DeadLetterId, Payload, Timestamp,
     dead_letter::{DeadLetter, DeadLetterResolved},
@@ -12,8 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Commit, CommitError, Consumer, Find, Message, Records, Rejection, Store, StoreError,
+    log_limit::LogLimit,
+    message::indexable,
     record::{Column, Key, Record, Ref, Table},
 };
+
+/// The longest payload, in bytes, whose dead letter is told on the bus. There it is a text within JSON, up to six times as
+/// long, and brokers refuse a record of a million bytes. The dead letter of a longer one is written into the store at once.
+pub const TOLD_PAYLOAD_BYTES_MAX: usize = 128 * 1_024;
+/// What is kept, in characters, of the payload of a message whose dead letter the store refuses.
+const BARE_PAYLOAD_CHARS_MAX: usize = 1_000;
 
 /// How rejected messages are tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +56,7 @@ impl DeadLetterSettings {
                 reissue.count,
                 reissue.message_id.clone(),
             ),
-            None => (first_id(group, message), 0, message.id.clone()),
+            None => (first_id(group, message), 0, message.inbox_id().into_owned()),
         };
         DeadLetter {
             event_id,
@@ -80,6 +90,53 @@ pub(crate) fn of_timer(message: &Message, rejection: &Rejection, now: Timestamp)
 pub(crate) fn message(letter: &DeadLetter, now: Timestamp) -> Message {
     let id = format!("{}:{}", letter.event_id, letter.retry_count);
     Message::new(id, letter, now)
+}
+
+/// Whether the dead letter of this message would be too large for the bus.
+pub(crate) fn is_large(message: &Message) -> bool {
+    message.payload.len() > TOLD_PAYLOAD_BYTES_MAX
+}
+
+/// The dead letter that this message is, or becomes where `group` rejects it.
+pub(crate) fn id_of(group: &str, message: &Message) -> DeadLetterId {
+    let reissue = message.reissue.as_ref();
+    reissue.map_or_else(|| first_id(group, message), |it| it.dead_letter)
+}
+
+/// A Commit that tells the dead letters' group.
+pub(crate) fn told(letter: &DeadLetter, now: Timestamp) -> Commit {
+    let mut commit = Commit::new();
+    commit.publish(message(letter, now));
+    commit
+}
+
+/// A Commit that does what the dead letters' group does when it is told.
+pub(crate) fn taken(letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp) -> Commit {
+    if known.as_ref().is_some_and(|known| is_over(known, &letter)) {
+        return Commit::new();
+    }
+    schedule(letter, known, now)
+}
+
+/// What every store takes of a dead letter. It cannot be sent again, so it waits for a person at once.
+pub(crate) fn bare(letter: DeadLetter) -> DeadLetter {
+    let payload = letter.reissued_payload.chars();
+    let is_plain = |it: &char| !it.is_control();
+    DeadLetter {
+        retry_count: letter.max_retry_count.max(letter.retry_count),
+        reason: Rejection::new(format_args!(
+            "the store refuses its dead letter, so only the beginning of its payload is kept: {}",
+            letter.reason
+        ))
+        .reason,
+        reissued_key: indexable(&letter.reissued_key).into_owned(),
+        reissued_payload: payload
+            .filter(is_plain)
+            .take(BARE_PAYLOAD_CHARS_MAX)
+            .collect(),
+        traceparent: None,
+        ..letter
+    }
 }
 
 /// Stable: the same message rejected by the same group is the same dead letter.
@@ -142,9 +199,14 @@ impl Record for DeadLetterRecord {
 
 /// The consumer group of dead letters.
 pub const GROUP: &str = "dead-letter";
+/// What it reads.
+pub const TOPICS: &[&str] = &[DeadLetter::TOPIC, DeadLetterResolved::TOPIC];
 
 /// Schedules what was rejected, and closes what was handled after all.
-pub struct DeadLetterConsumer;
+#[derive(Debug, Default)]
+pub struct DeadLetterConsumer {
+    log: LogLimit,
+}
 
 impl Consumer for DeadLetterConsumer {
     type Prepared = ();
@@ -154,7 +216,7 @@ impl Consumer for DeadLetterConsumer {
     }
 
     fn topics(&self) -> &'static [&'static str] {
-        &[DeadLetter::TOPIC, DeadLetterResolved::TOPIC]
+        TOPICS
     }
 
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
@@ -191,6 +253,21 @@ impl Consumer for DeadLetterConsumer {
             Ok(commit)
         }
     }
+
+    fn committed(&self, message: &Message, commit: &Commit) {
+        let parked = serde_json::json!(DeadLetterState::Parked);
+        let is_parked = message.topic == DeadLetter::TOPIC
+            && commit.puts.iter().any(|put| put.row["state"] == parked);
+        if !is_parked {
+            return;
+        }
+        if let (Ok(letter), Some(suppressed)) = (
+            message.parse::<DeadLetter>(),
+            self.log.admit(Instant::now()),
+        ) {
+            tracing::error!(dead_letter = %letter.event_id, group = letter.group, reason = letter.reason, suppressed, "a dead letter is parked");
+        }
+    }
 }
 
 /// Whether a rejection comes too late to matter: the dead letter is closed, or a newer reissue is on its way.
@@ -224,7 +301,6 @@ fn schedule(mut letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timest
     let is_exhausted = record.letter.retry_count >= record.letter.max_retry_count;
     if is_exhausted || record.letter.group.is_empty() {
         record.state = DeadLetterState::Parked;
-        tracing::error!(dead_letter = %record.id, group = record.letter.group, reason = record.letter.reason, "a dead letter is parked");
     } else {
         record.state = DeadLetterState::Waiting;
         record.reissues = record.letter.retry_count + 1;

@@ -25,6 +25,7 @@ pub mod housekeeping;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lease;
+mod log_limit;
 pub mod message;
 pub mod metrics;
 pub mod postgres;

@@ -1,8 +1,36 @@
 //! A message: one record on the bus.
 
+use std::borrow::Cow;
+
 use contract::{Payload, Timestamp, dead_letter::DeadLetter};
+use sha2::{Digest, Sha256};
 
 use crate::TraceContext;
+
+/// The longest id or key, in bytes, that is kept as it is. An index of PostgreSQL takes rows of 2,704 bytes at most, and
+/// ids that are derived from this one are longer.
+pub const NAME_BYTES_MAX: usize = 1_024;
+/// The longest reason of a rejection, in characters: one that quotes a payload would be as long as the payload.
+pub const REASON_CHARS_MAX: usize = 1_000;
+
+/// A name that every index and every text column takes: a name that is long or has control characters becomes a digest,
+/// which is the same whenever the name is.
+pub(crate) fn indexable(name: &str) -> Cow<'_, str> {
+    if name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control) {
+        return Cow::Borrowed(name);
+    }
+    let digest = Sha256::digest(name.as_bytes());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Cow::Owned(format!("sha256:{hex}"))
+}
+
+/// Whether a JSON text escapes U+0000 somewhere. PostgreSQL cannot store that character, so nobody may.
+fn escapes_nul(json: &str) -> bool {
+    json.match_indices("u0000").any(|(at, _)| {
+        let before = json[..at].bytes().rev();
+        before.take_while(|byte| *byte == b'\\').count() % 2 == 1
+    })
+}
 
 /// One record on the bus. Its id is stable: whoever decides the same thing again publishes the same id, and
 /// consumers drop what they have already seen.
@@ -50,17 +78,27 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// A reason is cut at [`REASON_CHARS_MAX`] characters, and has none that a store refuses.
     pub fn new(reason: impl std::fmt::Display) -> Self {
-        Self {
-            reason: reason.to_string(),
+        let mut reason = reason.to_string().replace('\0', "\u{FFFD}");
+        if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
+            reason.truncate(end);
+            reason.push('…');
         }
+        Self { reason }
     }
 }
 
 impl Message {
+    /// An id that no index takes becomes its digest.
     pub fn new<P: Payload>(id: impl Into<String>, payload: &P, now: Timestamp) -> Self {
+        let id = id.into();
+        let digest = match indexable(&id) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(digest) => Some(digest),
+        };
         Self {
-            id: id.into(),
+            id: digest.unwrap_or(id),
             topic: P::TOPIC.to_owned(),
             key: payload.key(),
             subject: payload.subject(),
@@ -74,6 +112,12 @@ impl Message {
     /// # Errors
     /// A [`Rejection`] naming topic and field where the payload is not what the topic promises.
     pub fn parse<P: Payload>(&self) -> Result<P, Rejection> {
+        if escapes_nul(&self.payload) {
+            return Err(Rejection::new(format_args!(
+                "the payload of {} has a text with U+0000",
+                self.topic
+            )));
+        }
         serde_json::from_str(&self.payload).map_err(|error| {
             Rejection::new(format_args!(
                 "the payload of {} cannot be read: {error}",
@@ -108,6 +152,11 @@ impl Message {
         }
     }
 
+    /// The id under which an inbox remembers that it was handled.
+    pub(crate) fn inbox_id(&self) -> Cow<'_, str> {
+        indexable(&self.id)
+    }
+
     /// What orders it before it is on the bus: its subject, or its key where that says as much.
     #[cfg(feature = "kafka")]
     pub(crate) fn ordered_by(&self) -> &str {
@@ -122,5 +171,52 @@ impl Message {
                 .reissue
                 .as_ref()
                 .is_none_or(|reissue| reissue.group == group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_name_stays_and_any_other_becomes_a_digest_that_is_its_own() {
+        let longest = "x".repeat(NAME_BYTES_MAX);
+        for plain in ["", "a", "0192f0c1-2f00-7abc", "일 이", &longest] {
+            assert_eq!(indexable(plain), plain);
+        }
+        let longer = "x".repeat(NAME_BYTES_MAX + 1);
+        let odd = ["a\0", "a\0b", "a\nb", "\u{85}", &longer];
+        let digests: std::collections::HashSet<_> = odd.map(indexable).into();
+        assert_eq!(digests.len(), odd.len());
+        for digest in &digests {
+            assert!(
+                digest.starts_with("sha256:") && digest.len() == 71,
+                "{digest}"
+            );
+            assert_eq!(indexable(digest), *digest);
+        }
+    }
+
+    #[test]
+    fn an_escaped_nul_is_told_from_an_escaped_backslash_before_the_same_letters() {
+        for (json, is_nul) in [
+            (r#""\u0000""#, true),
+            (r#""a\\\u0000""#, true),
+            (r#""\\u0000""#, false),
+            (r#""u0000""#, false),
+            (r#""\u00001""#, true),
+            (r#""\u0001""#, false),
+        ] {
+            assert_eq!(escapes_nul(json), is_nul, "{json}");
+            let parsed: String = serde_json::from_str(json).unwrap();
+            assert_eq!(parsed.contains('\0'), is_nul, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_short_and_has_nothing_that_a_store_refuses() {
+        let reason = Rejection::new("\0é".repeat(REASON_CHARS_MAX)).reason;
+        assert_eq!(reason.chars().count(), REASON_CHARS_MAX + 1);
+        assert!(!reason.contains('\0') && reason.ends_with('…'));
     }
 }

@@ -15,12 +15,14 @@ use crate::{
     StoreError, Submission,
     backoff::Backoff,
     bus::Subscription,
+    log_limit::LogLimit,
     message::Reissue,
     metrics::GroupLabel,
     record::{Key, Ref, Table},
     trace,
 };
 
+use letters::{Condemned, Sentence};
 pub use records::Records;
 use stuck::Stuck;
 
@@ -96,6 +98,8 @@ pub struct Worker<C: Consumer> {
     stored_offset: i64,
     shell: Shell,
     label: GroupLabel,
+    /// Of rejections: a peer may send as many as it likes.
+    log: LogLimit,
 }
 
 impl<C: Consumer> Worker<C> {
@@ -114,6 +118,7 @@ impl<C: Consumer> Worker<C> {
             stored_offset,
             shell,
             label,
+            log: LogLimit::default(),
         })
     }
 
@@ -223,7 +228,7 @@ impl<C: Consumer> Worker<C> {
     }
 
     async fn handle(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut condemned = Condemned::new();
+        let mut condemned = Condemned::default();
         let mut stuck = None;
         let mut pending = self.unseen(&batch.messages).await?;
         for _ in 0..ROUNDS_MAX {
@@ -239,8 +244,9 @@ impl<C: Consumer> Worker<C> {
             let first = Stuck::of(&pending, &commits, &outcomes);
             if first == stuck
                 && let Some(first) = &first
+                && let Some(message) = pending.first()
             {
-                condemned.insert(first.message_id.clone(), first.rejection());
+                condemned.add(message, first.rejection());
             }
             stuck = first;
             pending = self.settle(&pending, &commits, outcomes, &mut condemned)?;
@@ -259,9 +265,10 @@ impl<C: Consumer> Worker<C> {
             .iter()
             .filter_map(|message| message.reissue.as_ref().map(Reissue::mark))
             .collect();
-        let ids: Vec<&str> = messages
+        let own: Vec<_> = messages.iter().map(|message| message.inbox_id()).collect();
+        let ids: Vec<&str> = own
             .iter()
-            .map(|message| message.id.as_str())
+            .map(AsRef::as_ref)
             .chain(done.iter().map(String::as_str))
             .collect();
         let mut taken = self.shell.store.seen(self.consumer.group(), &ids).await?;
@@ -272,7 +279,7 @@ impl<C: Consumer> Worker<C> {
             .filter(|message| {
                 let reissue = message.reissue.as_ref();
                 reissue.is_none_or(|reissue| !taken.contains(&reissue.mark()))
-                    && taken.insert(message.id.clone())
+                    && taken.insert(message.inbox_id().into_owned())
             })
             .cloned()
             .collect();
@@ -298,7 +305,13 @@ impl<C: Consumer> Worker<C> {
             .iter()
             .map(|message| self.consumer.concerns(message))
             .collect();
-        let mut records = self.load(concerns.iter().flatten().flatten()).await?;
+        let kept: Vec<_> = messages
+            .iter()
+            .filter_map(|message| self.kept_letter(message))
+            .collect();
+        let mut records = self
+            .load(concerns.iter().flatten().flatten().chain(&kept))
+            .await?;
         let prepared = self.consumer.prepare(messages).await?;
         let decide = |(message, concern): (&Arc<Message>, Result<Vec<Ref>, Rejection>)| {
             let (concerns, read) = match concern {
@@ -306,13 +319,18 @@ impl<C: Consumer> Worker<C> {
                 Err(rejection) => (Vec::new(), Err(rejection)),
             };
             let mut commit = trace::handling(message, self.label.group, || {
-                let decided = read.and_then(|()| match condemned.get(&message.id) {
-                    Some(rejection) => Err(rejection.clone()),
-                    None => self.consumer.decide(message, &records, &prepared, now),
-                });
+                let decided = match (condemned.get(message), read) {
+                    (Some(sentence), _) => Err(sentence.clone()),
+                    (None, Err(rejection)) => Err(rejection.into()),
+                    (None, Ok(())) => self
+                        .consumer
+                        .decide(message, &records, &prepared, now)
+                        .map_err(Sentence::from),
+                };
+                let was_rejected = decided.is_err();
                 let mut commit =
-                    decided.unwrap_or_else(|rejection| self.bury(message, &rejection, now));
-                self.mark(message, &mut commit, now);
+                    decided.unwrap_or_else(|sentence| self.bury(message, &sentence, &records, now));
+                self.mark(message, was_rejected, &mut commit, now);
                 commit
             });
             commit.concerns.extend(concerns);
@@ -367,7 +385,7 @@ impl<C: Consumer> Worker<C> {
                 }
                 Err(CommitError::Conflict { .. }) => again.push(Arc::clone(message)),
                 Err(CommitError::Constraint { detail }) => {
-                    condemned.insert(message.id.clone(), Rejection::new(detail));
+                    condemned.add(message, Rejection::new(detail));
                     again.push(Arc::clone(message));
                 }
                 // Told of above.
@@ -395,6 +413,3 @@ fn failure(outcomes: &[Result<(), CommitError>]) -> Option<StoreError> {
         Ok(()) | Err(CommitError::Conflict { .. } | CommitError::Constraint { .. }) => None,
     })
 }
-
-/// Messages whose decision breaks a rule of a table: deciding again would break it again.
-type Condemned = HashMap<String, Rejection>;

@@ -470,8 +470,11 @@ async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
     publish(&store, [deposit("a", 1, 5)]).await;
     let mut worker = teller(&shell);
     drain(&mut worker).await;
-    let mut undertaker =
-        Worker::new(messaging::dead_letters::DeadLetterConsumer, shell.clone()).unwrap();
+    let mut undertaker = Worker::new(
+        messaging::dead_letters::DeadLetterConsumer::default(),
+        shell.clone(),
+    )
+    .unwrap();
     drain(&mut undertaker).await;
     let letters = messaging::dead_letters::list(&store, None, None, 10)
         .await

@@ -128,7 +128,7 @@ async fn a_dead_letter_keeps_its_trace_and_so_does_what_is_sent_again() {
         request(&store, Some(caller()), deposit("poisoned", 1, 1)).await;
         let mut teller = teller(&shell);
         drain(&mut teller).await;
-        let mut letters = Worker::new(DeadLetterConsumer, shell).unwrap();
+        let mut letters = Worker::new(DeadLetterConsumer::default(), shell).unwrap();
         drain(&mut letters).await;
 
         let known = dead_letters::list(&store, None, None, 10).await.unwrap();

@@ -53,7 +53,7 @@ impl Given {
     }
 
     fn dead_letters(&self) -> Worker<DeadLetterConsumer> {
-        Worker::new(DeadLetterConsumer, self.shell.clone()).unwrap()
+        Worker::new(DeadLetterConsumer::default(), self.shell.clone()).unwrap()
     }
 
     fn housekeeping(&self, groups: Vec<&'static str>) -> Housekeeping {

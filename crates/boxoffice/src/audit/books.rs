@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use contract::{DeadLetterId, EventId, PaymentId, SagaId, TicketId, UserId, domain::PaymentStatus};
 use event::model::Event;
 use messaging::{
-    Consumer, Snapshot, StoreError,
+    Snapshot, StoreError,
     coordinator::SagaRecord,
-    dead_letters::{DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
+    dead_letters::{self, DeadLetterRecord, DeadLetterState},
 };
 use payment::record::{
     HistoryEntry, PaymentRecord, Refund, StrayRecord, TombstoneRecord, WebhookRecord,
@@ -70,7 +70,7 @@ pub fn subscriptions() -> Vec<(&'static str, &'static [&'static str])> {
         ),
         (user::consumers::GROUP, user::consumers::TOPICS),
         (payment::consumers::GROUP, payment::consumers::TOPICS),
-        (DeadLetterConsumer.group(), DeadLetterConsumer.topics()),
+        (dead_letters::GROUP, dead_letters::TOPICS),
     ]
 }
 

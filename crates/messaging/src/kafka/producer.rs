@@ -96,7 +96,9 @@ impl Producer {
         Ok((producer, deliveries))
     }
 
-    /// Queues a message behind those sent before.
+    /// Queues a message behind those sent before. The record is stamped with the moment of this call (or of its arrival,
+    /// as its topic says): brokers delete by that stamp, and a message that was committed during an outage is not old. The
+    /// message's own time is in `ce_time`.
     pub(super) async fn send(&self, stored: &Stored) -> Result<(), String> {
         let message = &stored.message;
         let topic = self.settings.wire_topic(&message.topic);
@@ -109,7 +111,6 @@ impl Producer {
         let mut record = BaseRecord::with_opaque_to(&topic, Box::new(stored.offset))
             .key(key.as_ref())
             .payload(value.as_ref())
-            .timestamp(message.time.as_millis())
             .headers(wire::headers(message, &self.settings.source));
         loop {
             match to.send(record) {

@@ -100,6 +100,8 @@ async fn create(
             .set("retention.ms", &retention)
             .set("segment.ms", &segment)
             .set("cleanup.policy", "delete")
+            // A record's age is counted from its arrival, whatever its sender and its sender's clock say.
+            .set("message.timestamp.type", "LogAppendTime")
         })
         .collect();
     if missing.is_empty() {

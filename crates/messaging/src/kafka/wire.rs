@@ -4,7 +4,11 @@
 use contract::Timestamp;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 
-use crate::{Message, TraceContext, message::Reissue, trace};
+use crate::{
+    Message, TraceContext,
+    message::{Reissue, indexable},
+    trace,
+};
 
 /// The extension that marks a dead letter on its way back to one group.
 const REISSUE: &str = "ce_reissue";
@@ -49,7 +53,8 @@ pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
     all
 }
 
-/// What arrived. A record of somebody else's may lack any header: its place names it then, which is as stable.
+/// What arrived. A record of somebody else's may lack any header: its place names it then, which is as stable. Names are
+/// such that every store and index takes them, whatever was sent.
 pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
     let header = |name: &str| {
         let headers = record.headers()?;
@@ -59,9 +64,11 @@ pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
     let place = || format!("{topic}/{}/{}", record.partition(), record.offset());
     let arrived = || Timestamp::from_millis(record.timestamp().to_millis().unwrap_or(0));
     Message {
-        id: header("ce_id").map_or_else(place, str::to_owned),
+        id: header("ce_id")
+            .filter(|id| !id.is_empty())
+            .map_or_else(place, |id| indexable(id).into_owned()),
         topic: topic.to_owned(),
-        key: text(record.key()),
+        key: indexable(&text(record.key())).into_owned(),
         subject: None,
         time: header("ce_time")
             .and_then(|it| it.parse().ok())
@@ -71,11 +78,21 @@ pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
             .into_iter()
             .filter_map(header)
             .find_map(TraceContext::parse),
-        reissue: header(REISSUE).and_then(|text| serde_json::from_str::<Reissue>(text).ok()),
+        reissue: header(REISSUE).and_then(reissue),
     }
 }
 
-/// Bytes that are no text cannot be parsed as JSON later, and are rejected there with a reason.
+fn reissue(text: &str) -> Option<Reissue> {
+    let sent: Reissue = serde_json::from_str(text).ok()?;
+    Some(Reissue {
+        message_id: indexable(&sent.message_id).into_owned(),
+        ..sent
+    })
+}
+
+/// Bytes that are no text, or a NUL among them, cannot be parsed as JSON later, and are rejected there with a reason. No
+/// store would take them.
 fn text(bytes: Option<&[u8]>) -> String {
-    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+    let text = String::from_utf8_lossy(bytes.unwrap_or_default());
+    text.replace('\0', "\u{FFFD}")
 }

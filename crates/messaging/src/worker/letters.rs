@@ -1,23 +1,63 @@
 //! What a handled message leaves behind: its inbox mark; of one that was rejected, a dead letter.
 
-use contract::{
-    Timestamp,
-    dead_letter::{DeadLetter, DeadLetterResolved},
+use std::{collections::HashMap, time::Instant};
+
+use contract::{Timestamp, dead_letter::DeadLetterResolved};
+
+use super::{Consumer, Records, Worker};
+use crate::{
+    Commit, Message, Ref, Rejection,
+    commit::Handled,
+    dead_letters::{self, DeadLetterRecord},
+    message::Reissue,
 };
 
-use super::{Consumer, Worker};
-use crate::{Commit, Message, Rejection, commit::Handled, dead_letters, message::Reissue};
+/// Messages whose decision breaks a rule of a table: deciding again would break it again.
+#[derive(Default)]
+pub(super) struct Condemned(HashMap<String, Sentence>);
+
+#[derive(Clone)]
+pub(super) struct Sentence {
+    rejection: Rejection,
+    /// Its dead letter breaks a rule too: only what every store takes is left of it.
+    is_bare: bool,
+}
+
+impl Condemned {
+    /// The second time, the dead letter itself was refused.
+    pub(super) fn add(&mut self, message: &Message, rejection: Rejection) {
+        let is_bare = self.0.contains_key(&message.id);
+        let sentence = Sentence { rejection, is_bare };
+        self.0.insert(message.id.clone(), sentence);
+    }
+
+    pub(super) fn get(&self, message: &Message) -> Option<&Sentence> {
+        self.0.get(&message.id)
+    }
+}
+
+impl From<Rejection> for Sentence {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            is_bare: false,
+        }
+    }
+}
 
 impl<C: Consumer> Worker<C> {
-    pub(super) fn mark(&self, message: &Message, commit: &mut Commit, now: Timestamp) {
-        let was_rejected = commit
-            .messages
-            .iter()
-            .any(|published| published.topic == <DeadLetter as contract::Payload>::TOPIC);
+    pub(super) fn mark(
+        &self,
+        message: &Message,
+        was_rejected: bool,
+        commit: &mut Commit,
+        now: Timestamp,
+    ) {
         let handled_at_last = message.reissue.as_ref().filter(|_| !was_rejected);
         commit.handled = Some(Handled {
             group: self.consumer.group().to_owned(),
-            message_id: handled_at_last.map_or_else(|| message.id.clone(), Reissue::mark),
+            message_id: handled_at_last
+                .map_or_else(|| message.inbox_id().into_owned(), Reissue::mark),
             key: message.key.clone(),
             at: now,
         });
@@ -33,20 +73,46 @@ impl<C: Consumer> Worker<C> {
         }
     }
 
+    /// The dead letter of a message that is too large to be told on the bus: it is written by the commit itself.
+    pub(super) fn kept_letter(&self, message: &Message) -> Option<Ref> {
+        let group = self.consumer.group();
+        dead_letters::is_large(message)
+            .then(|| Ref::to::<DeadLetterRecord>(dead_letters::id_of(group, message)))
+    }
+
     /// A Commit that only says: this message could not be handled.
-    pub(super) fn bury(&self, message: &Message, rejection: &Rejection, now: Timestamp) -> Commit {
-        tracing::warn!(group = self.label.group, message.id, topic = message.topic, reason = %rejection, "a message was rejected");
-        self.shell
-            .metrics
-            .messages_rejected
-            .get_or_create(&self.label)
-            .inc();
-        let letter = self
-            .shell
-            .dead_letters
-            .letter(self.consumer.group(), message, rejection, now);
-        let mut commit = Commit::new();
-        commit.publish(dead_letters::message(&letter, now));
-        commit
+    pub(super) fn bury(
+        &self,
+        message: &Message,
+        sentence: &Sentence,
+        records: &Records,
+        now: Timestamp,
+    ) -> Commit {
+        let reason = &sentence.rejection.reason;
+        if let Some(suppressed) = self.log.admit(Instant::now()) {
+            tracing::warn!(
+                group = self.label.group,
+                message.id,
+                topic = message.topic,
+                reason,
+                suppressed,
+                "a message was rejected"
+            );
+        }
+        let metrics = &self.shell.metrics;
+        metrics.messages_rejected.get_or_create(&self.label).inc();
+        let settings = &self.shell.dead_letters;
+        let letter = settings.letter(self.consumer.group(), message, &sentence.rejection, now);
+        if sentence.is_bare {
+            return dead_letters::told(&dead_letters::bare(letter), now);
+        }
+        if dead_letters::is_large(message) {
+            return match records.get::<DeadLetterRecord>(letter.event_id) {
+                Ok(known) => dead_letters::taken(letter, known, now),
+                // A row of an id that nobody else gives, and not of this program.
+                Err(_) => dead_letters::told(&dead_letters::bare(letter), now),
+            };
+        }
+        dead_letters::told(&letter, now)
     }
 }

@@ -8,7 +8,7 @@ use crate::{Commit, CommitError, Message, Rejection};
 /// loaded afresh, so if the same conflict over the same version comes a second time, it would come for ever.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
-    pub(super) message_id: String,
+    message_id: String,
     error: CommitError,
     expected: Option<i64>,
 }

@@ -25,7 +25,9 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
     client::DefaultClientContext,
-    producer::{BaseProducer, Producer as _},
+    consumer::{Consumer as _, StreamConsumer},
+    message::{Header, OwnedHeaders, OwnedMessage},
+    producer::{BaseProducer, FutureProducer, FutureRecord, Producer as _},
 };
 
 use super::{Deposit, Noise, postgres::Schema, tables};
@@ -233,6 +235,34 @@ impl Brokers {
     pub fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.connected.store(true, Ordering::Relaxed);
         self.client(&self.settings.brokers).create().unwrap()
+    }
+
+    /// Sends a record as somebody else's client would.
+    pub async fn send(&self, topic: &str, key: &[u8], headers: &[(&str, &[u8])], payload: &[u8]) {
+        let name = format!("{}{topic}", self.settings.prefix);
+        let client: FutureProducer = self.client(&self.settings.brokers).create().unwrap();
+        let mut all = OwnedHeaders::new();
+        for (key, value) in headers {
+            let value = Some(*value);
+            all = all.insert(Header { key, value });
+        }
+        let record = FutureRecord::to(&name)
+            .key(key)
+            .headers(all)
+            .payload(payload);
+        client.send(record, ANSWER).await.unwrap();
+    }
+
+    /// The first record that comes of a topic, as the broker keeps it.
+    pub async fn first_record(&self, topic: &str) -> OwnedMessage {
+        let mut client = self.client(&self.settings.brokers);
+        client.set("group.id", format!("{}first", self.settings.prefix));
+        client.set("auto.offset.reset", "earliest");
+        let consumer: StreamConsumer = client.create().unwrap();
+        let name = format!("{}{topic}", self.settings.prefix);
+        consumer.subscribe(&[&name]).unwrap();
+        let record = super::within("a record comes", consumer.recv()).await;
+        record.unwrap().detach()
     }
 
     /// A client as the settings describe it.
