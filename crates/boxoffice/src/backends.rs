@@ -179,6 +179,7 @@ pub fn start_bus(bus: &Bus, store: &Store, clock: &Clock, crew: &mut Crew) {
                 Arc::clone(kafka),
                 store.clone(),
                 clock.clone(),
+                Arc::clone(&crew.shell().metrics),
                 holder,
             );
             crew.spawn("relay", |shutdown| relay.run(shutdown));

@@ -23,8 +23,8 @@ pub struct DeadLetter {
     pub reissued_key: String,
     /// The payload as it came, byte for byte where it was text.
     pub reissued_payload: String,
-    /// The consumer group that rejected it; empty if it never came to one, because it could not be published when its
-    /// time had come. Read as empty where it is absent, as services of another make write it: then nobody is known to
+    /// The consumer group that rejected it; `outbox` if the brokers refuse it and no group has seen it yet; empty if it
+    /// never came to one, because it could not be published when its time had come. Read as empty where it is absent, as services of another make write it: then nobody is known to
     /// whom alone it could go back, and it waits for a person at once.
     #[serde(default, deserialize_with = "crate::lenient::null_is_absent")]
     #[schema(required = true)]

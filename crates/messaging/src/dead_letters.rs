@@ -199,7 +199,10 @@ impl Record for DeadLetterRecord {
 
 /// The consumer group of dead letters.
 pub const GROUP: &str = "dead-letter";
-/// What it reads.
+/// What stands for the group in the dead letter of a message that the brokers refuse. The message is still in the outbox:
+/// the relay sends it again when it is replayed, and removes it when it is discarded.
+pub const OUTBOX: &str = "outbox";
+/// What [`GROUP`] reads.
 pub const TOPICS: &[&str] = &[DeadLetter::TOPIC, DeadLetterResolved::TOPIC];
 
 /// Schedules what was rejected, and closes what was handled after all.
@@ -316,6 +319,45 @@ fn timer_id(id: DeadLetterId) -> String {
     format!("dead-letter/{id}")
 }
 
+/// The id of the dead letter of a message that the brokers refuse.
+#[cfg(feature = "kafka")]
+pub(crate) fn id_of_refused(message: &Message) -> DeadLetterId {
+    first_id(OUTBOX, message)
+}
+
+/// The dead letter of a message that the brokers refuse, or refuse once more. It waits for a person.
+#[cfg(feature = "kafka")]
+pub(crate) fn refused_by_brokers(
+    message: &Message,
+    known: Option<DeadLetterRecord>,
+    reason: &str,
+    now: Timestamp,
+) -> DeadLetterRecord {
+    let once = DeadLetterSettings {
+        max_retry_count: 0,
+        retry_interval_millis: 0,
+    };
+    let reason = format_args!("the brokers refuse it: {reason}");
+    // Also one that was on its way back to a group has a dead letter of its own here.
+    let message = Message {
+        reissue: None,
+        ..message.clone()
+    };
+    let letter = once.letter(OUTBOX, &message, &Rejection::new(reason), now);
+    let (reissues, created_at, version) = known.map_or((0, now, 0), |known| {
+        (known.reissues, known.created_at, known.version)
+    });
+    DeadLetterRecord {
+        id: letter.event_id,
+        state: DeadLetterState::Parked,
+        letter,
+        reissues,
+        created_at,
+        updated_at: now,
+        version,
+    }
+}
+
 /// Why a person's word about a dead letter was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -363,7 +405,8 @@ pub async fn show(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, E
 }
 
 /// Sends a dead letter's message to its group again, at once. One that names no group goes to everybody who reads its
-/// topic, as a message of its own, and is closed: where it fails again, a dead letter of that group says so.
+/// topic, as a message of its own, and is closed: where it fails again, a dead letter of that group says so. One
+/// that the brokers refused is sent to them again by the relay.
 ///
 /// # Errors
 /// [`Error::WrongState`] where it is resolved or discarded; [`Error::Unpublishable`]; [`Error::NotFound`];
@@ -383,10 +426,11 @@ pub async fn replay(
         None => DeadLetterState::Resolved,
     };
     let mut commit = Commit::new();
-    commit
-        .cancel_timer(timer_id(id))
-        .publish(message)
-        .put(&record);
+    commit.cancel_timer(timer_id(id)).put(&record);
+    // The message of that one is still in the outbox.
+    if record.letter.group != OUTBOX {
+        commit.publish(message);
+    }
     save(store, id, commit).await?;
     Ok(record)
 }

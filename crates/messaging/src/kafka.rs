@@ -11,6 +11,7 @@
 
 mod desk;
 mod identity;
+mod in_flight;
 mod kept;
 mod log;
 mod producer;
@@ -49,7 +50,6 @@ pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
 
 use crate::{Postgres, Random, ShutdownSwitch, Store, StoreError};
 use desk::Desk;
-use producer::Producer;
 use publisher::Publisher;
 use watchdog::Watchdog;
 
@@ -91,17 +91,13 @@ impl Kafka {
         let failure = watch::Sender::new(None);
         let stall_after = Duration::from_secs(settings.stall_secs_max);
         let watchdog = Watchdog::start(stall_after, failure.clone()).map_err(unavailable)?;
-        // Twice what the relay waits: whatever is given up here is the relay's by then.
-        let give_up_after = u64::try_from(settings.relay_after_millis * 2).unwrap_or(0);
         let (switch, shutdown) = ShutdownSwitch::new();
         let tasks = Publisher::start(
             Arc::clone(outbox),
-            Producer::open(&settings)?,
+            settings.clone(),
             Random::System,
-            Duration::from_millis(give_up_after),
-            failure.clone(),
             shutdown,
-        );
+        )?;
         Ok(Arc::new(Self {
             settings,
             outbox: Arc::clone(outbox),
@@ -132,7 +128,7 @@ impl Kafka {
         Ok(reader)
     }
 
-    /// Resolves when a message could not be published, or a group stands still: the process must stop.
+    /// Resolves when a group stands still: the process must stop.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         match failure.wait_for(Option::is_some).await {

@@ -27,6 +27,9 @@ pub struct Metrics {
     pub decisions_repeated: Family<GroupLabel, Counter>,
     pub lag: Family<GroupLabel, Gauge<i64, AtomicI64>>,
     pub timers_fired: Counter,
+    /// Counted by whoever leads the relay.
+    pub messages_parked: Counter,
+    pub topics_refused: Gauge<i64, AtomicI64>,
     /// Reading statements run so far; tests hold the number of statements a batch against it.
     pub store_statements: Counter,
 }
@@ -49,6 +52,8 @@ impl Metrics {
             decisions_repeated: Family::default(),
             lag: Family::default(),
             timers_fired: Counter::default(),
+            messages_parked: Counter::default(),
+            topics_refused: Gauge::default(),
             store_statements: Counter::default(),
         };
         let m = &metrics;
@@ -97,6 +102,16 @@ impl Metrics {
             "timers_fired",
             "Timers that published their message",
             m.timers_fired.clone(),
+        );
+        registry.register(
+            "messages_parked",
+            "Messages that the brokers refused: each is a parked dead letter of the group outbox",
+            m.messages_parked.clone(),
+        );
+        registry.register(
+            "topics_refused",
+            "Topics of which the brokers take nothing, as the leader of the relay sees it: their messages wait",
+            m.topics_refused.clone(),
         );
         registry.register(
             "store_statements",

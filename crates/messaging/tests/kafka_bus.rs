@@ -32,6 +32,7 @@ fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> Rela
         Arc::clone(kafka),
         store.clone(),
         clock.clone(),
+        Metrics::unregistered(),
         holder.to_owned(),
     )
 }

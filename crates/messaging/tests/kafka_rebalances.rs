@@ -134,6 +134,7 @@ async fn no_message_of_a_key_is_overtaken_while_members_come_and_go() {
             Arc::clone(bus),
             store.clone(),
             Clock::System,
+            Metrics::unregistered(),
             "one".to_owned(),
         );
         relaying.push((switch, tokio::spawn(relay.run(stop))));

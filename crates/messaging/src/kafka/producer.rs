@@ -17,11 +17,56 @@ use crate::{StoreError, tail::Stored};
 /// librdkafka's own queue is full for as long as this at most; then it is tried again.
 const QUEUE_PAUSE_MILLIS: u64 = 5;
 
-/// What became of a row: its offset, and why it was not taken.
-pub(super) type Delivery = (i64, Result<(), String>);
+/// For how long nothing of a topic is sent that the brokers refused.
+pub(super) const TOPIC_PAUSE_SECS: u64 = 30;
+
+/// What became of a row.
+pub(super) struct Delivery {
+    /// Of the producer that sent it.
+    pub(super) generation: u64,
+    pub(super) offset: i64,
+    pub(super) outcome: Result<(), Refusal>,
+}
+
+/// Why a row was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its message, or one that was sent together with it, is such that it is refused whenever it is sent.
+    Message(String),
+    /// Everything of its topic is refused, until a person changes that.
+    Topic(String),
+    /// The brokers are away, or it was given up with others: it may be sent again.
+    Passing(String),
+}
+
+impl Refusal {
+    fn of(error: &KafkaError) -> Self {
+        use RDKafkaErrorCode as Code;
+        let told = error.to_string();
+        match error.rdkafka_error_code() {
+            Some(
+                Code::MessageSizeTooLarge
+                | Code::MessageBatchTooLarge
+                | Code::InvalidMessageSize
+                | Code::InvalidTimestamp
+                | Code::InvalidRecord
+                | Code::PolicyViolation,
+            ) => Self::Message(told),
+            Some(
+                Code::TopicAuthorizationFailed
+                | Code::InvalidTopic
+                | Code::UnknownTopic
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownPartition,
+            ) => Self::Topic(told),
+            _ => Self::Passing(told),
+        }
+    }
+}
 
 /// Tells of deliveries.
 pub(super) struct Told {
+    generation: u64,
     deliveries: mpsc::UnboundedSender<Delivery>,
     log: Log,
 }
@@ -45,10 +90,14 @@ impl ProducerContext for Told {
     fn delivery(&self, result: &DeliveryResult<'_>, offset: Box<i64>) {
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.to_string()),
+            Err((error, _)) => Err(Refusal::of(error)),
         };
         // Whoever went away without listening leaves its rows to the relay.
-        let _ = self.deliveries.send((*offset, outcome));
+        let _ = self.deliveries.send(Delivery {
+            generation: self.generation,
+            offset: *offset,
+            outcome,
+        });
     }
 }
 
@@ -60,17 +109,18 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// With the channel on which deliveries are told.
+    /// Deliveries are told on this channel, under this number.
     pub(super) fn open(
         settings: &KafkaSettings,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Delivery>), StoreError> {
-        let (told, deliveries) = mpsc::unbounded_channel();
+        generation: u64,
+        deliveries: &mpsc::UnboundedSender<Delivery>,
+    ) -> Result<Self, StoreError> {
         let open = |brokers: &str| {
             settings
                 .client(brokers)
                 .set("acks", "all")
                 .set("enable.idempotence", "true")
-                // A message that cannot be delivered is followed by none of its partition.
+                // A message that cannot be delivered is followed by none of its partition: the producer has failed then.
                 .set("enable.gapless.guarantee", "true")
                 // Brokers may be away for as long as they like; nothing is given up.
                 .set("message.timeout.ms", "0")
@@ -79,12 +129,13 @@ impl Producer {
                 // The partition that Java's clients give a key.
                 .set("partitioner", "murmur2_random")
                 .create_with_context(Told {
-                    deliveries: told.clone(),
+                    generation,
+                    deliveries: deliveries.clone(),
                     log: Log::default(),
                 })
                 .map_err(unavailable)
         };
-        let producer = Self {
+        Ok(Self {
             settings: settings.clone(),
             main: open(&settings.brokers)?,
             dead_letters: settings
@@ -92,14 +143,13 @@ impl Producer {
                 .as_deref()
                 .map(open)
                 .transpose()?,
-        };
-        Ok((producer, deliveries))
+        })
     }
 
     /// Queues a message behind those sent before. The record is stamped with the moment of this call (or of its arrival,
     /// as its topic says): brokers delete by that stamp, and a message that was committed during an outage is not old. The
     /// message's own time is in `ce_time`.
-    pub(super) async fn send(&self, stored: &Stored) -> Result<(), String> {
+    pub(super) async fn send(&self, stored: &Stored) -> Result<(), Refusal> {
         let message = &stored.message;
         let topic = self.settings.wire_topic(&message.topic);
         let to = match &self.dead_letters {
@@ -119,12 +169,7 @@ impl Producer {
                     record = back;
                     tokio::time::sleep(Duration::from_millis(QUEUE_PAUSE_MILLIS)).await;
                 }
-                Err((error, _)) => {
-                    return Err(format!(
-                        "message {} cannot be published: {error}",
-                        message.id
-                    ));
-                }
+                Err((error, _)) => return Err(Refusal::of(&error)),
             }
         }
     }

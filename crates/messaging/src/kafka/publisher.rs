@@ -8,91 +8,118 @@
 //! that the earlier one changed. Rows of one key and different subjects have no such order, and a key like an event's
 //! is everybody's in a sale: waiting for it would let one process publish at a time.
 //!
+//! **A send that fails** ends the stream of its producer, so that nothing arrives before what should stand in front of
+//! it: another producer sends everything that has no answer again, in its order. What the brokers refuse whenever it is
+//! sent is left to the relay, with what comes behind it of its subject; everything else goes on.
+//!
 //! **A crash** leaves rows in the table and nothing else; a row that was sent and not deleted yet is published twice,
 //! under one id, and the inbox of each group drops the second. State: which rows were sent or wait.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 
-use super::producer::{Delivery, Producer};
+use super::{
+    KafkaSettings,
+    in_flight::InFlight,
+    producer::{Delivery, Producer, Refusal, TOPIC_PAUSE_SECS},
+};
 use crate::{
     Postgres, Random, Shutdown, StoreError, backoff::Backoff, postgres::Pending, tail::Stored,
 };
 
-/// Sends that may wait for their acknowledgement.
-const WINDOW_MESSAGES: usize = 8_192;
 /// Rows taken, or deleted, at once.
 const ROWS_MAX: usize = 1_024;
 /// A row that is held back is looked at again after this time.
 const HELD_LOOK_MILLIS: u64 = 10;
 const BACKOFF_MILLIS_MAX: u64 = 1_000;
+/// Between two producers.
+const REOPEN_PAUSE_MILLIS: u64 = 1_000;
+/// A record that waits for its brokers keeps the time at which it was sent, and they delete by that time: what has no
+/// answer for this part of the retention is sent anew.
+const RESENDS_PER_RETENTION: u32 = 4;
 /// How long the last sends may take when the process stops.
 const FLUSH_MILLIS_MAX: u64 = 2_000;
-
-/// Rows that this process has sent, until they are deleted.
-type Sent = Arc<Mutex<HashSet<i64>>>;
 
 struct Held {
     stored: Stored,
     since: Instant,
 }
 
+impl Held {
+    /// What it must not overtake: an earlier row of the same.
+    fn subject(&self) -> (String, String) {
+        let message = &self.stored.message;
+        (message.topic.clone(), message.ordered_by().to_owned())
+    }
+}
+
 pub(super) struct Publisher {
     outbox: Arc<Postgres>,
-    producer: Producer,
+    settings: KafkaSettings,
+    /// `None` where none can be opened now.
+    producer: Option<Producer>,
+    opened_at: Instant,
+    /// It takes nothing any more.
+    is_broken: bool,
+    deliveries: mpsc::UnboundedSender<Delivery>,
     random: Random,
     /// The last row that was taken.
     taken: i64,
     held: VecDeque<Held>,
-    sent: Sent,
-    window: Arc<Semaphore>,
+    in_flight: Arc<InFlight>,
+    /// Topics of which the brokers take nothing, and since when that is known.
+    refused: HashMap<String, Instant>,
     give_up_after: Duration,
-    failure: watch::Sender<Option<String>>,
+    resend_after: Duration,
 }
 
 impl Publisher {
     /// Publishes what is committed from now on; the deletion of what was acknowledged runs beside it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where librdkafka cannot be started with these settings.
     pub(super) fn start(
         outbox: Arc<Postgres>,
-        (producer, deliveries): (Producer, mpsc::UnboundedReceiver<Delivery>),
+        settings: KafkaSettings,
         random: Random,
-        give_up_after: Duration,
-        failure: watch::Sender<Option<String>>,
         shutdown: Shutdown,
-    ) -> [tokio::task::JoinHandle<()>; 2] {
-        let (sent, window) = (Sent::default(), Arc::new(Semaphore::new(WINDOW_MESSAGES)));
+    ) -> Result<[tokio::task::JoinHandle<()>; 2], StoreError> {
+        let in_flight = Arc::<InFlight>::default();
+        let (deliveries, told) = mpsc::unbounded_channel();
         let deleter = Deleter {
             outbox: Arc::clone(&outbox),
-            deliveries,
+            deliveries: told,
             random: random.clone(),
-            sent: Arc::clone(&sent),
-            window: Arc::clone(&window),
-            failure: failure.clone(),
+            in_flight: Arc::clone(&in_flight),
         };
+        // Twice what the relay waits: whatever is given up here is the relay's by then.
+        let give_up_millis = u64::try_from(settings.relay_after_millis * 2).unwrap_or(0);
+        let retention_secs = u64::try_from(settings.retention_secs).unwrap_or(1);
         let publisher = Self {
             outbox,
-            producer,
+            producer: Some(Producer::open(&settings, 0, &deliveries)?),
+            opened_at: Instant::now(),
+            is_broken: false,
+            deliveries,
             random,
             // Whatever was committed since the store was opened.
             taken: 0,
             held: VecDeque::new(),
-            sent,
-            window,
-            give_up_after,
-            failure,
+            in_flight,
+            refused: HashMap::new(),
+            give_up_after: Duration::from_millis(give_up_millis),
+            resend_after: Duration::from_secs(retention_secs) / RESENDS_PER_RETENTION,
+            settings,
         };
-        [
+        Ok([
             tokio::spawn(publisher.run(shutdown)),
             tokio::spawn(deleter.run()),
-        ]
+        ])
     }
 
     async fn run(mut self, mut shutdown: Shutdown) {
@@ -108,46 +135,120 @@ impl Publisher {
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { break },
                 () = look_again => {}
+                () = self.in_flight.failure(self.resend_after) => {}
                 () = shutdown.requested() => break,
             }
         }
         while self.publish().await {}
-        let producer = self.producer;
-        // librdkafka waits on the thread that asks it to.
-        let _ = tokio::task::spawn_blocking(move || producer.flush(FLUSH_MILLIS_MAX)).await;
+        if let Some(producer) = self.producer {
+            // librdkafka waits on the thread that asks it to.
+            let flush = move || producer.flush(FLUSH_MILLIS_MAX);
+            let _ = tokio::task::spawn_blocking(flush).await;
+        }
     }
 
     /// Publishes what was committed since, and what was held and is free now. Whether there may be more.
     async fn publish(&mut self) -> bool {
-        if self.failure.borrow().is_some() {
-            return false;
-        }
+        self.recover().await;
         let before = self.taken;
         self.take();
         let candidates: Vec<Held> = self.held.drain(..).collect();
         if candidates.is_empty() {
             return false;
         }
-        let blocked = self.foreign(&candidates).await;
+        let mut blocked = self.foreign(&candidates).await;
         for held in candidates {
-            let key = (
-                held.stored.message.topic.clone(),
-                held.stored.message.ordered_by().to_owned(),
-            );
-            // Whatever comes behind a message that could not be sent stays behind it.
-            if self.failure.borrow().is_some() {
-                return false;
-            }
-            let waits = blocked
-                .get(&key)
-                .is_some_and(|first| *first < held.stored.offset);
-            if !waits {
-                self.send(held.stored).await;
-            } else if held.since.elapsed() < self.give_up_after {
+            if self.is_broken || !self.in_flight.room(self.resend_after).await {
                 self.held.push_back(held);
+                continue;
+            }
+            // What is left to the relay holds back what comes behind it, here and in other processes.
+            if self.is_refused(&held.stored.message.topic) {
+                continue;
+            }
+            let subject = held.subject();
+            let first = blocked.get(&subject);
+            if first.is_some_and(|first| *first < held.stored.offset) {
+                if held.since.elapsed() < self.give_up_after {
+                    self.held.push_back(held);
+                }
+                continue;
+            }
+            match self.send(&held.stored).await {
+                Ok(()) => {}
+                Err(Refusal::Passing(reason)) => {
+                    tracing::warn!(reason, "a producer takes nothing any more");
+                    self.is_broken = true;
+                    self.held.push_back(held);
+                }
+                Err(refusal) => {
+                    self.leave(&held.stored, &refusal);
+                    blocked.insert(subject, held.stored.offset);
+                }
             }
         }
         self.taken > before
+    }
+
+    /// After a failed send, another producer takes over what has no answer.
+    async fn recover(&mut self) {
+        if !self.is_broken && !self.in_flight.has_failed(self.resend_after) {
+            return;
+        }
+        if let Some(producer) = self.producer.take() {
+            // What it has queued must not arrive behind what is sent again.
+            let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
+        }
+        let pause = Duration::from_millis(REOPEN_PAUSE_MILLIS);
+        tokio::time::sleep_until(self.opened_at + pause).await;
+        let (generation, unsent) = self.in_flight.take_back();
+        let since = Instant::now();
+        for (stored, refusal) in unsent {
+            match refusal {
+                Refusal::Passing(_) => self.held.push_back(Held { stored, since }),
+                refusal => self.leave(&stored, &refusal),
+            }
+        }
+        let by_offset = |held: &Held| held.stored.offset;
+        self.held.make_contiguous().sort_by_key(by_offset);
+        self.opened_at = Instant::now();
+        match Producer::open(&self.settings, generation, &self.deliveries) {
+            Ok(producer) => self.producer = Some(producer),
+            Err(error) => tracing::warn!(%error, "publishing waits for a producer"),
+        }
+        self.is_broken = self.producer.is_none();
+    }
+
+    /// The relay finds out what is to become of a row that was refused.
+    fn leave(&mut self, stored: &Stored, refusal: &Refusal) {
+        let message = &stored.message;
+        match refusal {
+            Refusal::Topic(reason) => {
+                let before = self.refused.insert(message.topic.clone(), Instant::now());
+                if before.is_none() {
+                    tracing::error!(
+                        topic = message.topic,
+                        reason,
+                        "the brokers take nothing of a topic; its messages wait"
+                    );
+                }
+            }
+            Refusal::Message(reason) | Refusal::Passing(reason) => {
+                tracing::warn!(
+                    message.id,
+                    topic = message.topic,
+                    reason,
+                    "the brokers refuse a message; it is left to the relay"
+                );
+            }
+        }
+    }
+
+    /// Whether nothing of this topic is sent at the moment.
+    fn is_refused(&self, topic: &str) -> bool {
+        let pause = Duration::from_secs(TOPIC_PAUSE_SECS);
+        let since = self.refused.get(topic);
+        since.is_some_and(|since| since.elapsed() < pause)
     }
 
     /// What was committed here since the last look; what is no longer in memory is left to the relay.
@@ -179,12 +280,7 @@ impl Publisher {
             .max()
             .unwrap_or(0);
         let mut own: HashSet<i64> = candidates.iter().map(|held| held.stored.offset).collect();
-        own.extend(
-            self.sent
-                .lock()
-                .expect("no holder of this lock panics")
-                .iter(),
-        );
+        own.extend(self.in_flight.own());
         let mut backoff = Backoff::new(&self.random, BACKOFF_MILLIS_MAX);
         let pending: Vec<Pending> = loop {
             match self.outbox.pending_before(last, &subjects).await {
@@ -203,25 +299,18 @@ impl Publisher {
         first
     }
 
-    async fn send(&self, stored: Stored) {
-        // The semaphore is never closed.
-        if let Ok(permit) = self.window.acquire().await {
-            permit.forget();
+    async fn send(&self, stored: &Stored) -> Result<(), Refusal> {
+        let Some(producer) = &self.producer else {
+            return Err(Refusal::Passing("there is no producer".to_owned()));
+        };
+        // Its answer may come before this returns.
+        self.in_flight.add(stored);
+        let sent = producer.send(stored).await;
+        if sent.is_err() {
+            self.in_flight.remove(stored.offset);
         }
-        self.sent
-            .lock()
-            .expect("no holder of this lock panics")
-            .insert(stored.offset);
-        if let Err(reason) = self.producer.send(&stored).await {
-            fail(&self.failure, reason);
-        }
+        sent
     }
-}
-
-/// What follows a message that cannot be delivered must not be: the process ends, and its rows stay.
-fn fail(failure: &watch::Sender<Option<String>>, reason: String) {
-    tracing::error!(reason, "publishing has failed; the process must stop");
-    failure.send_replace(Some(reason));
 }
 
 /// Deletes rows that the brokers have.
@@ -229,35 +318,26 @@ struct Deleter {
     outbox: Arc<Postgres>,
     deliveries: mpsc::UnboundedReceiver<Delivery>,
     random: Random,
-    sent: Sent,
-    window: Arc<Semaphore>,
-    failure: watch::Sender<Option<String>>,
+    in_flight: Arc<InFlight>,
 }
 
 impl Deleter {
-    /// Until the producer is gone.
+    /// Until the publisher is gone.
     async fn run(mut self) {
         let mut told = Vec::new();
         while self.deliveries.recv_many(&mut told, ROWS_MAX).await > 0 {
-            self.window.add_permits(told.len());
-            let mut acknowledged = Vec::with_capacity(told.len());
-            for (offset, outcome) in told.drain(..) {
-                match outcome {
-                    Ok(()) => acknowledged.push(offset),
-                    Err(reason) => fail(&self.failure, reason),
-                }
-            }
+            let acknowledged = self.in_flight.answer(told.drain(..));
             if self.delete(&acknowledged).await.is_err() {
                 return;
             }
-            let mut sent = self.sent.lock().expect("no holder of this lock panics");
-            for offset in acknowledged {
-                sent.remove(&offset);
-            }
+            self.in_flight.deleted(&acknowledged);
         }
     }
 
     async fn delete(&self, offsets: &[i64]) -> Result<(), StoreError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
         let mut backoff = Backoff::new(&self.random, BACKOFF_MILLIS_MAX);
         loop {
             match self.outbox.published(offsets).await {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+#[cfg(feature = "kafka")]
+use super::reader::Unparked;
 use super::{Postgres, reader::Reader};
 use crate::{StoreError, tail::Stored};
 
@@ -53,6 +55,74 @@ impl Postgres {
         let limit = i64::from(limit);
         let read = |reader: Arc<Reader>| async move { reader.messages_up_to(0, limit).await };
         self.readers.with(read).await
+    }
+
+    /// Messages that are to be published and can be, in the order of their offsets: none of those that are parked, or of
+    /// these topics.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn publishable(
+        &self,
+        without: &[String],
+        limit: u32,
+    ) -> Result<Vec<Stored>, StoreError> {
+        let read = |reader: Arc<Reader>| async move {
+            reader.publishable(without, i64::from(limit)).await
+        };
+        self.readers.with(read).await
+    }
+
+    /// The first message of each parked subject whose dead letter is not parked (any more).
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn unparked(&self, limit: u32) -> Result<Vec<Unparked>, StoreError> {
+        let read = |reader: Arc<Reader>| async move { reader.unparked(i64::from(limit)).await };
+        self.readers.with(read).await
+    }
+
+    /// Takes a message out of what is published: it waits for what becomes of this dead letter.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn park(&self, offset: i64, dead_letter: &str) -> Result<(), StoreError> {
+        let text = "UPDATE message SET parked = $2 WHERE \"offset\" = $1";
+        let write = |reader: Arc<Reader>| async move {
+            let client = reader.client();
+            Ok(client.execute(text, &[&offset, &dead_letter]).await?)
+        };
+        self.readers.with(write).await.map(|_| ())
+    }
+
+    /// Parks whatever stands behind a parked message of its topic and subject.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn park_followers(&self) -> Result<(), StoreError> {
+        let text = "UPDATE message m SET parked = p.parked FROM message p
+                    WHERE p.parked IS NOT NULL AND m.parked IS NULL AND m.topic = p.topic
+                    AND coalesce(m.subject, m.key) = coalesce(p.subject, p.key) AND m.\"offset\" > p.\"offset\"";
+        let write =
+            |reader: Arc<Reader>| async move { Ok(reader.client().execute(text, &[]).await?) };
+        self.readers.with(write).await.map(|_| ())
+    }
+
+    /// Lets those be published again that waited for this dead letter.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot answer.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn unpark(&self, dead_letter: &str) -> Result<(), StoreError> {
+        let text = "UPDATE message SET parked = NULL WHERE parked = $1";
+        let write = |reader: Arc<Reader>| async move {
+            Ok(reader.client().execute(text, &[&dead_letter]).await?)
+        };
+        self.readers.with(write).await.map(|_| ())
     }
 
     /// How many messages are still to be published, by any process; no more than `max` are looked at.

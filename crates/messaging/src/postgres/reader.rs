@@ -156,26 +156,71 @@ impl Reader {
             "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > $1 ORDER BY \"offset\" LIMIT $2"
         );
         let answers = self.ask(&text, &[&offset, &limit]).await?;
-        answers
-            .iter()
-            .map(|row| {
-                let message = Message {
-                    id: row.get(1),
-                    topic: row.get(2),
-                    key: row.get(3),
-                    subject: None,
-                    time: Timestamp::from_millis(row.get(4)),
-                    payload: row.get(5),
-                    reissue: reissue(row.get(6))?,
-                    trace: trace(row.get(7)),
-                };
-                Ok(Stored {
-                    offset: row.get(0),
-                    message: Arc::new(message),
-                })
-            })
-            .collect()
+        answers.iter().map(stored).collect()
     }
+
+    /// Messages of an outbox that are neither parked nor of one of these topics.
+    #[cfg(feature = "kafka")]
+    pub(super) async fn publishable(
+        &self,
+        without: &[String],
+        limit: i64,
+    ) -> Result<Vec<Stored>, ReadError> {
+        let text = format!(
+            "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > 0 AND parked IS NULL AND topic <> ALL($1)
+             ORDER BY \"offset\" LIMIT $2"
+        );
+        let answers = self.ask(&text, &[&without, &limit]).await?;
+        answers.iter().map(stored).collect()
+    }
+
+    /// The first message of each parked subject whose dead letter is not parked (any more), with that.
+    #[cfg(feature = "kafka")]
+    pub(super) async fn unparked(&self, limit: i64) -> Result<Vec<Unparked>, ReadError> {
+        let columns: Vec<_> = MESSAGE_COLUMNS
+            .split(", ")
+            .map(|name| format!("m.{name}"))
+            .collect();
+        let text = format!(
+            "SELECT DISTINCT ON (m.parked) {}, m.parked FROM message m
+             LEFT JOIN dead_letter d ON d.id = m.parked COLLATE \"C\"
+             WHERE m.parked IS NOT NULL AND coalesce(d.state, '') <> 'PARKED' ORDER BY m.parked, m.\"offset\" LIMIT $1",
+            columns.join(", ")
+        );
+        let answers = self.ask(&text, &[&limit]).await?;
+        let read = |row: &tokio_postgres::Row| {
+            Ok(Unparked {
+                stored: stored(row)?,
+                dead_letter: row.get(8),
+            })
+        };
+        answers.iter().map(read).collect()
+    }
+}
+
+/// A message that was parked, and whose dead letter is not, or is gone.
+#[cfg(feature = "kafka")]
+pub(crate) struct Unparked {
+    pub(crate) stored: Stored,
+    pub(crate) dead_letter: String,
+}
+
+/// A row of [`MESSAGE_COLUMNS`].
+fn stored(row: &tokio_postgres::Row) -> Result<Stored, ReadError> {
+    let message = Message {
+        id: row.get(1),
+        topic: row.get(2),
+        key: row.get(3),
+        subject: None,
+        time: Timestamp::from_millis(row.get(4)),
+        payload: row.get(5),
+        reissue: reissue(row.get(6))?,
+        trace: trace(row.get(7)),
+    };
+    Ok(Stored {
+        offset: row.get(0),
+        message: Arc::new(message),
+    })
 }
 
 fn find_text(find: &Find) -> (String, Vec<String>) {

@@ -45,6 +45,12 @@ const STEPS: &[(&str, &str)] = &[
         "traces of messages",
         "ALTER TABLE message ADD COLUMN trace text; ALTER TABLE timer ADD COLUMN trace text;",
     ),
+    // The dead letter of a message that the brokers refuse; the messages behind it of its subject have it too.
+    (
+        "parked messages",
+        "ALTER TABLE message ADD COLUMN parked text COLLATE \"C\";
+         CREATE INDEX message_parked ON message (parked, \"offset\") WHERE parked IS NOT NULL;",
+    ),
 ];
 
 /// Makes what is missing: the schema, the store's own tables, the declared tables, and what was added to those. Any number of processes may do this at once.

@@ -23,7 +23,8 @@ pub(super) async fn messages(
         .await?)
 }
 
-/// Walks the inbox in the order of its key and removes what is old. A mark stays while its message may be read again.
+/// Walks the inbox in the order of its key and removes what is old. A mark stays while its message may be read again;
+/// what is parked in an outbox was never on the bus.
 pub(super) async fn inbox(
     reader: &Reader,
     before: Timestamp,
@@ -43,7 +44,8 @@ pub(super) async fn inbox(
     let text = "DELETE FROM inbox WHERE (consumer, message_id) > ($1, $2)
                 AND (consumer, message_id) <= ($3, $4) AND seen_at < $5
                 AND seen_at < coalesce((SELECT time FROM message WHERE \"offset\" > coalesce(
-                    (SELECT position FROM consumer WHERE name = inbox.consumer), 0) ORDER BY \"offset\" LIMIT 1), $5)";
+                    (SELECT position FROM consumer WHERE name = inbox.consumer), 0) AND parked IS NULL
+                    ORDER BY \"offset\" LIMIT 1), $5)";
     let millis = before.as_millis();
     cleaned.removed = reader
         .client()

@@ -1,0 +1,333 @@
+//! Messages that the brokers refuse: each waits for a person, with what is behind it, and everything else goes on.
+#![cfg(feature = "kafka")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{
+    Deposit, Noise, deposit, eventually, kafka::Brokers, noise, publish, read_all, start, within,
+};
+use contract::{DeadLetterId, Payload};
+use messaging::{
+    Clock, Kafka, Message, Metrics, Relay, Store,
+    dead_letters::{self, DeadLetterRecord, DeadLetterState},
+};
+use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+
+const RELAY_AFTER_MILLIS: i64 = 5_000;
+const TOPIC_PAUSE_MILLIS: i64 = 30_000;
+/// What a message of [`large`] is over, in the topic that [`Given::new`] makes.
+const TOPIC_BYTES_MAX: usize = 20_000;
+
+struct Given {
+    brokers: Brokers,
+    store: Store,
+    kafka: Arc<Kafka>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    relay: Relay,
+}
+
+impl Given {
+    /// Deposits may not be longer than [`TOPIC_BYTES_MAX`].
+    async fn new() -> Self {
+        let brokers = Brokers::new();
+        let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
+        let limit = TOPIC_BYTES_MAX.to_string();
+        let narrow = NewTopic::new(&name, 2, TopicReplication::Fixed(1))
+            .set("max.message.bytes", &limit)
+            .set("retention.ms", "3600000")
+            .set("segment.ms", "900000");
+        let made = brokers.admin();
+        let made = made.create_topics([&narrow], &AdminOptions::new()).await;
+        assert!(matches!(made.unwrap()[..], [Ok(_)]));
+        let store = brokers.open_silent().await;
+        let kafka = brokers.connect(&store).await;
+        Self::with(brokers, store, kafka)
+    }
+
+    fn with(brokers: Brokers, store: Store, kafka: Arc<Kafka>) -> Self {
+        let (clock, metrics) = (Clock::manual(start()), Metrics::unregistered());
+        let relay = Relay::new(
+            Arc::clone(&kafka),
+            store.clone(),
+            clock.clone(),
+            Arc::clone(&metrics),
+            "one".to_owned(),
+        );
+        Self {
+            brokers,
+            store,
+            kafka,
+            clock,
+            metrics,
+            relay,
+        }
+    }
+
+    /// The relay looks as often as it takes.
+    async fn relay_until(&mut self, awaited: &str, holds: impl AsyncFn(&Store) -> bool) {
+        let looking = async {
+            while !holds(&self.store).await {
+                // Where the brokers are asked about a moment too early, it looks again.
+                let _ = self.relay.look().await;
+                self.clock.advance_millis(RELAY_AFTER_MILLIS);
+                tokio::task::yield_now().await;
+            }
+        };
+        within(awaited, looking).await;
+    }
+
+    /// The deposits that the broker has, each once, in the order of its coming.
+    async fn deposits(&self) -> Vec<String> {
+        let all = messaging::kafka::kept(&self.brokers.settings, &[Deposit::TOPIC]).await;
+        let mut ids: Vec<String> = Vec::new();
+        for message in all.unwrap() {
+            if !ids.contains(&message.id) {
+                ids.push(message.id);
+            }
+        }
+        ids
+    }
+}
+
+/// Letters that compress to little less than their number.
+fn noise_of(length: usize, seed: u64) -> String {
+    let random = messaging::Random::seeded(seed);
+    let letter = |_| char::from(b'a' + random.below(26) as u8);
+    (0..length).map(letter).collect()
+}
+
+/// Too long for its topic.
+fn large(id: &str, account: i64) -> Message {
+    let message = deposit(id, account, 1);
+    let pad = noise_of(2 * TOPIC_BYTES_MAX, 5);
+    let payload = message.payload.trim_end_matches('}');
+    Message {
+        payload: format!("{payload},\"pad\":\"{pad}\"}}"),
+        ..message
+    }
+}
+
+async fn letters(store: &Store) -> Vec<DeadLetterRecord> {
+    dead_letters::list(store, None, None, 100).await.unwrap()
+}
+
+async fn pending(store: &Store) -> Vec<String> {
+    let Store::Postgres(outbox) = store else {
+        unreachable!("it was opened so")
+    };
+    let rows = outbox.pending(100).await.unwrap();
+    rows.iter().map(|row| row.message.id.clone()).collect()
+}
+
+async fn state(store: &Store, id: DeadLetterId) -> DeadLetterState {
+    dead_letters::show(store, id).await.unwrap().state
+}
+
+/// Lets the topic of deposits take anything.
+async fn widen(brokers: &Brokers) {
+    let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
+    let wide = AlterConfig::new(ResourceSpecifier::Topic(&name)).set("max.message.bytes", "900000");
+    let altered = brokers.admin();
+    let altered = altered.alter_configs([&wide], &AdminOptions::new()).await;
+    assert!(matches!(altered.unwrap()[..], [Ok(_)]));
+    eventually("the broker knows the topic's limit", async || {
+        let known = brokers
+            .configured(Deposit::TOPIC, "max.message.bytes")
+            .await;
+        known.as_deref() == Some("900000")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_the_brokers_refuse_is_parked_with_what_is_behind_it_and_all_else_goes_on() {
+    let mut given = Given::new().await;
+    // given a message that is too large, one of its key behind it, and others
+    let rows = [
+        deposit("before", 1, 1),
+        large("large", 1),
+        deposit("behind", 1, 1),
+        deposit("other", 2, 1),
+    ];
+    publish(&given.store, rows).await;
+    publish(
+        &given.store,
+        [noise(1), deposit("later", 2, 1), deposit("last", 1, 1)],
+    )
+    .await;
+    given
+        .relay_until("all else is published", async |store| {
+            pending(store).await == ["large", "behind", "last"] && letters(store).await.len() == 1
+        })
+        .await;
+    // then it is told of once, and the process goes on publishing
+    assert_eq!(given.deposits().await.len(), 3);
+    assert_eq!(given.metrics.messages_parked.get(), 1);
+    let letter = letters(&given.store).await.remove(0);
+    assert_eq!(letter.state, DeadLetterState::Parked);
+    assert_eq!(letter.letter.group, dead_letters::OUTBOX);
+    assert_eq!(letter.letter.message_id, "large");
+    assert!(
+        letter.letter.reason.contains("the brokers refuse it"),
+        "{letter:?}"
+    );
+    publish(
+        &given.store,
+        [deposit("after", 2, 1), deposit("also behind", 1, 1)],
+    )
+    .await;
+    let behind = ["large", "behind", "last", "also behind"];
+    given
+        .relay_until("what came since is published", async |store| {
+            pending(store).await == behind
+        })
+        .await;
+
+    // when a person sends it again too early, it is parked again
+    let now = given.clock.now();
+    dead_letters::replay(&given.store, letter.id, now)
+        .await
+        .unwrap();
+    given
+        .relay_until("it was refused again", async |store| {
+            state(store, letter.id).await == DeadLetterState::Parked
+        })
+        .await;
+    assert_eq!(pending(&given.store).await, behind);
+    // and when the brokers take it, all that waited comes in its order
+    widen(&given.brokers).await;
+    let now = given.clock.now();
+    dead_letters::replay(&given.store, letter.id, now)
+        .await
+        .unwrap();
+    given
+        .relay_until("everything is published", async |store| {
+            pending(store).await.is_empty()
+        })
+        .await;
+    assert_eq!(
+        state(&given.store, letter.id).await,
+        DeadLetterState::Resolved
+    );
+    let all = given.deposits().await;
+    let of_one: Vec<_> = all
+        .iter()
+        .filter(|id| !["other", "later", "after"].contains(&id.as_str()))
+        .collect();
+    assert_eq!(of_one, ["before", "large", "behind", "last", "also behind"]);
+    within("a bus closes", given.kafka.close()).await;
+}
+
+#[tokio::test]
+async fn a_refused_message_that_is_discarded_lets_those_behind_it_go_on() {
+    let mut given = Given::new().await;
+    // given one over the client's own limit, which no broker is asked about
+    let huge = Message {
+        payload: "x".repeat(1_100_000),
+        ..deposit("huge", 1, 1)
+    };
+    publish(
+        &given.store,
+        [huge, deposit("behind", 1, 1), deposit("other", 2, 1)],
+    )
+    .await;
+    given
+        .relay_until("it is parked", async |store| {
+            letters(store).await.len() == 1
+        })
+        .await;
+    let id = letters(&given.store).await[0].id;
+    // when it is discarded, those behind it are published
+    let now = given.clock.now();
+    dead_letters::discard(&given.store, id, now).await.unwrap();
+    given
+        .relay_until("all else is published", async |store| {
+            pending(store).await.is_empty()
+        })
+        .await;
+    let mut ids = given.deposits().await;
+    ids.sort();
+    assert_eq!(ids, ["behind", "other"]);
+    within("a bus closes", given.kafka.close()).await;
+}
+
+#[tokio::test]
+async fn small_messages_that_are_refused_together_are_published_one_by_one() {
+    let mut given = Given::new().await;
+    // given what a dead process left: small messages of one key, together over the topic's limit
+    let pad = |n: usize| {
+        let pad = noise_of(2_000, n as u64);
+        let message = deposit(&format!("{n:02}"), 1, 1);
+        let payload = message.payload.trim_end_matches('}');
+        Message {
+            payload: format!("{payload},\"pad\":\"{pad}\"}}"),
+            ..message
+        }
+    };
+    let dead = given.brokers.open_silent().await;
+    publish(&dead, (0..40).map(pad)).await;
+    drop(dead);
+    given
+        .relay_until("all are published", async |store| {
+            pending(store).await.is_empty()
+        })
+        .await;
+    let expected: Vec<_> = (0..40).map(|n| format!("{n:02}")).collect();
+    assert_eq!(given.deposits().await, expected);
+    assert_eq!(letters(&given.store).await, []);
+    within("a bus closes", given.kafka.close()).await;
+}
+
+#[tokio::test]
+async fn a_topic_that_the_brokers_take_nothing_of_waits_and_all_others_go_on() {
+    let brokers = Brokers::new();
+    let store = brokers.open_silent().await;
+    let kafka = brokers.connect(&store).await;
+    // given a topic that somebody has removed
+    let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
+    let admin = brokers.admin();
+    let removed = admin.delete_topics(&[&name], &AdminOptions::new()).await;
+    assert!(matches!(removed.unwrap()[..], [Ok(_)]));
+    eventually("the broker has forgotten the topic", async || {
+        !brokers.topics_at(&brokers.settings.brokers).contains(&name)
+    })
+    .await;
+    let mut given = Given::with(brokers, store, kafka);
+    publish(&given.store, (0..5).map(|n| deposit(&n.to_string(), n, 1))).await;
+    publish(&given.store, (0..5).map(noise)).await;
+    // then the others are published, and its messages stay
+    let refused = Arc::clone(&given.metrics);
+    given
+        .relay_until("all else is published", async |store| {
+            pending(store).await.len() == 5 && refused.topics_refused.get() == 1
+        })
+        .await;
+    assert_eq!(letters(&given.store).await, []);
+    assert_eq!(read_noise(&given).await, 5);
+    // and come in their order when it is there again, without anybody's word
+    let topic = NewTopic::new(&name, 2, TopicReplication::Fixed(1));
+    let made = admin.create_topics([&topic], &AdminOptions::new()).await;
+    assert!(matches!(made.unwrap()[..], [Ok(_)]));
+    given.clock.advance_millis(TOPIC_PAUSE_MILLIS);
+    given
+        .relay_until("all is published", async |store| {
+            pending(store).await.is_empty() && refused.topics_refused.get() == 0
+        })
+        .await;
+    assert_eq!(
+        read_all(&given.store, "reader", &[Deposit::TOPIC])
+            .await
+            .len(),
+        5
+    );
+    within("a bus closes", given.kafka.close()).await;
+}
+
+async fn read_noise(given: &Given) -> usize {
+    let all = messaging::kafka::kept(&given.brokers.settings, &[Noise::TOPIC]).await;
+    all.unwrap().len()
+}
