@@ -149,10 +149,12 @@ pub async fn open_bus(config: &Config, store: &Store) -> anyhow::Result<Bus> {
         BusBackend::Local => Ok(Bus::Local(store.clone())),
         #[cfg(feature = "kafka")]
         BusBackend::Kafka => {
+            let groups = crate::audit::books::subscriptions();
             let opened = messaging::Kafka::open(
                 config.bus.kafka.clone(),
                 store,
                 contract::topic::ALL,
+                &groups,
                 config.inbox_retention_secs(),
             );
             Ok(Bus::Kafka(opened.await.context("the setting bus.kafka")?))

@@ -481,6 +481,11 @@ mod tests {
         let file = format!("{OVER_KAFKA}[bus.kafka]\nbrokers = 'h:9092'\n");
         let config = load(&file, &[], &Flags::default()).unwrap();
         assert_eq!(config.inbox_retention_secs(), 108_600);
+        for begin in ["latest", "earliest", "2026-11-22T10:00:00Z"] {
+            let file = format!("{file}initial_offset = '{begin}'");
+            let config = load(&file, &[], &Flags::default()).unwrap();
+            assert!(config.bus.kafka.initial_offset.is_some());
+        }
         // Another retention of the topics is followed by itself.
         let config = load(&(file + "retention_secs = 3600"), &[], &Flags::default()).unwrap();
         assert_eq!(config.cleaning().inbox_retention_secs, 5_100);
@@ -498,6 +503,8 @@ mod tests {
             ("dead_letter_brokers = ''", "bus.kafka.dead_letter_brokers"),
             ("stall_secs_max = 30", "store.postgres.wait_secs_max"),
             ("revoke_millis_max = 60000", "bus.kafka.revoke_millis_max"),
+            ("initial_offset = 'yesterday'", "initial_offset"),
+            ("initial_offset = 7", "initial_offset"),
             ("colour = 'red'", "colour"),
             ("[bus.kafka.security]\ncolour = 'red'", "colour"),
             (

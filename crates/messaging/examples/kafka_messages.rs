@@ -157,7 +157,7 @@ impl Place {
         let store = Store::open_postgres(postgres, &tables(), metrics.clone())
             .await
             .unwrap();
-        let kafka = Kafka::open(kafka.clone(), &store, &[Deposit::TOPIC], 1_000_000);
+        let kafka = Kafka::open(kafka.clone(), &store, &[Deposit::TOPIC], &[], 1_000_000);
         Self {
             kafka: kafka.await.unwrap(),
             store,

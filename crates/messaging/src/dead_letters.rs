@@ -118,6 +118,15 @@ pub(crate) fn taken(letter: DeadLetter, known: Option<DeadLetterRecord>, now: Ti
     schedule(letter, known, now)
 }
 
+/// A Commit that says that its message was handled at last.
+pub(crate) fn resolved(mut record: DeadLetterRecord, now: Timestamp) -> Commit {
+    record.state = DeadLetterState::Resolved;
+    record.updated_at = now;
+    let mut commit = Commit::new();
+    commit.cancel_timer(timer_id(record.id)).put(&record);
+    commit
+}
+
 /// What every store takes of a dead letter. It cannot be sent again, so it waits for a person at once.
 pub(crate) fn bare(letter: DeadLetter) -> DeadLetter {
     let payload = letter.reissued_payload.chars();
@@ -247,13 +256,8 @@ impl Consumer for DeadLetterConsumer {
             Ok(schedule(letter, known, now))
         } else {
             let resolved: DeadLetterResolved = message.parse()?;
-            let mut commit = Commit::new();
-            if let Some(mut record) = records.get::<DeadLetterRecord>(resolved.event_id)? {
-                record.state = DeadLetterState::Resolved;
-                record.updated_at = now;
-                commit.cancel_timer(timer_id(record.id)).put(&record);
-            }
-            Ok(commit)
+            let record = records.get::<DeadLetterRecord>(resolved.event_id)?;
+            Ok(record.map_or_else(Commit::new, |record| self::resolved(record, now)))
         }
     }
 

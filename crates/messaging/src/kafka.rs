@@ -9,6 +9,7 @@
 //!
 //! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
 
+mod beginnings;
 mod desk;
 mod identity;
 mod in_flight;
@@ -25,7 +26,6 @@ mod watchdog;
 mod wire;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -41,6 +41,7 @@ use rdkafka::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
+pub use beginnings::{Group, InitialOffset};
 pub use desk::Mark;
 pub use identity::MessageIdentity;
 pub use kept::kept;
@@ -52,6 +53,21 @@ use crate::{Postgres, Random, ShutdownSwitch, Store, StoreError};
 use desk::Desk;
 use publisher::Publisher;
 use watchdog::Watchdog;
+
+/// Why the bus cannot be opened: a setting, the brokers, or the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("Kafka: {0}")]
+    Kafka(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    fn of(reason: impl std::fmt::Display) -> Self {
+        Self::Kafka(reason.to_string())
+    }
+}
 
 /// How long a question to the brokers may take.
 const ANSWER_SECS_MAX: u64 = 20;
@@ -70,27 +86,29 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Makes or checks the topics, and begins to publish what `store` commits, until this is closed or dropped.
+    /// Makes or checks the topics, says where the deployment's groups begin (all of them, also those that other processes
+    /// run), and begins to publish what `store` commits, until this is closed or dropped.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the store is not PostgreSQL, the brokers cannot be reached or refuse, a topic
-    /// has fewer partitions than configured, or the inbox forgets before the topics do.
+    /// [`OpenError`] where the store is not PostgreSQL, the brokers cannot be reached or refuse, a topic has fewer
+    /// partitions than configured, the inbox forgets before the topics do, or a group is new on topics with a history and
+    /// the settings do not say where it begins.
     pub async fn open(
         settings: KafkaSettings,
         store: &Store,
         topics: &[&'static str],
+        groups: &[Group],
         inbox_retention_secs: i64,
-    ) -> Result<Arc<Self>, StoreError> {
+    ) -> Result<Arc<Self>, OpenError> {
         let Store::Postgres(outbox) = store else {
-            return Err(unavailable(
-                "Kafka needs a PostgreSQL store to publish from",
-            ));
+            return Err(OpenError::of("it needs a PostgreSQL store to publish from"));
         };
-        settings.validate().map_err(unavailable)?;
+        settings.validate().map_err(OpenError::of)?;
         topics::ensure(&settings, topics, inbox_retention_secs).await?;
+        beginnings::ensure(&settings, groups).await?;
         let failure = watch::Sender::new(None);
         let stall_after = Duration::from_secs(settings.stall_secs_max);
-        let watchdog = Watchdog::start(stall_after, failure.clone()).map_err(unavailable)?;
+        let watchdog = Watchdog::start(stall_after, failure.clone()).map_err(OpenError::of)?;
         let (switch, shutdown) = ShutdownSwitch::new();
         let tasks = Publisher::start(
             Arc::clone(outbox),
@@ -190,11 +208,7 @@ pub async fn lag(
 
 /// How far a group is behind on these topics.
 fn lag_of(settings: &KafkaSettings, group: &str, topics: &[&str]) -> Result<i64, StoreError> {
-    let mut by_brokers: HashMap<&str, Vec<String>> = HashMap::new();
-    for topic in topics {
-        let names = by_brokers.entry(settings.brokers_of(topic)).or_default();
-        names.push(settings.wire_topic(topic));
-    }
+    let by_brokers = settings.by_brokers(topics);
     let lags = by_brokers.iter().map(|(brokers, names)| {
         // One client for all of them: to connect takes longer than to ask.
         let consumer: BaseConsumer = settings

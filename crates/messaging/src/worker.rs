@@ -330,7 +330,7 @@ impl<C: Consumer> Worker<C> {
                 let was_rejected = decided.is_err();
                 let mut commit =
                     decided.unwrap_or_else(|sentence| self.bury(message, &sentence, &records, now));
-                self.mark(message, was_rejected, &mut commit, now);
+                self.mark(message, was_rejected, &records, &mut commit, now);
                 commit
             });
             commit.concerns.extend(concerns);

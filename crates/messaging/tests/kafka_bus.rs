@@ -374,7 +374,7 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
     })
     .await;
     let refused = async |settings: KafkaSettings, inbox_secs| {
-        let opened = Kafka::open(settings, &store, TOPICS, inbox_secs).await;
+        let opened = Kafka::open(settings, &store, TOPICS, &[], inbox_secs).await;
         opened.err().unwrap().to_string()
     };
     let more = KafkaSettings {
@@ -431,7 +431,7 @@ async fn a_topic_of_somebody_else_s_making_is_refused_where_it_would_lose_messag
         policy.as_deref() == Some("compact")
     })
     .await;
-    let opened = Kafka::open(brokers.settings.clone(), &store, TOPICS, INBOX_SECS).await;
+    let opened = Kafka::open(brokers.settings.clone(), &store, TOPICS, &[], INBOX_SECS).await;
     let refused = opened.err().unwrap().to_string();
     assert!(
         refused.contains(&name) && refused.contains("cleanup.policy"),

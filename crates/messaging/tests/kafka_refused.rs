@@ -7,7 +7,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Deposit, Noise, deposit, eventually, kafka::Brokers, noise, publish, read_all, start, within,
+    Deposit, Noise, PATIENCE, deposit, eventually, kafka::Brokers, noise, publish, read_all, start,
+    within,
 };
 use contract::{DeadLetterId, Payload};
 use messaging::{
@@ -69,15 +70,23 @@ impl Given {
 
     /// The relay looks as often as it takes.
     async fn relay_until(&mut self, awaited: &str, holds: impl AsyncFn(&Store) -> bool) {
+        let mut last = Ok(0);
         let looking = async {
             while !holds(&self.store).await {
                 // Where the brokers are asked about a moment too early, it looks again.
-                let _ = self.relay.look().await;
+                last = self.relay.look().await;
                 self.clock.advance_millis(RELAY_AFTER_MILLIS);
                 tokio::task::yield_now().await;
             }
         };
-        within(awaited, looking).await;
+        if tokio::time::timeout(PATIENCE, looking).await.is_err() {
+            let (pending, letters) = (pending(&self.store).await, letters(&self.store).await);
+            let letters: Vec<_> = letters
+                .iter()
+                .map(|it| (it.state, &it.letter.reason))
+                .collect();
+            panic!("awaited: {awaited}; {last:?}, {pending:?}, {letters:?}");
+        }
     }
 
     /// The deposits that the broker has, each once, in the order of its coming.

@@ -58,7 +58,7 @@ async fn refusal(brokers: &str, security: KafkaSecurity) -> String {
     let place = Brokers::at(brokers, security);
     let store = place.open_silent().await;
     let asked = Instant::now();
-    let opened = Kafka::open(place.settings.clone(), &store, TOPICS, INBOX_SECS).await;
+    let opened = Kafka::open(place.settings.clone(), &store, TOPICS, &[], INBOX_SECS).await;
     assert!(
         asked.elapsed() < REFUSED_WITHIN,
         "it took {:?} to refuse",

@@ -109,11 +109,13 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// Deliveries are told on this channel, under this number.
+    /// Deliveries are told on this channel, under this number. A topic that the brokers do not know for so many milliseconds
+    /// is taken to be gone: those that are made at the start are not known everywhere at once.
     pub(super) fn open(
         settings: &KafkaSettings,
         generation: u64,
         deliveries: &mpsc::UnboundedSender<Delivery>,
+        topic_millis: u64,
     ) -> Result<Self, StoreError> {
         let open = |brokers: &str| {
             settings
@@ -125,6 +127,10 @@ impl Producer {
                 // Brokers may be away for as long as they like; nothing is given up.
                 .set("message.timeout.ms", "0")
                 .set("linger.ms", "1")
+                .set(
+                    "topic.metadata.propagation.max.ms",
+                    topic_millis.to_string(),
+                )
                 .set("compression.type", "lz4")
                 // The partition that Java's clients give a key.
                 .set("partitioner", "murmur2_random")

@@ -42,6 +42,8 @@ const REOPEN_PAUSE_MILLIS: u64 = 1_000;
 /// A record that waits for its brokers keeps the time at which it was sent, and they delete by that time: what has no
 /// answer for this part of the retention is sent anew.
 const RESENDS_PER_RETENTION: u32 = 4;
+/// How long a topic may be unknown before its messages are left to the relay.
+const TOPIC_MILLIS_MAX: u64 = 30_000;
 /// How long the last sends may take when the process stops.
 const FLUSH_MILLIS_MAX: u64 = 2_000;
 
@@ -102,7 +104,7 @@ impl Publisher {
         let retention_secs = u64::try_from(settings.retention_secs).unwrap_or(1);
         let publisher = Self {
             outbox,
-            producer: Some(Producer::open(&settings, 0, &deliveries)?),
+            producer: Some(Producer::open(&settings, 0, &deliveries, TOPIC_MILLIS_MAX)?),
             opened_at: Instant::now(),
             is_broken: false,
             deliveries,
@@ -212,7 +214,12 @@ impl Publisher {
         let by_offset = |held: &Held| held.stored.offset;
         self.held.make_contiguous().sort_by_key(by_offset);
         self.opened_at = Instant::now();
-        match Producer::open(&self.settings, generation, &self.deliveries) {
+        match Producer::open(
+            &self.settings,
+            generation,
+            &self.deliveries,
+            TOPIC_MILLIS_MAX,
+        ) {
             Ok(producer) => self.producer = Some(producer),
             Err(error) => tracing::warn!(%error, "publishing waits for a producer"),
         }

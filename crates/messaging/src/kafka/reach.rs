@@ -14,8 +14,7 @@ use rdkafka::{
     producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext},
 };
 
-use super::{ANSWER_SECS_MAX, KafkaSettings, unavailable};
-use crate::StoreError;
+use super::{ANSWER_SECS_MAX, KafkaSettings, OpenError};
 
 /// How long one attempt waits, and how long for the reason of its failure.
 const ATTEMPT_MILLIS: u64 = 500;
@@ -24,9 +23,9 @@ const REASON_MILLIS: u64 = 20;
 /// What the brokers of these addresses have. Waits on the thread that asks.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] that names the setting: at once where the brokers refuse, after a while where they are
+/// [`OpenError`] that names the setting: at once where the brokers refuse, after a while where they are
 /// away.
-pub(super) fn metadata(settings: &KafkaSettings, brokers: &str) -> Result<Metadata, StoreError> {
+pub(super) fn metadata(settings: &KafkaSettings, brokers: &str) -> Result<Metadata, OpenError> {
     let opened = settings
         .client(brokers)
         // A connection that is closed is told of at this level only.
@@ -34,7 +33,7 @@ pub(super) fn metadata(settings: &KafkaSettings, brokers: &str) -> Result<Metada
         .create_with_context(Listening::default());
     // A file that cannot be read, a mechanism that nobody knows: the text names it.
     let client: BaseProducer<Listening> = opened
-        .map_err(|error| unavailable(format_args!("the settings under security: {error}")))?;
+        .map_err(|error| OpenError::of(format_args!("the settings under security: {error}")))?;
     let until = Instant::now() + Duration::from_secs(ANSWER_SECS_MAX);
     loop {
         let asked = client
@@ -48,14 +47,14 @@ pub(super) fn metadata(settings: &KafkaSettings, brokers: &str) -> Result<Metada
         let reason = client.context().reason();
         let setting = reason.as_ref().and_then(Reason::setting);
         if let (Some(reason), Some(setting)) = (&reason, setting) {
-            return Err(unavailable(format_args!(
+            return Err(OpenError::of(format_args!(
                 "the setting {setting} does not suit the brokers {brokers}: {}",
                 reason.text
             )));
         }
         if Instant::now() >= until {
             let text = reason.map_or_else(|| error.to_string(), |reason| reason.text);
-            return Err(unavailable(format_args!(
+            return Err(OpenError::of(format_args!(
                 "the brokers {brokers} do not answer: {text}"
             )));
         }

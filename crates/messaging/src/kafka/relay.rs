@@ -327,7 +327,10 @@ impl Relay {
             Some(open) => open,
             closed => {
                 let (told, deliveries) = mpsc::unbounded_channel();
-                closed.insert((Producer::open(self.kafka.settings(), 0, &told)?, deliveries))
+                // It answers within the patience that its answer is waited for.
+                let topic_millis = u64::try_from(patience.as_millis() / 2).unwrap_or(1).max(1);
+                let producer = Producer::open(self.kafka.settings(), 0, &told, topic_millis)?;
+                closed.insert((producer, deliveries))
             }
         };
         let (mut sent, mut count, mut behind) = (Sent::default(), 0, HashSet::new());

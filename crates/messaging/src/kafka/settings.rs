@@ -1,10 +1,12 @@
 //! What an operator says about Kafka.
 
+use std::collections::HashMap;
+
 use contract::lenient::Zone;
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use super::identity::MessageIdentity;
+use super::{InitialOffset, identity::MessageIdentity};
 
 /// How long a broker may keep a record beyond its retention: the rest of its segment, and the pause between two looks.
 const RETENTION_SLACK_SECS: i64 = 600;
@@ -47,6 +49,9 @@ pub struct KafkaSettings {
     pub relay_after_millis: i64,
     /// How long the relay's lease stands without renewal.
     pub relay_lease_millis: i64,
+    /// Where a group that is new at the brokers begins, on topics that have records already. Absent: the process does
+    /// not start there.
+    pub initial_offset: Option<InitialOffset>,
     pub security: KafkaSecurity,
 }
 
@@ -108,6 +113,7 @@ impl Default for KafkaSettings {
             stall_secs_max: 60,
             relay_after_millis: 5_000,
             relay_lease_millis: 15_000,
+            initial_offset: None,
             security: KafkaSecurity::default(),
         }
     }
@@ -178,6 +184,16 @@ impl KafkaSettings {
             Some(brokers) if super::is_dead_letter(topic) => brokers,
             _ => &self.brokers,
         }
+    }
+
+    /// The names of these topics at the brokers that hold them.
+    pub(super) fn by_brokers(&self, topics: &[&str]) -> HashMap<&str, Vec<String>> {
+        let mut by_brokers: HashMap<&str, Vec<String>> = HashMap::new();
+        for topic in topics {
+            let names = by_brokers.entry(self.brokers_of(topic)).or_default();
+            names.push(self.wire_topic(topic));
+        }
+        by_brokers
     }
 
     /// A segment is removed as a whole, once its newest record is old enough.

@@ -11,8 +11,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{ANSWER_SECS_MAX, KafkaSettings, reach, settings::inbox_secs_min, unavailable};
-use crate::StoreError;
+use super::{ANSWER_SECS_MAX, KafkaSettings, OpenError, reach, settings::inbox_secs_min};
 
 type Admin = AdminClient<DefaultClientContext>;
 
@@ -29,12 +28,7 @@ pub(super) async fn ensure(
     settings: &KafkaSettings,
     topics: &[&'static str],
     inbox_retention_secs: i64,
-) -> Result<(), StoreError> {
-    let mut by_brokers: HashMap<&str, Vec<String>> = HashMap::new();
-    for topic in topics {
-        let names = by_brokers.entry(settings.brokers_of(topic)).or_default();
-        names.push(settings.wire_topic(topic));
-    }
+) -> Result<(), OpenError> {
     if inbox_retention_secs < settings.inbox_secs_min() {
         return Err(too_forgetful(
             "new topics",
@@ -42,9 +36,9 @@ pub(super) async fn ensure(
             settings.inbox_secs_min(),
         ));
     }
-    for (brokers, names) in by_brokers {
+    for (brokers, names) in settings.by_brokers(topics) {
         let known = shapes(settings, brokers, &names).await?;
-        let admin: Admin = settings.client(brokers).create().map_err(unavailable)?;
+        let admin: Admin = settings.client(brokers).create().map_err(OpenError::of)?;
         if create(&admin, settings, &names, &known).await? {
             let known = shapes(settings, brokers, &names).await?;
             check_shapes(settings, &names, &known)?;
@@ -61,11 +55,11 @@ async fn shapes(
     settings: &KafkaSettings,
     brokers: &str,
     names: &[String],
-) -> Result<HashMap<String, Shape>, StoreError> {
+) -> Result<HashMap<String, Shape>, OpenError> {
     let (asked, brokers) = (settings.clone(), brokers.to_owned());
     let metadata = tokio::task::spawn_blocking(move || reach::metadata(&asked, &brokers))
         .await
-        .map_err(unavailable)??;
+        .map_err(OpenError::of)??;
     let shapes = metadata.topics().iter().map(|topic| {
         let replicas = topic.partitions().iter().map(|it| it.replicas().len());
         let shape = Shape {
@@ -83,7 +77,7 @@ async fn create(
     settings: &KafkaSettings,
     names: &[String],
     known: &HashMap<String, Shape>,
-) -> Result<bool, StoreError> {
+) -> Result<bool, OpenError> {
     let (retention, segment) = (
         (settings.retention_secs * 1000).to_string(),
         (settings.segment_secs() * 1000).to_string(),
@@ -110,13 +104,13 @@ async fn create(
     let answers = admin
         .create_topics(&missing, &options())
         .await
-        .map_err(unavailable)?;
+        .map_err(OpenError::of)?;
     for answer in answers {
         match answer {
             // Another process that starts at the same time made it.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => {
-                return Err(unavailable(format_args!(
+                return Err(OpenError::of(format_args!(
                     "topic {name} cannot be made with the settings partitions, replication and retention_secs: {code}"
                 )));
             }
@@ -130,7 +124,7 @@ fn check_shapes(
     settings: &KafkaSettings,
     names: &[String],
     known: &HashMap<String, Shape>,
-) -> Result<(), StoreError> {
+) -> Result<(), OpenError> {
     let partitions = usize::try_from(settings.partitions).unwrap_or(usize::MAX);
     let replicas = usize::try_from(settings.replication).unwrap_or(usize::MAX);
     for name in names {
@@ -139,14 +133,14 @@ fn check_shapes(
             continue;
         };
         if there.partitions < partitions {
-            return Err(unavailable(format_args!(
+            return Err(OpenError::of(format_args!(
                 "topic {name} has {} partitions, and the setting partitions says {partitions}: adding some would \
                  give keys to other partitions, so it must be done by a person, with nothing in flight",
                 there.partitions
             )));
         }
         if there.replicas < replicas {
-            return Err(unavailable(format_args!(
+            return Err(OpenError::of(format_args!(
                 "topic {name} has {} copies of a partition, and the setting replication says {replicas}",
                 there.replicas
             )));
@@ -160,7 +154,7 @@ async fn check_configs(
     settings: &KafkaSettings,
     names: &[String],
     inbox_retention_secs: i64,
-) -> Result<(), StoreError> {
+) -> Result<(), OpenError> {
     let topics: Vec<_> = names
         .iter()
         .map(|name| ResourceSpecifier::Topic(name))
@@ -168,13 +162,13 @@ async fn check_configs(
     let described = admin
         .describe_configs(&topics, &options())
         .await
-        .map_err(unavailable)?;
+        .map_err(OpenError::of)?;
     for described in described {
         match described {
             Ok(config) => check_config(&config, settings, inbox_retention_secs)?,
             // Made a moment ago, and with the settings that were checked.
             Err(RDKafkaErrorCode::UnknownTopicOrPartition) => {}
-            Err(code) => return Err(unavailable(KafkaError::AdminOp(code))),
+            Err(code) => return Err(OpenError::of(KafkaError::AdminOp(code))),
         }
     }
     Ok(())
@@ -185,7 +179,7 @@ fn check_config(
     config: &ConfigResource,
     settings: &KafkaSettings,
     inbox_retention_secs: i64,
-) -> Result<(), StoreError> {
+) -> Result<(), OpenError> {
     let name = match &config.specifier {
         OwnedResourceSpecifier::Topic(name) => name.as_str(),
         OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => "a topic",
@@ -201,12 +195,12 @@ fn check_config(
         return Ok(());
     };
     if let Some(policy) = value("cleanup.policy").filter(|policy| *policy != "delete") {
-        return Err(unavailable(format_args!(
+        return Err(OpenError::of(format_args!(
             "topic {name} has the cleanup.policy {policy}: only delete keeps every message of a key"
         )));
     }
     if retention < settings.retention_secs {
-        return Err(unavailable(format_args!(
+        return Err(OpenError::of(format_args!(
             "topic {name} keeps its messages for {retention} seconds, and the setting retention_secs says {}",
             settings.retention_secs
         )));
@@ -218,8 +212,8 @@ fn check_config(
     Ok(())
 }
 
-fn too_forgetful(topic: &str, secs: i64, needed: i64) -> StoreError {
-    unavailable(format_args!(
+fn too_forgetful(topic: &str, secs: i64, needed: i64) -> OpenError {
+    OpenError::of(format_args!(
         "the setting inbox_retention_secs is {secs}, and {topic} may deliver a message again for {needed} seconds"
     ))
 }

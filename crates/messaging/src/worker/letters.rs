@@ -50,6 +50,7 @@ impl<C: Consumer> Worker<C> {
         &self,
         message: &Message,
         was_rejected: bool,
+        records: &Records,
         commit: &mut Commit,
         now: Timestamp,
     ) {
@@ -62,6 +63,11 @@ impl<C: Consumer> Worker<C> {
             at: now,
         });
         if let Some(reissue) = handled_at_last {
+            // One that is kept here, and not where the dead letters' group has its store.
+            let kept = records.get::<DeadLetterRecord>(reissue.dead_letter);
+            if let Ok(Some(kept)) = kept {
+                commit.join(dead_letters::resolved(kept, now));
+            }
             let resolved = DeadLetterResolved {
                 event_id: reissue.dead_letter,
             };

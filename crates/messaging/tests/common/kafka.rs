@@ -196,7 +196,7 @@ impl Brokers {
     pub async fn connect(&self, store: &Store) -> Arc<Kafka> {
         self.connected.store(true, Ordering::Relaxed);
         let settings = self.settings.clone();
-        let kafka = Kafka::open(settings, store, TOPICS, INBOX_SECS)
+        let kafka = Kafka::open(settings, store, TOPICS, &[], INBOX_SECS)
             .await
             .unwrap();
         let Store::Postgres(postgres) = store else {
