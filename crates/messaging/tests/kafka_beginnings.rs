@@ -100,7 +100,6 @@ async fn a_new_group_on_topics_with_a_history_begins_where_it_is_told_to_and_now
 async fn what_others_published_since_a_deployment_began_is_no_history_of_a_group_that_starts_later()
 {
     let brokers = Brokers::new();
-    let store = brokers.open_silent().await;
     let groups: &[Group] = &[("early", DEPOSITS), ("late", DEPOSITS)];
     // given a deployment whose first process publishes at once
     let (store, first) = open(&brokers, groups, None).await.unwrap();
@@ -112,7 +111,7 @@ async fn what_others_published_since_a_deployment_began_is_no_history_of_a_group
     .await;
     // then one with another group starts, whatever it is told of histories, and misses nothing
     for initial_offset in [None, Some(InitialOffset::Latest)] {
-        let second = open(&brokers, groups, initial_offset).await.unwrap();
+        let (_, second) = open(&brokers, groups, initial_offset).await.unwrap();
         within("a bus closes", second.close()).await;
     }
     assert_eq!(handled(&shell_of(&store, &first), "late").await, 3);

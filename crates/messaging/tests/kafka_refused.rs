@@ -7,8 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Deposit, Noise, PATIENCE, deposit, eventually, kafka::Brokers, noise, publish, read_all, start,
-    within,
+    Deposit, Noise, PATIENCE, deposit, eventually, kafka::Brokers, noise, publish, start, within,
 };
 use contract::{DeadLetterId, Payload};
 use messaging::{
@@ -89,9 +88,9 @@ impl Given {
         }
     }
 
-    /// The deposits that the broker has, each once, in the order of its coming.
-    async fn deposits(&self) -> Vec<String> {
-        let all = messaging::kafka::kept(&self.brokers.settings, &[Deposit::TOPIC]).await;
+    /// What the broker has of a topic, each message once, in the order of its coming.
+    async fn kept(&self, topic: &'static str) -> Vec<String> {
+        let all = messaging::kafka::kept(&self.brokers.settings, &[topic]).await;
         let mut ids: Vec<String> = Vec::new();
         for message in all.unwrap() {
             if !ids.contains(&message.id) {
@@ -99,6 +98,10 @@ impl Given {
             }
         }
         ids
+    }
+
+    async fn deposits(&self) -> Vec<String> {
+        self.kept(Deposit::TOPIC).await
     }
 }
 
@@ -316,7 +319,7 @@ async fn a_topic_that_the_brokers_take_nothing_of_waits_and_all_others_go_on() {
         })
         .await;
     assert_eq!(letters(&given.store).await, []);
-    assert_eq!(read_noise(&given).await, 5);
+    assert_eq!(given.kept(Noise::TOPIC).await.len(), 5);
     // and come in their order when it is there again, without anybody's word
     let topic = NewTopic::new(&name, 2, TopicReplication::Fixed(1));
     let made = admin.create_topics([&topic], &AdminOptions::new()).await;
@@ -327,16 +330,6 @@ async fn a_topic_that_the_brokers_take_nothing_of_waits_and_all_others_go_on() {
             pending(store).await.is_empty() && refused.topics_refused.get() == 0
         })
         .await;
-    assert_eq!(
-        read_all(&given.store, "reader", &[Deposit::TOPIC])
-            .await
-            .len(),
-        5
-    );
+    assert_eq!(given.deposits().await.len(), 5);
     within("a bus closes", given.kafka.close()).await;
-}
-
-async fn read_noise(given: &Given) -> usize {
-    let all = messaging::kafka::kept(&given.brokers.settings, &[Noise::TOPIC]).await;
-    all.unwrap().len()
 }

@@ -2,10 +2,11 @@
 //! lists, replays or discards like any other. The row stays until that is done, and what stands behind it of its topic and
 //! subject stays with it. State: in the store alone.
 
-use super::{ROWS_MAX, Refusal, Relay};
+use super::{ROWS_MAX, Relay};
 use crate::{
     Commit, CommitError, StoreError,
     dead_letters::{self, DeadLetterRecord, DeadLetterState, OUTBOX},
+    kafka::producer::Refusal,
     tail::Stored,
 };
 
