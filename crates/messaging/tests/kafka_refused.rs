@@ -19,7 +19,7 @@ use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, Top
 const RELAY_AFTER_MILLIS: i64 = 5_000;
 const TOPIC_PAUSE_MILLIS: i64 = 30_000;
 /// What a message of [`large`] is over, in the topic that [`Given::new`] makes.
-const TOPIC_BYTES_MAX: usize = 20_000;
+const TOPIC_BYTES_MAX: usize = 100_000;
 
 struct Given {
     brokers: Brokers,
@@ -272,7 +272,7 @@ async fn small_messages_that_are_refused_together_are_published_one_by_one() {
     let mut given = Given::new().await;
     // given what a dead process left: small messages of one key, together over the topic's limit
     let pad = |n: usize| {
-        let pad = noise_of(2_000, n as u64);
+        let pad = noise_of(6_000, n as u64);
         let message = deposit(&format!("{n:02}"), 1, 1);
         let payload = message.payload.trim_end_matches('}');
         Message {

@@ -101,6 +101,11 @@ impl InFlight {
             .collect()
     }
 
+    /// Whether everything that was sent is answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().unanswered.is_empty()
+    }
+
     /// Whether a send failed, or nothing was answered for so long.
     pub(super) fn has_failed(&self, patience: Duration) -> bool {
         let state = self.lock();

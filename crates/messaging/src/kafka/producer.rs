@@ -20,6 +20,22 @@ const QUEUE_PAUSE_MILLIS: u64 = 5;
 /// For how long nothing of a topic is sent that the brokers refused.
 pub(super) const TOPIC_PAUSE_SECS: u64 = 30;
 
+/// Less than any topic should take: a batch is refused as a whole.
+const BATCH_BYTES_MAX: usize = 262_144;
+/// A longer payload is sent while nothing else is under way. A broker that has nothing of a producer takes
+/// whatever batch of it comes first, so what is sent behind a batch that it refuses might arrive.
+pub(super) const HASTY_PAYLOAD_BYTES_MAX: usize = 65_536;
+
+/// How much a producer does at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Haste {
+    /// Requests that may be under way.
+    pub(super) requests_max: u32,
+    /// A topic that the brokers do not know for so long is taken to be gone: those that are made at the start are not known
+    /// everywhere at once.
+    pub(super) topic_millis_max: u64,
+}
+
 /// What became of a row.
 pub(super) struct Delivery {
     /// Of the producer that sent it.
@@ -109,13 +125,12 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// Deliveries are told on this channel, under this number. A topic that the brokers do not know for so many milliseconds
-    /// is taken to be gone: those that are made at the start are not known everywhere at once.
+    /// Deliveries are told on this channel, under this number.
     pub(super) fn open(
         settings: &KafkaSettings,
         generation: u64,
         deliveries: &mpsc::UnboundedSender<Delivery>,
-        topic_millis: u64,
+        haste: Haste,
     ) -> Result<Self, StoreError> {
         let open = |brokers: &str| {
             settings
@@ -127,9 +142,11 @@ impl Producer {
                 // Brokers may be away for as long as they like; nothing is given up.
                 .set("message.timeout.ms", "0")
                 .set("linger.ms", "1")
+                .set("batch.size", BATCH_BYTES_MAX.to_string())
+                .set("max.in.flight", haste.requests_max.to_string())
                 .set(
                     "topic.metadata.propagation.max.ms",
-                    topic_millis.to_string(),
+                    haste.topic_millis_max.to_string(),
                 )
                 .set("compression.type", "lz4")
                 // The partition that Java's clients give a key.

@@ -26,7 +26,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{
     KafkaSettings,
     in_flight::InFlight,
-    producer::{Delivery, Producer, Refusal, TOPIC_PAUSE_SECS},
+    producer::{Delivery, HASTY_PAYLOAD_BYTES_MAX, Haste, Producer, Refusal, TOPIC_PAUSE_SECS},
 };
 use crate::{
     Postgres, Random, Shutdown, StoreError, backoff::Backoff, postgres::Pending, tail::Stored,
@@ -42,8 +42,10 @@ const REOPEN_PAUSE_MILLIS: u64 = 1_000;
 /// A record that waits for its brokers keeps the time at which it was sent, and they delete by that time: what has no
 /// answer for this part of the retention is sent anew.
 const RESENDS_PER_RETENTION: u32 = 4;
-/// How long a topic may be unknown before its messages are left to the relay.
-const TOPIC_MILLIS_MAX: u64 = 30_000;
+const HASTE: Haste = Haste {
+    requests_max: 5,
+    topic_millis_max: 30_000,
+};
 /// How long the last sends may take when the process stops.
 const FLUSH_MILLIS_MAX: u64 = 2_000;
 
@@ -68,6 +70,8 @@ pub(super) struct Publisher {
     opened_at: Instant,
     /// It takes nothing any more.
     is_broken: bool,
+    /// What was sent last is large: nothing is sent behind it until it is answered.
+    is_alone: bool,
     deliveries: mpsc::UnboundedSender<Delivery>,
     random: Random,
     /// The last row that was taken.
@@ -104,9 +108,10 @@ impl Publisher {
         let retention_secs = u64::try_from(settings.retention_secs).unwrap_or(1);
         let publisher = Self {
             outbox,
-            producer: Some(Producer::open(&settings, 0, &deliveries, TOPIC_MILLIS_MAX)?),
+            producer: Some(Producer::open(&settings, 0, &deliveries, HASTE)?),
             opened_at: Instant::now(),
             is_broken: false,
+            is_alone: false,
             deliveries,
             random,
             // Whatever was committed since the store was opened.
@@ -154,13 +159,17 @@ impl Publisher {
         self.recover().await;
         let before = self.taken;
         self.take();
+        self.is_alone &= !self.in_flight.is_idle();
+        if self.is_alone {
+            return self.taken > before;
+        }
         let candidates: Vec<Held> = self.held.drain(..).collect();
         if candidates.is_empty() {
             return false;
         }
         let mut blocked = self.foreign(&candidates).await;
         for held in candidates {
-            if self.is_broken || !self.in_flight.room(self.resend_after).await {
+            if self.is_broken || self.is_alone || !self.in_flight.room(self.resend_after).await {
                 self.held.push_back(held);
                 continue;
             }
@@ -176,6 +185,15 @@ impl Publisher {
                 }
                 continue;
             }
+            let is_large = held.stored.message.payload.len() > HASTY_PAYLOAD_BYTES_MAX;
+            if is_large && !self.in_flight.is_idle() {
+                blocked.insert(subject, held.stored.offset);
+                if held.since.elapsed() < self.give_up_after {
+                    self.held.push_back(held);
+                }
+                continue;
+            }
+            self.is_alone = is_large;
             match self.send(&held.stored).await {
                 Ok(()) => {}
                 Err(Refusal::Passing(reason)) => {
@@ -214,12 +232,7 @@ impl Publisher {
         let by_offset = |held: &Held| held.stored.offset;
         self.held.make_contiguous().sort_by_key(by_offset);
         self.opened_at = Instant::now();
-        match Producer::open(
-            &self.settings,
-            generation,
-            &self.deliveries,
-            TOPIC_MILLIS_MAX,
-        ) {
+        match Producer::open(&self.settings, generation, &self.deliveries, HASTE) {
             Ok(producer) => self.producer = Some(producer),
             Err(error) => tracing::warn!(%error, "publishing waits for a producer"),
         }

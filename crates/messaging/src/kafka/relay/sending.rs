@@ -6,7 +6,11 @@ use std::{collections::HashSet, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{Producer, RENEWALS_PER_LEASE, Relay};
-use crate::{StoreError, kafka::producer::Refusal, tail::Stored};
+use crate::{
+    StoreError,
+    kafka::producer::{Haste, Refusal},
+    tail::Stored,
+};
 
 /// How long answers are waited for once a send has failed.
 const FAILED_MILLIS_MAX: u64 = 1_000;
@@ -109,9 +113,13 @@ impl Relay {
             Some(open) => open,
             closed => {
                 let (told, deliveries) = mpsc::unbounded_channel();
-                // It answers within the patience that its answer is waited for.
-                let topic_millis = u64::try_from(patience.as_millis() / 2).unwrap_or(1).max(1);
-                let producer = Producer::open(self.kafka.settings(), 0, &told, topic_millis)?;
+                let haste = Haste {
+                    // Nothing is under way behind what may be refused.
+                    requests_max: 1,
+                    // It is answered within the patience.
+                    topic_millis_max: u64::try_from(patience.as_millis() / 2).unwrap_or(1).max(1),
+                };
+                let producer = Producer::open(self.kafka.settings(), 0, &told, haste)?;
                 closed.insert((producer, deliveries))
             }
         };
