@@ -185,11 +185,12 @@ impl Service {
     }
 
     fn age(&self, since: Timestamp, unknown_at: Option<Timestamp>) -> Age {
-        let (since, started_at) = (self.began(since), self.inner.started_at);
+        let (began, started_at) = (self.began(since), self.inner.started_at);
+        let is_older = since < started_at || began != since;
         Age {
-            since,
+            since: began,
             // The process before may have asked, and nobody knows what it was told.
-            unknown_at: unknown_at.or_else(|| (since <= started_at).then_some(started_at)),
+            unknown_at: unknown_at.or_else(|| is_older.then_some(started_at)),
         }
     }
 
