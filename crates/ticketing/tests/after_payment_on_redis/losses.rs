@@ -1,6 +1,10 @@
 //! Redis comes back without its data, in the middle of purchases.
 
-use contract::{Money, Points, UserId, domain::TicketStatus, payment::CancelRequest};
+use contract::{
+    Money, Points, UserId,
+    domain::TicketStatus,
+    payment::{CancelRequest, CreateResponse},
+};
 use messaging::Commit;
 use ticketing::process::ProcessInput;
 
@@ -139,6 +143,15 @@ async fn a_purchase_that_began_behind_a_lapse_and_a_loss_is_taken_back_at_its_se
     assert_eq!(house.stats().await.waiting, 1);
     house.work().await;
     house.agree(ticket_id, UserId(1)).await;
+    let saga_id = ticket_id.purchase_saga();
+    let opened = CreateResponse {
+        saga_id,
+        succeed: true,
+        user_id: UserId(1),
+        event_id: EVENT,
+        payment_id: Some(saga_id.payment()),
+    };
+    house.hear(&opened).await;
     assert_eq!(house.process(ticket_id).await["sagaState"], "COMPLETED");
 
     house.lapse(ticket_id, 1).await;

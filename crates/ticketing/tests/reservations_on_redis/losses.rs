@@ -204,3 +204,19 @@ async fn of_two_processes_that_share_redis_no_ticket_goes_to_both() {
     assert_eq!(granted, 10);
     assert_eq!(deployment.stats().await.available, 0);
 }
+
+#[tokio::test]
+async fn a_claim_from_before_the_clock_was_set_back_lapses_no_later_than_it_was_meant_to() {
+    const SET_BACK_MILLIS: i64 = 1_200_000;
+    let mut deployment = Deployment::with_quantity(1).await;
+    let claim = claimed(1, deployment.reserve(1, at(SET_BACK_MILLIS)).await.unwrap());
+    assert_eq!(deployment.expire(at(SET_BACK_MILLIS)).await, []);
+
+    // Every process is started again, and the clock says what it said twenty minutes ago.
+    deployment.restart().await;
+    assert_eq!(deployment.expire(at(0)).await, []);
+    assert_eq!(deployment.expire(at(TTL_MILLIS - 1)).await, []);
+    assert_eq!(deployment.expire(at(TTL_MILLIS)).await, [claim]);
+
+    assert_eq!(deployment.stats().await.available, 1);
+}

@@ -26,6 +26,8 @@ const EVENTS_MAX: usize = 64;
 const PAGE_EVENTS: u32 = 500;
 /// An event with nothing waiting is looked at so often.
 const LOOK_MILLIS_MAX: i64 = 60_000;
+/// How far the clocks of two processes may differ.
+const CLOCKS_DIFFER_MILLIS: i64 = 10_000;
 /// How long until an event that is being rebuilt is looked at again.
 const REBUILDING_MILLIS: i64 = 1_000;
 
@@ -91,11 +93,22 @@ async fn look_at(core: &Core, event_id: EventId, at: Timestamp) -> Result<(), St
 }
 
 async fn events_due(core: &Core, now: Timestamp) -> Result<Vec<EventId>, StoreError> {
+    let due = events_between(core, "-inf".to_owned(), now.as_millis().to_string()).await?;
+    if !due.is_empty() {
+        return Ok(due);
+    }
+    // No event is put so far ahead: the clock was set back since.
+    let misdated = now.plus_millis(LOOK_MILLIS_MAX + CLOCKS_DIFFER_MILLIS);
+    events_between(core, misdated.as_millis().to_string(), "+inf".to_owned()).await
+}
+
+/// Up to `EVENTS_MAX` events that are to be looked at within this time.
+async fn events_between(core: &Core, from: String, to: String) -> Result<Vec<EventId>, StoreError> {
     let mut command = redis::cmd("ZRANGE");
     command
         .arg(core.server.key("events"))
-        .arg("-inf")
-        .arg(now.as_millis())
+        .arg(from)
+        .arg(to)
         .arg("BYSCORE")
         .arg("LIMIT")
         .arg(0)
@@ -112,9 +125,11 @@ async fn begin(
     max: usize,
 ) -> Result<Vec<Lapse>, StoreError> {
     let mut call = on_event(&core.scripts.lapse, &core.server, event_id);
+    let latest = now.plus_millis(core.hold.claim_millis_min + CLOCKS_DIFFER_MILLIS);
     call.arg(now.as_millis())
         .arg(max)
-        .arg(core.again_after(now).as_millis());
+        .arg(core.again_after(now).as_millis())
+        .arg(latest.as_millis());
     let answer: Option<Vec<String>> = core.server.call(&call).await?;
     let Some(answer) = answer else {
         core.begin_rebuilding(event_id);
