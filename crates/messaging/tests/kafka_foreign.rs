@@ -1,6 +1,5 @@
 //! Records that somebody else sent, with whatever a client can put into one; and what others see of ours.
 #![cfg(feature = "kafka")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

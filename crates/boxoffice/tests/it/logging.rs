@@ -14,7 +14,7 @@ use crate::{
     support::{self, PATIENCE},
 };
 
-/// A handler panics here, on a request with a key that is refused.
+/// A handler panics here, on a request with a key whose answer is kept behind its work: a webhook.
 const PANICS: &str = "web.before_save=panic";
 
 const LINES_AT_ONCE: usize = 500;
@@ -36,11 +36,11 @@ async fn serves_on(url: &str) {
     for _ in 0..3 {
         let alive = client.get(format!("{url}/healthz")).send().await.unwrap();
         assert_eq!(alive.status(), 200);
-        let refused = client
-            .post(format!("{url}/event"))
+        let webhook = client
+            .post(format!("{url}/payment/webhook/toss"))
             .header("Idempotency-Key", "one")
-            .json(&json!({ "name": "Show" }));
-        let panicked = refused.send().await.unwrap();
+            .json(&json!({ "eventType": "PAYOUT_STATUS_CHANGED", "data": {} }));
+        let panicked = webhook.send().await.unwrap();
         assert_eq!(panicked.status(), 500);
         let body: Value = panicked.json().await.unwrap();
         assert_eq!(body["code"], "INTERNAL");

@@ -143,7 +143,27 @@ fn unsaid(group: &str, topic: &str, records: i64) -> OpenError {
 
 type Place = (String, i32);
 
+/// A topic that was made a moment ago is not known to every broker yet; it is waited for.
 fn partitions(consumer: &BaseConsumer, names: &[String]) -> Result<Vec<Place>, OpenError> {
+    let until = Instant::now() + Duration::from_secs(ANSWER_SECS_MAX);
+    loop {
+        let places = known_partitions(consumer, names)?;
+        let missing = names
+            .iter()
+            .find(|name| !places.iter().any(|place| place.0 == **name));
+        let Some(missing) = missing else {
+            return Ok(places);
+        };
+        if Instant::now() >= until {
+            return Err(OpenError::of(format_args!(
+                "the brokers do not know topic {missing} after {ANSWER_SECS_MAX} s; it may have been deleted"
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(COORDINATOR_PAUSE_MILLIS));
+    }
+}
+
+fn known_partitions(consumer: &BaseConsumer, names: &[String]) -> Result<Vec<Place>, OpenError> {
     let timeout = Duration::from_secs(ANSWER_SECS_MAX);
     let metadata = consumer
         .fetch_metadata(None, timeout)

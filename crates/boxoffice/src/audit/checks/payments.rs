@@ -99,7 +99,7 @@ fn may_follow(before: &HistoryEntry, after: &HistoryEntry) -> bool {
 fn shape_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
     let has_begun = payment.attempt > 0;
     let key = has_begun.then(|| attempt_key(payment.payment_id, payment.attempt));
-    if payment.attempt_key != key || payment.pg_payment_id.is_some() < has_begun {
+    if payment.attempt_key != key || (has_begun && payment.pg_payment_id.is_none()) {
         return Some("the key of its attempt is another's");
     }
     let is_declined = payment.decline_code.is_some();

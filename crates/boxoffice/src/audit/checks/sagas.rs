@@ -129,8 +129,9 @@ fn letters_are_whole(books: &Books, found: &mut Vec<Violation>) {
                 *reissues >= letter.retry_count
             }
         };
-        // Its reissue may have been sent, and not be handled yet.
-        let waits = is_waiting && (has_timer || books.reissued.contains(id));
+        // Its reissue may have been sent and not be handled yet, or been handled and the dead-letter worker not told yet.
+        let is_told = books.reissued.contains(id) || books.under_way.contains(&id.to_string());
+        let waits = is_waiting && (has_timer || is_told);
         if !is_named || !is_counted || has_timer && !is_waiting || is_waiting && !waits {
             let detail = format!("it is {state:?}, and is not as that says");
             found.push(violation(7, format_args!("dead letter {id}"), detail));
