@@ -67,7 +67,7 @@ struct ConfirmBody {
     #[serde(default)]
     user_id: Option<UserId>,
     /// Where the money goes, should it go back, of a buyer who pays by virtual account.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "web::optional_object")]
     refund_account: Option<RefundAccountBody>,
 }
 

@@ -5,20 +5,24 @@
 //! cannot hold it (RFC 9110, 5.5).
 
 mod numbers;
+mod object;
 
 use std::str::FromStr;
 
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request},
-    http::{StatusCode, request::Parts},
+    http::{StatusCode, Uri, request::Parts},
 };
 use contract::UserId;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use utoipa::IntoParams;
 
+use self::object::Object;
 use crate::Problem;
+
+pub use object::optional_object;
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -28,7 +32,7 @@ const NUL: char = '\0';
 /// How JSON writes it; as it is, it may not stand in a JSON text.
 const NUL_ESCAPE: &[u8] = b"\\u0000";
 
-/// A JSON body.
+/// A JSON body, which is an object.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
@@ -37,7 +41,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = read(request, state).await?;
-        parse(&bytes).map(Self)
+        let Object(value) = parse(&bytes)?;
+        Ok(Self(value))
     }
 }
 
@@ -50,7 +55,8 @@ impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Body<T> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        Ok(parse::<Option<T>>(&bytes)?.map(Self))
+        let value = parse::<Option<Object<T>>>(&bytes)?;
+        Ok(value.map(|Object(value)| Self(value)))
     }
 }
 
@@ -222,7 +228,7 @@ pub struct Params<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let wrong = pairs.ok().and_then(|Query(pairs)| {
             let has = |(name, value): &(String, String)| name.contains(NUL) || value.contains(NUL);
@@ -231,17 +237,33 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         if let Some((name, _)) = wrong {
             return Err(has_nul(name.escape_debug().to_string()));
         }
-        match Query::<T>::from_request_parts(parts, state).await {
-            Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => {
-                let text = rejection.body_text();
-                let detail = text
-                    .rsplit_once("query string: ")
-                    .map_or(text.as_str(), |(_, rest)| rest);
-                Err(Problem::invalid(wrong_parameter(detail), detail))
-            }
+        read_query(&parts.uri).map(Self)
+    }
+}
+
+/// A whole number may be written as a fraction here too, and is asked for only where the parameter was refused.
+fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    let mut uri = uri.clone();
+    loop {
+        let refused = match Query::<T>::try_from_uri(&uri) {
+            Ok(Query(value)) => return Ok(value),
+            Err(rejection) => wrong_query(&rejection.body_text()),
+        };
+        let query = uri.query().unwrap_or_default();
+        let whole = numbers::made_whole_in_query(query, refused.field.as_deref().unwrap_or(""));
+        // Each round has one fraction less.
+        match whole.and_then(|query| format!("/?{query}").parse().ok()) {
+            Some(again) => uri = again,
+            None => return Err(refused),
         }
     }
+}
+
+fn wrong_query(text: &str) -> Problem {
+    let detail = text
+        .rsplit_once("query string: ")
+        .map_or(text, |(_, rest)| rest);
+    Problem::invalid(wrong_parameter(detail), detail)
 }
 
 #[cfg(test)]
@@ -260,6 +282,34 @@ mod tests {
             let refused = parse::<Value>(body.as_bytes()).unwrap_err();
             assert_eq!(refused.field.as_deref(), Some(field), "{body}");
             assert_eq!(refused.code, "INVALID_REQUEST");
+        }
+    }
+
+    #[test]
+    fn a_whole_fraction_is_a_number_where_one_is_asked_for_and_a_text_where_a_text_is() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Where {
+            user: i64,
+            limit: Option<u32>,
+            after: Option<String>,
+        }
+        let read = |query: &str| read_query::<Where>(&format!("/a?{query}").parse().unwrap());
+        let wanted = Where {
+            user: 1_102_025,
+            limit: Some(10),
+            after: Some("1.0".to_owned()),
+        };
+        assert_eq!(read("user=1102025.0&limit=1e1&after=1.0").unwrap(), wanted);
+        for (query, field) in [
+            ("user=1.5", "user"),
+            ("user=1&limit=-1.0", "limit"),
+            ("user=1.0&user=1.0", "user"),
+            ("user=1.0&other=1.0", "other"),
+            ("user=", "user"),
+        ] {
+            let refused = read(query).unwrap_err();
+            assert_eq!(refused.field.as_deref(), Some(field), "{query}");
         }
     }
 

@@ -12,7 +12,7 @@ pub mod page;
 pub mod problem;
 pub mod schema;
 
-pub use extract::{Asker, Body, Id, Params};
+pub use extract::{Asker, Body, Id, Params, optional_object};
 pub use idempotency::Once;
 pub use page::Page;
 pub use problem::{HeldTicket, Problem, ProblemDetails};

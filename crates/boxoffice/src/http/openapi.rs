@@ -27,6 +27,16 @@ pub fn finish(page: &mut OpenApi) {
         }
     }
     links::add(page);
+    drop_unused(page);
+}
+
+/// Schemas that stand only where they are used, as the items of a page, are no components.
+fn drop_unused(page: &mut OpenApi) {
+    let text = page.to_json().expect("a page has string keys only");
+    if let Some(components) = &mut page.components {
+        let is_used = |name: &String| text.contains(&format!("\"#/components/schemas/{name}\""));
+        components.schemas.retain(|name, _| is_used(name));
+    }
 }
 
 /// Adds the codes, as a table, to the description of the OpenAPI page, and where the server is.

@@ -187,3 +187,48 @@ async fn a_whole_number_is_taken_as_json_writes_it_and_a_fraction_is_refused() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_whole_number_in_the_query_is_taken_as_json_writes_it() {
+    let it = Running::start().await;
+    for query in ["userId=1102025.0", "userId=1.0&limit=1e1"] {
+        let listed = it.get(&format!("/ticket?{query}")).await;
+        assert_eq!(listed.status(), 200, "{query}");
+    }
+    for (query, field) in [("userId=1.5", "userId"), ("userId=1.0&limit=0.0", "limit")] {
+        let refused = it.get(&format!("/ticket?{query}")).await;
+        let body = assert_problem(refused, 400, "INVALID_REQUEST").await;
+        assert_eq!(body["field"], field, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_no_body_though_its_values_fit_the_fields_in_their_order() {
+    let it = Running::start().await;
+    let payment = "/payment/confirmed";
+    let id = "01a22d3b-21a2-8083-87d0-32b660885ea4";
+    let account = json!(["088", "110123456789", "Kim"]);
+    let confirmation = json!({ "paymentId": id, "amount": 0, "refundAccount": account });
+    for (path, body, field) in [
+        ("/payment/reconciliation", json!([null, null]), "body"),
+        ("/user", json!(["Kim"]), "body"),
+        ("/event", json!(["Show", 5, 1000, null, null, null]), "body"),
+        (payment, confirmation, "refundAccount"),
+    ] {
+        let asked = it.client.post(it.url(path)).json(&body).send().await;
+        let refused = assert_problem(asked.unwrap(), 400, "INVALID_REQUEST").await;
+        assert_eq!(refused["field"], field, "{path}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_a_post_is_not_answered_to_another_method() {
+    let it = Running::start().await;
+    let body = json!({ "eventType": "OTHER" });
+    let ask = |method| {
+        let request = it.client.request(method, it.url("/payment/webhook/toss"));
+        request.header("Idempotency-Key", "k").json(&body).send()
+    };
+    assert_eq!(ask(reqwest::Method::POST).await.unwrap().status(), 200);
+    assert_eq!(ask(reqwest::Method::PUT).await.unwrap().status(), 405);
+}

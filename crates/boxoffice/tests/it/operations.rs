@@ -151,6 +151,11 @@ async fn every_operation_on_the_openapi_page_has_a_name_of_its_own_and_every_ref
             .contains("| `OVERLOADED` |")
     );
     assert_references_end(&page, &page);
+    let text = page.to_string();
+    for name in page["components"]["schemas"].as_object().unwrap().keys() {
+        let is_used = text.contains(&format!("\"#/components/schemas/{name}\""));
+        assert!(is_used, "{name} is on the page and nothing refers to it");
+    }
     let operations = operations(&page);
     let names: BTreeSet<_> = operations
         .iter()

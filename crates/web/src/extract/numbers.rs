@@ -26,6 +26,20 @@ pub fn made_whole(json: &[u8]) -> Option<Vec<u8>> {
     is_changed.then_some(whole)
 }
 
+/// The same query with that parameter's number written as an integer; `None` where it has no such number.
+pub fn made_whole_in_query(query: &str, parameter: &str) -> Option<String> {
+    let whole = |pair: &str| {
+        let value = pair.strip_prefix(parameter)?.strip_prefix('=')?;
+        Some(format!("{parameter}={}", integer(value.as_bytes())?))
+    };
+    let pairs = query.split('&');
+    let made: Vec<String> = pairs
+        .map(|pair| whole(pair).unwrap_or_else(|| pair.to_owned()))
+        .collect();
+    let made = made.join("&");
+    (made != query).then_some(made)
+}
+
 fn text_bytes(json: &[u8]) -> usize {
     let mut is_escaped = false;
     let end = json.iter().skip(1).position(|byte| {

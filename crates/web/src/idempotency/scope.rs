@@ -21,7 +21,7 @@ const CALLER: &str = "userId";
 pub(super) struct Asked {
     /// Names the row of its answer.
     pub record_key: String,
-    /// How an earlier program named it.
+    /// How an earlier program named it, which knew keys of POST alone; of another method it is the same name.
     pub older_key: String,
     /// The digest of what is asked: fields in another order, or other white space, are the same.
     pub fingerprint: String,
@@ -41,9 +41,15 @@ impl Asked {
         if let Some(query) = query {
             fingerprint.update(format!("?{query}"));
         }
+        let record_key = record_key(&parts.method, path, caller, &key);
+        let older_key = if parts.method == Method::POST {
+            older_key(path, &key)
+        } else {
+            record_key.clone()
+        };
         Ok(Self {
-            record_key: record_key(&parts.method, path, caller, &key),
-            older_key: older_key(path, &key),
+            record_key,
+            older_key,
             fingerprint: hex(&fingerprint.finalize()),
             older_fingerprint: hex(&Sha256::digest(body)),
         })
@@ -85,7 +91,9 @@ fn read_key(headers: &HeaderMap) -> Result<String, Problem> {
         return Err(Problem::invalid("Idempotency-Key", "a request has one key"));
     };
     let text = key.to_str().unwrap_or_default().trim().trim_matches('"');
-    if text.is_empty() || text.len() > KEY_CHARS_MAX {
+    // A tab may stand in a header, and is not printable.
+    let is_printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if text.is_empty() || text.len() > KEY_CHARS_MAX || !is_printable {
         let detail = format!("the key is not 1 to {KEY_CHARS_MAX} printable ASCII characters");
         return Err(Problem::invalid("Idempotency-Key", detail));
     }
@@ -151,8 +159,13 @@ mod tests {
         assert!(!one.record_key.contains("reserve"), "it has one length");
         // Without a caller, as it was.
         assert_eq!(asked("/event", "{}").record_key, "/event k");
-        let put = record_key(&Method::PUT, "/event/1", None, "k");
-        assert_ne!(put, record_key(&Method::POST, "/event/1", None, "k"));
+        let put = Request::put("/event/1").header(HEADER, "k");
+        let (parts, ()) = put.body(()).unwrap().into_parts();
+        let put = Asked::read(&parts, b"{}").unwrap();
+        let post = asked("/event/1", "{}");
+        for known in [&put.record_key, &put.older_key] {
+            assert!(![&post.record_key, &post.older_key].contains(&known));
+        }
     }
 
     #[test]
@@ -171,6 +184,7 @@ mod tests {
             &["a", "a"],
             &[""],
             &["\"\""],
+            &["a\tb"],
             &[long.as_str()],
         ] {
             let refused = read(wrong).unwrap_err();

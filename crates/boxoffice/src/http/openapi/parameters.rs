@@ -54,8 +54,9 @@ fn limit() -> RefOr<Schema> {
 fn key() -> Parameter {
     let text = ObjectBuilder::new().schema_type(Type::String);
     let text = text.min_length(Some(1)).max_length(Some(255));
-    let text = text.pattern(Some(r#"^[!#-~]([ -~]*[!#-~])?$"#));
-    let told = "The same key and body is answered as the first time.";
+    let text = text.pattern(Some(r#"^"*[!#-~]([ -~]*[!-~])?$"#));
+    let told =
+        "The same key and body is answered as the first time. It may stand in quotation marks.";
     let key = ParameterBuilder::new()
         .name(KEY)
         .parameter_in(ParameterIn::Header);
