@@ -36,7 +36,7 @@ use contract::{
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
-    error::RDKafkaErrorCode,
+    error::{KafkaError, RDKafkaErrorCode},
     topic_partition_list::{Offset, TopicPartitionList},
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -235,8 +235,8 @@ fn lag_at(consumer: &BaseConsumer, names: &[String]) -> Result<i64, StoreError> 
     let committed = committed(consumer, &asked)?;
     let mut behind = 0;
     for partition in committed.elements() {
-        let ends = consumer.fetch_watermarks(partition.topic(), partition.partition(), timeout);
-        let (low, high) = ends.map_err(unavailable)?;
+        let ask = || consumer.fetch_watermarks(partition.topic(), partition.partition(), timeout);
+        let (low, high) = patiently(ask).map_err(unavailable)?;
         behind += match partition.offset() {
             Offset::Offset(next) => high - next,
             _ => high - low,
@@ -251,25 +251,36 @@ fn committed(
     asked: &TopicPartitionList,
 ) -> Result<TopicPartitionList, StoreError> {
     let timeout = Duration::from_secs(ANSWER_SECS_MAX);
-    let until = Instant::now() + timeout;
+    patiently(|| consumer.committed_offsets(asked.clone(), timeout)).map_err(unavailable)
+}
+
+/// Asks the brokers until they answer, for up to 20 s, while a group has no coordinator or a partition no leader: it was
+/// made a moment ago, or moves to another broker.
+fn patiently<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let until = Instant::now() + Duration::from_secs(ANSWER_SECS_MAX);
     loop {
-        let error = match consumer.committed_offsets(asked.clone(), timeout) {
-            Ok(committed) => return Ok(committed),
-            Err(error) => error,
-        };
-        let is_passing = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::NotCoordinator
-                    | RDKafkaErrorCode::CoordinatorNotAvailable
-                    | RDKafkaErrorCode::CoordinatorLoadInProgress
-            )
-        );
-        if !is_passing || Instant::now() >= until {
-            return Err(unavailable(error));
+        match ask() {
+            Err(error) if is_passing(&error) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(COORDINATOR_PAUSE_MILLIS));
+            }
+            answer => return answer,
         }
-        std::thread::sleep(Duration::from_millis(COORDINATOR_PAUSE_MILLIS));
     }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }
 
 /// Dead letters may lie at brokers of their own.

@@ -30,6 +30,9 @@ use stuck::Stuck;
 pub const BATCH_MESSAGES_MAX: usize = 128;
 /// Times that one batch is decided again over conflicts before the worker waits.
 const ROUNDS_MAX: u32 = 16;
+/// Times that a batch is tried whole (some seconds, by its backoff) before a message whose dead letter the store refuses is parked with what every
+/// store takes of it: what refuses it may pass.
+const BARE_AFTER_FAILURES: u32 = 8;
 /// The longest wait for a store that is away.
 const BACKOFF_MILLIS_MAX: u64 = 5_000;
 /// Messages for others that are passed before the position is stored on their account alone.
@@ -94,6 +97,8 @@ pub struct Worker<C: Consumer> {
     subscription: Subscription,
     /// What was taken and is not handled to its end: kept here so that a dropped step loses nothing.
     in_hand: Option<Batch>,
+    /// How often the batch in hand was tried in vain.
+    failures: u32,
     /// The position as it is stored, or a little before it.
     stored_offset: i64,
     shell: Shell,
@@ -115,6 +120,7 @@ impl<C: Consumer> Worker<C> {
             consumer,
             subscription,
             in_hand: None,
+            failures: 0,
             stored_offset,
             shell,
             label,
@@ -196,7 +202,12 @@ impl<C: Consumer> Worker<C> {
         self.subscription.trying();
         // A bus may hand over only what is for others: there is nothing to decide, and their place is passed.
         if !batch.messages.is_empty() {
-            self.handle(batch).await?;
+            let handled = self.handle(batch).await;
+            self.failures = match handled {
+                Ok(()) => 0,
+                Err(_) => self.failures.saturating_add(1),
+            };
+            handled?;
         }
         self.subscription.acknowledge(batch);
         let taken = batch.messages.len();
@@ -228,7 +239,7 @@ impl<C: Consumer> Worker<C> {
     }
 
     async fn handle(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut condemned = Condemned::default();
+        let mut condemned = Condemned::new(self.failures >= BARE_AFTER_FAILURES);
         let mut stuck = None;
         let mut pending = self.unseen(&batch.messages).await?;
         for _ in 0..ROUNDS_MAX {

@@ -18,7 +18,9 @@ use rdkafka::{
 };
 use serde::Deserialize;
 
-use super::{ANSWER_SECS_MAX, COORDINATOR_PAUSE_MILLIS, KafkaSettings, OpenError, committed};
+use super::{
+    ANSWER_SECS_MAX, COORDINATOR_PAUSE_MILLIS, KafkaSettings, OpenError, committed, patiently,
+};
 
 /// Where a new group begins on topics with a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -197,9 +199,16 @@ fn offsets(
     at: Offset,
 ) -> Result<HashMap<Place, i64>, OpenError> {
     let timeout = Duration::from_secs(ANSWER_SECS_MAX);
-    let found = consumer
-        .offsets_for_times(listed(places, |_| at)?, timeout)
-        .map_err(OpenError::of)?;
+    let asked = listed(places, |_| at)?;
+    let found = patiently(|| {
+        let found = consumer.offsets_for_times(asked.clone(), timeout)?;
+        // Each partition has an answer of its own.
+        for partition in found.elements() {
+            partition.error()?;
+        }
+        Ok(found)
+    })
+    .map_err(OpenError::of)?;
     let found = found.elements();
     let offsets = found.iter().filter_map(|it| match it.offset() {
         Offset::Offset(offset) => Some(((it.topic().to_owned(), it.partition()), offset)),

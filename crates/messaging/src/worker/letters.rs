@@ -13,8 +13,11 @@ use crate::{
 };
 
 /// Messages whose decision breaks a rule of a table: deciding again would break it again.
-#[derive(Default)]
-pub(super) struct Condemned(HashMap<String, Sentence>);
+pub(super) struct Condemned {
+    sentences: HashMap<String, Sentence>,
+    /// Whether a dead letter that was refused may be cut to what every store takes.
+    may_be_bare: bool,
+}
 
 #[derive(Clone)]
 pub(super) struct Sentence {
@@ -24,15 +27,22 @@ pub(super) struct Sentence {
 }
 
 impl Condemned {
+    pub(super) fn new(may_be_bare: bool) -> Self {
+        Self {
+            sentences: HashMap::new(),
+            may_be_bare,
+        }
+    }
+
     /// The second time, the dead letter itself was refused.
     pub(super) fn add(&mut self, message: &Message, rejection: Rejection) {
-        let is_bare = self.0.contains_key(&message.id);
+        let is_bare = self.may_be_bare && self.sentences.contains_key(&message.id);
         let sentence = Sentence { rejection, is_bare };
-        self.0.insert(message.id.clone(), sentence);
+        self.sentences.insert(message.id.clone(), sentence);
     }
 
     pub(super) fn get(&self, message: &Message) -> Option<&Sentence> {
-        self.0.get(&message.id)
+        self.sentences.get(&message.id)
     }
 }
 
