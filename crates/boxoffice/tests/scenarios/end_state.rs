@@ -121,9 +121,14 @@ impl EndState {
             "dead letter: {still} {} in {}: {}",
             letter.reissued_topic,
             letter.group,
-            without_ids(&letter.reason)
+            without_ids(without_sqlstate(&letter.reason))
         ));
     }
+}
+
+/// PostgreSQL says by which of its codes it refuses a row.
+fn without_sqlstate(reason: &str) -> &str {
+    reason.strip_suffix(" (23514)").unwrap_or(reason)
 }
 
 /// Ids are drawn by chance.
