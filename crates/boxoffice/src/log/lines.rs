@@ -1,4 +1,4 @@
-//! Lines of the log on their way to standard error. Whoever logs hands its line over and goes on: a thread writes it. So a
+//! Lines of the log on their way to standard error. The caller hands its line over and goes on: a thread writes it. So a
 //! reader that stalls holds up nothing, and a pipe that was closed or a disk that is full fails nothing; lines that
 //! cannot be written are lost, and counted. State: the lines that wait, and the thread.
 
@@ -26,7 +26,7 @@ enum Job {
     Flush(mpsc::Sender<()>),
 }
 
-/// Where lines are handed over. Writing to it never fails and never waits.
+/// Takes lines from the callers. Writing to it never fails and never waits.
 #[derive(Debug)]
 pub(super) struct Lines {
     jobs: mpsc::Sender<Job>,
@@ -71,7 +71,7 @@ impl Lines {
 }
 
 impl Write for &Lines {
-    /// One call is one line: whoever formats it writes it whole.
+    /// One call is one line: the formatter writes it whole.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let length = line.len();
         let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);

@@ -40,7 +40,7 @@ async fn a_name_that_was_pointed_here_is_not_answered_and_changes_nothing() {
         .header(header::HOST, "rebound.example");
     assert_problem(read.send().await.unwrap(), 421, "UNKNOWN_HOST").await;
     assert_eq!(it.events().await, json!([]));
-    // and an orchestrator that asks by any name is told of the health.
+    // and an orchestrator gets the health by any name.
     for path in ["/healthz", "/readyz"] {
         let asked = it
             .client
