@@ -1,5 +1,5 @@
-//! The processes: two of each service, over schemas, topics and keys of their own, each by roads of its own to the engines
-//! and the gateway. Whatever ends is started again, as any supervisor does it; it dies with this.
+//! The processes: two of each service, over schemas, topics and keys of their own, each by roads of its own to the engines.
+//! Whatever ends is started again, as any supervisor does it; it dies with this.
 
 use std::{
     fs,
@@ -96,6 +96,8 @@ impl Deployment {
         let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}_{number}_", std::process::id());
         let (gateway, folder) = (Gateway::open().await, tempfile::tempdir().unwrap());
+        // One for all: payments belong to the gateway's address, and a process that names another is refused.
+        let gateway_road = Arc::new(road(gateway.address));
         let mut processes = Vec::new();
         for (services, schema, count) in CAST {
             for place in 1..=*count {
@@ -103,7 +105,7 @@ impl Deployment {
                 let folder = folder.path().join(&name_of_it);
                 fs::create_dir(&folder).unwrap();
                 let kafka = Arc::clone(&engines.kafka_roads[processes.len() % PLACES]);
-                let roads = roads(services, engines, &gateway, kafka);
+                let roads = roads(services, engines, &gateway_road, kafka);
                 let settings = settings(engines, &roads, &name, schema);
                 if place == 1 {
                     let migrated = command(&settings).arg("migrate").output().unwrap();
@@ -226,23 +228,26 @@ impl Drop for Deployment {
     }
 }
 
-/// A process has a road to whatever it speaks to.
+fn road(goal: SocketAddr) -> Proxy {
+    Proxy::open(move || Some(goal))
+}
+
+/// A process has a road to each engine that it uses.
 fn roads(
     services: &str,
     engines: &Engines,
-    gateway: &Gateway,
+    gateway: &Arc<Proxy>,
     kafka: Arc<Proxy>,
 ) -> Vec<(Goal, Arc<Proxy>)> {
-    let road = |goal: SocketAddr| Arc::new(Proxy::open(move || Some(goal)));
     let mut roads = vec![
-        (Goal::Postgres, road(engines.postgres.socket())),
+        (Goal::Postgres, Arc::new(road(engines.postgres.socket()))),
         (Goal::Kafka, kafka),
     ];
     if services.starts_with("ticketing") {
-        roads.push((Goal::Redis, road(engines.redis.socket())));
+        roads.push((Goal::Redis, Arc::new(road(engines.redis.socket()))));
     }
     if services.starts_with("payment") {
-        roads.push((Goal::Gateway, road(gateway.address)));
+        roads.push((Goal::Gateway, Arc::clone(gateway)));
     }
     roads
 }
