@@ -150,8 +150,12 @@ pub async fn open_bus(config: &Config, store: &Store) -> anyhow::Result<Bus> {
         #[cfg(feature = "kafka")]
         BusBackend::Kafka => {
             let groups = crate::audit::books::subscriptions();
+            let settings = messaging::KafkaSettings {
+                payload_rules: contract::topic::PAYLOAD_RULES,
+                ..config.bus.kafka.clone()
+            };
             let opened = messaging::Kafka::open(
-                config.bus.kafka.clone(),
+                settings,
                 store,
                 contract::topic::ALL,
                 &groups,

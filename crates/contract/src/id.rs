@@ -1,110 +1,46 @@
 //! Names of things. Events and users are counted (64-bit integers); everything that is made under load is a
-//! UUID of version 7, which sorts by the time of its making and so stays together in an index.
+//! UUID of version 7, which sorts by the time it was made and so stays together in an index.
 
+use messaging::{integer_id, uuid_id};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::Timestamp;
+use crate::{SagaId, Timestamp};
 
-/// Why a text is not an id.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is not a {kind}")]
-pub struct InvalidId {
-    kind: &'static str,
-    text: String,
-}
+pub use messaging::id::{InvalidId, derive, digest};
 
-macro_rules! uuid_id {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-        #[serde(transparent)]
-        pub struct $name(pub Uuid);
+/// A reservation from its first moment, and the ticket issued for it later.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(transparent)]
+pub struct TicketId(pub Uuid);
+uuid_id!(TicketId);
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                self.0.hyphenated().fmt(f)
-            }
-        }
+/// A payment; the gateway knows it as `orderId`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(transparent)]
+pub struct PaymentId(pub Uuid);
+uuid_id!(PaymentId);
 
-        impl std::str::FromStr for $name {
-            type Err = InvalidId;
-            fn from_str(text: &str) -> Result<Self, InvalidId> {
-                let invalid = || InvalidId { kind: "UUID", text: text.to_owned() };
-                Uuid::parse_str(text).map($name).map_err(|_| invalid())
-            }
-        }
-    )+};
-}
+/// A show on sale.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(transparent)]
+pub struct EventId(pub i64);
+integer_id!(EventId);
 
-macro_rules! integer_id {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-        #[serde(transparent)]
-        pub struct $name(pub i64);
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = InvalidId;
-            fn from_str(text: &str) -> Result<Self, InvalidId> {
-                let invalid = || InvalidId { kind: "64-bit integer", text: text.to_owned() };
-                text.parse().map($name).map_err(|_| invalid())
-            }
-        }
-    )+};
-}
-
-uuid_id! {
-    /// A reservation from its first moment, and the ticket issued for it later.
-    TicketId,
-    /// A saga, and the correlation and key of every request it sends.
-    SagaId,
-    /// A payment; the gateway knows it as `orderId`.
-    PaymentId,
-    /// A message that a consumer could not handle.
-    DeadLetterId,
-}
-
-integer_id! {
-    /// A show on sale.
-    EventId,
-    /// A buyer.
-    UserId,
-}
-
-/// Makes a stable UUID out of another one and a label.
-///
-/// Whoever derives again gets the same id, so deciding twice names the same thing twice. The time stamp of
-/// `parent` is kept, so that derived ids sort beside it; the other bits are a SHA-256 of both. The version is 8
-/// (RFC 9562, section 5.8: vendor-specific).
-#[must_use]
-pub fn derive(parent: Uuid, label: &str) -> Uuid {
-    let digest = Sha256::new()
-        .chain_update(parent.as_bytes())
-        .chain_update(label.as_bytes())
-        .finalize();
-    let mut bytes = [0_u8; 16];
-    bytes[..6].copy_from_slice(&parent.as_bytes()[..6]);
-    bytes[6..].copy_from_slice(&digest[..10]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
-}
-
-/// A stable UUID for a text, of version 8 as in [`derive`]; all other bits are a SHA-256 of it.
-#[must_use]
-pub fn digest(text: &str) -> Uuid {
-    let digest = Sha256::digest(text);
-    let mut bytes = [0_u8; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
-}
+/// A buyer.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(transparent)]
+pub struct UserId(pub i64);
+integer_id!(UserId);
 
 impl TicketId {
     /// The name of a reservation that a keyed request asks for. The last 48 bits are `request`'s, the others are
@@ -158,28 +94,18 @@ impl TicketId {
     }
 }
 
-impl SagaId {
-    /// The payment that this saga's `payment.create.request` makes. It is known before any answer came, so that
-    /// a compensation can name a payment whose creation it has not heard of.
+impl PaymentId {
+    /// The payment that a saga's `payment.create.request` makes. It is known before any reply, so that a compensation
+    /// can name a payment whose creation was not confirmed.
     #[must_use]
-    pub fn payment(self) -> PaymentId {
-        PaymentId(derive(self.0, "payment"))
+    pub fn of_saga(saga: SagaId) -> Self {
+        Self(derive(saga.0, "payment"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn derived_ids_are_stable_distinct_and_sort_with_their_parent() {
-        let parent = Uuid::parse_str("0192f0c1-2f00-7abc-8def-0123456789ab").unwrap();
-        let one = derive(parent, "one");
-        assert_eq!(one, derive(parent, "one"));
-        assert_ne!(one, derive(parent, "two"));
-        assert_eq!(one.as_bytes()[..6], parent.as_bytes()[..6]);
-        assert_eq!(one.get_version_num(), 8);
-    }
 
     #[test]
     fn a_ticket_is_told_by_its_request_and_yet_has_a_name_of_its_own() {

@@ -1,11 +1,10 @@
 //! Requests to the payment service, and its responses.
 
+use messaging::payload;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, topic::payload,
-};
+use crate::{EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId};
 
 /// Open a payment that the buyer can settle at the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

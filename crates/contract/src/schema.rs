@@ -33,7 +33,7 @@ pub fn topics() -> Vec<Topic> {
         of::<ticketing::Cancel>(),
         of::<ticketing::CancelTicketRequest>(),
         of::<ticketing::CancelTicketResponse>(),
-        of::<ticketing::SagaTimeout>(),
+        on::<ticketing::SagaTimeout>(ticketing::SAGA_TIMEOUT, ticketing::SAGA_TIMEOUT_KEY),
         of::<user::CheckActiveRequest>(),
         of::<user::CheckActiveResponse>(),
         of::<user::ReservePointRequest>(),
@@ -58,12 +58,16 @@ pub fn topics() -> Vec<Topic> {
 }
 
 fn of<P: Payload + ToSchema>() -> Topic {
-    let payload = P::name().into_owned();
-    let mut schemas = vec![(payload.clone(), P::schema())];
-    P::schemas(&mut schemas);
+    on::<P>(P::TOPIC, P::KEY)
+}
+
+fn on<S: ToSchema>(topic: &'static str, key: &str) -> Topic {
+    let payload = S::name().into_owned();
+    let mut schemas = vec![(payload.clone(), S::schema())];
+    S::schemas(&mut schemas);
     Topic {
-        name: P::TOPIC,
-        key: camel_case(P::KEY),
+        name: topic,
+        key: camel_case(key),
         payload,
         schemas,
     }

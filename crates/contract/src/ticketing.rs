@@ -1,9 +1,12 @@
 //! Messages that the ticketing service sends to itself, and the one that starts a purchase.
 
+use messaging::payload;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{EventId, Money, PaymentId, Points, SagaId, TicketId, UserId, topic::payload};
+use crate::{EventId, Money, PaymentId, Points, SagaId, TicketId, UserId};
+
+pub use messaging::coordinator::SagaTimeout;
 
 /// Start the purchase of a reserved ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -81,15 +84,7 @@ payload!(
     saga_id
 );
 
-/// A saga's request or compensation got no answer in time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SagaTimeout {
-    pub saga_id: SagaId,
-    /// The step's place in its definition, from 0.
-    pub step: u32,
-    pub compensating: bool,
-    /// Counted from 1.
-    pub attempt: u32,
-}
-payload!(SagaTimeout, "ticketing.saga.timeout", saga_id);
+/// The topic on which the timers of this service's sagas are delivered.
+pub const SAGA_TIMEOUT: &str = "ticketing.saga.timeout";
+/// The field of a [`SagaTimeout`] that is its key.
+pub const SAGA_TIMEOUT_KEY: &str = "saga_id";

@@ -1,9 +1,10 @@
 //! Requests to the user service, and its responses.
 
+use messaging::payload;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Money, Points, SagaId, UserId, topic::payload};
+use crate::{Money, Points, SagaId, UserId};
 
 /// May this user buy at all?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

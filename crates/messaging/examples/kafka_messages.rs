@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{Payload, Timestamp};
 use messaging::{
     Bus, Clock, Column, Commit, Consumer, DeadLetterSettings, Kafka, KafkaSettings, Key, Message,
-    MessageTable, Metrics, Postgres, PostgresSettings, Random, Record, Records, Ref, Rejection,
-    Shell, ShutdownSwitch, Store, Submission, Table, Worker, metrics::GroupLabel,
+    MessageTable, Metrics, Payload, Postgres, PostgresSettings, Random, Record, Records, Ref,
+    Rejection, Shell, ShutdownSwitch, Store, Submission, Table, Timestamp, Worker,
+    metrics::GroupLabel,
 };
 use serde::{Deserialize, Serialize};
 

@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::Timestamp;
-use messaging::{Commit, Metrics, Postgres, PostgresSettings, Store, lease::LeaseRecord};
+use messaging::{
+    Commit, Metrics, Postgres, PostgresSettings, Store, Timestamp, lease::LeaseRecord,
+};
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 

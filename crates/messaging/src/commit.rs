@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use contract::Timestamp;
+use crate::Timestamp;
 
 use crate::{
     Message,

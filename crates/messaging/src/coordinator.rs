@@ -1,12 +1,12 @@
 //! Runs saga machines on records, messages and timers. The state row, the outgoing request and the timer are one
 //! [`Commit`], so no answer can come before the state is saved, and a crash leaves all of them or none.
 
-use contract::{SagaId, Timestamp, ticketing::SagaTimeout};
 use saga::{Catalog, Command, Definition, Direction, Input, Saga, SagaState, StepProgress};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
-    Commit, Message, Rejection, TraceContext,
+    Commit, Message, Rejection, SagaId, Timestamp, TraceContext,
     record::{Column, Key, Record, Table},
     trace,
 };
@@ -96,8 +96,23 @@ impl SagaRecord {
     }
 }
 
+/// A saga's request or compensation got no answer in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SagaTimeout {
+    pub saga_id: SagaId,
+    /// The step's place in its definition, from 0.
+    pub step: u32,
+    pub compensating: bool,
+    /// Counted from 1.
+    pub attempt: u32,
+}
+
 /// What a domain knows about its sagas: which there are, and what their requests say.
 pub trait Domain {
+    /// The topic on which the timers of its sagas are delivered, as [`SagaTimeout`]s keyed by saga.
+    const TIMEOUT_TOPIC: &'static str;
+
     fn catalog(&self) -> Catalog;
 
     /// The request (or compensation) of a step, as a message with this id.
@@ -217,8 +232,8 @@ pub fn advance(
     carry_out(domain, record, commands, now).map(Some)
 }
 
-fn carry_out(
-    domain: &impl Domain,
+fn carry_out<D: Domain>(
+    domain: &D,
     record: SagaRecord,
     commands: Vec<Command>,
     now: Timestamp,
@@ -264,7 +279,7 @@ fn carry_out(
                 commit.set_timer(
                     timer_id(record.saga_id),
                     due_at,
-                    record.traced(Message::new(message_id, &timeout, due_at)),
+                    record.traced(timeout_message::<D>(message_id, &timeout, due_at)),
                 );
             }
             Command::CancelTimer => {
@@ -296,6 +311,11 @@ pub fn timeout_input(timeout: &SagaTimeout) -> Input {
         },
         attempt: timeout.attempt,
     }
+}
+
+fn timeout_message<D: Domain>(id: String, timeout: &SagaTimeout, due_at: Timestamp) -> Message {
+    let key = timeout.saga_id.to_string();
+    Message::on(D::TIMEOUT_TOPIC, key, id, timeout, due_at)
 }
 
 fn timer_id(saga_id: SagaId) -> String {

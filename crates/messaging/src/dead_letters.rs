@@ -3,21 +3,22 @@
 //!
 //! State: one [`DeadLetterRecord`] each, and a timer for the next reissue.
 
+mod payload;
+
 use std::time::Instant;
 
-use contract::{
-    DeadLetterId, Payload, Timestamp,
-    dead_letter::{DeadLetter, DeadLetterResolved},
-    id::derive,
-};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Commit, CommitError, Consumer, Find, Message, Records, Rejection, Store, StoreError,
+    Commit, CommitError, Consumer, DeadLetterId, Find, Message, Payload, Records, Rejection, Store,
+    StoreError, Timestamp,
+    id::derive,
     log_limit::LogLimit,
     message::indexable,
     record::{Column, Key, Record, Ref, Table},
 };
+
+pub use payload::{DeadLetter, DeadLetterResolved};
 
 /// The longest payload, in bytes, whose dead letter is told on the bus. There it is a text within JSON, up to six times as
 /// long, and brokers refuse a record of a million bytes. The dead letter of a longer one is written into the store at once.

@@ -24,7 +24,7 @@ pub struct CleaningSettings {
 #[derive(Debug, Clone, Copy)]
 pub struct Expiry {
     pub table: &'static Table,
-    /// A text column that holds a [`contract::Timestamp`].
+    /// A text column that holds a [`crate::Timestamp`].
     pub column: &'static str,
     /// Rows for which this predicate, fixed in the source, holds.
     pub only: Option<&'static str>,

@@ -30,10 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{
-    Payload,
-    dead_letter::{DeadLetter, DeadLetterResolved},
-};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
@@ -49,7 +45,10 @@ pub use reader::Reader;
 pub use relay::Relay;
 pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
 
-use crate::{Postgres, Random, ShutdownSwitch, Store, StoreError};
+use crate::{
+    Payload, Postgres, Random, ShutdownSwitch, Store, StoreError,
+    dead_letters::{DeadLetter, DeadLetterResolved},
+};
 use desk::Desk;
 use publisher::Publisher;
 use watchdog::Watchdog;

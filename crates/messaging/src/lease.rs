@@ -1,7 +1,7 @@
 //! Leases as they are stored, and what they fence. The lock that takes, renews and loses them is the ticketing
 //! service's; the store only checks that a [`Fence`] still holds, in the transaction that it guards.
 
-use contract::Timestamp;
+use crate::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -5,6 +5,7 @@
 //! a time, and the mark that the message was handled. The store applies a Commit whole or not at all, so a crash
 //! between any two effects loses and doubles nothing.
 //!
+//! - [`payload`]: [`Payload`], what a message says, with its topic and key
 //! - [`message`]: [`Message`], and [`Rejection`] for what cannot be handled
 //! - [`record`]: a row with a version, and its table; [`row`]: a struct as a row
 //! - [`commit`]: [`Commit`], and why one is refused
@@ -13,6 +14,7 @@
 //! - [`worker`]: receive, decide, commit, acknowledge
 //! - [`coordinator`]: runs `saga` machines on records, messages and timers
 //! - [`timers`], [`dead_letters`], [`housekeeping`], [`lease`]: messages at a time, messages that failed, cleaning, fencing
+//! - [`id`], [`time`]: ids and instants; [`lenient`]: reads messages of services written by others
 //! - [`clock`]: time and chance, handed in; [`trace`]: which request a message goes back to
 
 mod backoff;
@@ -22,12 +24,15 @@ pub mod commit;
 pub mod coordinator;
 pub mod dead_letters;
 pub mod housekeeping;
+pub mod id;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lease;
+pub mod lenient;
 mod log_limit;
 pub mod message;
 pub mod metrics;
+pub mod payload;
 pub mod postgres;
 mod receipt;
 pub mod record;
@@ -38,6 +43,7 @@ mod snapshot;
 pub mod sqlite;
 pub mod store;
 mod tail;
+pub mod time;
 pub mod timers;
 pub mod trace;
 pub mod worker;
@@ -47,10 +53,12 @@ pub use bus::{Batch, Bus};
 pub use clock::{Clock, Random};
 pub use commit::{Commit, CommitError, Fence, StoreError};
 pub use dead_letters::DeadLetterSettings;
+pub use id::{DeadLetterId, SagaId};
 #[cfg(feature = "kafka")]
 pub use kafka::{Kafka, KafkaSettings, MessageIdentity, Relay};
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
+pub use payload::{Payload, PayloadRules};
 pub use postgres::{MessageTable, Postgres, PostgresSettings};
 pub use receipt::{Outcome, Receipt, Unresolved};
 pub use record::{Column, Entry, Key, Record, Ref, Table};
@@ -59,6 +67,7 @@ pub use shutdown::{Shutdown, ShutdownSwitch};
 pub use snapshot::Snapshot;
 pub use store::{Find, Store, Submission};
 pub use tail::Stored;
+pub use time::Timestamp;
 pub use trace::TraceContext;
 pub use worker::{Consumer, Records, Shell, Worker};
 

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use contract::{Payload, Timestamp, dead_letter::DeadLetter};
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use crate::TraceContext;
+use crate::{DeadLetterId, Payload, Timestamp, TraceContext, dead_letters::DeadLetter};
 
 /// The longest id or key, in bytes, that is kept as it is. An index of PostgreSQL takes rows of 2,704 bytes at most, and
 /// ids that are derived from this one are longer.
@@ -56,7 +56,7 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reissue {
     pub group: String,
-    pub dead_letter: contract::DeadLetterId,
+    pub dead_letter: DeadLetterId,
     /// Which reissue this is, from 1.
     pub count: u32,
     /// The id of the message that was rejected first.
@@ -92,6 +92,20 @@ impl Rejection {
 impl Message {
     /// An id that no index takes becomes its digest.
     pub fn new<P: Payload>(id: impl Into<String>, payload: &P, now: Timestamp) -> Self {
+        Self {
+            subject: payload.subject(),
+            ..Self::on(P::TOPIC, payload.key(), id, payload, now)
+        }
+    }
+
+    /// As [`Message::new`], for a payload whose topic is not fixed by its type.
+    pub fn on(
+        topic: impl Into<String>,
+        key: String,
+        id: impl Into<String>,
+        payload: &impl Serialize,
+        now: Timestamp,
+    ) -> Self {
         let id = id.into();
         let digest = match indexable(&id) {
             Cow::Borrowed(_) => None,
@@ -99,9 +113,9 @@ impl Message {
         };
         Self {
             id: digest.unwrap_or(id),
-            topic: P::TOPIC.to_owned(),
-            key: payload.key(),
-            subject: payload.subject(),
+            topic: topic.into(),
+            key,
+            subject: None,
             time: now,
             payload: serde_json::to_string(payload).expect("a payload has string keys only"),
             reissue: None,
@@ -111,7 +125,7 @@ impl Message {
 
     /// # Errors
     /// A [`Rejection`] naming topic and field where the payload is not what the topic promises.
-    pub fn parse<P: Payload>(&self) -> Result<P, Rejection> {
+    pub fn parse<P: DeserializeOwned>(&self) -> Result<P, Rejection> {
         if escapes_nul(&self.payload) {
             return Err(Rejection::new(format_args!(
                 "the payload of {} has a text with U+0000",

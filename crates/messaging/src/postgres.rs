@@ -55,7 +55,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 #[cfg(feature = "kafka")]

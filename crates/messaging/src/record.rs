@@ -1,7 +1,6 @@
 //! Records: rows that are loaded and saved by id, with a version. A record is a `struct` with serde and a
 //! [`Table`]; every store makes its own schema from the same table.
 
-use contract::{DeadLetterId, EventId, PaymentId, SagaId, TicketId, UserId};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -136,36 +135,6 @@ impl From<String> for Key {
 impl From<&str> for Key {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
-    }
-}
-impl From<EventId> for Key {
-    fn from(id: EventId) -> Self {
-        Self::Integer(id.0)
-    }
-}
-impl From<UserId> for Key {
-    fn from(id: UserId) -> Self {
-        Self::Integer(id.0)
-    }
-}
-impl From<TicketId> for Key {
-    fn from(id: TicketId) -> Self {
-        Self::Text(id.to_string())
-    }
-}
-impl From<SagaId> for Key {
-    fn from(id: SagaId) -> Self {
-        Self::Text(id.to_string())
-    }
-}
-impl From<PaymentId> for Key {
-    fn from(id: PaymentId) -> Self {
-        Self::Text(id.to_string())
-    }
-}
-impl From<DeadLetterId> for Key {
-    fn from(id: DeadLetterId) -> Self {
-        Self::Text(id.to_string())
     }
 }
 

@@ -26,7 +26,7 @@ use std::{
     },
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 

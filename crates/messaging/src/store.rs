@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
-use contract::Timestamp;
+use crate::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 

@@ -7,7 +7,7 @@ mod stuck;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use contract::Timestamp;
+use crate::Timestamp;
 use futures::future::BoxFuture;
 
 use crate::{

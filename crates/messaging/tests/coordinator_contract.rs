@@ -4,10 +4,9 @@
 mod common;
 
 use common::{bus_places, drain, read_all, shell, start};
-use contract::{Payload, SagaId, Timestamp, ticketing::SagaTimeout};
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Records, Ref, Rejection, Store, TraceContext,
-    Worker,
+    Clock, Commit, Consumer, Message, Metrics, Payload, Records, Ref, Rejection, SagaId, Store,
+    Timestamp, TraceContext, Worker,
     coordinator::{Beginning, Domain, SagaRecord, Send, advance, begin, timeout_input},
     timers::Timers,
     trace,
@@ -47,7 +46,12 @@ impl Payload for Answer {
     }
 }
 
+/// Where the timers of trips are delivered.
+const TRIP_TIMEOUT: &str = "trip.timeout";
+
 impl Domain for Trips {
+    const TIMEOUT_TOPIC: &'static str = TRIP_TIMEOUT;
+
     fn catalog(&self) -> Catalog {
         Catalog(&[&TRIP])
     }
@@ -76,7 +80,7 @@ impl Consumer for Trips {
         "trips"
     }
     fn topics(&self) -> &'static [&'static str] {
-        &[Answer::TOPIC, SagaTimeout::TOPIC]
+        &[Answer::TOPIC, TRIP_TIMEOUT]
     }
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(vec![Ref::to::<SagaRecord>(message.key.as_str())])
@@ -91,7 +95,7 @@ impl Consumer for Trips {
         let record = records
             .get::<SagaRecord>(message.key.as_str())?
             .ok_or_else(|| Rejection::new("there is no such trip"))?;
-        let input = if message.topic == SagaTimeout::TOPIC {
+        let input = if message.topic == TRIP_TIMEOUT {
             timeout_input(&message.parse()?)
         } else {
             input(message.parse()?)
@@ -130,7 +134,7 @@ struct Trip {
 async fn begun(store: Store) -> Trip {
     let metrics = Metrics::unregistered();
     let clock = Clock::manual(start());
-    let id = contract::TicketId(messaging::Random::seeded(1).uuid(start())).purchase_saga();
+    let id = SagaId(messaging::Random::seeded(1).uuid(start()));
     let beginning = Beginning {
         saga_id: id,
         reference_id: "trip 1".into(),
@@ -263,7 +267,7 @@ const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[test]
 fn a_saga_goes_on_in_its_trace_where_an_answer_names_none() {
-    let id = contract::TicketId(messaging::Random::seeded(1).uuid(start())).purchase_saga();
+    let id = SagaId(messaging::Random::seeded(1).uuid(start()));
     let beginning = Beginning {
         saga_id: id,
         reference_id: "trip 1".into(),

@@ -7,10 +7,9 @@
 mod common;
 
 use common::{Place, bus_places};
-use contract::{DeadLetterId, Timestamp, dead_letter::DeadLetter};
 use messaging::{
-    Commit, CommitError, Ref, Store, Submission, commit::Handled, dead_letters::DeadLetterRecord,
-    dead_letters::DeadLetterState,
+    Commit, CommitError, DeadLetterId, Ref, Store, Submission, Timestamp, commit::Handled,
+    dead_letters::DeadLetter, dead_letters::DeadLetterRecord, dead_letters::DeadLetterState,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);

@@ -8,9 +8,8 @@
 mod common;
 
 use common::{Account, Place, deposit, movement, movements, noise, places, read_all, start};
-use contract::Payload;
 use messaging::{
-    Commit, CommitError, Find, Record, Ref, Store, Submission,
+    Commit, CommitError, Find, Payload, Record, Ref, Store, Submission,
     commit::{Handled, TimerChange},
     lease::LeaseRecord,
     store::Position,

@@ -6,9 +6,8 @@
 
 use std::{fs, path::Path};
 
-use contract::Timestamp;
 use messaging::{
-    Commit, Metrics, Snapshot, Store, dead_letters::DeadLetterRecord, lease::LeaseRecord,
+    Commit, Metrics, Snapshot, Store, Timestamp, dead_letters::DeadLetterRecord, lease::LeaseRecord,
 };
 use tempfile::TempDir;
 

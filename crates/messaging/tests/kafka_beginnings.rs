@@ -11,9 +11,8 @@ use common::{
     kafka::{Brokers, INBOX_SECS, TOPICS},
     publish, shell, start, store_all, within,
 };
-use contract::Payload;
 use messaging::{
-    Bus, Clock, Kafka, KafkaSettings, Metrics, Shell, Store, Worker,
+    Bus, Clock, Kafka, KafkaSettings, Metrics, Payload, Shell, Store, Worker,
     kafka::{Group, InitialOffset, OpenError},
 };
 

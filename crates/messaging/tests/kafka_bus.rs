@@ -15,13 +15,11 @@ use common::{
     kafka::{Brokers, INBOX_SECS, TOPICS, guarded},
     movements, publish, read_all, shell, start, store_all, teller, within,
 };
-use contract::{
-    Payload, Timestamp,
-    dead_letter::{DeadLetter, DeadLetterResolved},
-};
 use messaging::{
-    Batch, Bus, Clock, Commit, Consumer, Kafka, KafkaSettings, Message, Metrics, Records, Ref,
-    Rejection, Relay, ShutdownSwitch, Store, Worker, bus::Subscription,
+    Batch, Bus, Clock, Commit, Consumer, Kafka, KafkaSettings, Message, Metrics, Payload, Records,
+    Ref, Rejection, Relay, ShutdownSwitch, Store, Timestamp, Worker,
+    bus::Subscription,
+    dead_letters::{DeadLetter, DeadLetterResolved},
 };
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 

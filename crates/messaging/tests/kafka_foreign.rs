@@ -7,9 +7,8 @@ use common::{
     Account, Deposit, balance, deposit, drain, eventually, kafka::Brokers, publish, shell, start,
     store_all, teller, within,
 };
-use contract::{Payload, Timestamp};
 use messaging::{
-    Clock, Message, Metrics, Worker,
+    Clock, Message, Metrics, Payload, Timestamp, Worker,
     dead_letters::{self, DeadLetterConsumer},
 };
 use rdkafka::{

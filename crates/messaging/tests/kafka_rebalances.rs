@@ -20,11 +20,11 @@ use common::{
     Account, Deposit, Teller, balance, deposit, eventually, kafka::Brokers, movement, movements,
     publish, read_all, shell, store_all, within,
 };
-use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 use futures::future::BoxFuture;
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Postgres, Random, Records, Ref, Rejection, Relay,
-    ShutdownSwitch, Store, StoreError, Worker, metrics::GroupLabel,
+    Clock, Commit, Consumer, Message, Metrics, Payload, Postgres, Random, Records, Ref, Rejection,
+    Relay, ShutdownSwitch, Store, StoreError, Timestamp, Worker, dead_letters::DeadLetter,
+    metrics::GroupLabel,
 };
 use tokio::{sync::watch, task::JoinHandle};
 

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use common::{
     Deposit, Noise, PATIENCE, deposit, eventually, kafka::Brokers, noise, publish, start, within,
 };
-use contract::{DeadLetterId, Payload};
 use messaging::{
-    Clock, Kafka, Message, Metrics, Relay, Store,
+    Clock, DeadLetterId, Kafka, Message, Metrics, Payload, Relay, Store,
     dead_letters::{self, DeadLetterRecord, DeadLetterState},
 };
 use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};

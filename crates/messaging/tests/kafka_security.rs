@@ -15,8 +15,7 @@ use common::{
     kafka::{Brokers, Guarded, INBOX_SECS, TOPICS, guarded},
     publish, read_all, within,
 };
-use contract::Payload;
-use messaging::{Kafka, kafka::KafkaSecurity};
+use messaging::{Kafka, Payload, kafka::KafkaSecurity};
 
 /// Longer than a question to the brokers may take.
 const REFUSED_WITHIN: Duration = Duration::from_secs(40);

@@ -17,8 +17,7 @@ use common::{
     Account, Deposit, PATIENCE, deposit, kafka::Brokers, postgres, publish, shell, start,
     store_all, teller, within,
 };
-use contract::Payload;
-use messaging::{Clock, Metrics, PostgresSettings, Store};
+use messaging::{Clock, Metrics, Payload, PostgresSettings, Store};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -20,10 +20,9 @@ use common::{
     Account, account, balance, deposit, movement, movements, noise, postgres, start, store_all,
     tables,
 };
-use contract::Payload;
 use futures::FutureExt;
 use messaging::{
-    Bus, Clock, Commit, CommitError, Entry, Message, MessageTable, Metrics, Postgres,
+    Bus, Clock, Commit, CommitError, Entry, Message, MessageTable, Metrics, Payload, Postgres,
     PostgresSettings, Random, Record, Snapshot, Store, StoreError, Submission, Table,
     store::Position, timers::Timers,
 };

@@ -7,10 +7,9 @@ use common::{
     Account, Deposit, Place, account, deposit, movement, movements, noise, places, publish,
     read_all, start, store_all,
 };
-use contract::{Payload, Timestamp};
 use messaging::{
-    Bus, Commit, CommitError, Fence, Find, Metrics, Record, Store, StoreError, Submission, Table,
-    lease::LeaseRecord, store::Position,
+    Bus, Commit, CommitError, Fence, Find, Metrics, Payload, Record, Store, StoreError, Submission,
+    Table, Timestamp, lease::LeaseRecord, store::Position,
 };
 
 fn put(account: &Account) -> Commit {

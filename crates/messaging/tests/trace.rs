@@ -9,10 +9,10 @@ use common::{
     Account, Deposit, Noise, account, bus_places, deposit, drain, places, publish, read_all, shell,
     start, store_all, teller,
 };
-use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Random, Records, Ref, Rejection, Store,
-    TraceContext, Worker,
+    Clock, Commit, Consumer, Message, Metrics, Payload, Random, Records, Ref, Rejection, Store,
+    Timestamp, TraceContext, Worker,
+    dead_letters::DeadLetter,
     dead_letters::{self, DeadLetterConsumer},
     timers::Timers,
     trace,

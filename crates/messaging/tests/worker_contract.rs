@@ -12,11 +12,11 @@ use common::{
     Account, Deposit, Place, REFUSED_KEY, Teller, account, balance, bus_places, deposit, drain,
     eventually, movements, noise, places, publish, read_all, shell, start, store_all, teller,
 };
-use contract::{Payload, Timestamp, dead_letter::DeadLetter};
 use futures::future::BoxFuture;
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Record, Records, Ref, Rejection, Shell,
-    ShutdownSwitch, Store, StoreError, Submission, Worker,
+    Clock, Commit, Consumer, Message, Metrics, Payload, Record, Records, Ref, Rejection, Shell,
+    ShutdownSwitch, Store, StoreError, Submission, Timestamp, Worker,
+    dead_letters::DeadLetter,
     dead_letters::{self, DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
     housekeeping::{CleaningSettings, Expiry, Housekeeping},
     timers::Timers,

@@ -91,7 +91,9 @@ fn decide(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
 
 fn payment_of(message: &Message) -> Result<PaymentId, Rejection> {
     match message.topic.as_str() {
-        CreateRequest::TOPIC => Ok(message.parse::<CreateRequest>()?.saga_id.payment()),
+        CreateRequest::TOPIC => Ok(PaymentId::of_saga(
+            message.parse::<CreateRequest>()?.saga_id,
+        )),
         DeleteRequest::TOPIC => Ok(message.parse::<DeleteRequest>()?.payment_id),
         ConfirmedRequest::TOPIC => Ok(message.parse::<ConfirmedRequest>()?.payment_id),
         CancelRequest::TOPIC => Ok(message.parse::<CancelRequest>()?.payment_id),
@@ -105,7 +107,7 @@ fn unexpected(topic: &str) -> Rejection {
 
 fn create(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
     let request: CreateRequest = message.parse()?;
-    let payment_id = request.saga_id.payment();
+    let payment_id = PaymentId::of_saga(request.saga_id);
     let known = records.get(payment_id)?;
     let tombstone = records.get(payment_id)?;
     let mut commit = Commit::new();

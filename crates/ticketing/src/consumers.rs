@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use contract::{
     Payload, TicketId, Timestamp,
-    ticketing::{Cancel, Expire, Process, SagaTimeout},
+    ticketing::{Cancel, Expire, Process, SAGA_TIMEOUT, SagaTimeout},
 };
 use futures::future::{BoxFuture, try_join_all};
 use messaging::{
@@ -63,7 +63,7 @@ impl Consumer for SagaConsumer {
                     Ref::to::<Purchase>(cancel.ticket_id),
                 ])
             }
-            SagaTimeout::TOPIC => Ok(vec![Ref::to::<SagaRecord>(
+            SAGA_TIMEOUT => Ok(vec![Ref::to::<SagaRecord>(
                 message.parse::<SagaTimeout>()?.saga_id,
             )]),
             _ => Ok(vec![Ref::to::<SagaRecord>(read_answer(message)?.saga_id)]),
@@ -92,7 +92,7 @@ impl Consumer for SagaConsumer {
             }
             Expire::TOPIC => progress::expire(message, records, now),
             Cancel::TOPIC => progress::cancel(message.parse()?, records, now),
-            SagaTimeout::TOPIC => progress::time_out(&message.parse()?, records, now),
+            SAGA_TIMEOUT => progress::time_out(&message.parse()?, records, now),
             _ => progress::answer(message, records, now),
         }
     }

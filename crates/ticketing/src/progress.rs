@@ -2,7 +2,9 @@
 
 use contract::{
     Payload as _, PaymentId, Points, SagaId, TicketId, Timestamp,
-    ticketing::{Cancel, CancelTicketResponse, Expire, Process, Release, SagaTimeout},
+    ticketing::{
+        Cancel, CancelTicketResponse, Expire, Process, Release, SAGA_TIMEOUT, SagaTimeout,
+    },
 };
 use messaging::{
     Commit, Key, Message, Record, Records, Rejection, StoreError,
@@ -331,7 +333,7 @@ pub const TOPICS: &[&str] = &[
     Process::TOPIC,
     Expire::TOPIC,
     Cancel::TOPIC,
-    SagaTimeout::TOPIC,
+    SAGA_TIMEOUT,
     contract::user::CheckActiveResponse::TOPIC,
     contract::user::ReservePointResponse::TOPIC,
     contract::user::RestorePointResponse::TOPIC,

@@ -5,7 +5,7 @@ mod answer;
 mod cancellation;
 mod purchase;
 
-use contract::Timestamp;
+use contract::{Timestamp, ticketing::SAGA_TIMEOUT};
 use messaging::{
     Message, Rejection,
     coordinator::{Domain, SagaRecord, Send},
@@ -121,6 +121,8 @@ pub fn is_payment_closed(saga: &SagaRecord) -> bool {
 pub struct Purchases;
 
 impl Domain for Purchases {
+    const TIMEOUT_TOPIC: &'static str = SAGA_TIMEOUT;
+
     fn catalog(&self) -> Catalog {
         Catalog(CATALOG.0)
     }

@@ -23,7 +23,7 @@ const PAID_AT: i64 = 3;
 fn payment() -> DomainMessage<domain::Payment> {
     let ticket_id = TicketId(Random::seeded(1).uuid(NOW));
     let saga_id: SagaId = ticket_id.purchase_saga();
-    let payment_id: PaymentId = saga_id.payment();
+    let payment_id: PaymentId = PaymentId::of_saga(saga_id);
     let payment = domain::Payment {
         id: payment_id,
         event_id: EventId(1),

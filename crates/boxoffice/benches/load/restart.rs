@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use contract::{
-    EventId, Money, Points, SagaId, TicketId, Timestamp, UserId, domain, domain::PaymentStatus,
+    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain,
+    domain::PaymentStatus,
 };
 use messaging::{Clock, Commit, Metrics, Random, Store, Submission};
 use tempfile::TempDir;
@@ -119,7 +120,7 @@ fn payment(
 ) -> domain::Payment {
     let saga_id: SagaId = ticket_id.purchase_saga();
     domain::Payment {
-        id: saga_id.payment(),
+        id: PaymentId::of_saga(saga_id),
         event_id,
         user_id,
         ticket_id,

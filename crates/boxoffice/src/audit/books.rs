@@ -222,7 +222,9 @@ impl Books {
     }
 
     fn is_moved_by(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
-        let payment = self.payments.get(&ticket_id.purchase_saga().payment());
+        let payment = self
+            .payments
+            .get(&PaymentId::of_saga(ticket_id.purchase_saga()));
         self.is_said(ticket_id, is_moving)
             || payment.is_some_and(|payment| {
                 payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
@@ -234,7 +236,7 @@ impl Books {
         if let Some(ticket) = self.tickets.get(&ticket_id) {
             sagas.push(ticket_id.cancel_saga(ticket.cancellation));
         }
-        let payment_id = ticket_id.purchase_saga().payment();
+        let payment_id = PaymentId::of_saga(ticket_id.purchase_saga());
         let is_open = |saga_id| self.sagas.get(saga_id).is_some_and(&is_moving);
         let is_named = |id: String| self.under_way.contains(&id);
         is_named(ticket_id.to_string())

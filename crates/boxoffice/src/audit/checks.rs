@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use contract::{
-    EventId, TicketId, Timestamp,
+    EventId, PaymentId, TicketId, Timestamp,
     domain::{PaymentStatus, TicketStatus},
 };
 use payment::record::Refund;
@@ -150,7 +150,7 @@ fn what_is_given_back_is_free(books: &Books, found: &mut Vec<Violation>) {
                 "it came to nothing, but its points are held",
             ));
         }
-        let payment = books.payments.get(&saga_id.payment());
+        let payment = books.payments.get(&PaymentId::of_saga(saga_id));
         if payment.is_some_and(|payment| {
             matches!(
                 payment.status,
@@ -230,7 +230,7 @@ fn points_are_conserved(books: &Books, found: &mut Vec<Violation>) {
         }
     }
     for (saga_id, hold) in &books.holds {
-        let payment = books.payments.get(&saga_id.payment());
+        let payment = books.payments.get(&PaymentId::of_saga(*saga_id));
         let is_settled = payment.is_none_or(|payment| !books.is_under_way(payment.ticket_id));
         let is_kept = payment
             .is_some_and(|it| it.status == PaymentStatus::Succeeded && it.refund == Refund::None);

@@ -3,7 +3,7 @@
 
 use contract::{
     schema::{Topic, topics},
-    topic::is_between_services,
+    topic::PAYLOAD_RULES,
 };
 use serde_json::{Map, Value, json};
 
@@ -75,7 +75,7 @@ fn is_of_saga(topic: &Topic) -> bool {
 
 fn key(topic: &Topic) -> String {
     let field = &topic.key;
-    if is_between_services(topic.name) {
+    if PAYLOAD_RULES.request_reply_topics.contains(&topic.name) {
         return format!(
             "`{field}`; with `bus.kafka.message_identity = \"uuid\"` a UUID of this message alone, a digest of `ce_id`."
         );

@@ -144,7 +144,7 @@ fn what_was_to_be_cancelled_is_cancelled(ledger: &Ledger, books: &Books) {
         let id: TicketId = ticket.parse().unwrap();
         let (ticket, payment) = (
             &books.tickets[&id],
-            &books.payments[&id.purchase_saga().payment()],
+            &books.payments[&PaymentId::of_saga(id.purchase_saga())],
         );
         let is_cancelled =
             (ticket.status, payment.status) == (TicketStatus::Cancelled, PaymentStatus::Cancelled);

@@ -51,7 +51,7 @@ pub fn expiry_of(ticket: &str) -> SagaId {
 }
 
 pub fn payment_of(ticket: &str) -> PaymentId {
-    saga_of(ticket).payment()
+    PaymentId::of_saga(saga_of(ticket))
 }
 
 impl House {

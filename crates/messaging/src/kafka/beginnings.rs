@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::RDKafkaErrorCode,

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use contract::{id, topic};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::Message;
+use crate::{Message, PayloadRules, id};
 
 /// The field of a domain message that is its id.
 const EVENT_ID: &str = "eventId";
@@ -26,9 +25,9 @@ pub enum MessageIdentity {
 impl MessageIdentity {
     /// The record key. What is asked and answered needs no order of its own: a saga waits for one answer at a time.
     /// Domain messages keep the key that gives one consumer an event's stock.
-    pub(super) fn key(self, message: &Message) -> Cow<'_, str> {
+    pub(super) fn key<'a>(self, rules: &PayloadRules, message: &'a Message) -> Cow<'a, str> {
         match self {
-            Self::Uuid if topic::is_between_services(&message.topic) => {
+            Self::Uuid if rules.request_reply_topics.contains(&message.topic.as_str()) => {
                 id::digest(&message.id).to_string().into()
             }
             Self::Uuid | Self::Header => message.key.as_str().into(),
@@ -36,9 +35,11 @@ impl MessageIdentity {
     }
 
     /// The record value.
-    pub(super) fn value(self, message: &Message) -> Cow<'_, str> {
+    pub(super) fn value<'a>(self, rules: &PayloadRules, message: &'a Message) -> Cow<'a, str> {
         let renamed = match self {
-            Self::Uuid if topic::is_domain(&message.topic) => with_event_id(message),
+            Self::Uuid if rules.identified_topics.contains(&message.topic.as_str()) => {
+                with_event_id(message)
+            }
             Self::Uuid | Self::Header => None,
         };
         renamed.map_or(Cow::Borrowed(message.payload.as_str()), Cow::Owned)
@@ -53,9 +54,15 @@ fn with_event_id(message: &Message) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use contract::Timestamp;
+    use crate::Timestamp;
 
     use super::*;
+
+    const RULES: PayloadRules = PayloadRules {
+        request_reply_topics: &["user.reserve.point.request"],
+        identified_topics: &["domain.payment"],
+        time_fields: &[],
+    };
 
     fn message(topic: &str, id: &str) -> Message {
         Message {
@@ -72,7 +79,11 @@ mod tests {
 
     #[test]
     fn every_request_of_a_saga_has_a_uuid_of_its_own_and_a_repeated_message_has_the_same() {
-        let key = |topic, id| MessageIdentity::Uuid.key(&message(topic, id)).into_owned();
+        let key = |topic, id| {
+            MessageIdentity::Uuid
+                .key(&RULES, &message(topic, id))
+                .into_owned()
+        };
         let asked = key("user.reserve.point.request", "saga:1:request:1");
         assert!(uuid::Uuid::parse_str(&asked).is_ok(), "{asked}");
         assert_eq!(asked, key("user.reserve.point.request", "saga:1:request:1"));
@@ -87,14 +98,18 @@ mod tests {
             assert_eq!(key(ordered, "x"), "a-key", "{ordered}");
         }
         let message = message("user.reserve.point.request", "x");
-        assert_eq!(MessageIdentity::Header.key(&message), "a-key");
+        assert_eq!(MessageIdentity::Header.key(&RULES, &message), "a-key");
     }
 
     #[test]
     fn a_domain_message_is_named_by_a_uuid_and_its_state_stays() {
         let message = message("domain.payment", "payment:1:2");
-        assert_eq!(MessageIdentity::Header.value(&message), message.payload);
-        let value: Value = serde_json::from_str(&MessageIdentity::Uuid.value(&message)).unwrap();
+        assert_eq!(
+            MessageIdentity::Header.value(&RULES, &message),
+            message.payload
+        );
+        let value: Value =
+            serde_json::from_str(&MessageIdentity::Uuid.value(&RULES, &message)).unwrap();
         let named = value[EVENT_ID].as_str().unwrap();
         assert!(uuid::Uuid::parse_str(named).is_ok(), "{named}");
         assert_eq!(value["payload"][EVENT_ID], 7);

@@ -179,8 +179,8 @@ impl Producer {
             Some(dead_letters) if is_dead_letter(&message.topic) => dead_letters,
             _ => &self.main,
         };
-        let identity = self.settings.message_identity;
-        let (key, value) = (identity.key(message), identity.value(message));
+        let (identity, rules) = (self.settings.message_identity, &self.settings.payload_rules);
+        let (key, value) = (identity.key(rules, message), identity.value(rules, message));
         let mut record = BaseRecord::with_opaque_to(&topic, Box::new(stored.offset))
             .key(key.as_ref())
             .payload(value.as_ref())

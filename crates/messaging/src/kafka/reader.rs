@@ -327,7 +327,10 @@ fn poll(
             Some(Ok(record)) => {
                 let topic = record.topic().get(prefix..).unwrap_or_default();
                 let mut message = wire::message(&record, topic);
-                if let Some(named) = zone.as_ref().and_then(|it| it.name_in(&message.payload)) {
+                if let Some(named) = zone
+                    .as_ref()
+                    .and_then(|it| it.name_in(&message.payload, settings.payload_rules.time_fields))
+                {
                     message.payload = named;
                 }
                 let message = message.is_for(group, topics).then(|| Arc::new(message));

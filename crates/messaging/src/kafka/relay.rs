@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{

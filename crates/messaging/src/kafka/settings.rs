@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use contract::lenient::Zone;
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
 use super::{InitialOffset, identity::MessageIdentity};
+use crate::{PayloadRules, lenient::Zone};
 
 /// How long a broker may keep a record beyond its retention: the rest of its segment, and the pause between two looks.
 const RETENTION_SLACK_SECS: i64 = 600;
@@ -36,6 +36,9 @@ pub struct KafkaSettings {
     pub message_identity: MessageIdentity,
     /// Of times in messages that name no zone: `UTC`, an offset (`+09:00`), or a name (`Asia/Seoul`).
     pub zone: String,
+    /// The program's own, not a setting.
+    #[serde(skip)]
+    pub payload_rules: PayloadRules,
     /// A consumer that was not heard of for so long gives its partitions to the others.
     pub session_timeout_millis: u32,
     /// How far the brokers' knowledge of what was handled may be behind; redelivery costs a look into the inbox.
@@ -107,6 +110,7 @@ impl Default for KafkaSettings {
             source: "/boxoffice".to_owned(),
             message_identity: MessageIdentity::default(),
             zone: "UTC".to_owned(),
+            payload_rules: PayloadRules::default(),
             session_timeout_millis: 10_000,
             commit_interval_millis: 500,
             revoke_millis_max: 10_000,

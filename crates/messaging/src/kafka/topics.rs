@@ -1,4 +1,4 @@
-//! Topics: those of the contract are made where they are missing, and checked where they are there.
+//! Topics: creates those that are missing, and checks those that exist.
 
 use std::{collections::HashMap, time::Duration};
 

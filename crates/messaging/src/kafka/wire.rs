@@ -1,7 +1,7 @@
 //! A message as a Kafka record, by the CloudEvents Kafka protocol binding (version 1.0.2, binary mode): attributes as
 //! `ce_` headers, the payload as the value. Pure.
 
-use contract::Timestamp;
+use crate::Timestamp;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 
 use crate::{

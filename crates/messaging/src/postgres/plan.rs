@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 
 use super::statements::Statements;
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use contract::Timestamp;
+use crate::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{
     Client, Error, Statement,

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::mpsc};
 
-use contract::Timestamp;
+use crate::Timestamp;
 use futures::future::BoxFuture;
 
 use super::{

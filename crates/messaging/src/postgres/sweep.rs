@@ -1,7 +1,7 @@
 //! Cleaning, a bounded piece at a time: what everybody has handled, and what is old. The same rules as in the
 //! embedded store, on a reading connection: the writer is not held up.
 
-use contract::Timestamp;
+use crate::Timestamp;
 
 use super::reader::{ReadError, Reader};
 use crate::housekeeping::{Cleaned, Expiry};

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use contract::Timestamp;
+use crate::Timestamp;
 use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 
 use super::{

@@ -1,6 +1,6 @@
 //! Cleaning, a bounded piece at a time: what everybody has handled, and what is old.
 
-use contract::Timestamp;
+use crate::Timestamp;
 use rusqlite::Connection;
 
 use crate::housekeeping::{Cleaned, Expiry};

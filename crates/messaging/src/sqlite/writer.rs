@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use contract::Timestamp;
+use crate::Timestamp;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{oneshot, watch};
 

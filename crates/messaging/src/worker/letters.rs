@@ -2,13 +2,11 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use contract::{Timestamp, dead_letter::DeadLetterResolved};
-
 use super::{Consumer, Records, Worker};
 use crate::{
-    Commit, Message, Ref, Rejection,
+    Commit, Message, Ref, Rejection, Timestamp,
     commit::Handled,
-    dead_letters::{self, DeadLetterRecord},
+    dead_letters::{self, DeadLetterRecord, DeadLetterResolved},
     message::Reissue,
 };
 

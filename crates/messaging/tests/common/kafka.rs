@@ -12,14 +12,11 @@ use std::{
     time::Duration,
 };
 
-use contract::{
-    Payload,
-    dead_letter::{DeadLetter, DeadLetterResolved},
-    ticketing::SagaTimeout,
-};
 use messaging::{
-    Bus, Kafka, KafkaSettings, MessageTable, Metrics, Postgres, PostgresSettings, Store,
-    StoreError, kafka::KafkaSecurity,
+    Bus, Kafka, KafkaSettings, MessageTable, Metrics, Payload, Postgres, PostgresSettings, Store,
+    StoreError,
+    dead_letters::{DeadLetter, DeadLetterResolved},
+    kafka::KafkaSecurity,
 };
 use rdkafka::{
     ClientConfig,
@@ -38,7 +35,7 @@ pub const TOPICS: &[&str] = &[
     Noise::TOPIC,
     DeadLetter::TOPIC,
     DeadLetterResolved::TOPIC,
-    SagaTimeout::TOPIC,
+    "trip.timeout",
     "trip.request",
     "trip.cancel",
     "trip.answer",

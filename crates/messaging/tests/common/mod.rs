@@ -10,10 +10,10 @@ pub mod postgres;
 
 use std::sync::Arc;
 
-use contract::{Payload, Timestamp};
 use messaging::{
-    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Postgres,
-    Random, Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Worker, bus::Bus,
+    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Payload,
+    Postgres, Random, Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Timestamp,
+    Worker, bus::Bus,
 };
 use serde::{Deserialize, Serialize};
 

@@ -65,12 +65,12 @@ impl World {
     }
 
     fn payment(&self) -> Option<PaymentRecord> {
-        self.records.get(self.saga.payment()).unwrap()
+        self.records.get(PaymentId::of_saga(self.saga)).unwrap()
     }
 
     /// Whether the input was taken; a rejected message and a refused attempt change nothing.
     fn take(&mut self, input: &Input) -> bool {
-        let payment_id = self.saga.payment();
+        let payment_id = PaymentId::of_saga(self.saga);
         match input {
             Input::Create => self.hear(&CreateRequest {
                 saga_id: self.saga,

@@ -57,7 +57,7 @@ pub fn create(
     if let Some(payment) = known {
         return payment.created_by(request);
     }
-    let payment_id = request.saga_id.payment();
+    let payment_id = PaymentId::of_saga(request.saga_id);
     let Some(final_amount) = request.total_amount.less(request.point) else {
         return Ok(Creation::Refused(tombstone_of(
             payment_id,

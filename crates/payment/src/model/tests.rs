@@ -120,7 +120,10 @@ fn deletion() -> DeleteRequest {
 fn a_payment_asks_for_what_points_leave_over() {
     let payment = opened();
     assert_eq!(payment.final_amount, won(700));
-    assert_eq!(payment.payment_id, request(0, 0).saga_id.payment());
+    assert_eq!(
+        payment.payment_id,
+        PaymentId::of_saga(request(0, 0).saga_id)
+    );
 }
 
 #[test]

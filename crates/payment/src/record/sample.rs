@@ -1,7 +1,7 @@
 //! A payment for tests: of 700, charged under `pg-1` by its first attempt.
 
 use contract::{
-    EventId, Money, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
+    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
 };
 use messaging::Random;
 
@@ -13,7 +13,7 @@ pub(crate) fn payment(status: PaymentStatus, refund: Refund) -> PaymentRecord {
     let random = Random::seeded(5);
     let saga_id = SagaId(random.uuid(NOW));
     PaymentRecord {
-        payment_id: saga_id.payment(),
+        payment_id: PaymentId::of_saga(saga_id),
         saga_id,
         event_id: EventId(1),
         user_id: UserId(2),

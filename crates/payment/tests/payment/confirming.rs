@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use contract::{
-    Money, Payload, Points,
+    Money, Payload, PaymentId, Points,
     domain::{self, DomainMessage, PaymentStatus},
     payment::{ConfirmedRequest, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse},
 };
@@ -29,7 +29,7 @@ fn responses(world: &World) -> Vec<bool> {
 fn deletion(request: &CreateRequest) -> DeleteRequest {
     DeleteRequest {
         saga_id: request.saga_id,
-        payment_id: request.saga_id.payment(),
+        payment_id: PaymentId::of_saga(request.saga_id),
     }
 }
 
@@ -157,7 +157,7 @@ async fn a_deletion_that_comes_while_the_gateway_is_asked_is_answered_with_the_o
 #[tokio::test]
 async fn a_lookup_of_the_same_payment_does_not_refuse_the_buyers_next_attempt() {
     let attempts = Arc::new(Attempts::default());
-    let id = creation(1).saga_id.payment();
+    let id = PaymentId::of_saga(creation(1).saga_id);
     let lookup = attempts.enter(id).expect("nobody asks yet");
     let mut buyer = Box::pin(attempts.enter_for_buyer(id));
     assert!(buyer.as_mut().now_or_never().is_none(), "it waits");
@@ -267,7 +267,7 @@ async fn where_points_pay_for_everything_the_gateway_is_not_asked() {
         ..creation(1)
     };
     world.send("create", &request).await;
-    let id = request.saga_id.payment();
+    let id = PaymentId::of_saga(request.saga_id);
 
     let mut free = input(id);
     free.amount = Money::ZERO;
@@ -316,12 +316,12 @@ async fn a_free_purchase_leaves_the_stray_charge_of_another_payment_alone() {
     let free = ConfirmInput {
         pg_payment_id: "pg-second".to_owned(),
         amount: Money::ZERO,
-        ..input(request.saga_id.payment())
+        ..input(PaymentId::of_saga(request.saga_id))
     };
     assert!(settled(world.confirm(free).await).succeeded);
     // Also as a message that an earlier version of the program published.
     let of_old = ConfirmedRequest {
-        payment_id: request.saga_id.payment(),
+        payment_id: PaymentId::of_saga(request.saga_id),
         attempt: None,
         ..second
     };
@@ -349,7 +349,7 @@ async fn a_deletion_that_overtakes_its_creation_closes_it_for_good() {
     assert_eq!(responses(&world), [false, false]);
     let deleted: Vec<DeleteResponse> = world.published(&[DeleteResponse::TOPIC]);
     assert!(deleted.len() == 2 && deleted.iter().all(|response| response.succeed));
-    let id = request.saga_id.payment();
+    let id = PaymentId::of_saga(request.saga_id);
     assert_eq!(world.service.show(id).await.unwrap(), None);
     assert!(matches!(
         world.confirm(input(id)).await,
@@ -383,7 +383,8 @@ async fn a_message_that_comes_twice_is_answered_once_and_a_repeated_request_alik
     world.send("create-again", &request).await;
 
     assert_eq!(responses(&world), [true, true]);
-    let payments: Vec<PaymentRecord> = vec![world.payment(request.saga_id.payment()).await];
+    let payments: Vec<PaymentRecord> =
+        vec![world.payment(PaymentId::of_saga(request.saga_id)).await];
     assert_eq!(payments[0].version, 1);
 }
 

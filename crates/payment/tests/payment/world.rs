@@ -217,7 +217,7 @@ impl World {
     pub async fn open_payment(&mut self, number: u64) -> PaymentId {
         let request = creation(number);
         self.send(&format!("create-{number}"), &request).await;
-        request.saga_id.payment()
+        PaymentId::of_saga(request.saga_id)
     }
 
     pub async fn payment(&self, id: PaymentId) -> PaymentRecord {

@@ -54,7 +54,7 @@ impl Payload {
     /// is known before any answer.
     #[must_use]
     pub fn payment_id(&self) -> PaymentId {
-        let derived = || self.ticket_id.purchase_saga().payment();
+        let derived = || PaymentId::of_saga(self.ticket_id.purchase_saga());
         self.payment_id.unwrap_or_else(derived)
     }
 

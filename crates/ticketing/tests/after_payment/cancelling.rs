@@ -186,7 +186,7 @@ async fn a_refund_that_the_gateway_refuses_leaves_the_ticket_and_may_be_tried_ag
 async fn silence(house: &mut House, saga_id: SagaId) {
     for attempt in 1..=61 {
         house
-            .hear(&SagaTimeout {
+            .time_out(&SagaTimeout {
                 saga_id,
                 step: 0,
                 compensating: false,

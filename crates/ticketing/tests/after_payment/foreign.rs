@@ -117,7 +117,7 @@ async fn a_payment_whose_name_comes_late_is_closed_by_it_when_asked_again() {
     house.hear(&opened(ticket, theirs())).await;
     house.hear(&opened(ticket, another())).await;
     house
-        .hear(&SagaTimeout {
+        .time_out(&SagaTimeout {
             saga_id: ticket.purchase_saga(),
             step: 3,
             compensating: true,

@@ -8,6 +8,7 @@ use contract::{
     EventId, Money, Payload, PaymentId, Points, TicketId, Timestamp, UserId,
     domain::{self, DomainMessage, PaymentStatus, Refund, TicketStatus},
     payment::{CreateResponse, DeleteResponse},
+    ticketing::{SAGA_TIMEOUT, SagaTimeout},
     user::{CheckActiveResponse, CheckFraudResponse, ReservePointResponse, RestorePointResponse},
 };
 use futures::FutureExt;
@@ -89,11 +90,27 @@ impl House {
 
     /// Publishes, and lets nobody work.
     pub async fn say<P: Payload>(&mut self, payload: &P) {
+        let message = Message::new(self.next_id(), payload, self.clock.now());
+        self.publish(message).await;
+    }
+
+    fn next_id(&mut self) -> String {
         self.sent += 1;
+        format!("said:{}", self.sent)
+    }
+
+    async fn publish(&self, message: Message) {
         let mut commit = Commit::new();
-        let id = format!("said:{}", self.sent);
-        commit.publish(Message::new(id, payload, self.clock.now()));
+        commit.publish(message);
         self.store.commit(commit).await.unwrap();
+    }
+
+    /// The timer of a saga's step is due.
+    pub async fn time_out(&mut self, timeout: &SagaTimeout) {
+        let (key, id) = (timeout.saga_id.to_string(), self.next_id());
+        let message = Message::on(SAGA_TIMEOUT, key, id, timeout, self.clock.now());
+        self.publish(message).await;
+        self.work().await;
     }
 
     pub async fn work(&mut self) {
@@ -129,7 +146,7 @@ impl House {
             succeed: true,
             user_id: UserId(user),
             event_id: EVENT,
-            payment_id: Some(saga_id.payment()),
+            payment_id: Some(PaymentId::of_saga(saga_id)),
         })
         .await;
         ticket_id
@@ -370,7 +387,7 @@ pub async fn call(door: Router, request: Request<Body>) -> (u16, Value) {
 }
 
 pub fn payment_id(ticket_id: TicketId) -> PaymentId {
-    ticket_id.purchase_saga().payment()
+    PaymentId::of_saga(ticket_id.purchase_saga())
 }
 
 pub fn payment(

@@ -1,7 +1,7 @@
 //! Redis comes back without its data, in the middle of purchases.
 
 use contract::{
-    Money, Points, UserId,
+    Money, PaymentId, Points, UserId,
     domain::TicketStatus,
     payment::{CancelRequest, CreateResponse},
 };
@@ -149,7 +149,7 @@ async fn a_purchase_that_began_behind_a_lapse_and_a_loss_is_taken_back_at_its_se
         succeed: true,
         user_id: UserId(1),
         event_id: EVENT,
-        payment_id: Some(saga_id.payment()),
+        payment_id: Some(PaymentId::of_saga(saga_id)),
     };
     house.hear(&opened).await;
     assert_eq!(house.process(ticket_id).await["sagaState"], "COMPLETED");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use contract::{TicketId, domain::PaymentStatus};
+use contract::{PaymentId, TicketId, domain::PaymentStatus};
 use saga::SagaState;
 use ticketing::{
     model::{Purchase, ReservationState},
@@ -70,7 +70,7 @@ fn is_payable(books: &Books, ticket_id: TicketId) -> bool {
         .is_some_and(|saga| saga.state == SagaState::Completed);
     let is_open = books
         .payments
-        .get(&saga_id.payment())
+        .get(&PaymentId::of_saga(saga_id))
         .is_some_and(|it| matches!(it.status, PaymentStatus::Created | PaymentStatus::Failed));
     let is_taken_back = books.sagas.contains_key(&ticket_id.expire_saga());
     is_ready && is_open && !is_taken_back && !books.is_being_told(ticket_id)

@@ -1,7 +1,7 @@
 //! Promise 3, of the payment service's own tables: a payment is the last of its history, its columns fit its status,
 //! and what belongs to a payment names one.
 
-use contract::domain::PaymentStatus;
+use contract::{PaymentId, domain::PaymentStatus};
 use payment::{
     model::attempt_key,
     record::{HistoryEntry, NeverOpens, PaymentRecord, Refund, WebhookState},
@@ -168,7 +168,7 @@ fn are_opened_or_never(books: &Books, found: &mut Vec<Violation>) {
         let purchase = books
             .purchases
             .values()
-            .find(|it| it.ticket_id.purchase_saga().payment() == *id);
+            .find(|it| PaymentId::of_saga(it.ticket_id.purchase_saga()) == *id);
         let is_too_much = purchase.is_some_and(|it| it.total_amount.less(it.point).is_none());
         let says_too_much = tombstone.reason == NeverOpens::TooManyPoints;
         let is_of_nobody = purchase.is_none() && !books.sagas.is_empty();
@@ -182,7 +182,7 @@ fn are_opened_or_never(books: &Books, found: &mut Vec<Violation>) {
         let Some(step) = saga.steps.iter().find(|it| it.name == CREATE_PAYMENT) else {
             continue;
         };
-        let id = saga.saga_id.payment();
+        let id = PaymentId::of_saga(saga.saga_id);
         let is_there = books.payments.contains_key(&id);
         let is_decided = is_there || books.tombstones.contains_key(&id);
         let fits = match step.state {

@@ -1,6 +1,6 @@
 //! Promise 3, of points: a hold is what the ledger says, what its purchase asked for, and what its purchase came to.
 
-use contract::domain::PaymentStatus;
+use contract::{PaymentId, domain::PaymentStatus};
 use messaging::coordinator::SagaRecord;
 use payment::record::Refund;
 use saga::{SagaState, StepState};
@@ -151,7 +151,7 @@ fn flaw(
         if hold.user_id != purchase.user_id || hold.point != purchase.point && !is_tombstone {
             return Some("user or points are not those of the purchase".to_owned());
         }
-        let decided_by = books.status_in(saga.saga_id.payment(), hold.payment_version);
+        let decided_by = books.status_in(PaymentId::of_saga(saga.saga_id), hold.payment_version);
         let is_decided = decided_by.is_some_and(purchases::says_money);
         let fits = match hold.state {
             HoldState::Used => decided_by == Some(PaymentStatus::Succeeded),
@@ -185,7 +185,7 @@ fn allowed(books: &Books, saga: &SagaRecord, reserving: Option<StepState>) -> &'
         Some(StepState::Started | StepState::Compensating) => &[Held, Restored, Refused],
         Some(StepState::Succeeded) if saga.state != SagaState::Completed => &[Restored],
         Some(StepState::Succeeded) => {
-            let payment = books.payments.get(&saga.saga_id.payment());
+            let payment = books.payments.get(&PaymentId::of_saga(saga.saga_id));
             match payment.map(|it| (it.status, it.refund)) {
                 Some((PaymentStatus::Succeeded, Refund::None)) => &[Used],
                 Some((

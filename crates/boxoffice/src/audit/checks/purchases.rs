@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use contract::{
-    EventId, Money, Points, SagaId, TicketId, Timestamp, UserId,
+    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
     domain::{PaymentStatus, Refund, TicketStatus},
 };
 use messaging::coordinator::SagaRecord;
@@ -134,7 +134,7 @@ fn payment_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> 
         return Some("no saga has asked for it");
     };
     let is_its_own =
-        saga.saga_type == PURCHASE.kind && saga.saga_id.payment() == payment.payment_id;
+        saga.saga_type == PURCHASE.kind && PaymentId::of_saga(saga.saga_id) == payment.payment_id;
     // One that stood in its way may have been another: then the saga turned back, and it was never paid.
     let came_to_nothing = saga.state == SagaState::Compensated && payment.attempt == 0;
     let says_the_same = Payload::of(saga).is_ok_and(|it| Deal::from(it) == Deal::from(payment));

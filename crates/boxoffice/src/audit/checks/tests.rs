@@ -1,7 +1,7 @@
 //! Good books have no violation, and each way of breaking them is named.
 
 use contract::{
-    EventId, Money, Points, SagaId, TicketId, Timestamp, UserId,
+    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
     domain::{PaymentStatus, TicketStatus},
 };
 use messaging::{Random, coordinator::SagaRecord};
@@ -66,7 +66,7 @@ fn saga(ticket_id: TicketId, state: SagaState) -> SagaRecord {
 
 fn payment(ticket_id: TicketId) -> PaymentRecord {
     PaymentRecord {
-        payment_id: ticket_id.purchase_saga().payment(),
+        payment_id: PaymentId::of_saga(ticket_id.purchase_saga()),
         saga_id: ticket_id.purchase_saga(),
         event_id: EVENT,
         user_id: USER,
@@ -133,7 +133,7 @@ fn good() -> Books {
         ticket_id,
         event_id,
         user_id,
-        payment_id: saga_id.payment(),
+        payment_id: PaymentId::of_saga(saga_id),
         status: TicketStatus::Reserved,
         payment_version: 3,
         cancellation: 0,
@@ -154,7 +154,9 @@ fn good() -> Books {
         version: 1,
     };
     books.purchases.insert(ticket_id, purchase);
-    books.payments.insert(saga_id.payment(), payment(ticket_id));
+    books
+        .payments
+        .insert(PaymentId::of_saga(saga_id), payment(ticket_id));
     books
         .sagas
         .insert(saga_id, saga(ticket_id, SagaState::Completed));
@@ -216,7 +218,11 @@ fn what_a_compensated_purchase_still_holds_is_named() {
         books.tickets.remove(&id);
         books.allocations.get_mut(&EVENT).unwrap().sold = 0;
         books.reservations.remove(&id);
-        books.payments.get_mut(&saga_id.payment()).unwrap().status = PaymentStatus::Deleted;
+        books
+            .payments
+            .get_mut(&PaymentId::of_saga(saga_id))
+            .unwrap()
+            .status = PaymentStatus::Deleted;
         books.holds.get_mut(&saga_id).unwrap().state = HoldState::Restored;
     };
     assert_eq!(
@@ -237,7 +243,7 @@ fn what_a_compensated_purchase_still_holds_is_named() {
     let payable = |books: &mut Books, id: TicketId| {
         books
             .payments
-            .get_mut(&id.purchase_saga().payment())
+            .get_mut(&PaymentId::of_saga(id.purchase_saga()))
             .unwrap()
             .status = PaymentStatus::Created;
     };
@@ -267,7 +273,7 @@ fn money_kept_without_a_ticket_is_named_and_a_ticket_without_money_too() {
         no_ticket(books, id);
         books
             .under_way
-            .insert(id.purchase_saga().payment().to_string());
+            .insert(PaymentId::of_saga(id.purchase_saga()).to_string());
     };
     assert_eq!(
         broken(under_way),
@@ -277,13 +283,15 @@ fn money_kept_without_a_ticket_is_named_and_a_ticket_without_money_too() {
     let unpaid = |books: &mut Books, id: TicketId| {
         books
             .payments
-            .get_mut(&id.purchase_saga().payment())
+            .get_mut(&PaymentId::of_saga(id.purchase_saga()))
             .unwrap()
             .status = PaymentStatus::Failed;
     };
     assert_eq!(broken(unpaid), [3]);
     assert_eq!(
-        broken(|books, id| _ = books.payments.remove(&id.purchase_saga().payment())),
+        broken(|books, id| _ = books
+            .payments
+            .remove(&PaymentId::of_saga(id.purchase_saga()))),
         [3]
     );
 }
@@ -312,7 +320,9 @@ fn a_parked_saga_hides_no_money_that_was_kept_for_nothing() {
         let still_moving = broken(|books, id| {
             no_ticket(books, id);
             parked(books, id, saga_of(id));
-            let payment = books.payments.get_mut(&id.purchase_saga().payment());
+            let payment = books
+                .payments
+                .get_mut(&PaymentId::of_saga(id.purchase_saga()));
             payment.unwrap().refund = Refund::Requested;
         });
         assert_eq!(still_moving, [0_u8; 0], "its money is on its way back");
@@ -320,7 +330,9 @@ fn a_parked_saga_hides_no_money_that_was_kept_for_nothing() {
     let being_given_back = broken(|books, id| {
         books.tickets.get_mut(&id).unwrap().cancellation = 1;
         parked(books, id, id.cancel_saga(1));
-        let payment = books.payments.get_mut(&id.purchase_saga().payment());
+        let payment = books
+            .payments
+            .get_mut(&PaymentId::of_saga(id.purchase_saga()));
         payment.unwrap().status = PaymentStatus::Cancelled;
     });
     assert_eq!(being_given_back, [0_u8; 0], "the ticket goes last");
@@ -393,7 +405,9 @@ fn an_attempt_that_nobody_settles_is_named_once_its_time_is_over() {
         books.tickets.clear();
         books.reservations.clear();
         books.allocations.get_mut(&EVENT).unwrap().sold = 0;
-        let payment = books.payments.get_mut(&id.purchase_saga().payment());
+        let payment = books
+            .payments
+            .get_mut(&PaymentId::of_saga(id.purchase_saga()));
         let payment = payment.unwrap();
         payment.status = PaymentStatus::Confirming;
         payment.attempt_started_at = Some(NOW);

@@ -1,9 +1,9 @@
-//! Dead letters: messages that a consumer could not handle.
+//! What the bus carries about dead letters.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{DeadLetterId, Timestamp, topic::payload};
+use crate::{DeadLetterId, Timestamp, payload};
 
 /// A message that `group` rejected. It is reissued to that group alone, `retryIntervalMillis` after
 /// `timeStamp`, until `retryCount` reaches `maxRetryCount`; then it waits for a person.
