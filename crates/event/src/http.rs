@@ -1,4 +1,4 @@
-//! The door for requests.
+//! The HTTP API of the event service.
 
 use axum::{
     Json,
@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use contract::{EventId, Money, Timestamp};
+use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -14,7 +15,7 @@ use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails, extract::BODY_B
 
 use crate::{
     Error, Service,
-    model::{self, Changes, Event, Given, Invalid, Terms},
+    model::{self, Event, EventChanges, EventDetails, FieldChange, Invalid},
     modify::ModifyInput,
 };
 
@@ -34,7 +35,7 @@ pub struct RegisterEvent {
     name: String,
     #[schema(minimum = 1, maximum = 10_000_000)]
     ticket_quantity: i64,
-    /// The price of every ticket. If it is left out, each buyer names the total amount, as with `buyerNamesPrice`.
+    /// The price of every ticket. If omitted, each buyer names the total amount, as with `buyerNamesPrice`.
     price: Option<Money>,
     /// true: there is no price, and each buyer names the total amount. false: there must be one.
     buyer_names_price: Option<bool>,
@@ -43,8 +44,8 @@ pub struct RegisterEvent {
     sale_closes_at: Option<Timestamp>,
 }
 
-/// Name and quantity as they are to be. A price and a time that are left out stay as they are; `null` takes a time away.
-/// Who has reserved pays the price of the moment of the reservation, whatever it becomes.
+/// The new name and quantity. An omitted price or time stays as it is; `null` removes a time. A reservation keeps the
+/// price that the event had when it was made.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModifyEvent {
@@ -56,25 +57,25 @@ pub struct ModifyEvent {
     /// The price of every ticket from now on.
     #[serde(default)]
     #[schema(value_type = Money, required = false)]
-    price: Given<Money>,
-    /// true takes the price away: each buyer names the total amount. It is never taken away otherwise.
+    price: FieldChange<Money>,
+    /// true removes the price: each buyer names the total amount. Nothing else removes a price.
     buyer_names_price: Option<bool>,
     #[serde(default)]
     #[schema(value_type = Option<Timestamp>)]
-    sale_opens_at: Given<Timestamp>,
+    sale_opens_at: FieldChange<Timestamp>,
     /// After `saleOpensAt`.
     #[serde(default)]
     #[schema(value_type = Option<Timestamp>)]
-    sale_closes_at: Given<Timestamp>,
-    /// The version that the client has seen.
+    sale_closes_at: FieldChange<Timestamp>,
+    /// The version that the client has read.
     version: i64,
 }
 
-/// A field of a change: `null` is not the same as nothing.
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
+/// `null` differs from an omitted field.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for FieldChange<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let given = Option::<T>::deserialize(deserializer)?;
-        Ok(given.map_or(Self::Nothing, Self::This))
+        let value = Option::<T>::deserialize(deserializer)?;
+        Ok(value.map_or(Self::Clear, Self::Set))
     }
 }
 
@@ -82,9 +83,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ListEvents {
-    /// The last id of the page before.
+    /// The last id of the previous page.
     after: Option<EventId>,
-    /// Rows of the page, 1 to 500; 50 where it is absent.
+    /// Rows of the page, 1 to 500; the default is 50.
     limit: Option<u32>,
 }
 
@@ -122,12 +123,12 @@ impl From<Event> for EventAnswer {
 }
 
 impl RegisterEvent {
-    fn terms(self) -> Result<Terms, Invalid> {
-        let price = self.price.map_or(Given::Left, Given::This);
-        Ok(Terms {
+    fn details(self) -> Result<EventDetails, Invalid> {
+        let price = self.price.map_or(FieldChange::Keep, FieldChange::Set);
+        Ok(EventDetails {
             name: self.name,
             ticket_quantity: self.ticket_quantity,
-            price: model::price(None, price, self.buyer_names_price)?,
+            price: model::resolve_price(None, price, self.buyer_names_price)?,
             sale_opens_at: self.sale_opens_at,
             sale_closes_at: self.sale_closes_at,
         })
@@ -161,15 +162,15 @@ async fn register(
     once: Once,
     Body(request): Body<RegisterEvent>,
 ) -> Result<Response, Problem> {
-    let answer = |commit: &mut messaging::Commit, event: &Event| {
-        let stored = Event {
-            version: event.version + 1,
-            ..event.clone()
-        };
-        once.attach(commit, StatusCode::CREATED, &EventAnswer::from(stored))
+    let answer = |commit: &mut Commit, event: &Event| {
+        once.attach(
+            commit,
+            StatusCode::CREATED,
+            &EventAnswer::from(event.clone()),
+        )
     };
-    let terms = request.terms().map_err(Error::from)?;
-    Ok(service.register(terms, answer).await?)
+    let details = request.details().map_err(Error::from)?;
+    Ok(service.register(details, answer).await?)
 }
 
 /// Read an event.
@@ -229,7 +230,7 @@ async fn modify(
         sale_closes_at,
         version,
     } = request;
-    let changes = Changes {
+    let changes = EventChanges {
         name,
         ticket_quantity,
         price,
@@ -242,7 +243,7 @@ async fn modify(
         changes,
         version,
     };
-    let answer = |commit: &mut messaging::Commit, event: &Event| {
+    let answer = |commit: &mut Commit, event: &Event| {
         once.attach(commit, StatusCode::OK, &EventAnswer::from(event.clone()))
     };
     Ok(service.modify(input, answer).await?)

@@ -1,11 +1,11 @@
 //! The event service: shows, how many tickets each has, and when they are on sale.
 //!
-//! It owns one table and has one door, HTTP. Whatever changes here is told to the others as `domain.event`, in the
-//! same Commit, with the whole state and a version; nobody asks this service anything while tickets are being sold.
+//! It owns one table and has one API, HTTP. Each change is published as `domain.event` in the same Commit, with the
+//! whole state and a version; no other service calls this one while tickets are being sold.
 //!
-//! - [`model`]: [`model::Event`] and what may be said of one
+//! - [`model`]: [`model::Event`] and its rules
 //! - [`register`], [`modify`], [`read`]: the use cases
-//! - [`http`]: the door
+//! - [`http`]: the HTTP API
 
 pub mod http;
 pub mod model;
@@ -20,10 +20,10 @@ use messaging::{Clock, Commit, CommitError, Message, Record, Store, StoreError, 
 
 use crate::model::{Event, Invalid};
 
-/// The tables that a store must be opened with.
+/// The tables of this service; the store must be opened with them.
 pub const TABLES: &[&Table] = &[Event::TABLE];
 
-/// The use cases, and what they need. Clones share it.
+/// The use cases and their dependencies. Clones share them.
 #[derive(Clone)]
 pub struct Service(Arc<Parts>);
 
@@ -39,7 +39,7 @@ impl Service {
     }
 }
 
-/// Why a use case did nothing.
+/// Why a use case changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -58,7 +58,7 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
-/// A Commit that saves `event` and tells everybody. The others see the same version as the store.
+/// A Commit that saves `event` and publishes it. The message carries the version that the store will have.
 fn save(event: &Event, now: Timestamp) -> Commit {
     let envelope = DomainMessage::new(event.to_domain(), event.version + 1, now);
     let mut commit = Commit::new();

@@ -1,82 +1,81 @@
-//! An event and the rules about it. Pure: ids and the time are handed in.
+//! An event and its rules. Pure: ids and the time are passed in.
 
 use contract::{EventId, Money, Timestamp, domain, text};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub const NAME_CHARS_MAX: usize = 200;
-/// What one event may have: its reservations are held in memory, one entry each.
+/// Tickets of one event at most: each reservation is one entry in memory.
 pub const TICKET_QUANTITY_MAX: i64 = 10_000_000;
 
-/// What an organiser says of an event.
+/// What an organiser sets for an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct EventDetails {
     pub name: String,
     pub ticket_quantity: i64,
-    /// The price of every ticket; where it is absent, the buyer's client names it.
+    /// The price of every ticket. `None`: the buyer's client names the total amount.
     pub price: Option<Money>,
-    /// On sale from the start, where it is absent.
+    /// `None`: on sale at once.
     pub sale_opens_at: Option<Timestamp>,
-    /// On sale without end, where it is absent.
+    /// `None`: on sale without end.
     pub sale_closes_at: Option<Timestamp>,
 }
 
-/// What a change says of one thing.
+/// What a change does to one optional field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Given<T> {
-    /// It stays as it is.
+pub enum FieldChange<T> {
+    /// The field is absent: the value stays.
     #[default]
-    Left,
-    This(T),
-    /// `null`.
-    Nothing,
+    Keep,
+    Set(T),
+    /// The field is `null`: the value is removed.
+    Clear,
 }
 
-impl<T> Given<T> {
-    fn over(self, before: Option<T>) -> Option<T> {
+impl<T> FieldChange<T> {
+    fn apply_to(self, before: Option<T>) -> Option<T> {
         match self {
-            Self::Left => before,
-            Self::This(new) => Some(new),
-            Self::Nothing => None,
+            Self::Keep => before,
+            Self::Set(new) => Some(new),
+            Self::Clear => None,
         }
     }
 }
 
-/// What an organiser changes of an event.
+/// What an organiser changes about an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changes {
+pub struct EventChanges {
     pub name: String,
     pub ticket_quantity: i64,
-    pub price: Given<Money>,
+    pub price: FieldChange<Money>,
     pub buyer_names_price: Option<bool>,
-    pub sale_opens_at: Given<Timestamp>,
-    pub sale_closes_at: Given<Timestamp>,
+    pub sale_opens_at: FieldChange<Timestamp>,
+    pub sale_closes_at: FieldChange<Timestamp>,
 }
 
-impl Changes {
-    /// The terms that `event` is under then.
+impl EventChanges {
+    /// The event's details after this change.
     ///
     /// # Errors
-    /// [`Invalid`] where it is not clear whether there is a price.
-    pub fn of(self, event: &Event) -> Result<Terms, Invalid> {
-        Ok(Terms {
+    /// [`Invalid`] if the price and `buyer_names_price` contradict each other.
+    pub fn apply_to(self, event: &Event) -> Result<EventDetails, Invalid> {
+        Ok(EventDetails {
             name: self.name,
             ticket_quantity: self.ticket_quantity,
-            price: price(event.price, self.price, self.buyer_names_price)?,
-            sale_opens_at: self.sale_opens_at.over(event.sale_opens_at),
-            sale_closes_at: self.sale_closes_at.over(event.sale_closes_at),
+            price: resolve_price(event.price, self.price, self.buyer_names_price)?,
+            sale_opens_at: self.sale_opens_at.apply_to(event.sale_opens_at),
+            sale_closes_at: self.sale_closes_at.apply_to(event.sale_closes_at),
         })
     }
 }
 
-/// The price of an event that had `before`. That the buyer names it is never meant by leaving something out of an event
-/// that has a price.
+/// The new price of an event whose price was `before`. An omitted field never removes a price.
 ///
 /// # Errors
-/// [`Invalid`] where it is not clear whether there is one.
-pub fn price(
+/// [`Invalid`] if the price and `buyer_names_price` contradict each other.
+pub fn resolve_price(
     before: Option<Money>,
-    given: Given<Money>,
+    given: FieldChange<Money>,
     buyer_names_price: Option<bool>,
 ) -> Result<Option<Money>, Invalid> {
     let invalid = |field, detail: &str| {
@@ -84,22 +83,22 @@ pub fn price(
         Err(Invalid { field, detail })
     };
     match (given, buyer_names_price) {
-        (Given::This(_), Some(true)) => {
+        (FieldChange::Set(_), Some(true)) => {
             invalid("buyerNamesPrice", "there is a price, so no buyer names it")
         }
-        (Given::This(price), Some(false) | None) => Ok(Some(price)),
-        (Given::Left | Given::Nothing, Some(true)) => Ok(None),
-        (Given::Nothing, Some(false) | None) if before.is_some() => {
+        (FieldChange::Set(price), Some(false) | None) => Ok(Some(price)),
+        (FieldChange::Keep | FieldChange::Clear, Some(true)) => Ok(None),
+        (FieldChange::Clear, Some(false) | None) if before.is_some() => {
             invalid("price", "say buyerNamesPrice: true to take the price away")
         }
-        (Given::Left | Given::Nothing, Some(false)) if before.is_none() => {
+        (FieldChange::Keep | FieldChange::Clear, Some(false)) if before.is_none() => {
             invalid("price", "a price is missing, since no buyer names it")
         }
-        (Given::Left | Given::Nothing, Some(false) | None) => Ok(before),
+        (FieldChange::Keep | FieldChange::Clear, Some(false) | None) => Ok(before),
     }
 }
 
-/// An event as it is stored. Its version counts its changes; 1 is the registration.
+/// A stored event. Its version counts its changes; the registration is version 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub id: EventId,
@@ -113,7 +112,7 @@ pub struct Event {
     pub version: i64,
 }
 
-/// Terms that cannot be; `field` is as the client wrote it.
+/// Details that break a rule; `field` is named as in the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Invalid {
@@ -121,19 +120,19 @@ pub struct Invalid {
     pub detail: String,
 }
 
-impl Terms {
-    /// A new event has something to sell.
+impl EventDetails {
+    /// A new event has at least one ticket.
     ///
     /// # Errors
-    /// [`Invalid`], naming the first field that is wrong.
+    /// [`Invalid`] with the first field that breaks a rule.
     pub fn check_new(&self) -> Result<(), Invalid> {
         self.check(1)
     }
 
-    /// A known event may be taken off sale with a quantity of 0.
+    /// A registered event may be taken off sale with a quantity of 0.
     ///
     /// # Errors
-    /// [`Invalid`], naming the first field that is wrong.
+    /// [`Invalid`] with the first field that breaks a rule.
     pub fn check_change(&self) -> Result<(), Invalid> {
         self.check(0)
     }
@@ -141,7 +140,7 @@ impl Terms {
     fn check(&self, ticket_quantity_min: i64) -> Result<(), Invalid> {
         let invalid = |field, detail| Err(Invalid { field, detail });
         if !text::is_visible(&self.name) {
-            return invalid("name", "the name has no character that shows".to_owned());
+            return invalid("name", "the name has no visible character".to_owned());
         }
         if self.name.chars().count() > NAME_CHARS_MAX {
             let detail = format!("the name is longer than {NAME_CHARS_MAX} characters");
@@ -170,31 +169,31 @@ impl Terms {
 
 impl Event {
     #[must_use]
-    pub fn new(id: EventId, terms: Terms, now: Timestamp) -> Self {
+    pub fn new(id: EventId, details: EventDetails, now: Timestamp) -> Self {
         Self {
             id,
-            name: terms.name,
-            ticket_quantity: terms.ticket_quantity,
-            price: terms.price,
-            sale_opens_at: terms.sale_opens_at,
-            sale_closes_at: terms.sale_closes_at,
+            name: details.name,
+            ticket_quantity: details.ticket_quantity,
+            price: details.price,
+            sale_opens_at: details.sale_opens_at,
+            sale_closes_at: details.sale_closes_at,
             created_at: now,
             updated_at: now,
             version: 0,
         }
     }
 
-    /// The same event under other terms.
+    /// The same event with other details.
     #[must_use]
-    pub fn under(self, terms: Terms, now: Timestamp) -> Self {
+    pub fn with_details(self, details: EventDetails, now: Timestamp) -> Self {
         Self {
             created_at: self.created_at,
             version: self.version,
-            ..Self::new(self.id, terms, now)
+            ..Self::new(self.id, details, now)
         }
     }
 
-    /// The state that everybody is told.
+    /// The state that `domain.event` publishes.
     #[must_use]
     pub fn to_domain(&self) -> domain::Event {
         domain::Event {
@@ -242,8 +241,8 @@ mod tests {
 
     use super::*;
 
-    fn terms() -> Terms {
-        Terms {
+    fn details() -> EventDetails {
+        EventDetails {
             name: "An evening of tests".to_owned(),
             ticket_quantity: 100,
             price: None,
@@ -257,147 +256,156 @@ mod tests {
     }
 
     #[test]
-    fn terms_that_cannot_be_are_refused_with_the_field_named() {
+    fn invalid_details_are_refused_with_the_field_named() {
         let table = [
             (
                 "name",
-                Terms {
+                EventDetails {
                     name: String::new(),
-                    ..terms()
+                    ..details()
                 },
             ),
             (
                 "name",
-                Terms {
+                EventDetails {
                     name: " \t ".to_owned(),
-                    ..terms()
+                    ..details()
                 },
             ),
             (
                 "name",
-                Terms {
+                EventDetails {
                     name: "é".repeat(201),
-                    ..terms()
+                    ..details()
                 },
             ),
             (
                 "name",
-                Terms {
+                EventDetails {
                     name: "a\0b".to_owned(),
-                    ..terms()
+                    ..details()
                 },
             ),
             (
                 "ticketQuantity",
-                Terms {
+                EventDetails {
                     ticket_quantity: -1,
-                    ..terms()
+                    ..details()
                 },
             ),
             (
                 "ticketQuantity",
-                Terms {
+                EventDetails {
                     ticket_quantity: 10_000_001,
-                    ..terms()
+                    ..details()
                 },
             ),
             (
                 "saleClosesAt",
-                Terms {
+                EventDetails {
                     sale_opens_at: at(5),
                     sale_closes_at: at(5),
-                    ..terms()
+                    ..details()
                 },
             ),
             (
                 "saleClosesAt",
-                Terms {
+                EventDetails {
                     sale_opens_at: at(5),
                     sale_closes_at: at(4),
-                    ..terms()
+                    ..details()
                 },
             ),
         ];
-        for (field, terms) in table {
-            assert_eq!(terms.check_new().unwrap_err().field, field, "{terms:?}");
-            assert_eq!(terms.check_change().unwrap_err().field, field, "{terms:?}");
+        for (field, details) in table {
+            assert_eq!(details.check_new().unwrap_err().field, field, "{details:?}");
+            assert_eq!(
+                details.check_change().unwrap_err().field,
+                field,
+                "{details:?}"
+            );
         }
     }
 
     #[test]
-    fn terms_at_the_edges_are_taken() {
+    fn details_at_the_limits_are_accepted() {
         let table = [
-            Terms {
+            EventDetails {
                 name: "é".repeat(200),
-                ..terms()
+                ..details()
             },
-            Terms {
+            EventDetails {
                 ticket_quantity: 1,
-                ..terms()
+                ..details()
             },
-            Terms {
+            EventDetails {
                 ticket_quantity: 10_000_000,
-                ..terms()
+                ..details()
             },
-            Terms {
+            EventDetails {
                 sale_opens_at: at(5),
-                ..terms()
+                ..details()
             },
-            Terms {
+            EventDetails {
                 sale_closes_at: at(5),
-                ..terms()
+                ..details()
             },
-            Terms {
+            EventDetails {
                 sale_opens_at: at(5),
                 sale_closes_at: at(6),
-                ..terms()
+                ..details()
             },
         ];
-        for terms in table {
-            assert_eq!(terms.check_new(), Ok(()), "{terms:?}");
+        for details in table {
+            assert_eq!(details.check_new(), Ok(()), "{details:?}");
         }
     }
 
     #[test]
-    fn only_a_known_event_may_have_nothing_to_sell() {
-        let none = Terms {
+    fn only_a_registered_event_may_have_no_tickets() {
+        let none = EventDetails {
             ticket_quantity: 0,
-            ..terms()
+            ..details()
         };
         assert_eq!(none.check_new().unwrap_err().field, "ticketQuantity");
         assert_eq!(none.check_change(), Ok(()));
     }
 
     #[test]
-    fn a_price_is_taken_away_only_where_that_is_said() {
+    fn a_price_is_removed_only_by_an_explicit_request() {
         let (old, new) = (Money::new(50_000).ok(), Money::new(60_000).unwrap());
         for (before, given, buyer_names, after) in [
-            (old, Given::Left, None, Ok(old)),
-            (old, Given::Left, Some(false), Ok(old)),
-            (old, Given::Left, Some(true), Ok(None)),
-            (old, Given::Nothing, None, Err("price")),
-            (old, Given::Nothing, Some(true), Ok(None)),
-            (old, Given::This(new), None, Ok(Some(new))),
-            (old, Given::This(new), Some(true), Err("buyerNamesPrice")),
-            (None, Given::Left, None, Ok(None)),
-            (None, Given::Nothing, None, Ok(None)),
-            (None, Given::Left, Some(false), Err("price")),
-            (None, Given::This(new), Some(false), Ok(Some(new))),
+            (old, FieldChange::Keep, None, Ok(old)),
+            (old, FieldChange::Keep, Some(false), Ok(old)),
+            (old, FieldChange::Keep, Some(true), Ok(None)),
+            (old, FieldChange::Clear, None, Err("price")),
+            (old, FieldChange::Clear, Some(true), Ok(None)),
+            (old, FieldChange::Set(new), None, Ok(Some(new))),
+            (
+                old,
+                FieldChange::Set(new),
+                Some(true),
+                Err("buyerNamesPrice"),
+            ),
+            (None, FieldChange::Keep, None, Ok(None)),
+            (None, FieldChange::Clear, None, Ok(None)),
+            (None, FieldChange::Keep, Some(false), Err("price")),
+            (None, FieldChange::Set(new), Some(false), Ok(Some(new))),
         ] {
-            let priced = price(before, given, buyer_names).map_err(|invalid| invalid.field);
+            let priced = resolve_price(before, given, buyer_names).map_err(|invalid| invalid.field);
             assert_eq!(priced, after, "{before:?} {given:?} {buyer_names:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_change_keeps_who_the_event_is_and_takes_all_its_terms(
+        fn a_change_keeps_the_events_identity_and_replaces_all_details(
             quantity in 0..=TICKET_QUANTITY_MAX, price in proptest::option::of(0..i64::MAX), version in 1..9_i64,
         ) {
             let (then, now) = (Timestamp::from_millis(1), Timestamp::from_millis(2));
-            let before = Event { version, ..Event::new(EventId(7), terms(), then) };
+            let before = Event { version, ..Event::new(EventId(7), details(), then) };
             let price = price.map(|price| Money::new(price).unwrap());
-            let after = before.under(Terms { ticket_quantity: quantity, price, ..terms() }, now);
+            let after = before.with_details(EventDetails { ticket_quantity: quantity, price, ..details() }, now);
             prop_assert_eq!((after.id, after.created_at, after.version), (EventId(7), then, version));
             prop_assert_eq!((after.ticket_quantity, after.price, after.updated_at), (quantity, price, now));
         }

@@ -5,21 +5,21 @@ use messaging::Commit;
 
 use crate::{
     Error, Service,
-    model::{Changes, Event},
+    model::{Event, EventChanges},
     save,
 };
 
-/// New terms for an event that the client has seen in `version`.
+/// Changes to an event that the client has read in `version`.
 #[derive(Debug, Clone)]
 pub struct ModifyInput {
     pub id: EventId,
-    pub changes: Changes,
+    pub changes: EventChanges,
     pub version: i64,
 }
 
 impl Service {
-    /// Puts an event under new terms, where nobody has changed it since the client saw it. `answer` is given it as it
-    /// will be stored, and may add to the Commit what must be durable with it.
+    /// Changes an event if its version is still the one that the client read. `answer` gets the event as it will be
+    /// stored, and may add to the Commit what must become durable with it.
     ///
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::VersionConflict`]; [`Error::Store`]; [`Error::Commit`].
@@ -36,10 +36,10 @@ impl Service {
                 expected: input.version,
             });
         }
-        let terms = input.changes.of(&event)?;
-        terms.check_change()?;
+        let details = input.changes.apply_to(&event)?;
+        details.check_change()?;
         let now = self.0.clock.now();
-        let mut event = event.under(terms, now);
+        let mut event = event.with_details(details, now);
         let mut commit = save(&event, now);
         event.version += 1;
         let answer = answer(&mut commit, &event);

@@ -14,7 +14,7 @@ impl Service {
         self.0.store.load(id).await?.ok_or(Error::NotFound(id))
     }
 
-    /// Events behind `after`, in the order of their registration.
+    /// Events after the id `after`, in the order of their registration.
     ///
     /// # Errors
     /// [`Error::Store`].

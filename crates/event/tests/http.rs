@@ -1,4 +1,4 @@
-//! The event service through its door: what it answers, what it refuses, and what it tells the others.
+//! The event service over HTTP: its answers, its refusals, and the messages that it publishes.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot be set up has failed"
@@ -24,14 +24,14 @@ use web::idempotency::{AnswerRecord, Idempotency, once};
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const NOW: &str = "2027-01-15T08:00:00.000Z";
 
-struct House {
+struct TestApp {
     router: Router,
     store: Store,
     clock: Clock,
     folder: TempDir,
 }
 
-impl House {
+impl TestApp {
     fn open() -> Self {
         Self::open_in(tempfile::tempdir().unwrap())
     }
@@ -53,7 +53,7 @@ impl House {
         }
     }
 
-    /// What a crash and a start leave.
+    /// Restarts over the same folder.
     fn reopen(self) -> Self {
         let Self {
             router,
@@ -100,8 +100,8 @@ impl House {
             .await
     }
 
-    /// Everything that the others were told.
-    fn told(&self) -> Vec<(String, DomainMessage<domain::Event>)> {
+    /// All published messages with their ids.
+    fn published(&self) -> Vec<(String, DomainMessage<domain::Event>)> {
         const TOPICS: &[&str] = &[DomainMessage::<domain::Event>::TOPIC];
         let mut subscription = Bus::Local(self.store.clone())
             .subscribe("test", TOPICS)
@@ -124,21 +124,21 @@ fn with(mut body: Value, field: &str, value: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_registered_event_can_be_read_and_everybody_is_told() {
-    let house = House::open();
+async fn a_registered_event_can_be_read_and_is_published() {
+    let app = TestApp::open();
     let body = json!({"name": "An evening of tests", "ticketQuantity": 100, "price": 50_000,
         "saleOpensAt": "2027-02-01T09:00:00+09:00", "saleClosesAt": "2027-03-01T00:00:00Z"});
 
-    let (status, answer) = house.post(&body).await;
+    let (status, answer) = app.post(&body).await;
 
     let expected = json!({"id": 1, "name": "An evening of tests", "ticketQuantity": 100, "price": 50_000,
         "buyerNamesPrice": false, "saleOpensAt": "2027-02-01T00:00:00.000Z", "saleClosesAt": "2027-03-01T00:00:00.000Z",
         "version": 1, "createdAt": NOW, "updatedAt": NOW});
     assert_eq!((status, &answer), (StatusCode::CREATED, &expected));
-    assert_eq!(house.get("/event/1").await, (StatusCode::OK, expected));
-    let told = house.told();
-    assert_eq!(told.len(), 1);
-    let (message_id, envelope) = &told[0];
+    assert_eq!(app.get("/event/1").await, (StatusCode::OK, expected));
+    let messages = app.published();
+    assert_eq!(messages.len(), 1);
+    let (message_id, envelope) = &messages[0];
     assert_eq!(message_id, "event:1:1");
     assert_eq!((envelope.version, envelope.event_type), (1, Change::Create));
     assert_eq!(envelope.payload.ticket_quantity, 100);
@@ -150,8 +150,8 @@ async fn a_registered_event_can_be_read_and_everybody_is_told() {
 }
 
 #[tokio::test]
-async fn what_a_change_leaves_out_stays_as_it_is_and_everybody_is_told() {
-    let house = House::open();
+async fn a_change_keeps_omitted_fields_and_is_published() {
+    let app = TestApp::open();
     let opens = "2027-02-01T00:00:00.000Z";
     let closes = "2027-03-01T00:00:00.000Z";
     let sale = with(
@@ -159,20 +159,20 @@ async fn what_a_change_leaves_out_stays_as_it_is_and_everybody_is_told() {
         "saleClosesAt",
         json!(closes),
     );
-    house.post(&with(sale, "price", json!(50_000))).await;
-    house.clock.advance_millis(1500);
+    app.post(&with(sale, "price", json!(50_000))).await;
+    app.clock.advance_millis(1500);
 
     let change =
         json!({"name": "A longer evening", "ticketQuantity": 0, "saleOpensAt": null, "version": 1});
-    let (status, answer) = house.put("/event/1", &change).await;
+    let (status, answer) = app.put("/event/1", &change).await;
 
     let expected = json!({"id": 1, "name": "A longer evening", "ticketQuantity": 0, "price": 50_000,
         "buyerNamesPrice": false, "saleOpensAt": null, "saleClosesAt": closes, "version": 2,
         "createdAt": NOW, "updatedAt": "2027-01-15T08:00:01.500Z"});
     assert_eq!((status, &answer), (StatusCode::OK, &expected));
-    assert_eq!(house.get("/event/1").await.1, expected);
-    let told = house.told();
-    let (message_id, envelope) = told.last().unwrap();
+    assert_eq!(app.get("/event/1").await.1, expected);
+    let messages = app.published();
+    let (message_id, envelope) = messages.last().unwrap();
     assert_eq!(message_id, "event:1:2");
     assert_eq!((envelope.version, envelope.event_type), (2, Change::Update));
     let payload = &envelope.payload;
@@ -183,12 +183,12 @@ async fn what_a_change_leaves_out_stays_as_it_is_and_everybody_is_told() {
 }
 
 #[tokio::test]
-async fn a_price_is_taken_away_only_by_saying_that_the_buyer_names_it() {
-    let house = House::open();
-    house.post(&with(show(), "price", json!(50_000))).await;
+async fn a_price_is_removed_only_by_buyer_names_price() {
+    let app = TestApp::open();
+    app.post(&with(show(), "price", json!(50_000))).await;
     let change = with(show(), "version", json!(1));
 
-    let (status, problem) = house
+    let (status, problem) = app
         .put("/event/1", &with(change.clone(), "price", json!(null)))
         .await;
     assert_eq!(
@@ -200,7 +200,7 @@ async fn a_price_is_taken_away_only_by_saying_that_the_buyer_names_it() {
         )
     );
     let both = with(change.clone(), "buyerNamesPrice", json!(true));
-    let (status, problem) = house
+    let (status, problem) = app
         .put("/event/1", &with(both.clone(), "price", json!(1)))
         .await;
     assert_eq!(
@@ -208,22 +208,22 @@ async fn a_price_is_taken_away_only_by_saying_that_the_buyer_names_it() {
         (StatusCode::BAD_REQUEST, &json!("buyerNamesPrice"))
     );
 
-    let (status, answer) = house.put("/event/1", &both).await;
+    let (status, answer) = app.put("/event/1", &both).await;
     assert_eq!(
         (status, &answer["price"], &answer["buyerNamesPrice"]),
         (StatusCode::OK, &json!(null), &json!(true))
     );
     let none = with(show(), "buyerNamesPrice", json!(false));
-    assert_eq!(house.post(&none).await.1["field"], "price");
+    assert_eq!(app.post(&none).await.1["field"], "price");
 }
 
 #[tokio::test]
-async fn a_change_to_a_version_that_is_gone_changes_nothing() {
-    let house = House::open();
-    house.post(&show()).await;
+async fn a_change_of_an_old_version_is_refused() {
+    let app = TestApp::open();
+    app.post(&show()).await;
     let change = with(show(), "version", json!(1));
-    assert_eq!(house.put("/event/1", &change).await.0, StatusCode::OK);
-    let before = house.get("/event/1").await;
+    assert_eq!(app.put("/event/1", &change).await.0, StatusCode::OK);
+    let before = app.get("/event/1").await;
 
     for version in [1, 3, -1] {
         let late = with(
@@ -231,41 +231,38 @@ async fn a_change_to_a_version_that_is_gone_changes_nothing() {
             "version",
             json!(version),
         );
-        let (status, problem) = house.put("/event/1", &late).await;
+        let (status, problem) = app.put("/event/1", &late).await;
         assert_eq!(
             (status, &problem["code"]),
             (StatusCode::CONFLICT, &json!("VERSION_CONFLICT"))
         );
     }
 
-    assert_eq!(house.get("/event/1").await, before);
-    assert_eq!(house.told().len(), 2);
+    assert_eq!(app.get("/event/1").await, before);
+    assert_eq!(app.published().len(), 2);
 }
 
 #[tokio::test]
-async fn of_two_changes_at_once_one_wins() {
-    let house = House::open();
-    house.post(&show()).await;
+async fn one_of_two_concurrent_changes_wins() {
+    let app = TestApp::open();
+    app.post(&show()).await;
     let change = with(show(), "version", json!(1));
 
-    let (one, other) = tokio::join!(
-        house.put("/event/1", &change),
-        house.put("/event/1", &change)
-    );
+    let (one, other) = tokio::join!(app.put("/event/1", &change), app.put("/event/1", &change));
 
     let mut statuses = [one.0, other.0];
     statuses.sort();
     assert_eq!(statuses, [StatusCode::OK, StatusCode::CONFLICT]);
-    assert_eq!(house.told().len(), 2);
+    assert_eq!(app.published().len(), 2);
 }
 
 #[tokio::test]
 async fn an_unknown_event_is_not_found() {
-    let house = House::open();
+    let app = TestApp::open();
     let change = with(show(), "version", json!(1));
     for (status, problem) in [
-        house.get("/event/7").await,
-        house.put("/event/7", &change).await,
+        app.get("/event/7").await,
+        app.put("/event/7", &change).await,
     ] {
         assert_eq!(
             (status, &problem["code"]),
@@ -275,8 +272,8 @@ async fn an_unknown_event_is_not_found() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
-    let house = House::open();
+async fn an_invalid_request_names_its_field_and_stores_nothing() {
+    let app = TestApp::open();
     let table = [
         ("name", with(show(), "name", json!("  "))),
         ("name", with(show(), "name", json!("x".repeat(201)))),
@@ -308,7 +305,7 @@ async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
         ("body", json!([])),
     ];
     for (field, body) in table {
-        let (status, problem) = house.post(&body).await;
+        let (status, problem) = app.post(&body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
         assert_eq!(
             (&problem["code"], &problem["field"]),
@@ -316,67 +313,57 @@ async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
             "{body}"
         );
     }
-    assert_eq!(house.get("/event").await.1, json!({"items": []}));
-    assert!(house.told().is_empty());
-    assert_eq!(house.post(&show()).await.1["id"], 1, "a refusal took an id");
+    assert_eq!(app.get("/event").await.1, json!({"items": []}));
+    assert!(app.published().is_empty());
+    assert_eq!(app.post(&show()).await.1["id"], 1, "a refusal took an id");
 }
 
 #[tokio::test]
 async fn a_malformed_or_oversized_request_is_refused() {
-    let house = House::open();
+    let app = TestApp::open();
     let big = with(show(), "name", json!("x".repeat(64 * 1024)));
     let table = [
         (
             StatusCode::BAD_REQUEST,
             "body",
-            house
-                .send(Request::post("/event").body("{".into()).unwrap())
+            app.send(Request::post("/event").body("{".into()).unwrap())
                 .await,
         ),
         (
             StatusCode::BAD_REQUEST,
             "body",
-            house
-                .send(Request::post("/event").body("{} {}".into()).unwrap())
+            app.send(Request::post("/event").body("{} {}".into()).unwrap())
                 .await,
         ),
-        (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body",
-            house.post(&big).await,
-        ),
+        (StatusCode::PAYLOAD_TOO_LARGE, "body", app.post(&big).await),
+        (StatusCode::BAD_REQUEST, "id", app.get("/event/first").await),
         (
             StatusCode::BAD_REQUEST,
             "id",
-            house.get("/event/first").await,
-        ),
-        (
-            StatusCode::BAD_REQUEST,
-            "id",
-            house.get("/event/99999999999999999999").await,
+            app.get("/event/99999999999999999999").await,
         ),
         (
             StatusCode::BAD_REQUEST,
             "limit",
-            house.get("/event?limit=0").await,
+            app.get("/event?limit=0").await,
         ),
         (
             StatusCode::BAD_REQUEST,
             "limit",
-            house.get("/event?limit=501").await,
+            app.get("/event?limit=501").await,
         ),
         (
             StatusCode::BAD_REQUEST,
             "after",
-            house.get("/event?after=x").await,
+            app.get("/event?after=x").await,
         ),
         (StatusCode::BAD_REQUEST, "version", {
-            house.put("/event/1", &show()).await
+            app.put("/event/1", &show()).await
         }),
     ];
     for (number, (expected, field, (status, problem))) in table.into_iter().enumerate() {
         assert_eq!(status, expected, "{number}: {problem}");
-        // The parser says more of a body that breaks off than its name.
+        // For a truncated body the parser adds a position to the field's name.
         if field != "body" {
             assert_eq!(problem["field"], field, "{number}: {problem}");
         }
@@ -384,17 +371,16 @@ async fn a_malformed_or_oversized_request_is_refused() {
 }
 
 #[tokio::test]
-async fn the_list_is_read_in_pages_to_its_end() {
-    let house = House::open();
+async fn the_list_is_paged_to_its_end() {
+    let app = TestApp::open();
     for number in 1..=5 {
-        house
-            .post(&with(show(), "name", json!(format!("Evening {number}"))))
+        app.post(&with(show(), "name", json!(format!("Evening {number}"))))
             .await;
     }
     let mut names = Vec::new();
     let mut path = "/event?limit=2".to_owned();
     loop {
-        let (status, page) = house.get(&path).await;
+        let (status, page) = app.get(&path).await;
         assert_eq!(status, StatusCode::OK);
         let items = page["items"].as_array().unwrap();
         assert!(items.len() <= 2);
@@ -421,16 +407,16 @@ async fn the_list_is_read_in_pages_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_key_registers_one_event_however_often_it_is_sent() {
-    let house = House::open();
-    let first = house.post_once("k", &show()).await;
+async fn a_repeated_key_registers_one_event() {
+    let app = TestApp::open();
+    let first = app.post_once("k", &show()).await;
     assert_eq!(first.0, StatusCode::CREATED);
 
-    assert_eq!(house.post_once("k", &show()).await, first);
-    let house = house.reopen();
-    assert_eq!(house.post_once("k", &show()).await, first);
+    assert_eq!(app.post_once("k", &show()).await, first);
+    let app = app.reopen();
+    assert_eq!(app.post_once("k", &show()).await, first);
 
-    let (status, problem) = house
+    let (status, problem) = app
         .post_once("k", &with(show(), "name", json!("Another")))
         .await;
     assert_eq!(
@@ -441,19 +427,16 @@ async fn a_key_registers_one_event_however_often_it_is_sent() {
         )
     );
     assert_eq!(
-        house.get("/event").await.1["items"]
-            .as_array()
-            .unwrap()
-            .len(),
+        app.get("/event").await.1["items"].as_array().unwrap().len(),
         1
     );
-    assert_eq!(house.told().len(), 1);
+    assert_eq!(app.published().len(), 1);
 }
 
 #[tokio::test]
-async fn a_key_modifies_one_event_once_however_often_it_is_sent() {
-    let house = House::open();
-    house.post(&show()).await;
+async fn a_repeated_key_modifies_an_event_once() {
+    let app = TestApp::open();
+    app.post(&show()).await;
     let change = with(
         with(show(), "ticketQuantity", json!(120)),
         "version",
@@ -463,32 +446,29 @@ async fn a_key_modifies_one_event_once_however_often_it_is_sent() {
         let request = Request::put(path).header("Idempotency-Key", "k");
         request.body(body.to_string().into()).unwrap()
     };
-    let first = house.send(put("/event/1", &change)).await;
+    let first = app.send(put("/event/1", &change)).await;
     assert_eq!(first.0, StatusCode::OK, "{}", first.1);
 
-    assert_eq!(house.send(put("/event/1", &change)).await, first);
-    // What was refused is decided again: the event is there by then.
-    let missing = house.send(put("/event/2", &change)).await;
+    assert_eq!(app.send(put("/event/1", &change)).await, first);
+    // A refused request is decided again: the event exists by then.
+    let missing = app.send(put("/event/2", &change)).await;
     assert_eq!(missing.1["code"], "EVENT_NOT_FOUND");
-    house.post(&show()).await;
-    let found = house.send(put("/event/2", &change)).await;
+    app.post(&show()).await;
+    let found = app.send(put("/event/2", &change)).await;
     assert_eq!(found.0, StatusCode::OK, "{}", found.1);
     // A POST with the key is another request.
-    assert_eq!(house.post_once("k", &show()).await.0, StatusCode::CREATED);
+    assert_eq!(app.post_once("k", &show()).await.0, StatusCode::CREATED);
 }
 
 #[tokio::test]
-async fn a_restart_keeps_events_and_draws_no_id_twice() {
-    let house = House::open();
-    house.post(&show()).await;
-    house.post(&show()).await;
-    let house = house.reopen();
-    assert_eq!(house.post(&show()).await.1["id"], 3);
+async fn a_restart_keeps_events_and_reuses_no_id() {
+    let app = TestApp::open();
+    app.post(&show()).await;
+    app.post(&show()).await;
+    let app = app.reopen();
+    assert_eq!(app.post(&show()).await.1["id"], 3);
     assert_eq!(
-        house.get("/event").await.1["items"]
-            .as_array()
-            .unwrap()
-            .len(),
+        app.get("/event").await.1["items"].as_array().unwrap().len(),
         3
     );
 }

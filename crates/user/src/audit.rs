@@ -1,7 +1,7 @@
-//! Whether every balance is the sum of its ledger.
+//! Checks that each balance is the sum of its ledger entries.
 //!
-//! Safe to run while points move: users are read first, and of each ledger only the entries up to the version in
-//! which its user was read are counted.
+//! Safe to run while balances change: users are read first, and of each ledger only entries up to the version in which
+//! the user was read are counted.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use messaging::{Entry, Find, Record, Store, StoreError};
 
 use crate::{ledger::LedgerEntry, model::User};
 
-/// Rows of one page; no more are held of the ledger.
+/// Rows of one page.
 const PAGE_ROWS: u32 = 500;
 
-/// What an audit has seen, small enough to keep of every user.
+/// What an audit has read, reduced to one account for each user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct LedgerFacts {
     pub accounts: BTreeMap<UserId, Account>,
     pub entries: u64,
-    /// Entries that do not follow from the one before.
-    pub broken_entries: Vec<Finding>,
-    /// Users that entries name but who were not there to read, each with such an entry.
-    pub strangers: BTreeMap<UserId, String>,
+    /// Entries whose balance does not follow from the previous entry.
+    pub broken_entries: Vec<LedgerFinding>,
+    /// Users named by entries but not found, each with one such entry.
+    pub unregistered: BTreeMap<UserId, String>,
 }
 
-/// One user's balance, and what the ledger makes of it.
+/// One user's balance and the sum of its ledger entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     pub balance: i64,
@@ -32,31 +32,33 @@ pub struct Account {
     pub ledger_sum: i64,
 }
 
-/// What should not be.
+/// An inconsistency.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Finding {
+pub enum LedgerFinding {
     #[error("user {user_id} has a balance of {balance}, and ledger entries of {ledger_sum}")]
     Balance {
         user_id: UserId,
         balance: i64,
         ledger_sum: i64,
     },
-    #[error("ledger entry {entry_id} says {said} points are left, but {left} are")]
+    #[error(
+        "ledger entry {entry_id} records a balance of {recorded}, but the entries up to it sum to {actual}"
+    )]
     EntryBalance {
         entry_id: String,
-        said: i64,
-        left: i64,
+        recorded: i64,
+        actual: i64,
     },
-    #[error("ledger entry {entry_id} is of user {user_id}, who is not registered")]
+    #[error("ledger entry {entry_id} is of user {user_id}, which is not registered")]
     NoUser { entry_id: String, user_id: UserId },
 }
 
-/// Reads all users and all of the ledger, a page at a time.
+/// Reads all users and the whole ledger, page by page.
 ///
 /// # Errors
-/// [`StoreError`] where the store cannot answer.
-pub async fn load(store: &Store) -> Result<Facts, StoreError> {
-    let mut facts = Facts::default();
+/// [`StoreError`] if the store cannot answer.
+pub async fn load(store: &Store) -> Result<LedgerFacts, StoreError> {
+    let mut facts = LedgerFacts::default();
     let mut after: Option<UserId> = None;
     loop {
         let find = Find::all(User::TABLE, PAGE_ROWS).after(after);
@@ -77,36 +79,36 @@ pub async fn load(store: &Store) -> Result<Facts, StoreError> {
             None => break,
         }
     }
-    facts.welcome_newcomers(store).await?;
+    facts.drop_users_registered_meanwhile(store).await?;
     Ok(facts)
 }
 
-/// Everything that is wrong; nothing, where all is well.
+/// All inconsistencies.
 #[must_use]
-pub fn check(facts: &Facts) -> Vec<Finding> {
+pub fn check(facts: &LedgerFacts) -> Vec<LedgerFinding> {
     let differs = |(user_id, account): (&UserId, &Account)| {
-        (account.balance != account.ledger_sum).then_some(Finding::Balance {
+        (account.balance != account.ledger_sum).then_some(LedgerFinding::Balance {
             user_id: *user_id,
             balance: account.balance,
             ledger_sum: account.ledger_sum,
         })
     };
-    let nobody = |(user_id, entry_id): (&UserId, &String)| Finding::NoUser {
+    let no_user = |(user_id, entry_id): (&UserId, &String)| LedgerFinding::NoUser {
         entry_id: entry_id.clone(),
         user_id: *user_id,
     };
     let mut findings = facts.broken_entries.clone();
     findings.extend(facts.accounts.iter().filter_map(differs));
-    findings.extend(facts.strangers.iter().map(nobody));
+    findings.extend(facts.unregistered.iter().map(no_user));
     findings
 }
 
-impl Facts {
-    /// Whoever was registered while this audit read is no stranger.
-    async fn welcome_newcomers(&mut self, store: &Store) -> Result<(), StoreError> {
-        for user_id in self.strangers.keys().copied().collect::<Vec<_>>() {
+impl LedgerFacts {
+    /// A user registered after this audit read the users is not an inconsistency.
+    async fn drop_users_registered_meanwhile(&mut self, store: &Store) -> Result<(), StoreError> {
+        for user_id in self.unregistered.keys().copied().collect::<Vec<_>>() {
             if store.load::<User>(user_id).await?.is_some() {
-                self.strangers.remove(&user_id);
+                self.unregistered.remove(&user_id);
             }
         }
         Ok(())
@@ -121,10 +123,11 @@ impl Facts {
         self.accounts.insert(user.user_id, account);
     }
 
-    /// Entries of one user come in the order of their changes.
+    /// Entries of one user must come in the order of their changes.
     pub fn see_entry(&mut self, entry: &LedgerEntry) {
         let Some(account) = self.accounts.get_mut(&entry.user_id) else {
-            self.strangers.insert(entry.user_id, entry.entry_id.clone());
+            self.unregistered
+                .insert(entry.user_id, entry.entry_id.clone());
             return;
         };
         if entry.user_version > account.version {
@@ -132,12 +135,12 @@ impl Facts {
         }
         self.entries += 1;
         account.ledger_sum = account.ledger_sum.saturating_add(entry.amount);
-        let said = entry.balance_after.get();
-        if said != account.ledger_sum {
-            self.broken_entries.push(Finding::EntryBalance {
+        let recorded = entry.balance_after.get();
+        if recorded != account.ledger_sum {
+            self.broken_entries.push(LedgerFinding::EntryBalance {
                 entry_id: entry.entry_id.clone(),
-                said,
-                left: account.ledger_sum,
+                recorded,
+                actual: account.ledger_sum,
             });
         }
     }
@@ -175,42 +178,42 @@ mod tests {
         }
     }
 
-    fn audit(user: Option<&User>, entries: &[LedgerEntry]) -> Vec<Finding> {
-        let mut facts = Facts::default();
+    fn audit(user: Option<&User>, entries: &[LedgerEntry]) -> Vec<LedgerFinding> {
+        let mut facts = LedgerFacts::default();
         user.into_iter().for_each(|user| facts.see_user(user));
         entries.iter().for_each(|entry| facts.see_entry(entry));
         check(&facts)
     }
 
     #[test]
-    fn a_balance_that_is_the_sum_of_its_ledger_is_well() {
+    fn a_balance_equal_to_the_sum_of_its_ledger_has_no_finding() {
         let entries = [entry(1, 500, 500), entry(4, -200, 300)];
         assert_eq!(audit(Some(&user(300, 4)), &entries), []);
     }
 
     #[test]
-    fn an_entry_made_after_its_user_was_read_is_left_for_the_next_audit() {
+    fn an_entry_newer_than_its_user_is_left_to_the_next_audit() {
         let entries = [entry(1, 500, 500), entry(4, -200, 300)];
         assert_eq!(audit(Some(&user(500, 3)), &entries), []);
     }
 
     #[test]
-    fn whatever_is_wrong_is_found() {
-        let balance = |balance, ledger_sum| Finding::Balance {
+    fn each_inconsistency_is_found() {
+        let balance = |balance, ledger_sum| LedgerFinding::Balance {
             user_id: UserId(1),
             balance,
             ledger_sum,
         };
         assert_eq!(audit(Some(&user(7, 1)), &[]), [balance(7, 0)]);
         assert_eq!(audit(Some(&user(0, 1)), &[entry(1, 7, 7)]), [balance(0, 7)]);
-        let wrong_step = Finding::EntryBalance {
+        let wrong_step = LedgerFinding::EntryBalance {
             entry_id: "1:2".to_owned(),
-            said: 9,
-            left: 8,
+            recorded: 9,
+            actual: 8,
         };
         let entries = [entry(1, 7, 7), entry(2, 1, 9)];
         assert_eq!(audit(Some(&user(8, 2)), &entries), [wrong_step]);
-        let nobody = Finding::NoUser {
+        let nobody = LedgerFinding::NoUser {
             entry_id: "1:1".to_owned(),
             user_id: UserId(1),
         };

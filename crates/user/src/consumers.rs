@@ -1,6 +1,6 @@
-//! The door for messages: the purchase saga's questions, and what becomes of payments.
+//! The message consumer: requests of the purchase saga, and payments.
 //!
-//! Every request is answered once for each request message, in the Commit that does the work.
+//! Each request message gets one reply, in the Commit that does the work.
 
 use contract::{
     Payload, Points, SagaId, Timestamp,
@@ -14,9 +14,9 @@ use messaging::{Commit, Consumer, Message, Records, Ref, Rejection};
 
 use crate::{
     Service,
-    fraud::{self, Rules, Verdict},
+    fraud::{self, FraudVerdict, Rules},
     model::User,
-    points::{self, Claim, Hold, Settlement, Why},
+    points::{self, Hold, HoldRequest, PaymentUpdate, RestoreReason},
 };
 
 pub const GROUP: &str = "user";
@@ -31,7 +31,7 @@ pub const TOPICS: &[&str] = &[
 
 type PaymentMessage = DomainMessage<domain::Payment>;
 
-/// Answers the purchase saga and follows payments.
+/// Replies to the purchase saga, and applies payments to held points.
 pub struct UserConsumer {
     rules: Rules,
 }
@@ -57,12 +57,14 @@ impl Consumer for UserConsumer {
     }
 
     fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        let (user_id, holder) = match Question::read(message)? {
-            Question::CheckActive(request) => (request.user_id, None),
-            Question::CheckFraud(request) => (request.user_id, None),
-            Question::ReservePoint(request) => (request.user_id, Some(request.saga_id)),
-            Question::RestorePoint(request) => (request.user_id, Some(holder(&request))),
-            Question::Payment(payment) => (payment.payload.user_id, Some(saga_of(&payment))),
+        let (user_id, holder) = match UserRequest::read(message)? {
+            UserRequest::CheckActive(request) => (request.user_id, None),
+            UserRequest::CheckFraud(request) => (request.user_id, None),
+            UserRequest::ReservePoint(request) => (request.user_id, Some(request.saga_id)),
+            UserRequest::RestorePoint(request) => (request.user_id, Some(holder_of(&request))),
+            UserRequest::Payment(payment) => {
+                (payment.payload.user_id, Some(purchase_saga_of(&payment)))
+            }
         };
         let mut refs = vec![Ref::to::<User>(user_id)];
         refs.extend(holder.map(Ref::to::<Hold>));
@@ -76,20 +78,20 @@ impl Consumer for UserConsumer {
         (): &(),
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
-        match Question::read(message)? {
-            Question::CheckActive(request) => check_active(message, request, records, now),
-            Question::ReservePoint(request) => reserve_point(message, request, records, now),
-            Question::RestorePoint(request) => restore_point(message, request, records, now),
-            Question::CheckFraud(request) => {
+        match UserRequest::read(message)? {
+            UserRequest::CheckActive(request) => check_active(message, request, records, now),
+            UserRequest::ReservePoint(request) => reserve_point(message, request, records, now),
+            UserRequest::RestorePoint(request) => restore_point(message, request, records, now),
+            UserRequest::CheckFraud(request) => {
                 check_fraud(&self.rules, message, request, records, now)
             }
-            Question::Payment(payment) => follow_payment(&payment, records, now),
+            UserRequest::Payment(payment) => apply_payment(&payment, records, now),
         }
     }
 }
 
-/// A message, read.
-enum Question {
+/// A parsed message.
+enum UserRequest {
     CheckActive(CheckActiveRequest),
     ReservePoint(ReservePointRequest),
     RestorePoint(RestorePointRequest),
@@ -97,7 +99,7 @@ enum Question {
     Payment(Box<PaymentMessage>),
 }
 
-impl Question {
+impl UserRequest {
     fn read(message: &Message) -> Result<Self, Rejection> {
         match message.topic.as_str() {
             CheckActiveRequest::TOPIC => message.parse().map(Self::CheckActive),
@@ -112,12 +114,12 @@ impl Question {
     }
 }
 
-/// The saga whose hold is to be given back.
-fn holder(request: &RestorePointRequest) -> SagaId {
+/// The saga whose points are to be restored.
+fn holder_of(request: &RestorePointRequest) -> SagaId {
     request.held_by.unwrap_or(request.saga_id)
 }
 
-/// An unknown user is not active; that alone ends the purchase.
+/// An unknown user is not active, which ends the purchase.
 fn check_active(
     message: &Message,
     request: CheckActiveRequest,
@@ -132,7 +134,7 @@ fn check_active(
         is_active: user.is_some_and(|user| user.is_active()),
     };
     let mut commit = Commit::new();
-    commit.publish(answer(message, "check.active", saga_id, &response, now));
+    commit.publish(reply_to(message, "check.active", saga_id, &response, now));
     Ok(commit)
 }
 
@@ -147,13 +149,14 @@ fn reserve_point(
         user_id,
         point,
     } = request;
-    let claim = Claim {
+    let hold_request = HoldRequest {
         saga_id,
         user_id,
         point,
     };
     let (user, hold) = (records.get(user_id)?, records.get(saga_id)?);
-    let (reserved, change) = points::reserve(claim, user, hold, now).map_err(Rejection::new)?;
+    let (reserved, change) =
+        points::reserve(hold_request, user, hold, now).map_err(Rejection::new)?;
     let response = ReservePointResponse {
         saga_id,
         user_id,
@@ -161,7 +164,7 @@ fn reserve_point(
         reserved,
     };
     let mut commit = change.into_commit();
-    commit.publish(answer(message, "reserve.point", saga_id, &response, now));
+    commit.publish(reply_to(message, "reserve.point", saga_id, &response, now));
     Ok(commit)
 }
 
@@ -174,30 +177,31 @@ fn restore_point(
     let RestorePointRequest {
         saga_id, user_id, ..
     } = request;
-    let claim = Claim {
-        saga_id: holder(&request),
+    let hold_request = HoldRequest {
+        saga_id: holder_of(&request),
         user_id,
         point: Points::ZERO,
     };
-    let why = if request.refunded {
-        Why::Refunded
+    let reason = if request.refunded {
+        RestoreReason::Refunded
     } else {
-        Why::Unpaid
+        RestoreReason::Unpaid
     };
-    let (user, hold) = (records.get(user_id)?, records.get(claim.saga_id)?);
-    let (told, change) = points::restore(claim, why, user, hold, now).map_err(Rejection::new)?;
+    let (user, hold) = (records.get(user_id)?, records.get(hold_request.saga_id)?);
+    let (reply, change) =
+        points::restore(hold_request, reason, user, hold, now).map_err(Rejection::new)?;
     let response = RestorePointResponse {
         saga_id,
         user_id,
-        point: told.point,
-        succeed: told.succeed,
+        point: reply.point,
+        succeed: reply.succeed,
     };
     let mut commit = change.into_commit();
-    commit.publish(answer(message, "restore.point", saga_id, &response, now));
+    commit.publish(reply_to(message, "restore.point", saga_id, &response, now));
     Ok(commit)
 }
 
-/// Of an unknown user there is nothing to suspect: it was not active, and did not come this far.
+/// An unknown user is clear: the check for an active user has already ended its purchase.
 fn check_fraud(
     rules: &Rules,
     message: &Message,
@@ -212,7 +216,7 @@ fn check_fraud(
     } = request;
     let mut commit = Commit::new();
     let verdict = match records.get::<User>(user_id)? {
-        None => Verdict::Clear,
+        None => FraudVerdict::Clear,
         Some(user) => {
             let (verdict, saved) = fraud::check(rules, user, saga_id, total_amount, now);
             if let Some(user) = saved {
@@ -224,38 +228,38 @@ fn check_fraud(
     let response = CheckFraudResponse {
         saga_id,
         user_id,
-        is_fraudulent: verdict != Verdict::Clear,
+        is_fraudulent: verdict != FraudVerdict::Clear,
     };
-    commit.publish(answer(message, "check.fraud", saga_id, &response, now));
+    commit.publish(reply_to(message, "check.fraud", saga_id, &response, now));
     Ok(commit)
 }
 
-/// The purchase that a payment belongs to: a payment service of another make need not name it.
-fn saga_of(payment: &PaymentMessage) -> SagaId {
+/// The purchase that a payment belongs to. A foreign payment service need not name it.
+fn purchase_saga_of(payment: &PaymentMessage) -> SagaId {
     let derived = || payment.payload.ticket_id.purchase_saga();
     payment.payload.saga_id.unwrap_or_else(derived)
 }
 
-/// A payment whose saga has no hold took no points.
-fn follow_payment(
+/// A payment whose saga has no hold used no points.
+fn apply_payment(
     payment: &PaymentMessage,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    let saga_id = saga_of(payment);
-    let settlement = Settlement {
+    let saga_id = purchase_saga_of(payment);
+    let update = PaymentUpdate {
         user_id: payment.payload.user_id,
         status: payment.payload.status,
         version: payment.version,
     };
-    let (user, hold) = (records.get(settlement.user_id)?, records.get(saga_id)?);
-    points::settle(settlement, user, hold, now)
-        .map(crate::ledger::Change::into_commit)
+    let (user, hold) = (records.get(update.user_id)?, records.get(saga_id)?);
+    points::apply_payment(update, user, hold, now)
+        .map(crate::ledger::BalanceChange::into_commit)
         .map_err(Rejection::new)
 }
 
-/// One response for each request message: its id follows from the request's.
-fn answer<P: Payload>(
+/// The reply to a request message; its id is derived from the request's, so a repeated decision has the same one.
+fn reply_to<P: Payload>(
     request: &Message,
     verb: &str,
     saga_id: SagaId,

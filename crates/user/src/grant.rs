@@ -3,10 +3,10 @@
 use contract::{Points, UserId};
 use messaging::Commit;
 
-use crate::{Error, Service, is_users_conflict, ledger};
+use crate::{Error, Service, is_user_conflict, ledger};
 
-/// Times that a grant is decided again because a purchase changed the balance first.
-const ROUNDS_MAX: u32 = 16;
+/// Tries to commit a grant while purchases change the same balance.
+const COMMIT_ATTEMPTS_MAX: u32 = 16;
 
 #[derive(Debug, Clone)]
 pub struct GrantInput {
@@ -16,7 +16,8 @@ pub struct GrantInput {
 }
 
 impl Service {
-    /// Grants points. `answer` may add to the Commit what must be durable with it; it is told of the new balance.
+    /// Grants points. `answer` gets the new balance, and may add to the Commit what must become durable with it; it is
+    /// called for each try.
     ///
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::Contended`]; [`Error::Store`]; [`Error::Commit`].
@@ -25,7 +26,7 @@ impl Service {
         input: GrantInput,
         answer: impl Fn(&mut Commit, Points) -> T,
     ) -> Result<T, Error> {
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
             let user = self.show(input.id).await?;
             let now = self.0.clock.now();
             let change = ledger::grant(user, input.amount, input.reason.clone(), now)?;
@@ -37,7 +38,7 @@ impl Service {
             let answer = answer(&mut commit, balance);
             match self.0.store.commit(commit).await {
                 Ok(()) => return Ok(answer),
-                Err(error) if is_users_conflict(&error) => {}
+                Err(error) if is_user_conflict(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -1,4 +1,4 @@
-//! The door for requests.
+//! The HTTP API of the user service.
 
 use axum::{
     Json,
@@ -35,14 +35,14 @@ pub fn router(service: Service) -> OpenApiRouter {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegisterUser {
-    /// Drawn, where it is absent.
+    /// Generated if absent.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
     id: Option<UserId>,
     #[schema(schema_with = web::schema::name)]
     name: String,
     #[serde(default)]
     status: Status,
-    /// Granted at once.
+    /// Granted at registration.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 1_000_000_000_000_000_i64)]
     points: i64,
@@ -54,10 +54,10 @@ pub struct ModifyUser {
     #[schema(schema_with = web::schema::name)]
     name: String,
     status: Status,
-    /// Whether a person found this user to be a fraud; stays as it is, where absent.
+    /// Whether an operator marked this user as fraudulent; unchanged if absent.
     flagged: Option<bool>,
-    /// The version that the client has seen. Refused if somebody has changed the name, the status or the flag since;
-    /// purchases and points raise the version too, and do not count.
+    /// The version that the client has read. Refused if the name, the status or the flag has changed since; changes by
+    /// purchases and points raise the version too, but do not conflict.
     version: i64,
 }
 
@@ -74,9 +74,9 @@ pub struct GrantPoints {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ListEntries {
-    /// The last entry id of the page before.
+    /// The last entry id of the previous page.
     after: Option<String>,
-    /// Rows of the page, 1 to 500; 50 where it is absent.
+    /// Rows of the page, 1 to 500; the default is 50.
     limit: Option<u32>,
 }
 
@@ -108,10 +108,10 @@ pub struct PointsAnswer {
 pub struct LedgerEntryAnswer {
     entry_id: String,
     kind: EntryKind,
-    /// Negative where points were taken.
+    /// Negative if points were taken.
     amount: i64,
     balance_after: Points,
-    /// The purchase that took or gave back.
+    /// The purchase that took or restored the points.
     saga_id: Option<SagaId>,
     reason: Option<String>,
     at: Timestamp,

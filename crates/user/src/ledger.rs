@@ -1,5 +1,4 @@
-//! The ledger: how every balance came to be. A balance and its entry are always changed together, here and nowhere
-//! else.
+//! The points ledger: one entry for each change of a balance. This module is the only one that changes a balance.
 
 use contract::{Points, SagaId, Timestamp, UserId};
 use messaging::{Column, Commit, Entry, Table};
@@ -11,8 +10,7 @@ use crate::{
     points::Hold,
 };
 
-/// A grant that would lift a balance over this is refused; far below what a 64-bit integer can hold, so that
-/// restoring never overflows.
+/// The highest balance that a grant may reach; far below the 64-bit limit, so that restoring points never overflows.
 pub const BALANCE_MAX: i64 = 1_000_000_000_000_000;
 pub const REASON_CHARS_MAX: usize = 200;
 
@@ -22,22 +20,22 @@ pub enum EntryKind {
     Granted,
     /// Taken for a purchase.
     Reserved,
-    /// Given back by a purchase.
+    /// Restored by a purchase.
     Restored,
-    /// A purchase is paid: what it took is not coming back. The amount is 0.
+    /// The purchase is paid. The amount is 0: the points were taken when they were reserved.
     Used,
 }
 
-/// One change of a balance. Never changed, never removed.
+/// One change of a balance; append-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerEntry {
-    /// `<user>:<version of the user>`: stable, and in the order of the changes.
+    /// `<user>:<version of the user>`: sorts in the order of the changes.
     pub entry_id: String,
     pub user_id: UserId,
     /// The version of the user that this entry belongs to.
     pub user_version: i64,
     pub kind: EntryKind,
-    /// Signed: negative where points were taken.
+    /// Negative if points were taken.
     pub amount: i64,
     pub balance_after: Points,
     pub saga_id: Option<SagaId>,
@@ -45,15 +43,15 @@ pub struct LedgerEntry {
     pub at: Timestamp,
 }
 
-/// What is to be saved together.
+/// Records that are saved in one Commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct BalanceChange {
     pub user: Option<User>,
     pub hold: Option<Hold>,
     pub entry: Option<LedgerEntry>,
 }
 
-/// Gives points to a user.
+/// Grants points to a user.
 ///
 /// # Errors
 /// [`Invalid`] naming `amount` or `reason`.
@@ -62,7 +60,7 @@ pub fn grant(
     amount: i64,
     reason: Option<String>,
     now: Timestamp,
-) -> Result<Change, Invalid> {
+) -> Result<BalanceChange, Invalid> {
     if amount <= 0 {
         let detail = format!("{amount} is not above 0");
         return Err(Invalid::new("amount", detail));
@@ -80,19 +78,19 @@ pub fn grant(
         let detail = format!("the balance would be over {BALANCE_MAX}");
         return Err(Invalid::new("amount", detail));
     };
-    let cause = Cause {
+    let cause = ChangeCause {
         kind: EntryKind::Granted,
         amount,
         saga_id: None,
         reason,
     };
-    let mut change = Change::default();
-    change.book(user, after, cause, now);
+    let mut change = BalanceChange::default();
+    change.post(user, after, cause, now);
     Ok(change)
 }
 
-/// Why a balance changes.
-pub(crate) struct Cause {
+/// RestoreReason a balance changes.
+pub(crate) struct ChangeCause {
     pub(crate) kind: EntryKind,
     /// Signed.
     pub(crate) amount: i64,
@@ -100,7 +98,7 @@ pub(crate) struct Cause {
     pub(crate) reason: Option<String>,
 }
 
-impl Cause {
+impl ChangeCause {
     pub(crate) fn saga(kind: EntryKind, amount: i64, saga_id: SagaId) -> Self {
         Self {
             kind,
@@ -111,7 +109,7 @@ impl Cause {
     }
 }
 
-impl Change {
+impl BalanceChange {
     pub(crate) fn of_hold(hold: Hold) -> Self {
         Self {
             hold: Some(hold),
@@ -119,8 +117,14 @@ impl Change {
         }
     }
 
-    /// Balance and ledger in one: there is no other way to change a balance.
-    pub(crate) fn book(&mut self, mut user: User, after: Points, cause: Cause, now: Timestamp) {
+    /// Changes a balance and appends its ledger entry.
+    pub(crate) fn post(
+        &mut self,
+        mut user: User,
+        after: Points,
+        cause: ChangeCause,
+        now: Timestamp,
+    ) {
         let user_version = user.version + 1;
         self.entry = Some(LedgerEntry {
             entry_id: format!("{}:{user_version:016}", user.user_id),
@@ -169,7 +173,7 @@ impl Entry for LedgerEntry {
             Column::text("at"),
         ],
         key: "entry_id",
-        // A saga takes, uses and gives back at most once each, whatever the code above says.
+        // The store, too, enforces that a saga takes, uses and restores points at most once each.
         constraints: &["CHECK (balance_after >= 0)", "UNIQUE (saga_id, kind)"],
         indexes: &["(user_id, entry_id)"],
     };

@@ -1,17 +1,17 @@
-//! The user service: who may buy, the points they hold, and whether a purchase looks like fraud.
+//! The user service: which users may buy, their points, and the fraud check.
 //!
-//! Two doors into one house. By message it answers the purchase saga's questions, each saga the same way however
-//! often it asks. By HTTP people register and change users and grant points. A balance is never only a number: it
-//! changes together with a ledger entry, in one Commit, and [`audit`] holds the one against the other.
+//! The purchase saga asks it by message; a repeated request gets the same reply. Operators register and change users and
+//! grant points over HTTP. A balance changes only together with a ledger entry, in one Commit, and [`audit`] compares
+//! the two.
 //!
-//! - [`model`]: [`model::User`], and what may be said of one
-//! - [`points`]: what a saga holds: reserve, restore, settle
-//! - [`ledger`]: every change of a balance
-//! - [`fraud`]: the rules about suspicious purchases
-//! - [`register`], [`modify`], [`grant`], [`read`]: the use cases of people
-//! - [`consumers`]: the door for messages
-//! - [`http`]: the door for requests
-//! - [`audit`]: whether every balance is the sum of its ledger
+//! - [`model`]: [`model::User`] and its rules
+//! - [`points`]: points held by a saga: reserve, restore, apply a payment
+//! - [`ledger`]: all changes of balances
+//! - [`fraud`]: the fraud rules
+//! - [`register`], [`modify`], [`grant`], [`read`]: the use cases of operators
+//! - [`consumers`]: the message consumer
+//! - [`http`]: the HTTP API
+//! - [`audit`]: whether each balance is the sum of its ledger entries
 
 pub mod audit;
 pub mod consumers;
@@ -37,7 +37,7 @@ use crate::{
     points::Hold,
 };
 
-/// The tables that a store must be opened with.
+/// The tables of this service; the store must be opened with them.
 pub const TABLES: &[&Table] = &[User::TABLE, Hold::TABLE, LedgerEntry::TABLE];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -46,7 +46,7 @@ pub struct Settings {
     pub fraud: fraud::Rules,
 }
 
-/// The use cases, and what they need. Clones share it.
+/// The use cases and their dependencies. Clones share them.
 #[derive(Clone)]
 pub struct Service(Arc<Parts>);
 
@@ -67,7 +67,7 @@ impl Service {
     }
 }
 
-/// Why a use case did nothing.
+/// Why a use case changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -82,7 +82,7 @@ pub enum Error {
         stored: i64,
         expected: i64,
     },
-    /// Others kept changing the same thing first.
+    /// Each try conflicted with another writer.
     #[error("too many changes at the same moment")]
     Contended,
     #[error(transparent)]
@@ -91,7 +91,7 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
-/// Whether a commit was refused because somebody else put this user first.
-fn is_users_conflict(error: &CommitError) -> bool {
+/// Whether a commit conflicted because another writer changed this user.
+fn is_user_conflict(error: &CommitError) -> bool {
     matches!(error, CommitError::Conflict { table, .. } if table == User::TABLE.name)
 }

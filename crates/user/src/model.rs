@@ -1,14 +1,14 @@
-//! A user and the rules about one. Pure: ids and the time are handed in.
+//! A user and its rules. Pure: ids and the time are passed in.
 
 use contract::{Points, SagaId, Timestamp, UserId, text};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::fraud::Verdict;
+use crate::fraud::FraudVerdict;
 
 pub const NAME_CHARS_MAX: usize = 200;
-/// The highest id that a client may give. Ids drawn after it still fit into every reader's numbers (2^53).
+/// The highest id that a client may give. Ids generated above it still fit in a JSON number (2^53).
 pub const GIVEN_ID_MAX: i64 = 1_000_000_000_000_000;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -20,35 +20,35 @@ pub enum Status {
     Inactive,
 }
 
-/// A user as stored. The version counts all changes, those of the balance and of recent purchases included.
+/// A stored user. The version counts all changes, including those of the balance and of recent purchases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     pub user_id: UserId,
     pub name: String,
     pub status: Status,
-    /// A person found this user to be a fraud.
+    /// An operator marked this user as fraudulent.
     pub flagged: bool,
-    /// The sum of the user's ledger entries, always.
+    /// Always the sum of the user's ledger entries.
     pub balance: Points,
-    /// What the fraud check remembers, oldest first.
+    /// Purchases that the fraud check has seen, oldest first.
     pub recent_purchases: Vec<PurchaseStart>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// The version in which an operator last changed name, status or flag; 0 for a row of an older program.
+    /// The version in which an operator last changed name, status or flag; 0 in rows of an older program.
     pub profile_version: i64,
     pub version: i64,
 }
 
-/// A purchase that reached the fraud check, and what it was told: asked again, it is told the same.
+/// A purchase that the fraud check has seen, with its verdict: a repeated check gets the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PurchaseStart {
     pub saga_id: SagaId,
     pub at: Timestamp,
-    pub verdict: Verdict,
+    pub verdict: FraudVerdict,
 }
 
-/// What cannot be; `field` is as the client wrote it.
+/// A value that breaks a rule; `field` is named as in the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Invalid {
@@ -62,14 +62,14 @@ impl Invalid {
         Self { field, detail }
     }
 
-    /// The same, told of a field that the client calls otherwise.
-    pub(crate) fn of_field(self, field: &'static str) -> Self {
+    /// The same error for a field that the request names differently.
+    pub(crate) fn with_field(self, field: &'static str) -> Self {
         Self { field, ..self }
     }
 }
 
 impl User {
-    /// Without points; those are granted, so that the ledger knows of them.
+    /// A user without points; `ledger::grant` adds points together with their entry.
     #[must_use]
     pub fn new(user_id: UserId, name: String, status: Status, now: Timestamp) -> Self {
         Self {
@@ -86,9 +86,9 @@ impl User {
         }
     }
 
-    /// Whether name, status and flag are still as they were in this version: purchases and points may have changed.
+    /// Whether name, status and flag have not changed since `version`; points and purchases may have.
     #[must_use]
-    pub fn has_profile_of(&self, version: i64) -> bool {
+    pub fn has_unchanged_profile_since(&self, version: i64) -> bool {
         (self.profile_version..=self.version).contains(&version) && version > 0
     }
 
@@ -102,10 +102,10 @@ impl User {
 }
 
 /// # Errors
-/// [`Invalid`] where the name is blank, too long, or not made of characters that show.
+/// [`Invalid`] if the name is blank, too long, or has control characters.
 pub fn check_name(name: &str) -> Result<(), Invalid> {
     if !text::is_visible(name) {
-        return Err(Invalid::new("name", "the name has no character that shows"));
+        return Err(Invalid::new("name", "the name has no visible character"));
     }
     if name.chars().count() > NAME_CHARS_MAX {
         let detail = format!("the name is longer than {NAME_CHARS_MAX} characters");
@@ -118,7 +118,7 @@ pub fn check_name(name: &str) -> Result<(), Invalid> {
 }
 
 /// # Errors
-/// [`Invalid`] where a client may not give this id.
+/// [`Invalid`] if a client may not give this id.
 pub fn check_given_id(id: UserId) -> Result<(), Invalid> {
     if (1..=GIVEN_ID_MAX).contains(&id.0) {
         Ok(())
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_shows_and_fits() {
+    fn a_name_is_visible_and_not_too_long() {
         for name in ["", "  ", "\u{a0}", "a\nb", "a\0", &"é".repeat(201)] {
             assert_eq!(check_name(name).unwrap_err().field, "name", "{name:?}");
         }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_id_is_positive_and_leaves_room_behind_it() {
+    fn a_given_id_is_positive_and_leaves_room_for_generated_ids() {
         for id in [0, -1, GIVEN_ID_MAX + 1, i64::MAX, i64::MIN] {
             assert_eq!(check_given_id(UserId(id)).unwrap_err().field, "id", "{id}");
         }

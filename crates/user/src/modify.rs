@@ -4,28 +4,28 @@ use contract::UserId;
 use messaging::Commit;
 
 use crate::{
-    Error, Service, is_users_conflict,
+    Error, Service, is_user_conflict,
     model::{Status, User, check_name},
 };
 
-/// Times that a change is decided again because a purchase changed the user first.
-const ROUNDS_MAX: u32 = 16;
+/// Tries to commit a change while purchases change the same user.
+const COMMIT_ATTEMPTS_MAX: u32 = 16;
 
-/// What is said of a user whom the client has seen in `version`.
+/// New values for a user whom the client has read in `version`.
 #[derive(Debug, Clone)]
 pub struct ModifyInput {
     pub id: UserId,
     pub name: String,
     pub status: Status,
-    /// Stays as it is, where absent: nobody is cleared of fraud by an oversight.
+    /// Unchanged if `None`, so that an omission never clears a fraud flag.
     pub flagged: Option<bool>,
     pub version: i64,
 }
 
 impl Service {
-    /// Changes a user whose name, status and flag nobody has changed since the client saw them. Purchases and points do
-    /// not get in the way: a user who keeps buying can be blocked. `answer` may add to the Commit what must be durable
-    /// with it, as often as it is decided.
+    /// Changes a user if name, status and flag are unchanged since the client read them. Changes by purchases and points
+    /// do not conflict, so a user who keeps buying can be blocked. `answer` gets the user as it will be stored, and may
+    /// add to the Commit what must become durable with it; it is called for each try.
     ///
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::VersionConflict`]; [`Error::Contended`]; [`Error::Store`];
@@ -36,7 +36,7 @@ impl Service {
         answer: impl Fn(&mut Commit, &User) -> T,
     ) -> Result<T, Error> {
         check_name(&input.name)?;
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
             let mut user = self.modified(&input).await?;
             let mut commit = Commit::new();
             commit.put(&user);
@@ -44,7 +44,7 @@ impl Service {
             let answer = answer(&mut commit, &user);
             match self.0.store.commit(commit).await {
                 Ok(()) => return Ok(answer),
-                Err(error) if is_users_conflict(&error) => {}
+                Err(error) if is_user_conflict(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -53,7 +53,7 @@ impl Service {
 
     async fn modified(&self, input: &ModifyInput) -> Result<User, Error> {
         let before = self.show(input.id).await?;
-        if !before.has_profile_of(input.version) {
+        if !before.has_unchanged_profile_since(input.version) {
             return Err(Error::VersionConflict {
                 id: input.id,
                 stored: before.version,

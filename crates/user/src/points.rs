@@ -1,55 +1,55 @@
-//! Points that a saga holds: reserved, then used or given back.
+//! Points that a saga holds: reserved, then used or restored.
 //!
-//! Pure decisions; each returns what is to be saved together. A hold is the memory of what a saga was told, so that
-//! however often, however late and in whatever order its requests come, each takes effect at most once:
+//! Pure decisions; each returns the records to save together. A hold records the replies to a saga, so that duplicate,
+//! late and reordered requests take effect at most once:
 //!
-//! | hold     | reserve        | restore                     | restore, refunded    | paid | payment cancelled    |
-//! |----------|----------------|-----------------------------|----------------------|------|----------------------|
-//! | none     | HELD / REFUSED | RESTORED, without points    | as restore           | -    | -                    |
-//! | HELD     | yes            | RESTORED, points given back | as restore           | USED | RESTORED, given back |
-//! | USED     | yes            | no                          | RESTORED, given back | -    | RESTORED, given back |
-//! | RESTORED | no             | yes                         | as restore           | -    | -                    |
-//! | REFUSED  | no             | yes: nothing was taken      | as restore           | -    | -                    |
+//! | hold     | reserve        | restore                  | restore, refunded | paid | payment cancelled |
+//! |----------|----------------|--------------------------|-------------------|------|-------------------|
+//! | none     | HELD / REFUSED | RESTORED, without points | as restore        | -    | -                 |
+//! | HELD     | yes            | RESTORED                 | RESTORED          | USED | RESTORED          |
+//! | USED     | yes            | no                       | RESTORED          | -    | RESTORED          |
+//! | RESTORED | no             | yes                      | as restore        | -    | -                 |
+//! | REFUSED  | no             | yes: nothing was taken   | as restore        | -    | -                 |
 
 use contract::{Points, SagaId, Timestamp, UserId, domain::PaymentStatus};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ledger::{Cause, Change, EntryKind},
+    ledger::{BalanceChange, ChangeCause, EntryKind},
     model::User,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum HoldState {
-    /// Taken from the balance, to be used or given back.
+    /// Taken from the balance, to be used or restored.
     Held,
-    /// Given back; or asked back before anything was taken, so that nothing is taken any more.
+    /// Restored to the balance; or a tombstone: the restore came before the reserve, which then takes nothing.
     Restored,
-    /// Paid with.
+    /// Used for a payment.
     Used,
-    /// Never taken: there were not enough points, or no such user.
+    /// Never taken: the user is unknown or has too few points.
     Refused,
 }
 
-/// What a saga holds of a user's points.
+/// A user's points held by a saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     pub saga_id: SagaId,
     pub user_id: UserId,
     pub point: Points,
     pub state: HoldState,
-    /// The version of the payment that changed this hold last; 0 where none has.
+    /// The version of the payment that changed this hold last; 0 if none has.
     pub payment_version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: i64,
 }
 
-/// What can only be where something is broken: the message becomes a dead letter.
+/// A broken invariant: the message becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum InvariantError {
     #[error("saga {saga_id} holds points of user {owner}, not of user {claimed}")]
     ForeignHold {
         saga_id: SagaId,
@@ -68,133 +68,140 @@ pub enum Broken {
     Overflow(UserId),
 }
 
-/// What a saga asks for.
+/// Points requested by a saga.
 #[derive(Debug, Clone, Copy)]
-pub struct Claim {
+pub struct HoldRequest {
     pub saga_id: SagaId,
     pub user_id: UserId,
     pub point: Points,
 }
 
-/// Takes points for a saga: `true` where the saga has them now.
+/// Takes points for a saga; `true` if the saga holds them now.
 ///
 /// # Errors
-/// [`Broken`].
+/// [`InvariantError`].
 pub fn reserve(
-    claim: Claim,
+    request: HoldRequest,
     user: Option<User>,
     hold: Option<Hold>,
     now: Timestamp,
-) -> Result<(bool, Change), Broken> {
+) -> Result<(bool, BalanceChange), InvariantError> {
     if let Some(hold) = hold {
-        hold.check_owner(claim.user_id)?;
-        return hold.answer_again(claim).map(|has| (has, Change::default()));
+        hold.check_owner(request.user_id)?;
+        return hold
+            .repeat_reply(request)
+            .map(|has| (has, BalanceChange::default()));
     }
     let left = user
         .as_ref()
-        .and_then(|user| user.balance.checked_sub(claim.point));
+        .and_then(|user| user.balance.checked_sub(request.point));
     let (Some(user), Some(left)) = (user, left) else {
-        let refused = Hold::new(claim, HoldState::Refused, now);
-        return Ok((false, Change::of_hold(refused)));
+        let refused = Hold::new(request, HoldState::Refused, now);
+        return Ok((false, BalanceChange::of_hold(refused)));
     };
-    let mut change = Change::of_hold(Hold::new(claim, HoldState::Held, now));
-    if claim.point > Points::ZERO {
-        let cause = Cause::saga(EntryKind::Reserved, -claim.point.get(), claim.saga_id);
-        change.book(user, left, cause, now);
+    let mut change = BalanceChange::of_hold(Hold::new(request, HoldState::Held, now));
+    if request.point > Points::ZERO {
+        let cause = ChangeCause::saga(EntryKind::Reserved, -request.point.get(), request.saga_id);
+        change.post(user, left, cause, now);
     }
     Ok((true, change))
 }
 
-/// What a saga was told that asked for its points back.
+/// The reply to a saga's restore request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Restored {
+pub struct RestoreReply {
     pub succeed: bool,
-    /// What the saga had taken and has given back by now.
+    /// Points restored by now.
     pub point: Points,
 }
 
-/// Why points are asked back.
+/// Why points are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The purchase comes to nothing: what is paid with stays used.
+pub enum RestoreReason {
+    /// The purchase was not paid: used points stay used.
     Unpaid,
-    /// The money of the purchase has gone back: what was paid with comes back too.
+    /// The payment was refunded: used points are restored too.
     Refunded,
 }
 
-/// Gives back what a saga took: what its hold says, whatever the claim says.
+/// Restores the points of a saga's hold; the amount in the request is ignored.
 ///
 /// # Errors
-/// [`Broken`].
+/// [`InvariantError`].
 pub fn restore(
-    claim: Claim,
-    why: Why,
+    request: HoldRequest,
+    reason: RestoreReason,
     user: Option<User>,
     hold: Option<Hold>,
     now: Timestamp,
-) -> Result<(Restored, Change), Broken> {
+) -> Result<(RestoreReply, BalanceChange), InvariantError> {
     let Some(hold) = hold else {
-        let tombstone = Claim {
+        let tombstone = HoldRequest {
             point: Points::ZERO,
-            ..claim
+            ..request
         };
-        let told = Restored {
+        let reply = RestoreReply {
             succeed: true,
             point: Points::ZERO,
         };
         let tombstone = Hold::new(tombstone, HoldState::Restored, now);
-        return Ok((told, Change::of_hold(tombstone)));
+        return Ok((reply, BalanceChange::of_hold(tombstone)));
     };
-    hold.check_owner(claim.user_id)?;
-    let told = |succeed, point| Restored { succeed, point };
-    match (hold.state, why) {
-        (HoldState::Held, Why::Unpaid | Why::Refunded) | (HoldState::Used, Why::Refunded) => {
+    hold.check_owner(request.user_id)?;
+    let reply = |succeed, point| RestoreReply { succeed, point };
+    match (hold.state, reason) {
+        (HoldState::Held, RestoreReason::Unpaid | RestoreReason::Refunded)
+        | (HoldState::Used, RestoreReason::Refunded) => {
             let point = hold.point;
-            Ok((told(true, point), give_back(hold, user, now)?))
+            Ok((reply(true, point), restore_balance(hold, user, now)?))
         }
-        (HoldState::Restored, Why::Unpaid | Why::Refunded) => {
-            Ok((told(true, hold.point), Change::default()))
+        (HoldState::Restored, RestoreReason::Unpaid | RestoreReason::Refunded) => {
+            Ok((reply(true, hold.point), BalanceChange::default()))
         }
-        (HoldState::Refused, Why::Unpaid | Why::Refunded) => {
-            Ok((told(true, Points::ZERO), Change::default()))
+        (HoldState::Refused, RestoreReason::Unpaid | RestoreReason::Refunded) => {
+            Ok((reply(true, Points::ZERO), BalanceChange::default()))
         }
-        (HoldState::Used, Why::Unpaid) => Ok((told(false, Points::ZERO), Change::default())),
+        (HoldState::Used, RestoreReason::Unpaid) => {
+            Ok((reply(false, Points::ZERO), BalanceChange::default()))
+        }
     }
 }
 
-/// What a payment has become, as far as points go.
+/// The state of a payment, as far as points need it.
 #[derive(Debug, Clone, Copy)]
-pub struct Settlement {
+pub struct PaymentUpdate {
     pub user_id: UserId,
     pub status: PaymentStatus,
     pub version: i64,
 }
 
-/// Follows a payment: paid, the points are used for good; cancelled, they come back. An older version of the
-/// payment than the last that changed this hold changes nothing.
+/// Applies a payment's state: a success uses the points, a cancellation restores them. A version not newer than the one
+/// that changed this hold last changes nothing.
 ///
 /// # Errors
-/// [`Broken`].
-pub fn settle(
-    payment: Settlement,
+/// [`InvariantError`].
+pub fn apply_payment(
+    payment: PaymentUpdate,
     user: Option<User>,
     hold: Option<Hold>,
     now: Timestamp,
-) -> Result<Change, Broken> {
+) -> Result<BalanceChange, InvariantError> {
     let Some(mut hold) = hold else {
-        return Ok(Change::default());
+        return Ok(BalanceChange::default());
     };
     hold.check_owner(payment.user_id)?;
-    // A payment service of another make may count from 0, which a hold has also where nothing was heard; a payment that
-    // succeeded or was cancelled at once changes a hold once, however often it is told.
+    // A foreign payment service may count versions from 0, which is also a new hold's value. The states below let such a
+    // message change a hold once, even if it is repeated.
     let is_first = payment.version == 0 && hold.payment_version == 0;
     if payment.version <= hold.payment_version && !is_first {
-        return Ok(Change::default());
+        return Ok(BalanceChange::default());
     }
     hold.payment_version = payment.version;
     match (payment.status, hold.state) {
         (PaymentStatus::Succeeded, HoldState::Held) => mark_used(hold, user, now),
-        (PaymentStatus::Cancelled, HoldState::Held | HoldState::Used) => give_back(hold, user, now),
+        (PaymentStatus::Cancelled, HoldState::Held | HoldState::Used) => {
+            restore_balance(hold, user, now)
+        }
         (PaymentStatus::Succeeded, HoldState::Used)
         | (
             PaymentStatus::Succeeded | PaymentStatus::Cancelled,
@@ -206,41 +213,49 @@ pub fn settle(
             | PaymentStatus::Failed
             | PaymentStatus::Deleted,
             HoldState::Held | HoldState::Restored | HoldState::Used | HoldState::Refused,
-        ) => Ok(Change::default()),
+        ) => Ok(BalanceChange::default()),
     }
 }
 
-fn mark_used(hold: Hold, user: Option<User>, now: Timestamp) -> Result<Change, Broken> {
+fn mark_used(
+    hold: Hold,
+    user: Option<User>,
+    now: Timestamp,
+) -> Result<BalanceChange, InvariantError> {
     let (point, saga_id, user_id) = (hold.point, hold.saga_id, hold.user_id);
-    let mut change = Change::of_hold(hold.turned(HoldState::Used, now));
+    let mut change = BalanceChange::of_hold(hold.with_state(HoldState::Used, now));
     if point > Points::ZERO {
-        let user = user.ok_or(Broken::NoUser(user_id))?;
+        let user = user.ok_or(InvariantError::NoUser(user_id))?;
         let balance = user.balance;
-        let cause = Cause::saga(EntryKind::Used, 0, saga_id);
-        change.book(user, balance, cause, now);
+        let cause = ChangeCause::saga(EntryKind::Used, 0, saga_id);
+        change.post(user, balance, cause, now);
     }
     Ok(change)
 }
 
-fn give_back(hold: Hold, user: Option<User>, now: Timestamp) -> Result<Change, Broken> {
+fn restore_balance(
+    hold: Hold,
+    user: Option<User>,
+    now: Timestamp,
+) -> Result<BalanceChange, InvariantError> {
     let (point, saga_id, user_id) = (hold.point, hold.saga_id, hold.user_id);
-    let mut change = Change::of_hold(hold.turned(HoldState::Restored, now));
+    let mut change = BalanceChange::of_hold(hold.with_state(HoldState::Restored, now));
     if point > Points::ZERO {
-        let user = user.ok_or(Broken::NoUser(user_id))?;
+        let user = user.ok_or(InvariantError::NoUser(user_id))?;
         let after = user.balance.checked_add(point);
-        let after = after.ok_or(Broken::Overflow(user_id))?;
-        let cause = Cause::saga(EntryKind::Restored, point.get(), saga_id);
-        change.book(user, after, cause, now);
+        let after = after.ok_or(InvariantError::Overflow(user_id))?;
+        let cause = ChangeCause::saga(EntryKind::Restored, point.get(), saga_id);
+        change.post(user, after, cause, now);
     }
     Ok(change)
 }
 
 impl Hold {
-    fn new(claim: Claim, state: HoldState, now: Timestamp) -> Self {
+    fn new(request: HoldRequest, state: HoldState, now: Timestamp) -> Self {
         Self {
-            saga_id: claim.saga_id,
-            user_id: claim.user_id,
-            point: claim.point,
+            saga_id: request.saga_id,
+            user_id: request.user_id,
+            point: request.point,
             state,
             payment_version: 0,
             created_at: now,
@@ -249,7 +264,7 @@ impl Hold {
         }
     }
 
-    fn turned(self, state: HoldState, now: Timestamp) -> Self {
+    fn with_state(self, state: HoldState, now: Timestamp) -> Self {
         Self {
             state,
             updated_at: now,
@@ -257,32 +272,32 @@ impl Hold {
         }
     }
 
-    fn check_owner(&self, claimed: UserId) -> Result<(), Broken> {
+    fn check_owner(&self, claimed: UserId) -> Result<(), InvariantError> {
         if self.user_id == claimed {
             return Ok(());
         }
-        Err(Broken::ForeignHold {
+        Err(InvariantError::ForeignHold {
             saga_id: self.saga_id,
             owner: self.user_id,
             claimed,
         })
     }
 
-    /// What a saga is told that asks once more: the truth of now, so that nobody buys with points that went back.
-    fn answer_again(&self, claim: Claim) -> Result<bool, Broken> {
+    /// The reply to a repeated request: the current state, so that restored points pay for nothing.
+    fn repeat_reply(&self, request: HoldRequest) -> Result<bool, InvariantError> {
         let has = match self.state {
             HoldState::Held | HoldState::Used => true,
             HoldState::Refused => false,
-            // It may be a tombstone, which knows no amount.
+            // It may be a tombstone, which has no amount.
             HoldState::Restored => return Ok(false),
         };
-        if self.point == claim.point {
+        if self.point == request.point {
             return Ok(has);
         }
-        Err(Broken::OtherAmount {
+        Err(InvariantError::OtherAmount {
             saga_id: self.saga_id,
             known: self.point,
-            claimed: claim.point,
+            claimed: request.point,
         })
     }
 }

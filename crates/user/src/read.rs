@@ -14,7 +14,7 @@ impl Service {
         self.0.store.load(id).await?.ok_or(Error::NotFound(id))
     }
 
-    /// A user's ledger behind the entry `after`, in the order of its changes.
+    /// A user's ledger after the entry `after`, in the order of its changes.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Store`].

@@ -1,4 +1,4 @@
-//! The user service through its door for messages, on the embedded store: duplicates, reorders, crashes.
+//! The user service's consumer on the embedded store: duplicates, reorders, crashes.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot be set up has failed"
@@ -41,7 +41,7 @@ fn points(amount: i64) -> Points {
     Points::new(amount).unwrap()
 }
 
-struct House {
+struct TestApp {
     worker: Worker<UserConsumer>,
     service: Service,
     store: Store,
@@ -49,18 +49,18 @@ struct House {
     folder: TempDir,
 }
 
-impl House {
-    /// With Kim, who is active and has 1000 points.
+impl TestApp {
+    /// With the active user Kim, who has 1000 points.
     async fn with_kim() -> Self {
-        let house = Self::open_in(tempfile::tempdir().unwrap());
+        let app = Self::open_in(tempfile::tempdir().unwrap());
         let kim = RegisterInput {
             id: Some(KIM),
             name: "Kim".to_owned(),
             status: Status::Active,
             points: 1000,
         };
-        house.service.register(kim, |_, _| ()).await.unwrap();
-        house
+        app.service.register(kim, |_, _| ()).await.unwrap();
+        app
     }
 
     fn open_in(folder: TempDir) -> Self {
@@ -87,7 +87,7 @@ impl House {
         }
     }
 
-    /// What a crash and a start leave.
+    /// Restarts over the same folder.
     fn reopen(self) -> Self {
         let Self {
             worker,
@@ -110,8 +110,8 @@ impl House {
         while self.worker.step().await.unwrap() > 0 {}
     }
 
-    /// Everything published so far under this payload's topic, with the ids.
-    fn said<P: Payload>(&self) -> Vec<(String, P)> {
+    /// All messages published on this payload's topic, with their ids.
+    fn published<P: Payload>(&self) -> Vec<(String, P)> {
         let topics: &'static [&'static str] = Box::leak(Box::new([P::TOPIC]));
         let mut subscription = Bus::Local(self.store.clone())
             .subscribe("test", topics)
@@ -140,7 +140,7 @@ impl House {
             .collect()
     }
 
-    async fn is_sound(&self) -> bool {
+    async fn is_consistent(&self) -> bool {
         audit::check(&audit::load(&self.store).await.unwrap()).is_empty()
     }
 }
@@ -184,26 +184,26 @@ fn payment(number: u128, status: PaymentStatus, version: i64) -> DomainMessage<P
 }
 
 #[tokio::test]
-async fn only_a_known_active_user_may_buy() {
-    let mut house = House::with_kim().await;
+async fn only_a_registered_active_user_may_buy() {
+    let mut app = TestApp::with_kim().await;
     let lee = RegisterInput {
         id: Some(UserId(2)),
         name: "Lee".to_owned(),
         status: Status::Inactive,
         points: 0,
     };
-    house.service.register(lee, |_, _| ()).await.unwrap();
+    app.service.register(lee, |_, _| ()).await.unwrap();
     for user in 1..=3 {
         let request = CheckActiveRequest {
             saga_id: saga(user),
             user_id: UserId(user as i64),
         };
-        house.send(&format!("q{user}"), &request).await;
+        app.send(&format!("q{user}"), &request).await;
     }
 
-    house.work().await;
+    app.work().await;
 
-    let said = house.said::<CheckActiveResponse>();
+    let said = app.published::<CheckActiveResponse>();
     let answers: Vec<_> = said
         .iter()
         .map(|(_, response)| (response.user_id.0, response.is_active))
@@ -213,17 +213,17 @@ async fn only_a_known_active_user_may_buy() {
 }
 
 #[tokio::test]
-async fn a_reservation_sent_again_takes_no_second_time_and_every_request_is_answered() {
-    let mut house = House::with_kim().await;
+async fn a_repeated_point_reservation_takes_points_once_and_each_request_gets_a_reply() {
+    let mut app = TestApp::with_kim().await;
     for id in ["q1", "q1", "q2"] {
-        house.send(id, &reserve(1, 300)).await;
+        app.send(id, &reserve(1, 300)).await;
     }
-    house.work().await;
-    house.send("q2", &reserve(1, 300)).await;
-    house.send("q3", &reserve(1, 300)).await;
-    house.work().await;
+    app.work().await;
+    app.send("q2", &reserve(1, 300)).await;
+    app.send("q3", &reserve(1, 300)).await;
+    app.work().await;
 
-    let said = house.said::<ReservePointResponse>();
+    let said = app.published::<ReservePointResponse>();
     let ids: Vec<_> = said
         .iter()
         .map(|(id, _)| id.rsplit(':').next().unwrap())
@@ -239,68 +239,66 @@ async fn a_reservation_sent_again_takes_no_second_time_and_every_request_is_answ
         said.iter().all(|(_, response)| *response == same),
         "{said:?}"
     );
-    assert_eq!(house.balance().await, 700);
+    assert_eq!(app.balance().await, 700);
     assert_eq!(
-        house.ledger().await,
+        app.ledger().await,
         [(EntryKind::Granted, 1000), (EntryKind::Reserved, -300)]
     );
-    assert!(house.is_sound().await);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
 async fn purchases_of_one_batch_share_one_balance() {
-    let mut house = House::with_kim().await;
+    let mut app = TestApp::with_kim().await;
     for number in 1..=4 {
-        house
-            .send(&format!("q{number}"), &reserve(number, 300))
-            .await;
+        app.send(&format!("q{number}"), &reserve(number, 300)).await;
     }
 
-    house.work().await;
+    app.work().await;
 
-    let said = house.said::<ReservePointResponse>();
+    let said = app.published::<ReservePointResponse>();
     let reserved: Vec<_> = said.iter().map(|(_, response)| response.reserved).collect();
     assert_eq!(reserved, [true, true, true, false]);
-    assert_eq!(house.balance().await, 100);
-    assert!(house.is_sound().await);
+    assert_eq!(app.balance().await, 100);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn a_saga_that_was_refused_stays_refused_though_points_arrive() {
-    let mut house = House::with_kim().await;
-    house.send("q1", &reserve(1, 1001)).await;
-    house.work().await;
+async fn a_refused_point_reservation_stays_refused_after_a_grant() {
+    let mut app = TestApp::with_kim().await;
+    app.send("q1", &reserve(1, 1001)).await;
+    app.work().await;
     let grant = GrantInput {
         id: KIM,
         amount: 5000,
         reason: None,
     };
-    house.service.grant(grant, |_, _| ()).await.unwrap();
-    house.send("q2", &reserve(1, 1001)).await;
-    house.work().await;
+    app.service.grant(grant, |_, _| ()).await.unwrap();
+    app.send("q2", &reserve(1, 1001)).await;
+    app.work().await;
 
-    let said = house.said::<ReservePointResponse>();
+    let said = app.published::<ReservePointResponse>();
     assert_eq!(
         said.iter()
             .map(|(_, response)| response.reserved)
             .collect::<Vec<_>>(),
         [false, false]
     );
-    assert_eq!(house.balance().await, 6000);
+    assert_eq!(app.balance().await, 6000);
 }
 
 #[tokio::test]
-async fn points_come_back_once_and_as_many_as_were_taken() {
-    let mut house = House::with_kim().await;
-    house.send("q1", &reserve(1, 300)).await;
-    house.send("q2", &restore(1, 9_999)).await;
-    house.send("q3", &restore(1, 300)).await;
-    house.work().await;
-    let mut house = house.reopen();
-    house.send("q4", &restore(1, 300)).await;
-    house.work().await;
+async fn points_are_restored_once_and_in_full() {
+    let mut app = TestApp::with_kim().await;
+    app.send("q1", &reserve(1, 300)).await;
+    app.send("q2", &restore(1, 9_999)).await;
+    app.send("q3", &restore(1, 300)).await;
+    app.work().await;
+    let mut app = app.reopen();
+    app.send("q4", &restore(1, 300)).await;
+    app.work().await;
 
-    let said = house.said::<RestorePointResponse>();
+    let said = app.published::<RestorePointResponse>();
     assert_eq!(said.len(), 3);
     let back = RestorePointResponse {
         saga_id: saga(1),
@@ -312,88 +310,84 @@ async fn points_come_back_once_and_as_many_as_were_taken() {
         said.iter().all(|(_, response)| *response == back),
         "{said:?}"
     );
-    assert_eq!(house.balance().await, 1000);
-    assert_eq!(house.ledger().await.len(), 3);
-    assert!(house.is_sound().await);
+    assert_eq!(app.balance().await, 1000);
+    assert_eq!(app.ledger().await.len(), 3);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn a_reservation_that_comes_after_its_compensation_takes_nothing() {
-    let mut house = House::with_kim().await;
-    house.send("q2", &restore(1, 300)).await;
-    house.work().await;
-    let mut house = house.reopen();
-    house.send("q1", &reserve(1, 300)).await;
-    house.work().await;
+async fn a_point_reservation_after_its_compensation_takes_nothing() {
+    let mut app = TestApp::with_kim().await;
+    app.send("q2", &restore(1, 300)).await;
+    app.work().await;
+    let mut app = app.reopen();
+    app.send("q1", &reserve(1, 300)).await;
+    app.work().await;
 
-    assert!(house.said::<RestorePointResponse>()[0].1.succeed);
-    assert!(!house.said::<ReservePointResponse>()[0].1.reserved);
-    assert_eq!(house.ledger().await, [(EntryKind::Granted, 1000)]);
+    assert!(app.published::<RestorePointResponse>()[0].1.succeed);
+    assert!(!app.published::<ReservePointResponse>()[0].1.reserved);
+    assert_eq!(app.ledger().await, [(EntryKind::Granted, 1000)]);
 }
 
 #[tokio::test]
-async fn another_saga_gives_back_what_an_expired_purchase_holds() {
-    let mut house = House::with_kim().await;
-    house.send("q1", &reserve(1, 300)).await;
+async fn another_saga_restores_the_points_of_an_expired_purchase() {
+    let mut app = TestApp::with_kim().await;
+    app.send("q1", &reserve(1, 300)).await;
     let expired = RestorePointRequest {
         held_by: Some(saga(1)),
         ..restore(2, 0)
     };
-    house.send("q2", &expired).await;
-    house.work().await;
+    app.send("q2", &expired).await;
+    app.work().await;
 
-    let (id, response) = house.said::<RestorePointResponse>().pop().unwrap();
+    let (id, response) = app.published::<RestorePointResponse>().pop().unwrap();
     assert_eq!(id, format!("{}:restore.point:response:q2", saga(2)));
     assert_eq!(
         (response.saga_id, response.point, response.succeed),
         (saga(2), points(300), true)
     );
-    assert_eq!(house.balance().await, 1000);
+    assert_eq!(app.balance().await, 1000);
 }
 
 #[tokio::test]
 async fn a_crash_between_batches_loses_nothing_and_doubles_nothing() {
-    let mut house = House::with_kim().await;
-    house.send("q1", &reserve(1, 300)).await;
-    house.work().await;
-    house.send("q2", &reserve(2, 200)).await;
+    let mut app = TestApp::with_kim().await;
+    app.send("q1", &reserve(1, 300)).await;
+    app.work().await;
+    app.send("q2", &reserve(2, 200)).await;
 
-    let mut house = house.reopen();
-    house.send("q1", &reserve(1, 300)).await;
-    house.work().await;
-    let mut house = house.reopen();
-    house.work().await;
+    let mut app = app.reopen();
+    app.send("q1", &reserve(1, 300)).await;
+    app.work().await;
+    let mut app = app.reopen();
+    app.work().await;
 
-    assert_eq!(house.said::<ReservePointResponse>().len(), 2);
-    assert_eq!(house.balance().await, 500);
-    assert!(house.is_sound().await);
+    assert_eq!(app.published::<ReservePointResponse>().len(), 2);
+    assert_eq!(app.balance().await, 500);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn points_that_were_paid_with_come_back_only_by_a_cancelled_payment() {
-    let mut house = House::with_kim().await;
-    house.send("q1", &reserve(1, 300)).await;
-    house
-        .send("p3", &payment(1, PaymentStatus::Succeeded, 3))
+async fn used_points_are_restored_only_by_a_cancelled_payment() {
+    let mut app = TestApp::with_kim().await;
+    app.send("q1", &reserve(1, 300)).await;
+    app.send("p3", &payment(1, PaymentStatus::Succeeded, 3))
         .await;
-    house.send("q2", &restore(1, 300)).await;
-    house.work().await;
-    assert!(!house.said::<RestorePointResponse>()[0].1.succeed);
-    assert_eq!(house.balance().await, 700);
+    app.send("q2", &restore(1, 300)).await;
+    app.work().await;
+    assert!(!app.published::<RestorePointResponse>()[0].1.succeed);
+    assert_eq!(app.balance().await, 700);
 
-    house
-        .send("p4", &payment(1, PaymentStatus::Cancelled, 4))
+    app.send("p4", &payment(1, PaymentStatus::Cancelled, 4))
         .await;
-    house
-        .send("p4 again", &payment(1, PaymentStatus::Cancelled, 4))
+    app.send("p4 again", &payment(1, PaymentStatus::Cancelled, 4))
         .await;
-    house
-        .send("p3 late", &payment(1, PaymentStatus::Succeeded, 3))
+    app.send("p3 late", &payment(1, PaymentStatus::Succeeded, 3))
         .await;
-    house.work().await;
+    app.work().await;
 
-    assert_eq!(house.balance().await, 1000);
-    let kinds: Vec<_> = house
+    assert_eq!(app.balance().await, 1000);
+    let kinds: Vec<_> = app
         .ledger()
         .await
         .into_iter()
@@ -408,30 +402,28 @@ async fn points_that_were_paid_with_come_back_only_by_a_cancelled_payment() {
             EntryKind::Restored
         ]
     );
-    assert!(house.is_sound().await);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn points_that_were_paid_with_come_back_once_where_a_saga_says_that_the_money_did() {
-    let mut house = House::with_kim().await;
-    house.send("q1", &reserve(1, 300)).await;
-    house.work().await;
-    house
-        .send("p1", &payment(1, PaymentStatus::Succeeded, 3))
+async fn used_points_are_restored_once_if_a_saga_reports_the_refund() {
+    let mut app = TestApp::with_kim().await;
+    app.send("q1", &reserve(1, 300)).await;
+    app.work().await;
+    app.send("p1", &payment(1, PaymentStatus::Succeeded, 3))
         .await;
     let refunded = RestorePointRequest {
         held_by: Some(saga(1)),
         refunded: true,
         ..restore(2, 300)
     };
-    house.send("q2", &refunded).await;
-    house
-        .send("p2", &payment(1, PaymentStatus::Cancelled, 5))
+    app.send("q2", &refunded).await;
+    app.send("p2", &payment(1, PaymentStatus::Cancelled, 5))
         .await;
-    house.send("q3", &refunded).await;
-    house.work().await;
+    app.send("q3", &refunded).await;
+    app.work().await;
 
-    let answers = house.said::<RestorePointResponse>();
+    let answers = app.published::<RestorePointResponse>();
     assert!(
         answers
             .iter()
@@ -439,74 +431,72 @@ async fn points_that_were_paid_with_come_back_once_where_a_saga_says_that_the_mo
         "{answers:?}"
     );
     assert_eq!(answers.len(), 2);
-    assert_eq!(house.balance().await, 1000);
-    assert!(house.is_sound().await);
+    assert_eq!(app.balance().await, 1000);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn a_payment_of_no_saga_or_of_an_unknown_one_changes_nothing() {
-    let mut house = House::with_kim().await;
-    let before = house.kim().await;
+async fn a_payment_without_a_hold_changes_nothing() {
+    let mut app = TestApp::with_kim().await;
+    let before = app.kim().await;
     let mut of_none = payment(1, PaymentStatus::Cancelled, 3);
     of_none.payload.saga_id = None;
-    house.send("p1", &of_none).await;
-    house
-        .send("p2", &payment(2, PaymentStatus::Cancelled, 3))
+    app.send("p1", &of_none).await;
+    app.send("p2", &payment(2, PaymentStatus::Cancelled, 3))
         .await;
-    house.work().await;
+    app.work().await;
 
-    assert_eq!(house.kim().await, before);
-    assert!(house.said::<DeadLetter>().is_empty());
+    assert_eq!(app.kim().await, before);
+    assert!(app.published::<DeadLetter>().is_empty());
 }
 
 #[tokio::test]
-async fn a_payment_that_names_no_saga_and_counts_from_0_settles_the_points_of_its_ticket() {
+async fn a_payment_without_saga_and_with_version_0_uses_the_points_of_its_ticket() {
     for (status, balance) in [
         (PaymentStatus::Succeeded, 700),
         (PaymentStatus::Cancelled, 1000),
     ] {
-        let mut house = House::with_kim().await;
-        let mut told = payment(7, status, 0);
-        told.payload.saga_id = None;
+        let mut app = TestApp::with_kim().await;
+        let mut unnamed = payment(7, status, 0);
+        unnamed.payload.saga_id = None;
         let held = ReservePointRequest {
-            saga_id: told.payload.ticket_id.purchase_saga(),
+            saga_id: unnamed.payload.ticket_id.purchase_saga(),
             ..reserve(7, 300)
         };
-        house.send("q1", &held).await;
+        app.send("q1", &held).await;
         for id in ["p1", "p2"] {
-            house.send(id, &told).await;
+            app.send(id, &unnamed).await;
         }
-        house.work().await;
-        assert_eq!(house.balance().await, balance, "{status:?}");
-        assert!(house.is_sound().await);
-        // What was paid for is not given back as if it were not.
+        app.work().await;
+        assert_eq!(app.balance().await, balance, "{status:?}");
+        assert!(app.is_consistent().await);
+        // A restore without a refund leaves used points used.
         let restore = RestorePointRequest {
             saga_id: held.saga_id,
             ..restore(7, 300)
         };
-        house.send("q2", &restore).await;
-        house.work().await;
-        assert_eq!(house.balance().await, balance, "{status:?}");
+        app.send("q2", &restore).await;
+        app.work().await;
+        assert_eq!(app.balance().await, balance, "{status:?}");
     }
 }
 
 #[tokio::test]
-async fn a_claim_on_the_points_of_another_becomes_a_dead_letter_and_delays_nobody() {
-    let mut house = House::with_kim().await;
-    house.send("q1", &reserve(1, 300)).await;
-    house
-        .send(
-            "q2",
-            &RestorePointRequest {
-                user_id: UserId(2),
-                ..restore(1, 300)
-            },
-        )
-        .await;
-    house.send("q3", &reserve(2, 100)).await;
-    house.work().await;
+async fn a_request_for_another_users_points_becomes_a_dead_letter_and_delays_no_other() {
+    let mut app = TestApp::with_kim().await;
+    app.send("q1", &reserve(1, 300)).await;
+    app.send(
+        "q2",
+        &RestorePointRequest {
+            user_id: UserId(2),
+            ..restore(1, 300)
+        },
+    )
+    .await;
+    app.send("q3", &reserve(2, 100)).await;
+    app.work().await;
 
-    let letters = house.said::<DeadLetter>();
+    let letters = app.published::<DeadLetter>();
     assert_eq!(letters.len(), 1);
     assert!(
         letters[0]
@@ -514,22 +504,22 @@ async fn a_claim_on_the_points_of_another_becomes_a_dead_letter_and_delays_nobod
             .reason
             .contains("holds points of user 1, not of user 2")
     );
-    assert_eq!(house.balance().await, 600);
+    assert_eq!(app.balance().await, 600);
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_read_becomes_a_dead_letter_and_delays_nobody() {
-    let mut house = House::with_kim().await;
+async fn an_unreadable_message_becomes_a_dead_letter_and_delays_no_other() {
+    let mut app = TestApp::with_kim().await;
     let mut negative = Message::new("q1", &reserve(1, 300), START);
     negative.payload = negative.payload.replace("300", "-300");
     let mut commit = Commit::new();
     commit.publish(negative);
-    house.store.commit(commit).await.unwrap();
-    house.send("q2", &reserve(2, 100)).await;
-    house.work().await;
+    app.store.commit(commit).await.unwrap();
+    app.send("q2", &reserve(2, 100)).await;
+    app.work().await;
 
-    assert_eq!(house.said::<DeadLetter>().len(), 1);
-    assert_eq!(house.balance().await, 900);
+    assert_eq!(app.published::<DeadLetter>().len(), 1);
+    assert_eq!(app.balance().await, 900);
 }
 
 fn fraud_check(number: u128) -> CheckFraudRequest {
@@ -541,22 +531,19 @@ fn fraud_check(number: u128) -> CheckFraudRequest {
 }
 
 #[tokio::test]
-async fn one_purchase_too_many_in_a_minute_is_fraud_and_attempts_of_one_count_once() {
-    let mut house = House::with_kim().await;
+async fn one_purchase_too_many_in_a_minute_is_fraud_and_repeated_checks_count_once() {
+    let mut app = TestApp::with_kim().await;
     for number in 1..=11 {
-        house
-            .send(&format!("q{number}"), &fraud_check(number))
-            .await;
-        house
-            .send(&format!("q{number} again"), &fraud_check(number))
+        app.send(&format!("q{number}"), &fraud_check(number)).await;
+        app.send(&format!("q{number} again"), &fraud_check(number))
             .await;
     }
-    house.work().await;
-    house.clock.advance_millis(61_000);
-    house.send("q12", &fraud_check(12)).await;
-    house.work().await;
+    app.work().await;
+    app.clock.advance_millis(61_000);
+    app.send("q12", &fraud_check(12)).await;
+    app.work().await;
 
-    let said = house.said::<CheckFraudResponse>();
+    let said = app.published::<CheckFraudResponse>();
     assert_eq!(said.len(), 23);
     let frauds: Vec<_> = said
         .iter()
@@ -571,8 +558,8 @@ async fn one_purchase_too_many_in_a_minute_is_fraud_and_attempts_of_one_count_on
 }
 
 #[tokio::test]
-async fn a_flagged_user_is_a_fraud_and_an_unknown_one_is_not_known_to_be() {
-    let mut house = House::with_kim().await;
+async fn a_flagged_user_is_fraudulent_and_an_unknown_user_is_clear() {
+    let mut app = TestApp::with_kim().await;
     let flag = ModifyInput {
         id: KIM,
         name: "Kim".to_owned(),
@@ -580,20 +567,19 @@ async fn a_flagged_user_is_a_fraud_and_an_unknown_one_is_not_known_to_be() {
         flagged: Some(true),
         version: 1,
     };
-    house.service.modify(flag, |_, _| ()).await.unwrap();
-    house.send("q1", &fraud_check(1)).await;
-    house
-        .send(
-            "q2",
-            &CheckFraudRequest {
-                user_id: UserId(99),
-                ..fraud_check(2)
-            },
-        )
-        .await;
-    house.work().await;
+    app.service.modify(flag, |_, _| ()).await.unwrap();
+    app.send("q1", &fraud_check(1)).await;
+    app.send(
+        "q2",
+        &CheckFraudRequest {
+            user_id: UserId(99),
+            ..fraud_check(2)
+        },
+    )
+    .await;
+    app.work().await;
 
-    let said = house.said::<CheckFraudResponse>();
+    let said = app.published::<CheckFraudResponse>();
     assert_eq!(
         said.iter()
             .map(|(_, response)| response.is_fraudulent)
@@ -603,14 +589,12 @@ async fn a_flagged_user_is_a_fraud_and_an_unknown_one_is_not_known_to_be() {
 }
 
 #[tokio::test]
-async fn grants_and_purchases_at_the_same_time_lose_no_point() {
-    let mut house = House::with_kim().await;
+async fn concurrent_grants_and_purchases_lose_no_points() {
+    let mut app = TestApp::with_kim().await;
     for number in 1..=20 {
-        house
-            .send(&format!("q{number}"), &reserve(number, 10))
-            .await;
+        app.send(&format!("q{number}"), &reserve(number, 10)).await;
     }
-    let service = house.service.clone();
+    let service = app.service.clone();
     let grants = async {
         for _ in 0..20 {
             let grant = GrantInput {
@@ -622,31 +606,27 @@ async fn grants_and_purchases_at_the_same_time_lose_no_point() {
         }
     };
 
-    tokio::join!(grants, house.work());
+    tokio::join!(grants, app.work());
 
-    assert_eq!(house.balance().await, 1000 - 200 + 140);
-    assert!(house.is_sound().await);
+    assert_eq!(app.balance().await, 1000 - 200 + 140);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn a_user_who_keeps_buying_can_be_blocked_at_the_first_try() {
-    let mut house = House::with_kim().await;
-    let seen = house.kim().await.version;
+async fn a_user_who_keeps_buying_can_be_blocked_by_one_request() {
+    let mut app = TestApp::with_kim().await;
+    let seen = app.kim().await.version;
     for number in 1..=5 {
         let id = format!("q{number}");
-        house.send(&id, &fraud_check(number)).await;
-        house
-            .send(&format!("r{number}"), &reserve(number, 10))
-            .await;
-        house.work().await;
+        app.send(&id, &fraud_check(number)).await;
+        app.send(&format!("r{number}"), &reserve(number, 10)).await;
+        app.work().await;
     }
-    assert!(house.kim().await.version > seen + 5);
+    assert!(app.kim().await.version > seen + 5);
 
-    // The rest is judged while the operator writes.
+    // The remaining checks run while the operator writes.
     for number in 6..=40 {
-        house
-            .send(&format!("q{number}"), &fraud_check(number))
-            .await;
+        app.send(&format!("q{number}"), &fraud_check(number)).await;
     }
     let block = ModifyInput {
         id: KIM,
@@ -655,11 +635,11 @@ async fn a_user_who_keeps_buying_can_be_blocked_at_the_first_try() {
         flagged: None,
         version: seen,
     };
-    let service = house.service.clone();
-    let (blocked, ()) = tokio::join!(service.modify(block, |_, user| user.status), house.work());
+    let service = app.service.clone();
+    let (blocked, ()) = tokio::join!(service.modify(block, |_, user| user.status), app.work());
     assert_eq!(blocked.unwrap(), Status::Inactive);
-    let kim = house.kim().await;
+    let kim = app.kim().await;
     assert_eq!(kim.status, Status::Inactive);
     assert_eq!(kim.recent_purchases.len(), 40, "no purchase was forgotten");
-    assert!(house.is_sound().await);
+    assert!(app.is_consistent().await);
 }

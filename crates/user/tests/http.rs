@@ -1,4 +1,4 @@
-//! The user service through its door for requests: what it answers, what it refuses, what it keeps.
+//! The user service over HTTP: its answers, its refusals, and the stored state.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot be set up has failed"
@@ -21,23 +21,23 @@ use web::idempotency::{AnswerRecord, Idempotency, once};
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const NOW: &str = "2027-01-15T08:00:00.000Z";
 
-struct House {
+struct TestApp {
     router: Router,
     store: Store,
     clock: Clock,
     folder: TempDir,
 }
 
-impl House {
+impl TestApp {
     fn open() -> Self {
         Self::open_in(tempfile::tempdir().unwrap())
     }
 
     async fn with_kim() -> Self {
-        let house = Self::open();
-        let (status, _) = house.post("/user", &kim()).await;
+        let app = Self::open();
+        let (status, _) = app.post("/user", &kim()).await;
         assert_eq!(status, StatusCode::CREATED);
-        house
+        app
     }
 
     fn open_in(folder: TempDir) -> Self {
@@ -57,7 +57,7 @@ impl House {
         }
     }
 
-    /// What a crash and a start leave.
+    /// Restarts over the same folder.
     fn reopen(self) -> Self {
         let Self {
             router,
@@ -106,7 +106,7 @@ impl House {
         page["items"].as_array().unwrap().clone()
     }
 
-    async fn is_sound(&self) -> bool {
+    async fn is_consistent(&self) -> bool {
         audit::check(&audit::load(&self.store).await.unwrap()).is_empty()
     }
 }
@@ -121,193 +121,188 @@ fn with(mut body: Value, field: &str, value: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_registered_user_can_be_read_and_the_ledger_knows_where_the_points_came_from() {
-    let house = House::open();
+async fn a_registered_user_can_be_read_and_the_ledger_shows_the_granted_points() {
+    let app = TestApp::open();
 
-    let (status, answer) = house.post("/user", &kim()).await;
+    let (status, answer) = app.post("/user", &kim()).await;
 
     let expected = json!({"id": 1, "name": "Kim", "status": "ACTIVE", "flagged": false, "points": 1000,
         "version": 1, "createdAt": NOW, "updatedAt": NOW});
     assert_eq!((status, &answer), (StatusCode::CREATED, &expected));
-    assert_eq!(house.get("/user/1").await, (StatusCode::OK, expected));
+    assert_eq!(app.get("/user/1").await, (StatusCode::OK, expected));
     let entry = json!({"entryId": "1:0000000000000001", "kind": "GRANTED", "amount": 1000, "balanceAfter": 1000,
         "sagaId": null, "reason": "registration", "at": NOW});
-    assert_eq!(house.entries(1).await, [entry]);
-    assert!(house.is_sound().await);
+    assert_eq!(app.entries(1).await, [entry]);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn a_name_is_enough_to_be_registered() {
-    let house = House::open();
-    let (status, answer) = house.post("/user", &json!({"name": "Lee"})).await;
+async fn a_user_can_be_registered_with_a_name_only() {
+    let app = TestApp::open();
+    let (status, answer) = app.post("/user", &json!({"name": "Lee"})).await;
     assert_eq!(status, StatusCode::CREATED);
     assert_eq!(
         (&answer["id"], &answer["status"], &answer["points"]),
         (&json!(1), &json!("ACTIVE"), &json!(0))
     );
-    assert!(house.entries(1).await.is_empty());
+    assert!(app.entries(1).await.is_empty());
 }
 
 #[tokio::test]
-async fn an_id_that_is_taken_is_refused_and_its_owner_is_left_alone() {
-    let house = House::with_kim().await;
-    let (status, problem) = house
-        .post("/user", &with(kim(), "name", json!("Lee")))
-        .await;
+async fn a_taken_id_is_refused_and_its_owner_is_unchanged() {
+    let app = TestApp::with_kim().await;
+    let (status, problem) = app.post("/user", &with(kim(), "name", json!("Lee"))).await;
     assert_eq!(
         (status, &problem["code"]),
         (StatusCode::CONFLICT, &json!("USER_EXISTS"))
     );
-    let (_, owner) = house.get("/user/1").await;
+    let (_, owner) = app.get("/user/1").await;
     assert_eq!(
         (&owner["name"], &owner["points"], &owner["version"]),
         (&json!("Kim"), &json!(1000), &json!(1))
     );
-    assert_eq!(house.entries(1).await.len(), 1);
+    assert_eq!(app.entries(1).await.len(), 1);
 }
 
 #[tokio::test]
-async fn drawn_ids_step_over_given_ones() {
-    let house = House::open();
+async fn generated_ids_skip_given_ones() {
+    let app = TestApp::open();
     let lee = json!({"name": "Lee"});
-    assert_eq!(house.post("/user", &lee).await.1["id"], 1);
+    assert_eq!(app.post("/user", &lee).await.1["id"], 1);
     for id in 2..40 {
-        house.post("/user", &with(kim(), "id", json!(id))).await;
+        app.post("/user", &with(kim(), "id", json!(id))).await;
     }
-    assert_eq!(house.post("/user", &lee).await.1["id"], 40);
-    let house = house.reopen();
-    house.post("/user", &with(kim(), "id", json!(1000))).await;
-    assert_eq!(house.post("/user", &lee).await.1["id"], 1001);
+    assert_eq!(app.post("/user", &lee).await.1["id"], 40);
+    let app = app.reopen();
+    app.post("/user", &with(kim(), "id", json!(1000))).await;
+    assert_eq!(app.post("/user", &lee).await.1["id"], 1001);
 }
 
 #[tokio::test]
-async fn registrations_at_once_get_ids_of_their_own() {
-    let house = House::open();
-    house.post("/user", &json!({"name": "Lee"})).await;
+async fn concurrent_registrations_get_distinct_ids() {
+    let app = TestApp::open();
+    app.post("/user", &json!({"name": "Lee"})).await;
     let (lee, given) = (json!({"name": "Lee"}), with(kim(), "id", json!(2)));
 
     let (one, two, three) = tokio::join!(
-        house.post("/user", &lee),
-        house.post("/user", &given),
-        house.post("/user", &lee)
+        app.post("/user", &lee),
+        app.post("/user", &given),
+        app.post("/user", &lee)
     );
 
-    let drawn = [&one, &three].map(|(status, answer)| {
+    let generated = [&one, &three].map(|(status, answer)| {
         assert_eq!(*status, StatusCode::CREATED, "{answer}");
         answer["id"].as_i64().unwrap()
     });
-    assert_ne!(drawn[0], drawn[1]);
-    let taken_twice = two.0 == StatusCode::CREATED && drawn.contains(&2);
-    assert!(!taken_twice && (two.0 == StatusCode::CREATED || drawn.contains(&2)));
+    assert_ne!(generated[0], generated[1]);
+    let taken_twice = two.0 == StatusCode::CREATED && generated.contains(&2);
+    assert!(!taken_twice && (two.0 == StatusCode::CREATED || generated.contains(&2)));
 }
 
 #[tokio::test]
-async fn a_modified_user_is_kept_and_a_flag_stays_until_it_is_taken_away() {
-    let house = House::with_kim().await;
-    house.clock.advance_millis(1500);
+async fn a_modified_user_is_stored_and_keeps_its_flag_until_it_is_cleared() {
+    let app = TestApp::with_kim().await;
+    app.clock.advance_millis(1500);
     let flag = json!({"name": "Kim", "status": "ACTIVE", "flagged": true, "version": 1});
-    let (status, answer) = house.put("/user/1", &flag).await;
+    let (status, answer) = app.put("/user/1", &flag).await;
     let expected = json!({"id": 1, "name": "Kim", "status": "ACTIVE", "flagged": true, "points": 1000,
         "version": 2, "createdAt": NOW, "updatedAt": "2027-01-15T08:00:01.500Z"});
     assert_eq!((status, answer), (StatusCode::OK, expected));
 
     let rename = json!({"name": "Kim Minjun", "status": "INACTIVE", "version": 2});
-    let (_, answer) = house.put("/user/1", &rename).await;
+    let (_, answer) = app.put("/user/1", &rename).await;
     assert_eq!(
         (&answer["flagged"], &answer["status"]),
         (&json!(true), &json!("INACTIVE"))
     );
-    assert_eq!(house.get("/user/1").await.1, answer);
+    assert_eq!(app.get("/user/1").await.1, answer);
 }
 
 #[tokio::test]
-async fn a_change_to_a_version_that_is_gone_changes_nothing() {
-    let house = House::with_kim().await;
+async fn a_change_of_an_old_version_is_refused() {
+    let app = TestApp::with_kim().await;
     let flag = json!({"name": "Kim", "status": "ACTIVE", "flagged": true, "version": 1});
-    house.put("/user/1", &flag).await;
+    app.put("/user/1", &flag).await;
     for version in [1, 3, 0, -1] {
         let late = json!({"name": "Too late", "status": "ACTIVE", "version": version});
-        let (status, problem) = house.put("/user/1", &late).await;
+        let (status, problem) = app.put("/user/1", &late).await;
         assert_eq!(
             (status, &problem["code"]),
             (StatusCode::CONFLICT, &json!("VERSION_CONFLICT"))
         );
     }
-    assert_eq!(house.get("/user/1").await.1["name"], "Kim");
+    assert_eq!(app.get("/user/1").await.1["name"], "Kim");
 }
 
 #[tokio::test]
-async fn points_that_come_meanwhile_do_not_keep_an_operator_from_blocking_a_user() {
-    let house = House::with_kim().await;
-    let seen = house.get("/user/1").await.1["version"].clone();
-    house.post("/user/1/points", &json!({"amount": 1})).await;
+async fn a_concurrent_grant_does_not_prevent_blocking_a_user() {
+    let app = TestApp::with_kim().await;
+    let seen = app.get("/user/1").await.1["version"].clone();
+    app.post("/user/1/points", &json!({"amount": 1})).await;
 
     let block = json!({"name": "Kim", "status": "INACTIVE", "version": seen});
-    let (status, answer) = house.put("/user/1", &block).await;
+    let (status, answer) = app.put("/user/1", &block).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         (&answer["status"], &answer["points"], &answer["version"]),
         (&json!("INACTIVE"), &json!(1001), &json!(3))
     );
-    let stale = house.put("/user/1", &block).await;
+    let stale = app.put("/user/1", &block).await;
     assert_eq!(stale.0, StatusCode::CONFLICT, "it was changed since");
 }
 
 #[tokio::test]
 async fn granted_points_are_in_the_balance_and_in_the_ledger() {
-    let house = House::with_kim().await;
+    let app = TestApp::with_kim().await;
 
     let grant = json!({"amount": 250, "reason": "a birthday"});
-    let answer = house.post("/user/1/points", &grant).await;
+    let answer = app.post("/user/1/points", &grant).await;
 
     assert_eq!(
         answer,
         (StatusCode::OK, json!({"userId": 1, "points": 1250}))
     );
-    assert_eq!(house.get("/user/1").await.1["points"], 1250);
-    let entry = house.entries(1).await.pop().unwrap();
+    assert_eq!(app.get("/user/1").await.1["points"], 1250);
+    let entry = app.entries(1).await.pop().unwrap();
     assert_eq!(
         (&entry["amount"], &entry["balanceAfter"]),
         (&json!(250), &json!(1250))
     );
     assert_eq!(entry["reason"], "a birthday");
-    assert!(house.is_sound().await);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn grants_at_once_are_all_counted() {
-    let house = House::with_kim().await;
+async fn concurrent_grants_are_all_counted() {
+    let app = TestApp::with_kim().await;
     let grant = json!({"amount": 5});
     let five = tokio::join!(
-        house.post("/user/1/points", &grant),
-        house.post("/user/1/points", &grant),
-        house.post("/user/1/points", &grant),
-        house.post("/user/1/points", &grant),
-        house.post("/user/1/points", &grant),
+        app.post("/user/1/points", &grant),
+        app.post("/user/1/points", &grant),
+        app.post("/user/1/points", &grant),
+        app.post("/user/1/points", &grant),
+        app.post("/user/1/points", &grant),
     );
     for (status, answer) in [five.0, five.1, five.2, five.3, five.4] {
         assert_eq!(status, StatusCode::OK, "{answer}");
     }
-    assert_eq!(house.get("/user/1").await.1["points"], 1025);
-    assert_eq!(house.entries(1).await.len(), 6);
-    assert!(house.is_sound().await);
+    assert_eq!(app.get("/user/1").await.1["points"], 1025);
+    assert_eq!(app.entries(1).await.len(), 6);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn the_ledger_is_read_in_pages_in_the_order_of_its_changes() {
-    let house = House::with_kim().await;
-    house
-        .post("/user", &json!({"id": 10, "name": "Lee", "points": 77}))
+async fn the_ledger_is_paged_in_the_order_of_its_changes() {
+    let app = TestApp::with_kim().await;
+    app.post("/user", &json!({"id": 10, "name": "Lee", "points": 77}))
         .await;
     for amount in 1..=11 {
-        house
-            .post("/user/1/points", &json!({"amount": amount}))
-            .await;
+        app.post("/user/1/points", &json!({"amount": amount})).await;
     }
     let mut amounts = Vec::new();
     let mut path = "/user/1/points?limit=5".to_owned();
     loop {
-        let (status, page) = house.get(&path).await;
+        let (status, page) = app.get(&path).await;
         assert_eq!(status, StatusCode::OK);
         let items = page["items"].as_array().unwrap();
         assert!(items.len() <= 5);
@@ -322,13 +317,13 @@ async fn the_ledger_is_read_in_pages_in_the_order_of_its_changes() {
 
 #[tokio::test]
 async fn an_unknown_user_is_not_found() {
-    let house = House::open();
+    let app = TestApp::open();
     let change = json!({"name": "Kim", "status": "ACTIVE", "version": 1});
     let answers = [
-        house.get("/user/7").await,
-        house.put("/user/7", &change).await,
-        house.post("/user/7/points", &json!({"amount": 1})).await,
-        house.get("/user/7/points").await,
+        app.get("/user/7").await,
+        app.put("/user/7", &change).await,
+        app.post("/user/7/points", &json!({"amount": 1})).await,
+        app.get("/user/7/points").await,
     ];
     for (status, problem) in answers {
         assert_eq!(
@@ -339,8 +334,8 @@ async fn an_unknown_user_is_not_found() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
-    let house = House::with_kim().await;
+async fn an_invalid_request_names_its_field_and_stores_nothing() {
+    let app = TestApp::with_kim().await;
     let lee = json!({"name": "Lee"});
     let change = json!({"name": "Lee", "status": "ACTIVE", "version": 1});
     let grant = json!({"amount": 1});
@@ -393,7 +388,7 @@ async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
         ("/user/x/points", "id", grant),
     ];
     for (path, field, body) in posts {
-        let (status, problem) = house.post(path, &body).await;
+        let (status, problem) = app.post(path, &body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
         assert_eq!(
             (&problem["code"], &problem["field"]),
@@ -409,7 +404,7 @@ async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
         ("points", with(change, "points", json!(5))),
     ];
     for (field, body) in puts {
-        let (status, problem) = house.put("/user/1", &body).await;
+        let (status, problem) = app.put("/user/1", &body).await;
         assert_eq!(
             (status, &problem["field"]),
             (StatusCode::BAD_REQUEST, &json!(field)),
@@ -421,17 +416,17 @@ async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
         ("limit", "/user/1/points?limit=0"),
         ("limit", "/user/1/points?limit=x"),
     ] {
-        let (status, problem) = house.get(path).await;
+        let (status, problem) = app.get(path).await;
         assert_eq!(
             (status, &problem["field"]),
             (StatusCode::BAD_REQUEST, &json!(field)),
             "{path}"
         );
     }
-    assert_eq!(house.get("/user/1").await.1["version"], 1);
-    assert_eq!(house.get("/user/2").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(app.get("/user/1").await.1["version"], 1);
+    assert_eq!(app.get("/user/2").await.0, StatusCode::NOT_FOUND);
     assert_eq!(
-        house.post("/user", &lee).await.1["id"],
+        app.post("/user", &lee).await.1["id"],
         2,
         "a refusal took an id"
     );
@@ -439,17 +434,17 @@ async fn whatever_is_wrong_the_field_is_named_and_nothing_is_kept() {
 
 #[tokio::test]
 async fn a_malformed_or_oversized_body_is_refused() {
-    let house = House::with_kim().await;
-    let malformed = house
+    let app = TestApp::with_kim().await;
+    let malformed = app
         .send(Request::post("/user").body("{\"name\": ".into()).unwrap())
         .await;
     assert_eq!(malformed.0, StatusCode::BAD_REQUEST);
     let big = with(kim(), "name", json!("x".repeat(64 * 1024)));
     for (status, problem) in [
-        house.post("/user", &big).await,
-        house.post_once("k", "/user", &big).await,
-        house.put("/user/1", &big).await,
-        house.post("/user/1/points", &big).await,
+        app.post("/user", &big).await,
+        app.post_once("k", "/user", &big).await,
+        app.put("/user/1", &big).await,
+        app.post("/user/1/points", &big).await,
     ] {
         assert_eq!(
             (status, &problem["code"]),
@@ -459,18 +454,18 @@ async fn a_malformed_or_oversized_body_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_grants_points_once_however_often_it_is_sent() {
-    let house = House::with_kim().await;
+async fn a_repeated_key_grants_points_once() {
+    let app = TestApp::with_kim().await;
     let grant = json!({"amount": 250});
-    let first = house.post_once("k", "/user/1/points", &grant).await;
+    let first = app.post_once("k", "/user/1/points", &grant).await;
     assert_eq!(first.1["points"], 1250);
-    house.post("/user/1/points", &json!({"amount": 1})).await;
+    app.post("/user/1/points", &json!({"amount": 1})).await;
 
-    assert_eq!(house.post_once("k", "/user/1/points", &grant).await, first);
-    let house = house.reopen();
-    assert_eq!(house.post_once("k", "/user/1/points", &grant).await, first);
+    assert_eq!(app.post_once("k", "/user/1/points", &grant).await, first);
+    let app = app.reopen();
+    assert_eq!(app.post_once("k", "/user/1/points", &grant).await, first);
 
-    let (status, problem) = house
+    let (status, problem) = app
         .post_once("k", "/user/1/points", &json!({"amount": 251}))
         .await;
     assert_eq!(
@@ -480,47 +475,46 @@ async fn a_key_grants_points_once_however_often_it_is_sent() {
             &json!("IDEMPOTENCY_KEY_REUSED")
         )
     );
-    assert_eq!(house.get("/user/1").await.1["points"], 1251);
-    assert!(house.is_sound().await);
+    assert_eq!(app.get("/user/1").await.1["points"], 1251);
+    assert!(app.is_consistent().await);
 }
 
 #[tokio::test]
-async fn a_key_modifies_a_user_once_however_often_it_is_sent() {
-    let house = House::with_kim().await;
+async fn a_repeated_key_modifies_a_user_once() {
+    let app = TestApp::with_kim().await;
     let change = json!({"name": "Kim Lee", "status": "ACTIVE", "version": 1});
     let put = |body: &Value| {
         let request = Request::put("/user/1").header("Idempotency-Key", "k");
         request.body(body.to_string().into()).unwrap()
     };
-    let first = house.send(put(&change)).await;
+    let first = app.send(put(&change)).await;
     assert_eq!(
         (first.0, &first.1["name"]),
         (StatusCode::OK, &json!("Kim Lee"))
     );
 
-    // Without the key this were a conflict of versions.
-    assert_eq!(house.send(put(&change)).await, first);
-    let (_, refused) = house.send(put(&with(change, "name", json!("Park")))).await;
+    // Without the key this would be a version conflict.
+    assert_eq!(app.send(put(&change)).await, first);
+    let (_, refused) = app.send(put(&with(change, "name", json!("Park")))).await;
     assert_eq!(refused["code"], "IDEMPOTENCY_KEY_REUSED");
-    assert_eq!(house.get("/user/1").await.1["name"], "Kim Lee");
+    assert_eq!(app.get("/user/1").await.1["name"], "Kim Lee");
 }
 
 #[tokio::test]
-async fn a_key_registers_one_user_however_often_it_is_sent() {
-    let house = House::open();
+async fn a_repeated_key_registers_one_user() {
+    let app = TestApp::open();
     let lee = json!({"name": "Lee", "points": 5});
-    let first = house.post_once("k", "/user", &lee).await;
+    let first = app.post_once("k", "/user", &lee).await;
     assert_eq!(first.0, StatusCode::CREATED);
-    assert_eq!(house.post_once("k", "/user", &lee).await, first);
-    assert_eq!(house.get("/user/2").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(app.post_once("k", "/user", &lee).await, first);
+    assert_eq!(app.get("/user/2").await.0, StatusCode::NOT_FOUND);
 
-    let refused = house
+    let refused = app
         .post_once("l", "/user", &with(kim(), "id", json!(1)))
         .await;
     assert_eq!(refused.1["code"], "USER_EXISTS");
     assert_eq!(
-        house
-            .post_once("l", "/user", &with(kim(), "id", json!(1)))
+        app.post_once("l", "/user", &with(kim(), "id", json!(1)))
             .await,
         refused
     );

@@ -1,8 +1,7 @@
-//! Strict reading of requests: whatever is wrong, the answer names the field.
+//! Strict parsing of requests; each refusal names the wrong field.
 //!
-//! A text with the character U+0000 is refused wherever it stands (in a JSON text or a field's name at any depth, in the
-//! path, in the query): PostgreSQL stores no such text, and what one store refuses the other must not take. Header values
-//! cannot hold it (RFC 9110, 5.5).
+//! A text with the character U+0000 is refused anywhere in the body, the path and the query: PostgreSQL cannot store it,
+//! and both stores must accept the same texts. Header values cannot contain it (RFC 9110, 5.5).
 
 mod numbers;
 mod object;
@@ -27,12 +26,12 @@ pub use object::optional_object;
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// The character that no text may hold.
+/// The character that no text may contain.
 const NUL: char = '\0';
-/// How JSON writes it; as it is, it may not stand in a JSON text.
+/// Its escape in JSON; a JSON text cannot contain the character itself.
 const NUL_ESCAPE: &[u8] = b"\\u0000";
 
-/// A JSON body, which is an object.
+/// A JSON body that is an object.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
@@ -46,7 +45,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// A body that may be left out: `Option<Body<T>>`.
+/// An optional body: `Option<Body<T>>`.
 impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for Body<T> {
     type Rejection = Problem;
 
@@ -66,13 +65,13 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Prob
         .map_err(|error| unreadable(error.status()))
 }
 
-/// JSON has no integers: `1.0` and `1e3` are as whole as `1`, and some clients write them so. They are asked for only
-/// where a body was refused.
+/// JSON has no integers, and some clients send `1.0` or `1e3` for a whole number. Such numbers are rewritten only if the
+/// body was refused as it is.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if let Some(field) = field_with_nul(bytes) {
         return Err(has_nul(field));
     }
-    parse_strictly(bytes).or_else(|refused| match numbers::made_whole(bytes) {
+    parse_strictly(bytes).or_else(|refused| match numbers::with_integers(bytes) {
         Some(whole) => parse_strictly(&whole),
         None => Err(refused),
     })
@@ -89,20 +88,20 @@ fn parse_strictly<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 fn has_nul(field: impl Into<String>) -> Problem {
-    Problem::invalid(field, "a text may not hold the character U+0000")
+    Problem::invalid(field, "a text may not contain the character U+0000")
 }
 
-/// Where a body holds the character; what is no JSON is refused as that.
+/// The path of the field with the character; `None` for invalid JSON, which the parser refuses.
 fn field_with_nul(bytes: &[u8]) -> Option<String> {
     let mut places = bytes.windows(NUL_ESCAPE.len());
-    // It need not be an escape: the backslash may itself be escaped.
+    // This may be an escaped backslash instead of the escape.
     places.find(|place| *place == NUL_ESCAPE)?;
     let path = path_to_nul(&serde_json::from_slice(bytes).ok()?)?;
     let path = path.trim_start_matches('.');
     Some(if path.is_empty() { "body" } else { path }.to_owned())
 }
 
-/// The path of the first text with the character, as `.field[0].field`; recursion ends where the parser's did.
+/// The path of the first text with the character, as `.field[0].field`. The parser limits the depth of the recursion.
 fn path_to_nul(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => text.contains(NUL).then(String::new),
@@ -131,14 +130,14 @@ fn unreadable(status: StatusCode) -> Problem {
     }
 }
 
-/// The field that Serde names in its text: one that is missing, unknown, or there twice.
+/// The missing, unknown or duplicate field that Serde names in its message.
 fn named_in(text: &str) -> Option<&str> {
     ["missing field `", "unknown field `", "duplicate field `"]
         .iter()
         .find_map(|prefix| text.strip_prefix(prefix)?.split('`').next())
 }
 
-/// What stands before the first colon is the parameter's name, where the text itself does not name it.
+/// The parameter named in Serde's message, else the text before the first colon.
 fn wrong_parameter(detail: &str) -> &str {
     let (path, text) = detail.split_once(": ").unwrap_or(("", detail));
     named_in(detail)
@@ -147,7 +146,7 @@ fn wrong_parameter(detail: &str) -> &str {
         .unwrap_or("query")
 }
 
-/// Serde names a missing or unknown field in its text only; the path is then that of the object around it.
+/// For a missing or unknown field the path may end at its object; its name is in Serde's message only.
 fn wrong_field(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let detail = error.inner().to_string();
     let path = error.path().to_string();
@@ -165,7 +164,7 @@ fn wrong_field(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem
     Problem::invalid(field, detail)
 }
 
-/// The one id in the path.
+/// The id in the path.
 #[derive(Debug, Clone, Copy)]
 pub struct Id<T>(pub T);
 
@@ -181,7 +180,7 @@ where
         let (name, text) = path
             .ok()
             .and_then(|Path(pairs)| pairs.into_iter().next())
-            .ok_or_else(|| Problem::invalid("path", "the path has no id that can be read"))?;
+            .ok_or_else(|| Problem::invalid("path", "the path has no readable id"))?;
         if text.contains(NUL) {
             return Err(has_nul(name));
         }
@@ -191,20 +190,20 @@ where
     }
 }
 
-/// Who asks: `?userId=`, which a proxy that knows its users puts into the request.
+/// The caller: `?userId=`, set by a proxy that authenticates users.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Asker {
-    /// Who asks. It must be the owner's id. Left out, nobody is asked who they are.
+    /// The caller, who must be the owner. If omitted, ownership is not checked.
     user_id: Option<UserId>,
 }
 
 impl Asker {
-    /// Who asks, where the body may say it too.
+    /// The caller, whom the body may name too.
     ///
     /// # Errors
-    /// 400 naming `userId` where the two differ.
+    /// 400 naming `userId` if the two differ.
     pub fn or(self, body: Option<UserId>) -> Result<Option<UserId>, Problem> {
         match (self.user_id, body) {
             (Some(query), Some(body)) if query != body => {
@@ -241,7 +240,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A whole number may be written as a fraction here too, and is asked for only where the parameter was refused.
+/// As in a body, a whole number written as a fraction is rewritten only if the parameter was refused.
 fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     let mut uri = uri.clone();
     loop {
@@ -250,8 +249,8 @@ fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
             Err(rejection) => wrong_query(&rejection.body_text()),
         };
         let query = uri.query().unwrap_or_default();
-        let whole = numbers::made_whole_in_query(query, refused.field.as_deref().unwrap_or(""));
-        // Each round has one fraction less.
+        let whole = numbers::query_with_integer(query, refused.field.as_deref().unwrap_or(""));
+        // Each iteration rewrites one fraction.
         match whole.and_then(|query| format!("/?{query}").parse().ok()) {
             Some(again) => uri = again,
             None => return Err(refused),
@@ -271,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_with_nul_is_refused_at_any_depth_and_its_field_is_named() {
+    fn a_text_with_nul_is_refused_at_any_depth_with_its_field_named() {
         for (body, field) in [
             (r#""a\u0000""#, "body"),
             (r#"{"name":"a\u0000"}"#, "name"),
@@ -286,16 +285,16 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_fraction_is_a_number_where_one_is_asked_for_and_a_text_where_a_text_is() {
+    fn a_whole_fraction_is_accepted_for_a_number_and_kept_in_a_text() {
         #[derive(Debug, PartialEq, Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Where {
+        struct Query {
             user: i64,
             limit: Option<u32>,
             after: Option<String>,
         }
-        let read = |query: &str| read_query::<Where>(&format!("/a?{query}").parse().unwrap());
-        let wanted = Where {
+        let read = |query: &str| read_query::<Query>(&format!("/a?{query}").parse().unwrap());
+        let wanted = Query {
             user: 1_102_025,
             limit: Some(10),
             after: Some("1.0".to_owned()),
@@ -314,11 +313,11 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_nul_is_taken() {
+    fn an_escaped_backslash_before_u0000_is_accepted() {
         for body in [r#"{"name":"a\\u0000"}"#, r#"{"name":"\u0001"}"#] {
             assert!(parse::<Value>(body.as_bytes()).is_ok(), "{body}");
         }
-        // No JSON at all is told as that.
+        // Invalid JSON is reported as such.
         let refused = parse::<Value>(br#"{"name":"\u0000""#).unwrap_err();
         assert!(refused.detail.contains("EOF"), "{}", refused.detail);
     }

@@ -1,11 +1,12 @@
-//! `Idempotency-Key` of POST and PUT: the same key and request is answered as it was the first time, and happens once.
+//! `Idempotency-Key` of POST and PUT: a repeated request with the same key gets the saved answer, and takes effect once.
 //!
-//! Kept is the answer to what was done. It is stored in the same Commit as the work wherever the handler can attach it
-//! ([`Once::attach`]), so a crash leaves both or neither; else it is stored behind it. A refusal changes nothing, so
-//! it is decided again, and so is what says that the outcome is still to come ([`Passing`]). If what was done can be
-//! undone, the handler says whether the first answer still stands ([`Once::attach_revisable`]). Keys are counted by
-//! route and caller ([`scope`]); a key of an address that no route has counts for nothing.
+//! Only answers of successful requests are saved. A use case adds the answer to the Commit of its work
+//! ([`Once::attach`]), so that a crash leaves both or neither; the middleware saves other answers after the work.
+//! A refusal changes nothing and is decided again, and so is an answer whose outcome is pending ([`Passing`]). If the
+//! effect may be undone later, the use case checks whether the saved answer is still valid
+//! ([`Once::attach_revisable`]). Keys are scoped by route and caller ([`scope`]); unknown paths ignore them.
 
+mod record;
 mod scope;
 
 use std::{
@@ -26,62 +27,21 @@ use axum::{
 };
 use contract::Timestamp;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use messaging::{
-    Clock, Commit, CommitError, Store,
-    record::{Column, Key, Record, Table},
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use messaging::{Clock, Commit, CommitError, Record, Store};
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use self::scope::Asked;
+use self::scope::RequestScope;
 use crate::{Problem, extract::BODY_BYTES_MAX};
 
+pub use record::AnswerRecord;
 pub use scope::record_key;
 
 pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// Set on an answer that was given before.
+/// Marks a replayed answer.
 pub const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// The first answer to a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnswerRecord {
-    pub key: String,
-    pub fingerprint: String,
-    pub status: u16,
-    pub content_type: String,
-    pub body: String,
-    pub created_at: Timestamp,
-    /// 1 if what it tells may be undone later; 0 if it stands for good.
-    pub revisable: u8,
-    pub version: i64,
-}
-
-impl Record for AnswerRecord {
-    const TABLE: &'static Table = &Table {
-        name: "idempotency",
-        columns: &[
-            Column::text("key"),
-            Column::text("fingerprint"),
-            Column::integer("status"),
-            Column::text("content_type"),
-            Column::text("body"),
-            Column::text("created_at"),
-            Column::integer("revisable"),
-            Column::integer("version"),
-        ],
-        key: "key",
-        constraints: &[],
-        indexes: &["(created_at)"],
-    };
-    fn key(&self) -> Key {
-        self.key.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
-}
-
-/// What the middleware needs.
+/// The state of the middleware.
 #[derive(Clone)]
 pub struct Idempotency {
     store: Store,
@@ -100,20 +60,20 @@ impl Idempotency {
     }
 }
 
-/// What a handler knows of its request's key: nothing, where none was sent.
+/// A request's idempotency key as its handler sees it; empty if the request has none.
 #[derive(Debug, Clone, Default)]
-pub struct Once(Option<Arc<Keyed>>);
+pub struct Once(Option<Arc<KeyedRequest>>);
 
 #[derive(Debug)]
-struct Keyed {
-    asked: Asked,
+struct KeyedRequest {
+    scope: RequestScope,
     at: Timestamp,
-    /// The answer that was given first, if it may not stand any more.
+    /// The saved answer, if its effect may have been undone since.
     first: Option<AnswerRecord>,
     attached: AtomicBool,
 }
 
-/// In the extensions of a response: it tells of something under way, and is not kept.
+/// In a response's extensions: its outcome is pending, so it is not saved.
 #[derive(Debug, Clone, Copy)]
 pub struct Passing;
 
@@ -126,35 +86,35 @@ impl<S: Send + Sync> FromRequestParts<S> for Once {
 }
 
 impl Once {
-    /// Tells this key with this body from every other; `None` where no key was sent.
+    /// A short digest of the key and the request; `None` without a key.
     #[must_use]
     pub fn digest(&self) -> Option<[u8; 6]> {
         let keyed = self.0.as_ref()?;
         let digest = Sha256::new()
-            .chain_update(&keyed.asked.older_key)
+            .chain_update(&keyed.scope.older_key)
             .chain_update([0])
-            .chain_update(&keyed.asked.fingerprint)
+            .chain_update(&keyed.scope.fingerprint)
             .finalize();
         let mut short = [0; 6];
         short.copy_from_slice(&digest[..6]);
         Some(short)
     }
 
-    /// The first answer, if it was attached as one that may be undone. If what it tells still stands, the handler
-    /// answers with [`replay`](Self::replay); else it decides anew, and the new answer takes its place.
+    /// The saved answer, if its effect may have been undone since. If it is still valid, the handler answers with
+    /// [`replay`](Self::replay); else it decides anew, and the new answer replaces the saved one.
     #[must_use]
     pub fn first<T: DeserializeOwned>(&self) -> Option<T> {
         let first = self.0.as_ref()?.first.as_ref()?;
         serde_json::from_str(&first.body).ok()
     }
 
-    /// The first answer again.
+    /// The saved answer as a response.
     #[must_use]
     pub fn replay(&self) -> Option<Response> {
         self.0.as_ref()?.first.clone().map(replayed)
     }
 
-    /// Makes the answer, and adds it to the Commit that does the work.
+    /// Makes the response and adds the answer to the Commit of the work.
     pub fn attach<T: Serialize>(
         &self,
         commit: &mut Commit,
@@ -164,7 +124,7 @@ impl Once {
         self.attach_as(commit, status, answer, 0)
     }
 
-    /// As [`attach`](Self::attach), for work that may be undone later: see [`first`](Self::first).
+    /// Like [`attach`](Self::attach), for an effect that may be undone later: see [`first`](Self::first).
     pub fn attach_revisable<T: Serialize>(
         &self,
         commit: &mut Commit,
@@ -195,14 +155,14 @@ impl Once {
 
 const JSON: &str = "application/json";
 
-impl Keyed {
+impl KeyedRequest {
     fn answer(&self, status: StatusCode, content_type: &str, body: String) -> AnswerRecord {
         let first = self.first.as_ref();
         AnswerRecord {
             key: first
-                .map_or(&self.asked.record_key, |first| &first.key)
+                .map_or(&self.scope.record_key, |first| &first.key)
                 .clone(),
-            fingerprint: self.asked.fingerprint.clone(),
+            fingerprint: self.scope.fingerprint.clone(),
             status: status.as_u16(),
             content_type: content_type.to_owned(),
             body,
@@ -212,13 +172,13 @@ impl Keyed {
         }
     }
 
-    /// The answer as it is stored now.
+    /// The answer that is stored now.
     async fn stored(&self, store: &Store) -> Result<Option<AnswerRecord>, Problem> {
-        let (new, older) = (&self.asked.record_key, &self.asked.older_key);
+        let (new, older) = (&self.scope.record_key, &self.scope.older_key);
         let mut keys = vec![new.as_str().into()];
         keys.extend((new != older).then(|| older.as_str().into()));
         let mut rows = store.load_rows(AnswerRecord::TABLE, &keys).await?;
-        // Its own name comes before that of an earlier program.
+        // This program's key takes precedence over that of earlier programs.
         let is_own = |row: &messaging::Row| {
             row.get("key").and_then(serde_json::Value::as_str) == Some(new.as_str())
         };
@@ -228,9 +188,9 @@ impl Keyed {
     }
 
     /// # Errors
-    /// 422 for another request.
+    /// 422 if the key was used with another request.
     fn check(&self, first: &AnswerRecord) -> Result<(), Problem> {
-        if self.asked.is_of(&first.fingerprint) {
+        if self.scope.matches(&first.fingerprint) {
             return Ok(());
         }
         let detail = "this key was used with another body";
@@ -242,7 +202,7 @@ impl Keyed {
     }
 }
 
-/// Removes the key from those in flight when the request is over, however it ends.
+/// Removes the key from the keys in flight when it is dropped.
 struct InFlight<'a> {
     keys: &'a Mutex<HashSet<String>>,
     key: String,
@@ -257,7 +217,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// Whether a request has a key that counts for something.
+/// Whether a request has a key and a method and route that take one.
 #[must_use]
 pub fn is_keyed(request: &Request) -> bool {
     let takes_keys = [Method::POST, Method::PUT].contains(request.method());
@@ -265,11 +225,11 @@ pub fn is_keyed(request: &Request) -> bool {
     takes_keys && is_routed && request.headers().contains_key(HEADER)
 }
 
-/// The middleware around every route.
+/// The middleware around all routes.
 ///
 /// # Errors
 /// 422 `IDEMPOTENCY_KEY_REUSED` for the key with another body; 409 `IDEMPOTENCY_KEY_IN_FLIGHT` while the first
-/// request is under way; 400 for a malformed key.
+/// request runs; 400 for a malformed key.
 pub async fn once(
     State(state): State<Idempotency>,
     request: Request,
@@ -280,13 +240,13 @@ pub async fn once(
     }
     let (parts, body) = request.into_parts();
     let bytes = read_body(body).await?;
-    let mut keyed = Keyed {
-        asked: Asked::read(&parts, &bytes)?,
+    let mut keyed = KeyedRequest {
+        scope: RequestScope::read(&parts, &bytes)?,
         at: state.clock.now(),
         first: None,
         attached: AtomicBool::new(false),
     };
-    let _in_flight = state.enter(&keyed.asked.record_key)?;
+    let _in_flight = state.enter(&keyed.scope.record_key)?;
     if let Some(first) = keyed.stored(&state.store).await? {
         keyed.check(&first)?;
         if first.revisable == 0 {
@@ -305,14 +265,14 @@ pub async fn once(
 
 impl Idempotency {
     /// # Errors
-    /// 409 while another request has the key.
+    /// 409 while another request with the key runs.
     fn enter(&self, key: &str) -> Result<InFlight<'_>, Problem> {
         let mut keys = self
             .in_flight
             .lock()
             .expect("no holder of this lock panics");
         if !keys.insert(key.to_owned()) {
-            let detail = "the first request with this key is still under way";
+            let detail = "the first request with this key is still running";
             return Err(Problem {
                 retry_after_secs: Some(1),
                 ..Problem::conflict("IDEMPOTENCY_KEY_IN_FLIGHT", detail)
@@ -326,13 +286,17 @@ impl Idempotency {
     }
 }
 
-/// Keeps what is to be kept and is not yet.
-async fn finish(store: &Store, keyed: &Keyed, response: Response) -> Result<Response, Problem> {
+/// Saves an answer that no Commit has saved yet.
+async fn finish(
+    store: &Store,
+    keyed: &KeyedRequest,
+    response: Response,
+) -> Result<Response, Problem> {
     let is_done = response.status().is_success();
-    let is_kept = keyed.attached.load(Ordering::Acquire)
+    let is_saved = keyed.attached.load(Ordering::Acquire)
         || response.headers().contains_key(REPLAYED_HEADER)
         || response.extensions().get::<Passing>().is_some();
-    if is_done && !is_kept {
+    if is_done && !is_saved {
         return save(store, keyed, response).await;
     }
     if response.status() == StatusCode::CONFLICT {
@@ -341,8 +305,12 @@ async fn finish(store: &Store, keyed: &Keyed, response: Response) -> Result<Resp
     Ok(response)
 }
 
-/// Another process may have been asked at the same moment, and was faster: a key has one answer.
-async fn conflicted(store: &Store, keyed: &Keyed, response: Response) -> Result<Response, Problem> {
+/// Another process may have saved an answer to the same key first; that answer is replayed.
+async fn conflicted(
+    store: &Store,
+    keyed: &KeyedRequest,
+    response: Response,
+) -> Result<Response, Problem> {
     let known = keyed.first.as_ref().map_or(0, |first| first.version);
     match keyed.stored(store).await? {
         Some(first) if first.version > known => {
@@ -380,8 +348,12 @@ fn replayed(first: AnswerRecord) -> Response {
     (status, headers, first.body).into_response()
 }
 
-/// Stores an answer that was not part of a Commit. What it tells is done, whether or not it can be stored.
-async fn save(store: &Store, keyed: &Keyed, response: Response) -> Result<Response, Problem> {
+/// Saves an answer that was not part of a Commit. The effect is durable, so a failure here is only logged.
+async fn save(
+    store: &Store,
+    keyed: &KeyedRequest,
+    response: Response,
+) -> Result<Response, Problem> {
     let (parts, body) = response.into_parts();
     let bytes = body
         .collect()
@@ -403,114 +375,11 @@ async fn save(store: &Store, keyed: &Keyed, response: Response) -> Result<Respon
         Ok(()) => Ok(response),
         Err(CommitError::Conflict { .. }) => conflicted(store, keyed, response).await,
         Err(error) => {
-            tracing::warn!(%error, "the answer to a key is not kept");
+            tracing::warn!(%error, "cannot save the answer to an idempotency key");
             Ok(response)
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use axum::{Router, middleware, routing};
-    use messaging::Metrics;
-    use tokio::sync::Barrier;
-    use tower::ServiceExt as _;
-
-    use super::*;
-
-    /// What a process does with a key: it does its work with the answer, or is refused.
-    async fn work(
-        State((store, both, process)): State<(Store, Arc<Barrier>, &'static str)>,
-        once: Once,
-    ) -> Result<Response, Problem> {
-        both.wait().await;
-        let mut commit = Commit::new();
-        let answer = once.attach(&mut commit, StatusCode::CREATED, &process);
-        store.commit(commit).await?;
-        Ok(answer)
-    }
-
-    #[tokio::test]
-    async fn two_processes_that_are_asked_with_one_key_at_the_same_moment_give_one_answer() {
-        // Given two processes over one store, neither of which knows what the other is asked,
-        let folder = tempfile::tempdir().unwrap();
-        let tables = &[AnswerRecord::TABLE];
-        let store = Store::open_embedded(folder.path(), tables, Metrics::unregistered()).unwrap();
-        let both = Arc::new(Barrier::new(2));
-        let process = |name: &'static str| {
-            let idempotency = Idempotency::new(store.clone(), Clock::System);
-            Router::new()
-                .route("/work", routing::post(work))
-                .layer(middleware::from_fn_with_state(idempotency, once))
-                .with_state((store.clone(), Arc::clone(&both), name))
-        };
-        // when both are in the middle of the same request,
-        let ask = |name| async move {
-            let request = Request::post("/work").header(HEADER, "one");
-            let request = request.body(Body::from("{}")).unwrap();
-            let answer = process(name).oneshot(request).await.unwrap();
-            let status = answer.status();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            (status.as_u16(), String::from_utf8_lossy(&body).into_owned())
-        };
-        let (one, other) = futures::join!(ask("one"), ask("other"));
-        // then both are told what was done, which is done once.
-        assert_eq!(one.0, 201, "{one:?}");
-        assert_eq!(BTreeSet::from([one, other]).len(), 1);
-    }
-
-    async fn refuses() -> Problem {
-        Problem::conflict("SOLD_OUT", "not now")
-    }
-
-    async fn is_under_way() -> Response {
-        let mut response = StatusCode::ACCEPTED.into_response();
-        response.extensions_mut().insert(Passing);
-        response
-    }
-
-    #[tokio::test]
-    async fn only_what_was_done_is_kept_and_nothing_of_addresses_that_no_route_has() {
-        let folder = tempfile::tempdir().unwrap();
-        let tables = &[AnswerRecord::TABLE];
-        let store = Store::open_embedded(folder.path(), tables, Metrics::unregistered()).unwrap();
-        let idempotency = Idempotency::new(store.clone(), Clock::System);
-        let router = Router::new()
-            .route("/refuses", routing::post(refuses))
-            .route("/under-way", routing::post(is_under_way))
-            .route("/done", routing::put(async || "done").get(async || "read"))
-            .layer(middleware::from_fn_with_state(idempotency, once));
-        let ask = |method: Method, path: &str, keys: &[&str]| {
-            let mut request = Request::builder().method(method).uri(path);
-            for key in keys {
-                request = request.header(HEADER, *key);
-            }
-            let answer = router.clone().oneshot(request.body(Body::empty()).unwrap());
-            async move { answer.await.unwrap() }
-        };
-        let long = format!("/nowhere/{}", "x".repeat(60_000));
-        for (method, path, status) in [
-            (Method::POST, "/refuses", 409),
-            (Method::POST, "/under-way", 202),
-            (Method::POST, "/done", 405),
-            (Method::POST, &long, 404),
-            (Method::GET, "/done", 200),
-        ] {
-            assert_eq!(ask(method, path, &["k"]).await.status(), status, "{path}");
-        }
-        let find = || messaging::Find::all(AnswerRecord::TABLE, 10);
-        let kept: Vec<AnswerRecord> = store.find(find()).await.unwrap();
-        assert_eq!(kept, []);
-
-        assert_eq!(ask(Method::PUT, "/done", &["k", "l"]).await.status(), 400);
-        for is_replayed in [false, true] {
-            let done = ask(Method::PUT, "/done", &["k"]).await;
-            assert_eq!(done.status(), 200);
-            assert_eq!(done.headers().contains_key(REPLAYED_HEADER), is_replayed);
-        }
-        let kept: Vec<AnswerRecord> = store.find(find()).await.unwrap();
-        assert_eq!(kept.len(), 1);
-    }
-}
+mod tests;

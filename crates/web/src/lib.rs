@@ -1,10 +1,11 @@
-//! What every service's HTTP door shares: problem details, strict bodies and parameters, idempotency keys.
+//! Shared by the HTTP APIs of all services: problem details, strict bodies and parameters, idempotency keys. Its only
+//! state is the table of saved answers.
 //!
-//! - [`problem`]: [`Problem`], the one shape of every refusal (RFC 9457) with a stable `code`
-//! - [`extract`]: [`Body`], [`Id`], [`Params`] and [`Asker`], which name the field that is wrong
-//! - [`idempotency`]: [`Once`], which makes a POST with an `Idempotency-Key` happen once
-//! - [`page`]: lists in pages
-//! - [`schema`]: schemas of texts that several services take
+//! - [`problem`]: [`Problem`], the form of all refusals (RFC 9457) with a stable `code`
+//! - [`extract`]: [`Body`], [`Id`], [`Params`] and [`Asker`], which name the wrong field
+//! - [`idempotency`]: [`Once`], which runs a request with an `Idempotency-Key` once
+//! - [`page`]: paged lists
+//! - [`schema`]: OpenAPI schemas of texts that several services accept
 
 pub mod extract;
 pub mod idempotency;

@@ -1,5 +1,5 @@
-//! Refusals told to the caller: RFC 9457 problem details with a stable `code`. What went wrong inside stays inside:
-//! it is logged where it is turned into a problem.
+//! Refusals and failures as the caller gets them: RFC 9457 problem details with a stable `code`. Internal causes are logged
+//! here and are not sent to the caller.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -10,30 +10,30 @@ use messaging::{CommitError, StoreError, TraceContext, trace};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// When to ask again what became of a request: the store must be reached for that.
+/// `Retry-After` of a request whose outcome is unknown until the store is reachable again.
 const OUTCOME_AFTER_SECS: u32 = 5;
 
-/// What a refused request is answered with.
+/// The answer to a refused or failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub status: StatusCode,
     pub code: &'static str,
     pub detail: String,
-    /// The field or parameter that is wrong.
+    /// The wrong field or parameter.
     pub field: Option<String>,
     pub retry_after_secs: Option<u32>,
-    /// What the caller has already.
+    /// The reservation that the caller already has.
     pub held: Option<HeldTicket>,
 }
 
-/// A reservation that stands in the way of another.
+/// The user's existing reservation, because of which another one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldTicket {
     pub ticket_id: TicketId,
     pub expires_at: Timestamp,
 }
 
-/// The body of a refusal: `application/problem+json`.
+/// The body of a problem: `application/problem+json`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProblemDetails {
@@ -42,19 +42,19 @@ pub struct ProblemDetails {
     pub kind: String,
     pub title: String,
     pub status: u16,
-    /// Stable: programs decide by it.
+    /// Stable; programs should rely on it.
     pub code: String,
-    /// For people; may change.
+    /// For people; the text may change.
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Of ALREADY_RESERVED: the reservation that the user has.
+    /// With ALREADY_RESERVED: the user's reservation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ticket_id: Option<TicketId>,
-    /// Of ALREADY_RESERVED: its deadline. If it has passed, the reservation is being taken back.
+    /// With ALREADY_RESERVED: its deadline. If it has passed, the reservation is about to expire.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// Of a failure: what its lines in the log carry as `trace_id`.
+    /// With a failure: the `trace_id` of its log lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
-    /// 503: nothing was done, and the same request may be sent again.
+    /// 503: nothing was changed, and the request may be sent again.
     #[must_use]
     pub fn unavailable(code: &'static str, detail: impl std::fmt::Display) -> Self {
         Self {
@@ -160,23 +160,23 @@ impl From<StoreError> for Problem {
                 Self::unavailable("OVERLOADED", "too many requests at once; try again shortly")
             }
             StoreError::Unavailable(_) | StoreError::Poisoned(_) => {
-                tracing::error!(%error, "the store did not answer a request");
+                tracing::error!(%error, "cannot answer a request: the store is unavailable");
                 Self::unavailable("UNAVAILABLE", "the service cannot answer now")
             }
             StoreError::Unknown(_) => {
-                tracing::error!(%error, "a request's outcome is not known yet");
-                let detail = "whether it was done is not known yet; send the request again with the same Idempotency-Key";
+                tracing::error!(%error, "the outcome of a request is not known yet");
+                let detail = "whether the request took effect is not known yet; send it again with the same Idempotency-Key";
                 Self {
                     retry_after_secs: Some(OUTCOME_AFTER_SECS),
                     ..Self::unavailable("OUTCOME_UNKNOWN", detail)
                 }
             }
             StoreError::Corrupt(_) => {
-                tracing::error!(%error, "stored data cannot be read");
+                tracing::error!(%error, "cannot answer a request: stored data is corrupt");
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "INTERNAL",
-                    "the service found something it cannot read",
+                    "the service cannot read its stored data; the failure is logged",
                 )
             }
         }
@@ -188,15 +188,15 @@ impl From<CommitError> for Problem {
         match error {
             CommitError::Conflict { .. } => Self::conflict(
                 "VERSION_CONFLICT",
-                "it was changed by another request at the same moment",
+                "another request changed it at the same time",
             ),
             CommitError::Store(error) => error.into(),
             CommitError::Constraint { .. } | CommitError::Fenced { .. } => {
-                tracing::error!(%error, "a request's commit was refused");
+                tracing::error!(%error, "the store refused the commit of a request");
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "INTERNAL",
-                    "the change was refused by the store",
+                    "the store refused the change; the failure is logged",
                 )
             }
         }

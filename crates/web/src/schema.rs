@@ -1,4 +1,5 @@
-//! Schemas of texts that several services take: a request that fits the page is not refused for its form.
+//! OpenAPI schemas of texts that several services accept. They match the validation, so a request that fits its schema
+//! is not refused for its form.
 
 use contract::text::{NAME_PATTERN, PLAIN_PATTERN};
 use utoipa::openapi::{
@@ -10,10 +11,10 @@ use utoipa::openapi::{
 pub const NAME_CHARS_MAX: usize = 200;
 /// Characters of a reason.
 pub const REASON_CHARS_MAX: usize = 200;
-/// Characters of the name of an account's holder.
+/// Characters of the name of an account holder.
 pub const HOLDER_CHARS_MAX: usize = 60;
 
-/// A name: no control characters, and at least one character that shows.
+/// A name: no control characters, and at least one visible character.
 #[must_use]
 pub fn name() -> RefOr<Schema> {
     text(
@@ -23,19 +24,19 @@ pub fn name() -> RefOr<Schema> {
     )
 }
 
-/// The name of an account's holder: as [`name`], but shorter.
+/// The name of an account holder: like [`name`], but shorter.
 #[must_use]
 pub fn holder_name() -> RefOr<Schema> {
     text(HOLDER_CHARS_MAX, NAME_PATTERN, "Whose account it is.")
 }
 
-/// A reason on one line, which may be left out or empty.
+/// An optional reason on one line, which may be empty.
 #[must_use]
 pub fn reason() -> RefOr<Schema> {
     optional(0)
 }
 
-/// A reason on one line, which may be left out, but not empty.
+/// An optional reason on one line, not empty if given.
 #[must_use]
 pub fn stated_reason() -> RefOr<Schema> {
     optional(1)

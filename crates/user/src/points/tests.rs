@@ -1,4 +1,4 @@
-//! Holds under every request in every state; [`histories`]: under any history of duplicates and reorders.
+//! Each request in each state of a hold; [`histories`]: any history with duplicates and reorders.
 
 mod histories;
 
@@ -19,8 +19,8 @@ fn saga(number: u128) -> SagaId {
     SagaId(uuid::Uuid::from_u128(number))
 }
 
-fn claim(point: i64) -> Claim {
-    Claim {
+fn request(point: i64) -> HoldRequest {
+    HoldRequest {
         saga_id: saga(1),
         user_id: KIM,
         point: points(point),
@@ -40,22 +40,22 @@ fn hold(state: HoldState, payment_version: i64) -> Option<Hold> {
     Some(Hold {
         version: 1,
         payment_version,
-        ..Hold::new(claim(300), state, NOW)
+        ..Hold::new(request(300), state, NOW)
     })
 }
 
-fn payment(status: PaymentStatus, version: i64) -> Settlement {
-    Settlement {
+fn payment(status: PaymentStatus, version: i64) -> PaymentUpdate {
+    PaymentUpdate {
         user_id: KIM,
         status,
         version,
     }
 }
 
-/// Balance, state of the hold, kind and amount of the entry: whatever was changed.
+/// The changed balance, hold state, and entry kind with its amount.
 type Seen = (Option<i64>, Option<HoldState>, Option<(EntryKind, i64)>);
 
-fn seen(change: &Change) -> Seen {
+fn seen(change: &BalanceChange) -> Seen {
     (
         change.user.as_ref().map(|user| user.balance.get()),
         change.hold.as_ref().map(|hold| hold.state),
@@ -69,7 +69,7 @@ fn seen(change: &Change) -> Seen {
 const NOTHING: Seen = (None, None, None);
 
 #[test]
-fn reserve_takes_once_and_says_the_truth_ever_after() {
+fn reserve_takes_points_once_and_repeats_the_current_state() {
     use HoldState::{Held, Refused, Restored, Used};
     let taken = (Some(200), Some(Held), Some((EntryKind::Reserved, -300)));
     let all = (Some(0), Some(Held), Some((EntryKind::Reserved, -300)));
@@ -129,63 +129,68 @@ fn reserve_takes_once_and_says_the_truth_ever_after() {
         ),
     ];
     for (row, user, hold, point, expected) in table {
-        let (told, change) = reserve(claim(point), user, hold, NOW).unwrap();
-        assert_eq!((told, seen(&change)), expected, "{row}");
+        let (reply, change) = reserve(request(point), user, hold, NOW).unwrap();
+        assert_eq!((reply, seen(&change)), expected, "{row}");
     }
 }
 
 #[test]
-fn restore_gives_back_what_the_hold_took_and_never_what_is_claimed() {
-    use HoldState::{Held, Refused, Restored as Back, Used};
-    let told = |succeed, point| Restored {
+fn restore_returns_the_held_amount_and_ignores_the_requested_one() {
+    use HoldState::{Held, Refused, Restored, Used};
+    let reply = |succeed, point| RestoreReply {
         succeed,
         point: points(point),
     };
-    let given = (Some(500), Some(Back), Some((EntryKind::Restored, 300)));
+    let restored = (Some(500), Some(Restored), Some((EntryKind::Restored, 300)));
     let same_for_both = [
-        ("held", hold(Held, 0), (told(true, 300), given)),
-        ("given back", hold(Back, 0), (told(true, 300), NOTHING)),
-        ("refused", hold(Refused, 0), (told(true, 0), NOTHING)),
-        ("unknown", None, (told(true, 0), (None, Some(Back), None))),
+        ("held", hold(Held, 0), (reply(true, 300), restored)),
+        ("restored", hold(Restored, 0), (reply(true, 300), NOTHING)),
+        ("refused", hold(Refused, 0), (reply(true, 0), NOTHING)),
+        (
+            "unknown",
+            None,
+            (reply(true, 0), (None, Some(Restored), None)),
+        ),
     ];
-    for why in [Why::Unpaid, Why::Refunded] {
+    for reason in [RestoreReason::Unpaid, RestoreReason::Refunded] {
         for (row, hold, expected) in same_for_both.clone() {
-            let (told, change) = restore(claim(9_999), why, kim(200), hold, NOW).unwrap();
-            assert_eq!((told, seen(&change)), expected, "{row}, {why:?}");
+            let (reply, change) = restore(request(9_999), reason, kim(200), hold, NOW).unwrap();
+            assert_eq!((reply, seen(&change)), expected, "{row}, {reason:?}");
         }
     }
-    let paid = |why| {
-        let (told, change) = restore(claim(9_999), why, kim(200), hold(Used, 5), NOW).unwrap();
-        (told, seen(&change))
+    let paid = |reason| {
+        let (reply, change) =
+            restore(request(9_999), reason, kim(200), hold(Used, 5), NOW).unwrap();
+        (reply, seen(&change))
     };
-    assert_eq!(paid(Why::Unpaid), (told(false, 0), NOTHING));
-    assert_eq!(paid(Why::Refunded), (told(true, 300), given));
+    assert_eq!(paid(RestoreReason::Unpaid), (reply(false, 0), NOTHING));
+    assert_eq!(paid(RestoreReason::Refunded), (reply(true, 300), restored));
 }
 
 #[test]
-fn points_of_a_refunded_purchase_come_back_once_whoever_says_so_first() {
+fn a_refund_and_a_cancelled_payment_restore_points_once_in_either_order() {
     let paid = || hold(HoldState::Used, 3);
     let cancelled = payment(PaymentStatus::Cancelled, 5);
-    let saved = |change: &Change| (change.user.clone(), change.hold.clone());
+    let saved = |change: &BalanceChange| (change.user.clone(), change.hold.clone());
 
-    let (_, first) = restore(claim(300), Why::Refunded, kim(200), paid(), NOW).unwrap();
+    let (_, first) = restore(request(300), RestoreReason::Refunded, kim(200), paid(), NOW).unwrap();
     let (user, hold) = saved(&first);
-    let second = settle(cancelled, user, hold, NOW).unwrap();
+    let second = apply_payment(cancelled, user, hold, NOW).unwrap();
     assert_eq!((seen(&first).0, seen(&second)), (Some(500), NOTHING));
 
-    let first = settle(cancelled, kim(200), paid(), NOW).unwrap();
+    let first = apply_payment(cancelled, kim(200), paid(), NOW).unwrap();
     let (user, hold) = saved(&first);
-    let (told, second) = restore(claim(300), Why::Refunded, user, hold, NOW).unwrap();
+    let (reply, second) = restore(request(300), RestoreReason::Refunded, user, hold, NOW).unwrap();
     assert_eq!((seen(&first).0, seen(&second)), (Some(500), NOTHING));
-    assert_eq!((told.succeed, told.point), (true, points(300)));
+    assert_eq!((reply.succeed, reply.point), (true, points(300)));
 }
 
 #[test]
-fn a_payment_uses_points_or_brings_them_back_and_an_older_word_of_it_changes_nothing() {
-    use HoldState::{Held, Refused, Restored as Back, Used};
+fn a_payment_uses_or_restores_points_and_an_older_version_changes_nothing() {
+    use HoldState::{Held, Refused, Restored, Used};
     use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
     let used = (Some(200), Some(Used), Some((EntryKind::Used, 0)));
-    let given = (Some(500), Some(Back), Some((EntryKind::Restored, 300)));
+    let restored = (Some(500), Some(Restored), Some((EntryKind::Restored, 300)));
     let table = [
         ("paid", hold(Held, 0), payment(Succeeded, 3), used),
         (
@@ -194,12 +199,12 @@ fn a_payment_uses_points_or_brings_them_back_and_an_older_word_of_it_changes_not
             payment(Succeeded, 4),
             NOTHING,
         ),
-        ("cancelled", hold(Held, 0), payment(Cancelled, 3), given),
+        ("cancelled", hold(Held, 0), payment(Cancelled, 3), restored),
         (
             "cancelled after paid",
             hold(Used, 3),
             payment(Cancelled, 4),
-            given,
+            restored,
         ),
         (
             "the same again",
@@ -209,14 +214,14 @@ fn a_payment_uses_points_or_brings_them_back_and_an_older_word_of_it_changes_not
         ),
         ("older", hold(Used, 3), payment(Cancelled, 2), NOTHING),
         (
-            "paid, given back",
-            hold(Back, 0),
+            "paid, restored",
+            hold(Restored, 0),
             payment(Succeeded, 3),
             NOTHING,
         ),
         (
-            "cancelled, given back",
-            hold(Back, 0),
+            "cancelled, restored",
+            hold(Restored, 0),
             payment(Cancelled, 3),
             NOTHING,
         ),
@@ -236,40 +241,47 @@ fn a_payment_uses_points_or_brings_them_back_and_an_older_word_of_it_changes_not
         ("confirming", hold(Held, 0), payment(Confirming, 2), NOTHING),
         ("failed", hold(Held, 0), payment(Failed, 3), NOTHING),
         ("deleted", hold(Held, 0), payment(Deleted, 3), NOTHING),
-        ("of nobody we know", None, payment(Succeeded, 3), NOTHING),
+        ("unknown saga", None, payment(Succeeded, 3), NOTHING),
     ];
     for (row, hold, payment, expected) in table {
-        let change = settle(payment, kim(200), hold, NOW).unwrap();
+        let change = apply_payment(payment, kim(200), hold, NOW).unwrap();
         assert_eq!(seen(&change), expected, "{row}");
     }
 }
 
 #[test]
-fn a_hold_without_points_passes_through_all_states_without_a_word_in_the_ledger() {
+fn a_hold_without_points_changes_state_without_a_ledger_entry() {
     let empty = |state| {
         Some(Hold {
             point: Points::ZERO,
             ..hold(state, 0).unwrap()
         })
     };
-    let used = settle(
+    let used = apply_payment(
         payment(PaymentStatus::Succeeded, 3),
         None,
         empty(HoldState::Held),
         NOW,
     );
     assert_eq!(seen(&used.unwrap()), (None, Some(HoldState::Used), None));
-    let (_, back) = restore(claim(0), Why::Unpaid, None, empty(HoldState::Held), NOW).unwrap();
+    let (_, back) = restore(
+        request(0),
+        RestoreReason::Unpaid,
+        None,
+        empty(HoldState::Held),
+        NOW,
+    )
+    .unwrap();
     assert_eq!(seen(&back), (None, Some(HoldState::Restored), None));
 }
 
 #[test]
-fn what_cannot_be_is_told_apart_from_what_is_refused() {
-    let lee = Claim {
+fn a_broken_invariant_is_an_error_and_not_a_refusal() {
+    let lee = HoldRequest {
         user_id: UserId(2),
-        ..claim(300)
+        ..request(300)
     };
-    let foreign = Broken::ForeignHold {
+    let foreign = InvariantError::ForeignHold {
         saga_id: saga(1),
         owner: KIM,
         claimed: UserId(2),
@@ -277,30 +289,39 @@ fn what_cannot_be_is_told_apart_from_what_is_refused() {
     let held = || hold(HoldState::Held, 0);
     assert_eq!(reserve(lee, kim(500), held(), NOW).unwrap_err(), foreign);
     assert_eq!(
-        restore(lee, Why::Unpaid, kim(500), held(), NOW).unwrap_err(),
+        restore(lee, RestoreReason::Unpaid, kim(500), held(), NOW).unwrap_err(),
         foreign
     );
-    let of_lee = Settlement {
+    let of_lee = PaymentUpdate {
         user_id: UserId(2),
         ..payment(PaymentStatus::Cancelled, 3)
     };
-    assert_eq!(settle(of_lee, kim(500), held(), NOW).unwrap_err(), foreign);
+    assert_eq!(
+        apply_payment(of_lee, kim(500), held(), NOW).unwrap_err(),
+        foreign
+    );
 
-    let other = Broken::OtherAmount {
+    let other = InvariantError::OtherAmount {
         saga_id: saga(1),
         known: points(300),
         claimed: points(301),
     };
     assert_eq!(
-        reserve(claim(301), kim(500), held(), NOW).unwrap_err(),
+        reserve(request(301), kim(500), held(), NOW).unwrap_err(),
         other
     );
     assert_eq!(
-        restore(claim(300), Why::Unpaid, None, held(), NOW).unwrap_err(),
-        Broken::NoUser(KIM)
+        restore(request(300), RestoreReason::Unpaid, None, held(), NOW).unwrap_err(),
+        InvariantError::NoUser(KIM)
     );
-    let full = restore(claim(300), Why::Unpaid, kim(i64::MAX), held(), NOW);
-    assert_eq!(full.unwrap_err(), Broken::Overflow(KIM));
+    let full = restore(
+        request(300),
+        RestoreReason::Unpaid,
+        kim(i64::MAX),
+        held(),
+        NOW,
+    );
+    assert_eq!(full.unwrap_err(), InvariantError::Overflow(KIM));
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Numbers that JSON writes as fractions and that are none: `1.0`, `1e3`.
+//! Whole numbers that JSON writes as fractions: `1.0`, `1e3`.
 
-/// Beyond it a fraction of JSON (IEEE 754) no longer tells every integer from the next.
+/// The largest magnitude up to which an IEEE 754 double represents each integer exactly.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The same JSON with every such number written as an integer; `None` where there is none. Texts stay as they are.
-pub fn made_whole(json: &[u8]) -> Option<Vec<u8>> {
+/// The same JSON with such numbers written as integers; `None` if there are none. Texts are unchanged.
+pub fn with_integers(json: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::with_capacity(json.len());
     let (mut is_changed, mut at) = (false, 0);
     while let Some(rest) = json.get(at..).filter(|rest| !rest.is_empty()) {
@@ -26,18 +26,18 @@ pub fn made_whole(json: &[u8]) -> Option<Vec<u8>> {
     is_changed.then_some(whole)
 }
 
-/// The same query with that parameter's number written as an integer; `None` where it has no such number.
-pub fn made_whole_in_query(query: &str, parameter: &str) -> Option<String> {
+/// The same query with the parameter's number written as an integer; `None` if it has no such number.
+pub fn query_with_integer(query: &str, parameter: &str) -> Option<String> {
     let whole = |pair: &str| {
         let value = pair.strip_prefix(parameter)?.strip_prefix('=')?;
         Some(format!("{parameter}={}", integer(value.as_bytes())?))
     };
     let pairs = query.split('&');
-    let made: Vec<String> = pairs
+    let rewritten: Vec<String> = pairs
         .map(|pair| whole(pair).unwrap_or_else(|| pair.to_owned()))
         .collect();
-    let made = made.join("&");
-    (made != query).then_some(made)
+    let rewritten = rewritten.join("&");
+    (rewritten != query).then_some(rewritten)
 }
 
 fn text_bytes(json: &[u8]) -> usize {
@@ -58,7 +58,7 @@ fn number_bytes(json: &[u8]) -> usize {
 fn integer(token: &[u8]) -> Option<i64> {
     let is_fraction = token.iter().any(|byte| b".eE".contains(byte)) && token[0] != b'"';
     let text = is_fraction.then(|| str::from_utf8(token).ok()).flatten()?;
-    // What JSON does not call a number stays as it is, and is refused.
+    // A text that is no JSON number is left for the parser to refuse.
     let number: serde_json::Number = serde_json::from_str(text).ok()?;
     let value = number.as_f64()?;
     let is_whole = value.fract() == 0.0 && value.abs() <= EXACT_MAX;
@@ -74,9 +74,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_that_is_whole_is_written_so_and_nothing_else_changes() {
-        let made =
-            |json: &str| made_whole(json.as_bytes()).map(|it| String::from_utf8(it).unwrap());
+    fn only_whole_numbers_are_rewritten() {
+        let rewrite =
+            |json: &str| with_integers(json.as_bytes()).map(|it| String::from_utf8(it).unwrap());
         for (json, whole) in [
             ("1.0", "1"),
             ("-191.0", "-191"),
@@ -88,7 +88,7 @@ mod tests {
             (r#"{"a":[1.0,2],"b":"1.0"}"#, r#"{"a":[1,2],"b":"1.0"}"#),
             (r#"{"a\"1.0":1.0,"a":1.0}"#, r#"{"a\"1.0":1,"a":1}"#),
         ] {
-            assert_eq!(made(json).as_deref(), Some(whole), "{json}");
+            assert_eq!(rewrite(json).as_deref(), Some(whole), "{json}");
         }
         for json in [
             "1.5",
@@ -103,7 +103,7 @@ mod tests {
             "true",
             "",
         ] {
-            assert_eq!(made(json), None, "{json}");
+            assert_eq!(rewrite(json), None, "{json}");
         }
     }
 }

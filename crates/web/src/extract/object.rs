@@ -1,4 +1,4 @@
-//! JSON objects. A list is none: Serde would take one for a struct, field by field in their order.
+//! JSON objects only: Serde would also accept a list for a struct, field by field.
 
 use std::{fmt, marker::PhantomData};
 
@@ -7,7 +7,7 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-/// A value that is written as an object.
+/// A value that JSON must write as an object.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub T);
 
@@ -32,10 +32,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// For a field with a struct in it that may be left out: `#[serde(default, deserialize_with = "web::optional_object")]`.
+/// For an optional field with a struct: `#[serde(default, deserialize_with = "web::optional_object")]`.
 ///
 /// # Errors
-/// What is neither an object nor `null`.
+/// If the value is neither an object nor `null`.
 pub fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_no_object_at_any_depth() {
+    fn a_list_is_refused_as_an_object_at_any_depth() {
         let read = |json| serde_json::from_str::<Object<Outer>>(json).map(|Object(outer)| outer);
         let inner = read(r#"{"inner":{"a":1}}"#).unwrap().inner.unwrap();
         assert_eq!(inner.a, Some(1));

@@ -1,8 +1,8 @@
-//! What a key is counted by, and what makes two requests the same. Pure.
+//! The scope of a key, and the fingerprint of a request. Pure.
 //!
-//! A key is counted by its route (with the ids in its path) and its caller, as far as the request names one: two
-//! buyers who choose the same key do not meet. If no caller is known, a POST's row is named as every earlier program
-//! named it, so that processes of both versions, side by side, know each other's answers.
+//! A key's scope is its route (with the ids in the path) and its caller, if the request names one: two buyers with the
+//! same key do not collide. Without a caller, the row of a POST is named as earlier programs name it, so that processes
+//! of both versions replay each other's answers.
 
 use axum::http::{HeaderMap, Method, request::Parts};
 use contract::UserId;
@@ -13,23 +13,23 @@ use super::HEADER;
 use crate::Problem;
 
 const KEY_CHARS_MAX: usize = 255;
-/// Who asks, in the body or in the query.
+/// The field or query parameter with the caller.
 const CALLER: &str = "userId";
 
-/// A request, as far as its key is concerned.
+/// The parts of a request that its key depends on.
 #[derive(Debug)]
-pub(super) struct Asked {
-    /// Names the row of its answer.
+pub(super) struct RequestScope {
+    /// The key of its row.
     pub record_key: String,
-    /// How an earlier program named it, which knew keys of POST alone; of another method it is the same name.
+    /// The key of its row in earlier programs, which knew POST only; the same as `record_key` for other methods.
     pub older_key: String,
-    /// The digest of what is asked: fields in another order, or other white space, are the same.
+    /// The digest of the request, independent of the order of fields and of white space.
     pub fingerprint: String,
-    /// The digest of the body as it was sent, which is what an earlier program stored.
+    /// The digest of the body's bytes, which earlier programs stored.
     pub older_fingerprint: String,
 }
 
-impl Asked {
+impl RequestScope {
     pub fn read(parts: &Parts, body: &[u8]) -> Result<Self, Problem> {
         let key = read_key(&parts.headers)?;
         let (path, query) = (parts.uri.path(), parts.uri.query());
@@ -55,13 +55,13 @@ impl Asked {
         })
     }
 
-    /// Whether this is the request that was answered first.
-    pub fn is_of(&self, fingerprint: &str) -> bool {
+    /// Whether this is the request with the saved answer.
+    pub fn matches(&self, fingerprint: &str) -> bool {
         fingerprint == self.fingerprint || fingerprint == self.older_fingerprint
     }
 }
 
-/// The name of the row that holds the answer to a key.
+/// The key of the row that saves the answer to an idempotency key.
 #[must_use]
 pub fn record_key(method: &Method, path: &str, caller: Option<UserId>, key: &str) -> String {
     if method == Method::POST && caller.is_none() {
@@ -83,15 +83,15 @@ fn older_key(path: &str, key: &str) -> String {
 }
 
 /// # Errors
-/// 400 for a key that is malformed, and for two of them.
+/// 400 for a malformed key and for more than one key.
 fn read_key(headers: &HeaderMap) -> Result<String, Problem> {
     let mut keys = headers.get_all(HEADER).into_iter();
     let key = keys.next().filter(|_| keys.next().is_none());
     let Some(key) = key else {
-        return Err(Problem::invalid("Idempotency-Key", "a request has one key"));
+        return Err(Problem::invalid("Idempotency-Key", "send exactly one key"));
     };
     let text = key.to_str().unwrap_or_default().trim().trim_matches('"');
-    // A tab may stand in a header, and is not printable.
+    // A header value may contain a tab, which is not printable.
     let is_printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if text.is_empty() || text.len() > KEY_CHARS_MAX || !is_printable {
         let detail = format!("the key is not 1 to {KEY_CHARS_MAX} printable ASCII characters");
@@ -100,7 +100,7 @@ fn read_key(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// As far as the request names one; whether it may is the handler's to say.
+/// The caller that the request names; the handler validates it.
 fn caller(json: Option<&Value>, query: Option<&str>) -> Option<UserId> {
     let in_body = json.and_then(|json| json.get(CALLER)?.as_i64());
     let in_query = || {
@@ -120,63 +120,67 @@ mod tests {
 
     use super::*;
 
-    fn asked(uri: &str, body: &str) -> Asked {
+    fn scope_of(uri: &str, body: &str) -> RequestScope {
         let request = Request::post(uri).header(HEADER, "k").body(()).unwrap();
-        Asked::read(&request.into_parts().0, body.as_bytes()).unwrap()
+        RequestScope::read(&request.into_parts().0, body.as_bytes()).unwrap()
     }
 
     #[test]
     fn the_same_json_in_another_order_is_the_same_request() {
-        let first = asked("/a", r#"{"eventId":1,"to":{"x":1,"y":[2,3]}}"#);
-        let again = asked("/a", r#" {"to": {"y": [2, 3], "x": 1}, "eventId": 1}"#);
+        let first = scope_of("/a", r#"{"eventId":1,"to":{"x":1,"y":[2,3]}}"#);
+        let again = scope_of("/a", r#" {"to": {"y": [2, 3], "x": 1}, "eventId": 1}"#);
         assert_eq!(first.fingerprint, again.fingerprint);
-        // What an earlier program stored of the same bytes is known.
-        assert!(again.is_of(&again.older_fingerprint));
+        // The fingerprint of an earlier program matches too.
+        assert!(again.matches(&again.older_fingerprint));
         for other in [
             r#"{"eventId":1,"to":{"x":1,"y":[3,2]}}"#,
             r#"{"eventId":2,"to":{"x":1,"y":[2,3]}}"#,
             "no json",
         ] {
-            assert_ne!(asked("/a", other).fingerprint, first.fingerprint, "{other}");
+            assert_ne!(
+                scope_of("/a", other).fingerprint,
+                first.fingerprint,
+                "{other}"
+            );
         }
         assert_ne!(
-            asked("/a?x=1", "{}").fingerprint,
-            asked("/a", "{}").fingerprint
+            scope_of("/a?x=1", "{}").fingerprint,
+            scope_of("/a", "{}").fingerprint
         );
     }
 
     #[test]
-    fn a_key_is_counted_by_route_and_caller() {
-        let one = asked("/ticketing/reserve", r#"{"userId":1}"#);
-        let other = asked("/ticketing/reserve", r#"{"userId":2}"#);
-        let in_query = asked("/ticketing/reserve?userId=1", "");
+    fn a_key_is_scoped_by_route_and_caller() {
+        let one = scope_of("/ticketing/reserve", r#"{"userId":1}"#);
+        let other = scope_of("/ticketing/reserve", r#"{"userId":2}"#);
+        let in_query = scope_of("/ticketing/reserve?userId=1", "");
         assert_ne!(one.record_key, other.record_key);
         assert_eq!(one.record_key, in_query.record_key);
         assert_ne!(
             one.record_key,
-            asked("/payment/confirm", r#"{"userId":1}"#).record_key
+            scope_of("/payment/confirm", r#"{"userId":1}"#).record_key
         );
-        assert!(!one.record_key.contains("reserve"), "it has one length");
-        // Without a caller, as it was.
-        assert_eq!(asked("/event", "{}").record_key, "/event k");
+        assert!(!one.record_key.contains("reserve"), "its length is fixed");
+        // Without a caller: the key of earlier programs.
+        assert_eq!(scope_of("/event", "{}").record_key, "/event k");
         let put = Request::put("/event/1").header(HEADER, "k");
         let (parts, ()) = put.body(()).unwrap().into_parts();
-        let put = Asked::read(&parts, b"{}").unwrap();
-        let post = asked("/event/1", "{}");
+        let put = RequestScope::read(&parts, b"{}").unwrap();
+        let post = scope_of("/event/1", "{}");
         for known in [&put.record_key, &put.older_key] {
             assert!(![&post.record_key, &post.older_key].contains(&known));
         }
     }
 
     #[test]
-    fn two_keys_and_malformed_ones_are_refused() {
+    fn duplicate_and_malformed_keys_are_refused() {
         let read = |keys: &[&str]| {
             let mut request = Request::post("/a");
             for key in keys {
                 request = request.header(HEADER, *key);
             }
             let (parts, ()) = request.body(()).unwrap().into_parts();
-            Asked::read(&parts, b"").map(|asked| asked.record_key)
+            RequestScope::read(&parts, b"").map(|scope| scope.record_key)
         };
         let long = "k".repeat(256);
         for wrong in [

@@ -74,7 +74,7 @@ fn users_are_known(books: &Books, found: &mut Vec<Violation>) {
                 .is_some_and(|it| it.user_id == *user_id);
             let saga = books.sagas.get(&start.saga_id);
             let judged = saga.and_then(|saga| step(saga, CHECK_FRAUD));
-            let is_clear = start.verdict == user::fraud::Verdict::Clear;
+            let is_clear = start.verdict == user::fraud::FraudVerdict::Clear;
             let fits = match judged {
                 Some(StepState::Succeeded) => is_clear,
                 Some(_) => true,

@@ -1,4 +1,4 @@
-//! Any history of requests, payments and grants, with duplicates and reorders: every point is accounted for.
+//! Any history of requests, payments and grants, with duplicates and reorders, accounts for all points.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a store keeps, in a map.
+/// The store's rows in memory.
 #[derive(Default)]
-struct Books {
+struct StoredState {
     users: BTreeMap<UserId, User>,
     holds: BTreeMap<SagaId, Hold>,
     ledger: Vec<LedgerEntry>,
 }
 
-impl Books {
-    fn save(&mut self, change: Change) {
+impl StoredState {
+    fn save(&mut self, change: BalanceChange) {
         if let Some(user) = change.user {
             let version = user.version + 1;
             self.users.insert(user.user_id, User { version, ..user });
@@ -45,7 +45,7 @@ impl Books {
 }
 
 #[derive(Debug, Clone)]
-enum Happening {
+enum Event {
     Grant {
         user: i64,
         amount: i64,
@@ -55,7 +55,7 @@ enum Happening {
     },
     Restore {
         saga: u128,
-        why: Why,
+        reason: RestoreReason,
     },
     Payment {
         saga: u128,
@@ -66,7 +66,7 @@ enum Happening {
 
 const SAGAS: u128 = 5;
 
-fn happening() -> impl Strategy<Value = Happening> {
+fn event() -> impl Strategy<Value = Event> {
     let status = prop_oneof![
         Just(PaymentStatus::Created),
         Just(PaymentStatus::Succeeded),
@@ -74,54 +74,56 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just(PaymentStatus::Failed),
     ];
     prop_oneof![
-        1 => (1..3_i64, 1..500_i64).prop_map(|(user, amount)| Happening::Grant { user, amount }),
-        3 => (0..SAGAS).prop_map(|saga| Happening::Reserve { saga }),
-        3 => (0..SAGAS, prop_oneof![2 => Just(Why::Unpaid), 1 => Just(Why::Refunded)])
-            .prop_map(|(saga, why)| Happening::Restore { saga, why }),
+        1 => (1..3_i64, 1..500_i64).prop_map(|(user, amount)| Event::Grant { user, amount }),
+        3 => (0..SAGAS).prop_map(|saga| Event::Reserve { saga }),
+        3 => (0..SAGAS, prop_oneof![2 => Just(RestoreReason::Unpaid), 1 => Just(RestoreReason::Refunded)])
+            .prop_map(|(saga, reason)| Event::Restore { saga, reason }),
         3 => (0..SAGAS, status, 1..6_i64)
-            .prop_map(|(saga, status, version)| Happening::Payment { saga, status, version }),
+            .prop_map(|(saga, status, version)| Event::Payment { saga, status, version }),
     ]
 }
 
-/// Each saga is of one user and asks for one amount, however often and late it asks. User 3 is not registered.
-fn claim_of(number: u128) -> Claim {
+/// Each saga has one user and one amount. User 3 is not registered.
+fn request_of(number: u128) -> HoldRequest {
     let small = i64::try_from(number).unwrap();
-    Claim {
+    HoldRequest {
         saga_id: saga(number),
         user_id: UserId(1 + small % 3),
         point: points(small * 100),
     }
 }
 
-fn happen(books: &mut Books, happening: &Happening) {
-    let of = |books: &Books, claim: Claim| {
+fn apply(stored: &mut StoredState, event: &Event) {
+    let of = |stored: &StoredState, request: HoldRequest| {
         (
-            books.users.get(&claim.user_id).cloned(),
-            books.holds.get(&claim.saga_id).cloned(),
+            stored.users.get(&request.user_id).cloned(),
+            stored.holds.get(&request.saga_id).cloned(),
         )
     };
-    let change = match *happening {
-        Happening::Grant { user, amount } => {
-            let user = books.users[&UserId(user)].clone();
+    let change = match *event {
+        Event::Grant { user, amount } => {
+            let user = stored.users[&UserId(user)].clone();
             ledger::grant(user, amount, None, NOW).unwrap()
         }
-        Happening::Reserve { saga } => {
-            let (user, hold) = of(books, claim_of(saga));
-            reserve(claim_of(saga), user, hold, NOW).unwrap().1
+        Event::Reserve { saga } => {
+            let (user, hold) = of(stored, request_of(saga));
+            reserve(request_of(saga), user, hold, NOW).unwrap().1
         }
-        Happening::Restore { saga, why } => {
-            let (user, hold) = of(books, claim_of(saga));
-            restore(claim_of(saga), why, user, hold, NOW).unwrap().1
+        Event::Restore { saga, reason } => {
+            let (user, hold) = of(stored, request_of(saga));
+            restore(request_of(saga), reason, user, hold, NOW)
+                .unwrap()
+                .1
         }
-        Happening::Payment {
+        Event::Payment {
             saga,
             status,
             version,
         } => {
-            let (user, hold) = of(books, claim_of(saga));
-            let user_id = claim_of(saga).user_id;
-            settle(
-                Settlement {
+            let (user, hold) = of(stored, request_of(saga));
+            let user_id = request_of(saga).user_id;
+            apply_payment(
+                PaymentUpdate {
                     user_id,
                     status,
                     version,
@@ -133,58 +135,58 @@ fn happen(books: &mut Books, happening: &Happening) {
             .unwrap()
         }
     };
-    books.save(change);
+    stored.save(change);
 }
 
 proptest! {
     #[test]
-    fn whatever_happens_in_whatever_order_every_point_is_accounted_for(
-        history in proptest::collection::vec(happening(), 0..60),
+    fn any_history_accounts_for_all_points(
+        history in proptest::collection::vec(event(), 0..60),
     ) {
-        let mut books = Books::default();
+        let mut stored = StoredState::default();
         for id in [UserId(1), UserId(2)] {
             let user = User::new(id, "Kim".to_owned(), Status::Active, NOW);
-            books.save(ledger::grant(user, 250, None, NOW).unwrap());
+            stored.save(ledger::grant(user, 250, None, NOW).unwrap());
         }
-        for happening in &history {
-            happen(&mut books, happening);
-            for user in books.users.values() {
-                let entries: Vec<_> = books.ledger.iter().filter(|entry| entry.user_id == user.user_id).collect();
+        for event in &history {
+            apply(&mut stored, event);
+            for user in stored.users.values() {
+                let entries: Vec<_> = stored.ledger.iter().filter(|entry| entry.user_id == user.user_id).collect();
                 let sum: i64 = entries.iter().map(|entry| entry.amount).sum();
                 prop_assert_eq!(user.balance.get(), sum);
                 prop_assert_eq!(entries.last().unwrap().balance_after, user.balance);
                 let granted = entries.iter().filter(|entry| entry.kind == EntryKind::Granted);
                 let granted: i64 = granted.map(|entry| entry.amount).sum();
-                let away = books.in_state(user.user_id, HoldState::Held) + books.in_state(user.user_id, HoldState::Used);
+                let away = stored.in_state(user.user_id, HoldState::Held) + stored.in_state(user.user_id, HoldState::Used);
                 prop_assert_eq!(granted, user.balance.get() + away);
             }
             for number in 0..SAGAS {
-                let taken = books.entries(saga(number), EntryKind::Reserved);
-                let back = books.entries(saga(number), EntryKind::Restored);
+                let taken = stored.entries(saga(number), EntryKind::Reserved);
+                let back = stored.entries(saga(number), EntryKind::Restored);
                 prop_assert!(taken.len() <= 1 && back.len() <= taken.len());
-                prop_assert!(books.entries(saga(number), EntryKind::Used).len() <= taken.len());
+                prop_assert!(stored.entries(saga(number), EntryKind::Used).len() <= taken.len());
                 prop_assert!(back.iter().zip(&taken).all(|(back, taken)| *back == -taken));
             }
         }
     }
 
     #[test]
-    fn a_history_told_twice_over_ends_as_if_told_once(
-        history in proptest::collection::vec(happening(), 0..40), repeats in proptest::collection::vec(0..4_usize, 40),
+    fn repeated_messages_end_in_the_same_state_as_single_ones(
+        history in proptest::collection::vec(event(), 0..40), repeats in proptest::collection::vec(0..4_usize, 40),
     ) {
-        let is_message = |happening: &&Happening| !matches!(happening, Happening::Grant { .. });
+        let is_message = |event: &&Event| !matches!(event, Event::Grant { .. });
         let history: Vec<_> = history.iter().filter(is_message).collect();
-        let (mut once, mut often) = (Books::default(), Books::default());
-        for books in [&mut once, &mut often] {
+        let (mut once, mut often) = (StoredState::default(), StoredState::default());
+        for stored in [&mut once, &mut often] {
             for id in [UserId(1), UserId(2)] {
                 let user = User::new(id, "Kim".to_owned(), Status::Active, NOW);
-                books.save(ledger::grant(user, 250, None, NOW).unwrap());
+                stored.save(ledger::grant(user, 250, None, NOW).unwrap());
             }
         }
-        for (happening, repeat) in history.iter().zip(repeats) {
-            happen(&mut once, happening);
+        for (event, repeat) in history.iter().zip(repeats) {
+            apply(&mut once, event);
             for _ in 0..=repeat {
-                happen(&mut often, happening);
+                apply(&mut often, event);
             }
         }
         prop_assert_eq!(once.users, often.users);
