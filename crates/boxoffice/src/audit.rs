@@ -1,11 +1,11 @@
-//! The audit: are the promises kept? It reads one moment of each store, running or stopped, and names each violation.
-//! What is still on its way (a message not handled yet, a dead letter waiting for a person) is no violation, and is
-//! counted apart.
+//! The audit checks the promises against the stores. It reads a snapshot of each store, in use or not, and reports each
+//! violation. Work in progress (an unhandled message, a dead letter that waits for a person) is counted, and is no
+//! violation. State: none.
 //!
-//! - [`books`]: everything that is checked, read once
+//! - [`books`]: the records that the checks read
 //! - [`checks`]: pure functions from the books to violations
-//! - [`ledger`]: what is kept of the points ledger
-//! - [`command`]: `boxoffice audit`: the stores of all services, and what is found in them more than once
+//! - [`ledger`]: the points ledger, aggregated
+//! - [`command`]: `boxoffice audit` over the stores of all services
 
 pub mod books;
 pub mod checks;
@@ -26,23 +26,23 @@ pub use books::Books;
 pub struct Report {
     pub violations: Vec<Violation>,
     pub counts: Counts,
-    /// How the books were read, where that says what the violations are worth.
+    /// Remarks on how reliable the violations are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// A promise that is broken, and by what.
+/// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Violation {
-    /// The promise, as ARCHITECTURE.md counts them.
+    /// The promise's number in docs/promises.md.
     pub promise: u8,
-    /// What it is about, such as `payment 0192…`.
+    /// The record concerned, such as `payment 0192…`.
     pub subject: String,
     pub detail: String,
 }
 
-/// What there is.
+/// How many records there are.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
@@ -64,23 +64,23 @@ pub struct Counts {
 /// Audits a data folder.
 ///
 /// # Errors
-/// [`StoreError`] where it cannot be read.
+/// [`StoreError`] if it cannot be read.
 pub fn audit(folder: &Path) -> Result<Report, StoreError> {
     audit_at(folder, Clock::System.now())
 }
 
-/// Audits one moment of a store.
+/// Audits a snapshot.
 ///
 /// # Errors
-/// [`StoreError`] where it cannot be read.
+/// [`StoreError`] if it cannot be read.
 pub fn audit_snapshot(snapshot: &Snapshot) -> Result<Report, StoreError> {
     of(snapshot, Clock::System.now())
 }
 
-/// Audits a data folder as if it were this time: what has lasted too long is told from it.
+/// Audits a data folder at this time, from which overdue attempts and refunds are computed.
 ///
 /// # Errors
-/// [`StoreError`] where it cannot be read.
+/// [`StoreError`] if it cannot be read.
 pub fn audit_at(folder: &Path, now: Timestamp) -> Result<Report, StoreError> {
     of(&Snapshot::open(folder)?, now)
 }
@@ -98,7 +98,7 @@ impl Report {
         }
     }
 
-    /// The report for people.
+    /// The report as text.
     #[must_use]
     pub fn to_table(&self) -> String {
         let counts = &self.counts;
@@ -116,12 +116,12 @@ impl Report {
             ("payments", counts.payments),
             ("users", counts.users),
             ("sagas", counts.sagas),
-            ("sagas under way", counts.open_sagas),
+            ("sagas in progress", counts.open_sagas),
             ("sagas that need a person", counts.parked_sagas),
-            ("dead letters not settled", counts.open_dead_letters),
+            ("dead letters not closed", counts.open_dead_letters),
             ("refunds that need a person", counts.parked_refunds),
-            ("stray charges that need a person", counts.parked_strays),
-            ("messages under way", counts.messages_under_way),
+            ("orphan charges that need a person", counts.parked_strays),
+            ("messages not handled yet", counts.messages_under_way),
         ] {
             table.add_row([what.to_owned(), how_many.to_string()]);
         }
@@ -141,7 +141,7 @@ impl Report {
         }
         text.push_str(match self.violations.len() {
             0 => "\nNo violation found.",
-            _ => "\nThe promises are broken.",
+            _ => "\nPromises are broken.",
         });
         text
     }

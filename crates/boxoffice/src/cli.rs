@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: parses it, loads the settings, runs the command, and returns its exit code.
 
 use std::{
     io::{self, Write},
@@ -25,7 +25,6 @@ use crate::{
     signals::Signals,
 };
 
-/// Sells tickets: never more than there are, and never for money without a ticket.
 #[derive(Debug, Parser)]
 #[command(
     name = "boxoffice",
@@ -39,13 +38,13 @@ struct Cli {
     options: Options,
 }
 
-/// Stand before or behind every command.
+/// The options of every command.
 #[derive(Debug, Args)]
 struct Options {
     /// The folder of the embedded store
     #[arg(long, global = true, value_name = "DIR", env = "BOXOFFICE_DATA")]
     data: Option<PathBuf>,
-    /// Where the server listens; port 0 takes one from the system
+    /// The address that the server listens on; the system chooses a port for 0
     #[arg(
         long,
         global = true,
@@ -53,53 +52,53 @@ struct Options {
         env = "BOXOFFICE_LISTEN"
     )]
     listen: Option<SocketAddr>,
-    /// A file of settings (TOML), over the defaults. `audit` takes several: one of each service that has a store of its own
+    /// A TOML file of settings that override the defaults. `audit` takes several: one for each service with its own store
     #[arg(long, global = true, value_name = "FILE", env = "BOXOFFICE_CONFIG")]
     config: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything, or some of the services; prints `listening on http://ADDR:PORT` when ready
+    /// Run all services, or some of them; prints `listening on http://ADDR:PORT` when ready
     Serve {
-        /// Names with commas between: event, ticketing-api, ticketing-worker, user, payment-api, payment-worker,
-        /// dead-letter. Fewer than all need PostgreSQL, Redis and Kafka
+        /// A comma-separated list of event, ticketing-api, ticketing-worker, user, payment-api, payment-worker,
+        /// dead-letter, or `all`. A process with fewer than all needs PostgreSQL, Redis and Kafka
         #[arg(long, value_name = "NAMES")]
         services: Option<Services>,
     },
-    /// Make the tables in PostgreSQL, or bring them up to date; safe while servers run, and by several at once
+    /// Create or update the tables in PostgreSQL; safe while servers run, and if run several times at once
     Migrate,
-    /// Check whether the promises are kept, in stores that may be in use; exit code 1 and a report where they are not.
-    /// Repeat `--config` where services have stores of their own: their books are checked together
+    /// Check in the stores, also while servers run, that the promises are kept; exit code 1 if one is broken. If services
+    /// have their own stores, repeat `--config` to check them together
     Audit {
-        /// For machines: the report as JSON
+        /// Print the report as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Compare our payments with the gateway's transactions, settle what can be settled, and list the rest; exit code 1
-    /// where something is listed
+    /// Compare the payments with the gateway's transactions, settle differences, and list those that need a person; exit
+    /// code 1 if any is listed
     Reconcile(ReconcileArgs),
-    /// Make the payments in the store belong to the gateway that the settings name: after its address has changed, or the
-    /// kind of its key. Stop every server first
+    /// Assign the payments in the store to the gateway of the settings, after its address or the kind of its key has
+    /// changed. Stop every server first
     AdoptGateway,
-    /// Let a crowd buy the same show from a server of its own, and tell what happened
+    /// Start a server, simulate a sale with many buyers at once, and print a report
     Demo(DemoOptions),
-    /// Run only the payment gateway's sandbox, on 127.0.0.1:9090 unless `--listen` says otherwise
+    /// Run only the payment gateway's sandbox; `--listen` defaults to 127.0.0.1:9090
     Sandbox(SandboxOptions),
-    /// Print every setting with its default and its meaning
+    /// Print each setting with its default and a description
     Config,
-    /// Messages that a consumer could not handle
+    /// List, show, replay or discard the messages that a consumer rejected
     #[command(subcommand)]
     DeadLetter(DeadLetterCommand),
 }
 
-/// Reads the command line, does what it says, and returns how it went.
+/// Runs the command line's command, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            log::complain(format_args!("{error:#}"));
+            log::print_error(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -120,7 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     };
     let mut configs = load(&cli.options.config, &flags)?;
     if configs.len() > 1 && !matches!(cli.command, Command::Audit { .. }) {
-        bail!("only `audit` takes several files of settings");
+        bail!("only `audit` accepts several --config files; pass one");
     }
     if let Command::Audit { json } = cli.command {
         return runtime()?.block_on(crate::audit::command::run(configs, json));
@@ -145,7 +144,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 dead_letters::run(&config, command).await?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Config | Command::Audit { .. } => unreachable!("answered above"),
+            Command::Config | Command::Audit { .. } => unreachable!("handled above"),
         }
     })
 }
@@ -153,10 +152,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let built = runtime.enable_all().build();
-    built.context("the runtime cannot be started")
+    built.context("cannot start the async runtime")
 }
 
-/// The settings of each file; of none, those that stand without one.
+/// The settings of each file; without files, one set of defaults, environment and flags.
 fn load(files: &[PathBuf], flags: &Flags) -> anyhow::Result<Vec<Config>> {
     if files.is_empty() {
         return Ok(vec![Config::load(None, environment(), flags)?]);
@@ -167,7 +166,7 @@ fn load(files: &[PathBuf], flags: &Flags) -> anyhow::Result<Vec<Config>> {
     files.iter().map(load).collect()
 }
 
-/// A variable whose name or value is not text is nobody's setting.
+/// Variables that are not UTF-8 cannot be settings.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -179,7 +178,7 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
         writeln!(io::stdout(), "{step}")?;
     }
     if done.is_empty() {
-        writeln!(io::stdout(), "everything is up to date")?;
+        writeln!(io::stdout(), "all tables are up to date")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -191,17 +190,17 @@ async fn adopt_gateway(config: &Config) -> anyhow::Result<ExitCode> {
     let before = before.map_or_else(|| "no gateway".to_owned(), |it| it.to_string());
     writeln!(
         io::stdout(),
-        "the payments belonged to {before}, and belong to {now} now"
+        "the payments belonged to {before}, and now belong to {now}"
     )?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let log = log::start(&config.log)?;
-    // Before anyone is told that it is ready: a signal from then on is heard.
+    // Before the line `listening on`, so that a signal after it stops the server cleanly.
     let mut signals = Signals::listen()?;
     let mut app = App::serve(config, &log).await?;
-    log::say(format_args!("listening on {}", app.url()));
+    log::print_line(format_args!("listening on {}", app.url()));
     let failure = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping");
@@ -213,7 +212,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     match failure {
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => {
-            tracing::error!(reason, "the process cannot go on");
+            tracing::error!(reason, "the process has stopped because it failed");
             Ok(ExitCode::FAILURE)
         }
     }

@@ -1,8 +1,8 @@
-//! Settings: `default.toml` (compiled in, every setting explained), under a file, under the environment, under flags.
+//! Settings, in layers: `default.toml` (compiled in, with comments), a file, the environment, flags; a later layer wins.
 //!
-//! A setting that nobody knows, and a value that cannot be, stop the program at its start with the setting's name.
+//! An unknown setting or an invalid value is an error at start that names the setting. State: none.
 //!
-//! - [`valid`]: what the type of a setting cannot say
+//! - [`valid`]: bounds, and settings that depend on each other
 
 mod valid;
 
@@ -23,13 +23,13 @@ use crate::{
 
 /// The commented defaults.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
-/// Variables with this in front are settings, all but those that [`is_setting`] knows.
+/// The prefix of variables that are settings; [`is_setting`] lists the exceptions.
 const ENV_PREFIX: &str = "BOXOFFICE";
 
-/// How long handled messages are remembered on the embedded bus.
+/// The default retention of the inbox on the embedded bus.
 const LOCAL_INBOX_SECS: i64 = 3_600;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -74,14 +74,14 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MessagingSettings {
-    /// Absent: what the bus needs, see [`Config::inbox_retention_secs`].
+    /// If absent, [`Config::inbox_retention_secs`] chooses.
     pub inbox_retention_secs: Option<i64>,
     pub dead_letter_retry_count_max: u32,
     pub dead_letter_retry_interval_millis: u64,
     pub dead_letter_retention_secs: i64,
 }
 
-/// What the command line says over everything else.
+/// The settings of the command line, which override all others.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     pub data: Option<PathBuf>,
@@ -134,10 +134,10 @@ impl MessagingSettings {
 }
 
 impl Config {
-    /// The layers, one over the other. `environment` is handed in, so that a test has one of its own.
+    /// Merges the layers. `environment` is a parameter so that tests can pass their own.
     ///
     /// # Errors
-    /// Where a file cannot be read, a setting is unknown, or a value cannot be; the text names the setting.
+    /// If a file cannot be read, a setting is unknown, or a value is invalid; the text names the setting.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -169,14 +169,13 @@ impl Config {
             .map_err(unreadable)?;
         let config: Self = layers
             .try_deserialize()
-            .context("the settings cannot be used")?;
+            .context("cannot use the settings")?;
         config.validate()?;
         Ok(config)
     }
 
-    /// How long a handled message is remembered. Where nothing is said, an hour on the embedded bus, which hands out
-    /// nothing twice by itself; with Kafka as long as its topics may deliver a message again, whatever their retention is
-    /// set to: a fixed default would be wrong with each other retention.
+    /// How long the inbox remembers a handled message. Default: an hour on the embedded bus, which never redelivers; with
+    /// Kafka, as long as the broker may redeliver, which follows from the topics' retention.
     #[must_use]
     pub fn inbox_retention_secs(&self) -> i64 {
         let needed = match self.bus.backend {
@@ -197,25 +196,24 @@ impl Config {
     }
 }
 
-/// One variable names the file itself, so it cannot stand in one; others say where `scripts/engines` has put the tests'
-/// servers, and a shell may have those beside settings.
+/// `BOXOFFICE_CONFIG` names the file of settings; `BOXOFFICE_TEST_…` are the addresses of the tests' engines.
 fn is_setting(variable: &str) -> bool {
     variable != "BOXOFFICE_CONFIG" && !variable.starts_with("BOXOFFICE_TEST_")
 }
 
-/// Why a file cannot be read, without the line that it stumbled over: there may be a password in it.
+/// Explains why a file cannot be parsed, without quoting the line: it may contain a password.
 fn unreadable(error: ConfigError) -> anyhow::Error {
     let ConfigError::FileParse { uri, cause } = error else {
-        return anyhow::Error::new(error).context("the settings cannot be read");
+        return anyhow::Error::new(error).context("cannot read the settings");
     };
-    let told = cause.to_string();
+    let text = cause.to_string();
     let is_quoted = |line: &&str| {
         let text = line.trim_start_matches(|it: char| it == ' ' || it.is_ascii_digit());
         text.starts_with('|')
     };
-    let told: Vec<&str> = told.lines().filter(|line| !is_quoted(line)).collect();
+    let reason: Vec<&str> = text.lines().filter(|line| !is_quoted(line)).collect();
     let file = uri.unwrap_or_default();
-    anyhow::anyhow!("the settings in {file} cannot be read: {}", told.join(": "))
+    anyhow::anyhow!("cannot parse the settings in {file}: {}", reason.join(": "))
 }
 
 #[cfg(test)]
@@ -223,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_no_toml_is_told_of_without_what_stands_in_it() {
+    fn the_error_about_a_file_that_is_not_toml_does_not_quote_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("boxoffice.toml");
         let text = "[store.postgres]\nurl = \"postgres://u:secret@h/d\" and more\n";
@@ -248,7 +246,7 @@ mod tests {
         Config::load(Some(&path), environment, flags)
     }
 
-    /// What the caller reads, all causes in one line.
+    /// The error with all its causes in one line.
     fn refusal(file: &str, environment: &[(&str, &str)]) -> String {
         let error = load(file, environment, &Flags::default()).unwrap_err();
         format!("{error:#}")
@@ -269,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn each_layer_stands_over_the_one_before() {
+    fn each_layer_overrides_the_one_before() {
         let file = "listen = '127.0.0.1:2'\ndata = 'file'\n[http]\nin_flight_max = 2";
         let environment = [
             ("BOXOFFICE_LISTEN", "127.0.0.1:3"),
@@ -335,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_setting_is_refused_by_its_name() {
+    fn the_error_about_an_unknown_setting_names_it() {
         for (file, name) in [
             ("colour = 'red'", "colour"),
             ("[http]\ncolour = 'red'", "colour"),
@@ -354,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_is_refused_by_its_settings_name() {
+    fn the_error_about_an_invalid_value_names_its_setting() {
         for (file, name) in [
             ("listen = 'nowhere'", "listen"),
             ("listen = 8080", "listen"),
@@ -410,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn real_money_and_a_sandbox_are_never_set_together() {
+    fn a_live_key_and_the_sandbox_cannot_be_set_together() {
         let live = "secret_key = 'live_sk_20261122'";
         for (file, names) in [
             (
@@ -470,7 +468,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("live_sk_1234"));
     }
 
-    /// Everything that turning Kafka on needs.
+    /// The settings that Kafka requires, except its own.
     #[cfg(feature = "kafka")]
     const OVER_KAFKA: &str = "[store]\nbackend = 'postgres'\n[store.postgres]\nurl = 'postgres://h/d'\n\
         [ticketing]\nreservations = 'redis'\n[ticketing.redis]\nurl = 'redis://h'\n[bus]\nbackend = 'kafka'\n";
@@ -486,14 +484,14 @@ mod tests {
             let config = load(&file, &[], &Flags::default()).unwrap();
             assert!(config.bus.kafka.initial_offset.is_some());
         }
-        // Another retention of the topics is followed by itself.
+        // The inbox's retention follows the topics' retention.
         let config = load(&(file + "retention_secs = 3600"), &[], &Flags::default()).unwrap();
         assert_eq!(config.cleaning().inbox_retention_secs, 5_100);
     }
 
     #[cfg(feature = "kafka")]
     #[test]
-    fn what_cannot_be_with_kafka_is_refused_by_its_settings_name() {
+    fn the_error_about_a_setting_that_kafka_cannot_use_names_it() {
         for (more, name) in [
             ("", "bus.kafka.brokers"),
             ("brokers = ' '", "bus.kafka.brokers"),

@@ -92,41 +92,41 @@ impl From<StateArg> for DeadLetterState {
 /// # Errors
 /// Where there is no such dead letter, it is closed, or neither the store nor its server can be had.
 pub async fn run(config: &Config, command: DeadLetterCommand) -> anyhow::Result<()> {
-    let is_said = matches!(
+    let needs_bus = matches!(
         command,
         DeadLetterCommand::Replay(_) | DeadLetterCommand::Discard(_)
     );
-    let desk = Desk::open(config, is_said).await?;
-    let done = carry_out(&desk, command).await;
-    desk.close().await;
+    let client = OperatorClient::open(config, needs_bus).await?;
+    let done = execute(&client, command).await;
+    client.close().await;
     done
 }
 
-async fn carry_out(desk: &Desk, command: DeadLetterCommand) -> anyhow::Result<()> {
+async fn execute(client: &OperatorClient, command: DeadLetterCommand) -> anyhow::Result<()> {
     match command {
         DeadLetterCommand::List(args) => {
-            let letters = desk.list(&args).await?;
+            let letters = client.list(&args).await?;
             print(args.json, &letters, || table(&letters))
         }
         DeadLetterCommand::Show(args) => {
-            let letter = desk.one(Method::GET, args.id).await?;
+            let letter = client.one(Method::GET, args.id).await?;
             print(args.json, &letter, || page(&letter))
         }
         DeadLetterCommand::Replay(args) => {
-            let letter = desk.one(Method::POST, args.id).await?;
+            let letter = client.one(Method::POST, args.id).await?;
             print(args.json, &letter, || {
                 format!("{} is sent again", letter.id)
             })
         }
         DeadLetterCommand::Discard(args) => {
-            let letter = desk.one(Method::DELETE, args.id).await?;
+            let letter = client.one(Method::DELETE, args.id).await?;
             print(args.json, &letter, || format!("{} is discarded", letter.id))
         }
     }
 }
 
 /// Who carries it out.
-enum Desk {
+enum OperatorClient {
     /// Whoever commits publishes: nothing else may be running.
     Store(Store, Option<Bus>),
     Server {
@@ -135,17 +135,17 @@ enum Desk {
     },
 }
 
-impl Desk {
-    async fn open(config: &Config, is_said: bool) -> anyhow::Result<Self> {
+impl OperatorClient {
+    async fn open(config: &Config, needs_bus: bool) -> anyhow::Result<Self> {
         let data = &config.data;
         if config.store.backend == StoreBackend::Sqlite && !data.is_dir() {
             bail!("there is no data folder {}", data.display());
         }
         match backends::open_store(config, Metrics::unregistered()).await {
-            Ok(store) if is_said => match backends::open_bus(config, &store).await {
+            Ok(store) if needs_bus => match backends::open_bus(config, &store).await {
                 Ok(bus) => Ok(Self::Store(store, Some(bus))),
                 Err(error) => {
-                    log::complain(format_args!(
+                    log::print_error(format_args!(
                         "{error:#}: a process of this store publishes it"
                     ));
                     Ok(Self::Store(store, None))
@@ -168,7 +168,7 @@ impl Desk {
                 .await
                 .is_err()
         {
-            log::complain("not published yet; a process of this store does it");
+            log::print_error("not published yet; a process of this store does it");
         }
     }
 

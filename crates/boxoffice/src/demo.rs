@@ -1,20 +1,20 @@
-//! The demo: the real server in this process, and a crowd that wants the same show in the same second. Everything is
-//! bought through the HTTP API; at the end it is told what happened, and the promises are checked.
+//! The command `demo`: the real server in this process, and simulated buyers who want the same show in the same second.
+//! They buy through the HTTP API; at the end the demo prints a report and checks the promises.
 //!
-//! It plays with the gateway's double only, with short deadlines, so that what is not paid is on sale again while the
-//! crowd still waits. Where no data folder was named, it takes a fresh one under `boxoffice-data`.
+//! It uses only the gateway's sandbox, with short deadlines, so that unpaid tickets are on sale again while other buyers
+//! still wait. Without `--data` it creates a new folder under `boxoffice-data`.
 //!
-//! - [`cast`]: who comes; [`buyer`]: one buyer's way; [`sale`]: all of them; [`api`]: the API as they see it
-//! - [`tally`] and [`report`]: what happened
+//! - [`personas`]: the buyers' behaviours; [`buyer`]: one buyer's purchase; [`sale`]: all buyers; [`api`]: the HTTP API
+//! - [`statistics`] and [`report`]: the results
 
 mod api;
 mod buyer;
-mod cast;
-mod patience;
-mod progress;
+mod personas;
+mod polling;
+mod progress_bar;
 mod report;
 mod sale;
-mod tally;
+mod statistics;
 
 use std::{
     net::SocketAddr,
@@ -33,48 +33,48 @@ use crate::{
 };
 use api::Api;
 
-/// Where a demo keeps its data when no folder was named.
+/// Holds the data folders of demos.
 const FOLDER: &str = "boxoffice-data";
-/// The deadline that a buyer sees: the crowd waits in line for what is not paid until then.
+/// Short, because the queue waits for unpaid reservations to expire.
 const HOLD_TTL_SECS: i64 = 3;
 /// Longer than the gateway's timeout, as for every server.
 const HOLD_GRACE_SECS: i64 = 2;
 const GATEWAY_TIMEOUT_MILLIS: u64 = 1_500;
-/// An attempt that nothing is known of is written off within the patience of the crowd.
+/// Shorter than the time for which a buyer polls.
 const GIVE_UP_AFTER_MILLIS: u64 = 5_000;
 
 #[derive(Debug, Clone, Args)]
 pub struct DemoOptions {
-    /// People who want a ticket
+    /// How many buyers want a ticket
     #[arg(long, default_value_t = 900, value_parser = value_parser!(u32).range(1..=100_000))]
     buyers: u32,
-    /// Tickets on sale
+    /// How many tickets are on sale
     #[arg(long, default_value_t = 500, value_parser = value_parser!(u32).range(1..=1_000_000))]
     tickets: u32,
-    /// End after the report, rather than go on serving
+    /// Exit after the report; without it, the server keeps running
     #[arg(long)]
     exit: bool,
 }
 
-/// Runs the demo, and serves until it is told to stop.
+/// Runs the demo, then serves until a signal stops it.
 ///
 /// # Errors
-/// Where the server cannot start or fails, a buyer is not served, or a promise is broken.
+/// If the server cannot start or fails, a request fails, or a promise is broken.
 pub async fn run(config: Config, options: DemoOptions) -> anyhow::Result<()> {
-    let config = set_the_stage(config)?;
+    let config = demo_settings(config)?;
     let data = config.data.clone();
     let log = log::start(&config.log)?;
     let mut stop = Signals::listen()?;
     let started = App::serve(config, &log).await;
-    let mut app = started.context("starting the server")?;
-    log::say(format_args!("listening on {}", app.url()));
-    log::say(format_args!("the data is in {}", data.display()));
-    let ended = perform(&mut app, &mut stop, &data, &options).await;
+    let mut app = started.context("cannot start the demo's server")?;
+    log::print_line(format_args!("listening on {}", app.url()));
+    log::print_line(format_args!("the data is in {}", data.display()));
+    let ended = run_until_stopped(&mut app, &mut stop, &data, &options).await;
     app.stop().await;
     ended
 }
 
-async fn perform(
+async fn run_until_stopped(
     app: &mut App,
     stop: &mut Signals,
     data: &Path,
@@ -82,7 +82,7 @@ async fn perform(
 ) -> anyhow::Result<()> {
     let address = app.address();
     tokio::select! {
-        told = play(address, data, options) => told?,
+        done = run_sale(address, data, options) => done?,
         _ = stop.next() => return Ok(()),
         reason = app.failed() => bail!(reason),
     }
@@ -95,15 +95,15 @@ async fn perform(
     }
 }
 
-async fn play(address: SocketAddr, data: &Path, options: &DemoOptions) -> anyhow::Result<()> {
+async fn run_sale(address: SocketAddr, data: &Path, options: &DemoOptions) -> anyhow::Result<()> {
     let api = Api::at(address)?;
     let show = sale::open(&api, options.tickets).await?;
     let buyers = sale::invite(&api, options.buyers).await?;
     let sale = sale::run(&api, show, buyers.clone()).await?;
-    report::tell(&api, &sale, &buyers, data).await?;
+    report::print(&api, &sale, &buyers, data).await?;
     if !options.exit {
         let (url, event_id) = (api.url(), show.event_id);
-        log::say(format_args!(
+        log::print_line(format_args!(
             "\nLook around until Ctrl-C: {url}/docs, {url}/console, \
              curl {url}/ticketing/event/{event_id}, curl '{url}/saga?state=COMPENSATED', curl {url}/metrics"
         ));
@@ -111,10 +111,12 @@ async fn play(address: SocketAddr, data: &Path, options: &DemoOptions) -> anyhow
     Ok(())
 }
 
-/// What a demo sets, whatever the settings say.
-fn set_the_stage(mut config: Config) -> anyhow::Result<Config> {
+/// Overrides the settings that the demo depends on.
+fn demo_settings(mut config: Config) -> anyhow::Result<Config> {
     if !config.payment.sandbox {
-        bail!("a demo charges nobody: the setting payment.sandbox must be true");
+        bail!(
+            "cannot run the demo with payment.sandbox = false: it would charge real cards; set payment.sandbox = true"
+        );
     }
     let defaults = Config::load(None, [], &Flags::default())?;
     if config.data == defaults.data {
@@ -131,7 +133,7 @@ fn set_the_stage(mut config: Config) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Named by the time, to the millisecond.
+/// A folder named after the time, to the millisecond.
 fn fresh_folder() -> PathBuf {
     let now = Clock::System.now().to_string();
     let stamp: String = now.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -1,7 +1,11 @@
-//! The HTTP door of the whole: the services' routes and our own, behind one guard, described by one OpenAPI page.
+//! All routes of the process behind one guard, described by one OpenAPI document. State: none of its own.
 //!
-//! Every route is added to an [`OpenApiRouter`], so none can be served without its entry; `/docs` alone, which shows
-//! the page, is not on it.
+//! Each route is added to an [`OpenApiRouter`], so that none is served undocumented; the exception is `/docs`, which
+//! shows the document.
+//!
+//! - [`guard`]: what surrounds each request; [`hosts`]: the names that the server answers to
+//! - [`operations`], [`saga`], [`dead_letter`], [`console`]: the routes for operators
+//! - [`openapi`], [`asyncapi`], [`problems`]: the documents; [`metrics`]: HTTP metrics
 
 mod asyncapi;
 mod bench;
@@ -33,7 +37,7 @@ use crate::{config::HttpSettings, crew::Roster};
 use guard::Guard;
 use operations::Operations;
 
-/// What the HTTP door is made of.
+/// What the routes need.
 pub struct Parts {
     pub store: Store,
     pub bus: Bus,
@@ -52,7 +56,7 @@ pub struct Parts {
 ))]
 struct Page;
 
-/// All routes. `services` are those of the service crates; `extra` stand behind the same guard, undescribed.
+/// All routes. `services` are those of the service crates; `extra` are undocumented routes behind the same guard.
 pub fn router(mut parts: Parts, services: OpenApiRouter, extra: Router) -> Router {
     let guard = Guard::new(&mut parts);
     let mut described = OpenApiRouter::with_openapi(Page::openapi())
@@ -86,7 +90,7 @@ pub fn router(mut parts: Parts, services: OpenApiRouter, extra: Router) -> Route
     Router::new().fallback_service(MapRequest::new(routes, without_trailing_slash))
 }
 
-/// An address with a slash at its end is the one without; `/docs/` is a page of its own.
+/// Treats a path with a trailing slash as the path without it, except `/docs/`, which is another page.
 fn without_trailing_slash(mut request: Request) -> Request {
     let uri = request.uri();
     let shorter = uri.path().strip_suffix('/').filter(|path| !path.is_empty());

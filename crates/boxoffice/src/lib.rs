@@ -1,17 +1,16 @@
-//! The whole of Boxoffice in one process: settings, wiring, the HTTP server, the command line.
+//! The binary's library: settings, wiring, the HTTP server, the command line.
 //!
-//! - [`cli`]: what can be asked of the program; `main` does nothing but call it
+//! - [`cli`]: the commands and their flags; `main` only calls it
 //! - [`config`]: the settings and their layers
-//! - [`app`]: [`app::App`], everything wired and running; tests start it in their own process
-//! - [`crew`]: workers, timers, cleaning; [`server`]: the listening socket; [`signals`]: the word to stop
-//! - [`backends`]: the engines that a process runs over; [`services`]: which services it runs
-//! - [`audit`]: whether a data folder keeps the promises
-//! - [`http`]: all routes behind one guard, and those that belong to no service
-//! - [`dead_letters`]: the commands for dead letters, on a folder or through the server that has it open
-//! - [`reconcile`]: the command of that name, through the server too
-//! - [`demo`]: a crowd that wants the same show in the same second
-//! - [`sandbox`]: the gateway's double alone, for whoever integrates with Toss Payments
-//! - [`log`]: structured lines on standard error
+//! - [`app`]: [`app::App`], the running process; tests start it in their own process
+//! - [`crew`]: supervises workers, timers and housekeeping; [`server`]: the HTTP listener; [`signals`]: SIGINT and SIGTERM
+//! - [`backends`]: opens the store and the bus; [`services`]: which services a process runs
+//! - [`http`]: all routes behind one guard, and the routes that belong to no service
+//! - [`audit`]: the command `audit`, which checks the promises
+//! - [`dead_letters`], [`reconcile`]: the commands of these names, on a data folder or through the server that has it open
+//! - [`demo`]: the command `demo`, a simulated sale
+//! - [`sandbox`]: the command `sandbox`, the payment gateway's sandbox alone
+//! - [`log`]: structured logs on standard error
 
 pub mod app;
 pub mod audit;

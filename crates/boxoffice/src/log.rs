@@ -1,7 +1,7 @@
-//! Logs: structured lines on standard error, as text or as JSON. A line about a request or a message says the trace
-//! that it belongs to, as `trace_id`. Nothing waits for a line to be written, and nothing fails if it cannot be.
+//! Structured logs on standard error, as text or JSON. Lines about a request or a message carry its `trace_id`. Logging
+//! never blocks and never fails its caller.
 
-mod lines;
+mod queue;
 
 use std::{fmt, io::IsTerminal, sync::Arc};
 
@@ -15,15 +15,15 @@ use tracing_subscriber::{
 };
 
 use crate::config::{LogFormat, LogSettings};
-use lines::Lines;
-pub use lines::{complain, say};
+use queue::LineQueue;
+pub use queue::{print_error, print_line};
 
-/// Logging, as long as this is kept; dropped, it writes what is still to be written.
-#[must_use = "what is not written yet when the process ends is lost"]
-pub struct Log(Arc<Lines>);
+/// Keeps logging running; flushes the queued lines on drop.
+#[must_use = "dropping it stops logging"]
+pub struct Log(Arc<LineQueue>);
 
 impl Log {
-    /// Counts the lines that could not be written.
+    /// The counter of lost lines.
     #[must_use]
     pub fn lost_lines(&self) -> Counter {
         self.0.lost()
@@ -36,12 +36,12 @@ impl Drop for Log {
     }
 }
 
-/// Starts logging for this process; panics are logged too, once, with their place.
+/// Starts logging for this process. Panics are logged with their location.
 ///
 /// # Errors
-/// If the level cannot be read, or logging was started before.
+/// If the level cannot be parsed, or logging was started before.
 pub fn start(settings: &LogSettings) -> anyhow::Result<Log> {
-    let log = Log(Arc::new(Lines::to(std::io::stderr())?));
+    let log = Log(Arc::new(LineQueue::to(std::io::stderr())?));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(&settings.level)?)
         .with_ansi(std::io::stderr().is_terminal())
@@ -53,13 +53,13 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<Log> {
             lines.map_event_format(Traced).try_init()
         }
     };
-    started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task panicked")));
     Ok(log)
 }
 
-/// Lines of another format, with the trace. It is asked for where a line is written, so that requests about which
-/// nothing is written pay nothing for it.
+/// Adds the trace to the lines of another format. It looks the trace up only for lines that are written, so that other
+/// requests pay nothing.
 struct Traced<F>(F);
 
 impl<S, N, F: FormatEvent<S, N>> FormatEvent<S, N> for Traced<F>
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_its_trace_in_either_format() {
+    fn a_line_carries_its_trace_in_both_formats() {
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
         let trace = TraceContext::parse(&format!("00-{id}-00f067aa0ba902b7-01")).unwrap();
         assert_eq!(

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Only a binary that was built for crash tests has failpoints; it reads them from the environment.
+    // Only binaries built for crash tests have failpoints; they read them from the environment.
     let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
     boxoffice::cli::main()
 }

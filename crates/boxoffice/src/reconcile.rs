@@ -48,9 +48,9 @@ pub struct ReconcileArgs {
     json: bool,
 }
 
-/// What the server is asked for.
+/// What the server is request for.
 #[derive(Debug, Serialize)]
-struct Asked {
+struct ReconcileRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,11 +74,11 @@ const TURN_WAIT: Duration = Duration::from_millis(500);
 /// Where neither the folder nor its server can be had, or the gateway does not answer.
 pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     backends::must_exist(&config)?;
-    let asked = Asked {
+    let request = ReconcileRequest {
         from: args.from,
         to: args.to,
     };
-    let report = reconcile(config, &asked).await?;
+    let report = reconcile(config, &request).await?;
     let text = if args.json {
         serde_json::to_string_pretty(&report)?
     } else {
@@ -92,15 +92,15 @@ pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode
     })
 }
 
-async fn reconcile(config: Config, asked: &Asked) -> anyhow::Result<Report> {
+async fn reconcile(config: Config, request: &ReconcileRequest) -> anyhow::Result<Report> {
     if config.bus.backend == BusBackend::Kafka {
-        return beside_others(config, asked).await;
+        return beside_others(config, request).await;
     }
     let data = config.data.clone();
-    match by_a_server_of_its_own(alone(config), asked).await {
+    match by_a_server_of_its_own(alone(config), request).await {
         Err(error) if error.downcast_ref::<StoreError>().is_some() => {
             match fs::read_to_string(data.join(ADDRESS_FILE)) {
-                Ok(address) => ask_server(&address, asked).await,
+                Ok(address) => ask_server(&address, request).await,
                 Err(_) => Err(error),
             }
         }
@@ -108,9 +108,12 @@ async fn reconcile(config: Config, asked: &Asked) -> anyhow::Result<Report> {
     }
 }
 
-async fn by_a_server_of_its_own(config: Config, asked: &Asked) -> anyhow::Result<Report> {
+async fn by_a_server_of_its_own(
+    config: Config,
+    request: &ReconcileRequest,
+) -> anyhow::Result<Report> {
     let app = App::start_again(config.clone()).await?;
-    let report = ask(app.address(), asked).await;
+    let report = ask(app.address(), request).await;
     if report.is_ok() {
         wait_until_quiet(&app, config).await;
     }
@@ -119,7 +122,7 @@ async fn by_a_server_of_its_own(config: Config, asked: &Asked) -> anyhow::Result
 }
 
 /// As one more `payment-api`, in a folder of its own: the others keep their addresses in theirs.
-async fn beside_others(config: Config, asked: &Asked) -> anyhow::Result<Report> {
+async fn beside_others(config: Config, request: &ReconcileRequest) -> anyhow::Result<Report> {
     if config.payment.sandbox {
         bail!(
             "the setting payment.sandbox is true: each process has a gateway of its own, and this one's knows no charge"
@@ -132,9 +135,9 @@ async fn beside_others(config: Config, asked: &Asked) -> anyhow::Result<Report> 
         services: "payment-api".parse()?,
         ..alone(config)
     };
-    let report = by_a_server_of_its_own(config, asked).await;
+    let report = by_a_server_of_its_own(config, request).await;
     if let Err(error) = fs::remove_dir(&folder) {
-        log::complain(format_args!(
+        log::print_error(format_args!(
             "{} cannot be removed: {error}",
             folder.display()
         ));
@@ -151,20 +154,20 @@ fn alone(mut config: Config) -> Config {
     config
 }
 
-async fn ask_server(address: &str, asked: &Asked) -> anyhow::Result<Report> {
+async fn ask_server(address: &str, request: &ReconcileRequest) -> anyhow::Result<Report> {
     let address: SocketAddr = address
         .trim()
         .parse()
         .with_context(|| format!("{ADDRESS_FILE} does not hold an address"))?;
-    ask(reachable(address), asked).await
+    ask(reachable(address), request).await
 }
 
-async fn ask(address: SocketAddr, asked: &Asked) -> anyhow::Result<Report> {
+async fn ask(address: SocketAddr, request: &ReconcileRequest) -> anyhow::Result<Report> {
     // The client wants to know who would encrypt, though nothing is encrypted here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().no_proxy().build()?;
     let url = format!("http://{address}/payment/reconciliation");
-    let body = serde_json::to_vec(asked)?;
+    let body = serde_json::to_vec(request)?;
     for _ in 0..TURNS_MAX {
         let request = client
             .post(&url)
@@ -203,7 +206,7 @@ async fn wait_until_quiet(app: &App, config: Config) {
                 Ok(false) => {}
                 Ok(true) => return,
                 Err(error) => {
-                    log::complain(format_args!(
+                    log::print_error(format_args!(
                         "whether everything is handled cannot be read: {error}"
                     ));
                     return;
@@ -215,7 +218,7 @@ async fn wait_until_quiet(app: &App, config: Config) {
         }
     };
     if tokio::time::timeout(QUIET_WAIT_MAX, quiet).await.is_err() {
-        log::complain("not everything is handled yet; the next start goes on with it");
+        log::print_error("not everything is handled yet; the next start goes on with it");
     }
 }
 
@@ -274,7 +277,7 @@ pub fn to_table(report: &Report) -> String {
         ("payments of another amount", counts.different_amount),
         ("payments of another status", counts.different_status),
         ("refunds that need a person", counts.parked_refunds),
-        ("payments not asked about", counts.not_asked),
+        ("payments not request about", counts.not_asked),
         ("rows that could not be read", counts.unreadable),
     ] {
         table.add_row([what.to_owned(), how_many.to_string()]);

@@ -1,5 +1,5 @@
-//! The gateway's sandbox alone, for anybody who integrates with Toss Payments: nothing of Boxoffice runs beside it.
-//! It owns `gateway.db` in the data folder. See `docs/sandbox.md`.
+//! The command `sandbox`: the payment gateway's sandbox alone, for anybody who integrates with Toss Payments. It owns
+//! `gateway.db` in the data folder. See `docs/sandbox.md`.
 
 use std::{
     fs,
@@ -22,32 +22,32 @@ use crate::{
     signals::Signals,
 };
 
-/// Beside `boxoffice serve`, which listens on another port of this machine.
+/// The default address; not the port of `boxoffice serve`, so that both run side by side.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
 
 #[derive(Debug, Clone, Args)]
 pub struct SandboxOptions {
-    /// The only secret key that it accepts
+    /// The only secret key that the sandbox accepts
     #[arg(long, value_name = "KEY", default_value = SANDBOX_SECRET)]
     secret_key: String,
-    /// Where webhooks go (http only); nowhere by default
+    /// Send webhooks to this URL (http only); by default none are sent
     #[arg(long, value_name = "URL")]
     webhook_url: Option<String>,
-    /// Divides the waits before a webhook is sent again
+    /// Divide the delays between retries of a webhook by N
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     webhook_speed: u32,
-    /// Refuse payment keys that were not made by POST /sandbox/payments
+    /// Refuse payment keys that POST /sandbox/payments did not create
     #[arg(long)]
     strict: bool,
-    /// A fault script (JSON)
+    /// Inject the faults of this script (JSON)
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
 }
 
-/// Runs the sandbox until it is told to stop. `listen` is what was asked for, not what a server listens on.
+/// Runs the sandbox until a signal stops it. `listen` is the flag `--listen`, not the setting.
 ///
 /// # Errors
-/// Where the script is wrong, a setting cannot work, or the address or the file cannot be had.
+/// If the script or an option is invalid, the address cannot be bound, or the file cannot be opened.
 pub async fn run(
     config: Config,
     listen: Option<SocketAddr>,
@@ -59,21 +59,28 @@ pub async fn run(
     let (switch, shutdown) = ShutdownSwitch::new();
     let listen = listen.unwrap_or_else(|| LISTEN.into());
     let served = sandbox.serve(listen, shutdown).await;
-    let (address, server) = served.with_context(|| format!("listen: {listen} cannot be had"))?;
-    log::say(format_args!("listening on http://{address}"));
+    let (address, server) = served
+        .with_context(|| format!("cannot bind {listen}; choose another address with --listen"))?;
+    log::print_line(format_args!("listening on http://{address}"));
     let name = signals.next().await;
     tracing::info!(signal = name, "stopping");
     switch.stop();
-    server.await.context("the sandbox has failed")
+    server.await.context("the sandbox failed while it served")
 }
 
 fn open(data: &Path, options: SandboxOptions) -> anyhow::Result<Sandbox> {
     if SecretKey::new(options.secret_key.clone()).kind() == KeyKind::Live {
-        bail!("--secret-key: a sandbox takes no live key, because who has one means real money");
+        bail!(
+            "cannot run the sandbox with a live key in --secret-key: it charges nobody; use a test key (test_…)"
+        );
     }
     let script = options.faults.as_deref().map(read).transpose()?;
-    fs::create_dir_all(data)
-        .with_context(|| format!("the data folder {} cannot be made", data.display()))?;
+    fs::create_dir_all(data).with_context(|| {
+        format!(
+            "cannot create the data folder {}; choose another with --data",
+            data.display()
+        )
+    })?;
     let path = data.join(SANDBOX_FILE);
     let settings = SandboxSettings {
         path: Some(path.clone()),
@@ -83,7 +90,7 @@ fn open(data: &Path, options: SandboxOptions) -> anyhow::Result<Sandbox> {
         ..SandboxSettings::new(SecretKey::new(options.secret_key))
     };
     let sandbox = Sandbox::open(settings)
-        .with_context(|| format!("the sandbox in {} cannot be opened", path.display()))?;
+        .with_context(|| format!("cannot open the sandbox's file {}", path.display()))?;
     if let Some(script) = script {
         sandbox.play(script)?;
     }
@@ -92,6 +99,6 @@ fn open(data: &Path, options: SandboxOptions) -> anyhow::Result<Sandbox> {
 
 fn read(file: &Path) -> anyhow::Result<Script> {
     let name = file.display();
-    let text = fs::read(file).with_context(|| format!("the fault script {name} cannot be read"))?;
-    Script::parse(&text).with_context(|| format!("the fault script {name} cannot be played"))
+    let text = fs::read(file).with_context(|| format!("cannot read the fault script {name}"))?;
+    Script::parse(&text).with_context(|| format!("cannot parse the fault script {name}"))
 }

@@ -1,4 +1,4 @@
-//! The HTTP server: binds, accepts, and on the word to stop finishes what it has accepted.
+//! The HTTP listener: binds, accepts, and finishes the requests in flight when it stops. It owns the socket and its task.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -18,24 +18,24 @@ impl Server {
         self.address
     }
 
-    /// Stops accepting, and waits for requests in flight; `false` where some were cut off after `patience`.
-    pub async fn stop(self, patience: Duration) -> bool {
+    /// Stops accepting and waits for requests in flight; `false` if some were cut off after `timeout`.
+    pub async fn stop(self, timeout: Duration) -> bool {
         self.switch.stop();
-        tokio::time::timeout(patience, self.task).await.is_ok()
+        tokio::time::timeout(timeout, self.task).await.is_ok()
     }
 }
 
-/// A server that has its address.
+/// A bound socket that does not serve yet.
 pub struct BoundServer {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl BoundServer {
-    /// Binds; connections are taken from here on, and answered after [`BoundServer::serve`].
+    /// Binds. The system queues connections until [`BoundServer::serve`].
     ///
     /// # Errors
-    /// Where the address cannot be had.
+    /// If the address cannot be bound.
     pub async fn bind(listen: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
@@ -50,10 +50,10 @@ impl BoundServer {
     #[must_use]
     pub fn serve(self, router: Router) -> Server {
         let (switch, mut shutdown) = ShutdownSwitch::new();
-        // An answer is one small write: waiting for more to send (Nagle) would only delay it.
+        // A response is one small write, which Nagle's algorithm would only delay.
         let listener = self.listener.tap_io(|connection| {
             if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "a connection stays without TCP_NODELAY");
+                tracing::debug!(%error, "cannot set TCP_NODELAY on a connection");
             }
         });
         let serving = axum::serve(listener, router)
@@ -66,7 +66,7 @@ impl BoundServer {
     }
 }
 
-/// Where a client on this machine finds a server that listens on `address`, which may mean every address.
+/// The address by which a client on this machine reaches a server that listens on `address`.
 #[must_use]
 pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {

@@ -1,10 +1,10 @@
-//! Which services a process runs. All of them, or any of them in processes of their own.
+//! Which services a process runs: all of them, or some.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer};
 
-/// A service, or one of its two doors: `-api` answers requests, `-worker` handles messages.
+/// A service, or half of one: `-api` answers HTTP requests, `-worker` handles messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     Event,
@@ -40,16 +40,16 @@ impl Service {
     }
 }
 
-/// Some services, at least one: `all`, or names with commas between.
+/// At least one service. As text: `all`, or a comma-separated list of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Services(BTreeSet<Service>);
 
-/// A name that is none.
+/// The name of no service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no service: there are event, ticketing-api, ticketing-worker, user, payment-api, payment-worker, dead-letter, and all"
+    "unknown service {0:?}: use all, or some of event, ticketing-api, ticketing-worker, user, payment-api, payment-worker, dead-letter"
 )]
-pub struct NoService(String);
+pub struct UnknownService(String);
 
 impl Services {
     #[must_use]
@@ -62,7 +62,7 @@ impl Services {
         self.0.contains(&service)
     }
 
-    /// Whether the payment gateway is asked.
+    /// Whether the process calls the payment gateway.
     #[must_use]
     pub fn has_payment(&self) -> bool {
         self.has(Service::PaymentApi) || self.has(Service::PaymentWorker)
@@ -75,15 +75,15 @@ impl Services {
 }
 
 impl FromStr for Services {
-    type Err = NoService;
+    type Err = UnknownService;
 
-    fn from_str(text: &str) -> Result<Self, NoService> {
+    fn from_str(text: &str) -> Result<Self, UnknownService> {
         if text.trim() == "all" {
             return Ok(Self::all());
         }
         let service = |name: &str| {
             let found = Service::ALL.into_iter().find(|it| it.name() == name.trim());
-            found.ok_or_else(|| NoService(name.trim().to_owned()))
+            found.ok_or_else(|| UnknownService(name.trim().to_owned()))
         };
         text.split(',')
             .map(service)
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_are_named_with_commas_between_and_a_wrong_name_is_told() {
+    fn services_are_a_comma_separated_list_of_known_names() {
         assert_eq!("all".parse(), Ok(Services::all()));
         let some: Services = "payment-worker, event".parse().unwrap();
         assert!(some.has(Service::Event) && !some.has(Service::User) && !some.is_all());

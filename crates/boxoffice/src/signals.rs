@@ -1,4 +1,4 @@
-//! The signals that ask the program to stop.
+//! SIGINT and SIGTERM, which stop the program. It owns their handlers.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -8,10 +8,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on they are heard, and no longer end the process by themselves.
+    /// Installs the handlers; from now on the signals no longer end the process.
     ///
     /// # Errors
-    /// Where the system does not let them be heard.
+    /// If the system refuses a handler.
     pub fn listen() -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -19,7 +19,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one, and names it.
+    /// Waits for the next signal, and returns its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",

@@ -1,5 +1,4 @@
-//! A client that costs as little as it can: a connection to each process that it needs, one request at a time,
-//! keep-alive.
+//! A minimal HTTP client, so that the load costs little: one keep-alive connection per process, one request at a time.
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -8,10 +7,10 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Bytes of an answer's head and body together.
+/// The largest response, head and body together.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// Where the services of one copy of the program listen: all at one address, or each at its own.
+/// The addresses of the services of one copy of the program: all the same, or one each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     pub event: String,
@@ -32,7 +31,7 @@ impl Addresses {
         }
     }
 
-    /// As a proxy in front of the services would choose.
+    /// Routes by path, as a proxy in front of the services does.
     fn of(&self, path: &str) -> &str {
         match path {
             path if path.starts_with("/event") => &self.event,
@@ -45,7 +44,7 @@ impl Addresses {
 
 pub struct Client {
     addresses: Addresses,
-    /// Opened when first needed.
+    /// Opened on first use.
     connections: Vec<(String, Connection)>,
 }
 
@@ -57,7 +56,7 @@ impl Client {
         }
     }
 
-    /// The connection to whoever serves this path.
+    /// The connection to the service of this path.
     async fn to(&mut self, path: &str) -> anyhow::Result<&mut Connection> {
         let address = self.addresses.of(path);
         let known = self.connections.iter().position(|(to, _)| to == address);
@@ -85,7 +84,7 @@ impl Client {
         self.to(path).await?.ask(&request).await
     }
 
-    /// A POST whose answer must have this status.
+    /// Fails if the response has another status than `expected`.
     pub async fn post_json(
         &mut self,
         path: &str,
@@ -123,7 +122,7 @@ impl Connection {
     async fn open(address: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)
             .await
-            .context("the server does not take a connection")?;
+            .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
@@ -145,16 +144,16 @@ impl Connection {
             self.read_more().await?;
         };
         let head = std::str::from_utf8(&self.buffer[..head_end])
-            .context("the answer's head is no text")?;
+            .context("the response's head is not UTF-8")?;
         let status = head
             .get(9..12)
             .and_then(|text| text.parse().ok())
-            .context("the answer has no status")?;
+            .context("the response has no status")?;
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))
             .map_or(Ok(0), str::parse::<usize>)
-            .context("the answer's length is no number")?;
+            .context("the response's content-length is not a number")?;
         while self.buffer.len() < head_end + length {
             self.read_more().await?;
         }
@@ -163,7 +162,7 @@ impl Connection {
 
     async fn read_more(&mut self) -> anyhow::Result<()> {
         if self.buffer.len() > ANSWER_BYTES_MAX {
-            bail!("the answer is too long");
+            bail!("the response is longer than {ANSWER_BYTES_MAX} bytes");
         }
         if self.stream.read_buf(&mut self.buffer).await? == 0 {
             bail!("the server closed the connection");

@@ -1,4 +1,4 @@
-//! PostgreSQL, Redis and Kafka by the repository's scripts, in folders of their own; they end with this.
+//! Runs PostgreSQL, Redis and Kafka by the repository's scripts, each in a temporary folder, and stops them on drop.
 
 use std::{
     fs::{self, Permissions},
@@ -24,7 +24,7 @@ impl Engine {
     pub fn start(name: &'static str) -> anyhow::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../scripts/{name}"));
         let home = TempDir::new()?;
-        // The server's own user must be able to enter it.
+        // PostgreSQL runs as another user, which must be able to enter the folder.
         fs::set_permissions(home.path(), Permissions::from_mode(0o755))?;
         let mut engine = Self {
             name,
@@ -48,7 +48,7 @@ impl Engine {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// Processor time of its process and of the processes that it started, in seconds.
+    /// CPU time of its process and its children, in seconds.
     pub fn cpu_secs(&self) -> anyhow::Result<f64> {
         let file = match self.name {
             "postgres" => "data/postmaster.pid",
@@ -56,11 +56,11 @@ impl Engine {
         };
         let text = fs::read_to_string(self.folder.join(file))?;
         let pid = text.lines().next().unwrap_or_default().trim();
-        let pid: u32 = pid.parse().context("the pid file holds no number")?;
+        let pid: u32 = pid.parse().context("the pid file holds no process id")?;
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
         let mut secs = cpu_secs(pid)?;
         for child in children.split_whitespace() {
-            // One may have ended since: then its time is its parent's.
+            // If a child has ended since, its time is counted in its parent's.
             secs += cpu_secs(child.parse()?).unwrap_or(0.0);
         }
         Ok(secs)

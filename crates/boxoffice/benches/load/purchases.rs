@@ -1,4 +1,4 @@
-//! Whole purchases: reserve, process, follow until COMPLETED, pay at the sandbox of the gateway, ticket issued.
+//! Whole purchases: reserve, process, poll until COMPLETED, pay at the gateway's sandbox, ticket issued.
 
 use std::{
     sync::{
@@ -13,67 +13,81 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
-    site::{Over, Site, each},
+    deployment::{Deployment, Topology, cpu_each},
 };
 
 const PRICE: i64 = 50_000;
-/// Unless the environment (`PEAK_PURCHASES`, `PEAK_BUYERS`) names another number.
+/// Overridden by `PEAK_PURCHASES` and `PEAK_BUYERS`.
 const PEAK_PURCHASES_DEFAULT: i64 = 20_000;
 const PEAK_BUYERS_DEFAULT: usize = 128;
-/// Before the clock starts: a broker compiles its code while it runs.
+/// Made before the measurement: the broker's JVM compiles its code while it runs.
 const WARM_UP_PURCHASES: i64 = 4_000;
 const UNLOADED_PURCHASES: i64 = 500;
-/// Half of the peak that the last full run reached, unless the environment names another.
+/// Half of the peak of the last full run. Overridden by `HALF_PEAK_PER_SEC`.
 const HALF_PEAK_PER_SEC_DEFAULT: f64 = 750.0;
 const HALF_PEAK_SECS: f64 = 10.0;
 /// A purchase that takes longer has failed.
 const PURCHASE_SECS_MAX: u64 = 60;
 
-/// How soon, and then how often, a buyer looks whether the purchase is COMPLETED.
+/// How often a buyer polls for COMPLETED.
 #[derive(Clone, Copy)]
-enum Pace {
-    /// After 1 ms, then after twice as long each time, up to 4 ms: for measuring the time of one buyer alone.
+enum PollInterval {
+    /// From 1 ms, doubled up to 4 ms: measures the latency of one buyer alone.
     Alone,
-    /// The same up to 40 ms: for measuring the time of many.
+    /// From 1 ms, doubled up to 40 ms: measures the latency of many buyers.
     Eager,
-    /// After 20 ms, then after twice as long each time, up to 160 ms: as a client that cares for its server.
+    /// From 20 ms, doubled up to 160 ms: as a considerate client polls.
     Patient,
 }
 
-pub async fn run_peak(over: Over) -> anyhow::Result<()> {
+pub async fn run_peak(topology: Topology) -> anyhow::Result<()> {
     let purchases = from_environment("PEAK_PURCHASES").unwrap_or(PEAK_PURCHASES_DEFAULT);
     let buyers = from_environment("PEAK_BUYERS").unwrap_or(PEAK_BUYERS_DEFAULT);
-    let site = Site::open(over)?;
-    let event = site.event_on_sale(purchases, PRICE).await?;
-    let warm_up = site.event_on_sale(WARM_UP_PURCHASES, PRICE).await?;
-    register_users(&site, purchases.max(WARM_UP_PURCHASES)).await?;
-    storm(&site, warm_up, WARM_UP_PURCHASES, buyers, Pace::Patient).await?;
-    let cpu_before = site.cpu_secs()?;
+    let deployment = Deployment::open(topology)?;
+    let event = deployment.event_on_sale(purchases, PRICE).await?;
+    let warm_up = deployment.event_on_sale(WARM_UP_PURCHASES, PRICE).await?;
+    register_users(&deployment, purchases.max(WARM_UP_PURCHASES)).await?;
+    run_buyers(
+        &deployment,
+        warm_up,
+        WARM_UP_PURCHASES,
+        buyers,
+        PollInterval::Patient,
+    )
+    .await?;
+    let cpu_before = deployment.cpu_secs()?;
     let started = Instant::now();
-    let times = storm(&site, event, purchases, buyers, Pace::Patient).await?;
-    until_sold(&site, event, purchases).await?;
+    let times = run_buyers(&deployment, event, purchases, buyers, PollInterval::Patient).await?;
+    until_sold(&deployment, event, purchases).await?;
     let elapsed = started.elapsed().as_secs_f64();
-    let cpu = each(&cpu_before, &site.cpu_secs()?, purchases as f64);
-    println!("\n{purchases} whole purchases by {buyers} buyers at a time, over {over:?}:");
+    let cpu = cpu_each(&cpu_before, &deployment.cpu_secs()?, purchases as f64);
+    println!("\n{purchases} whole purchases by {buyers} buyers at a time, over {topology:?}:");
     println!("- {:.0} purchases a second", purchases as f64 / elapsed);
     println!("- process to COMPLETED: {}", percentiles(times));
     println!("- processor time each: {cpu}");
     Ok(())
 }
 
-pub async fn run_latency(over: Over) -> anyhow::Result<()> {
-    let site = Site::open(over)?;
-    let unloaded = site.event_on_sale(UNLOADED_PURCHASES, PRICE).await?;
+pub async fn run_latency(topology: Topology) -> anyhow::Result<()> {
+    let deployment = Deployment::open(topology)?;
+    let unloaded = deployment.event_on_sale(UNLOADED_PURCHASES, PRICE).await?;
     let per_sec = from_environment("HALF_PEAK_PER_SEC").unwrap_or(HALF_PEAK_PER_SEC_DEFAULT);
     let purchases = (per_sec * HALF_PEAK_SECS) as i64;
-    let loaded = site.event_on_sale(purchases, PRICE).await?;
-    register_users(&site, purchases.max(UNLOADED_PURCHASES)).await?;
-    let times = storm(&site, unloaded, UNLOADED_PURCHASES, 1, Pace::Alone).await?;
+    let loaded = deployment.event_on_sale(purchases, PRICE).await?;
+    register_users(&deployment, purchases.max(UNLOADED_PURCHASES)).await?;
+    let times = run_buyers(
+        &deployment,
+        unloaded,
+        UNLOADED_PURCHASES,
+        1,
+        PollInterval::Alone,
+    )
+    .await?;
     println!(
-        "\nprocess to COMPLETED over {over:?}, unloaded (one buyer at a time, {UNLOADED_PURCHASES} purchases): {}",
+        "\nprocess to COMPLETED over {topology:?}, unloaded (one buyer at a time, {UNLOADED_PURCHASES} purchases): {}",
         percentiles(times)
     );
-    let times = paced(&site, loaded, purchases, per_sec).await?;
+    let times = paced(&deployment, loaded, purchases, per_sec).await?;
     println!(
         "process to COMPLETED at {per_sec:.0} purchases a second ({purchases} purchases): {}",
         percentiles(times)
@@ -85,11 +99,11 @@ fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-async fn register_users(site: &Site, users: i64) -> anyhow::Result<()> {
+async fn register_users(deployment: &Deployment, users: i64) -> anyhow::Result<()> {
     let next = Arc::new(AtomicI64::new(1));
     let mut loops = Vec::new();
     for _ in 0..64 {
-        let (mut client, next) = (site.client(), Arc::clone(&next));
+        let (mut client, next) = (deployment.client(), Arc::clone(&next));
         loops.push(tokio::spawn(async move {
             loop {
                 let id = next.fetch_add(1, Ordering::Relaxed);
@@ -107,18 +121,18 @@ async fn register_users(site: &Site, users: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// So many purchases, each by a user of its own, by so many buyers at a time; the times from process to COMPLETED.
-async fn storm(
-    site: &Site,
+/// Makes `purchases` purchases, each by another user, `buyers` at a time. Returns the times from process to COMPLETED.
+async fn run_buyers(
+    deployment: &Deployment,
     event: i64,
     purchases: i64,
     buyers: usize,
-    pace: Pace,
+    interval: PollInterval,
 ) -> anyhow::Result<Vec<Duration>> {
     let next = Arc::new(AtomicI64::new(1));
     let mut loops = Vec::new();
     for _ in 0..buyers {
-        let (mut client, next) = (site.client(), Arc::clone(&next));
+        let (mut client, next) = (deployment.client(), Arc::clone(&next));
         loops.push(tokio::spawn(async move {
             let mut times = Vec::new();
             loop {
@@ -126,7 +140,7 @@ async fn storm(
                 if user > purchases {
                     return anyhow::Ok(times);
                 }
-                times.push(buy(&mut client, event, user, pace).await?);
+                times.push(buy(&mut client, event, user, interval).await?);
             }
         }));
     }
@@ -137,9 +151,9 @@ async fn storm(
     Ok(times)
 }
 
-/// Purchases that begin at a steady rate, whether or not the earlier ones have ended.
+/// Starts purchases at a steady rate, whether or not the earlier ones have ended (open loop).
 async fn paced(
-    site: &Site,
+    deployment: &Deployment,
     event: i64,
     purchases: i64,
     per_sec: f64,
@@ -154,15 +168,15 @@ async fn paced(
         let spare = idle.lock().await.pop();
         let mut client = match spare {
             Some(client) => client,
-            None => site.client(),
+            None => deployment.client(),
         };
         ensure!(
             in_flight.fetch_add(1, Ordering::Relaxed) < 4_000,
-            "the server does not keep up"
+            "the server does not keep up: 4000 purchases are in flight"
         );
         let (idle, in_flight) = (Arc::clone(&idle), Arc::clone(&in_flight));
         running.push(tokio::spawn(async move {
-            let time = buy(&mut client, event, user, Pace::Eager).await;
+            let time = buy(&mut client, event, user, PollInterval::Eager).await;
             idle.lock().await.push(client);
             in_flight.fetch_sub(1, Ordering::Relaxed);
             time
@@ -175,10 +189,17 @@ async fn paced(
     Ok(times)
 }
 
-/// One purchase up to the gateway's approval; the time from the request to process until COMPLETED was seen.
-async fn buy(client: &mut Client, event: i64, user: i64, pace: Pace) -> anyhow::Result<Duration> {
-    let wish = json!({ "eventId": event, "userId": user });
-    let reserved = client.post_json("/ticketing/reserve", &wish, 200).await?;
+/// Makes one purchase up to the gateway's approval. Returns the time from the process request to COMPLETED.
+async fn buy(
+    client: &mut Client,
+    event: i64,
+    user: i64,
+    interval: PollInterval,
+) -> anyhow::Result<Duration> {
+    let reservation = json!({ "eventId": event, "userId": user });
+    let reserved = client
+        .post_json("/ticketing/reserve", &reservation, 200)
+        .await?;
     let ticket = reserved["ticketId"]
         .as_str()
         .context("no ticketId")?
@@ -188,7 +209,7 @@ async fn buy(client: &mut Client, event: i64, user: i64, pace: Pace) -> anyhow::
     client
         .post_json("/ticketing/process", &process, 202)
         .await?;
-    let purchase = follow(client, &ticket, started, pace).await?;
+    let purchase = follow(client, &ticket, started, interval).await?;
     let time = started.elapsed();
     let payment = json!({
         "paymentId": purchase["paymentId"], "pgPaymentId": format!("pg-{ticket}"), "amount": purchase["finalAmount"]
@@ -207,13 +228,13 @@ async fn follow(
     client: &mut Client,
     ticket: &str,
     started: Instant,
-    pace: Pace,
+    interval: PollInterval,
 ) -> anyhow::Result<Value> {
     let path = format!("/ticketing/process/{ticket}");
-    let (first, longest) = match pace {
-        Pace::Alone => (1, 4),
-        Pace::Eager => (1, 40),
-        Pace::Patient => (20, 160),
+    let (first, longest) = match interval {
+        PollInterval::Alone => (1, 4),
+        PollInterval::Eager => (1, 40),
+        PollInterval::Patient => (20, 160),
     };
     let mut pause = Duration::from_millis(first);
     tokio::time::sleep(pause).await;
@@ -222,26 +243,29 @@ async fn follow(
         match purchase["sagaState"].as_str() {
             Some("COMPLETED") => return Ok(purchase),
             Some("STARTED") => {}
-            _ => bail!("the purchase came to nothing: {purchase}"),
+            _ => bail!("the purchase was compensated: {purchase}"),
         }
         ensure!(
             started.elapsed().as_secs() < PURCHASE_SECS_MAX,
-            "the purchase does not end: {purchase}"
+            "the purchase did not end within {PURCHASE_SECS_MAX} s: {purchase}"
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(longest));
     }
 }
 
-async fn until_sold(site: &Site, event: i64, tickets: i64) -> anyhow::Result<()> {
-    let mut client = site.client();
+async fn until_sold(deployment: &Deployment, event: i64, tickets: i64) -> anyhow::Result<()> {
+    let mut client = deployment.client();
     let deadline = Instant::now() + Duration::from_secs(PURCHASE_SECS_MAX);
     while client
         .get_json(&format!("/ticketing/event/{event}"))
         .await?["sold"]
         != tickets
     {
-        ensure!(Instant::now() < deadline, "not all tickets were issued");
+        ensure!(
+            Instant::now() < deadline,
+            "not all tickets were issued within {PURCHASE_SECS_MAX} s"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())

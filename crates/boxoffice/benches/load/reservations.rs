@@ -1,4 +1,4 @@
-//! Durable reservations a second beside a route that does nothing, in turns, in one run.
+//! Durable reservations per second beside a route that does nothing, measured in turns.
 
 use std::{
     sync::{
@@ -12,28 +12,29 @@ use anyhow::ensure;
 
 use crate::{
     client::Client,
-    site::{Over, Site, each},
+    deployment::{Deployment, Topology, cpu_each},
 };
 
 const CONNECTIONS: usize = 64;
 const ROUND_SECS: u64 = 5;
 const ROUNDS: usize = 5;
 
-pub async fn run(over: Over) -> anyhow::Result<()> {
-    let site = Site::open(over)?;
-    let event = site.event_on_sale(10_000_000, 50_000).await?;
+pub async fn run(topology: Topology) -> anyhow::Result<()> {
+    let deployment = Deployment::open(topology)?;
+    let event = deployment.event_on_sale(10_000_000, 50_000).await?;
     let users = Arc::new(AtomicI64::new(1));
     println!(
-        "\nReservations over {over:?}\n\n| round | echo/s | reservations/s | ratio | processor time, each: echo | reservation |"
+        "\nReservations over {topology:?}\n\n| round | echo/s | reservations/s | ratio | processor time, each: echo | reservation |"
     );
     println!("|---|---|---|---|---|---|");
-    measure(&site, "/bench/echo", event, &users, 2).await?;
-    measure(&site, "/ticketing/reserve", event, &users, 2).await?;
+    measure(&deployment, "/bench/echo", event, &users, 2).await?;
+    measure(&deployment, "/ticketing/reserve", event, &users, 2).await?;
     let mut ratios = Vec::new();
     for round in 1..=ROUNDS {
-        let (echo, echo_cpu) = measure(&site, "/bench/echo", event, &users, ROUND_SECS).await?;
+        let (echo, echo_cpu) =
+            measure(&deployment, "/bench/echo", event, &users, ROUND_SECS).await?;
         let (reserved, reserved_cpu) =
-            measure(&site, "/ticketing/reserve", event, &users, ROUND_SECS).await?;
+            measure(&deployment, "/ticketing/reserve", event, &users, ROUND_SECS).await?;
         println!(
             "| {round} | {echo:.0} | {reserved:.0} | {:.2} | {echo_cpu} | {reserved_cpu} |",
             reserved / echo
@@ -48,9 +49,9 @@ pub async fn run(over: Over) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests a second over all connections, and whose processor time each of them took.
+/// Requests per second over all connections, and the CPU time of each process per request.
 async fn measure(
-    site: &Site,
+    deployment: &Deployment,
     path: &'static str,
     event: i64,
     users: &Arc<AtomicI64>,
@@ -58,9 +59,9 @@ async fn measure(
 ) -> anyhow::Result<(f64, String)> {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
-        clients.push(site.client());
+        clients.push(deployment.client());
     }
-    let cpu_before = site.cpu_secs()?;
+    let cpu_before = deployment.cpu_secs()?;
     let started = Instant::now();
     let deadline = started + Duration::from_secs(secs);
     let loops = clients
@@ -71,7 +72,7 @@ async fn measure(
         requests += one.await??;
     }
     let elapsed = started.elapsed().as_secs_f64();
-    let cpu = each(&cpu_before, &site.cpu_secs()?, f64::from(requests));
+    let cpu = cpu_each(&cpu_before, &deployment.cpu_secs()?, f64::from(requests));
     Ok((f64::from(requests) / elapsed, cpu))
 }
 

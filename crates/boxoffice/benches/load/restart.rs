@@ -1,4 +1,4 @@
-//! How long a start takes with one million reservations and tickets, and what a waiting reservation costs in memory.
+//! Start-up time with one million reservations and tickets, and the memory of one waiting reservation.
 
 use std::path::Path;
 
@@ -48,7 +48,7 @@ pub async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes what a million buyers would have left.
+/// Writes the rows of a million buyers.
 async fn fill(folder: &Path, state: ReservationState) -> anyhow::Result<()> {
     let store = Store::open_embedded(folder, &boxoffice::app::tables(), Metrics::unregistered())?;
     let (clock, random) = (Clock::System, Random::System);

@@ -1,4 +1,4 @@
-//! A process under load: the release binary in a folder of its own, with the settings that it is given.
+//! A process under load: the release binary with its own data folder.
 
 use std::{
     fs,
@@ -14,24 +14,24 @@ use tempfile::TempDir;
 pub struct Server {
     process: Child,
     pub address: String,
-    /// From the start of the process to the line that says it listens.
+    /// From the process's start to its line `listening on …`.
     pub start_time: Duration,
     _folder: Option<TempDir>,
 }
 
-/// The program to measure.
+/// The binary to measure.
 pub fn binary() -> String {
-    // The one that this bench was built with has failpoints in it, which cost a little.
+    // The binary that cargo built for this bench has failpoints, which cost a little.
     std::env::var("MEASURED_BINARY").unwrap_or(env!("CARGO_BIN_EXE_boxoffice").to_owned())
 }
 
 impl Server {
-    /// Everything in one process, on a new folder.
+    /// All services in one process, on a new folder.
     pub fn start() -> anyhow::Result<Self> {
         Self::start_with(&["serve"], &[])
     }
 
-    /// In a new folder, with these settings.
+    /// Runs `command` on a new folder with these settings.
     pub fn start_with(command: &[&str], settings: &[(String, String)]) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
         let mut server = Self::spawn(command, folder.path(), settings)?;
@@ -58,15 +58,18 @@ impl Server {
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .spawn()
-            .context("the binary cannot be started")?;
-        let stdout = process.stdout.take().context("the server has no output")?;
+            .with_context(|| format!("cannot start {}", binary()))?;
+        let stdout = process
+            .stdout
+            .take()
+            .context("the server's stdout is not piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let start_time = started.elapsed();
         let address = line
             .trim()
             .strip_prefix("listening on http://")
-            .context("the server did not start")?
+            .context("the server did not print its address; see its log above")?
             .to_owned();
         Ok(Self {
             process,
@@ -82,21 +85,21 @@ impl Server {
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
+            .context("/proc/PID/status has no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
     }
 
-    /// Processor time used so far, in seconds.
+    /// CPU time used so far, in seconds.
     pub fn cpu_secs(&self) -> anyhow::Result<f64> {
         cpu_secs(self.process.id())
     }
 }
 
-/// Processor time that a process has used so far, in seconds, with that of its children that have ended.
+/// CPU time that a process and its ended children have used so far, in seconds.
 pub fn cpu_secs(pid: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name, which may hold anything.
+    // The fields follow the process's name, which may contain spaces.
     let fields: Vec<&str> = stat
         .rsplit(')')
         .next()

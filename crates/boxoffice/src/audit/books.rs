@@ -1,4 +1,4 @@
-//! Everything that an audit looks at: each store read at one moment, all of them after one another.
+//! The records that an audit reads. Each store is read in one snapshot; several stores are read one after the other.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,9 +19,9 @@ use ticketing::{
 };
 use user::{model::User, points::Hold};
 
-use super::{Counts, ledger::Ledger};
+use super::{Counts, ledger::PointsLedger};
 
-/// The books of all services.
+/// The records of all services.
 #[derive(Debug, Default)]
 pub struct Books {
     pub events: BTreeMap<EventId, Event>,
@@ -31,32 +31,32 @@ pub struct Books {
     pub purchases: BTreeMap<TicketId, Purchase>,
     pub purchase_refunds: BTreeMap<TicketId, PurchaseRefund>,
     pub payments: BTreeMap<PaymentId, PaymentRecord>,
-    /// Of each payment, in the order of its versions; without the notes.
+    /// By payment, in the order of versions, without the notes.
     pub histories: HashMap<PaymentId, Vec<HistoryEntry>>,
     pub tombstones: BTreeMap<PaymentId, TombstoneRecord>,
     pub strays: BTreeMap<String, StrayRecord>,
     pub webhooks: BTreeMap<String, WebhookRecord>,
     pub sagas: BTreeMap<SagaId, SagaRecord>,
     pub users: BTreeMap<UserId, User>,
-    pub ledger: Ledger,
+    pub ledger: PointsLedger,
     pub holds: BTreeMap<SagaId, Hold>,
     pub timers: HashSet<String>,
-    /// Every dead letter, without what its message said.
+    /// Without the payloads.
     pub dead_letters: BTreeMap<DeadLetterId, DeadLetterRecord>,
     pub open_dead_letters: usize,
     pub messages_under_way: usize,
-    /// Whether every claim is a row of `reservations`: it is not where they are decided in Redis. It is taken from the
-    /// rows, unless whoever reads knows the settings.
+    /// Whether each claim is a row of `reservations`, which is false if Redis keeps the claims. Derived from the rows, unless
+    /// the caller knows the settings.
     pub claims_are_rows: bool,
-    /// What Redis says of the claims of events, where they are decided there.
+    /// The claims in Redis by event, if Redis keeps them.
     pub claims: BTreeMap<EventId, Claims>,
-    /// Dead letters whose message was sent again and is not handled yet.
+    /// Dead letters whose message was reissued and is not handled yet.
     pub reissued: HashSet<DeadLetterId>,
-    /// Every id that a message under way, or a dead letter that is not settled, speaks of.
+    /// Each text in an unhandled message or an open dead letter, which includes the ids that it names.
     pub under_way: HashSet<String>,
 }
 
-/// Every group and what it reads.
+/// The consumer groups and their topics.
 #[must_use]
 pub fn subscriptions() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
@@ -75,10 +75,10 @@ pub fn subscriptions() -> Vec<(&'static str, &'static [&'static str])> {
 }
 
 impl Books {
-    /// The books of services that have a store each.
+    /// Reads the stores of several services.
     ///
     /// # Errors
-    /// [`StoreError`] where something cannot be read.
+    /// [`StoreError`] if a store cannot be read.
     pub fn read_all(snapshots: &[Snapshot]) -> Result<Self, StoreError> {
         let mut all = Self::default();
         for snapshot in snapshots {
@@ -87,7 +87,7 @@ impl Books {
         Ok(all)
     }
 
-    /// Each service's books are its own: nothing is in two of them.
+    /// Merges the books of another store; no record is in two stores.
     pub(super) fn add(&mut self, own: Self) {
         self.events.extend(own.events);
         self.allocations.extend(own.allocations);
@@ -115,7 +115,7 @@ impl Books {
     }
 
     /// # Errors
-    /// [`StoreError`] where something cannot be read.
+    /// [`StoreError`] if the store cannot be read.
     pub fn read(snapshot: &Snapshot) -> Result<Self, StoreError> {
         let mut books = Self::default();
         books.read_sales(snapshot)?;
@@ -198,15 +198,15 @@ impl Books {
         }
     }
 
-    /// Whether something that will change this ticket's purchase is still on its way: a message, a dead letter, an
-    /// open saga, an attempt at the gateway, a refund.
+    /// Whether something may still change this ticket's purchase: a message, a dead letter, an open saga, an attempt at the
+    /// gateway, a refund.
     #[must_use]
     pub fn is_under_way(&self, ticket_id: TicketId) -> bool {
         self.is_moved_by(ticket_id, |saga| !saga.state.is_terminal())
     }
 
-    /// As [`Self::is_under_way`], but for sagas that are parked: they move nothing, and no normal one leaves money behind
-    /// that was taken for nothing. Whatever else it leaves as it was is no violation.
+    /// Like [`Self::is_under_way`], but a parked saga does not count: it moves no money, so that money kept without a
+    /// ticket is a violation also while it is parked.
     #[must_use]
     pub fn is_money_under_way(&self, ticket_id: TicketId) -> bool {
         self.is_moved_by(ticket_id, |saga| {
@@ -214,24 +214,24 @@ impl Books {
         })
     }
 
-    /// As [`Self::is_under_way`], but for what only waits for the gateway: whatever the services tell each other has
-    /// been heard, and everything but the money is where it stays meanwhile.
+    /// Like [`Self::is_under_way`], but without attempts and refunds at the gateway: if false, the services have handled each
+    /// other's messages, and only money may still move.
     #[must_use]
-    pub fn is_being_told(&self, ticket_id: TicketId) -> bool {
-        self.is_said(ticket_id, |saga| !saga.state.is_terminal())
+    pub fn has_pending_messages(&self, ticket_id: TicketId) -> bool {
+        self.is_pending(ticket_id, |saga| !saga.state.is_terminal())
     }
 
     fn is_moved_by(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
         let payment = self
             .payments
             .get(&PaymentId::of_saga(ticket_id.purchase_saga()));
-        self.is_said(ticket_id, is_moving)
+        self.is_pending(ticket_id, is_moving)
             || payment.is_some_and(|payment| {
                 payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
             })
     }
 
-    fn is_said(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
+    fn is_pending(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
         let mut sagas = vec![ticket_id.purchase_saga(), ticket_id.expire_saga()];
         if let Some(ticket) = self.tickets.get(&ticket_id) {
             sagas.push(ticket_id.cancel_saga(ticket.cancellation));
@@ -246,7 +246,7 @@ impl Books {
                 .any(|saga_id| is_open(saga_id) || is_named(saga_id.to_string()))
     }
 
-    /// A payment's status in one of its versions.
+    /// The payment's status in this version.
     #[must_use]
     pub fn status_in(&self, payment: PaymentId, version: i64) -> Option<PaymentStatus> {
         let mut history = self.histories.get(&payment)?.iter();

@@ -1,4 +1,4 @@
-//! The promises, as pure functions from the books to violations.
+//! The promises as pure functions from the books to violations. docs/audit.md lists them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +21,7 @@ mod purchases;
 mod sagas;
 mod sales;
 
-/// Every violation, in order.
+/// All violations, sorted.
 #[must_use]
 pub fn check(books: &Books, now: Timestamp) -> Vec<Violation> {
     let mut found = promises(books, now);
@@ -30,13 +30,13 @@ pub fn check(books: &Books, now: Timestamp) -> Vec<Violation> {
     found
 }
 
-/// What is promised to buyers and organisers.
+/// The promises to buyers and organisers.
 fn promises(books: &Books, now: Timestamp) -> Vec<Violation> {
     let mut found = Vec::new();
     no_oversell(books, &mut found);
-    what_is_given_back_is_free(books, &mut found);
+    compensated_purchases_hold_nothing(books, &mut found);
     claims_are_conserved(books, &mut found);
-    claims::are_tickets(books, &mut found);
+    claims::match_tickets(books, &mut found);
     points_are_conserved(books, &mut found);
     money_is_conserved(books, &mut found);
     attempts::end(books, now, &mut found);
@@ -47,14 +47,14 @@ fn promises(books: &Books, now: Timestamp) -> Vec<Violation> {
     found
 }
 
-/// What all tables must say of the same thing: docs/audit.md lists it.
+/// The tables of all services must agree with each other.
 fn equations(books: &Books, found: &mut Vec<Violation>) {
-    claims::stand(books, found);
-    sales::follow_their_events(books, found);
-    purchases::agree(books, found);
-    points::are_accounted_for(books, found);
-    payments::are_whole(books, found);
-    sagas::are_whole(books, found);
+    claims::exist(books, found);
+    sales::match_events(books, found);
+    purchases::match_across_services(books, found);
+    points::match_ledger_and_purchases(books, found);
+    payments::are_consistent(books, found);
+    sagas::are_consistent(books, found);
 }
 
 fn violation(
@@ -91,12 +91,15 @@ fn no_oversell(books: &Books, found: &mut Vec<Violation>) {
     for (event, allocation) in &books.allocations {
         let tickets = owned.get(event).copied().unwrap_or(0);
         if tickets > allocation.quantity {
-            let detail = format!("{tickets} tickets are reserved of {}", allocation.quantity);
+            let detail = format!(
+                "{tickets} tickets are RESERVED, but its quantity is {}",
+                allocation.quantity
+            );
             found.push(violation(1, format_args!("event {event}"), detail));
         }
         if tickets != allocation.sold {
             let detail = format!(
-                "{tickets} tickets are reserved, but {} counted as sold",
+                "{tickets} tickets are RESERVED, but {} are counted as sold",
                 allocation.sold
             );
             found.push(violation(1, format_args!("event {event}"), detail));
@@ -109,14 +112,13 @@ fn no_oversell(books: &Books, found: &mut Vec<Violation>) {
         found.push(violation(
             1,
             format_args!("event {event}"),
-            "tickets are reserved, but there is no allocation",
+            "tickets are RESERVED, but it has no allocation",
         ));
     }
 }
 
-/// Promise 2: a purchase that came to nothing holds nothing; one whose money came after all, and whose ticket was
-/// taken again, did not come to nothing.
-fn what_is_given_back_is_free(books: &Books, found: &mut Vec<Violation>) {
+/// Promise 2: a compensated or expired purchase holds nothing, unless its payment arrived late and a ticket was issued.
+fn compensated_purchases_hold_nothing(books: &Books, found: &mut Vec<Violation>) {
     for ticket_id in books
         .purchases
         .keys()
@@ -136,7 +138,7 @@ fn what_is_given_back_is_free(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(
                 2,
                 &subject,
-                "it came to nothing, but its reservation stands",
+                "it was compensated, but its reservation still exists",
             ));
         }
         if books
@@ -147,7 +149,7 @@ fn what_is_given_back_is_free(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(
                 2,
                 &subject,
-                "it came to nothing, but its points are held",
+                "it was compensated, but its points are still held",
             ));
         }
         let payment = books.payments.get(&PaymentId::of_saga(saga_id));
@@ -160,14 +162,14 @@ fn what_is_given_back_is_free(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(
                 2,
                 &subject,
-                "it came to nothing, but its payment can still be paid",
+                "it was compensated, but its payment can still be paid",
             ));
         }
     }
 }
 
-/// Promise 3: quantity = available + waiting + completed, and what is completed is a ticket. A claim that a message
-/// under way speaks of may be on its way back, and its ticket with another buyer already.
+/// Promise 3: quantity = available + waiting + completed, and each completed claim is a ticket. A claim that an unhandled
+/// message names may be about to be released, and another buyer may already hold its ticket.
 fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
     let is_staying = |reservation: &&Reservation| {
         let ticket_id = reservation.ticket_id.to_string();
@@ -177,9 +179,12 @@ fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
     let claims = count_by_event(staying().map(|reservation| reservation.event_id));
     for (event, allocation) in &books.allocations {
         let claimed = claims.get(event).copied().unwrap_or(0);
-        // A quantity that was lowered may leave more claimed than there are; they lapse, or get their money back.
+        // A lowered quantity may leave more claims than tickets; those expire or are refunded.
         if claimed > allocation.quantity && allocation.event_version == 1 {
-            let detail = format!("{claimed} tickets are claimed of {}", allocation.quantity);
+            let detail = format!(
+                "{claimed} tickets are claimed, but its quantity is {}",
+                allocation.quantity
+            );
             found.push(violation(3, format_args!("event {event}"), detail));
         }
     }
@@ -220,12 +225,16 @@ fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-/// Promise 3: a balance is the sum of its ledger; points are held only for purchases under way, used only for paid ones.
+/// Promise 3: a balance is the sum of its ledger entries; points are held only for purchases in progress, and used only
+/// for paid ones.
 fn points_are_conserved(books: &Books, found: &mut Vec<Violation>) {
     for (user_id, user) in &books.users {
         let sum = books.ledger.sum(*user_id);
         if user.balance.get() != sum {
-            let detail = format!("the balance is {}, the ledger sums to {sum}", user.balance);
+            let detail = format!(
+                "its balance is {}, but its ledger entries sum to {sum}",
+                user.balance
+            );
             found.push(violation(3, format_args!("user {user_id}"), detail));
         }
     }
@@ -250,7 +259,7 @@ fn points_are_conserved(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-/// Promise 3: every payment that is kept has exactly one ticket, and every ticket such a payment.
+/// Promise 3: each payment that is not refunded has exactly one ticket, and each ticket such a payment.
 fn money_is_conserved(books: &Books, found: &mut Vec<Violation>) {
     for (payment_id, payment) in &books.payments {
         if books.is_money_under_way(payment.ticket_id) {
@@ -265,12 +274,12 @@ fn money_is_conserved(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(
                 3,
                 &subject,
-                "money was kept, but there is no ticket for it",
+                "its money is kept, but it has no ticket",
             ));
         }
-        // A saga that is parked while it gives a ticket back may have to take it still.
+        // A parked cancellation saga may still have to cancel the ticket.
         if is_its_own && !is_taken && !books.is_under_way(payment.ticket_id) {
-            let detail = format!("it is {:?}, but a ticket stands for it", payment.status);
+            let detail = format!("it is {:?}, but its ticket is RESERVED", payment.status);
             found.push(violation(3, &subject, detail));
         }
     }
@@ -279,19 +288,22 @@ fn money_is_conserved(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(
                 3,
                 format_args!("ticket {ticket_id}"),
-                "there is no payment for it",
+                "it has no payment",
             ));
         }
     }
 }
 
-/// Promise 7: a saga that has not ended is waiting for something, or is parked and visible.
+/// Promise 7: a saga that has not ended waits for a timer or a message, or is parked.
 fn every_saga_ends(books: &Books, found: &mut Vec<Violation>) {
     for (saga_id, saga) in &books.sagas {
         let waits = books.timers.contains(&format!("saga/{saga_id}"))
             || books.under_way.contains(&saga_id.to_string());
         if !saga.state.is_terminal() && saga.parked.is_none() && !waits {
-            let detail = format!("it is {:?} and waits for nothing", saga.state);
+            let detail = format!(
+                "it is {:?}, but no timer and no message continues it",
+                saga.state
+            );
             found.push(violation(7, format_args!("saga {saga_id}"), detail));
         }
     }
@@ -300,7 +312,7 @@ fn every_saga_ends(books: &Books, found: &mut Vec<Violation>) {
             && !books.under_way.contains(&ticket_id.to_string())
         {
             let detail = format!(
-                "it was requested at {}, but no saga runs it",
+                "it was requested at {}, but has no saga",
                 purchase.requested_at
             );
             found.push(violation(

@@ -1,6 +1,6 @@
-//! The command `audit`. Books of several stores are read one after the other, and messages between processes lie at the
-//! brokers: one reading may see a payment and not yet its ticket. So what one reading finds is only believed when later
-//! ones, some seconds apart, find it too. State: none.
+//! The command `audit`. If there are several stores, or messages at the brokers, a reading is not one moment: it may see a
+//! payment and not yet its ticket. So only violations that several readings, seconds apart, agree on are reported.
+//! State: none.
 
 use std::{
     collections::BTreeSet,
@@ -20,16 +20,16 @@ use crate::{
     config::Config,
 };
 
-/// Readings that must find the same before it is told.
+/// A violation must be in this many readings.
 const READINGS_MIN: u32 = 3;
-/// Readings while the groups still have something to handle that was there before.
+/// Further readings are made, up to this many, while the consumer groups have unhandled messages.
 const READINGS_MAX: u32 = 12;
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Audits the stores that these settings name, prints the report, and returns whether nothing was found.
+/// Audits the stores of these settings and prints the report. The exit code is 1 if it has violations.
 ///
 /// # Errors
-/// Where a store cannot be read.
+/// If a store cannot be read.
 pub async fn run(configs: Vec<Config>, json: bool) -> anyhow::Result<ExitCode> {
     are_distinct(&configs)?;
     let report = audit(configs).await?;
@@ -46,7 +46,7 @@ pub async fn run(configs: Vec<Config>, json: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The same store read twice would pass for two.
+/// Rejects a store that is named twice, whose records would be counted twice.
 fn are_distinct(configs: &[Config]) -> anyhow::Result<()> {
     let mut seen = BTreeSet::new();
     for config in configs {
@@ -57,8 +57,8 @@ fn are_distinct(configs: &[Config]) -> anyhow::Result<()> {
         };
         if !seen.insert(store) {
             bail!(
-                "two of the files name the same store. A variable of the environment stands over every file: \
-                 is BOXOFFICE_STORE__POSTGRES__URL or …__SCHEMA set?"
+                "two --config files name the same store; if they differ, unset BOXOFFICE_STORE__POSTGRES__URL and \
+                 …__SCHEMA, which override all files"
             );
         }
     }
@@ -82,7 +82,7 @@ async fn audit(configs: Vec<Config>) -> anyhow::Result<Report> {
     }
     if !is_one_moment {
         report.notes.push(format!(
-            "Stores read one after the other: {}; readings: {readings}. What only some readings found was under way.",
+            "Stores read one after the other: {}; readings: {readings}. Violations in only some readings are left out.",
             configs.len()
         ));
         report.notes.extend(lag_note(unhandled(&configs).await?));
@@ -90,7 +90,7 @@ async fn audit(configs: Vec<Config>) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Whether everything that is decided lies in one store.
+/// Whether one snapshot contains all records, claims and messages.
 fn is_one_moment(configs: &[Config]) -> bool {
     let is_alone = |it: &Config| {
         it.bus.backend == BusBackend::Local
@@ -103,16 +103,17 @@ fn lag_note(unhandled: Option<i64>) -> Option<String> {
     match unhandled {
         Some(0) => None,
         Some(count) => Some(format!(
-            "{count} messages at the brokers are not handled yet: where that lasts, what they change may be told as violated."
+            "{count} messages at the brokers are not handled yet: if this lasts, records that they will change may be \
+             reported as violations."
         )),
         None => Some(
-            "How many messages at the brokers are not handled yet is not known: this program was built without Kafka."
+            "The number of unhandled messages at the brokers is unknown: this binary was built without Kafka."
                 .to_owned(),
         ),
     }
 }
 
-/// What is found now and was found before, of the same thing. How much is wrong may have changed.
+/// The violations whose promise and subject were also found before; the details may differ.
 fn still(now: Vec<Violation>, before: &[Violation]) -> Vec<Violation> {
     let about = |it: &Violation| (it.promise, it.subject.clone());
     let before: BTreeSet<_> = before.iter().map(about).collect();
@@ -122,16 +123,18 @@ fn still(now: Vec<Violation>, before: &[Violation]) -> Vec<Violation> {
 }
 
 async fn read(configs: &[Config]) -> anyhow::Result<Report> {
-    // A snapshot is read on a thread that may wait.
+    // Reading a snapshot blocks.
     let owned = configs.to_vec();
     let reading = tokio::task::spawn_blocking(move || {
         let read = |config: &Config| -> anyhow::Result<Books> {
             let books = backends::snapshot(config).and_then(|it| Books::read_all(&[it]));
             books.with_context(|| match config.store.backend {
-                StoreBackend::Sqlite => format!("{} cannot be audited", config.data.display()),
+                StoreBackend::Sqlite => {
+                    format!("cannot audit the data folder {}", config.data.display())
+                }
                 StoreBackend::Postgres => {
                     let schema = &config.store.postgres.schema;
-                    format!("the store cannot be audited (schema {schema})")
+                    format!("cannot audit the PostgreSQL schema {schema}")
                 }
             })
         };
@@ -145,14 +148,14 @@ async fn read(configs: &[Config]) -> anyhow::Result<Report> {
         if is_on_redis && !events.is_empty() {
             books.claims = Claims::read_all(&config.ticketing.redis, &events)
                 .await
-                .context("what Redis says cannot be audited")?;
+                .context("cannot read the claims in Redis (setting ticketing.redis)")?;
         }
         all.add(books);
     }
     Ok(Report::of(&all, Clock::System.now()))
 }
 
-/// Messages at the brokers that their groups have yet to handle; `None` where this program cannot ask.
+/// How many messages at the brokers the groups have not handled; `None` if this binary has no Kafka support.
 #[cfg(feature = "kafka")]
 async fn unhandled(configs: &[Config]) -> anyhow::Result<Option<i64>> {
     let on_kafka = |it: &&Config| it.bus.backend == BusBackend::Kafka;
@@ -163,7 +166,7 @@ async fn unhandled(configs: &[Config]) -> anyhow::Result<Option<i64>> {
     for (group, topics) in super::books::subscriptions() {
         count += messaging::kafka::lag(&config.bus.kafka, group, topics)
             .await
-            .context("the setting bus.kafka")?;
+            .with_context(|| format!("cannot read the lag of group {group} (setting bus.kafka)"))?;
     }
     Ok(Some(count))
 }
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passed_between_two_readings_is_not_told_and_what_lasts_is_told_as_it_is_now() {
+    fn only_lasting_violations_are_reported_with_their_latest_detail() {
         let before = [violation("a", "three"), violation("b", "one")];
         let now = vec![violation("a", "four"), violation("c", "one")];
         assert_eq!(still(now, &before), [violation("a", "four")]);

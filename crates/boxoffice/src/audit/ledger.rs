@@ -1,29 +1,28 @@
-//! The points ledger, folded while it is read: what is left of it for the checks does not grow with its entries, but
-//! with its users and sagas.
+//! The points ledger, aggregated while it is read, so that memory grows with users and sagas and not with entries.
 
 use std::collections::{BTreeMap, HashMap};
 
 use contract::{SagaId, UserId};
 use user::ledger::{EntryKind, LedgerEntry};
 
-/// What the ledger comes to.
+/// Totals of the ledger.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    pub accounts: HashMap<UserId, Account>,
+pub struct PointsLedger {
+    pub accounts: HashMap<UserId, UserEntries>,
     pub sagas: HashMap<SagaId, SagaPoints>,
-    /// Entries that cannot be, each with the reason.
+    /// Impossible entries, each with the reason.
     pub flaws: BTreeMap<String, String>,
 }
 
-/// One user's entries.
+/// Totals of one user's entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct UserEntries {
     pub sum: i64,
-    /// The version of the user that the last entry belongs to.
+    /// The user's version of the last entry.
     pub version: i64,
 }
 
-/// What a saga did to a balance; signed, as the entries say it.
+/// The amounts of a saga's entries, signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SagaPoints {
     pub user_id: UserId,
@@ -32,13 +31,13 @@ pub struct SagaPoints {
     pub restored: Option<i64>,
 }
 
-impl Ledger {
+impl PointsLedger {
     #[must_use]
     pub fn sum(&self, user_id: UserId) -> i64 {
         self.accounts.get(&user_id).map_or(0, |account| account.sum)
     }
 
-    /// Entries of one user come in the order of their changes.
+    /// The entries of one user must come in the order of their versions.
     pub fn note(&mut self, entry: &LedgerEntry) {
         let account = self.accounts.entry(entry.user_id).or_default();
         account.sum = account.sum.saturating_add(entry.amount);
@@ -47,16 +46,19 @@ impl Ledger {
         let name = format!("{}:{:016}", entry.user_id, entry.user_version);
         let flaw = if entry.entry_id != name || !is_later {
             Some(format!(
-                "it is change {} of user {}",
+                "its id or version does not fit version {} of user {}",
                 entry.user_version, entry.user_id
             ))
         } else if entry.balance_after.get() != sum {
             Some(format!(
-                "it says {} points are left, but {sum} are",
+                "its balance_after is {}, but its user's entries sum to {sum}",
                 entry.balance_after
             ))
         } else if !fits(entry) {
-            Some(format!("it is {:?} over {}", entry.kind, entry.amount))
+            Some(format!(
+                "kind {:?}, amount {} and saga do not fit together",
+                entry.kind, entry.amount
+            ))
         } else {
             None
         };
@@ -90,7 +92,7 @@ impl Ledger {
     }
 }
 
-/// Whether kind, sign and saga belong together.
+/// Whether kind, sign and saga fit together.
 fn fits(entry: &LedgerEntry) -> bool {
     let is_of_saga = entry.saga_id.is_some() && entry.reason.is_none();
     match entry.kind {

@@ -1,5 +1,4 @@
-//! The HTTP API as a buyer's client sees it: nothing here knows how the server is built. It owns a pool of connections
-//! that are kept open.
+//! The HTTP API as a buyer's client sees it. It owns a pool of keep-alive connections.
 
 use std::{fmt::Display, net::SocketAddr, time::Duration};
 
@@ -13,16 +12,16 @@ use saga::SagaState;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::cast::{Card, Character, Part};
+use super::personas::{Behaviour, Card, Persona};
 
 use crate::server::reachable;
 
-/// No request of the demo takes longer, unless something is wrong.
+/// A request that takes longer fails the demo.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Makes the gateway's double answer an error.
+/// Makes the gateway's sandbox answer with this error.
 const TEST_CODE_HEADER: &str = "TossPayments-Test-Code";
 const DECLINE: &str = "REJECT_CARD_PAYMENT";
-/// A buyer of the demo has fewer.
+/// More than any buyer of the demo has.
 const LEDGER_ROWS: u32 = 500;
 
 /// The buyers' client.
@@ -31,14 +30,14 @@ pub struct Api {
     url: String,
 }
 
-/// What the server says where it does not do what was asked.
+/// A refusal of the server.
 #[derive(Debug, Deserialize)]
 pub struct Refusal {
     pub code: String,
     detail: String,
 }
 
-/// Done, or refused; anything else is an error.
+/// The response, or the refusal; any other failure is an error.
 pub type Answer<T> = anyhow::Result<Result<T, Refusal>>;
 
 #[derive(Debug, Deserialize)]
@@ -70,22 +69,22 @@ pub struct Stock {
 #[derive(Debug, Deserialize)]
 pub struct LedgerEntry {
     pub kind: user::ledger::EntryKind,
-    /// Negative where points were taken.
+    /// Negative if points were taken.
     pub amount: i64,
 }
 
 impl Api {
     /// # Errors
-    /// Where the client cannot be made; the server is not asked.
+    /// If the client cannot be created; it does not connect yet.
     pub fn at(address: SocketAddr) -> anyhow::Result<Self> {
         let address = reachable(address);
-        // The client wants to know who would encrypt, though nothing is encrypted here.
+        // reqwest needs a TLS provider even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .no_proxy()
             .timeout(REQUEST_TIMEOUT)
             .build()
-            .context("the buyers' client cannot be made")?;
+            .context("cannot create the buyers' HTTP client")?;
         Ok(Self {
             client,
             url: format!("http://{address}"),
@@ -113,26 +112,26 @@ impl Api {
         Ok(id)
     }
 
-    pub async fn register_user(&self, part: &Part) -> anyhow::Result<UserId> {
+    pub async fn register_user(&self, persona: &Persona) -> anyhow::Result<UserId> {
         #[derive(Deserialize)]
         struct Registered {
             id: UserId,
             version: i64,
         }
-        let name = &part.name;
-        let status = match part.character {
-            Character::Inactive => "INACTIVE",
-            Character::Pays
-            | Character::PaysWithAnotherCard
-            | Character::GivesUp
-            | Character::NeverPays
-            | Character::Flagged
-            | Character::Overdraws => "ACTIVE",
+        let name = &persona.name;
+        let status = match persona.behaviour {
+            Behaviour::Inactive => "INACTIVE",
+            Behaviour::Pays
+            | Behaviour::PaysWithAnotherCard
+            | Behaviour::GivesUp
+            | Behaviour::NeverPays
+            | Behaviour::Flagged
+            | Behaviour::Overdraws => "ACTIVE",
         };
-        let body = json!({ "name": name, "status": status, "points": part.balance });
+        let body = json!({ "name": name, "status": status, "points": persona.balance });
         let call = self.post("/user").json(&body);
         let Registered { id, version } = done(call, format_args!("registering {name}")).await?;
-        if part.character == Character::Flagged {
+        if persona.behaviour == Behaviour::Flagged {
             let body =
                 json!({ "name": name, "status": status, "flagged": true, "version": version });
             let call = self
@@ -172,13 +171,13 @@ impl Api {
         Ok(answer.map(|_: serde_json::Value| ()))
     }
 
-    /// How far a purchase has come.
+    /// The purchase's current state.
     pub async fn progress(&self, ticket_id: TicketId) -> Answer<Progress> {
         let call = self.get(&format!("/ticketing/process/{ticket_id}"));
         ask(call, format_args!("following the purchase of {ticket_id}")).await
     }
 
-    /// Pays; `None` where the gateway's answer is not known yet.
+    /// Pays; `None` if the gateway's answer is not known yet.
     pub async fn pay(&self, bill: Bill, attempt: usize, card: Card) -> Answer<Option<bool>> {
         #[derive(Deserialize)]
         struct Paid {
@@ -212,7 +211,7 @@ impl Api {
         Ok(status)
     }
 
-    /// `None` where it is not issued.
+    /// `None` if it is not issued.
     pub async fn ticket(&self, ticket_id: TicketId) -> anyhow::Result<Option<TicketStatus>> {
         #[derive(Deserialize)]
         struct Shown {
@@ -223,7 +222,7 @@ impl Api {
         Ok(answer.ok().map(|shown: Shown| shown.status))
     }
 
-    /// `None` where ticketing has not heard of the event yet.
+    /// `None` if the ticketing service does not know the event yet.
     pub async fn stock(&self, event_id: EventId) -> anyhow::Result<Option<Stock>> {
         let call = self.get(&format!("/ticketing/event/{event_id}"));
         Ok(
@@ -253,26 +252,26 @@ impl Api {
     }
 }
 
-/// For what may be refused.
+/// Sends a request that the server may refuse.
 async fn ask<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> Answer<T> {
     let sent = call.send().await;
-    let response = sent.with_context(|| format!("{doing}: no answer"))?;
+    let response = sent.with_context(|| format!("{doing}: no response"))?;
     let status = response.status();
     if status.is_success() {
         let read = response.json().await;
         return Ok(Ok(
-            read.with_context(|| format!("{doing}: the answer cannot be read"))?
+            read.with_context(|| format!("{doing}: cannot parse the response"))?
         ));
     }
     let read: reqwest::Result<Refusal> = response.json().await;
-    let refusal = read.with_context(|| format!("{doing}: {status} without a code"))?;
+    let refusal = read.with_context(|| format!("{doing}: {status} without a problem code"))?;
     if status.is_server_error() || status == StatusCode::BAD_REQUEST {
         bail!("{doing}: {status} {}: {}", refusal.code, refusal.detail);
     }
     Ok(Err(refusal))
 }
 
-/// For what is not to be refused.
+/// Sends a request; a refusal is an error.
 async fn done<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> anyhow::Result<T> {
     match ask(call, &doing).await? {
         Ok(answer) => Ok(answer),

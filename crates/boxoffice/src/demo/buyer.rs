@@ -1,125 +1,132 @@
-//! One buyer's way through the API: reserve, start the purchase, follow it, pay, wait for the ticket. It owns nothing;
-//! what came of it is a [`Visit`].
+//! One buyer's purchase through the API: reserve, process, poll, pay, wait for the ticket. It owns nothing; the result is
+//! a [`Visit`].
 
 use contract::{EventId, Money, TicketId, UserId, domain::PaymentStatus};
 use saga::SagaState;
 
 use super::{
     api::{Api, Bill, Progress},
-    cast::{Card, Part},
-    patience::until,
+    personas::{Card, Persona},
+    polling::poll_until,
 };
 
-/// Somebody who wants a ticket.
 #[derive(Debug, Clone)]
 pub struct Buyer {
     pub user_id: UserId,
-    pub part: Part,
+    pub persona: Persona,
 }
 
-/// What is on sale.
+/// The event on sale.
 #[derive(Debug, Clone, Copy)]
 pub struct Show {
     pub event_id: EventId,
     pub price: Money,
 }
 
-/// What came of one visit.
+/// One attempt of a buyer to get a ticket, and its result.
 #[derive(Debug, Clone)]
 pub struct Visit {
     pub buyer: Buyer,
-    /// The code of a refusal, at whichever step it came.
+    /// The code of the refusal, of whichever step.
     pub refused: Option<String>,
-    /// Cards.
+    /// How many cards were declined.
     pub declined: u32,
-    pub end: End,
+    pub outcome: VisitOutcome,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// There was no reservation.
+pub enum VisitOutcome {
+    /// The reservation was refused.
     LeftOut,
-    /// The purchase turned back.
-    Compensated { reason: String },
-    /// The reservation is left to lapse.
-    Unpaid { ticket_id: TicketId },
-    /// Paid, and given back: there was no ticket.
+    Compensated {
+        reason: String,
+    },
+    /// The buyer abandoned the reservation.
+    Unpaid {
+        ticket_id: TicketId,
+    },
+    /// Paid and refunded, because no ticket could be issued.
     Refunded,
-    /// The ticket is there.
-    Bought { paid: Money },
+    /// The ticket is issued.
+    Bought {
+        paid: Money,
+    },
 }
 
-/// What came of trying one card.
-enum Swipe {
+/// The result of paying by one card.
+enum CardOutcome {
     Approved,
     Declined,
-    /// It is too late to pay.
+    /// The payment can no longer be paid.
     Closed {
         code: Option<String>,
     },
 }
 
 /// # Errors
-/// Where the server does not answer, or answers what it should not.
+/// If a request fails.
 pub async fn visit(api: &Api, show: Show, buyer: Buyer) -> anyhow::Result<Visit> {
     let mut visit = Visit {
         buyer,
         refused: None,
         declined: 0,
-        end: End::LeftOut,
+        outcome: VisitOutcome::LeftOut,
     };
-    visit.end = visit.go(api, show).await?;
+    visit.outcome = visit.go(api, show).await?;
     Ok(visit)
 }
 
 impl Visit {
     #[must_use]
     pub fn is_sold_out(&self) -> bool {
-        self.end == End::LeftOut && self.refused.as_deref() == Some("SOLD_OUT")
+        self.outcome == VisitOutcome::LeftOut && self.refused.as_deref() == Some("SOLD_OUT")
     }
 
-    async fn go(&mut self, api: &Api, show: Show) -> anyhow::Result<End> {
-        let Buyer { user_id, ref part } = self.buyer;
+    async fn go(&mut self, api: &Api, show: Show) -> anyhow::Result<VisitOutcome> {
+        let Buyer {
+            user_id,
+            ref persona,
+        } = self.buyer;
         let ticket_id = match api.reserve(show.event_id, user_id).await? {
             Ok(ticket_id) => ticket_id,
             Err(refusal) => {
                 self.refused = Some(refusal.code);
-                return Ok(End::LeftOut);
+                return Ok(VisitOutcome::LeftOut);
             }
         };
         let names = (show.event_id, user_id);
-        let amounts = (show.price, part.point);
+        let amounts = (show.price, persona.point);
         if let Err(refusal) = api.process(ticket_id, names, amounts).await? {
             self.refused = Some(refusal.code);
-            return Ok(End::Unpaid { ticket_id });
+            return Ok(VisitOutcome::Unpaid { ticket_id });
         }
         match follow(api, ticket_id).await? {
             Ok(bill) => self.pay(api, bill).await,
-            Err(reason) => Ok(End::Compensated { reason }),
+            Err(reason) => Ok(VisitOutcome::Compensated { reason }),
         }
     }
 
-    async fn pay(&mut self, api: &Api, bill: Bill) -> anyhow::Result<End> {
-        for (attempt, card) in self.buyer.part.character.cards().iter().enumerate() {
-            match swipe(api, bill, attempt, *card).await? {
-                Swipe::Approved => return collect(api, bill).await,
-                Swipe::Declined => self.declined += 1,
-                Swipe::Closed { code } => {
+    async fn pay(&mut self, api: &Api, bill: Bill) -> anyhow::Result<VisitOutcome> {
+        for (attempt, card) in self.buyer.persona.behaviour.cards().iter().enumerate() {
+            match try_card(api, bill, attempt, *card).await? {
+                CardOutcome::Approved => return collect(api, bill).await,
+                CardOutcome::Declined => self.declined += 1,
+                CardOutcome::Closed { code } => {
                     self.refused = code;
                     break;
                 }
             }
         }
-        Ok(End::Unpaid {
+        Ok(VisitOutcome::Unpaid {
             ticket_id: bill.ticket_id,
         })
     }
 }
 
-/// Waits until the purchase ends: with a bill, or with the reason why not.
+/// Polls until the purchase saga ends: completed with a bill, or compensated with a reason.
 async fn follow(api: &Api, ticket_id: TicketId) -> anyhow::Result<Result<Bill, String>> {
     let what = format!("the purchase of {ticket_id} to end");
-    let ended = until(&what, async || {
+    let ended = poll_until(&what, async || {
         let progress = api.progress(ticket_id).await?;
         Ok(progress
             .ok()
@@ -141,40 +148,45 @@ async fn follow(api: &Api, ticket_id: TicketId) -> anyhow::Result<Result<Bill, S
     })
 }
 
-async fn swipe(api: &Api, bill: Bill, attempt: usize, card: Card) -> anyhow::Result<Swipe> {
+async fn try_card(
+    api: &Api,
+    bill: Bill,
+    attempt: usize,
+    card: Card,
+) -> anyhow::Result<CardOutcome> {
     match api.pay(bill, attempt, card).await? {
-        Ok(Some(true)) => return Ok(Swipe::Approved),
+        Ok(Some(true)) => return Ok(CardOutcome::Approved),
         Ok(Some(false) | None) => {}
         Err(refusal) => {
-            return Ok(Swipe::Closed {
+            return Ok(CardOutcome::Closed {
                 code: Some(refusal.code),
             });
         }
     }
-    // Another attempt may begin only when this one is written off.
+    // The server accepts the next attempt only after this one has an outcome.
     let what = format!("the attempt to pay for {} to end", bill.ticket_id);
-    let status = until(&what, async || {
+    let status = poll_until(&what, async || {
         let status = api.payment_status(bill.payment_id).await?;
         Ok(Some(status).filter(|status| *status != PaymentStatus::Confirming))
     });
     Ok(match status.await? {
-        PaymentStatus::Succeeded => Swipe::Approved,
-        PaymentStatus::Created | PaymentStatus::Failed => Swipe::Declined,
+        PaymentStatus::Succeeded => CardOutcome::Approved,
+        PaymentStatus::Created | PaymentStatus::Failed => CardOutcome::Declined,
         PaymentStatus::Confirming | PaymentStatus::Cancelled | PaymentStatus::Deleted => {
-            Swipe::Closed { code: None }
+            CardOutcome::Closed { code: None }
         }
     })
 }
 
-/// Waits for the ticket that was paid, or for the money.
-async fn collect(api: &Api, bill: Bill) -> anyhow::Result<End> {
+/// Waits for the paid ticket, or for the refund.
+async fn collect(api: &Api, bill: Bill) -> anyhow::Result<VisitOutcome> {
     let what = format!("the ticket {}", bill.ticket_id);
-    until(&what, async || {
+    poll_until(&what, async || {
         if api.ticket(bill.ticket_id).await?.is_some() {
-            return Ok(Some(End::Bought { paid: bill.amount }));
+            return Ok(Some(VisitOutcome::Bought { paid: bill.amount }));
         }
         let status = api.payment_status(bill.payment_id).await?;
-        Ok((status == PaymentStatus::Cancelled).then_some(End::Refunded))
+        Ok((status == PaymentStatus::Cancelled).then_some(VisitOutcome::Refunded))
     })
     .await
 }

@@ -1,5 +1,5 @@
-//! The end of the demo: waits until nothing is under way, tells what happened, and checks the promises from outside
-//! (by HTTP) and from inside (by the audit of the data folder).
+//! The demo's report: waits until nothing is in progress, prints the results, and checks the promises from outside (by
+//! HTTP) and from inside (by the audit of the data folder).
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
     api::{Api, Progress, Stock},
-    buyer::{Buyer, End},
-    patience::until,
+    buyer::{Buyer, VisitOutcome},
+    polling::poll_until,
     sale::Sale,
-    tally::{PointsTally, Tally},
+    statistics::{PointsStatistics, SaleStatistics},
 };
 use crate::{
     audit::{self, Report},
@@ -24,40 +24,40 @@ use crate::{
 
 /// Reads under way at once.
 const AT_ONCE: usize = 16;
-const LAPSED: &str = "RESERVATION_EXPIRED";
+const EXPIRED: &str = "RESERVATION_EXPIRED";
 
-/// What is known when all is over.
+/// What is known at the end.
 struct Findings {
-    tally: Tally,
-    points: PointsTally,
-    /// Reservations that were not paid, and were seen to be on sale again.
-    lapsed: u64,
+    statistics: SaleStatistics,
+    points: PointsStatistics,
+    /// Unpaid reservations that expired.
+    expired: u64,
     stock: Stock,
     audit: Report,
 }
 
 /// # Errors
-/// Where something does not come to its end, or a promise is broken.
-pub async fn tell(api: &Api, sale: &Sale, buyers: &[Buyer], data: &Path) -> anyhow::Result<()> {
-    log::say("waiting until nothing is under way");
+/// If something does not end in time, or a promise is broken.
+pub async fn print(api: &Api, sale: &Sale, buyers: &[Buyer], data: &Path) -> anyhow::Result<()> {
+    log::print_line("waiting until nothing is in progress");
     let findings = Findings::collect(api, sale, buyers, data).await?;
-    log::say(format_args!("\nWhat happened\n{}", findings.table(sale)));
-    log::say(format_args!(
+    log::print_line(format_args!("\nWhat happened\n{}", findings.table(sale)));
+    log::print_line(format_args!(
         "\nThe audit of {}\n{}",
         data.display(),
         findings.audit.to_table()
     ));
-    log::say("\nThe promises, seen by the buyers");
+    log::print_line("\nThe promises, seen by the buyers");
     let promises = findings.promises(sale);
     for (is_kept, promise) in &promises {
-        log::say(format_args!(
+        log::print_line(format_args!(
             "{} {promise}",
             if *is_kept { "kept  " } else { "BROKEN" }
         ));
     }
     let is_broken = promises.iter().any(|(is_kept, _)| !is_kept);
     if is_broken || !findings.audit.violations.is_empty() {
-        bail!("checking the promises: one is broken, see above");
+        bail!("a promise is broken: see the lines BROKEN and VIOLATION above");
     }
     Ok(())
 }
@@ -69,12 +69,12 @@ impl Findings {
         buyers: &[Buyer],
         data: &Path,
     ) -> anyhow::Result<Self> {
-        let stock = until("every reservation to be paid or to lapse", async || {
+        let stock = poll_until("every reservation to be paid or to expire", async || {
             let stock = api.stock(sale.show.event_id).await?;
             Ok(stock.filter(|stock| stock.waiting == 0 && stock.sold == stock.completed))
         });
         stock.await?;
-        let audit = until("everything under way to end", async || {
+        let audit = poll_until("all messages and sagas to end", async || {
             let report = audit(data.to_owned()).await?;
             Ok(Some(report).filter(is_quiet))
         });
@@ -82,11 +82,11 @@ impl Findings {
         let stock = api
             .stock(sale.show.event_id)
             .await?
-            .context("reading the stock")?;
+            .context("the server no longer knows the event on sale")?;
         Ok(Self {
-            tally: Tally::of(&sale.visits, sale.rush.0),
+            statistics: SaleStatistics::of(&sale.visits, sale.rush.0),
             points: count_points(api, buyers).await?,
-            lapsed: count_lapsed(api, sale).await?,
+            expired: count_expired(api, sale).await?,
             stock,
             audit,
         })
@@ -94,43 +94,46 @@ impl Findings {
 
     fn table(&self, sale: &Sale) -> Table {
         let Self {
-            tally,
+            statistics,
             points,
-            lapsed,
+            expired,
             ..
         } = self;
         let number = |amount: u64| amount.to_string();
         let mut rows = vec![
-            ("buyers".to_owned(), number(tally.buyers)),
-            ("reservations granted".to_owned(), number(tally.granted)),
+            ("buyers".to_owned(), number(statistics.buyers)),
+            (
+                "reservations granted".to_owned(),
+                number(statistics.granted),
+            ),
         ];
         let by = |what: &str, counts: &BTreeMap<String, u64>| {
             let row = |(name, count): (&String, &u64)| (format!("{what}: {name}"), number(*count));
             counts.iter().map(row).collect::<Vec<_>>()
         };
-        rows.extend(by("refused", &tally.refused));
-        rows.extend(by("purchases taken back", &tally.compensated));
-        let again = tally.bought - tally.bought_in_rush;
+        rows.extend(by("refused", &statistics.refused));
+        rows.extend(by("purchases compensated", &statistics.compensated));
+        let again = statistics.bought - statistics.bought_in_rush;
         let counted = [
-            ("cards declined", number(tally.declined)),
+            ("cards declined", number(statistics.declined)),
             (
                 "... and then paid with another",
-                number(tally.paid_with_another_card),
+                number(statistics.paid_with_another_card),
             ),
-            ("reservations never paid", number(tally.unpaid)),
-            ("... that lapsed", number(*lapsed)),
-            ("bought in line, of what came back", number(again)),
-            ("purchases completed", number(tally.bought)),
+            ("reservations never paid", number(statistics.unpaid)),
+            ("... that expired", number(*expired)),
+            ("bought from the queue", number(again)),
+            ("purchases completed", number(statistics.bought)),
             ("tickets issued", self.stock.sold.to_string()),
-            ("purchases refunded", number(tally.refunded)),
+            ("purchases refunded", number(statistics.refunded)),
             ("points used", points.used().to_string()),
-            ("points taken and given back", points.restored.to_string()),
-            ("money taken (won)", tally.money.to_string()),
+            ("points reserved and restored", points.restored.to_string()),
+            ("money taken (won)", statistics.money.to_string()),
             (
                 "time of the rush",
                 format!("{:.2} s", sale.rush.1.as_secs_f64()),
             ),
-            ("purchases a second in the rush", pace(tally, sale)),
+            ("purchases a second in the rush", pace(statistics, sale)),
             (
                 "time of the on-sale",
                 format!("{:.2} s", sale.wall_time.as_secs_f64()),
@@ -147,16 +150,16 @@ impl Findings {
         table
     }
 
-    /// Each with whether it is kept.
+    /// Each promise, and whether it is kept.
     fn promises(&self, sale: &Sale) -> [(bool, String); 4] {
         let Self {
-            tally,
+            statistics,
             points,
-            lapsed,
+            expired,
             stock,
             ..
         } = self;
-        let bought = i64::try_from(tally.bought).unwrap_or(i64::MAX);
+        let bought = i64::try_from(statistics.bought).unwrap_or(i64::MAX);
         let value = bought.saturating_mul(sale.show.price.get());
         let Stock {
             quantity,
@@ -168,29 +171,29 @@ impl Findings {
         [
             (
                 bought == sold && sold <= quantity,
-                format!("tickets in hand {bought} = sold {sold} <= quantity {quantity}"),
+                format!("tickets of the buyers {bought} = sold {sold} <= quantity {quantity}"),
             ),
             (
-                quantity == available + waiting + completed && tally.unpaid == *lapsed,
+                quantity == available + waiting + completed && statistics.unpaid == *expired,
                 format!(
                     "quantity {quantity} = available {available} + waiting {waiting} + completed {completed}, \
-                     and all {} reservations that were not paid lapsed",
-                    tally.unpaid
+                     and all {} unpaid reservations expired",
+                    statistics.unpaid
                 ),
             ),
             (
-                points.used() == tally.points_spent,
+                points.used() == statistics.points_spent,
                 format!(
                     "points used {} = points spent on tickets {}",
                     points.used(),
-                    tally.points_spent
+                    statistics.points_spent
                 ),
             ),
             (
-                tally.money + points.used() == value,
+                statistics.money + points.used() == value,
                 format!(
                     "money {} + points {} = price of the tickets {value}",
-                    tally.money,
+                    statistics.money,
                     points.used()
                 ),
             ),
@@ -198,16 +201,16 @@ impl Findings {
     }
 }
 
-fn pace(tally: &Tally, sale: &Sale) -> String {
+fn pace(statistics: &SaleStatistics, sale: &Sale) -> String {
     let seconds = sale.rush.1.as_secs_f64().max(f64::EPSILON);
-    format!("{:.0}", tally.bought_in_rush as f64 / seconds)
+    format!("{:.0}", statistics.bought_in_rush as f64 / seconds)
 }
 
 async fn audit(data: PathBuf) -> anyhow::Result<Report> {
     let audited = tokio::task::spawn_blocking(move || audit::audit(&data)).await;
     audited
-        .context("the audit did not end")?
-        .context("auditing the data folder")
+        .context("the audit panicked")?
+        .context("cannot audit the data folder")
 }
 
 fn is_quiet(report: &Report) -> bool {
@@ -215,32 +218,32 @@ fn is_quiet(report: &Report) -> bool {
     counts.messages_under_way == 0 && counts.open_sagas == counts.parked_sagas
 }
 
-async fn count_points(api: &Api, buyers: &[Buyer]) -> anyhow::Result<PointsTally> {
+async fn count_points(api: &Api, buyers: &[Buyer]) -> anyhow::Result<PointsStatistics> {
     let ledgers = stream::iter(buyers.iter().map(|buyer| api.ledger(buyer.user_id)));
-    let count = async |mut points: PointsTally, entries: Vec<_>| {
+    let count = async |mut points: PointsStatistics, entries: Vec<_>| {
         points.add(&entries);
         Ok(points)
     };
     ledgers
         .buffer_unordered(AT_ONCE)
-        .try_fold(PointsTally::default(), count)
+        .try_fold(PointsStatistics::default(), count)
         .await
 }
 
-/// Of those that were not paid, how many are seen to have lapsed.
-async fn count_lapsed(api: &Api, sale: &Sale) -> anyhow::Result<u64> {
-    let unpaid = sale.visits.iter().filter_map(|visit| match visit.end {
-        End::Unpaid { ticket_id } => Some(ticket_id),
-        End::LeftOut | End::Compensated { .. } | End::Refunded | End::Bought { .. } => None,
+/// How many of the unpaid reservations expired.
+async fn count_expired(api: &Api, sale: &Sale) -> anyhow::Result<u64> {
+    let unpaid = sale.visits.iter().filter_map(|visit| match visit.outcome {
+        VisitOutcome::Unpaid { ticket_id } => Some(ticket_id),
+        VisitOutcome::LeftOut
+        | VisitOutcome::Compensated { .. }
+        | VisitOutcome::Refunded
+        | VisitOutcome::Bought { .. } => None,
     });
     let progress = stream::iter(unpaid.map(|ticket_id| api.progress(ticket_id)));
-    // A reservation whose purchase never started has lapsed too: none is left waiting.
-    let has_lapsed = async |lapsed: u64, progress: Result<Progress, _>| {
-        let is_lapsed = progress.map_or(true, |it| it.failure.as_deref() == Some(LAPSED));
-        Ok(lapsed + u64::from(is_lapsed))
+    // A reservation without a purchase expired too: none is left waiting.
+    let count = async |expired: u64, progress: Result<Progress, _>| {
+        let is_expired = progress.map_or(true, |it| it.failure.as_deref() == Some(EXPIRED));
+        Ok(expired + u64::from(is_expired))
     };
-    progress
-        .buffer_unordered(AT_ONCE)
-        .try_fold(0, has_lapsed)
-        .await
+    progress.buffer_unordered(AT_ONCE).try_fold(0, count).await
 }

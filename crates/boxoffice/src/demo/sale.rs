@@ -1,4 +1,4 @@
-//! The on-sale: everybody comes at once; those for whom nothing is left wait in line for what comes back.
+//! The sale: all buyers reserve at once (the rush); the buyers that got SOLD_OUT queue for the tickets that are released.
 
 use std::{
     collections::VecDeque,
@@ -15,9 +15,9 @@ use crate::log;
 use super::{
     api::{Api, Stock},
     buyer::{Buyer, Show, Visit, visit},
-    cast,
-    patience::until,
-    progress,
+    personas,
+    polling::poll_until,
+    progress_bar,
 };
 
 /// Visits under way at once.
@@ -25,12 +25,12 @@ const AT_ONCE: usize = 64;
 const SHOW_NAME: &str = "Opening night";
 const PRICE_WON: i64 = 50_000;
 
-/// What happened.
+/// The result of the sale.
 pub struct Sale {
     pub show: Show,
-    /// In the order in which they ended.
+    /// In the order of their ends.
     pub visits: Vec<Visit>,
-    /// How many of the visits are of the rush, and how long it took.
+    /// How many of the visits belong to the rush, and its duration.
     pub rush: (usize, Duration),
     /// From the first visit to the last.
     pub wall_time: Duration,
@@ -39,58 +39,58 @@ pub struct Sale {
 /// Puts the show on sale.
 ///
 /// # Errors
-/// Where the server refuses, or ticketing does not hear of it.
+/// If the server refuses the event, or ticketing does not learn of it in time.
 pub async fn open(api: &Api, tickets: u32) -> anyhow::Result<Show> {
     let price = Money::new(PRICE_WON).context("the price of the show")?;
     let event_id = api.register_event(SHOW_NAME, tickets, price).await?;
-    until("ticketing to hear of the event", async || {
+    poll_until("the event to be on sale", async || {
         api.stock(event_id).await
     })
     .await?;
-    log::say(format_args!(
+    log::print_line(format_args!(
         "{SHOW_NAME:?} is on sale as event {event_id}: {tickets} tickets at {price} won"
     ));
     Ok(Show { event_id, price })
 }
 
-/// Registers everybody.
+/// Registers all buyers.
 ///
 /// # Errors
-/// Where the server refuses one.
+/// If the server refuses one.
 pub async fn invite(api: &Api, buyers: u32) -> anyhow::Result<Vec<Buyer>> {
-    let bar = progress::bar(u64::from(buyers), "registering buyers");
-    let invited = stream::iter((0..buyers).map(cast::part))
-        .map(async |part| {
-            let user_id = api.register_user(&part).await?;
+    let bar = progress_bar::new(u64::from(buyers), "registering buyers");
+    let invited = stream::iter((0..buyers).map(personas::persona))
+        .map(async |persona| {
+            let user_id = api.register_user(&persona).await?;
             bar.inc(1);
-            anyhow::Ok(Buyer { user_id, part })
+            anyhow::Ok(Buyer { user_id, persona })
         })
         .buffered(AT_ONCE)
         .try_collect();
     let invited: Vec<Buyer> = invited.await?;
     bar.finish_and_clear();
-    log::say(format_args!("{} buyers are registered", invited.len()));
+    log::print_line(format_args!("{} buyers are registered", invited.len()));
     Ok(invited)
 }
 
-/// Sells until the show is sold out, or nobody waits any more.
+/// Sells until the show is sold out, or the queue is empty.
 ///
 /// # Errors
-/// Where the server fails a buyer.
+/// If a request of a buyer fails.
 pub async fn run(api: &Api, show: Show, buyers: Vec<Buyer>) -> anyhow::Result<Sale> {
     let started = Instant::now();
-    let bar = progress::bar(buyers.len() as u64, "the rush");
+    let bar = progress_bar::new(buyers.len() as u64, "the rush");
     let mut visits = crowd(api, show, buyers, &bar).await?;
     bar.finish_and_clear();
     let rush = (visits.len(), started.elapsed());
-    let line: VecDeque<Buyer> = sent_away(&visits).collect();
-    log::say(format_args!(
-        "the rush is over after {:.1} s: {} were told SOLD_OUT and wait in line",
+    let queue: VecDeque<Buyer> = sent_away(&visits).collect();
+    log::print_line(format_args!(
+        "the rush is over after {:.1} s: {} buyers got SOLD_OUT and wait in the queue",
         rush.1.as_secs_f64(),
-        line.len()
+        queue.len()
     ));
-    let bar = progress::bar(line.len() as u64, "the line");
-    visits.extend(serve_line(api, show, line, &bar).await?);
+    let bar = progress_bar::new(queue.len() as u64, "the queue");
+    visits.extend(serve_queue(api, show, queue, &bar).await?);
     bar.finish_and_clear();
     let wall_time = started.elapsed();
     Ok(Sale {
@@ -101,7 +101,7 @@ pub async fn run(api: &Api, show: Show, buyers: Vec<Buyer>) -> anyhow::Result<Sa
     })
 }
 
-/// All of them at once, or nearly.
+/// All buyers, at most `AT_ONCE` at a time.
 async fn crowd(
     api: &Api,
     show: Show,
@@ -116,22 +116,22 @@ async fn crowd(
         .await
 }
 
-/// As often as tickets come back, as many try again. Who finds nothing even so goes to the end.
-async fn serve_line(
+/// Whenever tickets are released, that many buyers try again. A buyer who gets none goes to the end of the queue.
+async fn serve_queue(
     api: &Api,
     show: Show,
-    mut line: VecDeque<Buyer>,
+    mut queue: VecDeque<Buyer>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Vec<Visit>> {
     let mut visits = Vec::new();
-    while !line.is_empty() {
+    while !queue.is_empty() {
         let free = wait_for_tickets(api, show).await?;
         if free == 0 {
             break;
         }
-        let next = line.drain(..free.min(line.len())).collect();
+        let next = queue.drain(..free.min(queue.len())).collect();
         let served = crowd(api, show, next, bar).await?;
-        line.extend(sent_away(&served));
+        queue.extend(sent_away(&served));
         visits.extend(served);
     }
     Ok(visits)
@@ -142,13 +142,13 @@ fn sent_away(visits: &[Visit]) -> impl Iterator<Item = Buyer> {
     sent_away.map(|visit| visit.buyer.clone())
 }
 
-/// How many tickets can be had; 0 where all are paid, and none will come back.
+/// Waits until tickets are available, and returns how many; 0 if all are paid.
 async fn wait_for_tickets(api: &Api, show: Show) -> anyhow::Result<usize> {
-    let come_back = until("a ticket to come back", async || {
+    let released = poll_until("a ticket to be released", async || {
         let stock = api
             .stock(show.event_id)
             .await?
-            .context("the stock is gone")?;
+            .context("the server no longer knows the event on sale")?;
         let Stock {
             quantity,
             completed,
@@ -158,5 +158,5 @@ async fn wait_for_tickets(api: &Api, show: Show) -> anyhow::Result<usize> {
         let free = usize::try_from(available).unwrap_or(0);
         Ok((free > 0 || completed >= quantity).then_some(free))
     });
-    come_back.await
+    released.await
 }

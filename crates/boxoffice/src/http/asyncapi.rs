@@ -1,5 +1,5 @@
-//! The contract between the services, published as AsyncAPI 3.1: whoever runs a user or payment service of their own
-//! reads here what is asked of it. Made from the payload types themselves, so that it cannot drift.
+//! The messages between the services as an AsyncAPI 3.1 document, for companies that run their own user or payment
+//! service. Generated from the payload types, so that it cannot drift. Pure.
 
 use contract::{
     schema::{Topic, topics},
@@ -7,7 +7,7 @@ use contract::{
 };
 use serde_json::{Map, Value, json};
 
-/// What a schema cannot say: identity, headers, keys, order, and what is asked of a participant.
+/// The rules that a schema cannot express: identity, headers, keys, order, and the duties of a participant.
 const RULES: &str = include_str!("asyncapi/rules.md");
 
 const REQUEST: &str = ".request";
@@ -36,7 +36,7 @@ pub fn document() -> Value {
             "schemas": schemas,
             "messageTraits": { "record": { "headers": headers() } },
             "correlationIds": { "saga": {
-                "description": "The saga that asks. An answer repeats it.",
+                "description": "The saga that sent the request. Its response repeats it.",
                 "location": "$message.payload#/sagaId",
             } },
         },
@@ -83,7 +83,7 @@ fn key(topic: &Topic) -> String {
     format!("`{field}`, as text.")
 }
 
-/// All of them are sent, and none is needed.
+/// The headers that are sent; none is required of other senders.
 fn headers() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     json!({
@@ -103,7 +103,7 @@ fn headers() -> Value {
     })
 }
 
-/// A request is received and answered by whoever runs the service; everything else is told to whoever listens.
+/// A request is received and answered by the service that implements it; all other topics are published.
 fn operation(topic: &Topic, topics: &[Topic]) -> Value {
     let at = |name: &str| json!({ "$ref": format!("#/channels/{name}") });
     let response = topic

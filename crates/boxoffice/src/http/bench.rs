@@ -1,4 +1,4 @@
-//! A route that does no work: what the HTTP stack alone can do. Served only where the settings ask for it.
+//! A route that does no work, to measure the HTTP stack alone. Served only if `http.bench_route` is true.
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ pub fn router() -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(echo))
 }
 
-/// As much JSON as a small request has.
+/// A body as large as that of a small request.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Echo {
@@ -18,7 +18,7 @@ struct Echo {
     user_id: i64,
 }
 
-/// Answers what it was sent.
+/// Returns the request's body.
 #[utoipa::path(post, path = "/bench/echo", tag = "bench", request_body = Echo, responses(
     (status = 200, body = Echo),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),

@@ -1,4 +1,4 @@
-//! The console: one page that shows what is on sale, what is under way, and what needs a person.
+//! The console: one page for operators with the events on sale, the sagas in progress, and the work for a person.
 
 use axum::response::Html;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -9,9 +9,9 @@ pub fn router() -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(console))
 }
 
-/// The console, for a browser.
+/// The operators' console.
 #[utoipa::path(get, path = "/console", tag = "operations",
-    responses((status = 200, description = "one page, complete in itself", body = String, content_type = "text/html")))]
+    responses((status = 200, description = "a self-contained page", body = String, content_type = "text/html")))]
 async fn console() -> Html<&'static str> {
     Html(PAGE)
 }

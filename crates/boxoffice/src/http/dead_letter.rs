@@ -1,4 +1,4 @@
-//! Dead letters by HTTP: list, inspect, replay, discard.
+//! The routes of dead letters: list, show, replay, discard.
 
 use super::operations::LETTER_STATES;
 use axum::{Json, extract::State};
@@ -26,14 +26,14 @@ pub fn router(store: Store, clock: Clock) -> OpenApiRouter {
         .with_state(Service { store, clock })
 }
 
-/// A message that a consumer could not handle, and what has become of it.
+/// A message that a consumer rejected, and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetterView {
     pub id: DeadLetterId,
     #[schema(schema_with = state_schema)]
     pub state: DeadLetterState,
-    /// How many times it was sent again, by schedule or by a person.
+    /// How often it was reissued, by schedule or by a person.
     pub reissues: u32,
     pub letter: DeadLetter,
     pub created_at: Timestamp,
@@ -65,12 +65,12 @@ fn state_schema() -> utoipa::openapi::Object {
 struct ListParams {
     #[param(schema_with = state_schema)]
     state: Option<DeadLetterState>,
-    /// The last id of the page before.
+    /// The last id of the previous page.
     after: Option<DeadLetterId>,
     limit: Option<u32>,
 }
 
-/// Dead letters in the order of their making.
+/// Dead letters, the oldest first.
 #[utoipa::path(get, path = "/dead-letter", tag = "dead letters", params(ListParams), responses(
     (status = 200, body = Page<DeadLetterView>),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json")))]
@@ -99,8 +99,8 @@ async fn show(
     Ok(Json(record.into()))
 }
 
-/// Sends its message to the group that rejected it again, at once. One that names no group, because another service wrote
-/// it, goes to everybody who reads its topic.
+/// Reissues its message at once to the consumer group that rejected it. If it names no group, because another company's
+/// service wrote it, the message goes to each group of its topic.
 #[utoipa::path(post, path = "/dead-letter/{id}/replay", tag = "dead letters", params(("id" = DeadLetterId, Path)),
     responses(
         (status = 200, body = DeadLetterView),

@@ -1,5 +1,5 @@
-//! Around every request: whose it may be, how many there may be at once, how long one may take, what is left of one that panics,
-//! idempotency keys, the trace it belongs to, counting and one line of log. One layer, because every layer costs every request.
+//! The middleware around each request: host and origin checks, admission, timeout, panics, idempotency keys, trace,
+//! metrics and one log line. It is one layer, because each layer costs each request. It owns the count in flight.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -25,13 +25,13 @@ use web::{
 
 use super::{
     Parts,
-    hosts::{Hosts, Stranger},
+    hosts::{HostRefusal, Hosts},
     metrics::{HttpMetrics, Route},
 };
 
-/// Answered even when everything else is shed: overload is when an operator looks.
+/// Answered also under overload, because that is when operators need them.
 const ALWAYS_ANSWERED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// The only encoding of a body.
+/// The only accepted encoding of a body.
 const IDENTITY: &str = "identity";
 
 pub struct Guard {
@@ -57,18 +57,18 @@ impl Guard {
         }
     }
 
-    fn admit(&self, route: &Route) -> Option<Slot<'_>> {
-        let slot = Slot(&self.in_flight);
+    fn admit(&self, route: &Route) -> Option<InFlightPermit<'_>> {
+        let permit = InFlightPermit(&self.in_flight);
         let under_way = self.in_flight.fetch_add(1, Ordering::Relaxed);
         (under_way < self.in_flight_max || ALWAYS_ANSWERED.contains(&route.as_str()))
-            .then_some(slot)
+            .then_some(permit)
     }
 
-    /// What no route takes.
+    /// Refuses requests that no route accepts.
     fn refuse(&self, request: &Request) -> Option<Response> {
         match self.hosts.check(request) {
-            Err(Stranger::Host) => Some(misdirected().into_response()),
-            Err(Stranger::Origin) => Some(foreign().into_response()),
+            Err(HostRefusal::Host) => Some(misdirected().into_response()),
+            Err(HostRefusal::Origin) => Some(foreign().into_response()),
             Ok(()) if is_encoded(request) => Some(encoded()),
             Ok(()) => None,
         }
@@ -83,7 +83,7 @@ impl Guard {
                 next.run(request).await
             }
         };
-        // A handler that panics leaves nothing half done: what it changes is one Commit.
+        // A panicking handler leaves nothing half done, because its changes are one Commit.
         let answer = AssertUnwindSafe(answer).catch_unwind();
         match tokio::time::timeout(self.timeout, answer).await {
             Ok(Ok(response)) => response,
@@ -93,10 +93,10 @@ impl Guard {
     }
 }
 
-/// Counts one request under way until it is answered, or its client is gone.
-struct Slot<'a>(&'a AtomicUsize);
+/// Counts one request in flight until it is answered or its client disconnects.
+struct InFlightPermit<'a>(&'a AtomicUsize);
 
-impl Drop for Slot<'_> {
+impl Drop for InFlightPermit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -104,12 +104,12 @@ impl Drop for Slot<'_> {
 
 /// The middleware.
 pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let caller = caller(request.headers());
+    let caller = caller_trace(request.headers());
     trace::requested(caller, &guard.random, answer(&guard, request, next)).await
 }
 
-/// The trace that the request belongs to; one that says two belongs to none.
-fn caller(headers: &HeaderMap) -> Option<TraceContext> {
+/// The caller's trace. Duplicate `traceparent` headers are ignored.
+fn caller_trace(headers: &HeaderMap) -> Option<TraceContext> {
     let mut named = headers.get_all(trace::HEADER).into_iter();
     let text = named.next()?.to_str().ok()?;
     named.next().is_none().then(|| TraceContext::parse(text))?
@@ -120,7 +120,7 @@ async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = Route::of(request.extensions().get::<MatchedPath>());
     let response = match guard.admit(&route) {
-        Some(_slot) => match guard.refuse(&request) {
+        Some(_permit) => match guard.refuse(&request) {
             Some(refusal) => refusal,
             None => guard.perform(request, next).await,
         },
@@ -141,7 +141,7 @@ fn log(method: &Method, route: &Route, status: StatusCode, elapsed: Duration) {
     }
 }
 
-/// A body that would have to be unpacked first. A body that is packed well is far larger than it looks.
+/// Whether the body is compressed; a small compressed body may decompress to gigabytes.
 fn is_encoded(request: &Request) -> bool {
     let mut encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
     let is_plain = |value: &HeaderValue| {
@@ -153,7 +153,7 @@ fn is_encoded(request: &Request) -> bool {
 
 fn encoded() -> Response {
     let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    let detail = "a body is sent as it is, without a Content-Encoding";
+    let detail = "the body has a Content-Encoding; send it uncompressed";
     let problem = Problem {
         field: Some(header::CONTENT_ENCODING.to_string()),
         ..Problem::new(status, "UNSUPPORTED_ENCODING", detail)
@@ -164,26 +164,29 @@ fn encoded() -> Response {
 fn misdirected() -> Problem {
     let status = StatusCode::MISDIRECTED_REQUEST;
     let detail =
-        "this server has no such name as the request's Host; its settings list those that it has";
+        "the request's Host is not a name of this server; the setting http.hosts lists its names";
     Problem::new(status, "UNKNOWN_HOST", detail)
 }
 
 fn foreign() -> Problem {
-    let detail = "a web page of another site may not change anything here";
+    let detail = "a web page of another origin may not change anything here";
     Problem::new(StatusCode::FORBIDDEN, "CROSS_ORIGIN_REQUEST", detail)
 }
 
 fn overloaded() -> Problem {
-    Problem::unavailable("OVERLOADED", "too many requests at once; try again shortly")
+    Problem::unavailable(
+        "OVERLOADED",
+        "too many requests in flight; try again after Retry-After",
+    )
 }
 
 fn internal() -> Problem {
-    let detail = "the service failed at this request; the failure is logged";
+    let detail = "the server failed to handle this request; the failure is logged";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail)
 }
 
 fn gave_up() -> Problem {
-    let detail = "the answer took too long and what became of the request is not known; \
+    let detail = "the request timed out and its outcome is unknown; \
                   send it again with the same Idempotency-Key";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "REQUEST_TIMEOUT", detail)
 }

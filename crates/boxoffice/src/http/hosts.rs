@@ -1,8 +1,8 @@
-//! The names that this server answers to. A page of another site can have its own name point here (DNS rebinding), and its
-//! visitor's browser then sends that name as `Host` and as `Origin`; so both are compared with names that are known.
+//! The names that this server answers to, as protection from DNS rebinding: another site's name may resolve to this
+//! server, and its visitors' browsers then send that name as `Host` and `Origin`. So both must be known names. Pure.
 //!
-//! An IP address is let in as `Host`: a browser sends it only where it was asked for the address itself. Health checks that
-//! name none, or this machine's address, need no setting.
+//! An IP address is accepted as `Host`, because a browser sends it only if the URL contains it. So health checks by address
+//! need no setting.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,40 +11,40 @@ use axum::{
     http::{HeaderName, header},
 };
 
-/// Answered whatever they are asked as: an orchestrator's check may use any name, and they tell nothing.
+/// Answered for any name: an orchestrator's check may use any, and they reveal nothing.
 const HEALTH: [&str; 2] = ["/healthz", "/readyz"];
 const LOCALHOST: &str = "localhost";
-/// Any `Host` is answered: for a server behind a proxy that has checked it.
+/// Accepts any `Host`, for a server behind a proxy that checks it.
 const ANY: &str = "*";
 
-/// The setting `http.hosts`, read.
+/// The parsed setting `http.hosts`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts {
     is_any: bool,
     names: Vec<Authority>,
 }
 
-/// `name` or `name:port`, in small letters.
+/// `name` or `name:port`, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Authority {
     name: String,
     port: Option<u16>,
 }
 
-/// Why a request is not answered.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stranger {
-    /// It asks for a server of another name.
+pub enum HostRefusal {
+    /// Its `Host` is not a known name.
     Host,
-    /// A page of another site made its visitor's browser send it.
+    /// It changes something, and its `Origin` is another site.
     Origin,
 }
 
 impl Hosts {
-    /// Names with commas between, each with a port or without; `*` for any.
+    /// Parses a comma-separated list of `host` and `host:port`; `*` accepts any.
     ///
     /// # Errors
-    /// The first entry that is no name.
+    /// The first entry that is not a host name.
     pub fn read(setting: &str) -> Result<Self, String> {
         let mut hosts = Self::default();
         let entries = setting.split(',').map(str::trim);
@@ -60,20 +60,20 @@ impl Hosts {
     }
 
     /// # Errors
-    /// [`Stranger`], where the request is not for this server or not from a page of it.
-    pub fn check(&self, request: &Request) -> Result<(), Stranger> {
+    /// [`HostRefusal`] if the request is not for this server, or comes from another site's page.
+    pub fn check(&self, request: &Request) -> Result<(), HostRefusal> {
         let target = request.uri().authority().map(|it| Some(it.as_str()));
         let mut asked = texts(request, header::HOST).chain(target);
         let is_ours = |host: Option<&str>| host.is_some_and(|host| self.is_ours(host));
         if !HEALTH.contains(&request.uri().path()) && !asked.all(is_ours) {
-            return Err(Stranger::Host);
+            return Err(HostRefusal::Host);
         }
         let mut origins = texts(request, header::ORIGIN);
         let is_own = |origin: Option<&str>| origin.is_some_and(|it| self.is_own_page(it, request));
         if request.method().is_safe() || origins.all(is_own) {
             Ok(())
         } else {
-            Err(Stranger::Origin)
+            Err(HostRefusal::Origin)
         }
     }
 
@@ -81,8 +81,8 @@ impl Hosts {
         self.is_any || Authority::read(host).is_some_and(|host| host.is_local() || self.has(&host))
     }
 
-    /// A page of this server, under the name that the request uses or under one that the settings know: a proxy may have
-    /// put a name of its own in the place of the one that the browser sent.
+    /// Whether the origin is this server, under the request's `Host` or a name of the settings: a proxy may have replaced
+    /// the `Host` that the browser sent.
     fn is_own_page(&self, origin: &str, request: &Request) -> bool {
         let site = origin.split_once("://").map(|(_, site)| site);
         let Some(site) = site.and_then(Authority::read) else {
@@ -113,7 +113,7 @@ impl Authority {
         (is_name || address_v6(&name).is_some()).then_some(Self { name, port })
     }
 
-    /// Names that nobody else can have.
+    /// Names that resolve to no other site.
     fn is_local(&self) -> bool {
         self.name == LOCALHOST
             || self.name.parse::<Ipv4Addr>().is_ok()
@@ -126,7 +126,7 @@ fn address_v6(name: &str) -> Option<Ipv6Addr> {
     inside.parse().ok()
 }
 
-/// Every value of a header; `None` for one that is no text.
+/// Each value of a header; `None` for one that is not text.
 fn texts(request: &Request, name: HeaderName) -> impl Iterator<Item = Option<&str>> {
     let values = request.headers().get_all(name).into_iter();
     values.map(|value| value.to_str().ok())
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    fn check(setting: &str, host: &str, origin: Option<&str>) -> Result<(), Stranger> {
+    fn check(setting: &str, host: &str, origin: Option<&str>) -> Result<(), HostRefusal> {
         let mut request = Request::post("/event").header(header::HOST, host);
         if let Some(origin) = origin {
             request = request.header(header::ORIGIN, origin);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_localhost_are_known_and_every_other_name_must_be_told() {
+    fn addresses_and_localhost_are_known_and_other_names_need_the_setting() {
         for host in [
             "127.0.0.1:8080",
             "127.0.0.1",
@@ -172,20 +172,20 @@ mod tests {
             "[::1",
             "",
         ] {
-            assert_eq!(check("", host, None), Err(Stranger::Host), "{host:?}");
+            assert_eq!(check("", host, None), Err(HostRefusal::Host), "{host:?}");
         }
         let told = "tickets.example, door:8080";
         for host in ["tickets.example", "Tickets.Example:443", "door:8080"] {
             assert_eq!(check(told, host, None), Ok(()), "{host}");
         }
         for host in ["door", "door:8081", "a.tickets.example"] {
-            assert_eq!(check(told, host, None), Err(Stranger::Host), "{host}");
+            assert_eq!(check(told, host, None), Err(HostRefusal::Host), "{host}");
         }
         assert_eq!(check("*", "rebound.example", None), Ok(()));
     }
 
     #[test]
-    fn a_page_is_ours_under_the_name_it_asks_for_or_one_that_is_told() {
+    fn an_origin_is_accepted_if_it_is_the_host_or_a_name_of_the_setting() {
         for (setting, host, origin) in [
             ("", "localhost:8080", "http://localhost:8080"),
             (
@@ -193,7 +193,7 @@ mod tests {
                 "tickets.example",
                 "https://tickets.example",
             ),
-            // A proxy that sends a name of its own.
+            // A proxy that replaces the Host.
             (
                 "tickets.example",
                 "127.0.0.1:8080",
@@ -220,25 +220,25 @@ mod tests {
             ),
         ] {
             let refused = check(setting, host, Some(origin));
-            assert_eq!(refused, Err(Stranger::Origin), "{origin}");
+            assert_eq!(refused, Err(HostRefusal::Origin), "{origin}");
         }
     }
 
     #[test]
-    fn one_request_has_one_host() {
+    fn a_request_with_two_hosts_is_refused_if_one_is_unknown() {
         let request = Request::get("/event")
             .header(header::HOST, "localhost")
             .header(header::HOST, "rebound.example");
         let request = request.body(Body::empty()).unwrap();
-        assert_eq!(Hosts::default().check(&request), Err(Stranger::Host));
+        assert_eq!(Hosts::default().check(&request), Err(HostRefusal::Host));
         let request =
             Request::get("http://rebound.example/event").header(header::HOST, "localhost");
         let request = request.body(Body::empty()).unwrap();
-        assert_eq!(Hosts::default().check(&request), Err(Stranger::Host));
+        assert_eq!(Hosts::default().check(&request), Err(HostRefusal::Host));
     }
 
     #[test]
-    fn health_is_told_to_whoever_asks_by_whatever_name() {
+    fn health_checks_are_answered_for_any_host() {
         for path in HEALTH {
             let request = Request::get(path).header(header::HOST, "boxoffice.internal");
             let request = request.body(Body::empty()).unwrap();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_no_name_is_named() {
+    fn the_error_about_an_invalid_entry_names_it() {
         for setting in [
             "https://tickets.example",
             "a b",

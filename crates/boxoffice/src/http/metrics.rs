@@ -1,4 +1,4 @@
-//! What the HTTP server counts: requests and their time, by method, route template and status.
+//! HTTP metrics: requests and their duration by method, route template and status. It owns both metric families.
 
 use std::{
     fmt::Write,
@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// The template of the route that matched, never the path itself: paths are without number.
+/// The matched route's template, never the path: the number of label values must be bounded.
 #[derive(Debug, Clone)]
 pub struct Route(Option<MatchedPath>);
 
@@ -82,10 +82,10 @@ impl HttpMetrics {
             time: Family::new_with_constructor(time_histogram),
         };
         let (requests, time) = (metrics.requests.clone(), metrics.time.clone());
-        registry.register("http_requests", "Requests answered", requests);
+        registry.register("http_requests", "HTTP requests answered", requests);
         registry.register_with_unit(
             "http_request_duration",
-            "Time from a request's head to its answer",
+            "Time from an HTTP request's head to its response",
             Unit::Seconds,
             time,
         );
@@ -106,7 +106,7 @@ impl HttpMetrics {
     }
 }
 
-/// A client may invent methods; each would be a series of its own.
+/// Maps methods that a client invents to one label value.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,9 +1,9 @@
-//! The OpenAPI page: what is said of the whole, names for operations, what surrounds every route, and which operation
-//! follows which. Services describe what is theirs alone.
+//! Completes the OpenAPI document of the services' routes: general description, operation ids, and what the guard adds to
+//! each route. Pure.
 //!
-//! - [`answers`]: the answers of what surrounds every route
-//! - [`parameters`]: what every parameter of a kind keeps to
-//! - [`links`]: which operation takes what another has answered
+//! - [`answers`]: the responses that the guard adds
+//! - [`parameters`]: constraints that all parameters of a kind share
+//! - [`links`]: which operation takes a value of which response
 
 mod answers;
 mod links;
@@ -16,7 +16,7 @@ use utoipa::openapi::{
 
 use super::problems::CODES;
 
-/// Completes the page once every route is on it.
+/// Completes the document once it has all routes.
 pub fn finish(page: &mut OpenApi) {
     describe(page);
     name_operations(page);
@@ -30,7 +30,7 @@ pub fn finish(page: &mut OpenApi) {
     drop_unused(page);
 }
 
-/// Schemas that stand only where they are used, as the items of a page, are no components.
+/// Drops components that nothing refers to, such as the items of a page, which are inlined.
 fn drop_unused(page: &mut OpenApi) {
     let text = page.to_json().expect("a page has string keys only");
     if let Some(components) = &mut page.components {
@@ -39,13 +39,13 @@ fn drop_unused(page: &mut OpenApi) {
     }
 }
 
-/// Adds the codes, as a table, to the description of the OpenAPI page, and where the server is.
+/// Adds the table of problem codes and the server's address.
 fn describe(page: &mut OpenApi) {
     let mut text = page.info.description.take().unwrap_or_default();
     text.push_str(
-        "\n\nEvery POST and PUT takes an `Idempotency-Key`: the same key and request is answered as it was the first time, \
-         and happens once. A refusal is decided again.\n\nA refusal is a problem (RFC 9457, `application/problem+json`); programs decide by its \
-         `code`:\n\n| status | code | meaning |\n|---|---|---|\n",
+        "\n\nEach POST and PUT takes an `Idempotency-Key`: a repeated request with the same key and body takes effect once \
+         and gets the first response again. A refused request is decided again.\n\nA refusal is a problem (RFC 9457, \
+         `application/problem+json`); programs decide by its `code`:\n\n| status | code | meaning |\n|---|---|---|\n",
     );
     for (status, code, meaning) in CODES {
         text.push_str(&format!("| {status} | `{code}` | {meaning} |\n"));
@@ -53,11 +53,12 @@ fn describe(page: &mut OpenApi) {
     page.info.description = Some(text);
     let here = ServerBuilder::new().url("/");
     page.servers = Some(vec![
-        here.description(Some("The server of this page.")).build(),
+        here.description(Some("The server of this document."))
+            .build(),
     ]);
 }
 
-/// Generated clients need a name for each operation, and services name theirs without knowing of each other.
+/// Derives operation ids from method and path: generated clients need unique ones, and services do not know each other.
 fn name_operations(page: &mut OpenApi) {
     for (path, item) in &mut page.paths.paths {
         for (method, operation) in operations(item) {

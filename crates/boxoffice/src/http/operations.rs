@@ -1,4 +1,4 @@
-//! For those who run it: alive, ready, metrics, and the two contracts.
+//! The routes for operators: health, readiness, metrics, OpenAPI and AsyncAPI. It owns the gauges that a scrape sets.
 
 use std::sync::{Arc, atomic::AtomicI64};
 
@@ -26,10 +26,10 @@ use crate::crew::Roster;
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON_TYPE: &str = "application/json";
-/// Of dead letters.
+/// The states of dead letters.
 pub(super) const LETTER_STATES: [&str; 5] =
     ["WAITING", "PARKED", "REPLAYED", "RESOLVED", "DISCARDED"];
-/// Sagas that are not at their end.
+/// Sagas that have not ended.
 const OPEN: &str = "state IN ('STARTED', 'COMPENSATING')";
 const OPEN_AND_PARKED: &str = "state IN ('STARTED', 'COMPENSATING') AND parked IS NOT NULL";
 
@@ -68,10 +68,10 @@ impl Operations {
         );
         let help = "Sagas that have not ended, by state; PARKED are counted in their state too";
         registry.register("open_sagas", help, open_sagas.clone());
-        let help = "Money that is on its way or needs a person: attempts, refunds, stray charges, webhooks";
+        let help = "Money in transit, or waiting for a person: attempts, refunds, orphan charges, webhooks";
         registry.register("open_payments", help, open_payments.clone());
         let outbox_messages = Gauge::default();
-        let help = "Messages that are committed and not on the bus yet, counted up to 10000";
+        let help = "Committed messages that are not published yet, counted up to 10000";
         registry.register("outbox_messages", help, outbox_messages.clone());
         let json = |document: serde_json::Result<Vec<u8>>| {
             Bytes::from(document.expect("a document has string keys only"))
@@ -101,16 +101,16 @@ pub fn router() -> OpenApiRouter<Operations> {
         .routes(routes!(super::problems::page))
 }
 
-/// Does the process live?
+/// Liveness: the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "operations",
-    responses((status = 200, description = "it lives", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "the process runs", body = String, content_type = "text/plain")))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Does it do its work?
+/// Readiness: the store accepts commits, and each worker runs.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
-    (status = 200, description = "it takes commits, and every worker runs", body = String, content_type = "text/plain"),
+    (status = 200, description = "the store accepts commits, and each worker runs", body = String, content_type = "text/plain"),
     (status = 503, description = "NOT_READY: the store has failed, or a worker has ended", body = ProblemDetails, content_type = "application/problem+json")))]
 async fn readyz(State(Operations(shared)): State<Operations>) -> Result<&'static str, Problem> {
     if let Err(error) = shared.store.check() {
@@ -128,7 +128,7 @@ async fn readyz(State(Operations(shared)): State<Operations>) -> Result<&'static
 /// Metrics, as OpenMetrics text.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses(
     (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text"),
-    (status = 503, description = "UNAVAILABLE: the store cannot be counted", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 503, description = "UNAVAILABLE: the store cannot be read", body = ProblemDetails, content_type = "application/problem+json")))]
 async fn metrics(State(Operations(shared)): State<Operations>) -> Result<Response, Problem> {
     shared.count().await?;
     let mut body = String::new();
@@ -136,7 +136,7 @@ async fn metrics(State(Operations(shared)): State<Operations>) -> Result<Respons
     Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], body).into_response())
 }
 
-/// This page, as OpenAPI 3.1.
+/// The HTTP API, as OpenAPI 3.1.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations",
     responses((status = 200, description = "OpenAPI", body = serde_json::Value)))]
 async fn openapi(State(Operations(shared)): State<Operations>) -> Response {
@@ -150,7 +150,7 @@ async fn asyncapi_document(State(Operations(shared)): State<Operations>) -> Resp
     ([(header::CONTENT_TYPE, JSON_TYPE)], shared.asyncapi.clone()).into_response()
 }
 
-/// What is counted of money: its name, the table, a column of it, and which rows. Each has an index of its own.
+/// The states of `open_payments`: name, table, indexed column, and condition.
 const OPEN_MONEY: &[(&str, &Table, &str, &str)] = &[
     (
         "CONFIRMING",
@@ -191,7 +191,7 @@ const OPEN_MONEY: &[(&str, &Table, &str, &str)] = &[
 ];
 
 impl Shared {
-    /// Sets the gauges to what is stored now.
+    /// Sets the gauges from the store.
     async fn count(&self) -> Result<(), StoreError> {
         let letters = self.store.count_by(DeadLetterRecord::TABLE, "state", None);
         set(&self.dead_letters, &LETTER_STATES, letters.await?);
@@ -222,7 +222,7 @@ impl Shared {
     }
 }
 
-/// A state that nothing is in is told as 0: an alert cannot watch what is not there.
+/// Sets empty states to 0, because an alert cannot watch a missing series.
 fn set(gauges: &Gauges, states: &[&str], counts: Vec<(String, i64)>) {
     gauges.clear();
     for state in states {

@@ -1,4 +1,5 @@
-//! Refusals that no service makes, and the list of all codes: `/docs/problems`, where every problem's `type` points.
+//! The 404 and 405 of unknown routes, and the list of all problem codes at `/docs/problems`, which each problem's `type`
+//! links to. Pure.
 
 use axum::{
     http::{Method, StatusCode, Uri},
@@ -6,75 +7,79 @@ use axum::{
 };
 use web::Problem;
 
-/// Every code with its status and meaning. Codes are stable: programs decide by them.
+/// Each code with its status and meaning. Codes are stable: programs decide by them.
 pub const CODES: &[(u16, &str, &str)] = &[
     (
         400,
         "INVALID_REQUEST",
-        "A field or parameter is wrong; it is named in `field`. Nothing was changed.",
+        "A field or parameter is invalid; `field` names it. Nothing was changed.",
     ),
     (
         400,
         "AMOUNT_MISMATCH",
-        "The amount is not what is to be paid.",
+        "The amount differs from the amount to pay.",
     ),
-    (400, "PRICE_MISMATCH", "The total is not the event's price."),
+    (
+        400,
+        "PRICE_MISMATCH",
+        "The total differs from the event's price.",
+    ),
     (
         400,
         "TICKET_MISMATCH",
-        "The ticket is another event's, or another user's.",
+        "The ticket belongs to another event or another user.",
     ),
-    (
-        404,
-        "DEAD_LETTER_NOT_FOUND",
-        "There is no dead letter of this id.",
-    ),
+    (404, "DEAD_LETTER_NOT_FOUND", "No dead letter has this id."),
     (
         404,
         "CANCELLATION_NOT_FOUND",
-        "Nobody has asked to give this ticket back.",
+        "No cancellation of this ticket was requested.",
     ),
-    (404, "EVENT_NOT_FOUND", "There is no event of this id."),
-    (404, "NOT_FOUND", "There is no such address."),
-    (404, "PAYMENT_NOT_FOUND", "There is no payment of this id."),
+    (404, "EVENT_NOT_FOUND", "No event has this id."),
+    (404, "NOT_FOUND", "No route has this path."),
+    (404, "PAYMENT_NOT_FOUND", "No payment has this id."),
     (
         404,
         "PROCESS_NOT_FOUND",
-        "No purchase of this ticket was begun.",
+        "No purchase of this ticket was started.",
     ),
     (
         404,
         "RESERVATION_NOT_FOUND",
-        "There is no such reservation; it may have lapsed.",
+        "No reservation has this id; it may have expired.",
     ),
-    (404, "SAGA_NOT_FOUND", "There is no saga of this id."),
+    (404, "SAGA_NOT_FOUND", "No saga has this id."),
     (404, "TICKET_NOT_FOUND", "No ticket of this id was issued."),
-    (404, "USER_NOT_FOUND", "There is no user of this id."),
+    (404, "USER_NOT_FOUND", "No user has this id."),
     (
         405,
         "METHOD_NOT_ALLOWED",
-        "This address does not take this method; `Allow` names those that it takes.",
+        "The route does not accept this method; `Allow` lists the methods that it accepts.",
     ),
-    (409, "ALREADY_CONFIRMED", "The payment is settled already."),
+    (
+        409,
+        "ALREADY_CONFIRMED",
+        "The payment already has an outcome.",
+    ),
     (
         409,
         "ALREADY_PROCESSING",
-        "The purchase of this ticket was begun already; `GET /ticketing/process/{ticketId}` shows how far it is.",
+        "The purchase of this ticket was already started; `GET /ticketing/process/{ticketId}` shows its state.",
     ),
     (
         409,
         "ALREADY_PURCHASED",
-        "The user has bought a ticket of this event.",
+        "The user has already bought a ticket of this event.",
     ),
     (
         409,
         "ALREADY_RESERVED",
-        "The user holds a reservation of this event.",
+        "The user already holds a reservation of this event.",
     ),
     (
         409,
         "CANCELLATION_IN_PROGRESS",
-        "The ticket is being given back already; follow that under GET /ticket/{ticketId}/cancel.",
+        "The ticket is already being cancelled; `GET /ticket/{ticketId}/cancel` shows the state.",
     ),
     (
         409,
@@ -84,56 +89,56 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         409,
         "DEAD_LETTER_UNPUBLISHABLE",
-        "The store refuses the dead letter's message; the detail says why.",
+        "The store rejects the dead letter's message; `detail` says why.",
     ),
     (
         409,
         "DEADLINE_PASSED",
-        "The reservation's deadline is over; nothing was charged.",
+        "The reservation's deadline has passed; nothing was charged.",
     ),
     (
         409,
         "IDEMPOTENCY_KEY_IN_FLIGHT",
-        "The first request with this key is still under way.",
+        "The first request with this key is still in progress.",
     ),
     (409, "SALE_NOT_OPEN", "The event is not on sale now."),
     (
         409,
         "SOLD_OUT",
-        "No ticket is available now; one may be again.",
+        "No ticket is available now; one may become available again.",
     ),
     (
         409,
         "TICKET_CANCELLED",
-        "The ticket was given back before, or is not valid any more.",
+        "The ticket is already cancelled, or no longer valid.",
     ),
     (
         409,
         "VERSION_CONFLICT",
-        "It was changed by another request first: read it again, and decide again.",
+        "Another request changed it first: read it again, and decide again.",
     ),
     (
         403,
         "CROSS_ORIGIN_REQUEST",
-        "A web page of another site tried to change something through its visitor's browser.",
+        "The request's `Origin` is another site, which may not change anything here.",
     ),
     (413, "BODY_TOO_LARGE", "The body is over 64 KiB."),
     (
         415,
         "UNSUPPORTED_ENCODING",
-        "The body has a Content-Encoding; it is to be sent as it is.",
+        "The body has a Content-Encoding; send it uncompressed.",
     ),
     (
         421,
         "UNKNOWN_HOST",
-        "The request's `Host` is no name of this server; the setting `http.hosts` lists them.",
+        "The request's `Host` is not a name of this server; the setting `http.hosts` lists its names.",
     ),
     (
         422,
         "IDEMPOTENCY_KEY_REUSED",
         "This key was used with another body.",
     ),
-    (500, "INTERNAL", "A fault of ours; it is logged."),
+    (500, "INTERNAL", "The server failed; the failure is logged."),
     (
         503,
         "NOT_READY",
@@ -142,13 +147,13 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         503,
         "OUTCOME_UNKNOWN",
-        "The store went away in the middle of the commit: whether it was done is not known yet. Send the request again \
-         with the same `Idempotency-Key` after `Retry-After`; without a key, look first.",
+        "The connection to the store broke during the commit, so the outcome is not known yet. Send the request again with \
+         the same `Idempotency-Key` after `Retry-After`; without a key, read the state first.",
     ),
     (
         503,
         "OVERLOADED",
-        "Too many requests at once; nothing was done. Try again after `Retry-After`.",
+        "Too many requests are in flight; nothing was done. Try again after `Retry-After`.",
     ),
     (
         503,
@@ -158,88 +163,80 @@ pub const CODES: &[(u16, &str, &str)] = &[
     (
         503,
         "UNAVAILABLE",
-        "The store, or what decides reservations, cannot answer now; try again.",
+        "The store or Redis does not answer now; try again after `Retry-After`.",
     ),
     (
         504,
         "REQUEST_TIMEOUT",
-        "The answer took too long; send the request again with the same `Idempotency-Key`.",
+        "The request timed out and its outcome is unknown; send it again with the same `Idempotency-Key`.",
     ),
     (
         403,
         "PAYMENT_OWNER_MISMATCH",
-        "The payment is another user's.",
+        "The payment belongs to another user.",
     ),
     (
         403,
         "TICKET_OWNER_MISMATCH",
-        "The ticket is another user's.",
+        "The ticket belongs to another user.",
     ),
     (
         409,
         "CONFIRMATION_IN_PROGRESS",
-        "The payment is being confirmed by another request; its outcome will be there soon.",
+        "Another request is confirming the payment; its outcome follows soon.",
     ),
-    (
-        404,
-        "STRAY_NOT_FOUND",
-        "No charge of this name was found beside its payment.",
-    ),
+    (404, "STRAY_NOT_FOUND", "No orphan charge has this id."),
     (
         409,
         "PAYMENT_NOT_CONFIRMING",
-        "No attempt of the payment is at the gateway, or not for long enough: there is nothing to give up.",
+        "The payment has no attempt at the gateway that is old enough to be given up.",
     ),
     (
         409,
         "REFUND_NOT_PARKED",
-        "The refund goes back by itself, has gone, or was never wanted: there is nothing for a person to do.",
+        "The refund is in progress, done, or was never requested: no person is needed.",
     ),
     (
         404,
         "RECONCILIATION_NOT_FOUND",
-        "No report of this id is kept.",
+        "No stored report has this id.",
     ),
     (
         409,
         "RECONCILIATION_RUNNING",
-        "One reconciliation runs at a time: look at its report when it is done, or ask again.",
+        "Another reconciliation is running: read its report when it is done, or try again.",
     ),
     (
         503,
         "GATEWAY_UNAVAILABLE",
-        "The payment gateway did not answer as it should; nothing was concluded. Try again later.",
+        "The payment gateway did not answer, or answered unexpectedly; nothing was changed. Try again later.",
     ),
     (
         409,
         "PAYMENT_CLOSED",
-        "The payment can no longer be paid: its purchase was taken back, or its money went back. `GET /payment/{paymentId}` shows the refund.",
+        "The payment can no longer be paid: its purchase was compensated, or it was refunded. `GET /payment/{paymentId}` shows the refund.",
     ),
     (
         409,
         "SAGA_NOT_PARKED",
-        "The saga moves by itself, or has ended; there is nothing to resume.",
+        "The saga is not parked: it is in progress, or has ended.",
     ),
-    (
-        409,
-        "USER_EXISTS",
-        "A user of this id is registered already.",
-    ),
+    (409, "USER_EXISTS", "A user with this id already exists."),
 ];
 
-/// 404 for an address that no route has.
+/// 404 for a path that no route has.
 pub async fn no_such_route(uri: Uri) -> Problem {
-    let detail = format_args!("there is no {}", uri.path());
+    let detail = format_args!("no route has the path {}", uri.path());
     Problem::not_found("NOT_FOUND", detail)
 }
 
-/// 405 for a route that has other methods.
+/// 405 for a method that the route does not accept.
 pub async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} does not take {method}", uri.path());
+    let detail = format!("{} does not accept {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
 }
 
-/// What each problem means; a problem's `type` points here.
+/// The meaning of each problem code; a problem's `type` links here.
 #[utoipa::path(get, path = "/docs/problems", tag = "operations",
     responses((status = 200, description = "every code", body = String, content_type = "text/html")))]
 pub async fn page() -> Html<String> {

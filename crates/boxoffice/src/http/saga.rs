@@ -1,4 +1,4 @@
-//! Sagas by HTTP: what is under way, what has ended, and what stands still.
+//! The routes of sagas: list and show.
 
 use axum::{Json, extract::State};
 use contract::{SagaId, Timestamp};
@@ -16,12 +16,12 @@ pub fn router(store: Store) -> OpenApiRouter {
         .with_state(store)
 }
 
-/// A purchase (or the taking back of one) and how far it has come.
+/// A purchase, expiry or cancellation, and its progress.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct SagaView {
     saga_id: SagaId,
-    /// What it is about: the ticket.
+    /// The ticket's id.
     reference_id: String,
     #[schema(example = "ticketing.process")]
     saga_type: String,
@@ -31,10 +31,10 @@ struct SagaView {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_step: Option<String>,
     step_history: Vec<SagaStepView>,
-    /// Why it stands still and needs a person.
+    /// Why it is parked and needs a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     parked: Option<String>,
-    /// Why it turned back.
+    /// Why it compensates.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
     created_at: Timestamp,
@@ -71,7 +71,7 @@ impl From<SagaRecord> for SagaView {
     }
 }
 
-/// A saga's state; parked is a note on one, and can be asked for like one.
+/// A saga's state, or `PARKED`, which is a property of an open saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum SagaFilter {
@@ -89,7 +89,7 @@ impl SagaFilter {
             Self::Compensating => find.equals("state", "COMPENSATING"),
             Self::Compensated => find.equals("state", "COMPENSATED"),
             Self::Completed => find.equals("state", "COMPLETED"),
-            // The first condition is the index's, and a parked saga has never ended.
+            // The first condition selects the index; a parked saga has never ended.
             Self::Parked => {
                 find.only("state IN ('STARTED', 'COMPENSATING') AND parked IS NOT NULL")
             }
@@ -103,7 +103,7 @@ impl SagaFilter {
 struct ListParams {
     #[param(inline)]
     state: Option<SagaFilter>,
-    /// The last id of the page before.
+    /// The last id of the previous page.
     after: Option<SagaId>,
     limit: Option<u32>,
 }
@@ -131,7 +131,7 @@ async fn list(
     })))
 }
 
-/// One saga with the steps it has begun.
+/// One saga with the steps that it has started.
 #[utoipa::path(get, path = "/saga/{sagaId}", tag = "sagas", params(("sagaId" = SagaId, Path)), responses(
     (status = 200, body = SagaView),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),

@@ -47,7 +47,7 @@ impl Gate {
 async fn an_address_that_is_none_is_a_problem() {
     let it = Running::start().await;
     let body = assert_problem(it.get("/nowhere").await, 404, "NOT_FOUND").await;
-    assert_eq!(body["detail"], "there is no /nowhere");
+    assert_eq!(body["detail"], "no route has the path /nowhere");
 }
 
 #[tokio::test]

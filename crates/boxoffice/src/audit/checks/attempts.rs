@@ -1,4 +1,4 @@
-//! Promise 3, of the payment itself: an attempt to pay comes to an end, and pays for one ticket.
+//! Promise 3 for payments: each attempt and each refund ends, and a payment has at most one ticket.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use payment::{record::Refund, refund::is_overdue};
 
 use super::{Books, Violation, owned, violation};
 
-/// An attempt has an outcome within this time after it began, or after the payment's deadline where that is later: a
-/// virtual account is waited for until then. Beyond it, nobody is settling it.
+/// An attempt must have an outcome within this time after its start or after the payment's deadline, whichever is later: a
+/// virtual account waits for a deposit until the deadline.
 pub const CONFIRMING_SECS_MAX: i64 = 3_600;
 
 /// No payment is `CONFIRMING` for longer than the limit.
@@ -23,20 +23,19 @@ pub(super) fn end(books: &Books, now: Timestamp, found: &mut Vec<Violation>) {
         };
         if now > since.plus_secs(CONFIRMING_SECS_MAX) {
             let began = payment.attempt_started_at.unwrap_or(since);
-            let detail =
-                format!("it is being confirmed since {began}, and nobody knows its outcome");
+            let detail = format!("it is CONFIRMING since {began}, which is longer than an hour");
             found.push(violation(3, format_args!("payment {payment_id}"), detail));
         }
     }
 }
 
-/// No refund is asked for longer than it takes a bank to open in the morning without a person being told.
+/// No refund is requested for longer than a bank is closed overnight without being parked.
 pub(super) fn refunds_end(books: &Books, now: Timestamp, found: &mut Vec<Violation>) {
     let overdue = |since, code: &Option<String>| {
         let answer = code.as_deref().unwrap_or("none");
-        let told =
-            || format!("its refund is asked for since {since}; the gateway's last word: {answer}");
-        is_overdue(since, now).then(told)
+        let detail =
+            || format!("its refund is requested since {since}; the gateway's last code: {answer}");
+        is_overdue(since, now).then(detail)
     };
     for (payment_id, payment) in &books.payments {
         if payment.refund == Refund::Requested

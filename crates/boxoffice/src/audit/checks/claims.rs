@@ -1,5 +1,5 @@
-//! Promise 3, of claims: a ticket and an unpaid purchase have one. Of those that are decided in Redis: what is bought
-//! there is a ticket, and every ticket is bought there.
+//! Promise 3 for claims: each ticket and each unpaid purchase has one. If Redis keeps them: its completed claims are exactly
+//! the tickets.
 
 use std::collections::BTreeSet;
 
@@ -12,40 +12,40 @@ use ticketing::{
 
 use super::{Books, Violation, owned, violation};
 
-pub(super) fn are_tickets(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn match_tickets(books: &Books, found: &mut Vec<Violation>) {
     for (event, Claims { waiting, completed }) in &books.claims {
         let tickets = books.tickets.values().filter(owned);
         let tickets = tickets.filter(|it| it.event_id == *event);
         let owned: BTreeSet<TicketId> = tickets.map(|it| it.ticket_id).collect();
-        let mut tell = |ticket: &TicketId, detail: &str| {
+        let mut report = |ticket: &TicketId, detail: &str| {
             if !books.is_under_way(*ticket) {
                 found.push(violation(3, format_args!("claim {ticket}"), detail));
             }
         };
         for ticket in completed.difference(&owned) {
-            tell(ticket, "Redis counts it as bought, but there is no ticket");
+            report(ticket, "it is completed in Redis, but has no ticket");
         }
         for ticket in owned.difference(completed) {
-            tell(
+            report(
                 ticket,
-                "it is a ticket, but Redis does not count it as bought",
+                "its ticket is RESERVED, but it is not completed in Redis",
             );
         }
         for ticket in waiting.intersection(&owned) {
-            tell(
+            report(
                 ticket,
-                "it is a ticket, but in Redis it waits for its payment",
+                "its ticket is RESERVED, but in Redis it waits for payment",
             );
         }
     }
 }
 
-/// Every ticket has its completed claim, and what can still be paid has a claim that waits.
-pub(super) fn stand(books: &Books, found: &mut Vec<Violation>) {
+/// Each ticket has a completed claim, and each payable purchase a waiting one.
+pub(super) fn exist(books: &Books, found: &mut Vec<Violation>) {
     if books.claims_are_rows {
         for ticket_id in books.tickets.values().filter(owned).map(|it| it.ticket_id) {
             if !books.reservations.contains_key(&ticket_id) && !books.is_under_way(ticket_id) {
-                let detail = "it is valid, but nothing claims it";
+                let detail = "it is RESERVED, but has no reservation";
                 found.push(violation(3, format_args!("ticket {ticket_id}"), detail));
             }
         }
@@ -54,14 +54,14 @@ pub(super) fn stand(books: &Books, found: &mut Vec<Violation>) {
         let ticket_id = purchase.ticket_id;
         let is_gone = is_waiting(books, purchase) == Some(false);
         if is_payable(books, ticket_id) && (is_gone || purchase.released_at.is_some()) {
-            let detail = "it can be paid, but nothing is claimed for it, and nobody takes it back";
+            let detail = "it can be paid, but has no reservation and no expiry saga";
             let subject = format_args!("purchase of ticket {ticket_id}");
             found.push(violation(2, subject, detail));
         }
     }
 }
 
-/// Whether a purchase waits for its buyer, or for what the gateway says.
+/// Whether the purchase waits for its buyer's payment.
 fn is_payable(books: &Books, ticket_id: TicketId) -> bool {
     let saga_id = ticket_id.purchase_saga();
     let is_ready = books
@@ -73,10 +73,10 @@ fn is_payable(books: &Books, ticket_id: TicketId) -> bool {
         .get(&PaymentId::of_saga(saga_id))
         .is_some_and(|it| matches!(it.status, PaymentStatus::Created | PaymentStatus::Failed));
     let is_taken_back = books.sagas.contains_key(&ticket_id.expire_saga());
-    is_ready && is_open && !is_taken_back && !books.is_being_told(ticket_id)
+    is_ready && is_open && !is_taken_back && !books.has_pending_messages(ticket_id)
 }
 
-/// Whether a claim waits for its payment; `None` where that is not known.
+/// Whether the claim waits for payment; `None` if that is unknown.
 fn is_waiting(books: &Books, purchase: &Purchase) -> Option<bool> {
     let ticket_id = &purchase.ticket_id;
     if let Some(claims) = books.claims.get(&purchase.event_id) {

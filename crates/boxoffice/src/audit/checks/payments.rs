@@ -1,5 +1,5 @@
-//! Promise 3, of the payment service's own tables: a payment is the last of its history, its columns fit its status,
-//! and what belongs to a payment names one.
+//! Promise 3 within the payment service's tables: a payment equals its last history entry, its columns fit its status, and
+//! dependent rows name an existing payment.
 
 use contract::{PaymentId, domain::PaymentStatus};
 use payment::{
@@ -12,7 +12,7 @@ use super::{Books, Violation, violation};
 
 const CREATE_PAYMENT: &str = "payment.create";
 
-pub(super) fn are_whole(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for payment in books.payments.values() {
         let history = books.histories.get(&payment.payment_id);
         let history = history.map_or(&[][..], Vec::as_slice);
@@ -27,16 +27,16 @@ pub(super) fn are_whole(books: &Books, found: &mut Vec<Violation>) {
     }
     for id in books.histories.keys() {
         if !books.payments.contains_key(id) {
-            let detail = "it has a history, but is not there";
+            let detail = "it has a history, but does not exist";
             found.push(violation(3, format_args!("payment {id}"), detail));
         }
     }
-    are_opened_or_never(books, found);
-    strays_are_whole(books, found);
-    webhooks_are_whole(books, found);
+    are_open_or_tombstoned(books, found);
+    strays_are_consistent(books, found);
+    webhooks_are_consistent(books, found);
 }
 
-/// One entry for each version; the last one is the payment as it is.
+/// The history has one entry per version, and its last entry equals the payment.
 fn history_flaw(payment: &PaymentRecord, history: &[HistoryEntry]) -> Option<&'static str> {
     let (Some(first), Some(last)) = (history.first(), history.last()) else {
         return Some("it has no history");
@@ -46,7 +46,7 @@ fn history_flaw(payment: &PaymentRecord, history: &[HistoryEntry]) -> Option<&'s
             && entry.entry_id == HistoryEntry::id(payment.payment_id, version)
     });
     if !is_whole || last.payment_version != payment.version {
-        return Some("its history has not one entry for each version");
+        return Some("its history does not have one entry per version");
     }
     let is_now = (
         payment.status,
@@ -55,28 +55,28 @@ fn history_flaw(payment: &PaymentRecord, history: &[HistoryEntry]) -> Option<&'s
         payment.updated_at,
     );
     if is_now != (last.status, last.attempt, &last.pg_payment_id, last.at) {
-        return Some("it is not as the last entry of its history says");
+        return Some("it differs from the last entry of its history");
     }
     if first.status != PaymentStatus::Created
         || first.at != payment.created_at
         || first.attempt != 0
     {
-        return Some("it did not begin as its history says");
+        return Some("the first entry of its history does not fit its creation");
     }
     if !history
         .windows(2)
         .all(|pair| may_follow(&pair[0], &pair[1]))
     {
-        return Some("its history has a step that no payment takes");
+        return Some("its history has an impossible transition");
     }
     let began = history
         .iter()
         .find(|it| it.attempt > 0 && it.attempt == payment.attempt);
     (began.map(|it| it.at) != payment.attempt_started_at)
-        .then_some("its attempt did not begin when its history says")
+        .then_some("its attempt_started_at differs from its history")
 }
 
-/// The picture in `payment/src/model.rs`; whatever else changes leaves the status.
+/// The transitions of `payment/src/model.rs`; other changes keep the status.
 fn may_follow(before: &HistoryEntry, after: &HistoryEntry) -> bool {
     use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
     let begins = matches!(
@@ -95,12 +95,12 @@ fn may_follow(before: &HistoryEntry, after: &HistoryEntry) -> bool {
     goes_on && after.attempt == before.attempt + u32::from(begins)
 }
 
-/// Columns that are there with each other or not at all.
+/// Columns that must be set together or fit the status.
 fn shape_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
     let has_begun = payment.attempt > 0;
     let key = has_begun.then(|| attempt_key(payment.payment_id, payment.attempt));
     if payment.attempt_key != key || (has_begun && payment.pg_payment_id.is_none()) {
-        return Some("the key of its attempt is another's");
+        return Some("its attempt_key or pg_payment_id does not fit its attempt");
     }
     let is_declined = payment.decline_code.is_some();
     let may_be_declined = match payment.status {
@@ -109,7 +109,7 @@ fn shape_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
         PaymentStatus::Deleted | PaymentStatus::Succeeded | PaymentStatus::Cancelled => true,
     };
     if !may_be_declined {
-        return Some("its code of a decline does not fit its status");
+        return Some("its decline_code does not fit its status");
     }
     let sagas = [
         payment.ticket_id.purchase_saga(),
@@ -120,7 +120,7 @@ fn shape_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
         .delete_saga
         .is_some_and(|saga| !is_awaited || !sagas.contains(&saga))
     {
-        return Some("the saga that waits for its deletion is none of its own");
+        return Some("its delete_saga is not a saga of its purchase, or it is not CONFIRMING");
     }
     let accounts = [
         &payment.refund_bank,
@@ -131,7 +131,7 @@ fn shape_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
         .iter()
         .any(|it| it.is_some() != accounts[0].is_some())
     {
-        return Some("its account for refunds is not whole");
+        return Some("its refund account is incomplete");
     }
     refund_flaw(books, payment)
 }
@@ -142,27 +142,27 @@ fn refund_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
     if is_wanted && !is_asked
         || payment.refund_reason.is_some() != (is_asked || payment.refund == Refund::Done)
     {
-        return Some("its refund has no reason, or was never asked for");
+        return Some("its refund has no reason, or was never requested");
     }
     let has_code = payment.refund_code.is_some();
     let is_refused = payment.refund == Refund::Parked || payment.refund == Refund::None && is_asked;
     if is_refused && !has_code || payment.refund == Refund::Done && has_code {
-        return Some("the code of its refusal does not fit its refund");
+        return Some("its refund_code does not fit its refund");
     }
     let Some(saga) = payment.refund_saga else {
         return (payment.refund == Refund::None && is_asked)
-            .then_some("nobody knows who asked for its refund");
+            .then_some("its refund was requested, but has no refund_saga");
     };
     let ticket = books.tickets.get(&payment.ticket_id);
     let asked = ticket.is_some_and(|ticket| {
         (1..=ticket.cancellation).any(|number| payment.ticket_id.cancel_saga(number) == saga)
     });
     let is_known = asked || books.tickets.is_empty();
-    (!is_known || !is_asked).then_some("the saga that asked for its refund is none of its ticket")
+    (!is_known || !is_asked).then_some("its refund_saga is not a cancellation saga of its ticket")
 }
 
-/// A payment that a saga has asked for was opened, or never opens: one of the two, and not both.
-fn are_opened_or_never(books: &Books, found: &mut Vec<Violation>) {
+/// A payment that a saga requested either exists, or has a tombstone that prevents it.
+fn are_open_or_tombstoned(books: &Books, found: &mut Vec<Violation>) {
     for (id, tombstone) in &books.tombstones {
         let is_open = books.payments.contains_key(id);
         let purchase = books
@@ -173,7 +173,7 @@ fn are_opened_or_never(books: &Books, found: &mut Vec<Violation>) {
         let says_too_much = tombstone.reason == NeverOpens::TooManyPoints;
         let is_of_nobody = purchase.is_none() && !books.sagas.is_empty();
         if is_open || is_of_nobody || purchase.is_some() && is_too_much != says_too_much {
-            let detail = "it must never open, and is not as that says";
+            let detail = "its tombstone contradicts the payment or the purchase";
             found.push(violation(3, format_args!("payment {id}"), detail));
         }
     }
@@ -191,13 +191,13 @@ fn are_opened_or_never(books: &Books, found: &mut Vec<Violation>) {
             StepState::Started | StepState::Compensating => true,
         };
         if !fits {
-            let detail = "it has asked for a payment, which was neither opened nor refused";
+            let detail = "it requested a payment, which has neither a record nor a tombstone";
             found.push(violation(3, format_args!("saga {}", saga.saga_id), detail));
         }
     }
 }
 
-fn strays_are_whole(books: &Books, found: &mut Vec<Violation>) {
+fn strays_are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for (charge, stray) in &books.strays {
         let payment = books.payments.get(&stray.payment_id);
         let is_its_own = payment.is_some_and(|it| it.stands_for(stray));
@@ -208,11 +208,11 @@ fn strays_are_whole(books: &Books, found: &mut Vec<Violation>) {
             Refund::Requested | Refund::None => true,
         };
         let flaw = if payment.is_none() {
-            "it is a charge of no payment"
+            "its payment does not exist"
         } else if is_its_own && stray.is_open() {
-            "it is to go back, though its payment stands for it"
+            "it is to be refunded, but its payment refers to it"
         } else if stray.refund_number == 0 || !fits {
-            "its refund was never asked for, or its code does not fit"
+            "its refund was never requested, or its refund_code does not fit"
         } else {
             continue;
         };
@@ -220,16 +220,16 @@ fn strays_are_whole(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-fn webhooks_are_whole(books: &Books, found: &mut Vec<Violation>) {
+fn webhooks_are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for (id, webhook) in &books.webhooks {
         let is_open = webhook.state == WebhookState::Received;
         let is_deposit = webhook.kind == payment::webhook::DEPOSIT_CALLBACK;
         let is_known =
             is_deposit || webhook.kind == payment::gateway::protocol::PAYMENT_STATUS_CHANGED;
         let flaw = if !books.payments.contains_key(&webhook.payment_id) {
-            "it is about no payment"
+            "its payment does not exist"
         } else if !is_known {
-            "it is of no kind that is kept"
+            "its kind is unknown"
         } else if webhook.note.is_some() == is_open
             || webhook.secret.is_some() != (is_open && is_deposit)
         {

@@ -1,4 +1,4 @@
-//! Promise 3, of points: a hold is what the ledger says, what its purchase asked for, and what its purchase came to.
+//! Promise 3 for points: a hold agrees with the ledger, with its purchase's request, and with its purchase's outcome.
 
 use contract::{PaymentId, domain::PaymentStatus};
 use messaging::coordinator::SagaRecord;
@@ -14,16 +14,16 @@ const CHECK_ACTIVE: &str = "user.check.active";
 const RESERVE_POINT: &str = "user.reserve.point";
 const CHECK_FRAUD: &str = "user.check.fraud";
 
-pub(super) fn are_accounted_for(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn match_ledger_and_purchases(books: &Books, found: &mut Vec<Violation>) {
     for (entry, flaw) in &books.ledger.flaws {
         found.push(violation(3, format_args!("ledger entry {entry}"), flaw));
     }
-    users_are_known(books, found);
+    users_match_ledger(books, found);
     for hold in books.holds.values() {
         let entries = books.ledger.sagas.get(&hold.saga_id);
         if !is_in_ledger(hold, entries) {
             let detail = format!(
-                "{} points are {:?}, but the ledger says {entries:?}",
+                "{} points are {:?}, but the ledger has {entries:?}",
                 hold.point, hold.state
             );
             found.push(violation(
@@ -35,7 +35,7 @@ pub(super) fn are_accounted_for(books: &Books, found: &mut Vec<Violation>) {
     }
     for saga_id in books.ledger.sagas.keys() {
         if !books.holds.contains_key(saga_id) {
-            let detail = "the ledger has entries for it, but nothing is held";
+            let detail = "the ledger has entries for it, but it has no hold";
             found.push(violation(
                 3,
                 format_args!("points of saga {saga_id}"),
@@ -43,16 +43,16 @@ pub(super) fn are_accounted_for(books: &Books, found: &mut Vec<Violation>) {
             ));
         }
     }
-    holds_fit_their_purchases(books, found);
+    holds_match_purchases(books, found);
 }
 
-/// Whoever the ledger names is registered, and no later than the entry; what a user is said to have bought was bought.
-fn users_are_known(books: &Books, found: &mut Vec<Violation>) {
+/// Each user of the ledger exists, in the entry's version or later; a user's recent purchases are purchases of that user.
+fn users_match_ledger(books: &Books, found: &mut Vec<Violation>) {
     for (user_id, account) in &books.ledger.accounts {
         let version = books.users.get(user_id).map(|user| user.version);
         if version.is_none_or(|version| version < account.version) {
             let detail = format!(
-                "the ledger knows version {}, the user is at {version:?}",
+                "the ledger has an entry of version {}, but the user's version is {version:?}",
                 account.version
             );
             found.push(violation(3, format_args!("user {user_id}"), detail));
@@ -61,7 +61,7 @@ fn users_are_known(books: &Books, found: &mut Vec<Violation>) {
     let purchases = purchases::by_saga(books);
     for (user_id, user) in &books.users {
         if !(0..=user.version).contains(&user.profile_version) {
-            let detail = "it was changed in a version that is still to come";
+            let detail = "its profile_version is negative or newer than its version";
             found.push(violation(3, format_args!("user {user_id}"), detail));
         }
         for start in user
@@ -82,7 +82,7 @@ fn users_are_known(books: &Books, found: &mut Vec<Violation>) {
             };
             if !is_theirs || !fits {
                 let detail = format!(
-                    "saga {} was judged as no purchase of this user was",
+                    "its recent purchase by saga {} is not a purchase of this user with this verdict",
                     start.saga_id
                 );
                 found.push(violation(3, format_args!("user {user_id}"), detail));
@@ -91,7 +91,7 @@ fn users_are_known(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-/// Whether the ledger took and gave what the hold says.
+/// Whether the ledger's entries fit the hold.
 fn is_in_ledger(hold: &Hold, entries: Option<&SagaPoints>) -> bool {
     let point = hold.point.get();
     let (reserved, used, restored) =
@@ -107,8 +107,8 @@ fn is_in_ledger(hold: &Hold, entries: Option<&SagaPoints>) -> bool {
     is_theirs && fits
 }
 
-fn holds_fit_their_purchases(books: &Books, found: &mut Vec<Violation>) {
-    // A user service, or a ticketing service, of somebody else's has books of its own.
+fn holds_match_purchases(books: &Books, found: &mut Vec<Violation>) {
+    // Another company's user or ticketing service keeps its own records.
     if books.users.is_empty() || books.sagas.is_empty() {
         return;
     }
@@ -120,7 +120,7 @@ fn holds_fit_their_purchases(books: &Books, found: &mut Vec<Violation>) {
         let hold = books.holds.get(saga_id);
         let was_active = step(saga, CHECK_ACTIVE) == Some(StepState::Succeeded);
         if was_active && !books.users.contains_key(&purchase.user_id) {
-            let detail = "the user was found active, and is not registered";
+            let detail = "its user was found active, but does not exist";
             found.push(violation(3, format_args!("saga {saga_id}"), detail));
         }
         if let Some(flaw) = flaw(books, purchase, saga, hold) {
@@ -128,7 +128,7 @@ fn holds_fit_their_purchases(books: &Books, found: &mut Vec<Violation>) {
         }
     }
     for saga_id in books.holds.keys().filter(|it| !purchases.contains_key(it)) {
-        let detail = "no purchase holds them";
+        let detail = "they are held for no purchase";
         found.push(violation(
             3,
             format_args!("points of saga {saga_id}"),
@@ -145,11 +145,11 @@ fn flaw(
 ) -> Option<String> {
     let reserving = step(saga, RESERVE_POINT);
     if let Some(hold) = hold {
-        // A tombstone, or one that stood in the way of what the saga asked for: then the saga turned back.
+        // A tombstone; with other points, it prevented the saga's request, and the saga compensated.
         let is_tombstone = hold.state == HoldState::Restored
             && (hold.point.get() == 0 || saga.state == SagaState::Compensated);
         if hold.user_id != purchase.user_id || hold.point != purchase.point && !is_tombstone {
-            return Some("user or points are not those of the purchase".to_owned());
+            return Some("user or points differ from the purchase".to_owned());
         }
         let decided_by = books.status_in(PaymentId::of_saga(saga.saga_id), hold.payment_version);
         let is_decided = decided_by.is_some_and(purchases::says_money);
@@ -160,27 +160,27 @@ fn flaw(
         };
         if !fits && !books.histories.is_empty() {
             return Some(format!(
-                "{:?} by version {} of the payment",
+                "they are {:?}, which version {} of the payment does not explain",
                 hold.state, hold.payment_version
             ));
         }
     }
-    if books.is_being_told(purchase.ticket_id) {
+    if books.has_pending_messages(purchase.ticket_id) {
         return None;
     }
     let state = hold.map(|hold| hold.state);
     let allowed = allowed(books, saga, reserving);
     let is_allowed = state.map_or(allowed.is_empty(), |state| allowed.contains(&state));
-    (!is_allowed).then(|| format!("they are {state:?}, and should be one of {allowed:?}"))
+    (!is_allowed).then(|| format!("they are {state:?}, but must be one of {allowed:?}"))
 }
 
-/// What a purchase at rest may have made of its points; nothing, where it has asked for none.
+/// The states that the hold of a purchase at rest may have; empty if the purchase requested none.
 fn allowed(books: &Books, saga: &SagaRecord, reserving: Option<StepState>) -> &'static [HoldState] {
     use HoldState::{Held, Refused, Restored, Used};
     match reserving {
         None => &[],
         Some(StepState::Failed) => &[Refused],
-        // What was refused is given back without more ado, where the refusal was not heard.
+        // If the refusal's reply was lost, the compensation finds the hold refused.
         Some(StepState::Compensated) => &[Restored, Refused],
         Some(StepState::Started | StepState::Compensating) => &[Held, Restored, Refused],
         Some(StepState::Succeeded) if saga.state != SagaState::Completed => &[Restored],

@@ -1,5 +1,5 @@
-//! Promise 3, of what the services say about one purchase: purchase, saga, payment, reservation, ticket and refund are
-//! of the same event, user, amount and points, and name each other.
+//! Promise 3 across the services: purchase, saga, payment, reservation, ticket and refund of one ticket have the same event,
+//! user, amount and points, and refer to each other.
 
 use std::collections::HashMap;
 
@@ -17,9 +17,9 @@ use ticketing::{
 
 use super::{Books, Violation, owned, violation};
 
-/// What a purchase is about, whoever says it.
+/// The terms of a purchase, which several services store.
 #[derive(Debug, PartialEq, Eq)]
-struct Deal {
+struct PurchaseTerms {
     ticket_id: TicketId,
     event_id: EventId,
     user_id: UserId,
@@ -28,7 +28,7 @@ struct Deal {
     expires_at: Option<Timestamp>,
 }
 
-impl From<&Purchase> for Deal {
+impl From<&Purchase> for PurchaseTerms {
     fn from(it: &Purchase) -> Self {
         Self {
             ticket_id: it.ticket_id,
@@ -41,7 +41,7 @@ impl From<&Purchase> for Deal {
     }
 }
 
-impl From<&PaymentRecord> for Deal {
+impl From<&PaymentRecord> for PurchaseTerms {
     fn from(it: &PaymentRecord) -> Self {
         Self {
             ticket_id: it.ticket_id,
@@ -54,7 +54,7 @@ impl From<&PaymentRecord> for Deal {
     }
 }
 
-impl From<Payload> for Deal {
+impl From<Payload> for PurchaseTerms {
     fn from(it: Payload) -> Self {
         Self {
             ticket_id: it.ticket_id,
@@ -67,8 +67,8 @@ impl From<Payload> for Deal {
     }
 }
 
-/// Everything that belongs to one purchase says the same of it.
-pub(super) fn agree(books: &Books, found: &mut Vec<Violation>) {
+/// All records of one purchase agree.
+pub(super) fn match_across_services(books: &Books, found: &mut Vec<Violation>) {
     for saga in books.sagas.values() {
         if let Some(flaw) = saga_flaw(books, saga) {
             found.push(violation(3, format_args!("saga {}", saga.saga_id), flaw));
@@ -86,21 +86,19 @@ pub(super) fn agree(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(3, subject, flaw));
         }
     }
-    tickets_agree(books, found);
-    refunds_agree(books, found);
+    tickets_match_payments(books, found);
+    refunds_match_payments(books, found);
 }
 
 fn saga_flaw(books: &Books, saga: &SagaRecord) -> Option<String> {
     let Ok(ticket_id) = saga.reference_id.parse::<TicketId>() else {
         return Some(format!(
-            "it is about {:?}, which is no ticket",
+            "its reference {:?} is not a ticket id",
             saga.reference_id
         ));
     };
     let Some(purchase) = books.purchases.get(&ticket_id) else {
-        return Some(format!(
-            "nobody asked for the purchase of ticket {ticket_id}"
-        ));
+        return Some(format!("ticket {ticket_id} has no purchase"));
     };
     let says_the_same = if saga.saga_type == CANCEL.kind {
         serde_json::from_value(saga.payload.clone()).is_ok_and(|it: Cancellation| {
@@ -118,36 +116,36 @@ fn saga_flaw(books: &Books, saga: &SagaRecord) -> Option<String> {
             let named = it.payment_id.and_then(|id| books.payments.get(&id));
             let is_known = it.payment_id.is_none() || books.payments.is_empty();
             let is_its_own = named.map_or(is_known, |payment| payment.ticket_id == ticket_id);
-            is_its_own && Deal::from(it) == Deal::from(purchase)
+            is_its_own && PurchaseTerms::from(it) == PurchaseTerms::from(purchase)
         })
     };
-    (!says_the_same)
-        .then(|| "it is about another purchase than the one that was asked for".to_owned())
+    (!says_the_same).then(|| "its payload differs from the purchase of its ticket".to_owned())
 }
 
 fn payment_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> {
-    // A ticketing service of somebody else's has books of its own.
+    // Another company's ticketing service keeps its own records.
     if books.sagas.is_empty() {
         return None;
     }
     let Some(saga) = books.sagas.get(&payment.saga_id) else {
-        return Some("no saga has asked for it");
+        return Some("its saga does not exist");
     };
     let is_its_own =
         saga.saga_type == PURCHASE.kind && PaymentId::of_saga(saga.saga_id) == payment.payment_id;
-    // One that stood in its way may have been another: then the saga turned back, and it was never paid.
+    // If another payment has its id, the saga compensated, and that payment was never paid.
     let came_to_nothing = saga.state == SagaState::Compensated && payment.attempt == 0;
-    let says_the_same = Payload::of(saga).is_ok_and(|it| Deal::from(it) == Deal::from(payment));
+    let says_the_same =
+        Payload::of(saga).is_ok_and(|it| PurchaseTerms::from(it) == PurchaseTerms::from(payment));
     (!is_its_own || !says_the_same && !came_to_nothing)
-        .then_some("it is not what its saga has asked for")
+        .then_some("it differs from its saga's request")
 }
 
 fn reservation_flaw(books: &Books, reservation: &Reservation) -> Option<&'static str> {
     if !books.allocations.contains_key(&reservation.event_id) {
-        return Some("its event is not on sale");
+        return Some("its event has no allocation");
     }
     if reservation.lapses_at < reservation.expires_at {
-        return Some("it lapses before its deadline");
+        return Some("its lapses_at is before its expires_at");
     }
     let purchase = books.purchases.get(&reservation.ticket_id)?;
     let is_same =
@@ -157,23 +155,23 @@ fn reservation_flaw(books: &Books, reservation: &Reservation) -> Option<&'static
     let agreed = reservation.agreed_price.and_then(AgreedPrice::price);
     let is_agreed = agreed.is_none_or(|price| price == purchase.total_amount);
     (!is_same || !is_in_time || !is_agreed)
-        .then_some("its purchase is of another event, user, deadline or price")
+        .then_some("its event, user, deadline or price differs from its purchase")
 }
 
-fn tickets_agree(books: &Books, found: &mut Vec<Violation>) {
+fn tickets_match_payments(books: &Books, found: &mut Vec<Violation>) {
     for (ticket_id, ticket) in &books.tickets {
         let payment = books.payments.get(&ticket.payment_id);
         let paid_for = payment.map(|it| (it.ticket_id, it.event_id, it.user_id));
         let decided_by = books.status_in(ticket.payment_id, ticket.payment_version);
         let purchase = books.purchases.get(ticket_id);
         let flaw = if paid_for != Some((*ticket_id, ticket.event_id, ticket.user_id)) {
-            "its payment is for another ticket, event or user, or is not there"
+            "its payment does not exist, or is for another ticket, event or user"
         } else if !decided_by.is_some_and(says_money) {
-            "the version of its payment that decided about it said nothing of money"
+            "in its payment_version, its payment was neither SUCCEEDED nor CANCELLED"
         } else if ticket.status == TicketStatus::Expired {
-            "it has expired, which no ticket does"
+            "it is EXPIRED, which is not a valid state"
         } else if owned(&ticket) && purchase.is_some_and(|it| it.released_at.is_some()) {
-            "it is valid, but its buyer had given the reservation back"
+            "it is RESERVED, but its buyer had released the reservation"
         } else {
             continue;
         };
@@ -183,18 +181,18 @@ fn tickets_agree(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-/// Whether a payment in this status issues or cancels tickets.
+/// Whether a payment with this status issues or cancels tickets.
 pub(super) fn says_money(status: PaymentStatus) -> bool {
     matches!(status, PaymentStatus::Succeeded | PaymentStatus::Cancelled)
 }
 
-/// What ticketing remembers of a refund is what the payment says, once it has heard all.
-fn refunds_agree(books: &Books, found: &mut Vec<Violation>) {
+/// Once ticketing has handled all messages, its record of a refund equals the payment's.
+fn refunds_match_payments(books: &Books, found: &mut Vec<Violation>) {
     for (ticket_id, refund) in &books.purchase_refunds {
         let payment = books.payments.get(&refund.payment_id);
         let is_its_own = payment.is_none_or(|it| it.ticket_id == *ticket_id);
-        let is_heard = payment.is_none_or(|it| {
-            books.is_being_told(*ticket_id)
+        let is_handled = payment.is_none_or(|it| {
+            books.has_pending_messages(*ticket_id)
                 || (it.version, it.told_status(), it.refund, &it.refund_reason)
                     == (
                         refund.payment_version,
@@ -203,8 +201,8 @@ fn refunds_agree(books: &Books, found: &mut Vec<Violation>) {
                         &refund.reason,
                     )
         });
-        if payment.is_none() && !books.payments.is_empty() || !is_its_own || !is_heard {
-            let detail = "what is known of its refund is not what its payment says";
+        if payment.is_none() && !books.payments.is_empty() || !is_its_own || !is_handled {
+            let detail = "its record of the refund differs from its payment";
             found.push(violation(
                 3,
                 format_args!("purchase of ticket {ticket_id}"),
@@ -212,14 +210,14 @@ fn refunds_agree(books: &Books, found: &mut Vec<Violation>) {
             ));
         }
     }
-    let is_told = |it: &&PaymentRecord| {
+    let is_published = |it: &&PaymentRecord| {
         it.refund != Refund::None || it.told_status() == PaymentStatus::Cancelled
     };
-    for payment in books.payments.values().filter(is_told) {
+    for payment in books.payments.values().filter(is_published) {
         let ticket_id = payment.ticket_id;
         let is_known = books.purchase_refunds.contains_key(&ticket_id);
-        if !books.sagas.is_empty() && !is_known && !books.is_being_told(ticket_id) {
-            let detail = "its money goes or went back, and ticketing does not know of it";
+        if !books.sagas.is_empty() && !is_known && !books.has_pending_messages(ticket_id) {
+            let detail = "it is refunded or being refunded, but ticketing has no record of it";
             found.push(violation(
                 3,
                 format_args!("payment {}", payment.payment_id),
@@ -229,7 +227,7 @@ fn refunds_agree(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-/// The purchase that each saga of its kind runs.
+/// Purchases by purchase saga.
 pub(super) fn by_saga(books: &Books) -> HashMap<SagaId, &Purchase> {
     let purchases = books.purchases.values();
     purchases

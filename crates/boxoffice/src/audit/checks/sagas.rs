@@ -1,5 +1,5 @@
-//! Promise 7, of what sagas are made of: each is one that its definition can have led to, is named after what it is
-//! about, and has left nothing behind; and of dead letters and timers, which name each other.
+//! Promise 7 for sagas, dead letters and timers: each saga is in a state that its definition can reach, and its id derives
+//! from its ticket; dead letters and timers refer to each other.
 
 use contract::{DeadLetterId, SagaId, TicketId, domain::PaymentStatus};
 use messaging::{
@@ -11,7 +11,7 @@ use ticketing::sagas::{CANCEL, CATALOG, EXPIRE, PURCHASE};
 
 use super::{Books, Violation, violation};
 
-pub(super) fn are_whole(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for saga in books.sagas.values() {
         if let Some(flaw) = flaw(books, saga) {
             found.push(violation(7, format_args!("saga {}", saga.saga_id), flaw));
@@ -19,10 +19,10 @@ pub(super) fn are_whole(books: &Books, found: &mut Vec<Violation>) {
     }
     cancellations_have_run(books, found);
     expiries_have_run(books, found);
-    letters_are_whole(books, found);
+    dead_letters_are_consistent(books, found);
     for timer in &books.timers {
-        if !is_waited_for(books, timer) {
-            let detail = "nobody waits for it";
+        if !has_owner(books, timer) {
+            let detail = "no open saga or dead letter owns it";
             found.push(violation(7, format_args!("timer {timer}"), detail));
         }
     }
@@ -36,7 +36,7 @@ fn cancellations_have_run(books: &Books, found: &mut Vec<Violation>) {
         });
         if !runs && !books.sagas.is_empty() {
             let detail = format!(
-                "it was asked back {} times, and no saga knows of all",
+                "it has {} cancellations, but fewer cancellation sagas",
                 ticket.cancellation
             );
             found.push(violation(7, format_args!("ticket {ticket_id}"), detail));
@@ -44,15 +44,15 @@ fn cancellations_have_run(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-/// What was ready to be paid is closed by no other saga.
+/// Only an expiry saga closes a payment that was ready to be paid.
 fn expiries_have_run(books: &Books, found: &mut Vec<Violation>) {
     for payment in books.payments.values() {
         let saga = books.sagas.get(&payment.saga_id);
         let was_ready = saga.is_some_and(|it| it.state == SagaState::Completed);
         let is_closed = payment.status == PaymentStatus::Deleted;
         let runs = books.sagas.contains_key(&payment.ticket_id.expire_saga());
-        if was_ready && is_closed && !runs && !books.is_being_told(payment.ticket_id) {
-            let detail = "it was closed, and no saga has taken its purchase back";
+        if was_ready && is_closed && !runs && !books.has_pending_messages(payment.ticket_id) {
+            let detail = "it is DELETED after its purchase completed, but has no expiry saga";
             let subject = format_args!("payment {}", payment.payment_id);
             found.push(violation(7, subject, detail));
         }
@@ -69,22 +69,29 @@ fn flaw(books: &Books, record: &SagaRecord) -> Option<String> {
         parked: record.parked.clone(),
     };
     let Some(definition) = CATALOG.find(&record.saga_type, record.definition_version) else {
-        return Some("nobody has defined it".to_owned());
+        return Some(format!(
+            "no definition {} of version {} exists",
+            record.saga_type, record.definition_version
+        ));
     };
     if let Err(illegal) = saga::step(definition, &saga, Input::Resume) {
         return Some(illegal.to_string());
     }
     if saga.current_step() != record.current_step.as_deref() {
-        return Some(format!("it is said to be at {:?}", record.current_step));
+        return Some(format!(
+            "its current_step is {:?}, but its steps give {:?}",
+            record.current_step,
+            saga.current_step()
+        ));
     }
     let has_turned_back = matches!(
         record.state,
         SagaState::Compensating | SagaState::Compensated
     );
     if record.failure.is_some() != has_turned_back {
-        return Some("it has turned back for no reason, or has a reason and has not".to_owned());
+        return Some("it compensates without a failure, or has a failure and does not".to_owned());
     }
-    (!is_named(books, record)).then(|| "it is not named after its ticket".to_owned())
+    (!is_named(books, record)).then(|| "its id does not derive from its ticket".to_owned())
 }
 
 fn is_named(books: &Books, record: &SagaRecord) -> bool {
@@ -107,7 +114,7 @@ fn is_named(books: &Books, record: &SagaRecord) -> bool {
     }
 }
 
-fn letters_are_whole(books: &Books, found: &mut Vec<Violation>) {
+fn dead_letters_are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for (
         id,
         DeadLetterRecord {
@@ -129,17 +136,17 @@ fn letters_are_whole(books: &Books, found: &mut Vec<Violation>) {
                 *reissues >= letter.retry_count
             }
         };
-        // Its reissue may have been sent and not be handled yet, or been handled and the dead-letter worker not told yet.
-        let is_told = books.reissued.contains(id) || books.under_way.contains(&id.to_string());
-        let waits = is_waiting && (has_timer || is_told);
+        // Its reissue may not be handled yet, or the dead-letter worker may not have handled the result yet.
+        let is_reissued = books.reissued.contains(id) || books.under_way.contains(&id.to_string());
+        let waits = is_waiting && (has_timer || is_reissued);
         if !is_named || !is_counted || has_timer && !is_waiting || is_waiting && !waits {
-            let detail = format!("it is {state:?}, and is not as that says");
+            let detail = format!("its id, counters or timer do not fit its state {state:?}");
             found.push(violation(7, format_args!("dead letter {id}"), detail));
         }
     }
 }
 
-fn is_waited_for(books: &Books, timer: &str) -> bool {
+fn has_owner(books: &Books, timer: &str) -> bool {
     if let Some(id) = timer.strip_prefix("saga/") {
         let id: Option<SagaId> = id.parse().ok();
         let saga = id.and_then(|id| books.sagas.get(&id));
@@ -149,6 +156,6 @@ fn is_waited_for(books: &Books, timer: &str) -> bool {
         let id: Option<DeadLetterId> = id.parse().ok();
         return id.is_some_and(|id| books.dead_letters.contains_key(&id));
     }
-    // Another program's, perhaps a newer one's.
+    // The timer of an unknown kind may belong to a newer version.
     true
 }

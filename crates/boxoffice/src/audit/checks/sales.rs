@@ -1,13 +1,13 @@
-//! Promise 3, between event and allocation: what is on sale is what the organiser said.
+//! Promise 3 between the event and ticketing services: each allocation agrees with its event.
 
 use event::model::Event;
 use ticketing::model::Allocation;
 
 use super::{Books, Violation, violation};
 
-/// Every event has its allocation, which has followed its last version.
-pub(super) fn follow_their_events(books: &Books, found: &mut Vec<Violation>) {
-    // An event service of somebody else's has books of its own.
+/// Each event has an allocation of its last version.
+pub(super) fn match_events(books: &Books, found: &mut Vec<Violation>) {
+    // Another company's event service keeps its own records.
     if books.events.is_empty() || books.allocations.is_empty() {
         return;
     }
@@ -15,7 +15,7 @@ pub(super) fn follow_their_events(books: &Books, found: &mut Vec<Violation>) {
         let subject = format!("event {id}");
         match books.allocations.get(id) {
             None if books.under_way.contains(&id.to_string()) => {}
-            None => found.push(violation(3, subject, "there is no allocation for it")),
+            None => found.push(violation(3, subject, "it has no allocation")),
             Some(allocation) => {
                 let is_under_way = books.under_way.contains(&id.to_string());
                 for flaw in flaws(event, allocation, is_under_way) {
@@ -26,7 +26,7 @@ pub(super) fn follow_their_events(books: &Books, found: &mut Vec<Violation>) {
     }
     for id in books.allocations.keys() {
         if !books.events.contains_key(id) {
-            let detail = "there is an allocation for it, but it is not registered";
+            let detail = "it has an allocation, but does not exist";
             found.push(violation(3, format_args!("event {id}"), detail));
         }
     }
@@ -38,21 +38,21 @@ fn flaws(event: &Event, allocation: &Allocation, is_under_way: bool) -> Vec<Stri
     let (here, there) = (event.version, allocation.event_version);
     if there > here || there < here && !is_under_way {
         flaws.push(format!(
-            "it has version {here}, but version {there} is on sale"
+            "its version is {here}, but its allocation has version {there}"
         ));
     }
     if here == there && wanted != event.ticket_quantity {
         let quantity = event.ticket_quantity;
         flaws.push(format!(
-            "it has {quantity} tickets, but {wanted} are on sale"
+            "its quantity is {quantity}, but {wanted} tickets are on sale"
         ));
     }
-    // Lowered below what was sold, the quantity follows down to it as tickets come back.
+    // If lowered below the number sold, the quantity falls as tickets are cancelled.
     if let Some(lowered) = allocation.lowered_to
         && allocation.quantity != lowered.max(allocation.sold)
     {
         flaws.push(format!(
-            "{lowered} tickets are wanted and {} are sold, but the quantity is {}",
+            "its quantity was lowered to {lowered} and {} are sold, but the allocation's quantity is {}",
             allocation.sold, allocation.quantity
         ));
     }
@@ -63,7 +63,7 @@ fn flaws(event: &Event, allocation: &Allocation, is_under_way: bool) -> Vec<Stri
         allocation.sale_closes_at,
     );
     if here == there && terms != on_sale {
-        flaws.push("its price or its times of sale are not those of its sale".to_owned());
+        flaws.push("its price or sale times differ from its allocation".to_owned());
     }
     flaws
 }

@@ -1,4 +1,4 @@
-//! Good books have no violation, and each way of breaking them is named.
+//! Consistent books have no violation, and each inconsistency is reported.
 
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
@@ -17,7 +17,7 @@ use user::{
 };
 
 use super::*;
-use crate::audit::ledger::Account;
+use crate::audit::ledger::UserEntries;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const EVENT: EventId = EventId(1);
@@ -27,14 +27,13 @@ fn ticket_id() -> TicketId {
     TicketId(Random::seeded(1).uuid(NOW))
 }
 
-/// Only what is told of by a promise; whether all tables agree is tried in `tests/scenarios/mutations.rs`, by breaking a
-/// folder that was not made by hand.
+/// Only the promises; `tests/scenarios/mutations.rs` tests the agreement of all tables by corrupting a real folder.
 fn check(books: &Books, now: Timestamp) -> Vec<Violation> {
     promises(books, now)
 }
 
-fn account(sum: i64) -> Account {
-    Account { sum, version: 1 }
+fn account(sum: i64) -> UserEntries {
+    UserEntries { sum, version: 1 }
 }
 
 fn money(amount: i64) -> Money {
@@ -178,7 +177,7 @@ fn good() -> Books {
     books
 }
 
-/// The promises that are broken after this change of good books.
+/// The promises that this change of consistent books breaks.
 fn broken(change: impl FnOnce(&mut Books, TicketId)) -> Vec<u8> {
     let mut books = good();
     change(&mut books, ticket_id());
@@ -191,12 +190,12 @@ fn broken(change: impl FnOnce(&mut Books, TicketId)) -> Vec<u8> {
 }
 
 #[test]
-fn good_books_have_no_violation() {
+fn consistent_books_have_no_violation() {
     assert_eq!(check(&good(), NOW), []);
 }
 
 #[test]
-fn one_ticket_too_many_is_named() {
+fn an_oversold_event_is_reported() {
     assert_eq!(
         broken(|books, _| books.allocations.get_mut(&EVENT).unwrap().quantity = 0),
         [1, 3]
@@ -209,7 +208,7 @@ fn one_ticket_too_many_is_named() {
 }
 
 #[test]
-fn what_a_compensated_purchase_still_holds_is_named() {
+fn a_compensated_purchase_that_still_holds_something_is_reported() {
     let compensated = |books: &mut Books, id: TicketId| {
         let saga_id = id.purchase_saga();
         books
@@ -228,7 +227,7 @@ fn what_a_compensated_purchase_still_holds_is_named() {
     assert_eq!(
         broken(compensated),
         [0_u8; 0],
-        "a purchase that holds nothing is in order"
+        "a compensated purchase that holds nothing is no violation"
     );
     let with = |more: fn(&mut Books, TicketId)| {
         broken(|books, id| {
@@ -262,7 +261,7 @@ fn what_a_compensated_purchase_still_holds_is_named() {
 }
 
 #[test]
-fn money_kept_without_a_ticket_is_named_and_a_ticket_without_money_too() {
+fn a_payment_without_a_ticket_and_a_ticket_without_a_payment_are_reported() {
     let no_ticket = |books: &mut Books, id: TicketId| {
         books.tickets.remove(&id);
         books.reservations.remove(&id);
@@ -278,7 +277,7 @@ fn money_kept_without_a_ticket_is_named_and_a_ticket_without_money_too() {
     assert_eq!(
         broken(under_way),
         [0_u8; 0],
-        "a message that is still to come explains it"
+        "an unhandled message may still issue the ticket"
     );
     let unpaid = |books: &mut Books, id: TicketId| {
         books
@@ -297,7 +296,7 @@ fn money_kept_without_a_ticket_is_named_and_a_ticket_without_money_too() {
 }
 
 #[test]
-fn a_parked_saga_hides_no_money_that_was_kept_for_nothing() {
+fn a_payment_without_a_ticket_is_reported_even_if_its_saga_is_parked() {
     let parked = |books: &mut Books, id: TicketId, saga_id: SagaId| {
         let record = SagaRecord {
             saga_id,
@@ -325,7 +324,7 @@ fn a_parked_saga_hides_no_money_that_was_kept_for_nothing() {
                 .get_mut(&PaymentId::of_saga(id.purchase_saga()));
             payment.unwrap().refund = Refund::Requested;
         });
-        assert_eq!(still_moving, [0_u8; 0], "its money is on its way back");
+        assert_eq!(still_moving, [0_u8; 0], "it is being refunded");
     }
     let being_given_back = broken(|books, id| {
         books.tickets.get_mut(&id).unwrap().cancellation = 1;
@@ -335,11 +334,11 @@ fn a_parked_saga_hides_no_money_that_was_kept_for_nothing() {
             .get_mut(&PaymentId::of_saga(id.purchase_saga()));
         payment.unwrap().status = PaymentStatus::Cancelled;
     });
-    assert_eq!(being_given_back, [0_u8; 0], "the ticket goes last");
+    assert_eq!(being_given_back, [0_u8; 0], "the ticket is cancelled last");
 }
 
 #[test]
-fn points_that_the_ledger_does_not_know_are_named() {
+fn points_that_differ_from_the_ledger_are_reported() {
     assert_eq!(
         broken(|books, _| _ = books.ledger.accounts.insert(USER, account(71))),
         [3]
@@ -351,7 +350,7 @@ fn points_that_the_ledger_does_not_know_are_named() {
 }
 
 #[test]
-fn a_claim_without_its_ticket_is_named() {
+fn a_ticket_whose_claim_still_waits_is_reported() {
     let waiting = |books: &mut Books, id: TicketId| {
         books.reservations.get_mut(&id).unwrap().state = ReservationState::Waiting;
     };
@@ -359,7 +358,7 @@ fn a_claim_without_its_ticket_is_named() {
 }
 
 #[test]
-fn a_claim_in_redis_and_a_ticket_that_do_not_belong_together_are_named() {
+fn claims_in_redis_that_differ_from_the_tickets_are_reported() {
     let claims = |waiting: &[TicketId], completed: &[TicketId]| Claims {
         waiting: waiting.iter().copied().collect(),
         completed: completed.iter().copied().collect(),
@@ -378,7 +377,7 @@ fn a_claim_in_redis_and_a_ticket_that_do_not_belong_together_are_named() {
 }
 
 #[test]
-fn a_saga_that_waits_for_nothing_is_named() {
+fn an_open_saga_without_timer_or_message_is_reported() {
     let stuck = |books: &mut Books, id: TicketId| {
         books
             .sagas
@@ -393,12 +392,12 @@ fn a_saga_that_waits_for_nothing_is_named() {
     assert_eq!(
         broken(|books, id| _ = books.sagas.remove(&id.purchase_saga())),
         [7],
-        "nobody runs it"
+        "the purchase has no saga"
     );
 }
 
 #[test]
-fn an_attempt_that_nobody_settles_is_named_once_its_time_is_over() {
+fn an_attempt_without_an_outcome_is_reported_after_an_hour() {
     let began = |expires_at: Option<Timestamp>, now: Timestamp| {
         let mut books = good();
         let id = ticket_id();
@@ -425,7 +424,7 @@ fn an_attempt_that_nobody_settles_is_named_once_its_time_is_over() {
 }
 
 #[test]
-fn a_refund_that_is_never_done_is_named_with_the_gateways_last_word() {
+fn an_overdue_refund_is_reported_with_the_gateways_last_code() {
     let named = |now: Timestamp| {
         let mut books = good();
         let payment = books.payments.values_mut().next().unwrap();
@@ -444,7 +443,7 @@ fn a_refund_that_is_never_done_is_named_with_the_gateways_last_word() {
 }
 
 #[test]
-fn a_payment_with_two_tickets_is_named() {
+fn a_payment_with_two_tickets_is_reported() {
     let twice = |books: &mut Books, id: TicketId| {
         let second = TicketId(Random::seeded(2).uuid(NOW));
         let mut ticket = books.tickets[&id].clone();
@@ -465,7 +464,7 @@ fn a_payment_with_two_tickets_is_named() {
 }
 
 #[test]
-fn what_waits_for_a_person_is_counted_and_is_no_violation() {
+fn parked_refunds_are_counted_and_are_no_violation() {
     let mut books = good();
     let payment = books.payments.values_mut().next().unwrap();
     let mut stray = payment.ask_back("pg-second", money(70), None, NOW).unwrap();
@@ -484,7 +483,7 @@ fn what_waits_for_a_person_is_counted_and_is_no_violation() {
 }
 
 #[test]
-fn a_ticket_on_its_way_back_may_be_with_the_next_buyer_already() {
+fn a_ticket_that_is_being_released_may_already_belong_to_the_next_buyer() {
     let mut books = good();
     let next = TicketId(Random::seeded(2).uuid(NOW));
     let waiting = Reservation {
@@ -494,14 +493,14 @@ fn a_ticket_on_its_way_back_may_be_with_the_next_buyer_already() {
     };
     books.reservations.insert(next, waiting);
     let named = |books: &Books| check(books, NOW).iter().any(|it| it.promise == 3);
-    assert!(named(&books), "it is claimed twice, and by the same user");
+    assert!(named(&books), "it is claimed twice, by the same user");
 
     books.under_way.insert(ticket_id().to_string());
-    assert!(!named(&books), "its payment was cancelled meanwhile");
+    assert!(!named(&books), "its payment may be cancelled");
 }
 
 #[test]
-fn a_lapsed_purchase_whose_ticket_was_taken_again_has_not_come_to_nothing() {
+fn an_expired_purchase_whose_late_payment_got_a_ticket_is_no_violation() {
     let mut books = good();
     let expiry = SagaRecord {
         saga_id: ticket_id().expire_saga(),

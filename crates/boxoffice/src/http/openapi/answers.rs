@@ -1,4 +1,4 @@
-//! Answers: what the guard, the idempotency keys and the body's reader say on every route, and the form of a refusal.
+//! The responses that the guard, the idempotency keys and the body extractor add to each route, and the form of refusals.
 
 use utoipa::openapi::{
     ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, Type, path::Operation,
@@ -7,11 +7,11 @@ use utoipa::openapi::{
 use super::takes_key;
 
 const PROBLEM: &str = "application/problem+json";
-/// Answered whatever is going on.
+/// Never refused by the guard.
 const HEALTH: &str = "/healthz";
 
-/// What is asked of an operation to know its answers.
-struct Asked<'a> {
+/// The properties of an operation that decide its additional responses.
+struct OperationTraits<'a> {
     path: &'a str,
     takes_key: bool,
     is_read: bool,
@@ -19,10 +19,10 @@ struct Asked<'a> {
     has_parameters: bool,
 }
 
-/// Codes by status, and which operations answer them.
-type Common = (&'static str, &'static str, fn(&Asked<'_>) -> bool);
+/// Status, code, and the operations that return it.
+type CommonAnswer = (&'static str, &'static str, fn(&OperationTraits<'_>) -> bool);
 
-const COMMON: &[Common] = &[
+const COMMON_ANSWERS: &[CommonAnswer] = &[
     ("400", "INVALID_REQUEST", |it| {
         it.has_parameters || it.has_body
     }),
@@ -40,9 +40,9 @@ const COMMON: &[Common] = &[
     ("504", "REQUEST_TIMEOUT", |it| it.path != HEALTH),
 ];
 
-/// Adds what surrounds the route, and brings every answer to its form.
+/// Adds the guard's responses, and completes the form of all responses.
 pub fn complete(path: &str, method: &str, operation: &mut Operation) {
-    let asked = Asked {
+    let traits = OperationTraits {
         path,
         takes_key: takes_key(method),
         is_read: method == "get",
@@ -53,8 +53,8 @@ pub fn complete(path: &str, method: &str, operation: &mut Operation) {
             .is_some_and(|all| !all.is_empty()),
     };
     let responses = &mut operation.responses.responses;
-    for (status, code, is_given) in COMMON {
-        if is_given(&asked) {
+    for (status, code, is_given) in COMMON_ANSWERS {
+        if is_given(&traits) {
             let response = responses
                 .entry((*status).to_owned())
                 .or_insert_with(|| RefOr::T(Response::new("")));

@@ -1,18 +1,18 @@
-//! Links: which operation takes what another has answered. Parameters only: some generators refuse a link with a body,
-//! though the specification allows one.
+//! Links: which operation takes a value of which response. Parameters only, because some generators reject links with a
+//! body, though the specification allows them.
 
 use utoipa::openapi::{OpenApi, RefOr, link::LinkBuilder};
 
 use super::{operation_name, operation_of};
 
-/// From an operation and the status of its answer, to an operation, whose parameter is a value of the answer.
-type Lead = (
+/// From an operation's response, to an operation, and which parameter takes which value of the response.
+type Link = (
     (&'static str, &'static str, &'static str),
     (&'static str, &'static str),
     (&'static str, &'static str),
 );
 
-const LEADS: &[Lead] = &[
+const LINKS: &[Link] = &[
     (
         ("post", "/event", "201"),
         ("get", "/event/{id}"),
@@ -95,10 +95,10 @@ const LEADS: &[Lead] = &[
     ),
 ];
 
-/// Adds every link whose both ends are on the page: a process may have the routes of some services only.
+/// Adds each link whose operations are both in the document: a process may have the routes of some services only.
 pub fn add(page: &mut OpenApi) {
     let paths = &mut page.paths.paths;
-    for ((method, path, status), (to_method, to_path), (parameter, value)) in LEADS {
+    for ((method, path, status), (to_method, to_path), (parameter, value)) in LINKS {
         if operation_of(paths, to_method, to_path).is_none() {
             continue;
         }

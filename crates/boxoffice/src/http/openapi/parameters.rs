@@ -1,4 +1,5 @@
-//! Parameters: what every one of a kind keeps to, so that a request that fits the page is not refused for its form.
+//! Constraints that all parameters of a kind share, so that a request that matches the document is not refused for its
+//! form.
 
 use utoipa::openapi::{
     ObjectBuilder, RefOr, Schema, Type,
@@ -10,7 +11,7 @@ use web::page::{LIMIT_DEFAULT, LIMIT_MAX};
 use super::takes_key;
 
 const KEY: &str = "Idempotency-Key";
-/// No text from outside has a NUL: no store can keep one.
+/// Excludes NUL, which PostgreSQL cannot store.
 const WITHOUT_NUL: &str = r"^[^\u0000]*$";
 
 pub fn complete(method: &str, operation: &mut Operation) {
@@ -26,7 +27,7 @@ pub fn complete(method: &str, operation: &mut Operation) {
             let is_free =
                 schema.format.is_none() && schema.pattern.is_none() && schema.enum_values.is_none();
             if is_text(&schema.schema_type) && is_free {
-                // One that is not sent is absent, not null.
+                // A missing parameter is absent, never null.
                 schema.schema_type = Type::String.into();
                 schema.pattern = Some(WITHOUT_NUL.to_owned());
             }
@@ -55,10 +56,11 @@ fn key() -> Parameter {
     let text = ObjectBuilder::new().schema_type(Type::String);
     let text = text.min_length(Some(1)).max_length(Some(255));
     let text = text.pattern(Some(r#"^"*[!#-~]([ -~]*[!-~])?$"#));
-    let told =
-        "The same key and body is answered as the first time. It may stand in quotation marks.";
+    let text_of_key = "A repeated request with the same key and body gets the first response again. The key may be quoted.";
     let key = ParameterBuilder::new()
         .name(KEY)
         .parameter_in(ParameterIn::Header);
-    key.schema(Some(text)).description(Some(told)).build()
+    key.schema(Some(text))
+        .description(Some(text_of_key))
+        .build()
 }

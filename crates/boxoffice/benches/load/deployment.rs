@@ -1,5 +1,5 @@
-//! What is measured: everything in one process on one folder, or copies of the program over PostgreSQL, Redis and
-//! Kafka, all on this machine.
+//! The deployment under load: all services in one process on a data folder, or several processes over PostgreSQL, Redis
+//! and Kafka, all on this machine.
 
 use std::{
     process::Command,
@@ -16,8 +16,8 @@ use crate::{
     server::{Server, binary},
 };
 
-/// The processes of one copy where the services run apart, and the schema of each.
-const APART: [(&str, &str); 5] = [
+/// The processes of one copy if each service runs alone, and the schema of each.
+const SEPARATE_PROCESSES: [(&str, &str); 5] = [
     ("event", "event"),
     ("user,dead-letter", "users"),
     ("ticketing-api", "ticketing"),
@@ -25,7 +25,7 @@ const APART: [(&str, &str); 5] = [
     ("payment-api,payment-worker", "payment"),
 ];
 const SECRET_KEY: &str = "test_sk_load";
-/// What every process over the engines is told.
+/// The settings of each process over the engines.
 const SETTINGS: &[(&str, &str)] = &[
     ("STORE__BACKEND", "postgres"),
     ("BUS__BACKEND", "kafka"),
@@ -35,31 +35,31 @@ const SETTINGS: &[(&str, &str)] = &[
     ("PAYMENT__GATEWAY__SECRET_KEY", SECRET_KEY),
 ];
 
-/// Over what the program runs.
+/// Which processes run, and over what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum Topology {
     Folder,
-    /// So many processes with all services, over one schema.
+    /// This many processes with all services, over one schema.
     Engines(usize),
-    /// So many processes of each service, over a schema for each.
+    /// This many processes of each service, over one schema per service.
     Apart(usize),
 }
 
-pub struct Site {
+pub struct Deployment {
     servers: Vec<Server>,
     copies: Vec<Addresses>,
-    /// Which copy the next client speaks to.
+    /// The copy that the next client uses.
     next: AtomicUsize,
-    /// The payment gateway's sandbox, where it is a process of its own.
+    /// The payment gateway's sandbox, if it is a process of its own.
     gateway: Option<Server>,
-    /// Last, so that they end after the processes.
+    /// Last, so that they are dropped after the processes.
     engines: Vec<Engine>,
 }
 
-impl Site {
-    pub fn open(over: Over) -> anyhow::Result<Self> {
-        match over {
-            Over::Folder => {
+impl Deployment {
+    pub fn open(topology: Topology) -> anyhow::Result<Self> {
+        match topology {
+            Topology::Folder => {
                 let server = Server::start()?;
                 Ok(Self {
                     copies: vec![Addresses::one(&server.address)],
@@ -69,13 +69,13 @@ impl Site {
                     engines: Vec::new(),
                 })
             }
-            Over::Engines(copies) => Self::over_engines(copies, &[("all", "boxoffice")]),
-            Over::Apart(copies) => Self::over_engines(copies, &APART),
+            Topology::Engines(copies) => Self::over_engines(copies, &[("all", "boxoffice")]),
+            Topology::Apart(copies) => Self::over_engines(copies, &SEPARATE_PROCESSES),
         }
     }
 
-    fn over_engines(copies: usize, cast: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut site = Self {
+    fn over_engines(copies: usize, processes: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut deployment = Self {
             servers: Vec::new(),
             copies: Vec::new(),
             next: AtomicUsize::default(),
@@ -88,16 +88,16 @@ impl Site {
                 .map(Engine::start)
                 .collect::<Result<_, _>>()?,
         };
-        for (_, schema) in cast {
-            migrate(&site.settings(schema))?;
+        for (_, schema) in processes {
+            migrate(&deployment.settings(schema))?;
         }
         for _ in 0..copies {
             let mut addresses = Vec::new();
-            for (services, schema) in cast {
+            for (services, schema) in processes {
                 let command = ["serve", "--services", services];
-                let server = Server::start_with(&command, &site.settings(schema))?;
+                let server = Server::start_with(&command, &deployment.settings(schema))?;
                 addresses.push((*services, server.address.clone()));
-                site.servers.push(server);
+                deployment.servers.push(server);
             }
             let of = |service: &str| {
                 let found = addresses
@@ -105,16 +105,16 @@ impl Site {
                     .find(|(services, _)| services.starts_with(service) || *services == "all");
                 found
                     .map(|(_, address)| address.clone())
-                    .context("no such process")
+                    .with_context(|| format!("no process runs {service}"))
             };
-            site.copies.push(Addresses {
+            deployment.copies.push(Addresses {
                 event: of("event")?,
                 user: of("user")?,
                 ticketing: of("ticketing-api")?,
                 payment: of("payment")?,
             });
         }
-        Ok(site)
+        Ok(deployment)
     }
 
     fn settings(&self, schema: &str) -> Vec<(String, String)> {
@@ -141,28 +141,33 @@ impl Site {
             .collect()
     }
 
-    /// A buyer who speaks to the next copy, as a proxy would share them out.
+    /// A client of the next copy, as a round-robin proxy chooses it.
     pub fn client(&self) -> Client {
         let place = self.next.fetch_add(1, Ordering::Relaxed) % self.copies.len();
         Client::new(self.copies[place].clone())
     }
 
-    /// Registers an event and returns its id once it is on sale.
+    /// Registers an event, and returns its id once it is on sale.
     pub async fn event_on_sale(&self, quantity: i64, price: i64) -> anyhow::Result<i64> {
         let mut client = self.client();
         let event = json!({ "name": "show", "ticketQuantity": quantity, "price": price });
         let event = client.post_json("/event", &event, 201).await?;
-        let id = event["id"].as_i64().context("the event has no id")?;
+        let id = event["id"]
+            .as_i64()
+            .context("the event's response has no id")?;
         // Consumers may still be joining their groups.
         let deadline = Instant::now() + Duration::from_secs(60);
         while client.get(&format!("/ticketing/event/{id}")).await?.0 != 200 {
-            ensure!(Instant::now() < deadline, "the event did not come on sale");
+            ensure!(
+                Instant::now() < deadline,
+                "event {id} is not on sale after 60 s"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(id)
     }
 
-    /// Processor time used so far, in seconds, by the program, and by whatever else takes part.
+    /// CPU time used so far, in seconds, by the program, the gateway, each engine and this process.
     pub fn cpu_secs(&self) -> anyhow::Result<Vec<(&'static str, f64)>> {
         let mut program = 0.0;
         for server in &self.servers {
@@ -185,7 +190,9 @@ fn migrate(settings: &[(String, String)]) -> anyhow::Result<()> {
     command
         .arg("migrate")
         .envs(settings.iter().map(|(name, value)| (name, value)));
-    let output = command.output().context("the binary cannot be started")?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {}", binary()))?;
     ensure!(
         output.status.success(),
         "migrate: {}",
@@ -194,13 +201,13 @@ fn migrate(settings: &[(String, String)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was used between two looks, in microseconds for each of so many things, for people.
-pub fn each(before: &[(&str, f64)], after: &[(&str, f64)], things: f64) -> String {
+/// The CPU time between two samples, in microseconds per operation, as text.
+pub fn cpu_each(before: &[(&str, f64)], after: &[(&str, f64)], operations: f64) -> String {
     let parts = before
         .iter()
         .zip(after)
         .map(|((name, before), (_, after))| {
-            format!("{name} {:.0}", (after - before) / things * 1e6)
+            format!("{name} {:.0}", (after - before) / operations * 1e6)
         });
     let parts: Vec<_> = parts.collect();
     format!("{} µs", parts.join(", "))

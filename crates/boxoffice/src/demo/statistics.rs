@@ -1,4 +1,4 @@
-//! What happened, counted. Pure: visits and observations go in, numbers come out.
+//! Counts of what happened in the sale. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use user::ledger::EntryKind;
 
 use super::{
     api::LedgerEntry,
-    buyer::{End, Visit},
+    buyer::{Visit, VisitOutcome},
 };
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Tally {
+pub struct SaleStatistics {
     pub buyers: u64,
     /// Reservations.
     pub granted: u64,
-    /// Answers, by code: somebody who tried twice is told twice.
+    /// Refusals by code; a buyer who tried twice counts twice.
     pub refused: BTreeMap<String, u64>,
     pub compensated: BTreeMap<String, u64>,
-    /// Cards.
+    /// Declined cards.
     pub declined: u64,
     /// Purchases that were paid after a declined card.
     pub paid_with_another_card: u64,
@@ -27,29 +27,29 @@ pub struct Tally {
     pub bought: u64,
     pub bought_in_rush: u64,
     pub money: i64,
-    /// With which tickets were paid, as the buyers meant it.
+    /// Points that the buyers paid with.
     pub points_spent: i64,
 }
 
-/// What the ledgers of all buyers say.
+/// Sums over the points ledgers of all buyers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct PointsTally {
+pub struct PointsStatistics {
     pub reserved: i64,
     pub restored: i64,
 }
 
-impl Tally {
-    /// The first `rush` visits were those of the rush.
+impl SaleStatistics {
+    /// The first `rush` visits belong to the rush.
     #[must_use]
     pub fn of(visits: &[Visit], rush: usize) -> Self {
-        let mut tally = Self {
+        let mut statistics = Self {
             buyers: rush as u64,
             ..Self::default()
         };
-        visits.iter().for_each(|visit| tally.count(visit));
-        let bought = |visit: &&Visit| matches!(visit.end, End::Bought { .. });
-        tally.bought_in_rush = visits.iter().take(rush).filter(bought).count() as u64;
-        tally
+        visits.iter().for_each(|visit| statistics.count(visit));
+        let bought = |visit: &&Visit| matches!(visit.outcome, VisitOutcome::Bought { .. });
+        statistics.bought_in_rush = visits.iter().take(rush).filter(bought).count() as u64;
+        statistics
     }
 
     fn count(&mut self, visit: &Visit) {
@@ -61,13 +61,13 @@ impl Tally {
             .iter()
             .for_each(|code| once(&mut self.refused, code));
         self.declined += u64::from(visit.declined);
-        self.granted += u64::from(visit.end != End::LeftOut);
-        match &visit.end {
-            End::LeftOut => {}
-            End::Compensated { reason } => once(&mut self.compensated, reason),
-            End::Unpaid { .. } => self.unpaid += 1,
-            End::Refunded => self.refunded += 1,
-            End::Bought { paid } => self.count_ticket(visit, *paid),
+        self.granted += u64::from(visit.outcome != VisitOutcome::LeftOut);
+        match &visit.outcome {
+            VisitOutcome::LeftOut => {}
+            VisitOutcome::Compensated { reason } => once(&mut self.compensated, reason),
+            VisitOutcome::Unpaid { .. } => self.unpaid += 1,
+            VisitOutcome::Refunded => self.refunded += 1,
+            VisitOutcome::Bought { paid } => self.count_ticket(visit, *paid),
         }
     }
 
@@ -75,11 +75,11 @@ impl Tally {
         self.bought += 1;
         self.paid_with_another_card += u64::from(visit.declined > 0);
         self.money += paid.get();
-        self.points_spent += visit.buyer.part.point.get();
+        self.points_spent += visit.buyer.persona.point.get();
     }
 }
 
-impl PointsTally {
+impl PointsStatistics {
     pub fn add(&mut self, entries: &[LedgerEntry]) {
         for LedgerEntry { kind, amount } in entries {
             match kind {
@@ -90,7 +90,7 @@ impl PointsTally {
         }
     }
 
-    /// Once nothing is under way, what was taken and not given back is used.
+    /// Exact once nothing is in progress: points reserved and not restored are used.
     #[must_use]
     pub fn used(&self) -> i64 {
         self.reserved - self.restored
@@ -102,42 +102,42 @@ mod tests {
     use contract::{TicketId, UserId};
 
     use super::*;
-    use crate::demo::{buyer::Buyer, cast};
+    use crate::demo::{buyer::Buyer, personas};
 
-    fn visit(k: u32, refused: Option<&str>, declined: u32, end: End) -> Visit {
+    fn visit(k: u32, refused: Option<&str>, declined: u32, outcome: VisitOutcome) -> Visit {
         let buyer = Buyer {
             user_id: UserId(i64::from(k)),
-            part: cast::part(k),
+            persona: personas::persona(k),
         };
         Visit {
             buyer,
             refused: refused.map(str::to_owned),
             declined,
-            end,
+            outcome,
         }
     }
 
     #[test]
-    fn every_visit_is_counted_where_it_belongs() {
+    fn each_visit_is_counted_by_its_outcome() {
         let ticket_id = TicketId(uuid::Uuid::nil());
         let paid = Money::new(48_000).unwrap();
         let reason = "FRAUD_SUSPECTED".to_owned();
         let visits = [
-            visit(2, None, 0, End::Bought { paid }),
-            visit(7, None, 1, End::Bought { paid }),
-            visit(13, None, 1, End::Unpaid { ticket_id }),
+            visit(2, None, 0, VisitOutcome::Bought { paid }),
+            visit(7, None, 1, VisitOutcome::Bought { paid }),
+            visit(13, None, 1, VisitOutcome::Unpaid { ticket_id }),
             visit(
                 17,
                 None,
                 0,
-                End::Compensated {
+                VisitOutcome::Compensated {
                     reason: reason.clone(),
                 },
             ),
-            visit(22, Some("SOLD_OUT"), 0, End::LeftOut),
-            visit(22, None, 0, End::Bought { paid }),
+            visit(22, Some("SOLD_OUT"), 0, VisitOutcome::LeftOut),
+            visit(22, None, 0, VisitOutcome::Bought { paid }),
         ];
-        let expected = Tally {
+        let expected = SaleStatistics {
             buyers: 5,
             granted: 5,
             refused: BTreeMap::from([("SOLD_OUT".to_owned(), 1)]),
@@ -151,13 +151,13 @@ mod tests {
             money: 144_000,
             points_spent: 6_000,
         };
-        assert_eq!(Tally::of(&visits, 5), expected);
+        assert_eq!(SaleStatistics::of(&visits, 5), expected);
     }
 
     #[test]
-    fn points_that_did_not_come_back_are_used() {
+    fn points_reserved_and_not_restored_are_used() {
         let entry = |kind, amount| LedgerEntry { kind, amount };
-        let mut points = PointsTally::default();
+        let mut points = PointsStatistics::default();
         points.add(&[
             entry(EntryKind::Granted, 5_000),
             entry(EntryKind::Reserved, -3_000),

@@ -1,20 +1,20 @@
-//! Waiting for something to become true: asked again and again, less and less often, and never for ever.
+//! Polling with growing pauses and a time limit.
 
 use std::time::Duration;
 
 use anyhow::bail;
 use tokio::time::{Instant, sleep};
 
-/// Nothing in a demo takes longer, unless something is wrong.
+/// A condition that takes longer fails the demo.
 const LIMIT: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(80);
 
-/// The first answer that is one.
+/// Polls until `ask` returns a value.
 ///
 /// # Errors
-/// Where asking fails, or there was no answer in time; the text says what was waited for.
-pub async fn until<T>(
+/// If `ask` fails, or returns no value within the limit; the text names `what`.
+pub async fn poll_until<T>(
     what: &str,
     mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
@@ -25,7 +25,7 @@ pub async fn until<T>(
             return Ok(answer);
         }
         if Instant::now() >= deadline {
-            bail!("waited {} s for {what}, in vain", LIMIT.as_secs());
+            bail!("timed out after {} s waiting for {what}", LIMIT.as_secs());
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);

@@ -1,6 +1,6 @@
-//! Lines of the log on their way to standard error. The caller hands its line over and goes on: a thread writes it. So a
-//! reader that stalls holds up nothing, and a pipe that was closed or a disk that is full fails nothing; lines that
-//! cannot be written are lost, and counted. State: the lines that wait, and the thread.
+//! The queue between the log's callers and standard error, written by a thread: a stalled reader blocks no caller, and a
+//! closed pipe or a full disk fails none. Lines that cannot be queued or written are lost and counted. It owns the queue
+//! and the thread.
 
 use std::{
     io::{self, Write},
@@ -15,26 +15,26 @@ use std::{
 
 use prometheus_client::metrics::counter::Counter;
 
-/// Bytes that may wait to be written; a line beyond them is lost.
+/// The capacity of the queue in bytes; further lines are lost.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
-/// How long the end of the process waits for what is still to be written.
+/// How long a flush waits.
 const FLUSH_MILLIS_MAX: u64 = 1_000;
 
 enum Job {
     Write(Vec<u8>),
-    /// Answered when everything before it is written.
+    /// Answered once all lines before it are written.
     Flush(mpsc::Sender<()>),
 }
 
-/// Takes lines from the callers. Writing to it never fails and never waits.
+/// The callers' end. Writing to it never fails and never waits.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LineQueue {
     jobs: mpsc::Sender<Job>,
     waiting_bytes: Arc<AtomicUsize>,
     lost: Counter,
 }
 
-impl Lines {
+impl LineQueue {
     /// Starts the thread that writes to `target`.
     pub(super) fn to(target: impl Write + Send + 'static) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
@@ -44,7 +44,7 @@ impl Lines {
             queue,
             waiting_bytes: Arc::clone(&waiting_bytes),
             lost: lost.clone(),
-            told: 0,
+            reported: 0,
         };
         thread::Builder::new()
             .name("log-writer".to_owned())
@@ -56,12 +56,12 @@ impl Lines {
         })
     }
 
-    /// Counts the lines that were lost.
+    /// The counter of lost lines.
     pub(super) fn lost(&self) -> Counter {
         self.lost.clone()
     }
 
-    /// Waits for what was handed over to be written, for a moment at most.
+    /// Waits until the queued lines are written, at most [`FLUSH_MILLIS_MAX`].
     pub(super) fn flush(&self) {
         let (reply, flushed) = mpsc::channel();
         if self.jobs.send(Job::Flush(reply)).is_ok() {
@@ -70,8 +70,8 @@ impl Lines {
     }
 }
 
-impl Write for &Lines {
-    /// One call is one line: the formatter writes it whole.
+impl Write for &LineQueue {
+    /// One call is one line: the formatter writes each line by a single call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let length = line.len();
         let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
@@ -94,8 +94,8 @@ struct Writer<W> {
     queue: mpsc::Receiver<Job>,
     waiting_bytes: Arc<AtomicUsize>,
     lost: Counter,
-    /// How many lost lines the log has told of.
-    told: u64,
+    /// How many lost lines the log has reported.
+    reported: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -103,7 +103,7 @@ impl<W: Write> Writer<W> {
         while let Ok(job) = self.queue.recv() {
             match job {
                 Job::Write(line) => self.write(&line),
-                // Who asked may have gone.
+                // The caller may have timed out.
                 Job::Flush(reply) => _ = reply.send(()),
             }
         }
@@ -117,23 +117,26 @@ impl<W: Write> Writer<W> {
             return;
         }
         let lost = self.lost.get();
-        if lost > self.told {
-            let lines = lost - self.told;
-            self.told = lost;
-            tracing::warn!(lines, "lines of the log could not be written and are lost");
+        if lost > self.reported {
+            let lines = lost - self.reported;
+            self.reported = lost;
+            tracing::warn!(
+                lines,
+                "log lines are lost: standard error did not take them in time"
+            );
         }
     }
 }
 
-/// A line on standard output, if anybody reads it.
-pub fn say(line: impl std::fmt::Display) {
+/// Prints a line on standard output; a closed pipe is ignored.
+pub fn print_line(line: impl std::fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// A line on standard error outside the log; waits a moment for a reader that stalls.
-pub fn complain(line: impl std::fmt::Display) {
+/// Prints a line on standard error outside the log; a stalled reader delays it at most [`FLUSH_MILLIS_MAX`].
+pub fn print_error(line: impl std::fmt::Display) {
     let line = format!("boxoffice: {line}\n");
-    if let Ok(lines) = Lines::to(io::stderr()) {
+    if let Ok(lines) = LineQueue::to(io::stderr()) {
         let _ = (&lines).write(line.as_bytes());
         lines.flush();
     }
@@ -145,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes lines as long as its gate lets it, and fails while it is full.
+    /// Blocks while `taken` is locked, and fails while `is_full` is 1.
     #[derive(Clone, Default)]
     struct Target {
         taken: Arc<Mutex<Vec<u8>>>,
@@ -166,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stalls_costs_lines_and_never_time() {
+    fn a_stalled_reader_loses_lines_and_blocks_no_caller() {
         let target = Target::default();
-        let lines = Lines::to(target.clone()).unwrap();
+        let lines = LineQueue::to(target.clone()).unwrap();
         let line = [b'x'; 1024];
         {
-            // Nothing is read.
+            // The writer thread blocks.
             let _stalled = target.taken.lock().unwrap();
             for _ in 0..2 * 1024 {
                 (&lines).write_all(&line).unwrap();
@@ -184,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_loses_lines_until_there_is_room() {
+    fn a_full_disk_loses_lines_until_it_has_space() {
         let target = Target::default();
-        let lines = Lines::to(target.clone()).unwrap();
+        let lines = LineQueue::to(target.clone()).unwrap();
         target.is_full.store(1, Ordering::SeqCst);
         (&lines).write_all(b"lost\n").unwrap();
         lines.flush();
