@@ -20,7 +20,7 @@ use messaging::{
     housekeeping::{Expiry, Housekeeping},
     timers::Timers,
 };
-use payment::books::Adopt;
+use payment::gateway_binding::BindPolicy;
 use prometheus_client::registry::Registry;
 use utoipa_axum::router::OpenApiRouter;
 use web::idempotency::AnswerRecord;
@@ -88,7 +88,15 @@ impl App {
         let help = "Lines of the log that could not be written";
         registry.register("log_lines_lost", help, log.lost_lines());
         let (clock, random) = (Clock::steady(), Random::System);
-        Self::start_on(config, clock, random, Router::new(), registry, Adopt::Any).await
+        Self::start_on(
+            config,
+            clock,
+            random,
+            Router::new(),
+            registry,
+            BindPolicy::Any,
+        )
+        .await
     }
 
     /// As [`App::start`], under the system's clock, for payments that were served before: where they do not say which
@@ -98,7 +106,7 @@ impl App {
     /// As [`App::start`].
     pub async fn start_again(config: Config) -> anyhow::Result<Self> {
         let (clock, random, registry) = (Clock::steady(), Random::System, new_registry());
-        let adopt = Adopt::OnlyNamed;
+        let adopt = BindPolicy::ConfiguredOnly;
         Self::start_on(config, clock, random, Router::new(), registry, adopt).await
     }
 
@@ -112,7 +120,15 @@ impl App {
         random: Random,
         extra: Router,
     ) -> anyhow::Result<Self> {
-        Self::start_on(config, clock, random, extra, new_registry(), Adopt::Any).await
+        Self::start_on(
+            config,
+            clock,
+            random,
+            extra,
+            new_registry(),
+            BindPolicy::Any,
+        )
+        .await
     }
 
     async fn start_on(
@@ -121,14 +137,14 @@ impl App {
         random: Random,
         extra: Router,
         mut registry: Registry,
-        adopt: Adopt,
+        adopt: BindPolicy,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::register(&mut registry);
         let store = backends::open_store(&config, metrics.clone())
             .await
             .context("the store cannot be opened")?;
         if config.services.has_payment() {
-            payment::books::claim(&store, &config.payment, adopt, clock.now()).await?;
+            payment::gateway_binding::bind(&store, &config.payment, adopt, clock.now()).await?;
         }
         fs::create_dir_all(&config.data)
             .map_err(|error| anyhow::anyhow!(messaging::sqlite::no_folder(&config.data, &error)))?;

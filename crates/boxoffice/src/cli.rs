@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use messaging::Clock;
-use payment::books;
+use payment::gateway_binding;
 
 use crate::{
     app::App,
@@ -185,7 +185,7 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
 
 async fn adopt_gateway(config: &Config) -> anyhow::Result<ExitCode> {
     let store = backends::open_existing(config).await?;
-    let before = books::adopt(&store, &config.payment, Clock::System.now()).await?;
+    let before = gateway_binding::adopt(&store, &config.payment, Clock::System.now()).await?;
     let now = config.payment.gateway_identity();
     let before = before.map_or_else(|| "no gateway".to_owned(), |it| it.to_string());
     writeln!(

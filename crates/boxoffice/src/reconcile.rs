@@ -17,7 +17,7 @@ use contract::Timestamp;
 use messaging::{Record, StoreError};
 use payment::{
     reconcile::{Difference, Report},
-    record::{PaymentRecord, StrayRecord},
+    record::{OrphanChargeRecord, PaymentRecord},
 };
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
@@ -241,7 +241,7 @@ async fn is_quiet(app: &App, config: &Config) -> Result<bool, StoreError> {
         return Ok(false);
     }
     let store = app.store();
-    for table in [PaymentRecord::TABLE, StrayRecord::TABLE] {
+    for table in [PaymentRecord::TABLE, OrphanChargeRecord::TABLE] {
         let wanted = store.count_by(table, "refund", Some(REFUND_WANTED)).await?;
         if !wanted.is_empty() {
             return Ok(false);

@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 
 use crate::{
     Service,
-    attempts::Attempt,
     consumers::apply_outcome,
     gateway::{Confirm, Outcome, protocol},
-    model::{Claim, Refusal},
+    in_flight::InFlightGuard,
+    model::{AttemptRequest, Refusal},
     record::PaymentRecord,
 };
 
@@ -89,16 +89,16 @@ pub type Seal = Box<dyn FnOnce(&mut Commit, &Settled) + Send>;
 
 /// What was learnt of an attempt, with proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum AttemptOutcome {
     Approved { pg_payment_id: String },
     Declined { code: String },
 }
 
 /// How an attempt began.
-enum Begun {
-    Now(Box<PaymentRecord>, Attempt),
+enum AttemptStart {
+    Started(Box<PaymentRecord>, InFlightGuard),
     /// It was made before and has succeeded; its answer may have been lost.
-    Before(Settled),
+    AlreadySucceeded(Settled),
 }
 
 impl Service {
@@ -110,7 +110,11 @@ impl Service {
         if !protocol::is_path_key(&input.pg_payment_id) {
             return Err(Error::PgPaymentId);
         }
-        let running = self.inner.attempts.start().ok_or(StoreError::Overloaded)?;
+        let running = self
+            .inner
+            .in_flight
+            .start_confirm()
+            .ok_or(StoreError::Overloaded)?;
         let service = self.clone();
         let attempt = tokio::spawn(carried(async move {
             let output = service.attempt(input, seal).await;
@@ -126,11 +130,11 @@ impl Service {
 
     async fn attempt(&self, input: ConfirmInput, seal: Seal) -> Result<ConfirmOutput, Error> {
         let (payment, _attempt) = match self.begin(&input).await? {
-            Begun::Now(payment, attempt) => (payment, attempt),
-            Begun::Before(settled) => return Ok(ConfirmOutput::Settled(settled)),
+            AttemptStart::Started(payment, attempt) => (payment, attempt),
+            AttemptStart::AlreadySucceeded(settled) => return Ok(ConfirmOutput::Settled(settled)),
         };
         fail::fail_point!("payment.before_gateway", |_| std::process::abort());
-        let verdict = self.take_money(&payment, input.test_code).await;
+        let verdict = self.confirm_at_gateway(&payment, input.test_code).await;
         fail::fail_point!("payment.after_gateway", |_| std::process::abort());
         let settled = match verdict {
             Some(verdict) => self.conclude(&payment, &verdict, seal).await,
@@ -141,10 +145,10 @@ impl Service {
     }
 
     /// Records the attempt. From two at the same moment one is refused.
-    async fn begin(&self, input: &ConfirmInput) -> Result<Begun, Error> {
+    async fn begin(&self, input: &ConfirmInput) -> Result<AttemptStart, Error> {
         let inner = &self.inner;
         let id = input.payment_id;
-        let claim = Claim {
+        let claim = AttemptRequest {
             pg_payment_id: &input.pg_payment_id,
             amount: input.amount,
             user_id: input.user_id,
@@ -152,18 +156,23 @@ impl Service {
         };
         for _ in 0..ROUNDS_MAX {
             let payment = self.show(id).await?.ok_or(Error::NotFound(id))?;
-            if payment.has_settled(&claim) {
+            if payment.has_succeeded_as(&claim) {
                 let pg_payment_id = payment.pg_payment_id.clone().unwrap_or_default();
-                let verdict = Verdict::Approved { pg_payment_id };
-                return Ok(Begun::Before(settled(&payment, &verdict)));
+                let verdict = AttemptOutcome::Approved { pg_payment_id };
+                return Ok(AttemptStart::AlreadySucceeded(settled(&payment, &verdict)));
             }
             let change = payment.begin_attempt(&claim, inner.clock.now())?;
-            let attempt = inner.attempts.enter_for_buyer(id).await;
+            let attempt = inner.in_flight.enter_for_buyer(id).await;
             let attempt = attempt.ok_or(Refusal::InProgress)?;
             let mut commit = Commit::new();
             change.save(&mut commit);
             match inner.store.commit(commit).await {
-                Ok(()) => return Ok(Begun::Now(Box::new(change.payment().clone()), attempt)),
+                Ok(()) => {
+                    return Ok(AttemptStart::Started(
+                        Box::new(change.payment().clone()),
+                        attempt,
+                    ));
+                }
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -173,14 +182,14 @@ impl Service {
 
     /// Asks the gateway for the money of an attempt that is recorded; `None` where its answer proves nothing.
     /// Where points pay for everything, there is nothing to ask for.
-    pub(crate) async fn take_money(
+    pub(crate) async fn confirm_at_gateway(
         &self,
         payment: &PaymentRecord,
         test_code: Option<String>,
-    ) -> Option<Verdict> {
+    ) -> Option<AttemptOutcome> {
         let pg_payment_id = payment.pg_payment_id.clone()?;
         if payment.is_free() {
-            return Some(Verdict::Approved { pg_payment_id });
+            return Some(AttemptOutcome::Approved { pg_payment_id });
         }
         let ask = Confirm {
             payment_key: pg_payment_id.clone(),
@@ -190,8 +199,8 @@ impl Service {
             test_code,
         };
         match self.inner.gateway.confirm(&ask).await {
-            Outcome::Approved(_) => Some(Verdict::Approved { pg_payment_id }),
-            Outcome::Declined { code, .. } => Some(Verdict::Declined { code }),
+            Outcome::Approved(_) => Some(AttemptOutcome::Approved { pg_payment_id }),
+            Outcome::Declined { code, .. } => Some(AttemptOutcome::Declined { code }),
             Outcome::Unknown { reason, .. } => {
                 tracing::warn!(payment.id = %payment.payment_id, reason, "the outcome of an attempt is not known yet");
                 None
@@ -203,7 +212,7 @@ impl Service {
     async fn conclude(
         &self,
         payment: &PaymentRecord,
-        verdict: &Verdict,
+        verdict: &AttemptOutcome,
         seal: Seal,
     ) -> Option<Settled> {
         let settled = settled(payment, verdict);
@@ -222,19 +231,19 @@ impl Service {
     async fn conclude_with(
         &self,
         payment: &PaymentRecord,
-        verdict: &Verdict,
+        verdict: &AttemptOutcome,
         mut answer: Commit,
     ) -> Result<(), CommitError> {
         let mut current = payment.clone();
         for _ in 0..ROUNDS_MAX {
-            let mut commit = self.outcome_on(&current, payment, verdict).await?;
+            let mut commit = self.outcome_commit_on(&current, payment, verdict).await?;
             commit.join(answer.clone());
             match self.inner.store.commit(commit).await {
                 // The payment was changed meanwhile (somebody wants it deleted): decide on it as it is now.
                 Err(CommitError::Conflict { table, .. }) if table == PaymentRecord::TABLE.name => {
                     current = self.show(payment.payment_id).await?.unwrap_or(current);
                 }
-                // The answer to the key was stored by another request, or a stray charge was changed.
+                // The answer to the key was stored by another request, or an orphan charge was changed.
                 Err(CommitError::Conflict { .. }) => answer = Commit::new(),
                 outcome => return outcome,
             }
@@ -248,22 +257,22 @@ impl Service {
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
-    pub(crate) async fn outcome(
+    pub(crate) async fn outcome_commit(
         &self,
         payment: &PaymentRecord,
-        verdict: &Verdict,
+        verdict: &AttemptOutcome,
     ) -> Result<Commit, StoreError> {
-        self.outcome_on(payment, payment, verdict).await
+        self.outcome_commit_on(payment, payment, verdict).await
     }
 
     /// The same for a payment that may have become `current` since its attempt: another process may have settled that
     /// attempt, and a later one may have begun. Approval and refusal have different message ids, so that the one can
     /// never be taken for a repetition of the other.
-    async fn outcome_on(
+    async fn outcome_commit_on(
         &self,
         current: &PaymentRecord,
         payment: &PaymentRecord,
-        verdict: &Verdict,
+        verdict: &AttemptOutcome,
     ) -> Result<Commit, StoreError> {
         let settled = settled(payment, verdict);
         let word = if settled.succeeded {
@@ -285,10 +294,10 @@ impl Service {
         };
         let now = self.inner.clock.now();
         let known = match verdict {
-            Verdict::Approved { pg_payment_id } => {
+            AttemptOutcome::Approved { pg_payment_id } => {
                 self.inner.store.load(pg_payment_id.as_str()).await?
             }
-            Verdict::Declined { .. } => None,
+            AttemptOutcome::Declined { .. } => None,
         };
         let mut commit = apply_outcome(current, known, &outcome, &id, now)?;
         commit.publish(Message::new(id, &outcome, now));
@@ -298,8 +307,8 @@ impl Service {
     fn leave_to_settler(&self, payment: &PaymentRecord) -> ConfirmOutput {
         let inner = &self.inner;
         inner
-            .backoffs
-            .ask_soon(&payment.payment_id, inner.clock.now());
+            .payment_retries
+            .retry_now(&payment.payment_id, inner.clock.now());
         inner.wake.attempts.notify_one();
         ConfirmOutput::Pending(Pending {
             payment_id: payment.payment_id,
@@ -309,10 +318,10 @@ impl Service {
     }
 }
 
-fn settled(payment: &PaymentRecord, verdict: &Verdict) -> Settled {
+fn settled(payment: &PaymentRecord, verdict: &AttemptOutcome) -> Settled {
     let (pg_payment_id, decline_code) = match verdict {
-        Verdict::Approved { pg_payment_id } => (pg_payment_id.clone(), None),
-        Verdict::Declined { code } => (
+        AttemptOutcome::Approved { pg_payment_id } => (pg_payment_id.clone(), None),
+        AttemptOutcome::Declined { code } => (
             payment.pg_payment_id.clone().unwrap_or_default(),
             Some(code.clone()),
         ),

@@ -11,8 +11,8 @@ use messaging::{Commit, Consumer, Message, Records, Ref, Rejection};
 
 use crate::{
     Service,
-    model::{self, Cancellation, Creation, Deletion, Taken},
-    record::{PaymentRecord, StrayRecord, TombstoneRecord},
+    model::{self, Creation, Deletion, OutcomeEffect, RefundReply},
+    record::{OrphanChargeRecord, PaymentRecord, TombstoneRecord},
 };
 
 /// The consumer group of this service.
@@ -56,7 +56,7 @@ impl Consumer for PaymentConsumer {
         ];
         if message.topic == ConfirmedRequest::TOPIC {
             let charge = message.parse::<ConfirmedRequest>()?.pg_payment_id;
-            refs.push(Ref::to::<StrayRecord>(charge.as_str()));
+            refs.push(Ref::to::<OrphanChargeRecord>(charge.as_str()));
         }
         Ok(refs)
     }
@@ -83,7 +83,7 @@ fn decide(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
     match message.topic.as_str() {
         CreateRequest::TOPIC => create(message, records, now),
         DeleteRequest::TOPIC => delete(message, records, now),
-        ConfirmedRequest::TOPIC => take_outcome(message, records, now),
+        ConfirmedRequest::TOPIC => handle_outcome(message, records, now),
         CancelRequest::TOPIC => request_refund(message, records, now),
         other => Err(unexpected(other)),
     }
@@ -116,7 +116,7 @@ fn create(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
             change.save(&mut commit);
             true
         }
-        Creation::Refused(tombstone) => {
+        Creation::Tombstoned(tombstone) => {
             commit.put(&tombstone);
             false
         }
@@ -143,12 +143,12 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
             change.save(&mut commit);
             true
         }
-        Deletion::Forestalled(tombstone) => {
+        Deletion::Tombstoned(tombstone) => {
             commit.put(&tombstone);
             true
         }
         Deletion::Decided { succeed } => succeed,
-        Deletion::Awaited(noted) => {
+        Deletion::Deferred(noted) => {
             if let Some(change) = noted {
                 change.save(&mut commit);
             }
@@ -164,32 +164,36 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
     Ok(commit)
 }
 
-/// Who asked the gateway has applied the outcome already (`Service::outcome`), so this usually changes nothing. It
+/// Who asked the gateway has applied the outcome already (`Service::outcome_commit`), so this usually changes nothing. It
 /// applies what a process of an earlier version only published.
-fn take_outcome(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+fn handle_outcome(
+    message: &Message,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
     let outcome: ConfirmedRequest = message.parse()?;
     let payment = existing(records, outcome.payment_id)?;
     let known = records.get(outcome.pg_payment_id.as_str())?;
     apply_outcome(&payment, known, &outcome, &message.id, now)
 }
 
-/// What the gateway's answer to an attempt changes. `known` is what is known of the charge as a stray one, and
+/// What the gateway's answer to an attempt changes. `known` is what is known of the charge as an orphan one, and
 /// `message_id` the id of the message that publishes the outcome: answers to others derive theirs from it.
 ///
 /// # Errors
 /// A [`Rejection`] of an attempt that was never made.
 pub(crate) fn apply_outcome(
     payment: &PaymentRecord,
-    known: Option<StrayRecord>,
+    known: Option<OrphanChargeRecord>,
     outcome: &ConfirmedRequest,
     message_id: &str,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
     let mut commit = Commit::new();
-    match payment.take_outcome(outcome, now)? {
-        Taken::Changed(change) => {
+    match payment.record_outcome(outcome, now)? {
+        OutcomeEffect::Changed(change) => {
             change.save(&mut commit);
-            if let Some((saga_id, succeed)) = payment.awaited_deletion(change.payment()) {
+            if let Some((saga_id, succeed)) = payment.deferred_deletion(change.payment()) {
                 let response = DeleteResponse {
                     saga_id,
                     succeed,
@@ -198,16 +202,17 @@ pub(crate) fn apply_outcome(
                 respond(&mut commit, message_id, &response, now);
             }
             // It was to go back while nobody stood for it.
-            let is_its_own = |stray: &StrayRecord| stray.is_open() && payment.owns(stray);
-            if let Some(stray) = known.filter(|stray| outcome.confirmed && is_its_own(stray)) {
-                commit.delete(&stray);
+            let is_its_own = |orphan: &OrphanChargeRecord| orphan.is_open() && payment.owns(orphan);
+            if let Some(orphan) = known.filter(|orphan| outcome.confirmed && is_its_own(orphan)) {
+                commit.delete(&orphan);
             }
         }
-        Taken::Known => {}
-        Taken::ChargedAgain => {
+        OutcomeEffect::AlreadyKnown => {}
+        OutcomeEffect::ChargedAgain => {
             let charge = outcome.pg_payment_id.as_str();
-            if let Some(stray) = payment.ask_back(charge, payment.final_amount, known, now) {
-                commit.put(&stray);
+            if let Some(orphan) = payment.orphan_to_refund(charge, payment.final_amount, known, now)
+            {
+                commit.put(&orphan);
             }
         }
     }
@@ -223,9 +228,9 @@ fn request_refund(
     let payment = existing(records, request.payment_id)?;
     let mut commit = Commit::new();
     match payment.request_refund(&request, now)? {
-        Cancellation::Requested(change) => change.save(&mut commit),
-        Cancellation::Undecided => {}
-        Cancellation::Decided { succeed, code } => {
+        RefundReply::Requested(change) => change.save(&mut commit),
+        RefundReply::Undecided => {}
+        RefundReply::Decided { succeed, code } => {
             if let Some(saga_id) = request.saga_id {
                 let payment_id = request.payment_id;
                 let response = CancelResponse {

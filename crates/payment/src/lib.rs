@@ -8,7 +8,7 @@
 //! - [`model`]: what a payment may become; pure. [`record`]: its tables
 //! - [`confirm`]: the buyer pays; [`settle`]: what was left open; [`refund`]: money goes back
 //! - [`reclaim`]: what a person does about a refund that the gateway refused
-//! - [`webhook`]: what the gateway tells unasked; `standing` and `follow`: what a lookup says, and changes
+//! - [`webhook`]: what the gateway tells unasked; `state` and `follow`: what a lookup says, and changes
 //! - [`reconcile`]: everything that the gateway lists, compared with everything that stands here
 //! - [`consumers`] and [`http`]: the two doors
 //! - [`audit`]: facts for checks across services
@@ -16,23 +16,23 @@
 //! - [`gateway`]: the client of the payment gateway; [`sandbox`]: its double
 //! - [`attempts`]: what is at the gateway at this moment, in this process
 
-pub mod attempts;
 pub mod audit;
-pub mod books;
 pub mod confirm;
 pub mod consumers;
-mod follow;
 pub mod gateway;
+pub mod gateway_binding;
+mod gateway_state;
 pub mod http;
+pub mod in_flight;
 pub mod metrics;
 pub mod model;
-pub mod reclaim;
+pub mod operator;
 pub mod reconcile;
 pub mod record;
 pub mod refund;
+pub mod retries;
 pub mod sandbox;
 pub mod settle;
-mod standing;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -42,12 +42,13 @@ use messaging::{Clock, Random, Record, Store, StoreError, Table};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-use attempts::{Attempts, Backoffs, Patience};
 use gateway::Gateway;
+use in_flight::InFlight;
 use record::{
-    GatewayRecord, HistoryEntry, PaymentRecord, ReconciliationRecord, StrayRecord, TombstoneRecord,
-    WebhookRecord,
+    GatewayRecord, HistoryEntry, OrphanChargeRecord, PaymentRecord, ReconciliationRecord,
+    TombstoneRecord, WebhookRecord,
 };
+use retries::{BackoffRange, Retries};
 
 pub use consumers::PaymentConsumer;
 pub use metrics::Metrics;
@@ -59,7 +60,7 @@ pub const TABLES: &[&Table] = &[
     PaymentRecord::TABLE,
     <HistoryEntry as messaging::Entry>::TABLE,
     TombstoneRecord::TABLE,
-    StrayRecord::TABLE,
+    OrphanChargeRecord::TABLE,
     WebhookRecord::TABLE,
     ReconciliationRecord::TABLE,
     GatewayRecord::TABLE,
@@ -152,13 +153,13 @@ struct Inner {
     random: Random,
     settings: Settings,
     gateway: Gateway,
-    attempts: Arc<Attempts>,
-    backoffs: Backoffs<PaymentId>,
-    stray_backoffs: Backoffs<String>,
-    webhook_backoffs: Backoffs<String>,
+    in_flight: Arc<InFlight>,
+    payment_retries: Retries<PaymentId>,
+    orphan_retries: Retries<String>,
+    webhook_retries: Retries<String>,
     reconciling: reconcile::Running,
     metrics: Metrics,
-    /// Attempts from before this moment belong to a process that is gone.
+    /// InFlight from before this moment belong to a process that is gone.
     started_at: Timestamp,
     wake: Wake,
 }
@@ -183,7 +184,7 @@ impl Service {
     ) -> Result<Self, gateway::Error> {
         let gateway = Gateway::new(&settings.gateway)?;
         let started_at = clock.now();
-        let patience = Patience {
+        let patience = BackoffRange {
             millis_min: settings.retry_millis_min,
             millis_max: settings.retry_millis_max,
         };
@@ -194,10 +195,10 @@ impl Service {
                 random,
                 settings,
                 gateway,
-                attempts: Arc::default(),
-                backoffs: Backoffs::new(patience),
-                stray_backoffs: Backoffs::new(patience),
-                webhook_backoffs: Backoffs::new(patience),
+                in_flight: Arc::default(),
+                payment_retries: Retries::new(patience),
+                orphan_retries: Retries::new(patience),
+                webhook_retries: Retries::new(patience),
                 reconciling: reconcile::Running::default(),
                 metrics,
                 started_at,
@@ -221,7 +222,7 @@ impl Service {
     /// reconciliation is ended.
     pub async fn drained(&self) {
         self.inner.reconciling.stop();
-        self.inner.attempts.drained().await;
+        self.inner.in_flight.drained().await;
     }
 
     /// One payment.

@@ -24,7 +24,7 @@ pub struct Metrics {
     reconciliations: Family<OutcomeLabel, Counter>,
     webhooks: Family<OutcomeLabel, Counter>,
     refunds_parked: Counter,
-    strays: Counter,
+    orphans: Counter,
     refunds_overdue: Gauge,
 }
 
@@ -49,17 +49,17 @@ impl Metrics {
         );
         registry.register(
             "payment_refunds_refused",
-            "Refunds, of stray charges too, that the gateway refused",
+            "Refunds, of orphan charges too, that the gateway refused",
             metrics.refunds_parked.clone(),
         );
         registry.register(
             "payment_strays",
             "Charges found that no payment stands for",
-            metrics.strays.clone(),
+            metrics.orphans.clone(),
         );
         registry.register(
             "payment_refunds_overdue",
-            "Refunds, of stray charges too, that are asked for longer than two hours, as this process last looked",
+            "Refunds, of orphan charges too, that are asked for longer than two hours, as this process last looked",
             metrics.refunds_overdue.clone(),
         );
         // Each kind is there from the start, so that an alert can watch it.
@@ -105,7 +105,7 @@ impl Metrics {
         self.refunds_overdue.set(count);
     }
 
-    pub(crate) fn stray(&self) {
-        self.strays.inc();
+    pub(crate) fn orphan_charge(&self) {
+        self.orphans.inc();
     }
 }

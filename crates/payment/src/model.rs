@@ -21,11 +21,11 @@ use messaging::{Commit, Message, Rejection};
 
 use crate::{
     gateway::protocol::{RefundAccount, VirtualAccount},
-    record::{HistoryEntry, PaymentRecord, Refund, StrayRecord},
+    record::{HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund},
 };
 
 pub use opening::{Creation, Deletion, create, delete};
-pub use refunding::Cancellation;
+pub use refunding::RefundReply;
 
 /// The decline code of an attempt that was not charged before its payment's deadline.
 pub const DEADLINE_PASSED: &str = "DEADLINE_PASSED";
@@ -60,7 +60,7 @@ impl Change {
             note: note.clone(),
             at: payment.updated_at,
         });
-        let told = DomainMessage::new(payment.told(), version, payment.updated_at);
+        let told = DomainMessage::new(payment.published(), version, payment.updated_at);
         let id = told.event_id.clone();
         commit.publish(Message::new(id, &told, payment.updated_at));
     }
@@ -97,17 +97,17 @@ const fn refund_text(refund: Refund) -> &'static str {
 
 /// What an outcome comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
+pub enum OutcomeEffect {
     Changed(Box<Change>),
     /// It was known, or is about an attempt that a later one has replaced.
-    Known,
+    AlreadyKnown,
     /// The order was charged a second time: that charge is nobody's, and goes back.
     ChargedAgain,
 }
 
 /// What the buyer says of their payment at the gateway.
 #[derive(Debug, Clone)]
-pub struct Claim<'a> {
+pub struct AttemptRequest<'a> {
     pub pg_payment_id: &'a str,
     pub amount: Money,
     pub user_id: Option<UserId>,
@@ -119,7 +119,7 @@ impl PaymentRecord {
     /// Whether exactly this was asked before and has succeeded: who asks again has not heard so. Another charge is
     /// another matter, and so is a payment whose money went back.
     #[must_use]
-    pub fn has_settled(&self, claim: &Claim<'_>) -> bool {
+    pub fn has_succeeded_as(&self, claim: &AttemptRequest<'_>) -> bool {
         self.status == PaymentStatus::Succeeded
             && (self.is_free() || self.is_charged_as(claim.pg_payment_id))
             && self.final_amount == claim.amount
@@ -130,7 +130,11 @@ impl PaymentRecord {
     ///
     /// # Errors
     /// A [`Refusal`]; nothing is changed.
-    pub fn begin_attempt(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Change, Refusal> {
+    pub fn begin_attempt(
+        &self,
+        claim: &AttemptRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Change, Refusal> {
         if claim.user_id.is_some_and(|user| user != self.user_id) {
             return Err(Refusal::OwnerMismatch);
         }
@@ -168,7 +172,7 @@ impl PaymentRecord {
             payment.deposit_account = None;
             payment.deposit_due = None;
             if let Some(account) = claim.refund_account {
-                payment.keep_refund_account(account);
+                payment.store_refund_account(account);
             }
         }))
     }
@@ -178,11 +182,11 @@ impl PaymentRecord {
     ///
     /// # Errors
     /// A [`Rejection`], for a person to look at, of an attempt that was never made.
-    pub fn take_outcome(
+    pub fn record_outcome(
         &self,
         outcome: &ConfirmedRequest,
         now: Timestamp,
-    ) -> Result<Taken, Rejection> {
+    ) -> Result<OutcomeEffect, Rejection> {
         let attempt = outcome.attempt.unwrap_or(self.attempt);
         if attempt > self.attempt {
             return Err(Rejection::new(format_args!(
@@ -194,18 +198,18 @@ impl PaymentRecord {
         Ok(match (self.status, outcome.confirmed) {
             // A decline that was followed by the money after all has cost nothing: the points are still held.
             (PaymentStatus::Created | PaymentStatus::Confirming | PaymentStatus::Failed, true) => {
-                Taken::Changed(Box::new(self.succeed(outcome, now)))
+                OutcomeEffect::Changed(Box::new(self.succeed(outcome, now)))
             }
             (PaymentStatus::Created | PaymentStatus::Confirming, false) if is_current => {
-                Taken::Changed(Box::new(self.fail(outcome, now)))
+                OutcomeEffect::Changed(Box::new(self.fail(outcome, now)))
             }
             (PaymentStatus::Deleted, true) => {
-                Taken::Changed(Box::new(self.succeed_too_late(outcome, now)))
+                OutcomeEffect::Changed(Box::new(self.succeed_too_late(outcome, now)))
             }
             (PaymentStatus::Succeeded | PaymentStatus::Cancelled, true)
                 if !self.is_free() && !self.is_charged_as(&outcome.pg_payment_id) =>
             {
-                Taken::ChargedAgain
+                OutcomeEffect::ChargedAgain
             }
             (PaymentStatus::Succeeded | PaymentStatus::Cancelled, true)
             | (
@@ -216,13 +220,13 @@ impl PaymentRecord {
                 | PaymentStatus::Succeeded
                 | PaymentStatus::Cancelled,
                 false,
-            ) => Taken::Known,
+            ) => OutcomeEffect::AlreadyKnown,
         })
     }
 
     /// The account into which the buyer is to pay, told once.
     #[must_use]
-    pub fn learn_account(&self, account: &VirtualAccount, now: Timestamp) -> Option<Change> {
+    pub fn set_virtual_account(&self, account: &VirtualAccount, now: Timestamp) -> Option<Change> {
         let is_known = self.deposit_account == account.account_number
             && self.deposit_bank == account.bank_code
             && self.deposit_due == account.due_date;
@@ -240,44 +244,50 @@ impl PaymentRecord {
     /// A charge of this payment's order that the payment does not stand for is asked back, once each time that it is
     /// found to be there; `None` where it is asked for already. `known` is what is known of it.
     #[must_use]
-    pub fn ask_back(
+    pub fn orphan_to_refund(
         &self,
         pg_payment_id: &str,
         amount: Money,
-        known: Option<StrayRecord>,
+        known: Option<OrphanChargeRecord>,
         now: Timestamp,
-    ) -> Option<StrayRecord> {
+    ) -> Option<OrphanChargeRecord> {
         match known {
             None => {
                 let reason = "the order was charged beside its payment";
                 let id = self.payment_id;
-                Some(StrayRecord::found(id, pg_payment_id, amount, reason, now))
+                Some(OrphanChargeRecord::found(
+                    id,
+                    pg_payment_id,
+                    amount,
+                    reason,
+                    now,
+                ))
             }
-            Some(known) => (!known.is_open()).then(|| known.asked_again(now)),
+            Some(known) => (!known.is_open()).then(|| known.refund_requested_again(now)),
         }
     }
 
     /// The saga that waited for an outcome to delete this payment, and what it is told now that it has become `after`.
     #[must_use]
-    pub fn awaited_deletion(&self, after: &Self) -> Option<(SagaId, bool)> {
+    pub fn deferred_deletion(&self, after: &Self) -> Option<(SagaId, bool)> {
         let is_deleted = after.status == PaymentStatus::Deleted;
         self.delete_saga.map(|saga| (saga, is_deleted))
     }
 
     /// Whether a charge that was to go back has become this payment's own.
     #[must_use]
-    pub fn stands_for(&self, stray: &StrayRecord) -> bool {
+    pub fn keeps(&self, orphan: &OrphanChargeRecord) -> bool {
         self.status == PaymentStatus::Succeeded
             && self.refund == Refund::None
-            && self.owns(stray)
-            && self.is_charged_as(&stray.pg_payment_id)
+            && self.owns(orphan)
+            && self.is_charged_as(&orphan.pg_payment_id)
     }
 
-    /// Whether a stray charge was made under this payment's order. A stray is found by the gateway's key, which a caller
+    /// Whether an orphan charge was made under this payment's order. An orphan is found by the gateway's key, which a caller
     /// may name for any payment; only its own payment may settle it.
     #[must_use]
-    pub fn owns(&self, stray: &StrayRecord) -> bool {
-        stray.payment_id == self.payment_id && !self.is_free()
+    pub fn owns(&self, orphan: &OrphanChargeRecord) -> bool {
+        orphan.payment_id == self.payment_id && !self.is_free()
     }
 
     /// Whether there is nothing to pay at the gateway: it is never asked about this payment.
@@ -359,7 +369,7 @@ impl PaymentRecord {
         self.change(now, note, |payment| {
             payment.status = PaymentStatus::Succeeded;
             payment.pg_payment_id = Some(self.key_of(&outcome.pg_payment_id));
-            payment.want_refund("the payment was closed before its money came", None, now);
+            payment.start_refund("the payment was closed before its money came", None, now);
         })
     }
 
@@ -374,7 +384,7 @@ impl PaymentRecord {
     /// issues a ticket, so a payment that is to be refunded is told as `CANCELLED` from the start. Where a saga asked
     /// for the refund, the ticket stands until the money is back.
     #[must_use]
-    pub fn told_status(&self) -> PaymentStatus {
+    pub fn published_status(&self) -> PaymentStatus {
         let is_going_back = matches!(self.refund, Refund::Requested | Refund::Parked);
         if is_going_back && self.refund_saga.is_none() {
             PaymentStatus::Cancelled
@@ -384,8 +394,8 @@ impl PaymentRecord {
     }
 
     /// The payment as the world is told.
-    fn told(&self) -> domain::Payment {
-        let status = self.told_status();
+    fn published(&self) -> domain::Payment {
+        let status = self.published_status();
         domain::Payment {
             id: self.payment_id,
             event_id: self.event_id,

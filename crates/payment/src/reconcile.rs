@@ -2,15 +2,15 @@
 //! put right is put right, in the same way as by a webhook or the settler; the rest is told.
 //!
 //! - [`report`]: what was found; kept as [`ReconciliationRecord`]
-//! - `theirs`: the gateway's list, by order; `compare`: one payment against it
+//! - `ledger`: the gateway's list, by order; `compare`: one payment against it
 //! - [`schedule`]: on schedule, period after period
 //!
 //! It owns no state but whether one is running in this process.
 
 mod compare;
+mod gateway_ledger;
 pub mod report;
 pub mod schedule;
-mod theirs;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -22,14 +22,14 @@ use tokio::{sync::OwnedMutexGuard, task::AbortHandle};
 use crate::{
     Service,
     gateway::Period,
-    record::{PaymentRecord, ReconciliationRecord, StrayRecord},
+    record::{OrphanChargeRecord, PaymentRecord, ReconciliationRecord},
 };
 
 pub use report::{Counts, Difference, DifferenceKind, Report, Summary};
 pub use schedule::Reconciler;
 
+use gateway_ledger::{GatewayLedger, LedgerRow};
 use report::{Finding, Tally};
-use theirs::{Row, Theirs};
 
 /// The longest period that is compared at once.
 pub const PERIOD_DAYS_MAX: i64 = 31;
@@ -147,18 +147,20 @@ impl Service {
     async fn compare_all(&self, period: Period) -> Result<Report, Error> {
         let started_at = self.inner.clock.now();
         let id = self.inner.random.uuid(started_at).hyphenated().to_string();
-        let mut theirs = self.list_theirs(period, theirs::rows_max()).await?;
+        let mut ledger = self
+            .read_gateway_ledger(period, gateway_ledger::rows_max())
+            .await?;
         let period = Period {
-            to: theirs.to,
+            to: ledger.to,
             ..period
         };
         let mut tally = Tally::default();
-        tally.counts.unreadable = theirs.unreadable;
-        self.compare_ours(&period, &mut theirs, &mut tally).await?;
-        self.compare_refunds(&period, &mut theirs, &mut tally)
+        tally.counts.unreadable = ledger.unreadable;
+        self.compare_ours(&period, &mut ledger, &mut tally).await?;
+        self.compare_refunds(&period, &mut ledger, &mut tally)
             .await?;
-        self.compare_rest(&period, theirs, &mut tally).await?;
-        self.list_strays(&mut tally).await?;
+        self.compare_rest(&period, ledger, &mut tally).await?;
+        self.list_orphans(&mut tally).await?;
         Ok(Report {
             summary: Summary {
                 id,
@@ -177,7 +179,7 @@ impl Service {
     async fn compare_ours(
         &self,
         period: &Period,
-        theirs: &mut Theirs,
+        ledger: &mut GatewayLedger,
         tally: &mut Tally,
     ) -> Result<(), StoreError> {
         let mut from = period.from;
@@ -189,7 +191,7 @@ impl Service {
                 let is_new = |it: &PaymentRecord| {
                     column == "updated_at" || !is_within(it.updated_at, period)
                 };
-                let found = self.compare_found(find, is_new, theirs).await?;
+                let found = self.compare_found(find, is_new, ledger).await?;
                 found.into_iter().for_each(|findings| tally.add(findings));
             }
             from = to;
@@ -202,7 +204,7 @@ impl Service {
     async fn compare_refunds(
         &self,
         period: &Period,
-        theirs: &mut Theirs,
+        ledger: &mut GatewayLedger,
         tally: &mut Tally,
     ) -> Result<(), StoreError> {
         let is_outside = |it: &PaymentRecord| {
@@ -211,7 +213,7 @@ impl Service {
         };
         for only in [REFUND_REQUESTED, REFUND_PARKED] {
             let find = Find::all(PaymentRecord::TABLE, PAGE_ROWS).only(only);
-            let mut found = self.compare_found(find, is_outside, theirs).await?;
+            let mut found = self.compare_found(find, is_outside, ledger).await?;
             found.retain(|findings| findings.iter().any(Finding::is_news));
             found.into_iter().for_each(|findings| tally.add(findings));
         }
@@ -219,16 +221,16 @@ impl Service {
     }
 
     /// The same of charges that no payment stands for.
-    async fn list_strays(&self, tally: &mut Tally) -> Result<(), StoreError> {
+    async fn list_orphans(&self, tally: &mut Tally) -> Result<(), StoreError> {
         for only in [REFUND_REQUESTED, REFUND_PARKED] {
-            let find = Find::all(StrayRecord::TABLE, PAGE_ROWS).only(only);
+            let find = Find::all(OrphanChargeRecord::TABLE, PAGE_ROWS).only(only);
             let mut after: Option<String> = None;
             loop {
-                let page: Vec<StrayRecord> =
+                let page: Vec<OrphanChargeRecord> =
                     self.inner.store.find(find.clone().after(after)).await?;
-                after = page.last().map(|stray| stray.pg_payment_id.clone());
+                after = page.last().map(|orphan| orphan.pg_payment_id.clone());
                 let is_last = page.len() < PAGE_ROWS as usize;
-                let told = page.iter().filter_map(|stray| self.standing_still(stray));
+                let told = page.iter().filter_map(|orphan| self.overdue_orphan(orphan));
                 told.for_each(|difference| tally.differ_once(difference));
                 if is_last {
                     break;
@@ -243,7 +245,7 @@ impl Service {
         &self,
         find: Find,
         wanted: impl Fn(&PaymentRecord) -> bool,
-        theirs: &mut Theirs,
+        ledger: &mut GatewayLedger,
     ) -> Result<Vec<Vec<Finding>>, StoreError> {
         let mut found = Vec::new();
         let mut after: Option<PaymentId> = None;
@@ -252,7 +254,7 @@ impl Service {
             after = page.last().map(|payment| payment.payment_id);
             let is_last = page.len() < PAGE_ROWS as usize;
             let wanted = page.into_iter().filter(&wanted);
-            let pairs = wanted.map(|it| pair(it, theirs)).collect();
+            let pairs = wanted.map(|it| pair(it, ledger)).collect();
             found.extend(self.compare_pairs(pairs).await?);
             if is_last {
                 return Ok(found);
@@ -264,11 +266,11 @@ impl Service {
     async fn compare_rest(
         &self,
         period: &Period,
-        theirs: Theirs,
+        ledger: GatewayLedger,
         tally: &mut Tally,
     ) -> Result<(), StoreError> {
-        let of_ours = |row: &Row| row.is_inside(period) || row.is_late(period);
-        let rest: Vec<(String, Vec<Row>)> = theirs
+        let of_ours = |row: &LedgerRow| row.is_inside(period) || row.is_late(period);
+        let rest: Vec<(String, Vec<LedgerRow>)> = ledger
             .orders
             .into_iter()
             .filter(|(_, rows)| rows.iter().any(of_ours))
@@ -306,7 +308,7 @@ impl Service {
 
     async fn compare_pairs(
         &self,
-        pairs: Vec<(PaymentRecord, Vec<Row>)>,
+        pairs: Vec<(PaymentRecord, Vec<LedgerRow>)>,
     ) -> Result<Vec<Vec<Finding>>, StoreError> {
         stream::iter(pairs)
             .map(|(payment, rows)| self.compare(payment, rows))
@@ -341,19 +343,19 @@ fn is_within(at: Timestamp, period: &Period) -> bool {
     (period.from..period.to).contains(&at)
 }
 
-fn pair(payment: PaymentRecord, theirs: &mut Theirs) -> (PaymentRecord, Vec<Row>) {
-    let rows = theirs.orders.remove(&payment.order_id());
+fn pair(payment: PaymentRecord, ledger: &mut GatewayLedger) -> (PaymentRecord, Vec<LedgerRow>) {
+    let rows = ledger.orders.remove(&payment.order_id());
     (payment, rows.unwrap_or_default())
 }
 
 /// Each charge of an order that is no payment of ours.
-fn missing_here(order: &str, rows: &[Row]) -> Vec<Difference> {
-    let charges = theirs::charges(rows);
+fn missing_here(order: &str, rows: &[LedgerRow]) -> Vec<Difference> {
+    let charges = gateway_ledger::charges(rows);
     let told = charges.into_iter().map(|(key, shape)| {
-        let (theirs, amount) = match shape {
-            theirs::Shape::Held(amount) => ("DONE", Some(amount)),
-            theirs::Shape::GivenBack(_) => ("CANCELED", Some(0)),
-            theirs::Shape::Unclear => ("several transactions", None),
+        let (status, amount) = match shape {
+            gateway_ledger::ChargeState::Held(amount) => ("DONE", Some(amount)),
+            gateway_ledger::ChargeState::Refunded(_) => ("CANCELED", Some(0)),
+            gateway_ledger::ChargeState::Unclear => ("several transactions", None),
         };
         Difference {
             kind: DifferenceKind::MissingHere,
@@ -361,7 +363,7 @@ fn missing_here(order: &str, rows: &[Row]) -> Vec<Difference> {
             pg_payment_id: Some(key.to_owned()),
             order_id: Some(order.to_owned()),
             ours: None,
-            theirs: Some(theirs.to_owned()),
+            theirs: Some(status.to_owned()),
             amount_ours: None,
             amount_theirs: amount,
             note: Some("its order is no payment of ours".to_owned()),

@@ -1,12 +1,12 @@
 //! The tables of the payment service: payments, their history, and tombstones of payments that must never open;
-//! beside them charges that no payment stands for ([`stray`]), what the gateway told unasked ([`webhook`]), and what
+//! beside them charges that no payment stands for ([`orphan`]), what the gateway told unasked ([`webhook`]), and what
 //! was found to differ ([`reconciliation`]).
 
 mod gateway;
+mod orphan_charge;
 mod reconciliation;
 #[cfg(test)]
 pub(crate) mod sample;
-mod stray;
 mod webhook;
 
 use contract::{
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub use contract::domain::Refund;
 pub use gateway::GatewayRecord;
+pub use orphan_charge::OrphanChargeRecord;
 pub use reconciliation::ReconciliationRecord;
-pub use stray::StrayRecord;
 pub use webhook::{WebhookRecord, WebhookState};
 
 /// A payment.
@@ -185,7 +185,7 @@ impl Entry for HistoryEntry {
 /// Why a payment must never open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum NeverOpens {
+pub enum TombstoneReason {
     /// Its deletion came before its creation.
     DeletedFirst,
     /// Its points are worth more than its amount.
@@ -196,7 +196,7 @@ pub enum NeverOpens {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TombstoneRecord {
     pub payment_id: PaymentId,
-    pub reason: NeverOpens,
+    pub reason: TombstoneReason,
     pub created_at: Timestamp,
     pub version: i64,
 }

@@ -6,13 +6,13 @@ use messaging::{Commit, StoreError};
 
 use crate::{
     Service,
-    follow::saved,
     gateway::{
         Cancel, ErrorCode, Lookup, Outcome,
         protocol::{CANCEL_REASON_CHARS_MAX, RefundAccount},
     },
-    record::{PaymentRecord, StrayRecord},
-    standing,
+    gateway_state,
+    gateway_state::apply::commit_of,
+    record::{OrphanChargeRecord, PaymentRecord},
 };
 
 /// A refund that is asked for longer than this is told to operators: by a metric, by the reconciliation and by the
@@ -21,7 +21,7 @@ pub const OVERDUE_SECS: i64 = 2 * 3_600;
 
 /// What the gateway said of a cancellation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum GivenBack {
+pub(crate) enum RefundOutcome {
     Done,
     /// It moved nothing, and never will.
     Refused {
@@ -39,25 +39,25 @@ pub(crate) enum GivenBack {
 
 /// What becomes of a refund after an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Next {
+enum RefundDecision {
     Finish,
     Refuse(String),
     /// It was asked for too long.
     Park(String),
-    AskOn {
+    Retry {
         code: Option<String>,
     },
 }
 
 /// How long a refund is asked for already.
-struct Age {
+struct RefundAge {
     since: Timestamp,
     /// When a cancellation was last asked for whose outcome is not known.
     unknown_at: Option<Timestamp>,
 }
 
 /// Everything that is left of a charge is to go back.
-struct Ask<'a> {
+struct RefundCall<'a> {
     payment_key: &'a str,
     reason: &'a str,
     account: Option<RefundAccount>,
@@ -85,91 +85,94 @@ impl Service {
         let inner = &self.inner;
         let (now, id) = (|| inner.clock.now(), &payment.payment_id);
         if payment.is_free() {
-            return Ok(payment.finish_refund(now()).as_ref().map(saved));
+            return Ok(payment.finish_refund(now()).as_ref().map(commit_of));
         }
         let Some(payment_key) = payment.pg_payment_id.as_deref() else {
             return Ok(None);
         };
-        let ask = Ask {
+        let ask = RefundCall {
             payment_key,
             reason: payment.refund_reason.as_deref().unwrap_or_default(),
             account: payment.refund_account(),
             key: payment.refund_key(),
-            tries: inner.backoffs.tries(id),
+            tries: inner.payment_retries.tries(id),
         };
-        let given_back = self.give_back(ask).await;
-        if matches!(given_back, GivenBack::Unknown { .. }) {
-            inner.backoffs.note_unknown(id, now());
+        let given_back = self.refund_at_gateway(ask).await;
+        if matches!(given_back, RefundOutcome::Unknown { .. }) {
+            inner.payment_retries.note_unknown(id, now());
         }
-        let age = self.age(payment.refund_asked_since(), inner.backoffs.unknown_at(id));
+        let age = self.age(
+            payment.refund_requested_since(),
+            inner.payment_retries.unknown_at(id),
+        );
         let change = match self.next(given_back, &age) {
-            Next::Finish => payment.finish_refund(now()),
-            Next::Refuse(code) => {
+            RefundDecision::Finish => payment.finish_refund(now()),
+            RefundDecision::Refuse(code) => {
                 tracing::error!(payment.id = %id, code, "a refund was refused");
                 payment.refuse_refund(&code, now())
             }
-            Next::Park(code) => {
+            RefundDecision::Park(code) => {
                 tracing::error!(payment.id = %id, code, since = %age.since, "a refund was asked for too long, and is parked");
                 payment.park_refund(&code, now())
             }
-            Next::AskOn { code } => {
+            RefundDecision::Retry { code } => {
                 let delayed = code.and_then(|code| payment.delay_refund(&code, now()));
-                return self.keep_delay(delayed.as_ref().map(saved)).await;
+                return self.save_delay(delayed.as_ref().map(commit_of)).await;
             }
         };
-        Ok(change.as_ref().map(saved))
+        Ok(change.as_ref().map(commit_of))
     }
 
     /// The same for a charge that no payment stands for.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot answer.
-    pub(crate) async fn settle_stray(
+    pub(crate) async fn refund_orphan_charge(
         &self,
-        stray: &StrayRecord,
+        orphan: &OrphanChargeRecord,
     ) -> Result<Option<Commit>, StoreError> {
         let inner = &self.inner;
-        let (now, charge) = (|| inner.clock.now(), &stray.pg_payment_id);
+        let (now, charge) = (|| inner.clock.now(), &orphan.pg_payment_id);
         // It may have come by a virtual account: whoever paid the order has perhaps said where its money goes.
-        let payment = self.show(stray.payment_id).await?;
+        let payment = self.show(orphan.payment_id).await?;
         let mut commit = Commit::new();
         if payment
             .as_ref()
-            .is_some_and(|payment| payment.stands_for(stray))
+            .is_some_and(|payment| payment.keeps(orphan))
         {
-            commit.delete(stray);
+            commit.delete(orphan);
             return Ok(Some(commit));
         }
-        let ask = Ask {
+        let ask = RefundCall {
             payment_key: charge,
-            reason: &stray.reason,
+            reason: &orphan.reason,
             account: payment.and_then(|payment| payment.refund_account()),
-            key: stray.refund_key(),
-            tries: inner.stray_backoffs.tries(charge),
+            key: orphan.refund_key(),
+            tries: inner.orphan_retries.tries(charge),
         };
-        let given_back = self.give_back(ask).await;
-        if matches!(given_back, GivenBack::Unknown { .. }) {
-            inner.stray_backoffs.note_unknown(charge, now());
+        let given_back = self.refund_at_gateway(ask).await;
+        if matches!(given_back, RefundOutcome::Unknown { .. }) {
+            inner.orphan_retries.note_unknown(charge, now());
         }
-        let unknown_at = inner.stray_backoffs.unknown_at(charge);
-        let age = self.age(stray.asked_since(), unknown_at);
+        let unknown_at = inner.orphan_retries.unknown_at(charge);
+        let age = self.age(orphan.refund_requested_since(), unknown_at);
         let after = match self.next(given_back, &age) {
-            Next::Finish => stray.finished(now()),
-            Next::Refuse(code) => {
-                tracing::error!(payment.id = %stray.payment_id, charge, code, "the refund of a stray charge was refused");
-                stray.parked(&code, now())
+            RefundDecision::Finish => orphan.finished(now()),
+            RefundDecision::Refuse(code) => {
+                tracing::error!(payment.id = %orphan.payment_id, charge, code, "the refund of an orphan charge was refused");
+                orphan.parked(&code, now())
             }
-            Next::Park(code) => {
-                tracing::error!(payment.id = %stray.payment_id, charge, code, since = %age.since, "the refund of a stray charge was asked for too long, and is parked");
-                stray.parked(&code, now())
+            RefundDecision::Park(code) => {
+                tracing::error!(payment.id = %orphan.payment_id, charge, code, since = %age.since, "the refund of an orphan charge was asked for too long, and is parked");
+                orphan.parked(&code, now())
             }
-            Next::AskOn { code } => {
-                let code = code.filter(|code| stray.refund_code.as_ref() != Some(code));
+            RefundDecision::Retry { code } => {
+                let code = code.filter(|code| orphan.refund_code.as_ref() != Some(code));
                 let delayed = code.map(|code| {
-                    commit.put(&stray.delayed(&code, now()));
+                    commit.put(&orphan.delayed(&code, now()));
                     commit
                 });
-                return self.keep_delay(delayed).await;
+                return self.save_delay(delayed).await;
             }
         };
         commit.put(&after);
@@ -177,17 +180,17 @@ impl Service {
     }
 
     /// Keeps why a refund is not done yet; that is no end of it.
-    async fn keep_delay(&self, delayed: Option<Commit>) -> Result<Option<Commit>, StoreError> {
+    async fn save_delay(&self, delayed: Option<Commit>) -> Result<Option<Commit>, StoreError> {
         if let Some(commit) = delayed {
             self.settled(commit).await?;
         }
         Ok(None)
     }
 
-    fn age(&self, since: Timestamp, unknown_at: Option<Timestamp>) -> Age {
+    fn age(&self, since: Timestamp, unknown_at: Option<Timestamp>) -> RefundAge {
         let (began, started_at) = (self.began(since), self.inner.started_at);
         let is_older = since < started_at || began != since;
-        Age {
+        RefundAge {
             since: began,
             // The process before may have asked, and nobody knows what it was told.
             unknown_at: unknown_at.or_else(|| is_older.then_some(started_at)),
@@ -197,25 +200,25 @@ impl Service {
     /// A refusal decides once no earlier request can be under way at the gateway any more. Until then, and where
     /// nothing is proven, it is asked on, for so long that a bank can open in the morning. Silence alone never parks a
     /// refund: a gateway that is back does it.
-    fn next(&self, given_back: GivenBack, age: &Age) -> Next {
+    fn next(&self, given_back: RefundOutcome, age: &RefundAge) -> RefundDecision {
         let (settings, now) = (&self.inner.settings, self.inner.clock.now());
         let is_under_way = age
             .unknown_at
             .is_some_and(|at| now.millis_since(at) < settings.give_up_after_millis());
         let is_too_old = now.millis_since(age.since) >= settings.refund_give_up_millis();
         let next = match given_back {
-            GivenBack::Done => Next::Finish,
-            GivenBack::Refused { code } if !is_under_way => Next::Refuse(code),
-            GivenBack::Refused { code } | GivenBack::Delayed { code } if is_too_old => {
-                Next::Park(code)
+            RefundOutcome::Done => RefundDecision::Finish,
+            RefundOutcome::Refused { code } if !is_under_way => RefundDecision::Refuse(code),
+            RefundOutcome::Refused { code } | RefundOutcome::Delayed { code } if is_too_old => {
+                RefundDecision::Park(code)
             }
-            GivenBack::Unknown { code: Some(code) } if is_too_old => Next::Park(code),
-            GivenBack::Refused { code } | GivenBack::Delayed { code } => {
-                Next::AskOn { code: Some(code) }
+            RefundOutcome::Unknown { code: Some(code) } if is_too_old => RefundDecision::Park(code),
+            RefundOutcome::Refused { code } | RefundOutcome::Delayed { code } => {
+                RefundDecision::Retry { code: Some(code) }
             }
-            GivenBack::Unknown { code } => Next::AskOn { code },
+            RefundOutcome::Unknown { code } => RefundDecision::Retry { code },
         };
-        if matches!(next, Next::Refuse(_) | Next::Park(_)) {
+        if matches!(next, RefundDecision::Refuse(_) | RefundDecision::Park(_)) {
             self.inner.metrics.refund_refused();
         }
         next
@@ -223,18 +226,21 @@ impl Service {
 
     /// Closes a virtual account that was not paid in time. Money may have come at the last moment: whatever is not done
     /// is looked up again.
-    pub(crate) async fn close_account(&self, payment: &PaymentRecord) -> Option<GivenBack> {
-        let ask = Ask {
+    pub(crate) async fn close_virtual_account(
+        &self,
+        payment: &PaymentRecord,
+    ) -> Option<RefundOutcome> {
+        let ask = RefundCall {
             payment_key: payment.charge_key()?,
             reason: "no deposit came in time",
             account: None,
             key: format!("{}:close", payment.attempt_key.as_deref()?),
-            tries: self.inner.backoffs.tries(&payment.payment_id),
+            tries: self.inner.payment_retries.tries(&payment.payment_id),
         };
-        Some(self.give_back(ask).await)
+        Some(self.refund_at_gateway(ask).await)
     }
 
-    async fn give_back(&self, ask: Ask<'_>) -> GivenBack {
+    async fn refund_at_gateway(&self, ask: RefundCall<'_>) -> RefundOutcome {
         let reason: String = ask.reason.chars().take(CANCEL_REASON_CHARS_MAX).collect();
         let cancel = Cancel {
             payment_key: ask.payment_key.to_owned(),
@@ -254,12 +260,12 @@ impl Service {
         };
         let outcome = self.cancel(&cancel).await;
         if matches!(outcome, Outcome::Approved(_)) {
-            return GivenBack::Done;
+            return RefundOutcome::Done;
         }
         // Perhaps it was done before, and only the answer was lost; or somebody did it at the gateway itself.
         let found = self.inner.gateway.find_by_key(&cancel.payment_key).await;
-        let given_back = judge(outcome, &found);
-        if !matches!(given_back, GivenBack::Done) {
+        let given_back = refund_outcome(outcome, &found);
+        if !matches!(given_back, RefundOutcome::Done) {
             tracing::warn!(
                 charge = cancel.payment_key,
                 ?given_back,
@@ -275,7 +281,9 @@ impl Service {
         let gateway = &self.inner.gateway;
         let outcome = gateway.cancel(cancel).await;
         match &outcome {
-            Outcome::Declined { code, .. } if cancel.refund_account.is_some() && !passes(code) => {
+            Outcome::Declined { code, .. }
+                if cancel.refund_account.is_some() && !is_temporary(code) =>
+            {
                 let plain = Cancel {
                     refund_account: None,
                     idempotency_key: format!("{}:plain", cancel.idempotency_key),
@@ -289,23 +297,23 @@ impl Service {
 }
 
 /// What the answer to a cancellation proves, together with what the gateway shows of the charge after it.
-fn judge(outcome: Outcome, found: &Lookup) -> GivenBack {
-    if matches!(found, Lookup::Found(charge) if standing::is_refunded(charge)) {
-        return GivenBack::Done;
+fn refund_outcome(outcome: Outcome, found: &Lookup) -> RefundOutcome {
+    if matches!(found, Lookup::Found(charge) if gateway_state::is_refunded(charge)) {
+        return RefundOutcome::Done;
     }
     match outcome {
-        Outcome::Approved(_) => GivenBack::Done,
+        Outcome::Approved(_) => RefundOutcome::Done,
         // A refusal of what was done before, perhaps: as long as nobody can look, nobody knows.
         Outcome::Declined { code, .. } if matches!(found, Lookup::Unknown { .. }) => {
-            GivenBack::Delayed { code }
+            RefundOutcome::Delayed { code }
         }
-        Outcome::Declined { code, .. } if passes(&code) => GivenBack::Delayed { code },
-        Outcome::Declined { code, .. } => GivenBack::Refused { code },
-        Outcome::Unknown { code, .. } => GivenBack::Unknown { code },
+        Outcome::Declined { code, .. } if is_temporary(&code) => RefundOutcome::Delayed { code },
+        Outcome::Declined { code, .. } => RefundOutcome::Refused { code },
+        Outcome::Unknown { code, .. } => RefundOutcome::Unknown { code },
     }
 }
 
 /// The bank is closed for the night: the same refund is taken in the morning. Every other refusal needs a person.
-fn passes(code: &str) -> bool {
+fn is_temporary(code: &str) -> bool {
     code == ErrorCode::NotAvailableBank.name()
 }

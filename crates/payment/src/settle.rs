@@ -17,7 +17,7 @@ use messaging::{Commit, CommitError, Find, Record, Shutdown, StoreError};
 
 use crate::{
     Service,
-    record::{PaymentRecord, Refund, StrayRecord, WebhookRecord},
+    record::{OrphanChargeRecord, PaymentRecord, Refund, WebhookRecord},
     refund,
 };
 
@@ -29,7 +29,7 @@ const TICK_MILLIS: i64 = 500;
 /// What is settled apart from the rest.
 #[derive(Debug, Clone, Copy)]
 enum Lane {
-    Attempts,
+    InFlight,
     Refunds,
     Webhooks,
 }
@@ -38,7 +38,7 @@ impl Lane {
     /// How much of it is asked at once; the gateway's connections are shared with the buyers.
     const fn settlements_max(self) -> usize {
         match self {
-            Self::Attempts => 16,
+            Self::InFlight => 16,
             Self::Refunds => 8,
             Self::Webhooks => 4,
         }
@@ -64,7 +64,7 @@ impl Settler {
     /// Settles what is due until told to stop. A settlement that is stopped half way is made again at the next start.
     pub async fn run(self, shutdown: Shutdown) {
         futures::join!(
-            self.run_lane(Lane::Attempts, shutdown.clone()),
+            self.run_lane(Lane::InFlight, shutdown.clone()),
             self.run_lane(Lane::Refunds, shutdown.clone()),
             self.run_lane(Lane::Webhooks, shutdown),
         );
@@ -73,7 +73,7 @@ impl Settler {
     async fn run_lane(&self, lane: Lane, mut shutdown: Shutdown) {
         let inner = &self.service.inner;
         let wake = match lane {
-            Lane::Attempts => &inner.wake.attempts,
+            Lane::InFlight => &inner.wake.attempts,
             Lane::Refunds => &inner.wake.refunds,
             Lane::Webhooks => &inner.wake.webhooks,
         };
@@ -103,7 +103,7 @@ impl Settler {
     /// [`StoreError`] where the store cannot answer; what was not settled stays due.
     pub async fn settle_due(&self) -> Result<usize, StoreError> {
         let mut settled = 0;
-        for lane in [Lane::Webhooks, Lane::Attempts, Lane::Refunds] {
+        for lane in [Lane::Webhooks, Lane::InFlight, Lane::Refunds] {
             settled += self.settle_lane(lane).await?;
         }
         Ok(settled)
@@ -113,17 +113,17 @@ impl Settler {
         let service = &self.service;
         let (inner, now) = (&service.inner, service.inner.clock.now());
         match lane {
-            Lane::Attempts => {
-                inner.backoffs.forget_overdue(now);
+            Lane::InFlight => {
+                inner.payment_retries.forget_stale(now);
                 let settle = |it: PaymentRecord| service.settle_payment(it);
                 self.each(lane, CONFIRMING, settle).await
             }
             Lane::Refunds => {
-                inner.stray_backoffs.forget_overdue(now);
+                inner.orphan_retries.forget_stale(now);
                 self.settle_refunds().await
             }
             Lane::Webhooks => {
-                inner.webhook_backoffs.forget_overdue(now);
+                inner.webhook_retries.forget_stale(now);
                 let settle = |it: WebhookRecord| service.settle_webhook(it);
                 self.each(lane, TO_HANDLE, settle).await
             }
@@ -138,17 +138,17 @@ impl Settler {
             overdue.fetch_add(i64::from(is_overdue), Relaxed);
         };
         let settle = |it: PaymentRecord| {
-            count(it.refund_asked_since());
+            count(it.refund_requested_since());
             service.settle_payment(it)
         };
         let payments = self.each(Lane::Refunds, TO_REFUND, settle).await?;
-        let settle = |it: StrayRecord| {
-            count(it.asked_since());
-            service.settle_stray_charge(it)
+        let settle = |it: OrphanChargeRecord| {
+            count(it.refund_requested_since());
+            service.settle_orphan(it)
         };
-        let strays = self.each(Lane::Refunds, TO_REFUND, settle).await?;
+        let orphans = self.each(Lane::Refunds, TO_REFUND, settle).await?;
         service.inner.metrics.refunds_overdue(overdue.into_inner());
-        Ok(payments + strays)
+        Ok(payments + orphans)
     }
 
     /// Every row for which `only` holds, in pages, a few at once.
@@ -185,26 +185,26 @@ impl Settler {
 
 impl Service {
     /// Asks the charge back that no payment stands for; returns whether that came to an end.
-    async fn settle_stray_charge(&self, stray: StrayRecord) -> Result<bool, StoreError> {
+    async fn settle_orphan(&self, orphan: OrphanChargeRecord) -> Result<bool, StoreError> {
         let inner = &self.inner;
-        let key = &stray.pg_payment_id;
-        let is_due = inner.stray_backoffs.is_due(key, inner.clock.now());
+        let key = &orphan.pg_payment_id;
+        let is_due = inner.orphan_retries.is_due(key, inner.clock.now());
         if is_due == Some(false) {
             return Ok(false);
         }
         // While somebody asks about its payment, it may become the payment's own.
-        let Some(_attempt) = inner.attempts.enter(stray.payment_id) else {
+        let Some(_attempt) = inner.in_flight.enter(orphan.payment_id) else {
             return Ok(false);
         };
-        let stray: Option<StrayRecord> = inner.store.load(key.as_str()).await?;
-        let Some(stray) = stray.filter(|stray| stray.refund == Refund::Requested) else {
+        let orphan: Option<OrphanChargeRecord> = inner.store.load(key.as_str()).await?;
+        let Some(orphan) = orphan.filter(|orphan| orphan.refund == Refund::Requested) else {
             return Ok(false);
         };
-        let key = &stray.pg_payment_id;
-        let commit = self.settle_stray(&stray).await?;
+        let key = &orphan.pg_payment_id;
+        let commit = self.refund_orphan_charge(&orphan).await?;
         inner
-            .stray_backoffs
-            .wait_longer(key, &inner.random, inner.clock.now());
+            .orphan_retries
+            .retry_later(key, &inner.random, inner.clock.now());
         match commit {
             Some(commit) => self.settled(commit).await,
             None => Ok(false),

@@ -23,7 +23,7 @@ const TEXT_CHARS_MAX: usize = 200;
 
 /// A webhook as it came.
 #[derive(Debug, Clone)]
-pub struct HearInput {
+pub struct ReceiveWebhookInput {
     /// The header `tosspayments-webhook-transmission-id`, where there is one.
     pub transmission_id: Option<String>,
     pub body: Value,
@@ -31,9 +31,9 @@ pub struct HearInput {
 
 /// What was done about it before it was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HearOutput {
+pub enum ReceiveWebhookOutput {
     /// It is kept, and will be handled.
-    Kept,
+    Stored,
     /// It was kept before.
     Duplicate,
     /// It is about nothing that is ours.
@@ -56,27 +56,33 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Field`] where it is none; [`Error::Store`] where it could not be kept: the gateway sends it again.
-    pub async fn hear(&self, input: HearInput) -> Result<HearOutput, Error> {
-        let heard = self.keep_webhook(input).await;
+    pub async fn receive_webhook(
+        &self,
+        input: ReceiveWebhookInput,
+    ) -> Result<ReceiveWebhookOutput, Error> {
+        let heard = self.store_webhook(input).await;
         self.inner.metrics.webhook(match &heard {
-            Ok(HearOutput::Kept) => "kept",
-            Ok(HearOutput::Duplicate) => "duplicate",
-            Ok(HearOutput::NotOurs) => "not_ours",
+            Ok(ReceiveWebhookOutput::Stored) => "kept",
+            Ok(ReceiveWebhookOutput::Duplicate) => "duplicate",
+            Ok(ReceiveWebhookOutput::NotOurs) => "not_ours",
             Err(Error::Field { .. }) => "wrong",
             Err(Error::Store(_)) => "failed",
         });
         heard
     }
 
-    async fn keep_webhook(&self, input: HearInput) -> Result<HearOutput, Error> {
+    async fn store_webhook(
+        &self,
+        input: ReceiveWebhookInput,
+    ) -> Result<ReceiveWebhookOutput, Error> {
         let Some(hint) = read(&input.body)? else {
-            return Ok(HearOutput::NotOurs);
+            return Ok(ReceiveWebhookOutput::NotOurs);
         };
         let Ok(payment_id) = hint.order_id.parse::<PaymentId>() else {
-            return Ok(HearOutput::NotOurs);
+            return Ok(ReceiveWebhookOutput::NotOurs);
         };
         if self.show(payment_id).await?.is_none() {
-            return Ok(HearOutput::NotOurs);
+            return Ok(ReceiveWebhookOutput::NotOurs);
         }
         let now = self.inner.clock.now();
         let webhook = WebhookRecord {
@@ -99,9 +105,9 @@ impl Service {
             Ok(()) => {
                 fail::fail_point!("payment.after_webhook", |_| std::process::abort());
                 self.inner.wake.webhooks.notify_one();
-                Ok(HearOutput::Kept)
+                Ok(ReceiveWebhookOutput::Stored)
             }
-            Err(CommitError::Conflict { .. }) => Ok(HearOutput::Duplicate),
+            Err(CommitError::Conflict { .. }) => Ok(ReceiveWebhookOutput::Duplicate),
             Err(CommitError::Store(error)) => Err(error.into()),
             Err(error) => Err(StoreError::Unavailable(error.to_string()).into()),
         }

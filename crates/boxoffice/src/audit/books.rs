@@ -10,7 +10,7 @@ use messaging::{
     dead_letters::{self, DeadLetterRecord, DeadLetterState},
 };
 use payment::record::{
-    HistoryEntry, PaymentRecord, Refund, StrayRecord, TombstoneRecord, WebhookRecord,
+    HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund, TombstoneRecord, WebhookRecord,
 };
 use ticketing::{
     model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
@@ -34,7 +34,7 @@ pub struct Books {
     /// By payment, in the order of versions, without the notes.
     pub histories: HashMap<PaymentId, Vec<HistoryEntry>>,
     pub tombstones: BTreeMap<PaymentId, TombstoneRecord>,
-    pub strays: BTreeMap<String, StrayRecord>,
+    pub strays: BTreeMap<String, OrphanChargeRecord>,
     pub webhooks: BTreeMap<String, WebhookRecord>,
     pub sagas: BTreeMap<SagaId, SagaRecord>,
     pub users: BTreeMap<UserId, User>,
@@ -157,7 +157,7 @@ impl Books {
             history.sort_by_key(|it| it.payment_version);
         }
         snapshot.each(|it: TombstoneRecord| _ = self.tombstones.insert(it.payment_id, it))?;
-        snapshot.each(|it: StrayRecord| {
+        snapshot.each(|it: OrphanChargeRecord| {
             _ = self.strays.insert(it.pg_payment_id.clone(), it);
         })?;
         snapshot.each(|it: WebhookRecord| {

@@ -11,7 +11,7 @@ use axum::{
 use messaging::{
     Bus, Record, Store, StoreError, Table, coordinator::SagaRecord, dead_letters::DeadLetterRecord,
 };
-use payment::record::{PaymentRecord, StrayRecord, WebhookRecord};
+use payment::record::{OrphanChargeRecord, PaymentRecord, WebhookRecord};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{family::Family, gauge::Gauge},
@@ -172,13 +172,13 @@ const OPEN_MONEY: &[(&str, &Table, &str, &str)] = &[
     ),
     (
         "STRAY_REQUESTED",
-        StrayRecord::TABLE,
+        OrphanChargeRecord::TABLE,
         "refund",
         "refund = 'REQUESTED'",
     ),
     (
         "STRAY_PARKED",
-        StrayRecord::TABLE,
+        OrphanChargeRecord::TABLE,
         "refund",
         "refund = 'PARKED'",
     ),

@@ -8,7 +8,7 @@ use messaging::{
     Snapshot,
     dead_letters::{DeadLetterRecord, DeadLetterState},
 };
-use payment::record::{Refund, StrayRecord, WebhookRecord, WebhookState};
+use payment::record::{OrphanChargeRecord, Refund, WebhookRecord, WebhookState};
 
 use crate::house::{House, PATIENCE};
 
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The books of all services, with what an audit does not read.
 pub struct AllBooks {
     pub books: Books,
-    pub strays: BTreeMap<String, StrayRecord>,
+    pub strays: BTreeMap<String, OrphanChargeRecord>,
     pub dead_letters: Vec<DeadLetterRecord>,
     /// Webhooks of which the gateway confirmed nothing.
     pub webhooks_ignored: usize,
@@ -34,7 +34,7 @@ impl AllBooks {
         let mut webhooks_received = 0;
         let books = Books::read(&snapshot).unwrap();
         snapshot
-            .each(|it: StrayRecord| _ = strays.insert(it.pg_payment_id.clone(), it))
+            .each(|it: OrphanChargeRecord| _ = strays.insert(it.pg_payment_id.clone(), it))
             .unwrap();
         snapshot
             .each(|it: DeadLetterRecord| dead_letters.push(it))

@@ -8,7 +8,7 @@ use messaging::Random;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{model::Claim, record::Refund};
+use crate::{model::AttemptRequest, record::Refund};
 use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -98,7 +98,7 @@ impl World {
                 saga_id: None,
             }),
             Input::Begin => self.change(|payment| {
-                let claim = Claim {
+                let claim = AttemptRequest {
                     pg_payment_id: "pg-1",
                     amount: payment.final_amount,
                     user_id: None,

@@ -15,8 +15,8 @@ use web::{Asker, Body, Id, Page, Params, Problem, ProblemDetails};
 use super::{PaymentView, RefundAccountBody};
 use crate::{
     Service,
-    reclaim::Error,
-    record::{PaymentRecord, Refund, StrayRecord},
+    operator::Error,
+    record::{OrphanChargeRecord, PaymentRecord, Refund},
 };
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -166,7 +166,7 @@ pub(super) async fn name_account(
 ) -> Result<StatusCode, Problem> {
     let user_id = asker.or(body.user_id)?;
     let account = body.account().read("")?;
-    service.name_refund_account(id, &account, user_id).await?;
+    service.set_refund_account(id, &account, user_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -216,18 +216,18 @@ pub(super) async fn list_strays(
 ) -> Result<Json<Page<StrayView>>, Problem> {
     let limit = web::page::limit(wanted.limit)?;
     let after = wanted.after.as_deref();
-    let mut find = Find::all(StrayRecord::TABLE, limit).after(after);
+    let mut find = Find::all(OrphanChargeRecord::TABLE, limit).after(after);
     if let Some(refund) = wanted.refund {
         find = find.equals("refund", name(&refund));
     }
-    let strays: Vec<StrayRecord> = service.inner.store.find(find).await?;
-    let views = strays.into_iter().map(StrayView::from).collect();
-    Ok(Json(Page::new(views, limit, |stray: &StrayView| {
-        stray.pg_payment_id.clone()
+    let orphans: Vec<OrphanChargeRecord> = service.inner.store.find(find).await?;
+    let views = orphans.into_iter().map(StrayView::from).collect();
+    Ok(Json(Page::new(views, limit, |orphan: &StrayView| {
+        orphan.pg_payment_id.clone()
     })))
 }
 
-/// Ask a parked stray charge back again
+/// Ask a parked orphan charge back again
 #[utoipa::path(
     post, path = "/payment/stray/{pgPaymentId}/refund", tag = "payment",
     params(("pgPaymentId" = String, Path)),
@@ -241,22 +241,22 @@ pub(super) async fn resume_stray(
     State(service): State<Service>,
     Id(pg_payment_id): Id<String>,
 ) -> Result<Response, Problem> {
-    service.resume_stray(&pg_payment_id).await?;
+    service.resume_orphan_refund(&pg_payment_id).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-impl From<StrayRecord> for StrayView {
-    fn from(stray: StrayRecord) -> Self {
+impl From<OrphanChargeRecord> for StrayView {
+    fn from(orphan: OrphanChargeRecord) -> Self {
         Self {
-            pg_payment_id: stray.pg_payment_id,
-            payment_id: stray.payment_id,
-            amount: stray.amount,
-            refund: stray.refund,
-            reason: stray.reason,
-            refund_code: stray.refund_code,
-            refund_requested_at: stray.refund_requested_at,
-            found_at: stray.found_at,
-            updated_at: stray.updated_at,
+            pg_payment_id: orphan.pg_payment_id,
+            payment_id: orphan.payment_id,
+            amount: orphan.amount,
+            refund: orphan.refund,
+            reason: orphan.reason,
+            refund_code: orphan.refund_code,
+            refund_requested_at: orphan.refund_requested_at,
+            found_at: orphan.found_at,
+            updated_at: orphan.updated_at,
         }
     }
 }
@@ -266,7 +266,7 @@ impl From<Error> for Problem {
         let text = error.to_string();
         match error {
             Error::PaymentNotFound(_) => Self::not_found("PAYMENT_NOT_FOUND", text),
-            Error::StrayNotFound(_) => Self::not_found("STRAY_NOT_FOUND", text),
+            Error::OrphanNotFound(_) => Self::not_found("STRAY_NOT_FOUND", text),
             Error::OwnerMismatch => {
                 Self::new(StatusCode::FORBIDDEN, "PAYMENT_OWNER_MISMATCH", text)
             }

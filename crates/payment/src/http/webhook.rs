@@ -14,7 +14,7 @@ use web::{Body, Problem, ProblemDetails};
 use crate::{
     Service,
     gateway::protocol::{PAYMENT_STATUS_CHANGED, WEBHOOK_ID_HEADER},
-    webhook::{Error, HearInput},
+    webhook::{Error, ReceiveWebhookInput},
 };
 
 /// Take a webhook of the gateway
@@ -41,11 +41,11 @@ pub(super) async fn hear(
         .get(WEBHOOK_ID_HEADER)
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
-    let input = HearInput {
+    let input = ReceiveWebhookInput {
         transmission_id,
         body,
     };
-    service.hear(input).await?;
+    service.receive_webhook(input).await?;
     Ok(StatusCode::OK)
 }
 

@@ -8,7 +8,7 @@ use contract::{
 use messaging::Rejection;
 
 use super::Change;
-use crate::record::{NeverOpens, PaymentRecord, Refund, TombstoneRecord};
+use crate::record::{PaymentRecord, Refund, TombstoneReason, TombstoneRecord};
 
 /// What a request to create comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ use crate::record::{NeverOpens, PaymentRecord, Refund, TombstoneRecord};
 pub enum Creation {
     Opened(Change),
     /// It can never be opened, and that is remembered.
-    Refused(TombstoneRecord),
+    Tombstoned(TombstoneRecord),
     /// It was decided before.
     Decided {
         succeed: bool,
@@ -31,14 +31,14 @@ pub enum Creation {
 pub enum Deletion {
     Closed(Change),
     /// The request to create it has not come, and is refused when it does.
-    Forestalled(TombstoneRecord),
+    Tombstoned(TombstoneRecord),
     /// It was decided before, or money was taken.
     Decided {
         succeed: bool,
     },
     /// An attempt is at the gateway: nobody can say yet. The answer comes with its outcome; `None` where that was
     /// noted before.
-    Awaited(Option<Change>),
+    Deferred(Option<Change>),
 }
 
 /// Opens a payment, once for each saga.
@@ -59,9 +59,9 @@ pub fn create(
     }
     let payment_id = PaymentId::of_saga(request.saga_id);
     let Some(final_amount) = request.total_amount.less(request.point) else {
-        return Ok(Creation::Refused(tombstone_of(
+        return Ok(Creation::Tombstoned(tombstone_of(
             payment_id,
-            NeverOpens::TooManyPoints,
+            TombstoneReason::TooManyPoints,
             now,
         )));
     };
@@ -112,15 +112,15 @@ pub fn delete(
     match known {
         Some(payment) => payment.delete(request.saga_id, now),
         None if tombstone.is_some() => Deletion::Decided { succeed: true },
-        None => Deletion::Forestalled(tombstone_of(
+        None => Deletion::Tombstoned(tombstone_of(
             request.payment_id,
-            NeverOpens::DeletedFirst,
+            TombstoneReason::DeletedFirst,
             now,
         )),
     }
 }
 
-fn tombstone_of(payment_id: PaymentId, reason: NeverOpens, now: Timestamp) -> TombstoneRecord {
+fn tombstone_of(payment_id: PaymentId, reason: TombstoneReason, now: Timestamp) -> TombstoneRecord {
     TombstoneRecord {
         payment_id,
         reason,
@@ -157,7 +157,7 @@ impl PaymentRecord {
             }
             PaymentStatus::Deleted => Deletion::Decided { succeed: true },
             PaymentStatus::Confirming => {
-                Deletion::Awaited((self.delete_saga != Some(saga)).then(|| {
+                Deletion::Deferred((self.delete_saga != Some(saga)).then(|| {
                     let note = "to be deleted when its attempt has an outcome".to_owned();
                     self.change(now, note, |payment| payment.delete_saga = Some(saga))
                 }))

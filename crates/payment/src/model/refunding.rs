@@ -12,7 +12,7 @@ use contract::{SagaId, domain::PaymentStatus, payment::CancelResponse};
 
 /// What a request for a refund comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cancellation {
+pub enum RefundReply {
     Requested(Box<Change>),
     /// The money is back, or there was none to give: whoever waits is told so.
     Decided {
@@ -23,8 +23,8 @@ pub enum Cancellation {
     Undecided,
 }
 
-fn refused(code: &str) -> Cancellation {
-    Cancellation::Decided {
+fn refused(code: &str) -> RefundReply {
+    RefundReply::Decided {
         succeed: false,
         code: Some(code.to_owned()),
     }
@@ -40,7 +40,7 @@ impl PaymentRecord {
         &self,
         request: &CancelRequest,
         now: Timestamp,
-    ) -> Result<Cancellation, Rejection> {
+    ) -> Result<RefundReply, Rejection> {
         let saga = request.saga_id;
         Ok(match (self.status, self.refund) {
             (PaymentStatus::Succeeded, Refund::None)
@@ -51,26 +51,26 @@ impl PaymentRecord {
             (PaymentStatus::Succeeded, Refund::None) => {
                 let note = format!("refund requested: {}", request.reason);
                 let change = self.change(now, note, |payment| {
-                    payment.want_refund(&request.reason, saga, now);
+                    payment.start_refund(&request.reason, saga, now);
                 });
-                Cancellation::Requested(Box::new(change))
+                RefundReply::Requested(Box::new(change))
             }
             // The gateway has neither done nor refused it: the saga goes on when a person has found out.
             (PaymentStatus::Succeeded, Refund::Parked)
                 if saga.is_some() && self.refund_saga == saga =>
             {
-                Cancellation::Undecided
+                RefundReply::Undecided
             }
             (PaymentStatus::Succeeded, Refund::Parked) => refused("REFUND_PARKED"),
             // It goes back whoever asks, and its ticket is cancelled already.
             (PaymentStatus::Succeeded, Refund::Requested) if self.refund_saga.is_none() => {
-                Cancellation::Decided {
+                RefundReply::Decided {
                     succeed: true,
                     code: None,
                 }
             }
-            (PaymentStatus::Succeeded, Refund::Requested) => Cancellation::Undecided,
-            (PaymentStatus::Confirming, _) if saga.is_some() => Cancellation::Undecided,
+            (PaymentStatus::Succeeded, Refund::Requested) => RefundReply::Undecided,
+            (PaymentStatus::Confirming, _) if saga.is_some() => RefundReply::Undecided,
             (PaymentStatus::Confirming, _) => {
                 return Err(Rejection::new(format_args!(
                     "payment {} is being confirmed: its refund must wait",
@@ -78,7 +78,7 @@ impl PaymentRecord {
                 )));
             }
             (PaymentStatus::Cancelled, _) | (PaymentStatus::Succeeded, Refund::Done) => {
-                Cancellation::Decided {
+                RefundReply::Decided {
                     succeed: true,
                     code: None,
                 }
@@ -124,7 +124,7 @@ impl PaymentRecord {
             self.change(now, format!("not refunded so far: {code}"), |payment| {
                 payment.refund_code = Some(code.to_owned());
                 // Of an earlier version's record, the time from which its age is counted.
-                payment.refund_requested_at = Some(self.refund_asked_since());
+                payment.refund_requested_at = Some(self.refund_requested_since());
             })
         })
     }
@@ -134,7 +134,7 @@ impl PaymentRecord {
     #[must_use]
     pub fn park_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
         (self.refund == Refund::Requested).then(|| {
-            let since = self.refund_asked_since();
+            let since = self.refund_requested_since();
             let note = format!("refund parked: asked for since {since}, last answer {code}");
             self.change(now, note, |payment| {
                 payment.refund_code = Some(code.to_owned());
@@ -145,7 +145,7 @@ impl PaymentRecord {
 
     /// Since when the current refund is asked for.
     #[must_use]
-    pub fn refund_asked_since(&self) -> Timestamp {
+    pub fn refund_requested_since(&self) -> Timestamp {
         self.refund_requested_at.unwrap_or(self.updated_at)
     }
 
@@ -164,7 +164,7 @@ impl PaymentRecord {
 
     /// Somebody gave the money back at the gateway itself.
     #[must_use]
-    pub fn withdraw(&self, now: Timestamp) -> Option<Change> {
+    pub fn cancelled_at_gateway(&self, now: Timestamp) -> Option<Change> {
         let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
         is_kept.then(|| {
             let reason = "it was cancelled at the gateway";
@@ -180,20 +180,20 @@ impl PaymentRecord {
     /// The bank took a deposit back: there is no money for the ticket any more. The account is closed, so that none
     /// comes later.
     #[must_use]
-    pub fn lose_deposit(&self, now: Timestamp) -> Option<Change> {
+    pub fn deposit_reversed(&self, now: Timestamp) -> Option<Change> {
         let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
         is_kept.then(|| {
             let reason = "the bank took the deposit back";
             self.change(now, reason.to_owned(), |payment| {
-                payment.want_refund(reason, None, now)
+                payment.start_refund(reason, None, now)
             })
         })
     }
 
     /// Where money goes back to that came by a virtual account.
-    pub fn name_refund_account(&self, account: &RefundAccount, now: Timestamp) -> Change {
+    pub fn set_refund_account(&self, account: &RefundAccount, now: Timestamp) -> Change {
         let note = "an account for refunds was named".to_owned();
-        self.change(now, note, |payment| payment.keep_refund_account(account))
+        self.change(now, note, |payment| payment.store_refund_account(account))
     }
 
     #[must_use]
@@ -211,13 +211,13 @@ impl PaymentRecord {
         format!("{}:refund:{}", self.payment_id, self.refund_number)
     }
 
-    pub(super) fn keep_refund_account(&mut self, account: &RefundAccount) {
+    pub(super) fn store_refund_account(&mut self, account: &RefundAccount) {
         self.refund_bank = Some(account.bank.clone());
         self.refund_account = Some(account.account_number.clone());
         self.refund_holder = Some(account.holder_name.clone());
     }
 
-    pub(super) fn want_refund(&mut self, reason: &str, saga: Option<SagaId>, now: Timestamp) {
+    pub(super) fn start_refund(&mut self, reason: &str, saga: Option<SagaId>, now: Timestamp) {
         self.refund = Refund::Requested;
         self.refund_reason = Some(reason.to_owned());
         self.refund_number += 1;

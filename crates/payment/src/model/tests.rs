@@ -49,7 +49,7 @@ fn in_status(status: PaymentStatus) -> PaymentRecord {
     let confirming = || stored(opened().begin_attempt(&claim(), NOW).unwrap());
     let after = |confirmed| {
         stored(changed(
-            confirming().take_outcome(&outcome(confirmed, 1), NOW),
+            confirming().record_outcome(&outcome(confirmed, 1), NOW),
         ))
     };
     match status {
@@ -68,22 +68,22 @@ fn in_status(status: PaymentStatus) -> PaymentRecord {
     }
 }
 
-fn changed(taken: Result<Taken, Rejection>) -> Change {
+fn changed(taken: Result<OutcomeEffect, Rejection>) -> Change {
     match taken {
-        Ok(Taken::Changed(change)) => *change,
+        Ok(OutcomeEffect::Changed(change)) => *change,
         other => panic!("expected a change, got {other:?}"),
     }
 }
 
 fn requested(payment: &PaymentRecord, request: &CancelRequest) -> PaymentRecord {
     match payment.request_refund(request, NOW) {
-        Ok(Cancellation::Requested(change)) => stored(*change),
+        Ok(RefundReply::Requested(change)) => stored(*change),
         other => panic!("expected a refund, got {other:?}"),
     }
 }
 
-fn claim() -> Claim<'static> {
-    Claim {
+fn claim() -> AttemptRequest<'static> {
+    AttemptRequest {
         pg_payment_id: "pg-1",
         amount: won(700),
         user_id: Some(UserId(2)),
@@ -129,7 +129,7 @@ fn a_payment_asks_for_what_points_leave_over() {
 #[test]
 fn points_worth_more_than_the_amount_open_nothing_and_that_is_remembered() {
     let asked = request(1_000, 1_001);
-    let Ok(Creation::Refused(tombstone)) = create(&asked, None, None, NOW) else {
+    let Ok(Creation::Tombstoned(tombstone)) = create(&asked, None, None, NOW) else {
         panic!("expected a refusal");
     };
     let again = create(&request(1_000, 0), None, Some(&tombstone), NOW);
@@ -161,8 +161,8 @@ fn a_deletion_closes_what_nobody_paid_and_touches_no_money() {
                 assert_eq!((expected, change.payment().status), (None, Deleted));
             }
             Deletion::Decided { succeed } => assert_eq!(Some(succeed), expected, "{status:?}"),
-            Deletion::Awaited(noted) => assert!(status == Confirming && noted.is_some()),
-            Deletion::Forestalled(_) => panic!("the payment is there: {status:?}"),
+            Deletion::Deferred(noted) => assert!(status == Confirming && noted.is_some()),
+            Deletion::Tombstoned(_) => panic!("the payment is there: {status:?}"),
         }
     }
 }
@@ -170,16 +170,16 @@ fn a_deletion_closes_what_nobody_paid_and_touches_no_money() {
 #[test]
 fn a_deletion_that_waits_for_an_outcome_is_answered_by_it() {
     let noted = match delete(&deletion(), Some(&in_status(Confirming)), None, NOW) {
-        Deletion::Awaited(Some(change)) => stored(change),
+        Deletion::Deferred(Some(change)) => stored(change),
         other => panic!("expected a note, got {other:?}"),
     };
     let again = delete(&deletion(), Some(&noted), None, NOW);
-    assert_eq!(again, Deletion::Awaited(None), "it is noted once");
+    assert_eq!(again, Deletion::Deferred(None), "it is noted once");
     let saga = deletion().saga_id;
     for (confirmed, status, answer) in [(true, Succeeded, false), (false, Deleted, true)] {
-        let change = changed(noted.take_outcome(&outcome(confirmed, 1), NOW));
+        let change = changed(noted.record_outcome(&outcome(confirmed, 1), NOW));
         assert_eq!(change.payment.status, status);
-        let told = noted.awaited_deletion(&change.payment);
+        let told = noted.deferred_deletion(&change.payment);
         assert_eq!(told, Some((saga, answer)));
         assert_eq!(stored(change).delete_saga, None);
     }
@@ -213,21 +213,22 @@ fn an_attempt_begins_only_where_no_money_moves_or_moved() {
 
 #[test]
 fn only_what_was_asked_before_and_succeeded_is_told_again() {
-    let asked = |payment: &PaymentRecord, claim: &Claim<'_>| payment.has_settled(claim);
+    let asked =
+        |payment: &PaymentRecord, claim: &AttemptRequest<'_>| payment.has_succeeded_as(claim);
     let paid = PaymentRecord {
         pg_payment_id: Some(claim().pg_payment_id.to_owned()),
         ..in_status(Succeeded)
     };
     assert!(asked(&paid, &claim()));
-    let other = Claim {
+    let other = AttemptRequest {
         pg_payment_id: "another",
         ..claim()
     };
-    let less = Claim {
+    let less = AttemptRequest {
         amount: won(1),
         ..claim()
     };
-    let foreign = Claim {
+    let foreign = AttemptRequest {
         user_id: Some(UserId(99)),
         ..claim()
     };
@@ -246,15 +247,15 @@ fn only_what_was_asked_before_and_succeeded_is_told_again() {
 #[test]
 fn an_attempt_needs_the_owner_the_amount_and_time() {
     let payment = opened();
-    let foreign = Claim {
+    let foreign = AttemptRequest {
         user_id: Some(UserId(3)),
         ..claim()
     };
-    let too_little = Claim {
+    let too_little = AttemptRequest {
         amount: won(699),
         ..claim()
     };
-    let refused = |claim: &Claim<'_>, now| payment.begin_attempt(claim, now).err();
+    let refused = |claim: &AttemptRequest<'_>, now| payment.begin_attempt(claim, now).err();
     assert_eq!(refused(&foreign, NOW), Some(Refusal::OwnerMismatch));
     let mismatch = Refusal::AmountMismatch { expected: won(700) };
     assert_eq!(refused(&too_little, NOW), Some(mismatch));
@@ -269,12 +270,16 @@ fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
     for status in ALL {
         let payment = in_status(status);
         let attempt = payment.attempt;
-        let approved = payment.take_outcome(&outcome(true, attempt), NOW).unwrap();
-        let declined = payment.take_outcome(&outcome(false, attempt), NOW).unwrap();
-        let became = |taken: Taken| match taken {
-            Taken::Changed(change) => Some((change.payment.status, change.payment.refund)),
-            Taken::Known => None,
-            Taken::ChargedAgain => panic!("it is the same charge"),
+        let approved = payment
+            .record_outcome(&outcome(true, attempt), NOW)
+            .unwrap();
+        let declined = payment
+            .record_outcome(&outcome(false, attempt), NOW)
+            .unwrap();
+        let became = |taken: OutcomeEffect| match taken {
+            OutcomeEffect::Changed(change) => Some((change.payment.status, change.payment.refund)),
+            OutcomeEffect::AlreadyKnown => None,
+            OutcomeEffect::ChargedAgain => panic!("it is the same charge"),
         };
         let (approved, declined) = (became(approved), became(declined));
         match status {
@@ -300,10 +305,10 @@ fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
 fn a_late_refusal_of_an_earlier_attempt_changes_nothing_and_a_late_approval_counts() {
     let second = stored(in_status(Failed).begin_attempt(&claim(), NOW).unwrap());
     assert_eq!(
-        second.take_outcome(&outcome(false, 1), NOW),
-        Ok(Taken::Known)
+        second.record_outcome(&outcome(false, 1), NOW),
+        Ok(OutcomeEffect::AlreadyKnown)
     );
-    let approved = changed(second.take_outcome(&outcome(true, 1), NOW));
+    let approved = changed(second.record_outcome(&outcome(true, 1), NOW));
     assert_eq!(approved.payment.status, Succeeded);
 }
 
@@ -312,7 +317,7 @@ fn an_attempt_that_was_never_made_goes_to_a_person_and_a_second_charge_goes_back
     let unheard_of = outcome(true, 2);
     assert!(
         in_status(Confirming)
-            .take_outcome(&unheard_of, NOW)
+            .record_outcome(&unheard_of, NOW)
             .is_err()
     );
     let second_charge = ConfirmedRequest {
@@ -320,8 +325,8 @@ fn an_attempt_that_was_never_made_goes_to_a_person_and_a_second_charge_goes_back
         ..outcome(true, 1)
     };
     for status in [Succeeded, Cancelled] {
-        let taken = in_status(status).take_outcome(&second_charge, NOW);
-        assert_eq!(taken, Ok(Taken::ChargedAgain), "{status:?}");
+        let taken = in_status(status).record_outcome(&second_charge, NOW);
+        assert_eq!(taken, Ok(OutcomeEffect::ChargedAgain), "{status:?}");
     }
 }
 
@@ -335,8 +340,8 @@ fn by_saga(number: u64) -> CancelRequest {
 /// What a request comes to without a change: whether the asker is told that the money is back.
 fn told(payment: &PaymentRecord, request: &CancelRequest) -> Option<bool> {
     match payment.request_refund(request, NOW) {
-        Ok(Cancellation::Decided { succeed, .. }) => Some(succeed),
-        Ok(Cancellation::Undecided) => None,
+        Ok(RefundReply::Decided { succeed, .. }) => Some(succeed),
+        Ok(RefundReply::Undecided) => None,
         other => panic!("expected no change, got {other:?}"),
     }
 }
@@ -367,21 +372,21 @@ fn nobody_is_told_of_success_while_money_goes_back_for_want_of_a_ticket() {
     let parked = stored(wanted.refuse_refund("NOT_CANCELABLE_PAYMENT", NOW).unwrap());
     let done = stored(parked.finish_refund(NOW).unwrap());
     for payment in [wanted, parked, done] {
-        assert_eq!(payment.told().status, Cancelled);
+        assert_eq!(payment.published().status, Cancelled);
     }
-    assert_eq!(in_status(Succeeded).told().status, Succeeded);
+    assert_eq!(in_status(Succeeded).published().status, Succeeded);
 }
 
 #[test]
 fn a_ticket_that_is_given_back_stands_until_its_money_is_back() {
     let wanted = requested(&in_status(Succeeded), &by_saga(1));
-    assert_eq!(wanted.told().status, Succeeded);
+    assert_eq!(wanted.published().status, Succeeded);
     let done = wanted.finish_refund(NOW).unwrap();
     let mut commit = Commit::new();
     done.answer_saga(&mut commit);
     let answer: CancelResponse = commit.messages[0].parse().unwrap();
     assert_eq!(
-        (answer.succeed, done.payment.told().status),
+        (answer.succeed, done.payment.published().status),
         (true, Cancelled)
     );
 }
@@ -413,19 +418,19 @@ fn a_parked_refund_is_asked_for_again_under_a_new_key() {
 
 #[test]
 fn money_that_went_back_unasked_cancels_the_payment() {
-    let withdrawn = in_status(Succeeded).withdraw(NOW).unwrap();
+    let withdrawn = in_status(Succeeded).cancelled_at_gateway(NOW).unwrap();
     assert_eq!(withdrawn.payment.refund, Refund::Done);
-    assert_eq!(withdrawn.payment.told().status, Cancelled);
-    let lost = in_status(Succeeded).lose_deposit(NOW).unwrap();
+    assert_eq!(withdrawn.payment.published().status, Cancelled);
+    let lost = in_status(Succeeded).deposit_reversed(NOW).unwrap();
     assert_eq!(
         lost.payment.refund,
         Refund::Requested,
         "the account is still to be closed"
     );
-    assert_eq!(lost.payment.told().status, Cancelled);
+    assert_eq!(lost.payment.published().status, Cancelled);
     for status in [Created, Confirming, Failed, Cancelled, Deleted] {
-        assert_eq!(in_status(status).withdraw(NOW), None);
-        assert_eq!(in_status(status).lose_deposit(NOW), None);
+        assert_eq!(in_status(status).cancelled_at_gateway(NOW), None);
+        assert_eq!(in_status(status).deposit_reversed(NOW), None);
     }
 }
 

@@ -5,15 +5,15 @@ use contract::{Timestamp, domain::PaymentStatus};
 use messaging::StoreError;
 
 use super::{
+    gateway_ledger::{self, LedgerRow, OpenCharge},
     report::{Difference, DifferenceKind, Finding},
-    theirs::{self, OpenCharge, Row},
 };
 use crate::{
     Service,
     gateway::{Charge, ChargeStatus, Lookup},
-    record::{PaymentRecord, Refund, StrayRecord},
+    gateway_state::{self, GatewayState},
+    record::{OrphanChargeRecord, PaymentRecord, Refund},
     refund::is_overdue,
-    standing::{self, Standing},
 };
 
 impl Service {
@@ -21,21 +21,21 @@ impl Service {
     pub(super) async fn compare(
         &self,
         seen: PaymentRecord,
-        rows: Vec<Row>,
+        rows: Vec<LedgerRow>,
     ) -> Result<Vec<Finding>, StoreError> {
-        if theirs::open_charges(&seen, &rows).is_empty() {
+        if gateway_ledger::open_charges(&seen, &rows).is_empty() {
             return Ok(vec![explained(&seen, &rows)]);
         }
         let id = seen.payment_id;
         // An attempt of this process that is at the gateway says more, and soon.
-        let Some(_attempt) = self.inner.attempts.enter(id) else {
+        let Some(_attempt) = self.inner.in_flight.enter(id) else {
             return Ok(vec![Finding::UnderWay]);
         };
         // It was read before the gateway was asked for its list, or long after: what it is now counts.
         let Some(payment) = self.show(id).await? else {
             return Ok(vec![Finding::UnderWay]);
         };
-        let charges = theirs::open_charges(&payment, &rows);
+        let charges = gateway_ledger::open_charges(&payment, &rows);
         if charges.is_empty() {
             return Ok(vec![explained(&payment, &rows)]);
         }
@@ -57,19 +57,19 @@ impl Service {
                 Ok(unanswered(payment, open, reason))
             }
             Lookup::NotFound => Ok(absent(payment, open, "the gateway does not know it")),
-            Lookup::Found(charge) => self.heed_charge(payment, open, &charge).await,
+            Lookup::Found(charge) => self.apply_charge(payment, open, &charge).await,
         }
     }
 
     /// Follows what the gateway shows; where there is nothing to follow, tells how the two stand.
-    async fn heed_charge(
+    async fn apply_charge(
         &self,
         payment: &PaymentRecord,
         open: &OpenCharge,
         charge: &Charge,
     ) -> Result<Finding, StoreError> {
-        let standing = standing::compare(payment, charge);
-        if let Some(commit) = self.follow(payment, charge, &standing).await? {
+        let state = gateway_state::compare(payment, charge);
+        if let Some(commit) = self.apply_gateway_state(payment, charge, &state).await? {
             let is_settled = self.settled(commit).await?;
             return Ok(match is_settled {
                 true => Finding::Settled,
@@ -77,11 +77,13 @@ impl Service {
                 false => Finding::UnderWay,
             });
         }
-        Ok(match standing {
-            Standing::Agrees => agreed(payment, open, charge, self.inner.clock.now()),
-            Standing::Foreign => absent(payment, open, "the charge is another order's"),
-            Standing::Stray | Standing::WrongAmount => self.stray(payment, charge).await?,
-            Standing::Differs(note) => {
+        Ok(match state {
+            GatewayState::InSync => agreed(payment, open, charge, self.inner.clock.now()),
+            GatewayState::OtherOrder => absent(payment, open, "the charge is another order's"),
+            GatewayState::Orphan | GatewayState::WrongAmount => {
+                self.orphan_finding(payment, charge).await?
+            }
+            GatewayState::Mismatch(note) => {
                 // A charge stands, with another amount; or a part of it was cancelled at the gateway's own console.
                 let is_amount = charge.total_amount != payment.final_amount.get()
                     || matches!(
@@ -94,26 +96,33 @@ impl Service {
                 };
                 beside(kind, payment, charge, note)
             }
-            Standing::Open
-            | Standing::WaitsForDeposit
-            | Standing::Outcome(_)
-            | Standing::Withdrawn
-            | Standing::DepositGone
-            | Standing::Refunded => Finding::UnderWay,
+            GatewayState::Pending
+            | GatewayState::AwaitingDeposit
+            | GatewayState::Outcome(_)
+            | GatewayState::CancelledAtGateway
+            | GatewayState::DepositReversed
+            | GatewayState::Refunded => Finding::UnderWay,
         })
     }
 
     /// A charge that is known to be nobody's: it is on its way back, or was refused.
-    async fn stray(&self, payment: &PaymentRecord, charge: &Charge) -> Result<Finding, StoreError> {
+    async fn orphan_finding(
+        &self,
+        payment: &PaymentRecord,
+        charge: &Charge,
+    ) -> Result<Finding, StoreError> {
         let key = charge.payment_key.as_str();
-        let stray: Option<StrayRecord> = self.inner.store.load(key).await?;
-        Ok(match stray {
-            Some(stray) if stray.refund == Refund::Parked => {
-                let note = stray.refund_code.unwrap_or_default();
+        let orphan: Option<OrphanChargeRecord> = self.inner.store.load(key).await?;
+        Ok(match orphan {
+            Some(orphan) if orphan.refund == Refund::Parked => {
+                let note = orphan.refund_code.unwrap_or_default();
                 beside(DifferenceKind::ParkedRefund, payment, charge, &note)
             }
-            Some(stray) if is_overdue(stray.asked_since(), self.inner.clock.now()) => {
-                let note = not_done(stray.asked_since(), stray.refund_code.as_deref());
+            Some(orphan) if is_overdue(orphan.refund_requested_since(), self.inner.clock.now()) => {
+                let note = overdue_note(
+                    orphan.refund_requested_since(),
+                    orphan.refund_code.as_deref(),
+                );
                 beside(DifferenceKind::ParkedRefund, payment, charge, &note)
             }
             Some(_) => Finding::UnderWay,
@@ -126,32 +135,32 @@ impl Service {
 }
 
 impl Service {
-    /// A stray charge that does not go back by itself, or not soon; whatever the gateway lists of it.
-    pub(super) fn standing_still(&self, stray: &StrayRecord) -> Option<Difference> {
-        let since = stray.asked_since();
-        let note = match stray.refund {
-            Refund::Parked => stray.refund_code.clone(),
+    /// An orphan charge that does not go back by itself, or not soon; whatever the gateway lists of it.
+    pub(super) fn overdue_orphan(&self, orphan: &OrphanChargeRecord) -> Option<Difference> {
+        let since = orphan.refund_requested_since();
+        let note = match orphan.refund {
+            Refund::Parked => orphan.refund_code.clone(),
             Refund::Requested if is_overdue(since, self.inner.clock.now()) => {
-                Some(not_done(since, stray.refund_code.as_deref()))
+                Some(overdue_note(since, orphan.refund_code.as_deref()))
             }
             Refund::Requested | Refund::None | Refund::Done => return None,
         };
         Some(Difference {
             kind: DifferenceKind::ParkedRefund,
-            payment_id: Some(stray.payment_id),
-            pg_payment_id: Some(stray.pg_payment_id.clone()),
-            order_id: Some(stray.payment_id.to_string()),
+            payment_id: Some(orphan.payment_id),
+            pg_payment_id: Some(orphan.pg_payment_id.clone()),
+            order_id: Some(orphan.payment_id.to_string()),
             ours: None,
             theirs: None,
             amount_ours: None,
-            amount_theirs: Some(stray.amount.get()),
+            amount_theirs: Some(orphan.amount.get()),
             note,
         })
     }
 }
 
 /// The list alone says that both sides agree.
-fn explained(payment: &PaymentRecord, rows: &[Row]) -> Finding {
+fn explained(payment: &PaymentRecord, rows: &[LedgerRow]) -> Finding {
     let is_free = payment.is_free() && rows.is_empty();
     match payment.status {
         PaymentStatus::Succeeded | PaymentStatus::Cancelled if is_free => Finding::Free,
@@ -172,9 +181,9 @@ fn agreed(payment: &PaymentRecord, open: &OpenCharge, charge: &Charge, now: Time
             beside(DifferenceKind::ParkedRefund, payment, charge, note)
         }
         Refund::Requested if open.is_named => {
-            let since = payment.refund_asked_since();
+            let since = payment.refund_requested_since();
             if is_overdue(since, now) {
-                let note = not_done(since, payment.refund_code.as_deref());
+                let note = overdue_note(since, payment.refund_code.as_deref());
                 return beside(DifferenceKind::ParkedRefund, payment, charge, &note);
             }
             Finding::UnderWay
@@ -184,7 +193,7 @@ fn agreed(payment: &PaymentRecord, open: &OpenCharge, charge: &Charge, now: Time
 }
 
 /// For a person: a refund that is asked for and not done.
-pub(super) fn not_done(since: Timestamp, code: Option<&str>) -> String {
+pub(super) fn overdue_note(since: Timestamp, code: Option<&str>) -> String {
     let answer = code.map_or_else(String::new, |code| format!(", last answer {code}"));
     format!("asked for since {since}, and not done{answer}")
 }

@@ -7,15 +7,15 @@ use messaging::{Find, Record, Shutdown, StoreError};
 use super::{DAY_SECS, Error, PERIOD_DAYS_MAX, PERIOD_SECS_DEFAULT, Report};
 use crate::{
     Service,
-    attempts::{Backoffs, Patience},
     gateway::Period,
     record::ReconciliationRecord,
+    retries::{BackoffRange, Retries},
 };
 
 /// How late a reconciliation that is due may begin.
 const TICK_MILLIS: i64 = 5_000;
 /// After a failure.
-const PATIENCE: Patience = Patience {
+const FAILURE_BACKOFF: BackoffRange = BackoffRange {
     millis_min: 5_000,
     millis_max: 600_000,
 };
@@ -35,7 +35,7 @@ impl Reconciler {
     /// Reconciles what is due until told to stop. One that is stopped half way is made again at the next start.
     pub async fn run(self, mut shutdown: Shutdown) {
         let inner = &self.service.inner;
-        let failures = Backoffs::new(PATIENCE);
+        let failures = Retries::new(FAILURE_BACKOFF);
         loop {
             let now = inner.clock.now();
             if failures.is_due(&(), now) != Some(false) {
@@ -52,7 +52,7 @@ impl Reconciler {
                     Err(Error::Running) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a reconciliation on schedule has failed, and is tried again");
-                        failures.wait_longer(&(), &inner.random, inner.clock.now());
+                        failures.retry_later(&(), &inner.random, inner.clock.now());
                     }
                 }
             }

@@ -5,12 +5,12 @@ use messaging::{Commit, StoreError};
 
 use crate::{
     Service,
-    confirm::Verdict,
+    confirm::AttemptOutcome,
     gateway::{Charge, Lookup},
+    gateway_state::{self, GatewayState},
     model::DEADLINE_PASSED,
     record::{PaymentRecord, Refund},
-    refund::GivenBack,
-    standing::{self, Standing},
+    refund::RefundOutcome,
 };
 
 /// The decline code of an attempt that the gateway does not charge, however often it is asked.
@@ -21,18 +21,18 @@ pub const NO_DEPOSIT: &str = "NO_DEPOSIT";
 const ASKED_AGAIN_MIN: u32 = 6;
 
 /// What was found at the gateway, and what it means.
-enum Found {
-    Charge(Box<Charge>, Standing),
+enum AttemptLookup {
+    Charge(Box<Charge>, GatewayState),
     /// The gateway knows of nothing that was charged.
-    Nothing,
+    NotCharged,
     /// Nothing was learnt.
-    Silence,
+    Unknown,
 }
 
 impl Service {
     fn is_due(&self, payment: &PaymentRecord, now: Timestamp) -> bool {
         let inner = &self.inner;
-        if let Some(is_due) = inner.backoffs.is_due(&payment.payment_id, now) {
+        if let Some(is_due) = inner.payment_retries.is_due(&payment.payment_id, now) {
             return is_due;
         }
         match payment.attempt_started_at {
@@ -52,7 +52,7 @@ impl Service {
             return Ok(false);
         }
         let id = seen.payment_id;
-        let Some(_attempt) = inner.attempts.enter(id) else {
+        let Some(_attempt) = inner.in_flight.enter(id) else {
             return Ok(false);
         };
         let Some(payment) = self.show(id).await? else {
@@ -63,7 +63,7 @@ impl Service {
             (PaymentStatus::Confirming, _) => self.settle_attempt(&payment).await?,
             (_, Refund::Requested) => self.settle_refund(&payment).await?,
             _ => {
-                inner.backoffs.forget(&id);
+                inner.payment_retries.forget(&id);
                 return Ok(false);
             }
         };
@@ -81,54 +81,56 @@ impl Service {
     fn look_later(&self, id: PaymentId) {
         let inner = &self.inner;
         inner
-            .backoffs
-            .wait_longer(&id, &inner.random, inner.clock.now());
+            .payment_retries
+            .retry_later(&id, &inner.random, inner.clock.now());
     }
 
     async fn settle_attempt(&self, payment: &PaymentRecord) -> Result<Option<Commit>, StoreError> {
         let verdict = match self.look_up(payment).await {
-            Found::Silence => return Ok(None),
-            Found::Charge(_, Standing::WaitsForDeposit)
+            AttemptLookup::Unknown => return Ok(None),
+            AttemptLookup::Charge(_, GatewayState::AwaitingDeposit)
                 if payment.is_unwanted(self.inner.clock.now()) =>
             {
                 self.end_wait(payment).await
             }
             // Another charge of the order goes back, and the attempt goes on.
-            Found::Charge(charge, Standing::Stray) => {
-                let mut commit = self.follow(payment, &charge, &Standing::Stray).await?;
+            AttemptLookup::Charge(charge, GatewayState::Orphan) => {
+                let mut commit = self
+                    .apply_gateway_state(payment, &charge, &GatewayState::Orphan)
+                    .await?;
                 if let Some(verdict) = self.finish(payment).await {
-                    let outcome = self.outcome(payment, &verdict).await?;
+                    let outcome = self.outcome_commit(payment, &verdict).await?;
                     commit.get_or_insert_default().join(outcome);
                 }
                 return Ok(commit);
             }
-            Found::Charge(charge, standing) if standing != Standing::Open => {
-                return self.follow(payment, &charge, &standing).await;
+            AttemptLookup::Charge(charge, state) if state != GatewayState::Pending => {
+                return self.apply_gateway_state(payment, &charge, &state).await;
             }
-            Found::Charge(..) | Found::Nothing => self.finish(payment).await,
+            AttemptLookup::Charge(..) | AttemptLookup::NotCharged => self.finish(payment).await,
         };
         let Some(verdict) = verdict else {
             return Ok(None);
         };
         tracing::info!(payment.id = %payment.payment_id, attempt = payment.attempt, ?verdict, "an attempt is settled");
-        self.outcome(payment, &verdict).await.map(Some)
+        self.outcome_commit(payment, &verdict).await.map(Some)
     }
 
     /// Looks an attempt up by its key, and then by its order: another attempt may have paid for it.
-    async fn look_up(&self, payment: &PaymentRecord) -> Found {
+    async fn look_up(&self, payment: &PaymentRecord) -> AttemptLookup {
         let Some(key) = payment.pg_payment_id.as_deref() else {
-            return Found::Silence;
+            return AttemptLookup::Unknown;
         };
         if payment.is_free() {
-            return Found::Nothing;
+            return AttemptLookup::NotCharged;
         }
         let gateway = &self.inner.gateway;
         match read(payment, gateway.find_by_key(key).await) {
             // The key that the buyer sent names another order: asked for it, the gateway refuses. Or it names nothing
             // that the gateway would speak of: what was charged for our order is found by the order.
-            Found::Nothing
-            | Found::Silence
-            | Found::Charge(_, Standing::Open | Standing::Foreign) => {
+            AttemptLookup::NotCharged
+            | AttemptLookup::Unknown
+            | AttemptLookup::Charge(_, GatewayState::Pending | GatewayState::OtherOrder) => {
                 read(payment, gateway.find_by_order(&payment.order_id()).await)
             }
             found => found,
@@ -138,50 +140,52 @@ impl Service {
     /// The gateway shows no charge: it is asked again for the same attempt, while there is time. It is given up when
     /// there is none, or when asking does not help, and nothing can be under way any more: a further attempt may be
     /// made then.
-    async fn finish(&self, payment: &PaymentRecord) -> Option<Verdict> {
+    async fn finish(&self, payment: &PaymentRecord) -> Option<AttemptOutcome> {
         let now = self.inner.clock.now();
         let age = now.millis_since(self.began(payment.attempt_started_at?));
         let is_old = age >= self.inner.settings.give_up_after_millis();
-        let asked = self.inner.backoffs.asked(&payment.payment_id);
+        let asked = self.inner.payment_retries.repeats(&payment.payment_id);
         let code = match payment.is_unwanted(now) {
             true if is_old && payment.is_past_deadline(now) => DEADLINE_PASSED,
             true if is_old => NOT_CHARGED,
             true => return None,
             false if is_old && asked >= ASKED_AGAIN_MIN => NOT_CHARGED,
             false => {
-                self.inner.backoffs.count_asked(&payment.payment_id, now);
-                return self.take_money(payment, None).await;
+                self.inner
+                    .payment_retries
+                    .count_repeat(&payment.payment_id, now);
+                return self.confirm_at_gateway(payment, None).await;
             }
         };
-        Some(Verdict::Declined {
+        Some(AttemptOutcome::Declined {
             code: code.to_owned(),
         })
     }
 
     /// A virtual account is waited for until the deadline, and closed then.
-    async fn end_wait(&self, payment: &PaymentRecord) -> Option<Verdict> {
-        match self.close_account(payment).await? {
-            GivenBack::Done => Some(Verdict::Declined {
+    async fn end_wait(&self, payment: &PaymentRecord) -> Option<AttemptOutcome> {
+        match self.close_virtual_account(payment).await? {
+            RefundOutcome::Done => Some(AttemptOutcome::Declined {
                 code: NO_DEPOSIT.to_owned(),
             }),
             // Money came at the last moment, or the gateway is not itself: it is looked up again.
-            GivenBack::Refused { .. } | GivenBack::Delayed { .. } | GivenBack::Unknown { .. } => {
-                None
-            }
+            RefundOutcome::Refused { .. }
+            | RefundOutcome::Delayed { .. }
+            | RefundOutcome::Unknown { .. } => None,
         }
     }
 }
 
-fn read(payment: &PaymentRecord, lookup: Lookup) -> Found {
+fn read(payment: &PaymentRecord, lookup: Lookup) -> AttemptLookup {
     match lookup {
         Lookup::Found(charge) => {
-            let standing = standing::compare(payment, &charge);
-            Found::Charge(Box::new(charge), standing)
+            let state = gateway_state::compare(payment, &charge);
+            AttemptLookup::Charge(Box::new(charge), state)
         }
-        Lookup::NotFound => Found::Nothing,
+        Lookup::NotFound => AttemptLookup::NotCharged,
         Lookup::Unknown { reason } => {
             tracing::warn!(payment.id = %payment.payment_id, reason, "an attempt could not be looked up");
-            Found::Silence
+            AttemptLookup::Unknown
         }
     }
 }

@@ -5,8 +5,8 @@ use messaging::{Commit, StoreError};
 use crate::{
     Service,
     gateway::{Charge, Lookup, protocol},
+    gateway_state::{self, GatewayState},
     record::{PaymentRecord, WebhookRecord, WebhookState},
-    standing::{self, Standing},
 };
 
 /// The gateway tells of a charge before its own lookups show it, for so long at most.
@@ -27,11 +27,11 @@ impl Service {
     pub(super) async fn settle_webhook(&self, webhook: WebhookRecord) -> Result<bool, StoreError> {
         let inner = &self.inner;
         let id = &webhook.transmission_id;
-        if inner.webhook_backoffs.is_due(id, inner.clock.now()) == Some(false) {
+        if inner.webhook_retries.is_due(id, inner.clock.now()) == Some(false) {
             return Ok(false);
         }
         // An attempt of this process that is at the gateway says more, and soon.
-        let Some(_attempt) = inner.attempts.enter(webhook.payment_id) else {
+        let Some(_attempt) = inner.in_flight.enter(webhook.payment_id) else {
             return Ok(false);
         };
         let Some(payment) = self.show(webhook.payment_id).await? else {
@@ -45,17 +45,17 @@ impl Service {
             _ => inner.gateway.find_by_order(&payment.order_id()).await,
         };
         match found {
-            Lookup::Found(charge) => self.heed(&webhook, &payment, &charge).await,
-            Lookup::NotFound => self.doubt(&webhook).await,
+            Lookup::Found(charge) => self.apply_webhook(&webhook, &payment, &charge).await,
+            Lookup::NotFound => self.retry_not_found(&webhook).await,
             Lookup::Unknown { reason } => {
                 tracing::warn!(payment.id = %webhook.payment_id, reason, "what a webhook is about could not be looked up");
-                self.wait_for_gateway(&webhook).await
+                self.retry_unknown(&webhook).await
             }
         }
     }
 
     /// The gateway knows of no such charge: it is asked again, for as long as its lookups may lag behind.
-    async fn doubt(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
+    async fn retry_not_found(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         let id = &webhook.transmission_id;
         let lag_ends_at = self.began(webhook.received_at).plus_millis(LAG_MILLIS_MAX);
@@ -63,32 +63,32 @@ impl Service {
             let note = "the gateway knows of no such charge";
             return self.ignore(webhook, note).await;
         }
-        if inner.webhook_backoffs.tries(id) + 2 >= LOOKUPS_MAX {
-            inner.webhook_backoffs.wait_until(id, lag_ends_at);
+        if inner.webhook_retries.tries(id) + 2 >= LOOKUPS_MAX {
+            inner.webhook_retries.retry_at(id, lag_ends_at);
         } else {
-            inner.webhook_backoffs.wait_longer(id, &inner.random, now);
+            inner.webhook_retries.retry_later(id, &inner.random, now);
         }
         Ok(false)
     }
 
     /// Nothing was learnt: the gateway is asked again, ever less often.
-    async fn wait_for_gateway(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
+    async fn retry_unknown(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         let id = &webhook.transmission_id;
         if now.millis_since(self.began(webhook.received_at)) >= SILENCE_MILLIS_MAX {
             let note = "the gateway never said what became of it";
             return self.ignore(webhook, note).await;
         }
-        if inner.webhook_backoffs.tries(id) >= SILENCE_TRIES_SOON {
+        if inner.webhook_retries.tries(id) >= SILENCE_TRIES_SOON {
             let later = now.plus_millis(SILENCE_WAIT_MILLIS);
-            inner.webhook_backoffs.wait_until(id, later);
+            inner.webhook_retries.retry_at(id, later);
         } else {
-            inner.webhook_backoffs.wait_longer(id, &inner.random, now);
+            inner.webhook_retries.retry_later(id, &inner.random, now);
         }
         Ok(false)
     }
 
-    async fn heed(
+    async fn apply_webhook(
         &self,
         webhook: &WebhookRecord,
         payment: &PaymentRecord,
@@ -99,13 +99,13 @@ impl Service {
                 .ignore(webhook, "its secret is not that of the charge")
                 .await;
         }
-        let standing = standing::compare(payment, charge);
-        if standing == Standing::Foreign {
+        let state = gateway_state::compare(payment, charge);
+        if state == GatewayState::OtherOrder {
             return self.ignore(webhook, "the charge is another order's").await;
         }
-        let commit = self.follow(payment, charge, &standing).await?;
-        let note = match &standing {
-            Standing::Differs(difference) => difference,
+        let commit = self.apply_gateway_state(payment, charge, &state).await?;
+        let note = match &state {
+            GatewayState::Mismatch(difference) => difference,
             _ if commit.is_some() => "followed",
             _ => "known",
         };
@@ -132,9 +132,9 @@ impl Service {
         fail::fail_point!("settler.after_webhook", |_| std::process::abort());
         let (inner, id) = (&self.inner, &webhook.transmission_id);
         match settled {
-            Ok(true) => inner.webhook_backoffs.forget(id),
+            Ok(true) => inner.webhook_retries.forget(id),
             // Changed meanwhile, or refused by the store: not at once again.
-            Ok(false) | Err(_) => inner.webhook_backoffs.wait_longer(id, &inner.random, now),
+            Ok(false) | Err(_) => inner.webhook_retries.retry_later(id, &inner.random, now),
         }
         settled
     }

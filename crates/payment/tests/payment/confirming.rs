@@ -9,10 +9,10 @@ use contract::{
 };
 use futures::{FutureExt, future::join_all};
 use payment::{
-    attempts::Attempts,
     confirm::{ConfirmInput, Error},
+    in_flight::InFlight,
     model::Refusal,
-    record::{HistoryEntry, PaymentRecord, Refund, StrayRecord},
+    record::{HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund},
 };
 
 use serde_json::json;
@@ -156,7 +156,7 @@ async fn a_deletion_that_comes_while_the_gateway_is_asked_is_answered_with_the_o
 
 #[tokio::test]
 async fn a_lookup_of_the_same_payment_does_not_refuse_the_buyers_next_attempt() {
-    let attempts = Arc::new(Attempts::default());
+    let attempts = Arc::new(InFlight::default());
     let id = PaymentId::of_saga(creation(1).saga_id);
     let lookup = attempts.enter(id).expect("nobody asks yet");
     let mut buyer = Box::pin(attempts.enter_for_buyer(id));
@@ -328,8 +328,8 @@ async fn a_free_purchase_leaves_the_stray_charge_of_another_payment_alone() {
     world.send("of-old", &of_old).await;
 
     // Then that charge still goes back.
-    let stray: Option<StrayRecord> = world.store.load("pg-second").await.unwrap();
-    assert_eq!(stray.map(|it| it.refund), Some(Refund::Requested));
+    let orphan: Option<OrphanChargeRecord> = world.store.load("pg-second").await.unwrap();
+    assert_eq!(orphan.map(|it| it.refund), Some(Refund::Requested));
     assert_eq!(world.settle().await, 1);
     let charge = peer.charge(other).await.expect("a charge");
     assert_eq!(charge.balance_amount, 0);

@@ -4,7 +4,7 @@ use contract::{
     domain::PaymentStatus,
     payment::{DeleteRequest, DeleteResponse},
 };
-use payment::{gateway::ChargeStatus, record::StrayRecord};
+use payment::{gateway::ChargeStatus, record::OrphanChargeRecord};
 
 use crate::world::{Peer, World, assert_pending, creation, input, settings};
 
@@ -115,7 +115,7 @@ async fn a_charge_that_was_to_go_back_and_is_the_payments_own_now_stays() {
     let mut world = World::open(folder.path(), settings(peer.address));
     let id = world.open_payment(1).await;
     let key = format!("pg-{id}");
-    let stray = StrayRecord::found(
+    let orphan = OrphanChargeRecord::found(
         id,
         &key,
         contract::Money::new(7_000).unwrap(),
@@ -123,7 +123,7 @@ async fn a_charge_that_was_to_go_back_and_is_the_payments_own_now_stays() {
         world.clock.now(),
     );
     let mut commit = messaging::Commit::new();
-    commit.put(&stray);
+    commit.put(&orphan);
     world.store.commit(commit).await.unwrap();
 
     assert!(crate::world::settled(world.confirm(input(id)).await).succeeded);
@@ -133,6 +133,6 @@ async fn a_charge_that_was_to_go_back_and_is_the_payments_own_now_stays() {
     assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
     let charge = peer.charge(id).await.expect("a charge");
     assert_eq!(charge.balance_amount, 7_000);
-    let stray: Option<StrayRecord> = world.store.load(key.as_str()).await.unwrap();
-    assert_eq!(stray, None);
+    let orphan: Option<OrphanChargeRecord> = world.store.load(key.as_str()).await.unwrap();
+    assert_eq!(orphan, None);
 }

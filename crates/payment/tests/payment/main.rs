@@ -5,9 +5,9 @@
     reason = "a test that finds something broken ends there"
 )]
 
-mod books;
 mod confirming;
 mod deposits;
+mod gateway_binding;
 mod http;
 mod reconciling;
 mod refund_ends;

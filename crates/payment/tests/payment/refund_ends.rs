@@ -7,7 +7,7 @@ use contract::{
 use payment::{
     gateway::protocol::RefundAccount,
     reconcile::DifferenceKind,
-    record::{Refund, StrayRecord},
+    record::{OrphanChargeRecord, Refund},
     sandbox::{Fault, On, Script},
 };
 
@@ -59,7 +59,7 @@ async fn paid_with_account(theatre: &mut Theatre) -> PaymentId {
     let world = &theatre.world;
     world
         .service
-        .name_refund_account(id, &account, None)
+        .set_refund_account(id, &account, None)
         .await
         .unwrap();
     id
@@ -252,10 +252,10 @@ async fn a_stray_charge_that_never_goes_back_is_told_and_parked_with_its_last_co
 
     theatre.advance_secs(24 * 3_600);
     assert_eq!(theatre.world.settle().await, 1);
-    let stray: Option<StrayRecord> = theatre.world.store.load("pg-second").await.unwrap();
-    let stray = stray.expect("a stray");
-    assert_eq!(stray.refund, Refund::Parked);
-    assert_eq!(stray.refund_code.as_deref(), Some(NEVER_HEARD_OF));
+    let orphan: Option<OrphanChargeRecord> = theatre.world.store.load("pg-second").await.unwrap();
+    let orphan = orphan.expect("a stray");
+    assert_eq!(orphan.refund, Refund::Parked);
+    assert_eq!(orphan.refund_code.as_deref(), Some(NEVER_HEARD_OF));
     theatre.advance_secs(600);
     assert_told(&mut theatre, NEVER_HEARD_OF).await;
 }

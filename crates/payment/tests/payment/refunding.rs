@@ -9,8 +9,8 @@ use contract::{
 use payment::{
     audit,
     gateway::{Cancel, ChargeStatus, Confirm, protocol::RefundAccount},
-    reclaim,
-    record::{Refund, StrayRecord},
+    operator,
+    record::{OrphanChargeRecord, Refund},
     sandbox::{Fault, On, Script},
 };
 
@@ -27,9 +27,9 @@ fn cancellation(payment_id: PaymentId) -> CancelRequest {
     }
 }
 
-async fn stray(world: &World) -> StrayRecord {
-    let stray = world.store.load("pg-second").await.unwrap();
-    stray.expect("a stray")
+async fn orphan(world: &World) -> OrphanChargeRecord {
+    let orphan = world.store.load("pg-second").await.unwrap();
+    orphan.expect("a stray")
 }
 
 async fn paid(world: &mut World) -> PaymentId {
@@ -114,7 +114,7 @@ async fn a_parked_refund_is_asked_for_again_by_a_persons_word() {
     let id = paid(&mut world).await;
     assert!(matches!(
         world.service.resume_refund(id).await,
-        Err(reclaim::Error::NotParked)
+        Err(operator::Error::NotParked)
     ));
     drop(world);
     let other = Peer::start().await;
@@ -201,7 +201,7 @@ async fn a_second_charge_of_an_order_goes_back_and_the_first_stands() {
     assert_eq!(world.settle().await, 1);
     assert_eq!(world.settle().await, 0);
 
-    assert_eq!(stray(&world).await.refund, Refund::Done);
+    assert_eq!(orphan(&world).await.refund, Refund::Done);
     let charge = peer.charge(other).await.expect("a charge");
     assert_eq!(charge.balance_amount, 0);
     assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
@@ -236,7 +236,7 @@ async fn a_second_charge_by_virtual_account_goes_back_once_somebody_says_where_t
     };
     world.send("second", &second).await;
     assert_eq!(world.settle().await, 1);
-    assert_eq!(stray(&world).await.refund, Refund::Parked);
+    assert_eq!(orphan(&world).await.refund, Refund::Parked);
 
     let lee = RefundAccount {
         bank: "20".to_owned(),
@@ -245,13 +245,17 @@ async fn a_second_charge_by_virtual_account_goes_back_once_somebody_says_where_t
     };
     world
         .service
-        .name_refund_account(id, &lee, None)
+        .set_refund_account(id, &lee, None)
         .await
         .unwrap();
-    world.service.resume_stray("pg-second").await.unwrap();
+    world
+        .service
+        .resume_orphan_refund("pg-second")
+        .await
+        .unwrap();
     assert_eq!(world.settle().await, 1);
 
-    assert_eq!(stray(&world).await.refund, Refund::Done);
+    assert_eq!(orphan(&world).await.refund, Refund::Done);
     let charge = peer.charge(other).await.expect("a charge");
     assert_eq!(charge.balance_amount, 0);
 }

@@ -6,24 +6,24 @@ use messaging::ShutdownSwitch;
 use payment::{
     gateway::Cancel,
     record::{Refund, WebhookRecord, WebhookState},
-    webhook::{HearInput, HearOutput},
+    webhook::{ReceiveWebhookInput, ReceiveWebhookOutput},
 };
 use serde_json::{Value, json};
 
 use crate::world::{Peer, World, assert_pending, input, input_with, settings, settled, until};
 
 /// A webhook about a payment's charge, by its name.
-fn told(name: &str, payment: PaymentId, status: &str) -> HearInput {
+fn told(name: &str, payment: PaymentId, status: &str) -> ReceiveWebhookInput {
     let data = json!({ "paymentKey": format!("pg-{payment}"), "orderId": payment, "status": status, "totalAmount": 1 });
     let body = json!({ "eventType": "PAYMENT_STATUS_CHANGED", "createdAt": "2026-11-22T10:00:00.000000", "data": data });
-    HearInput {
+    ReceiveWebhookInput {
         transmission_id: Some(name.to_owned()),
         body,
     }
 }
 
-async fn hear(world: &World, input: HearInput) -> HearOutput {
-    world.service.hear(input).await.unwrap()
+async fn hear(world: &World, input: ReceiveWebhookInput) -> ReceiveWebhookOutput {
+    world.service.receive_webhook(input).await.unwrap()
 }
 
 async fn webhook(world: &World, name: &str) -> WebhookRecord {
@@ -41,10 +41,13 @@ async fn a_webhook_settles_an_attempt_whose_answer_was_lost() {
             .await,
     );
 
-    assert_eq!(hear(&world, told("w1", id, "DONE")).await, HearOutput::Kept);
     assert_eq!(
         hear(&world, told("w1", id, "DONE")).await,
-        HearOutput::Duplicate
+        ReceiveWebhookOutput::Stored
+    );
+    assert_eq!(
+        hear(&world, told("w1", id, "DONE")).await,
+        ReceiveWebhookOutput::Duplicate
     );
     world.settle().await;
 
@@ -208,12 +211,15 @@ async fn a_deposit_without_its_secret_is_ignored() {
     let id = world.open_payment(1).await;
     peer.charge_directly(id, &format!("pg-{id}"), 7_000).await;
     let body = json!({ "createdAt": "2026-11-22T10:00:00.000000", "secret": "guessed", "status": "DONE", "transactionKey": "t", "orderId": id });
-    let input = HearInput {
+    let input = ReceiveWebhookInput {
         transmission_id: None,
         body,
     };
-    assert_eq!(hear(&world, input.clone()).await, HearOutput::Kept);
-    assert_eq!(hear(&world, input).await, HearOutput::Duplicate);
+    assert_eq!(
+        hear(&world, input.clone()).await,
+        ReceiveWebhookOutput::Stored
+    );
+    assert_eq!(hear(&world, input).await, ReceiveWebhookOutput::Duplicate);
     world.settle().await;
     assert_eq!(world.status(id).await, PaymentStatus::Created);
 }
@@ -223,7 +229,7 @@ async fn what_is_not_ours_is_passed_over_and_what_is_no_webhook_is_refused_by_it
     let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
     let mut world = World::open(folder.path(), settings(peer.address));
     let id = world.open_payment(1).await;
-    let tell = |body: Value| HearInput {
+    let tell = |body: Value| ReceiveWebhookInput {
         transmission_id: None,
         body,
     };
@@ -232,7 +238,10 @@ async fn what_is_not_ours_is_passed_over_and_what_is_no_webhook_is_refused_by_it
         json!({ "eventType": "PAYMENT_STATUS_CHANGED", "data": { "orderId": "order-of-another-shop", "status": "DONE" } }),
         json!({ "orderId": "01a203c8-3eac-7e91-bc6d-5345692e01ca", "status": "DONE", "secret": "s" }),
     ] {
-        assert_eq!(hear(&world, tell(body)).await, HearOutput::NotOurs);
+        assert_eq!(
+            hear(&world, tell(body)).await,
+            ReceiveWebhookOutput::NotOurs
+        );
     }
     for (body, field) in [
         (
@@ -243,7 +252,7 @@ async fn what_is_not_ours_is_passed_over_and_what_is_no_webhook_is_refused_by_it
         (json!({ "orderId": id, "status": "DONE" }), "secret"),
         (json!([]), "orderId"),
     ] {
-        let refused = world.service.hear(tell(body)).await;
+        let refused = world.service.receive_webhook(tell(body)).await;
         let Err(payment::webhook::Error::Field { name }) = refused else {
             panic!("expected a refusal, got {refused:?}");
         };

@@ -39,14 +39,14 @@ pub(super) fn refunds_end(books: &Books, now: Timestamp, found: &mut Vec<Violati
     };
     for (payment_id, payment) in &books.payments {
         if payment.refund == Refund::Requested
-            && let Some(detail) = overdue(payment.refund_asked_since(), &payment.refund_code)
+            && let Some(detail) = overdue(payment.refund_requested_since(), &payment.refund_code)
         {
             found.push(violation(3, format_args!("payment {payment_id}"), detail));
         }
     }
     for (charge, stray) in &books.strays {
         if stray.refund == Refund::Requested
-            && let Some(detail) = overdue(stray.asked_since(), &stray.refund_code)
+            && let Some(detail) = overdue(stray.refund_requested_since(), &stray.refund_code)
         {
             found.push(violation(3, format_args!("stray charge {charge}"), detail));
         }

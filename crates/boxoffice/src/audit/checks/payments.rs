@@ -4,7 +4,7 @@
 use contract::{PaymentId, domain::PaymentStatus};
 use payment::{
     model::attempt_key,
-    record::{HistoryEntry, NeverOpens, PaymentRecord, Refund, WebhookState},
+    record::{HistoryEntry, PaymentRecord, Refund, TombstoneReason, WebhookState},
 };
 use saga::StepState;
 
@@ -170,7 +170,7 @@ fn are_open_or_tombstoned(books: &Books, found: &mut Vec<Violation>) {
             .values()
             .find(|it| PaymentId::of_saga(it.ticket_id.purchase_saga()) == *id);
         let is_too_much = purchase.is_some_and(|it| it.total_amount.less(it.point).is_none());
-        let says_too_much = tombstone.reason == NeverOpens::TooManyPoints;
+        let says_too_much = tombstone.reason == TombstoneReason::TooManyPoints;
         let is_of_nobody = purchase.is_none() && !books.sagas.is_empty();
         if is_open || is_of_nobody || purchase.is_some() && is_too_much != says_too_much {
             let detail = "its tombstone contradicts the payment or the purchase";
@@ -200,7 +200,7 @@ fn are_open_or_tombstoned(books: &Books, found: &mut Vec<Violation>) {
 fn strays_are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for (charge, stray) in &books.strays {
         let payment = books.payments.get(&stray.payment_id);
-        let is_its_own = payment.is_some_and(|it| it.stands_for(stray));
+        let is_its_own = payment.is_some_and(|it| it.keeps(stray));
         let has_code = stray.refund_code.is_some();
         let fits = match stray.refund {
             Refund::Parked => has_code,

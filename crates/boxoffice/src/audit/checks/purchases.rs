@@ -193,13 +193,17 @@ fn refunds_match_payments(books: &Books, found: &mut Vec<Violation>) {
         let is_its_own = payment.is_none_or(|it| it.ticket_id == *ticket_id);
         let is_handled = payment.is_none_or(|it| {
             books.has_pending_messages(*ticket_id)
-                || (it.version, it.told_status(), it.refund, &it.refund_reason)
-                    == (
-                        refund.payment_version,
-                        refund.payment_status,
-                        refund.refund,
-                        &refund.reason,
-                    )
+                || (
+                    it.version,
+                    it.published_status(),
+                    it.refund,
+                    &it.refund_reason,
+                ) == (
+                    refund.payment_version,
+                    refund.payment_status,
+                    refund.refund,
+                    &refund.reason,
+                )
         });
         if payment.is_none() && !books.payments.is_empty() || !is_its_own || !is_handled {
             let detail = "its record of the refund differs from its payment";
@@ -211,7 +215,7 @@ fn refunds_match_payments(books: &Books, found: &mut Vec<Violation>) {
         }
     }
     let is_published = |it: &&PaymentRecord| {
-        it.refund != Refund::None || it.told_status() == PaymentStatus::Cancelled
+        it.refund != Refund::None || it.published_status() == PaymentStatus::Cancelled
     };
     for payment in books.payments.values().filter(is_published) {
         let ticket_id = payment.ticket_id;

@@ -428,7 +428,9 @@ fn an_overdue_refund_is_reported_with_the_gateways_last_code() {
     let named = |now: Timestamp| {
         let mut books = good();
         let payment = books.payments.values_mut().next().unwrap();
-        let mut stray = payment.ask_back("pg-second", money(70), None, NOW).unwrap();
+        let mut stray = payment
+            .orphan_to_refund("pg-second", money(70), None, NOW)
+            .unwrap();
         stray.refund_code = Some("REFUND_POLICY_2027".to_owned());
         books.strays.insert("pg-second".to_owned(), stray);
         payment.refund = Refund::Requested;
@@ -467,7 +469,9 @@ fn a_payment_with_two_tickets_is_reported() {
 fn parked_refunds_are_counted_and_are_no_violation() {
     let mut books = good();
     let payment = books.payments.values_mut().next().unwrap();
-    let mut stray = payment.ask_back("pg-second", money(70), None, NOW).unwrap();
+    let mut stray = payment
+        .orphan_to_refund("pg-second", money(70), None, NOW)
+        .unwrap();
     stray.refund = Refund::Parked;
     books.strays.insert("pg-second".to_owned(), stray);
     assert_eq!(books.counts().parked_strays, 1);

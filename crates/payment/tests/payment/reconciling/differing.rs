@@ -3,7 +3,7 @@
 use contract::{PaymentId, domain::PaymentStatus};
 use payment::{
     reconcile::DifferenceKind,
-    record::{Refund, StrayRecord},
+    record::{OrphanChargeRecord, Refund},
 };
 use tempfile::TempDir;
 
@@ -37,8 +37,8 @@ async fn a_second_charge_of_an_order_is_found_and_goes_back() {
     assert_eq!(double.balance("pg-second"), 0);
     assert_eq!(double.balance(&format!("pg-{id}")), 7_000);
     assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
-    let stray: Option<StrayRecord> = world.store.load("pg-second").await.unwrap();
-    assert_eq!(stray.map(|it| it.refund), Some(Refund::Done));
+    let orphan: Option<OrphanChargeRecord> = world.store.load("pg-second").await.unwrap();
+    assert_eq!(orphan.map(|it| it.refund), Some(Refund::Done));
     let again = reconcile(&mut world).await;
     assert_eq!(again.summary.counts, counts(|it| it.matched = 1));
 }

@@ -4,8 +4,8 @@ use super::*;
 use crate::record::sample::{NOW, payment};
 use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
 
-fn row(payment_key: &str, status: ChargeStatus, amount: i64) -> Row {
-    Row {
+fn row(payment_key: &str, status: ChargeStatus, amount: i64) -> LedgerRow {
+    LedgerRow {
         transaction_key: format!("{payment_key}-{status:?}-{amount}"),
         payment_key: payment_key.to_owned(),
         status,
@@ -14,16 +14,16 @@ fn row(payment_key: &str, status: ChargeStatus, amount: i64) -> Row {
     }
 }
 
-fn done(key: &str) -> Row {
+fn done(key: &str) -> LedgerRow {
     row(key, ChargeStatus::Done, 700)
 }
 
-fn canceled(key: &str, amount: i64) -> Row {
+fn canceled(key: &str, amount: i64) -> LedgerRow {
     row(key, ChargeStatus::Canceled, amount)
 }
 
 /// The charges that must be looked up.
-fn open(status: PaymentStatus, refund: Refund, rows: &[Row]) -> Vec<String> {
+fn open(status: PaymentStatus, refund: Refund, rows: &[LedgerRow]) -> Vec<String> {
     let open = open_charges(&payment(status, refund), rows);
     open.into_iter().map(|charge| charge.payment_key).collect()
 }
@@ -71,12 +71,12 @@ fn a_list_that_is_too_long_ends_the_period_where_it_was_left() {
         from: NOW,
         to: NOW.plus_secs(86_400),
     };
-    let theirs = || Theirs {
+    let ledger = || GatewayLedger {
         orders: BTreeMap::new(),
         unreadable: 0,
         to: period.to,
     };
-    let cut = |latest| theirs().cut(&period, latest).map(|theirs| theirs.to);
+    let cut = |latest| ledger().cut(&period, latest).map(|ledger| ledger.to);
     let margin = NOW.plus_millis(MARGIN_MILLIS);
     assert_eq!(cut(Some(margin.plus_millis(1))), Some(NOW.plus_millis(1)));
     assert_eq!(cut(Some(period.to.plus_secs(9_999))), Some(period.to));
@@ -130,15 +130,15 @@ async fn a_gateway_as_busy_as_can_be_is_compared_piece_by_piece_to_the_end() {
     while from < end {
         let period = Period { from, to: end };
         // Eight rows at a time, of which the margin before the period alone has hundreds.
-        let theirs = service.list_theirs(period, 8).await.unwrap();
-        assert!(theirs.to > from, "it goes on");
+        let ledger = service.read_gateway_ledger(period, 8).await.unwrap();
+        assert!(ledger.to > from, "it goes on");
         let piece = Period {
-            to: theirs.to,
+            to: ledger.to,
             ..period
         };
-        let rows = theirs.orders.values().flatten();
+        let rows = ledger.orders.values().flatten();
         seen.extend(rows.filter(|row| row.is_inside(&piece)).map(|row| row.at));
-        (from, pieces) = (theirs.to, pieces + 1);
+        (from, pieces) = (ledger.to, pieces + 1);
     }
     assert_eq!(pieces, 3);
     let every: Vec<_> = (0..20).map(|second| Some(NOW.plus_secs(second))).collect();
@@ -152,7 +152,7 @@ fn what_is_before_a_period_is_late_and_what_is_after_it_is_the_next_ones() {
         to: NOW.plus_secs(60),
     };
     let place = |at| {
-        let row = Row { at, ..done("pg-1") };
+        let row = LedgerRow { at, ..done("pg-1") };
         (row.is_late(&period), row.is_inside(&period))
     };
     assert_eq!(place(Some(NOW.plus_millis(-1))), (true, false));

@@ -5,9 +5,9 @@ use messaging::{Commit, CommitError, StoreError};
 
 use crate::{
     Service,
-    confirm::Verdict,
+    confirm::AttemptOutcome,
     gateway::protocol::RefundAccount,
-    record::{PaymentRecord, Refund, StrayRecord},
+    record::{OrphanChargeRecord, PaymentRecord, Refund},
 };
 
 /// The decline code of an attempt that a person has given up.
@@ -17,8 +17,8 @@ pub const ABANDONED: &str = "ABANDONED";
 pub enum Error {
     #[error("there is no payment {0}")]
     PaymentNotFound(PaymentId),
-    #[error("there is no stray charge {0}")]
-    StrayNotFound(String),
+    #[error("there is no orphan charge {0}")]
+    OrphanNotFound(String),
     #[error("the payment belongs to another user")]
     OwnerMismatch,
     #[error("its refund is not parked")]
@@ -48,7 +48,7 @@ impl Service {
         let mut commit = Commit::new();
         change.save(&mut commit);
         self.inner.store.commit(commit).await?;
-        self.inner.backoffs.forget(&id);
+        self.inner.payment_retries.forget(&id);
         self.inner.wake.refunds.notify_one();
         Ok(())
     }
@@ -57,7 +57,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error`]; nothing was changed.
-    pub async fn name_refund_account(
+    pub async fn set_refund_account(
         &self,
         id: PaymentId,
         account: &RefundAccount,
@@ -66,7 +66,7 @@ impl Service {
         let payment = self.owned(id, user_id).await?;
         let mut commit = Commit::new();
         payment
-            .name_refund_account(account, self.inner.clock.now())
+            .set_refund_account(account, self.inner.clock.now())
             .save(&mut commit);
         Ok(self.inner.store.commit(commit).await?)
     }
@@ -85,27 +85,27 @@ impl Service {
         if payment.status != PaymentStatus::Confirming || !is_old {
             return Err(Error::NotConfirming);
         }
-        let verdict = Verdict::Declined {
+        let verdict = AttemptOutcome::Declined {
             code: ABANDONED.to_owned(),
         };
-        let commit = self.outcome(&payment, &verdict).await?;
+        let commit = self.outcome_commit(&payment, &verdict).await?;
         Ok(self.inner.store.commit(commit).await?)
     }
 
-    /// A parked stray charge is asked back again.
+    /// A parked orphan charge is asked back again.
     ///
     /// # Errors
     /// [`Error::NotParked`] where it goes back by itself, or has gone.
-    pub async fn resume_stray(&self, pg_payment_id: &str) -> Result<(), Error> {
-        let stray: Option<StrayRecord> = self.inner.store.load(pg_payment_id).await?;
-        let stray = stray.ok_or_else(|| Error::StrayNotFound(pg_payment_id.to_owned()))?;
-        if stray.refund != Refund::Parked {
+    pub async fn resume_orphan_refund(&self, pg_payment_id: &str) -> Result<(), Error> {
+        let orphan: Option<OrphanChargeRecord> = self.inner.store.load(pg_payment_id).await?;
+        let orphan = orphan.ok_or_else(|| Error::OrphanNotFound(pg_payment_id.to_owned()))?;
+        if orphan.refund != Refund::Parked {
             return Err(Error::NotParked);
         }
         let mut commit = Commit::new();
-        commit.put(&stray.asked_again(self.inner.clock.now()));
+        commit.put(&orphan.refund_requested_again(self.inner.clock.now()));
         self.inner.store.commit(commit).await?;
-        self.inner.stray_backoffs.forget(&stray.pg_payment_id);
+        self.inner.orphan_retries.forget(&orphan.pg_payment_id);
         self.inner.wake.refunds.notify_one();
         Ok(())
     }

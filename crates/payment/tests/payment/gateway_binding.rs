@@ -2,8 +2,8 @@
 
 use payment::{
     Settings,
-    books::{Adopt, Error, adopt, claim},
     gateway::SecretKey,
+    gateway_binding::{BindPolicy, Error, adopt, bind},
 };
 
 use crate::world::{Peer, START, World, assert_pending, input_with, settings};
@@ -25,8 +25,8 @@ async fn of_processes_that_start_at_once_with_different_gateways_one_is_let_in()
     let world = World::open(folder.path(), settings(peer.address));
     let (one, other) = (sandbox(), real(&peer));
     let both = tokio::join!(
-        claim(&world.store, &one, Adopt::Any, START),
-        claim(&world.store, &other, Adopt::Any, START),
+        bind(&world.store, &one, BindPolicy::Any, START),
+        bind(&world.store, &other, BindPolicy::Any, START),
     );
     assert!(
         matches!(
@@ -41,10 +41,10 @@ async fn of_processes_that_start_at_once_with_different_gateways_one_is_let_in()
     } else {
         (other, one)
     };
-    claim(&world.store, &let_in, Adopt::OnlyNamed, START)
+    bind(&world.store, &let_in, BindPolicy::ConfiguredOnly, START)
         .await
         .unwrap();
-    let again = claim(&world.store, &refused, Adopt::Any, START).await;
+    let again = bind(&world.store, &refused, BindPolicy::Any, START).await;
     assert!(matches!(again, Err(Error::Another { .. })), "{again:?}");
 }
 
@@ -53,7 +53,7 @@ async fn what_is_open_at_a_gateway_of_another_kind_keeps_its_payments_there() {
     let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
     let mut world = World::open(folder.path(), settings(peer.address));
     let known = real(&peer);
-    claim(&world.store, &known, Adopt::Any, START)
+    bind(&world.store, &known, BindPolicy::Any, START)
         .await
         .unwrap();
     let id = world.open_payment(1).await;
@@ -77,7 +77,7 @@ async fn what_is_open_at_a_gateway_of_another_kind_keeps_its_payments_there() {
     moved.gateway.base_url = "http://gateway.example".to_owned();
     let before = adopt(&world.store, &moved, START).await.unwrap();
     assert_eq!(before, Some(known.gateway_identity()));
-    claim(&world.store, &moved, Adopt::Any, START)
+    bind(&world.store, &moved, BindPolicy::Any, START)
         .await
         .unwrap();
     adopt(&world.store, &known, START).await.unwrap();
@@ -86,6 +86,6 @@ async fn what_is_open_at_a_gateway_of_another_kind_keeps_its_payments_there() {
     world.clock.advance_millis(120_000);
     assert_eq!(world.settle().await, 1);
     adopt(&world.store, &live, START).await.unwrap();
-    let refused = claim(&world.store, &known, Adopt::Any, START).await;
+    let refused = bind(&world.store, &known, BindPolicy::Any, START).await;
     assert!(matches!(refused, Err(Error::Another { .. })), "{refused:?}");
 }

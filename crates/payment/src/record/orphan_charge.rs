@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A charge that is to be given back, by the gateway's name for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StrayRecord {
+pub struct OrphanChargeRecord {
     pub pg_payment_id: String,
     /// The payment whose order it was charged under.
     pub payment_id: PaymentId,
@@ -26,7 +26,7 @@ pub struct StrayRecord {
     pub version: i64,
 }
 
-impl StrayRecord {
+impl OrphanChargeRecord {
     #[must_use]
     pub fn found(
         payment_id: PaymentId,
@@ -89,7 +89,7 @@ impl StrayRecord {
         Self {
             refund_code: Some(code.to_owned()),
             // Of an earlier version's record, the time from which its age is counted.
-            refund_requested_at: Some(self.asked_since()),
+            refund_requested_at: Some(self.refund_requested_since()),
             updated_at: now,
             ..self.clone()
         }
@@ -97,13 +97,13 @@ impl StrayRecord {
 
     /// Since when it is asked back.
     #[must_use]
-    pub fn asked_since(&self) -> Timestamp {
+    pub fn refund_requested_since(&self) -> Timestamp {
         self.refund_requested_at.unwrap_or(self.updated_at)
     }
 
     /// It is asked back once more, under a new key: found again after it had gone back, or by a person's word.
     #[must_use]
-    pub fn asked_again(&self, now: Timestamp) -> Self {
+    pub fn refund_requested_again(&self, now: Timestamp) -> Self {
         Self {
             refund: Refund::Requested,
             refund_number: self.refund_number + 1,
@@ -114,7 +114,7 @@ impl StrayRecord {
     }
 }
 
-impl Record for StrayRecord {
+impl Record for OrphanChargeRecord {
     const TABLE: &'static Table = &Table {
         name: "payment_stray",
         columns: &[

@@ -6,11 +6,11 @@ use messaging::{Commit, StoreError};
 
 use crate::{
     Service,
-    confirm::Verdict,
+    confirm::AttemptOutcome,
     gateway::Charge,
+    gateway_state::{self, GatewayState},
     model::Change,
-    record::{PaymentRecord, StrayRecord},
-    standing::{self, Standing},
+    record::{OrphanChargeRecord, PaymentRecord},
 };
 
 /// The decline code of an attempt for which the gateway charged something else than was asked.
@@ -22,70 +22,73 @@ impl Service {
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot answer.
-    pub(crate) async fn follow(
+    pub(crate) async fn apply_gateway_state(
         &self,
         payment: &PaymentRecord,
         charge: &Charge,
-        standing: &Standing,
+        state: &GatewayState,
     ) -> Result<Option<Commit>, StoreError> {
         let now = self.inner.clock.now();
-        let changed = match standing {
-            Standing::Outcome(verdict) => return self.outcome(payment, verdict).await.map(Some),
-            Standing::Stray => return self.follow_stray(payment, charge).await,
-            Standing::WrongAmount => return self.follow_wrong_amount(payment, charge).await,
-            Standing::Withdrawn => payment.withdraw(now),
-            Standing::DepositGone => payment.lose_deposit(now),
-            Standing::Refunded => payment.finish_refund(now),
-            Standing::WaitsForDeposit => charge
+        let changed = match state {
+            GatewayState::Outcome(verdict) => {
+                return self.outcome_commit(payment, verdict).await.map(Some);
+            }
+            GatewayState::Orphan => return self.refund_orphan(payment, charge).await,
+            GatewayState::WrongAmount => return self.refund_wrong_amount(payment, charge).await,
+            GatewayState::CancelledAtGateway => payment.cancelled_at_gateway(now),
+            GatewayState::DepositReversed => payment.deposit_reversed(now),
+            GatewayState::Refunded => payment.finish_refund(now),
+            GatewayState::AwaitingDeposit => charge
                 .virtual_account
                 .as_ref()
-                .and_then(|account| payment.learn_account(account, now)),
-            Standing::Differs(difference) => {
+                .and_then(|account| payment.set_virtual_account(account, now)),
+            GatewayState::Mismatch(difference) => {
                 tracing::error!(payment.id = %payment.payment_id, ?charge, difference, "a payment and its charge differ");
                 None
             }
-            Standing::Agrees if standing::is_refunded(charge) => {
-                return self.follow_return(charge).await;
+            GatewayState::InSync if gateway_state::is_refunded(charge) => {
+                return self.finish_returned_orphan(charge).await;
             }
-            Standing::Agrees | Standing::Open | Standing::Foreign => None,
+            GatewayState::InSync | GatewayState::Pending | GatewayState::OtherOrder => None,
         };
-        Ok(changed.map(|change| saved(&change)))
+        Ok(changed.map(|change| commit_of(&change)))
     }
 
     /// A charge that was to go back has gone: by our asking, or by somebody's hand at the gateway.
-    async fn follow_return(&self, charge: &Charge) -> Result<Option<Commit>, StoreError> {
-        let stray = self.open_stray(charge).await?;
-        Ok(stray.map(|stray| {
+    async fn finish_returned_orphan(&self, charge: &Charge) -> Result<Option<Commit>, StoreError> {
+        let orphan = self.open_orphan(charge).await?;
+        Ok(orphan.map(|orphan| {
             let mut commit = Commit::new();
-            commit.put(&stray.finished(self.inner.clock.now()));
+            commit.put(&orphan.finished(self.inner.clock.now()));
             commit
         }))
     }
 
-    async fn open_stray(&self, charge: &Charge) -> Result<Option<StrayRecord>, StoreError> {
-        let known: Option<StrayRecord> = self.inner.store.load(charge.payment_key.as_str()).await?;
-        Ok(known.filter(StrayRecord::is_open))
+    async fn open_orphan(&self, charge: &Charge) -> Result<Option<OrphanChargeRecord>, StoreError> {
+        let known: Option<OrphanChargeRecord> =
+            self.inner.store.load(charge.payment_key.as_str()).await?;
+        Ok(known.filter(OrphanChargeRecord::is_open))
     }
 
     /// What was charged goes back, and the attempt has failed.
-    async fn follow_wrong_amount(
+    async fn refund_wrong_amount(
         &self,
         payment: &PaymentRecord,
         charge: &Charge,
     ) -> Result<Option<Commit>, StoreError> {
-        let mut commit = self.follow_stray(payment, charge).await?;
+        let mut commit = self.refund_orphan(payment, charge).await?;
         if payment.status == PaymentStatus::Confirming {
-            let verdict = Verdict::Declined {
+            let verdict = AttemptOutcome::Declined {
                 code: WRONG_AMOUNT.to_owned(),
             };
-            let outcome = self.outcome(payment, &verdict).await?;
+            let outcome = self.outcome_commit(payment, &verdict).await?;
             commit.get_or_insert_default().join(outcome);
         }
         Ok(commit)
     }
 
     /// A charge that nobody asked for is asked back, once each time that it is found to be there.
-    async fn follow_stray(
+    async fn refund_orphan(
         &self,
         payment: &PaymentRecord,
         charge: &Charge,
@@ -95,19 +98,19 @@ impl Service {
         let known = self.inner.store.load(key).await?;
         // An account that waits may show nothing: it is closed all the same.
         let amount = Money::new(charge.balance_amount).unwrap_or(Money::ZERO);
-        let Some(stray) = payment.ask_back(key, amount, known, now) else {
+        let Some(orphan) = payment.orphan_to_refund(key, amount, known, now) else {
             return Ok(None);
         };
-        self.inner.metrics.stray();
+        self.inner.metrics.orphan_charge();
         tracing::error!(payment.id = %payment.payment_id, ?charge, "an order was charged beside its payment: it goes back");
         let mut commit = Commit::new();
-        commit.put(&stray);
+        commit.put(&orphan);
         Ok(Some(commit))
     }
 }
 
 /// A change of a refund with the answer to the saga that asked for it, where there is one.
-pub(crate) fn saved(change: &Change) -> Commit {
+pub(crate) fn commit_of(change: &Change) -> Commit {
     let mut commit = Commit::new();
     change.save(&mut commit);
     change.answer_saga(&mut commit);

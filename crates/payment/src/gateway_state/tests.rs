@@ -4,7 +4,7 @@ use contract::Money;
 
 use super::*;
 use crate::record::{
-    StrayRecord,
+    OrphanChargeRecord,
     sample::{NOW, payment},
 };
 use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
@@ -22,25 +22,25 @@ fn charge(payment: &PaymentRecord, status: ChargeStatus, balance: i64) -> Charge
     }
 }
 
-fn standing(status: PaymentStatus, refund: Refund, at: ChargeStatus, balance: i64) -> Standing {
+fn state(status: PaymentStatus, refund: Refund, at: ChargeStatus, balance: i64) -> GatewayState {
     let payment = payment(status, refund);
     compare(&payment, &charge(&payment, at, balance))
 }
 
-fn approved() -> Standing {
-    Standing::Outcome(Verdict::Approved {
+fn approved() -> GatewayState {
+    GatewayState::Outcome(AttemptOutcome::Approved {
         pg_payment_id: "pg-1".to_owned(),
     })
 }
 
 #[test]
 fn money_that_the_gateway_holds_is_always_somebodys() {
-    let standing = |status| standing(status, Refund::None, ChargeStatus::Done, 700);
+    let state = |status| state(status, Refund::None, ChargeStatus::Done, 700);
     for status in [Created, Confirming, Failed, Deleted] {
-        assert_eq!(standing(status), approved(), "{status:?}");
+        assert_eq!(state(status), approved(), "{status:?}");
     }
-    assert_eq!(standing(Succeeded), Standing::Agrees);
-    assert_eq!(standing(Cancelled), Standing::Stray);
+    assert_eq!(state(Succeeded), GatewayState::InSync);
+    assert_eq!(state(Cancelled), GatewayState::Orphan);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_charge_beside_the_payments_own_is_a_stray_whatever_its_amount() {
             total_amount: amount,
             ..charge(&payment, ChargeStatus::Done, amount)
         };
-        assert_eq!(compare(&payment, &second), Standing::Stray);
+        assert_eq!(compare(&payment, &second), GatewayState::Orphan);
     }
 }
 
@@ -64,54 +64,66 @@ fn another_amount_buys_nothing() {
             total_amount: 699,
             ..charge(&payment, ChargeStatus::Done, 699)
         };
-        assert_eq!(compare(&payment, &wrong), Standing::WrongAmount);
+        assert_eq!(compare(&payment, &wrong), GatewayState::WrongAmount);
     }
 }
 
 #[test]
 fn money_that_went_back_is_noticed_whoever_sent_it() {
-    let canceled = |status, refund| standing(status, refund, ChargeStatus::Canceled, 0);
-    assert_eq!(canceled(Succeeded, Refund::None), Standing::Withdrawn);
-    assert_eq!(canceled(Succeeded, Refund::Requested), Standing::Refunded);
-    assert_eq!(canceled(Succeeded, Refund::Parked), Standing::Refunded);
-    assert_eq!(canceled(Cancelled, Refund::Done), Standing::Agrees);
+    let canceled = |status, refund| state(status, refund, ChargeStatus::Canceled, 0);
+    assert_eq!(
+        canceled(Succeeded, Refund::None),
+        GatewayState::CancelledAtGateway
+    );
+    assert_eq!(
+        canceled(Succeeded, Refund::Requested),
+        GatewayState::Refunded
+    );
+    assert_eq!(canceled(Succeeded, Refund::Parked), GatewayState::Refunded);
+    assert_eq!(canceled(Cancelled, Refund::Done), GatewayState::InSync);
     assert!(matches!(
         canceled(Confirming, Refund::None),
-        Standing::Outcome(Verdict::Declined { .. })
+        GatewayState::Outcome(AttemptOutcome::Declined { .. })
     ));
 }
 
 #[test]
 fn a_deposit_is_waited_for_and_missed_when_it_goes() {
-    let waiting = |status, refund| standing(status, refund, ChargeStatus::WaitingForDeposit, 700);
-    assert_eq!(waiting(Confirming, Refund::None), Standing::WaitsForDeposit);
-    assert_eq!(waiting(Succeeded, Refund::None), Standing::DepositGone);
-    assert_eq!(waiting(Succeeded, Refund::Requested), Standing::Agrees);
-    assert_eq!(waiting(Created, Refund::None), Standing::Agrees);
+    let waiting = |status, refund| state(status, refund, ChargeStatus::WaitingForDeposit, 700);
+    assert_eq!(
+        waiting(Confirming, Refund::None),
+        GatewayState::AwaitingDeposit
+    );
+    assert_eq!(
+        waiting(Succeeded, Refund::None),
+        GatewayState::DepositReversed
+    );
+    assert_eq!(waiting(Succeeded, Refund::Requested), GatewayState::InSync);
+    assert_eq!(waiting(Created, Refund::None), GatewayState::InSync);
 }
 
 #[test]
 fn an_account_that_was_opened_after_its_attempt_was_given_up_is_closed() {
     for status in [Failed, Deleted, Cancelled] {
-        let late = standing(status, Refund::None, ChargeStatus::WaitingForDeposit, 700);
-        assert_eq!(late, Standing::Stray, "{status:?}");
+        let late = state(status, Refund::None, ChargeStatus::WaitingForDeposit, 700);
+        assert_eq!(late, GatewayState::Orphan, "{status:?}");
     }
 }
 
 #[test]
 fn an_end_without_money_declines_an_open_attempt_and_never_undoes_a_payment() {
     for end in [ChargeStatus::Aborted, ChargeStatus::Expired] {
-        let declined = Standing::Outcome(Verdict::Declined {
+        let declined = GatewayState::Outcome(AttemptOutcome::Declined {
             code: end.as_str().to_owned(),
         });
-        assert_eq!(standing(Confirming, Refund::None, end.clone(), 0), declined);
+        assert_eq!(state(Confirming, Refund::None, end.clone(), 0), declined);
         assert!(matches!(
-            standing(Succeeded, Refund::None, end.clone(), 0),
-            Standing::Differs(_)
+            state(Succeeded, Refund::None, end.clone(), 0),
+            GatewayState::Mismatch(_)
         ));
         for status in [Created, Failed, Cancelled, Deleted] {
-            let agrees = standing(status, Refund::None, end.clone(), 0);
-            assert_eq!(agrees, Standing::Agrees, "{status:?}");
+            let agrees = state(status, Refund::None, end.clone(), 0);
+            assert_eq!(agrees, GatewayState::InSync, "{status:?}");
         }
     }
 }
@@ -120,29 +132,29 @@ fn an_end_without_money_declines_an_open_attempt_and_never_undoes_a_payment() {
 fn an_unfinished_charge_leaves_an_attempt_open() {
     for status in [ChargeStatus::Ready, ChargeStatus::InProgress] {
         assert_eq!(
-            standing(Confirming, Refund::None, status.clone(), 0),
-            Standing::Open
+            state(Confirming, Refund::None, status.clone(), 0),
+            GatewayState::Pending
         );
         assert!(matches!(
-            standing(Succeeded, Refund::None, status, 0),
-            Standing::Differs(_)
+            state(Succeeded, Refund::None, status, 0),
+            GatewayState::Mismatch(_)
         ));
     }
 }
 
 #[test]
 fn what_cannot_be_judged_is_left_to_a_person() {
-    let partly = standing(Succeeded, Refund::None, ChargeStatus::PartialCanceled, 300);
-    assert!(matches!(partly, Standing::Differs(_)));
+    let partly = state(Succeeded, Refund::None, ChargeStatus::PartialCanceled, 300);
+    assert!(matches!(partly, GatewayState::Mismatch(_)));
     let unknown = ChargeStatus::Other("NEW".to_owned());
-    let unknown = standing(Confirming, Refund::None, unknown, 700);
-    assert!(matches!(unknown, Standing::Differs(_)));
+    let unknown = state(Confirming, Refund::None, unknown, 700);
+    assert!(matches!(unknown, GatewayState::Mismatch(_)));
     let payment = payment(Confirming, Refund::None);
     let foreign = Charge {
         order_id: "another-order".to_owned(),
         ..charge(&payment, ChargeStatus::Done, 700)
     };
-    assert_eq!(compare(&payment, &foreign), Standing::Foreign);
+    assert_eq!(compare(&payment, &foreign), GatewayState::OtherOrder);
 }
 
 /// As a record of an earlier version of the program, which kept what the caller called it.
@@ -151,8 +163,8 @@ fn a_free_payment_stands_for_no_charge() {
     let mut free = payment(Succeeded, Refund::None);
     free.final_amount = Money::ZERO;
     let charged = charge(&free, ChargeStatus::Done, 700);
-    assert_eq!(compare(&free, &charged), Standing::Stray);
+    assert_eq!(compare(&free, &charged), GatewayState::Orphan);
     let amount = Money::new(700).unwrap();
-    let stray = StrayRecord::found(free.payment_id, "pg-1", amount, "beside it", NOW);
-    assert!(!free.stands_for(&stray) && !free.owns(&stray));
+    let orphan = OrphanChargeRecord::found(free.payment_id, "pg-1", amount, "beside it", NOW);
+    assert!(!free.keeps(&orphan) && !free.owns(&orphan));
 }

@@ -20,7 +20,7 @@ const TRANSACTIONS_MAX: usize = 200_000;
 
 /// One transaction of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct LedgerRow {
     pub transaction_key: String,
     pub payment_key: String,
     pub status: ChargeStatus,
@@ -29,7 +29,7 @@ pub(super) struct Row {
     pub at: Option<Timestamp>,
 }
 
-impl Row {
+impl LedgerRow {
     /// Not only in the margin; so is one of which nobody knows when it was.
     pub fn is_inside(&self, period: &Period) -> bool {
         self.at
@@ -44,8 +44,8 @@ impl Row {
 
 /// The transactions of a period.
 #[derive(Debug)]
-pub(super) struct Theirs {
-    pub orders: BTreeMap<String, Vec<Row>>,
+pub(super) struct GatewayLedger {
+    pub orders: BTreeMap<String, Vec<LedgerRow>>,
     pub unreadable: u64,
     /// Up to where they were read: the end of the period, or earlier where there are too many.
     pub to: Timestamp,
@@ -53,11 +53,11 @@ pub(super) struct Theirs {
 
 /// What the transactions of one charge come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ChargeState {
     /// Approved, and nothing since.
     Held(i64),
     /// Approved, and cancelled as a whole.
-    GivenBack(i64),
+    Refunded(i64),
     /// Anything else: only a lookup says where it stands.
     Unclear,
 }
@@ -73,32 +73,32 @@ pub(super) struct OpenCharge {
 impl Service {
     /// Reads the list of a period. Where the margin before it alone is too much, it is read without that: the period
     /// always begins, and the next one goes on where it was left.
-    pub(super) async fn list_theirs(
+    pub(super) async fn read_gateway_ledger(
         &self,
         period: Period,
         rows_max: usize,
-    ) -> Result<Theirs, Error> {
+    ) -> Result<GatewayLedger, Error> {
         for before_millis in [MARGIN_MILLIS, 0] {
             let wide = Period {
                 from: period.from.plus_millis(-before_millis),
                 to: period.to.plus_millis(MARGIN_MILLIS),
             };
-            if let Some(theirs) = self.list_within(&wide, &period, rows_max).await? {
-                return Ok(theirs);
+            if let Some(ledger) = self.read_ledger_within(&wide, &period, rows_max).await? {
+                return Ok(ledger);
             }
         }
         Err(Error::TooMany)
     }
 
     /// Page by page; `None` where nothing of the period is among the first `rows_max`.
-    async fn list_within(
+    async fn read_ledger_within(
         &self,
         wide: &Period,
         period: &Period,
         rows_max: usize,
-    ) -> Result<Option<Theirs>, Error> {
+    ) -> Result<Option<GatewayLedger>, Error> {
         let page_rows = u32::try_from(rows_max).map_or(PAGE_ROWS, |max| max.min(PAGE_ROWS));
-        let mut theirs = Theirs {
+        let mut ledger = GatewayLedger {
             orders: BTreeMap::new(),
             unreadable: 0,
             to: period.to,
@@ -118,29 +118,29 @@ impl Service {
                 } => (transactions, is_last, unreadable),
                 Listing::Unknown { reason } => return Err(Error::Gateway { reason }),
             };
-            theirs.unreadable += unreadable as u64;
+            ledger.unreadable += unreadable as u64;
             read += transactions.len() + unreadable;
             after = transactions.last().map(|it| it.transaction_key.clone());
             for transaction in transactions {
                 latest = latest.max(transaction.at);
-                theirs.take(transaction);
+                ledger.take(transaction);
             }
             if is_last {
-                return Ok(Some(theirs));
+                return Ok(Some(ledger));
             }
             if read >= rows_max {
-                return Ok(theirs.cut(period, latest));
+                return Ok(ledger.cut(period, latest));
             }
         }
     }
 }
 
-/// As many as [`Service::list_theirs`] reads.
+/// As many as [`Service::read_gateway_ledger`] reads.
 pub(super) fn rows_max() -> usize {
     TRANSACTIONS_MAX
 }
 
-impl Theirs {
+impl GatewayLedger {
     fn take(&mut self, transaction: Transaction) {
         let rows = self.orders.entry(transaction.order_id).or_default();
         // A gateway that repeats a row has charged no second time.
@@ -150,7 +150,7 @@ impl Theirs {
         {
             return;
         }
-        rows.push(Row {
+        rows.push(LedgerRow {
             transaction_key: transaction.transaction_key,
             payment_key: transaction.payment_key,
             status: transaction.status,
@@ -171,22 +171,22 @@ impl Theirs {
 }
 
 /// What the rows of each charge of an order come to.
-pub(super) fn charges(rows: &[Row]) -> BTreeMap<&str, Shape> {
-    let mut by_key: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+pub(super) fn charges(rows: &[LedgerRow]) -> BTreeMap<&str, ChargeState> {
+    let mut by_key: BTreeMap<&str, Vec<&LedgerRow>> = BTreeMap::new();
     for row in rows {
         by_key.entry(&row.payment_key).or_default().push(row);
     }
-    let shape = |rows: Vec<&Row>| match rows.as_slice() {
-        [row] if row.status == ChargeStatus::Done => Shape::Held(row.amount),
-        [one, other] if is_given_back(one, other) => Shape::GivenBack(one.amount),
-        _ => Shape::Unclear,
+    let shape = |rows: Vec<&LedgerRow>| match rows.as_slice() {
+        [row] if row.status == ChargeStatus::Done => ChargeState::Held(row.amount),
+        [one, other] if is_refund_pair(one, other) => ChargeState::Refunded(one.amount),
+        _ => ChargeState::Unclear,
     };
     let shaped = by_key.into_iter().map(|(key, rows)| (key, shape(rows)));
     shaped.collect()
 }
 
 /// Both may have happened within one moment, and come in either order.
-fn is_given_back(one: &Row, other: &Row) -> bool {
+fn is_refund_pair(one: &LedgerRow, other: &LedgerRow) -> bool {
     let (done, canceled) = (ChargeStatus::Done, ChargeStatus::Canceled);
     let is_both = (one.status == done && other.status == canceled)
         || (one.status == canceled && other.status == done);
@@ -194,18 +194,18 @@ fn is_given_back(one: &Row, other: &Row) -> bool {
 }
 
 /// Which charges of a payment the list alone does not explain: none, where both sides say the same.
-pub(super) fn open_charges(payment: &PaymentRecord, rows: &[Row]) -> Vec<OpenCharge> {
+pub(super) fn open_charges(payment: &PaymentRecord, rows: &[LedgerRow]) -> Vec<OpenCharge> {
     let named = payment.charge_key();
     let amount = payment.final_amount.get();
     let listed = charges(rows);
-    let is_explained = |shape: Shape| match (payment.status, shape) {
-        (PaymentStatus::Succeeded, Shape::Held(held)) => {
+    let is_explained = |shape: ChargeState| match (payment.status, shape) {
+        (PaymentStatus::Succeeded, ChargeState::Held(held)) => {
             payment.refund == Refund::None && held == amount
         }
-        (PaymentStatus::Cancelled, Shape::GivenBack(back)) => back == amount,
+        (PaymentStatus::Cancelled, ChargeState::Refunded(back)) => back == amount,
         (
             PaymentStatus::Created | PaymentStatus::Failed | PaymentStatus::Deleted,
-            Shape::GivenBack(_),
+            ChargeState::Refunded(_),
         ) => true,
         (
             PaymentStatus::Created
@@ -214,7 +214,7 @@ pub(super) fn open_charges(payment: &PaymentRecord, rows: &[Row]) -> Vec<OpenCha
             | PaymentStatus::Failed
             | PaymentStatus::Cancelled
             | PaymentStatus::Deleted,
-            Shape::Held(_) | Shape::GivenBack(_) | Shape::Unclear,
+            ChargeState::Held(_) | ChargeState::Refunded(_) | ChargeState::Unclear,
         ) => false,
     };
     let expects_charge = matches!(
@@ -226,7 +226,7 @@ pub(super) fn open_charges(payment: &PaymentRecord, rows: &[Row]) -> Vec<OpenCha
         if Some(**key) == named {
             !is_explained(**shape)
         } else {
-            !matches!(shape, Shape::GivenBack(_))
+            !matches!(shape, ChargeState::Refunded(_))
         }
     });
     // Its own first: what is beside it can be told from it only then.

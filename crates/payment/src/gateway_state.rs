@@ -3,89 +3,95 @@
 //! Whoever looks a payment up compares it here: the settler, a webhook, the reconciliation. So the order in which
 //! things are heard of does not matter: each looks at what is so now.
 
+pub(crate) mod apply;
+
 use contract::domain::PaymentStatus;
 
 use crate::{
-    confirm::Verdict,
+    confirm::AttemptOutcome,
     gateway::{Charge, ChargeStatus},
     record::{PaymentRecord, Refund},
 };
 
 /// How a payment and a charge stand to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum GatewayState {
     /// As it should be; or the gateway knows less, and nothing is to be done about it.
-    Agrees,
+    InSync,
     /// The payment has an outcome that we have not heard of.
-    Outcome(Verdict),
+    Outcome(AttemptOutcome),
     /// Nothing was charged so far, and something may still be.
-    Open,
+    Pending,
     /// A virtual account waits for its buyer's money.
-    WaitsForDeposit,
+    AwaitingDeposit,
     /// Somebody cancelled it at the gateway itself.
-    Withdrawn,
+    CancelledAtGateway,
     /// The bank took a deposit back that we had.
-    DepositGone,
+    DepositReversed,
     /// A refund that was wanted is done.
     Refunded,
     /// The order was charged beside its payment: that money goes back.
-    Stray,
+    Orphan,
     /// Another amount than the payment's was charged for it: that is not this purchase's money, and goes back.
     WrongAmount,
     /// They differ, and a person must say who is right.
-    Differs(&'static str),
+    Mismatch(&'static str),
     /// The charge is another order's.
-    Foreign,
+    OtherOrder,
 }
 
 /// What `charge`, as the gateway shows it now, says of `payment`, as it is now.
-pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> Standing {
+pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> GatewayState {
     if charge.order_id != payment.order_id() {
-        return Standing::Foreign;
+        return GatewayState::OtherOrder;
     }
     let is_named = payment.is_charged_as(&charge.payment_key);
     match &charge.status {
         ChargeStatus::Done => charged(payment, charge, is_named),
-        ChargeStatus::Canceled => given_back(payment, charge, is_named),
+        ChargeStatus::Canceled => cancelled(payment, charge, is_named),
         ChargeStatus::PartialCanceled if is_named => {
-            Standing::Differs("only a part of it was cancelled")
+            GatewayState::Mismatch("only a part of it was cancelled")
         }
-        ChargeStatus::PartialCanceled => Standing::Differs("another charge was cancelled in part"),
+        ChargeStatus::PartialCanceled => {
+            GatewayState::Mismatch("another charge was cancelled in part")
+        }
         ChargeStatus::WaitingForDeposit => match payment.status {
-            PaymentStatus::Confirming if is_named => Standing::WaitsForDeposit,
+            PaymentStatus::Confirming if is_named => GatewayState::AwaitingDeposit,
             PaymentStatus::Succeeded if is_named && payment.refund == Refund::None => {
-                Standing::DepositGone
+                GatewayState::DepositReversed
             }
-            PaymentStatus::Succeeded if is_named => Standing::Agrees,
-            PaymentStatus::Created => Standing::Agrees,
+            PaymentStatus::Succeeded if is_named => GatewayState::InSync,
+            PaymentStatus::Created => GatewayState::InSync,
             // It was opened after its attempt had been given up. Nobody wants its money: it is closed before any comes.
             PaymentStatus::Confirming
             | PaymentStatus::Succeeded
             | PaymentStatus::Failed
             | PaymentStatus::Cancelled
-            | PaymentStatus::Deleted => Standing::Stray,
+            | PaymentStatus::Deleted => GatewayState::Orphan,
         },
         ChargeStatus::Aborted | ChargeStatus::Expired => match payment.status {
-            PaymentStatus::Confirming if is_named => Standing::Outcome(declined(charge)),
-            PaymentStatus::Confirming => Standing::Open,
+            PaymentStatus::Confirming if is_named => GatewayState::Outcome(declined(charge)),
+            PaymentStatus::Confirming => GatewayState::Pending,
             PaymentStatus::Succeeded if is_named && payment.refund == Refund::None => {
-                Standing::Differs("the gateway has no money for it")
+                GatewayState::Mismatch("the gateway has no money for it")
             }
-            _ => Standing::Agrees,
+            _ => GatewayState::InSync,
         },
         ChargeStatus::Ready | ChargeStatus::InProgress => match payment.status {
-            PaymentStatus::Confirming => Standing::Open,
+            PaymentStatus::Confirming => GatewayState::Pending,
             PaymentStatus::Succeeded if is_named => {
-                Standing::Differs("the gateway has not charged it")
+                GatewayState::Mismatch("the gateway has not charged it")
             }
-            _ => Standing::Agrees,
+            _ => GatewayState::InSync,
         },
-        ChargeStatus::Other(_) => Standing::Differs("the gateway tells a status that is not known"),
+        ChargeStatus::Other(_) => {
+            GatewayState::Mismatch("the gateway tells a status that is not known")
+        }
     }
 }
 
 /// The gateway holds money for the order.
-fn charged(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> Standing {
+fn charged(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> GatewayState {
     let is_whole = charge.total_amount == payment.final_amount.get()
         && charge.balance_amount == charge.total_amount;
     match payment.status {
@@ -95,33 +101,33 @@ fn charged(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> Standing
         | PaymentStatus::Deleted
             if is_whole =>
         {
-            Standing::Outcome(Verdict::Approved {
+            GatewayState::Outcome(AttemptOutcome::Approved {
                 pg_payment_id: charge.payment_key.clone(),
             })
         }
-        PaymentStatus::Succeeded if is_named && is_whole => Standing::Agrees,
-        PaymentStatus::Succeeded if !is_named => Standing::Stray,
+        PaymentStatus::Succeeded if is_named && is_whole => GatewayState::InSync,
+        PaymentStatus::Succeeded if !is_named => GatewayState::Orphan,
         // It was given back, and there is money again.
-        PaymentStatus::Cancelled => Standing::Stray,
+        PaymentStatus::Cancelled => GatewayState::Orphan,
         PaymentStatus::Created
         | PaymentStatus::Confirming
         | PaymentStatus::Failed
-        | PaymentStatus::Deleted => Standing::WrongAmount,
-        PaymentStatus::Succeeded => Standing::Differs("another amount was charged"),
+        | PaymentStatus::Deleted => GatewayState::WrongAmount,
+        PaymentStatus::Succeeded => GatewayState::Mismatch("another amount was charged"),
     }
 }
 
 /// The gateway has given everything back, or has never had anything.
-fn given_back(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> Standing {
+fn cancelled(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> GatewayState {
     if charge.balance_amount != 0 {
-        return Standing::Differs("it is cancelled, but a part of it is left");
+        return GatewayState::Mismatch("it is cancelled, but a part of it is left");
     }
     match (payment.status, payment.refund) {
-        (PaymentStatus::Confirming, _) if is_named => Standing::Outcome(declined(charge)),
-        (PaymentStatus::Confirming, _) => Standing::Open,
-        (PaymentStatus::Succeeded, Refund::None) if is_named => Standing::Withdrawn,
+        (PaymentStatus::Confirming, _) if is_named => GatewayState::Outcome(declined(charge)),
+        (PaymentStatus::Confirming, _) => GatewayState::Pending,
+        (PaymentStatus::Succeeded, Refund::None) if is_named => GatewayState::CancelledAtGateway,
         (PaymentStatus::Succeeded, Refund::Requested | Refund::Parked) if is_named => {
-            Standing::Refunded
+            GatewayState::Refunded
         }
         (
             PaymentStatus::Created
@@ -130,12 +136,12 @@ fn given_back(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> Stand
             | PaymentStatus::Cancelled
             | PaymentStatus::Deleted,
             _,
-        ) => Standing::Agrees,
+        ) => GatewayState::InSync,
     }
 }
 
-fn declined(charge: &Charge) -> Verdict {
-    Verdict::Declined {
+fn declined(charge: &Charge) -> AttemptOutcome {
+    AttemptOutcome::Declined {
         code: charge.status.as_str().to_owned(),
     }
 }
