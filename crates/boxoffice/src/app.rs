@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context;
 use axum::Router;
 use messaging::{
-    Bus, Clock, Metrics, Random, Record, Shell, Store, Table,
+    Bus, Clock, Metrics, Random, Record, Store, Table, WorkerContext,
     dead_letters::{DeadLetterConsumer, DeadLetterRecord},
     housekeeping::{Expiry, Housekeeping},
     timers::Timers,
@@ -157,7 +157,7 @@ impl App {
             listen: listening.address(),
             ..config
         };
-        let mut crew = Crew::new(Shell {
+        let mut crew = Crew::new(WorkerContext {
             store: store.clone(),
             bus: bus.clone(),
             clock: clock.clone(),
@@ -284,15 +284,15 @@ async fn start_services(
     crew: &mut Crew,
     registry: &mut Registry,
 ) -> anyhow::Result<(OpenApiRouter, Option<payment::Service>)> {
-    let shell = crew.shell().clone();
+    let context = crew.context().clone();
     let has = |service| config.services.has(service);
     let mut routes = OpenApiRouter::new();
     if has(Service::Event) {
-        let event = event::Service::new(shell.store.clone(), shell.clock.clone());
+        let event = event::Service::new(context.store.clone(), context.clock.clone());
         routes = routes.merge(event::http::router(event));
     }
     if has(Service::User) {
-        let (store, clock) = (shell.store.clone(), shell.clock.clone());
+        let (store, clock) = (context.store.clone(), context.clock.clone());
         let user = user::Service::new(store, clock, config.user.clone());
         crew.consume(user::consumers::UserConsumer::new(&user))?;
         routes = routes.merge(user::http::router(user));
@@ -319,11 +319,11 @@ async fn start_ticketing(
     crew: &mut Crew,
     registry: &mut Registry,
 ) -> anyhow::Result<ticketing::Service> {
-    let shell = crew.shell().clone();
+    let context = crew.context().clone();
     let ticketing = ticketing::Service::open(
-        shell.store,
-        shell.clock,
-        shell.random,
+        context.store,
+        context.clock,
+        context.random,
         config.ticketing.clone(),
         ticketing::Metrics::register(registry),
     )
@@ -348,11 +348,11 @@ async fn start_payment(
         settings.gateway.base_url = start_sandbox(config, secret_key.clone(), crew).await?;
         settings.gateway.secret_key = secret_key;
     }
-    let shell = crew.shell().clone();
+    let context = crew.context().clone();
     let service = payment::Service::new(
-        shell.store,
-        shell.clock,
-        shell.random,
+        context.store,
+        context.clock,
+        context.random,
         settings,
         payment::Metrics::register(registry),
     )
@@ -406,16 +406,16 @@ fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
     if config.services.has(Service::DeadLetter) {
         crew.consume(DeadLetterConsumer::default())?;
     }
-    let shell = crew.shell().clone();
+    let context = crew.context().clone();
     let timers = Timers {
-        store: shell.store.clone(),
-        clock: shell.clock.clone(),
-        metrics: shell.metrics,
+        store: context.store.clone(),
+        clock: context.clock.clone(),
+        metrics: context.metrics,
     };
     crew.spawn("timers", |shutdown| timers.run(shutdown));
     let housekeeping = Housekeeping {
-        store: shell.store,
-        clock: shell.clock,
+        store: context.store,
+        clock: context.clock,
         groups: crew.groups(),
         settings: config.cleaning(),
         expiries: expiries(config),

@@ -185,7 +185,7 @@ pub fn start_bus(bus: &Bus, store: &Store, clock: &Clock, crew: &mut Crew) {
                 Arc::clone(kafka),
                 store.clone(),
                 clock.clone(),
-                Arc::clone(&crew.shell().metrics),
+                Arc::clone(&crew.context().metrics),
                 holder,
             );
             crew.spawn("relay", |shutdown| relay.run(shutdown));

@@ -5,12 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use messaging::{Consumer, Shell, Shutdown, ShutdownSwitch, StoreError, Worker};
+use messaging::{Consumer, Shutdown, ShutdownSwitch, StoreError, Worker, WorkerContext};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// The tasks.
 pub struct Crew {
-    shell: Shell,
+    context: WorkerContext,
     switch: ShutdownSwitch,
     shutdown: Shutdown,
     tasks: JoinSet<()>,
@@ -24,10 +24,10 @@ pub struct Roster(Arc<[(&'static str, AbortHandle)]>);
 
 impl Crew {
     #[must_use]
-    pub fn new(shell: Shell) -> Self {
+    pub fn new(context: WorkerContext) -> Self {
         let (switch, shutdown) = ShutdownSwitch::new();
         Self {
-            shell,
+            context,
             switch,
             shutdown,
             tasks: JoinSet::new(),
@@ -42,7 +42,7 @@ impl Crew {
     /// [`StoreError`] where its position cannot be read.
     pub fn consume<C: Consumer>(&mut self, consumer: C) -> Result<(), StoreError> {
         let group = consumer.group();
-        let worker = Worker::new(consumer, self.shell.clone())?;
+        let worker = Worker::new(consumer, self.context.clone())?;
         self.groups.push(group);
         self.spawn(group, |shutdown| worker.run(shutdown));
         Ok(())
@@ -59,8 +59,8 @@ impl Crew {
 
     /// What the workers work with.
     #[must_use]
-    pub fn shell(&self) -> &Shell {
-        &self.shell
+    pub fn context(&self) -> &WorkerContext {
+        &self.context
     }
 
     /// Hears when the crew is told to stop.

@@ -18,7 +18,7 @@ use std::{
 use messaging::{
     Bus, Clock, Column, Commit, Consumer, DeadLetterSettings, Kafka, KafkaSettings, Key, Message,
     MessageTable, Metrics, Payload, Postgres, PostgresSettings, Random, Record, Records, Ref,
-    Rejection, Shell, ShutdownSwitch, Store, Submission, Table, Timestamp, Worker,
+    Rejection, ShutdownSwitch, Store, Submission, Table, Timestamp, Worker, WorkerContext,
     metrics::GroupLabel,
 };
 use serde::{Deserialize, Serialize};
@@ -76,14 +76,14 @@ impl Payload for Deposit {
 struct Teller;
 
 impl Consumer for Teller {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "teller"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Deposit::TOPIC]
     }
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(vec![Ref::to::<Account>(
             message.parse::<Deposit>()?.account,
         )])
@@ -176,7 +176,7 @@ impl Place {
     }
 
     fn worker(&self) -> Worker<Teller> {
-        let shell = Shell {
+        let context = WorkerContext {
             store: self.store.clone(),
             bus: Bus::Kafka(self.kafka.clone()),
             clock: Clock::System,
@@ -184,7 +184,7 @@ impl Place {
             metrics: self.metrics.clone(),
             dead_letters: DeadLetterSettings::default(),
         };
-        Worker::new(Teller, shell).unwrap()
+        Worker::new(Teller, context).unwrap()
     }
 
     fn handled(&self) -> u64 {

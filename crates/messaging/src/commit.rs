@@ -25,7 +25,7 @@ pub struct Commit {
     pub fences: Vec<Fence>,
     /// The records that this was decided on. Where an earlier commit of the same submission would have changed one
     /// of them and was refused, this one saw what never was, and is refused too.
-    pub concerns: Vec<Ref>,
+    pub required_records: Vec<Ref>,
 }
 
 /// A record to save, where the stored version is still `expected` (0: where there is none yet).
@@ -167,7 +167,7 @@ impl Commit {
     }
 
     /// Takes over everything that `other` changes.
-    pub fn join(&mut self, other: Commit) -> &mut Self {
+    pub fn merge(&mut self, other: Commit) -> &mut Self {
         self.puts.extend(other.puts);
         self.deletes.extend(other.deletes);
         self.appends.extend(other.appends);
@@ -175,7 +175,7 @@ impl Commit {
         self.timers.extend(other.timers);
         self.handled = other.handled.or(self.handled.take());
         self.fences.extend(other.fences);
-        self.concerns.extend(other.concerns);
+        self.required_records.extend(other.required_records);
         self
     }
 

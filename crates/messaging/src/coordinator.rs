@@ -135,7 +135,7 @@ pub struct Send {
 
 /// Names a new saga.
 #[derive(Debug, Clone)]
-pub struct Beginning {
+pub struct NewSaga {
     pub saga_id: SagaId,
     pub reference_id: String,
     pub payload: serde_json::Value,
@@ -157,19 +157,19 @@ pub struct Progress {
 pub fn begin(
     domain: &impl Domain,
     definition: &Definition,
-    beginning: Beginning,
+    new_saga: NewSaga,
     now: Timestamp,
 ) -> Result<Progress, Rejection> {
     let (saga, commands) = saga::start(definition);
-    carry_out(domain, new_record(saga, beginning, now), commands, now)
+    execute(domain, new_record(saga, new_saga, now), commands, now)
 }
 
-fn new_record(saga: Saga, beginning: Beginning, now: Timestamp) -> SagaRecord {
-    let Beginning {
+fn new_record(saga: Saga, new_saga: NewSaga, now: Timestamp) -> SagaRecord {
+    let NewSaga {
         saga_id,
         reference_id,
         payload,
-    } = beginning;
+    } = new_saga;
     SagaRecord {
         saga_id,
         current_step: saga.current_step().map(str::to_owned),
@@ -196,12 +196,12 @@ fn new_record(saga: Saga, beginning: Beginning, now: Timestamp) -> SagaRecord {
 pub fn forestall(
     domain: &impl Domain,
     definition: &Definition,
-    beginning: Beginning,
+    new_saga: NewSaga,
     reason: &str,
     now: Timestamp,
 ) -> Result<Progress, Rejection> {
     let (saga, commands) = saga::forestall(definition, reason.to_owned());
-    carry_out(domain, new_record(saga, beginning, now), commands, now)
+    execute(domain, new_record(saga, new_saga, now), commands, now)
 }
 
 /// Hands an input to a stored saga, under the definition that it began with. `None` where it changes nothing.
@@ -229,10 +229,10 @@ pub fn advance(
         return Ok(None);
     }
     record.take(after, now);
-    carry_out(domain, record, commands, now).map(Some)
+    execute(domain, record, commands, now).map(Some)
 }
 
-fn carry_out<D: Domain>(
+fn execute<D: Domain>(
     domain: &D,
     record: SagaRecord,
     commands: Vec<Command>,

@@ -22,9 +22,9 @@ pub use payload::{DeadLetter, DeadLetterResolved};
 
 /// The longest payload, in bytes, whose dead letter is told on the bus. There it is a text within JSON, up to six times as
 /// long, and brokers refuse a record of a million bytes. The dead letter of a longer one is written into the store at once.
-pub const TOLD_PAYLOAD_BYTES_MAX: usize = 128 * 1_024;
+pub const PUBLISHED_PAYLOAD_BYTES_MAX: usize = 128 * 1_024;
 /// What is kept, in characters, of the payload of a message whose dead letter the store refuses.
-const BARE_PAYLOAD_CHARS_MAX: usize = 1_000;
+const STRIPPED_PAYLOAD_CHARS_MAX: usize = 1_000;
 
 /// How rejected messages are tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub(crate) fn message(letter: &DeadLetter, now: Timestamp) -> Message {
 
 /// Whether the dead letter of this message would be too large for the bus.
 pub(crate) fn is_large(message: &Message) -> bool {
-    message.payload.len() > TOLD_PAYLOAD_BYTES_MAX
+    message.payload.len() > PUBLISHED_PAYLOAD_BYTES_MAX
 }
 
 /// The dead letter that this message is, or becomes where `group` rejects it.
@@ -105,14 +105,18 @@ pub(crate) fn id_of(group: &str, message: &Message) -> DeadLetterId {
 }
 
 /// A Commit that tells the dead letters' group.
-pub(crate) fn told(letter: &DeadLetter, now: Timestamp) -> Commit {
+pub(crate) fn publish(letter: &DeadLetter, now: Timestamp) -> Commit {
     let mut commit = Commit::new();
     commit.publish(message(letter, now));
     commit
 }
 
 /// A Commit that does what the dead letters' group does when it is told.
-pub(crate) fn taken(letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp) -> Commit {
+pub(crate) fn record(
+    letter: DeadLetter,
+    known: Option<DeadLetterRecord>,
+    now: Timestamp,
+) -> Commit {
     if known.as_ref().is_some_and(|known| is_over(known, &letter)) {
         return Commit::new();
     }
@@ -129,7 +133,7 @@ pub(crate) fn resolved(mut record: DeadLetterRecord, now: Timestamp) -> Commit {
 }
 
 /// What every store takes of a dead letter. It cannot be sent again, so it waits for a person at once.
-pub(crate) fn bare(letter: DeadLetter) -> DeadLetter {
+pub(crate) fn stripped(letter: DeadLetter) -> DeadLetter {
     let payload = letter.reissued_payload.chars();
     let is_plain = |it: &char| !it.is_control();
     DeadLetter {
@@ -142,7 +146,7 @@ pub(crate) fn bare(letter: DeadLetter) -> DeadLetter {
         reissued_key: indexable(&letter.reissued_key).into_owned(),
         reissued_payload: payload
             .filter(is_plain)
-            .take(BARE_PAYLOAD_CHARS_MAX)
+            .take(STRIPPED_PAYLOAD_CHARS_MAX)
             .collect(),
         traceparent: None,
         ..letter
@@ -222,7 +226,7 @@ pub struct DeadLetterConsumer {
 }
 
 impl Consumer for DeadLetterConsumer {
-    type Prepared = ();
+    type Prefetched = ();
 
     fn group(&self) -> &'static str {
         GROUP
@@ -232,7 +236,7 @@ impl Consumer for DeadLetterConsumer {
         TOPICS
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         let id = if message.topic == DeadLetter::TOPIC {
             message.parse::<DeadLetter>()?.event_id
         } else {

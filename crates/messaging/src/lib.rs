@@ -69,7 +69,7 @@ pub use store::{Find, Store, Submission};
 pub use tail::Stored;
 pub use time::Timestamp;
 pub use trace::TraceContext;
-pub use worker::{Consumer, Records, Shell, Worker};
+pub use worker::{Consumer, Records, Worker, WorkerContext};
 
 /// The tables of this crate's own records; a store is opened with them and the services'.
 pub const TABLES: &[&Table] = &[

@@ -138,7 +138,7 @@ impl From<&str> for Key {
     }
 }
 
-/// One record that a message concerns.
+/// One record that a message required_records.
 #[derive(Debug, Clone)]
 pub struct Ref {
     pub table: &'static Table,

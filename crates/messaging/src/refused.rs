@@ -32,8 +32,11 @@ impl<'a> Refused<'a> {
                 key: handled.key.clone(),
             });
         }
-        let concerns = commit.concerns.iter().map(|it| (it.table.name, &it.key));
-        let (table, key) = concerns
+        let required_records = commit
+            .required_records
+            .iter()
+            .map(|it| (it.table.name, &it.key));
+        let (table, key) = required_records
             .chain(commit.changed())
             .find(|changed| self.changed.contains(changed))?;
         Some(CommitError::Conflict {

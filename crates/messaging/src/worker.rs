@@ -1,9 +1,9 @@
 //! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision around records; the worker does
 //! everything else, in batches whose number of statements does not depend on the number of messages in them.
 
-mod letters;
 mod records;
-mod stuck;
+mod rejected;
+mod repeated_conflict;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,9 +22,9 @@ use crate::{
     trace,
 };
 
-use letters::{Condemned, Sentence};
 pub use records::Records;
-use stuck::Stuck;
+use rejected::{Rejected, RejectedMessage};
+use repeated_conflict::RepeatedConflict;
 
 /// Messages taken at once.
 pub const BATCH_MESSAGES_MAX: usize = 128;
@@ -32,7 +32,7 @@ pub const BATCH_MESSAGES_MAX: usize = 128;
 const ROUNDS_MAX: u32 = 16;
 /// Times that a batch is tried whole (some seconds, by its backoff) before a message whose dead letter the store refuses is parked with what every
 /// store takes of it: what refuses it may pass.
-const BARE_AFTER_FAILURES: u32 = 8;
+const STRIP_AFTER_FAILURES: u32 = 8;
 /// The longest wait for a store that is away.
 const BACKOFF_MILLIS_MAX: u64 = 5_000;
 /// Messages for others that are passed before the position is stored on their account alone.
@@ -43,25 +43,25 @@ const FINISH_MILLIS_MAX: u64 = 2_000;
 /// A group's decision about its messages.
 pub trait Consumer: Send + Sync + 'static {
     /// What was learnt, before deciding, from outside the store; `()` where nothing is asked.
-    type Prepared: Default + Send + Sync;
+    type Prefetched: Default + Send + Sync;
 
     fn group(&self) -> &'static str;
 
     fn topics(&self) -> &'static [&'static str];
 
-    /// Which records this message concerns.
+    /// Which records this message required_records.
     ///
     /// # Errors
     /// A [`Rejection`] where the message cannot be read.
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection>;
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection>;
 
     /// Asks what lies outside the store, once for the whole batch. It may be asked again for the same messages, so
     /// it must be idempotent.
-    fn prepare<'a>(
+    fn prefetch<'a>(
         &'a self,
         _messages: &'a [Arc<Message>],
-    ) -> BoxFuture<'a, Result<Self::Prepared, StoreError>> {
-        Box::pin(async { Ok(Self::Prepared::default()) })
+    ) -> BoxFuture<'a, Result<Self::Prefetched, StoreError>> {
+        Box::pin(async { Ok(Self::Prefetched::default()) })
     }
 
     /// What this message changes.
@@ -72,7 +72,7 @@ pub trait Consumer: Send + Sync + 'static {
         &self,
         message: &Message,
         records: &Records,
-        prepared: &Self::Prepared,
+        prefetched: &Self::Prefetched,
         now: Timestamp,
     ) -> Result<Commit, Rejection>;
 
@@ -82,7 +82,7 @@ pub trait Consumer: Send + Sync + 'static {
 
 /// Settings of a worker, the same for all.
 #[derive(Clone)]
-pub struct Shell {
+pub struct WorkerContext {
     pub store: Store,
     pub bus: Bus,
     pub clock: Clock,
@@ -96,12 +96,12 @@ pub struct Worker<C: Consumer> {
     consumer: C,
     subscription: Subscription,
     /// What was taken and is not handled to its end: kept here so that a dropped step loses nothing.
-    in_hand: Option<Batch>,
+    current: Option<Batch>,
     /// How often the batch in hand was tried in vain.
     failures: u32,
     /// The position as it is stored, or a little before it.
     stored_offset: i64,
-    shell: Shell,
+    context: WorkerContext,
     label: GroupLabel,
     /// Of rejections: a peer may send as many as it likes.
     log: LogLimit,
@@ -110,8 +110,8 @@ pub struct Worker<C: Consumer> {
 impl<C: Consumer> Worker<C> {
     /// # Errors
     /// [`StoreError`] where the group's position cannot be read.
-    pub fn new(consumer: C, shell: Shell) -> Result<Self, StoreError> {
-        let subscription = shell.bus.subscribe(consumer.group(), consumer.topics())?;
+    pub fn new(consumer: C, context: WorkerContext) -> Result<Self, StoreError> {
+        let subscription = context.bus.subscribe(consumer.group(), consumer.topics())?;
         let label = GroupLabel {
             group: consumer.group(),
         };
@@ -119,10 +119,10 @@ impl<C: Consumer> Worker<C> {
         Ok(Self {
             consumer,
             subscription,
-            in_hand: None,
+            current: None,
             failures: 0,
             stored_offset,
-            shell,
+            context,
             label,
             log: LogLimit::default(),
         })
@@ -171,7 +171,7 @@ impl<C: Consumer> Worker<C> {
     /// [`StoreError`] where store or brokers do not answer.
     pub async fn is_drained(&self) -> Result<bool, StoreError> {
         let (group, topics) = (self.consumer.group(), self.consumer.topics());
-        self.shell.bus.is_drained(group, topics).await
+        self.context.bus.is_drained(group, topics).await
     }
 
     /// Handles one batch of what is there now, waiting out transient failures; returns how many messages it had.
@@ -179,12 +179,12 @@ impl<C: Consumer> Worker<C> {
     /// # Errors
     /// [`StoreError::Poisoned`] where the store will never answer again.
     pub async fn step(&mut self) -> Result<usize, StoreError> {
-        let random = self.shell.random.clone();
+        let random = self.context.random.clone();
         let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
         loop {
             let stepped = self.try_step().await;
             let lag = self.subscription.lag();
-            self.shell.metrics.lag.get_or_create(&self.label).set(lag);
+            self.context.metrics.lag.get_or_create(&self.label).set(lag);
             match stepped {
                 Ok(taken) => return Ok(taken),
                 Err(error) => backoff.wait_out(self.label.group, error).await?,
@@ -193,10 +193,10 @@ impl<C: Consumer> Worker<C> {
     }
 
     async fn try_step(&mut self) -> Result<usize, StoreError> {
-        if self.in_hand.is_none() {
-            self.in_hand = self.subscription.try_next(BATCH_MESSAGES_MAX).await?;
+        if self.current.is_none() {
+            self.current = self.subscription.try_next(BATCH_MESSAGES_MAX).await?;
         }
-        let Some(batch) = &self.in_hand else {
+        let Some(batch) = &self.current else {
             return Ok(0);
         };
         self.subscription.trying();
@@ -214,7 +214,7 @@ impl<C: Consumer> Worker<C> {
         if let Some(position) = batch.position() {
             self.stored_offset = position.offset;
         }
-        self.in_hand = None;
+        self.current = None;
         Ok(taken)
     }
 
@@ -232,35 +232,35 @@ impl<C: Consumer> Worker<C> {
             position: Some(position),
         };
         // Where it failed, it is tried again when the next messages have come.
-        let outcomes = self.shell.store.submit(submission).outcomes().await;
+        let outcomes = self.context.store.submit(submission).outcomes().await;
         if outcomes.iter().all(Result::is_ok) {
             self.stored_offset = offset;
         }
     }
 
     async fn handle(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut condemned = Condemned::new(self.failures >= BARE_AFTER_FAILURES);
-        let mut stuck = None;
+        let mut rejected = Rejected::new(self.failures >= STRIP_AFTER_FAILURES);
+        let mut conflict = None;
         let mut pending = self.unseen(&batch.messages).await?;
         for _ in 0..ROUNDS_MAX {
-            let commits: Arc<[Commit]> = self.decide(&pending, &condemned).await?.into();
+            let commits: Arc<[Commit]> = self.decide(&pending, &rejected).await?.into();
             let position = batch.position();
             fail::fail_point!("worker.before_submit", |_| std::process::abort());
-            let receipt = self.shell.store.submit(Submission {
+            let receipt = self.context.store.submit(Submission {
                 commits: Arc::clone(&commits),
                 position,
             });
             let outcomes = receipt.outcomes().await;
             fail::fail_point!("worker.after_commit", |_| std::process::abort());
-            let first = Stuck::of(&pending, &commits, &outcomes);
-            if first == stuck
+            let first = RepeatedConflict::of(&pending, &commits, &outcomes);
+            if first == conflict
                 && let Some(first) = &first
                 && let Some(message) = pending.first()
             {
-                condemned.add(message, first.rejection());
+                rejected.add(message, first.rejection());
             }
-            stuck = first;
-            pending = self.settle(&pending, &commits, outcomes, &mut condemned)?;
+            conflict = first;
+            pending = self.settle(&pending, &commits, outcomes, &mut rejected)?;
             if pending.is_empty() {
                 return Ok(());
             }
@@ -282,7 +282,7 @@ impl<C: Consumer> Worker<C> {
             .map(AsRef::as_ref)
             .chain(done.iter().map(String::as_str))
             .collect();
-        let mut taken = self.shell.store.seen(self.consumer.group(), &ids).await?;
+        let mut taken = self.context.store.seen(self.consumer.group(), &ids).await?;
         let before = messages.len();
         // A batch may hold the same message twice.
         let unseen: Vec<_> = messages
@@ -296,7 +296,7 @@ impl<C: Consumer> Worker<C> {
             .collect();
         let duplicates = (before - unseen.len()) as u64;
         if duplicates > 0 {
-            self.shell
+            self.context
                 .metrics
                 .messages_duplicate
                 .get_or_create(&self.label)
@@ -309,46 +309,47 @@ impl<C: Consumer> Worker<C> {
     async fn decide(
         &self,
         messages: &[Arc<Message>],
-        condemned: &Condemned,
+        rejected: &Rejected,
     ) -> Result<Vec<Commit>, StoreError> {
-        let now = self.shell.clock.now();
-        let concerns: Vec<_> = messages
+        let now = self.context.clock.now();
+        let required_records: Vec<_> = messages
             .iter()
-            .map(|message| self.consumer.concerns(message))
+            .map(|message| self.consumer.required_records(message))
             .collect();
         let kept: Vec<_> = messages
             .iter()
-            .filter_map(|message| self.kept_letter(message))
+            .filter_map(|message| self.stored_letter(message))
             .collect();
         let mut records = self
-            .load(concerns.iter().flatten().flatten().chain(&kept))
+            .load(required_records.iter().flatten().flatten().chain(&kept))
             .await?;
-        let prepared = self.consumer.prepare(messages).await?;
+        let prefetched = self.consumer.prefetch(messages).await?;
         let decide = |(message, concern): (&Arc<Message>, Result<Vec<Ref>, Rejection>)| {
-            let (concerns, read) = match concern {
-                Ok(concerns) => (concerns, Ok(())),
+            let (required_records, read) = match concern {
+                Ok(required_records) => (required_records, Ok(())),
                 Err(rejection) => (Vec::new(), Err(rejection)),
             };
             let mut commit = trace::handling(message, self.label.group, || {
-                let decided = match (condemned.get(message), read) {
-                    (Some(sentence), _) => Err(sentence.clone()),
+                let decided = match (rejected.get(message), read) {
+                    (Some(rejected_message), _) => Err(rejected_message.clone()),
                     (None, Err(rejection)) => Err(rejection.into()),
                     (None, Ok(())) => self
                         .consumer
-                        .decide(message, &records, &prepared, now)
-                        .map_err(Sentence::from),
+                        .decide(message, &records, &prefetched, now)
+                        .map_err(RejectedMessage::from),
                 };
                 let was_rejected = decided.is_err();
-                let mut commit =
-                    decided.unwrap_or_else(|sentence| self.bury(message, &sentence, &records, now));
+                let mut commit = decided.unwrap_or_else(|rejected_message| {
+                    self.dead_letter(message, &rejected_message, &records, now)
+                });
                 self.mark(message, was_rejected, &records, &mut commit, now);
                 commit
             });
-            commit.concerns.extend(concerns);
+            commit.required_records.extend(required_records);
             records.apply(&commit);
             commit
         };
-        Ok(messages.iter().zip(concerns).map(decide).collect())
+        Ok(messages.iter().zip(required_records).map(decide).collect())
     }
 
     async fn load(&self, refs: impl Iterator<Item = &Ref>) -> Result<Records, StoreError> {
@@ -363,7 +364,7 @@ impl<C: Consumer> Worker<C> {
         for (name, (table, mut keys)) in keys {
             keys.sort_unstable();
             keys.dedup();
-            for row in self.shell.store.load_rows(table, &keys).await? {
+            for row in self.context.store.load_rows(table, &keys).await? {
                 if let Some(key) = Key::of(table, &row) {
                     records.rows.insert((name, key), row);
                 }
@@ -378,7 +379,7 @@ impl<C: Consumer> Worker<C> {
         messages: &[Arc<Message>],
         commits: &[Commit],
         outcomes: Vec<Result<(), CommitError>>,
-        condemned: &mut Condemned,
+        rejected: &mut Rejected,
     ) -> Result<Vec<Arc<Message>>, StoreError> {
         if let Some(error) = failure(&outcomes) {
             return Err(error);
@@ -387,7 +388,7 @@ impl<C: Consumer> Worker<C> {
         for ((message, commit), outcome) in messages.iter().zip(commits).zip(outcomes) {
             match outcome {
                 Ok(()) => {
-                    self.shell
+                    self.context
                         .metrics
                         .messages_handled
                         .get_or_create(&self.label)
@@ -396,7 +397,7 @@ impl<C: Consumer> Worker<C> {
                 }
                 Err(CommitError::Conflict { .. }) => again.push(Arc::clone(message)),
                 Err(CommitError::Constraint { detail }) => {
-                    condemned.add(message, Rejection::new(detail));
+                    rejected.add(message, Rejection::new(detail));
                     again.push(Arc::clone(message));
                 }
                 // Told of above.
@@ -404,7 +405,7 @@ impl<C: Consumer> Worker<C> {
             }
         }
         if !again.is_empty() {
-            self.shell
+            self.context
                 .metrics
                 .decisions_repeated
                 .get_or_create(&self.label)

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{bus_places, drain, read_all, shell, start};
+use common::{bus_places, context, drain, read_all, start};
 use messaging::{
     Clock, Commit, Consumer, Message, Metrics, Payload, Records, Ref, Rejection, SagaId, Store,
     Timestamp, TraceContext, Worker,
-    coordinator::{Beginning, Domain, SagaRecord, Send, advance, begin, timeout_input},
+    coordinator::{Domain, NewSaga, SagaRecord, Send, advance, begin, timeout_input},
     timers::Timers,
     trace,
 };
@@ -75,14 +75,14 @@ impl Domain for Trips {
 }
 
 impl Consumer for Trips {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "trips"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Answer::TOPIC, TRIP_TIMEOUT]
     }
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(vec![Ref::to::<SagaRecord>(message.key.as_str())])
     }
     fn decide(
@@ -135,14 +135,14 @@ async fn begun(store: Store) -> Trip {
     let metrics = Metrics::unregistered();
     let clock = Clock::manual(start());
     let id = SagaId(messaging::Random::seeded(1).uuid(start()));
-    let beginning = Beginning {
+    let beginning = NewSaga {
         saga_id: id,
         reference_id: "trip 1".into(),
         payload: serde_json::json!({ "to": "Busan" }),
     };
     let progress = begin(&Trips, &TRIP, beginning, start()).unwrap();
     store.commit(progress.commit).await.unwrap();
-    let worker = Worker::new(Trips, shell(&store, &metrics, &clock)).unwrap();
+    let worker = Worker::new(Trips, context(&store, &metrics, &clock)).unwrap();
     Trip {
         store,
         clock,
@@ -250,7 +250,7 @@ async fn a_stored_saga_goes_on_after_opening_again() {
         drop(trip);
         let store = place.open().await;
         let (metrics, clock) = (Metrics::unregistered(), Clock::manual(start()));
-        let worker = Worker::new(Trips, shell(&store, &metrics, &clock)).unwrap();
+        let worker = Worker::new(Trips, context(&store, &metrics, &clock)).unwrap();
         let mut trip = Trip {
             store,
             clock,
@@ -268,7 +268,7 @@ const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 #[test]
 fn a_saga_goes_on_in_its_trace_where_an_answer_names_none() {
     let id = SagaId(messaging::Random::seeded(1).uuid(start()));
-    let beginning = Beginning {
+    let beginning = NewSaga {
         saga_id: id,
         reference_id: "trip 1".into(),
         payload: serde_json::Value::Null,

@@ -96,7 +96,7 @@ async fn what_only_looked_at_a_refused_change_is_refused_and_what_did_not_is_app
         let store = changed_by_another(&place).await;
         let mut onlooker = Commit::new();
         onlooker
-            .concerns
+            .required_records
             .push(Ref::to::<DeadLetterRecord>(record(0, 0).id));
         let stranger = Commit::new();
 

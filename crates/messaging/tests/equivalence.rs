@@ -150,7 +150,7 @@ fn commit(number: usize, changes: &[Change]) -> Commit {
             }
             Change::Fence { token } => _ = commit.fenced_by(lease(0, *token).fence()),
             Change::Lease { version, token } => _ = commit.put(&lease(*version, *token)),
-            Change::Look { id } => commit.concerns.push(Ref::to::<Account>(*id)),
+            Change::Look { id } => commit.required_records.push(Ref::to::<Account>(*id)),
         }
     }
     commit

@@ -7,12 +7,12 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Account, Deposit, Teller, balance, deposit, drain, eventually,
+    Account, Deposit, Teller, balance, context, deposit, drain, eventually,
     kafka::{Brokers, INBOX_SECS, TOPICS},
-    publish, shell, start, store_all, within,
+    publish, start, store_all, within,
 };
 use messaging::{
-    Bus, Clock, Kafka, KafkaSettings, Metrics, Payload, Shell, Store, Worker,
+    Bus, Clock, Kafka, KafkaSettings, Metrics, Payload, Store, Worker, WorkerContext,
     kafka::{Group, InitialOffset, OpenError},
 };
 
@@ -34,16 +34,16 @@ async fn open(
 }
 
 /// What is handled with the bus of this process.
-fn shell_of(store: &Store, kafka: &Arc<Kafka>) -> Shell {
-    Shell {
+fn shell_of(store: &Store, kafka: &Arc<Kafka>) -> WorkerContext {
+    WorkerContext {
         bus: Bus::Kafka(Arc::clone(kafka)),
-        ..shell(store, &Metrics::unregistered(), &Clock::manual(start()))
+        ..context(store, &Metrics::unregistered(), &Clock::manual(start()))
     }
 }
 
 /// How much a group that is new finds, and handles.
-async fn handled(shell: &Shell, group: &'static str) -> usize {
-    drain(&mut Worker::new(Teller { group }, shell.clone()).unwrap()).await
+async fn handled(context: &WorkerContext, group: &'static str) -> usize {
+    drain(&mut Worker::new(Teller { group }, context.clone()).unwrap()).await
 }
 
 #[tokio::test]

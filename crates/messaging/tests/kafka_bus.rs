@@ -11,9 +11,9 @@ use std::sync::{
 };
 
 use common::{
-    Account, Deposit, balance, deposit, drain, eventually,
+    Account, Deposit, balance, context, deposit, drain, eventually,
     kafka::{Brokers, INBOX_SECS, TOPICS, guarded},
-    movements, publish, read_all, shell, start, store_all, teller, within,
+    movements, publish, read_all, start, store_all, teller, within,
 };
 use messaging::{
     Batch, Bus, Clock, Commit, Consumer, Kafka, KafkaSettings, Message, Metrics, Payload, Records,
@@ -90,14 +90,14 @@ fn first_of_each(ids: Vec<String>) -> Vec<String> {
 struct Sequenced;
 
 impl Consumer for Sequenced {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "sequenced"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Deposit::TOPIC]
     }
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(vec![Ref::to::<Account>(
             message.parse::<Deposit>()?.account,
         )])
@@ -135,12 +135,12 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     let metrics = Metrics::unregistered();
-    let shell = shell(&store, &metrics, &Clock::manual(start()));
+    let context = context(&store, &metrics, &Clock::manual(start()));
     store_all(&store, &[Account::new(1, 0)]).await;
     publish(&store, (0..50).map(|n| deposit(&n.to_string(), 1, 1))).await;
 
     // The process dies between its commit and its acknowledgement: here, the batch is handled by hand and forgotten.
-    let mut subscription = shell.bus.subscribe("teller", &[Deposit::TOPIC]).unwrap();
+    let mut subscription = context.bus.subscribe("teller", &[Deposit::TOPIC]).unwrap();
     let mut handled = 0;
     while handled < 20 {
         let batch = next_batch(&mut subscription, 20).await;
@@ -165,7 +165,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
     }
     within("a consumer leaves", subscription.close()).await;
 
-    let mut worker = teller(&shell);
+    let mut worker = teller(&context);
     assert_eq!(drain(&mut worker).await, 50);
     assert_eq!(balance(&store, 1).await, 50);
     assert_eq!(movements(&store).await.len(), 50);
@@ -208,12 +208,12 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
     let publishing = tokio::spawn(publish_in_order(one.clone(), ACCOUNTS, Arc::clone(&enough)));
     let (still, still_stop) = ShutdownSwitch::new();
     let metrics = Metrics::unregistered();
-    let steady = Worker::new(Sequenced, shell(&one, &metrics, &Clock::System)).unwrap();
+    let steady = Worker::new(Sequenced, context(&one, &metrics, &Clock::System)).unwrap();
     let steady = tokio::spawn(steady.run(still_stop));
     // The other comes, gets partitions, handles some, and goes: in order, or cut off in the middle of a step.
     for round in 0..3 {
         let metrics = Metrics::unregistered();
-        let guest = Worker::new(Sequenced, shell(&two, &metrics, &Clock::System)).unwrap();
+        let guest = Worker::new(Sequenced, context(&two, &metrics, &Clock::System)).unwrap();
         let (switch, stop) = ShutdownSwitch::new();
         let guest = tokio::spawn(guest.run(stop));
         let label = messaging::metrics::GroupLabel { group: "sequenced" };
@@ -465,13 +465,13 @@ async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     let clock = Clock::manual(start());
-    let shell = shell(&store, &Metrics::unregistered(), &clock);
+    let context = context(&store, &Metrics::unregistered(), &clock);
     publish(&store, [deposit("a", 1, 5)]).await;
-    let mut worker = teller(&shell);
+    let mut worker = teller(&context);
     drain(&mut worker).await;
     let mut undertaker = Worker::new(
         messaging::dead_letters::DeadLetterConsumer::default(),
-        shell.clone(),
+        context.clone(),
     )
     .unwrap();
     drain(&mut undertaker).await;
@@ -526,7 +526,7 @@ async fn lag_and_what_is_not_published_are_told_as_they_are() {
 
     // A group that has handled all has no lag, also where it saw some when it last had work.
     let metrics = Metrics::unregistered();
-    let worker = Worker::new(Sequenced, shell(&store, &metrics, &Clock::System)).unwrap();
+    let worker = Worker::new(Sequenced, context(&store, &metrics, &Clock::System)).unwrap();
     let (switch, stop) = ShutdownSwitch::new();
     let working = tokio::spawn(worker.run(stop));
     let label = messaging::metrics::GroupLabel { group: "sequenced" };

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Account, Deposit, balance, deposit, drain, eventually, kafka::Brokers, publish, shell, start,
+    Account, Deposit, balance, context, deposit, drain, eventually, kafka::Brokers, publish, start,
     store_all, teller, within,
 };
 use messaging::{
@@ -24,7 +24,7 @@ async fn foreign_records_with_names_that_no_store_takes_delay_nothing() {
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     let metrics = Metrics::unregistered();
-    let shell = shell(&store, &metrics, &Clock::manual(start()));
+    let context = context(&store, &metrics, &Clock::manual(start()));
     store_all(&store, &[Account::new(1, 0)]).await;
     let good: &[u8] = br#"{"account":1,"amount":1}"#;
     let long: String = (0..5_000)
@@ -59,11 +59,11 @@ async fn foreign_records_with_names_that_no_store_takes_delay_nothing() {
     let headers = [("ce_id", &b"reissued"[..]), ("ce_reissue", reissue)];
     brokers.send(Deposit::TOPIC, b"1", &headers, b"{").await;
     // then each that can be read is handled once by its id (one without an id by its place), and the others are parked
-    drain(&mut teller(&shell)).await;
+    drain(&mut teller(&context)).await;
     let by_id = 5;
     let by_place = 2 * 3;
     assert_eq!(balance(&store, 1).await, by_id + by_place);
-    drain(&mut Worker::new(DeadLetterConsumer::default(), shell.clone()).unwrap()).await;
+    drain(&mut Worker::new(DeadLetterConsumer::default(), context.clone()).unwrap()).await;
     let letters = dead_letters::list(&store, None, None, 100).await.unwrap();
     let mut ids: Vec<_> = letters
         .iter()

@@ -17,8 +17,8 @@ use std::{
 };
 
 use common::{
-    Account, Deposit, Teller, balance, deposit, eventually, kafka::Brokers, movement, movements,
-    publish, read_all, shell, store_all, within,
+    Account, Deposit, Teller, balance, context, deposit, eventually, kafka::Brokers, movement,
+    movements, publish, read_all, store_all, within,
 };
 use futures::future::BoxFuture;
 use messaging::{
@@ -44,14 +44,14 @@ fn outbox(store: &Store) -> &Postgres {
 struct Recorder;
 
 impl Consumer for Recorder {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "recorder"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Deposit::TOPIC]
     }
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(vec![Ref::to::<Account>(seen_account(
             message.parse::<Deposit>()?.account,
         ))])
@@ -100,8 +100,8 @@ async fn publish_turns(store: Store, keys: i64, random: Random, enough: Arc<Atom
 
 fn member(store: &Store) -> (ShutdownSwitch, JoinHandle<()>, Arc<Metrics>) {
     let metrics = Metrics::unregistered();
-    let shell = shell(store, &metrics, &Clock::System);
-    let worker = Worker::new(Recorder, shell).unwrap();
+    let context = context(store, &metrics, &Clock::System);
+    let worker = Worker::new(Recorder, context).unwrap();
     let (switch, stop) = ShutdownSwitch::new();
     (switch, tokio::spawn(worker.run(stop)), metrics)
 }
@@ -235,17 +235,17 @@ impl Gate {
 }
 
 impl Consumer for Held {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "teller"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Deposit::TOPIC]
     }
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Teller { group: "teller" }.concerns(message)
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        Teller { group: "teller" }.required_records(message)
     }
-    fn prepare<'a>(
+    fn prefetch<'a>(
         &'a self,
         messages: &'a [Arc<Message>],
     ) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -258,10 +258,10 @@ impl Consumer for Held {
         &self,
         message: &Message,
         records: &Records,
-        prepared: &(),
+        prefetched: &(),
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
-        Teller { group: "teller" }.decide(message, records, prepared, now)
+        Teller { group: "teller" }.decide(message, records, prefetched, now)
     }
 }
 
@@ -292,7 +292,7 @@ async fn caught(revoke_millis_max: u64) -> Caught {
     let gate = Gate::new();
     let consumer = Held { gate: gate.clone() };
     let metrics = Metrics::unregistered();
-    let worker = Worker::new(consumer, shell(&store, &metrics, &Clock::System)).unwrap();
+    let worker = Worker::new(consumer, context(&store, &metrics, &Clock::System)).unwrap();
     let (switch, stop) = ShutdownSwitch::new();
     let first = (switch, tokio::spawn(worker.run(stop)));
 
@@ -322,7 +322,7 @@ async fn caught(revoke_millis_max: u64) -> Caught {
     let metrics = Metrics::unregistered();
     let second = Worker::new(
         Teller { group: "teller" },
-        shell(&store, &metrics, &Clock::System),
+        context(&store, &metrics, &Clock::System),
     );
     let (switch, stop) = ShutdownSwitch::new();
     let second = (switch, tokio::spawn(second.unwrap().run(stop)));

@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::{
-    Account, Deposit, PATIENCE, deposit, kafka::Brokers, postgres, publish, shell, start,
+    Account, Deposit, PATIENCE, context, deposit, kafka::Brokers, postgres, publish, start,
     store_all, teller, within,
 };
 use messaging::{Clock, Metrics, Payload, PostgresSettings, Store};
@@ -120,7 +120,7 @@ async fn a_batch_costs_one_transaction_and_as_many_statements_whatever_is_in_it(
     let store = Store::open_postgres(&settings, &common::tables(), Arc::clone(&metrics)).await;
     let store = store.unwrap();
     let consuming = brokers.connect(&store).await;
-    let mut worker = teller(&shell(&store, &metrics, &Clock::manual(start())));
+    let mut worker = teller(&context(&store, &metrics, &Clock::manual(start())));
 
     // What a step costs, by the number of its messages. The first time statements are prepared, which counts as well.
     let mut costs = BTreeMap::<usize, Asked>::new();

@@ -5,13 +5,13 @@
 mod common;
 
 use common::{
-    Account, Place, balance, bus_places, deposit, drain, places, postgres, publish, shell, start,
+    Account, Place, balance, bus_places, context, deposit, drain, places, postgres, publish, start,
     store_all, teller,
 };
 use messaging::{
     Clock, Message, Metrics, Random, Store, Worker,
     dead_letters::{
-        self, DeadLetterConsumer, DeadLetterRecord, DeadLetterState, TOLD_PAYLOAD_BYTES_MAX,
+        self, DeadLetterConsumer, DeadLetterRecord, DeadLetterState, PUBLISHED_PAYLOAD_BYTES_MAX,
     },
     message::REASON_CHARS_MAX,
     timers::Timers,
@@ -33,7 +33,7 @@ async fn a_message_whose_id_no_index_takes_is_handled_once_and_delays_no_other()
     for place in bus_places() {
         let metrics = Metrics::unregistered();
         let store = place.open_with(metrics.clone()).await;
-        let shell = shell(&store, &metrics, &Clock::manual(start()));
+        let context = context(&store, &metrics, &Clock::manual(start()));
         store_all(&store, &[Account::new(1, 0)]).await;
         let long = incompressible(4_000);
         // given the same message twice, one whose id differs at its end only, and one that is rejected
@@ -46,12 +46,12 @@ async fn a_message_whose_id_no_index_takes_is_handled_once_and_delays_no_other()
         )
         .await;
         // then each is handled once
-        drain(&mut teller(&shell)).await;
+        drain(&mut teller(&context)).await;
         assert_eq!(balance(&store, 1).await, 125);
         publish(&store, [deposit(&long, 1, 5)]).await;
-        drain(&mut teller(&shell)).await;
+        drain(&mut teller(&context)).await;
         assert_eq!(balance(&store, 1).await, 125);
-        drain(&mut Worker::new(DeadLetterConsumer::default(), shell.clone()).unwrap()).await;
+        drain(&mut Worker::new(DeadLetterConsumer::default(), context.clone()).unwrap()).await;
         assert_eq!(letters(&store).await.len(), 1);
     }
 }
@@ -73,7 +73,7 @@ async fn a_rejected_message_of_any_length_is_kept_whole_and_goes_back_on_schedul
         let metrics = Metrics::unregistered();
         let store = place.open_with(metrics.clone()).await;
         let clock = Clock::manual(start());
-        let shell = shell(&store, &metrics, &clock);
+        let context = context(&store, &metrics, &clock);
         let timers = Timers {
             store: store.clone(),
             clock: clock.clone(),
@@ -81,10 +81,10 @@ async fn a_rejected_message_of_any_length_is_kept_whole_and_goes_back_on_schedul
         };
         // given a message whose dead letter no broker would take, rejected twice
         let large = padded("large", 1, 700_000);
-        let medium = padded("medium", 1, TOLD_PAYLOAD_BYTES_MAX - 100);
+        let medium = padded("medium", 1, PUBLISHED_PAYLOAD_BYTES_MAX - 100);
         publish(&store, [large.clone(), medium]).await;
-        let mut worker = teller(&shell);
-        let mut undertaker = Worker::new(DeadLetterConsumer::default(), shell.clone()).unwrap();
+        let mut worker = teller(&context);
+        let mut undertaker = Worker::new(DeadLetterConsumer::default(), context.clone()).unwrap();
         for reissues in [1, 2] {
             drain(&mut worker).await;
             drain(&mut undertaker).await;
@@ -114,7 +114,7 @@ async fn a_reason_that_quotes_the_payload_is_cut_and_a_text_with_nul_is_rejected
     for place in places() {
         let metrics = Metrics::unregistered();
         let store = place.open_with(metrics.clone()).await;
-        let shell = shell(&store, &metrics, &Clock::manual(start()));
+        let context = context(&store, &metrics, &Clock::manual(start()));
         let quoted = Message {
             payload: format!("{{\"account\":\"{}\",\"amount\":1}}", "x".repeat(100_000)),
             ..deposit("quoted", 1, 1)
@@ -124,8 +124,8 @@ async fn a_reason_that_quotes_the_payload_is_cut_and_a_text_with_nul_is_rejected
             ..deposit("nul", 1, 1)
         };
         publish(&store, [quoted, nul]).await;
-        drain(&mut teller(&shell)).await;
-        drain(&mut Worker::new(DeadLetterConsumer::default(), shell.clone()).unwrap()).await;
+        drain(&mut teller(&context)).await;
+        drain(&mut Worker::new(DeadLetterConsumer::default(), context.clone()).unwrap()).await;
         let letters = letters(&store).await;
         assert_eq!(letters.len(), 2);
         for record in letters {
@@ -147,7 +147,7 @@ async fn a_message_whose_dead_letter_the_store_refuses_is_parked_with_what_it_ta
         };
         let metrics = Metrics::unregistered();
         let store = place.open_with(metrics.clone()).await;
-        let shell = shell(&store, &metrics, &Clock::manual(start()));
+        let context = context(&store, &metrics, &Clock::manual(start()));
         store_all(&store, &[Account::new(1, 0)]).await;
         // given a table that refuses the dead letter of a message that it took
         let name = &schema.settings.schema;
@@ -159,9 +159,9 @@ async fn a_message_whose_dead_letter_the_store_refuses_is_parked_with_what_it_ta
         };
         publish(&store, [unreadable, deposit("b", 1, 2)]).await;
         // then what is behind it is handled, and it waits for a person
-        drain(&mut teller(&shell)).await;
+        drain(&mut teller(&context)).await;
         assert_eq!(balance(&store, 1).await, 2);
-        drain(&mut Worker::new(DeadLetterConsumer::default(), shell.clone()).unwrap()).await;
+        drain(&mut Worker::new(DeadLetterConsumer::default(), context.clone()).unwrap()).await;
         let letters = letters(&store).await;
         assert_eq!(letters.len(), 1);
         assert_eq!(letters[0].state, DeadLetterState::Parked);

@@ -6,8 +6,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Account, Deposit, Noise, account, bus_places, deposit, drain, places, publish, read_all, shell,
-    start, store_all, teller,
+    Account, Deposit, Noise, account, bus_places, context, deposit, drain, places, publish,
+    read_all, start, store_all, teller,
 };
 use messaging::{
     Clock, Commit, Consumer, Message, Metrics, Payload, Random, Records, Ref, Rejection, Store,
@@ -35,7 +35,7 @@ async fn request(store: &Store, caller: Option<TraceContext>, message: Message) 
 struct Echo;
 
 impl Consumer for Echo {
-    type Prepared = ();
+    type Prefetched = ();
 
     fn group(&self) -> &'static str {
         "echo"
@@ -45,7 +45,7 @@ impl Consumer for Echo {
         &[Deposit::TOPIC]
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         let deposit: Deposit = message.parse()?;
         Ok(vec![Ref::to::<Account>(deposit.account)])
     }
@@ -84,13 +84,13 @@ async fn what_follows_from_a_request_carries_its_trace_over_the_bus_and_through_
         let metrics = Metrics::unregistered();
         let store = place.open_with(Arc::clone(&metrics)).await;
         let clock = Clock::manual(start());
-        let shell = shell(&store, &metrics, &clock);
+        let context = context(&store, &metrics, &clock);
         request(&store, Some(caller()), deposit("traced", 1, 1)).await;
         request(&store, None, deposit("begun", 1, 1)).await;
         publish(&store, [deposit("alone", 1, 1)]).await;
 
         // when everything is handled, and what was put off has come too,
-        let mut echo = Worker::new(Echo, shell).unwrap();
+        let mut echo = Worker::new(Echo, context).unwrap();
         drain(&mut echo).await;
         clock.advance_millis(1_000);
         assert_eq!(timers(&store, &clock).fire_due().await, Ok(3));
@@ -124,11 +124,11 @@ async fn a_dead_letter_keeps_its_trace_and_so_does_what_is_sent_again() {
         let metrics = Metrics::unregistered();
         let store = place.open_with(Arc::clone(&metrics)).await;
         let clock = Clock::manual(start());
-        let shell = shell(&store, &metrics, &clock);
+        let context = context(&store, &metrics, &clock);
         request(&store, Some(caller()), deposit("poisoned", 1, 1)).await;
-        let mut teller = teller(&shell);
+        let mut teller = teller(&context);
         drain(&mut teller).await;
-        let mut letters = Worker::new(DeadLetterConsumer::default(), shell).unwrap();
+        let mut letters = Worker::new(DeadLetterConsumer::default(), context).unwrap();
         drain(&mut letters).await;
 
         let known = dead_letters::list(&store, None, None, 10).await.unwrap();

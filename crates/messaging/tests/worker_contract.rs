@@ -9,23 +9,23 @@ use std::sync::{
 };
 
 use common::{
-    Account, Deposit, Place, REFUSED_KEY, Teller, account, balance, bus_places, deposit, drain,
-    eventually, movements, noise, places, publish, read_all, shell, start, store_all, teller,
+    Account, Deposit, Place, REFUSED_KEY, Teller, account, balance, bus_places, context, deposit,
+    drain, eventually, movements, noise, places, publish, read_all, start, store_all, teller,
 };
 use futures::future::BoxFuture;
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Payload, Record, Records, Ref, Rejection, Shell,
-    ShutdownSwitch, Store, StoreError, Submission, Timestamp, Worker,
+    Clock, Commit, Consumer, Message, Metrics, Payload, Record, Records, Ref, Rejection,
+    ShutdownSwitch, Store, StoreError, Submission, Timestamp, Worker, WorkerContext,
     dead_letters::DeadLetter,
     dead_letters::{self, DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
     housekeeping::{CleaningSettings, Expiry, Housekeeping},
     timers::Timers,
 };
 
-/// A store with a shell around it.
+/// A store with a context around it.
 struct Given {
     store: Store,
-    shell: Shell,
+    context: WorkerContext,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -34,10 +34,10 @@ async fn given(place: &Place) -> Given {
     let metrics = Metrics::unregistered();
     let store = place.open_with(Arc::clone(&metrics)).await;
     let clock = Clock::manual(start());
-    let shell = shell(&store, &metrics, &clock);
+    let context = context(&store, &metrics, &clock);
     Given {
         store,
-        shell,
+        context,
         metrics,
         clock,
     }
@@ -53,7 +53,7 @@ impl Given {
     }
 
     fn dead_letters(&self) -> Worker<DeadLetterConsumer> {
-        Worker::new(DeadLetterConsumer::default(), self.shell.clone()).unwrap()
+        Worker::new(DeadLetterConsumer::default(), self.context.clone()).unwrap()
     }
 
     fn housekeeping(&self, groups: Vec<&'static str>) -> Housekeeping {
@@ -90,7 +90,7 @@ async fn a_duplicate_is_dropped_in_a_batch_across_batches_and_after_opening_agai
     for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         publish(&given.store, [deposit("a", 1, 5), deposit("a", 1, 5)]).await;
         drain(&mut worker).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
@@ -100,7 +100,7 @@ async fn a_duplicate_is_dropped_in_a_batch_across_batches_and_after_opening_agai
 
         let given = self::given(&place).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 1, 2)]).await;
-        drain(&mut teller(&given.shell)).await;
+        drain(&mut teller(&given.context)).await;
         assert_eq!(balance(&given.store, 1).await, 7);
         assert_eq!(movements(&given.store).await.len(), 2);
     }
@@ -117,7 +117,7 @@ async fn every_group_handles_every_message_once() {
         )
         .await;
         for group in ["one", "two"] {
-            let mut worker = Worker::new(Teller { group }, given.shell.clone()).unwrap();
+            let mut worker = Worker::new(Teller { group }, given.context.clone()).unwrap();
             assert_eq!(drain(&mut worker).await, 300);
         }
         assert_eq!(balance(&given.store, 1).await, 600);
@@ -129,7 +129,7 @@ async fn a_dropped_step_loses_and_doubles_nothing() {
     for place in bus_places() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         for number in 0..20 {
             publish(&given.store, [deposit(&number.to_string(), 1, 1)]).await;
             // Dropped where it waits for its commit, unless that is there already.
@@ -149,17 +149,17 @@ struct Unlucky {
 }
 
 impl Consumer for Unlucky {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "teller"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Deposit::TOPIC]
     }
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Teller { group: "teller" }.concerns(message)
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        Teller { group: "teller" }.required_records(message)
     }
-    fn prepare<'a>(&'a self, _: &'a [Arc<Message>]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn prefetch<'a>(&'a self, _: &'a [Arc<Message>]) -> BoxFuture<'a, Result<(), StoreError>> {
         let fails = self.failures.fetch_add(1, Ordering::Relaxed) < 2;
         let answer = if fails {
             Err(StoreError::Unavailable("away".to_owned()))
@@ -172,10 +172,10 @@ impl Consumer for Unlucky {
         &self,
         message: &Message,
         records: &Records,
-        prepared: &(),
+        prefetched: &(),
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
-        Teller { group: "teller" }.decide(message, records, prepared, now)
+        Teller { group: "teller" }.decide(message, records, prefetched, now)
     }
 }
 
@@ -186,7 +186,7 @@ async fn a_transient_failure_loses_and_doubles_nothing() {
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, (0..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
         let failures = AtomicU32::new(0);
-        let mut worker = Worker::new(Unlucky { failures }, given.shell.clone()).unwrap();
+        let mut worker = Worker::new(Unlucky { failures }, given.context.clone()).unwrap();
         assert_eq!(drain(&mut worker).await, 10);
         assert_eq!(balance(&given.store, 1).await, 10);
         assert_eq!(read_all(&given.store, "x", &[DeadLetter::TOPIC]).await, []);
@@ -201,7 +201,7 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_messages() {
         let given = given(&place).await;
         let accounts: Vec<_> = (0..100).map(|id| Account::new(id, 0)).collect();
         store_all(&given.store, &accounts).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         let mut statements = Vec::new();
         for size in [1_i64, 100] {
             publish(
@@ -221,7 +221,7 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_messages() {
 async fn an_idle_group_has_no_lag() {
     for place in bus_places() {
         let given = given(&place).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         publish(&given.store, (0..5).map(noise)).await;
         assert_eq!(worker.step().await, Ok(0));
         let label = messaging::metrics::GroupLabel { group: "teller" };
@@ -247,23 +247,23 @@ fn disturbed(given: &Given, times: u32) -> (Worker<Disturbed>, Arc<AtomicI64>) {
         disturbed: Arc::clone(&disturbed),
     };
     (
-        Worker::new(consumer, given.shell.clone()).unwrap(),
+        Worker::new(consumer, given.context.clone()).unwrap(),
         disturbed,
     )
 }
 
 impl Consumer for Disturbed {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "teller"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Deposit::TOPIC]
     }
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Teller { group: "teller" }.concerns(message)
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        Teller { group: "teller" }.required_records(message)
     }
-    fn prepare<'a>(&'a self, _: &'a [Arc<Message>]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn prefetch<'a>(&'a self, _: &'a [Arc<Message>]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async {
             if self.times.load(Ordering::Relaxed) > 0 {
                 self.times.fetch_sub(1, Ordering::Relaxed);
@@ -281,10 +281,10 @@ impl Consumer for Disturbed {
         &self,
         message: &Message,
         records: &Records,
-        prepared: &(),
+        prefetched: &(),
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
-        Teller { group: "teller" }.decide(message, records, prepared, now)
+        Teller { group: "teller" }.decide(message, records, prefetched, now)
     }
 }
 
@@ -307,14 +307,14 @@ async fn a_decision_upon_a_state_that_never_was_is_taken_again() {
 struct Blind;
 
 impl Consumer for Blind {
-    type Prepared = ();
+    type Prefetched = ();
     fn group(&self) -> &'static str {
         "blind"
     }
     fn topics(&self) -> &'static [&'static str] {
         &[Deposit::TOPIC]
     }
-    fn concerns(&self, _: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, _: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(Vec::new())
     }
     fn decide(
@@ -337,7 +337,7 @@ async fn a_message_that_would_conflict_for_ever_delays_no_other() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 2, 5)]).await;
-        let mut worker = Worker::new(Blind, given.shell.clone()).unwrap();
+        let mut worker = Worker::new(Blind, given.context.clone()).unwrap();
         assert_eq!(drain(&mut worker).await, 2);
         assert_eq!(balance(&given.store, 1).await, 0);
         assert_eq!(balance(&given.store, 2).await, 5);
@@ -373,7 +373,7 @@ async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
             ],
         )
         .await;
-        assert_eq!(drain(&mut teller(&given.shell)).await, 5);
+        assert_eq!(drain(&mut teller(&given.context)).await, 5);
         drain(&mut given.dead_letters()).await;
         assert_eq!(balance(&given.store, 1).await, 13);
         let mut buried: Vec<_> = given
@@ -419,7 +419,7 @@ async fn a_dead_letter_goes_back_on_schedule_to_its_group_alone_and_is_resolved(
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(2, 0)]).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         drain(&mut worker).await;
         drain(&mut given.dead_letters()).await;
         given.clock.advance_millis(9_999);
@@ -440,7 +440,7 @@ async fn a_dead_letter_is_parked_after_its_last_retry_and_replayed_by_a_person()
     for place in bus_places() {
         let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         drain(&mut worker).await;
         drain(&mut given.dead_letters()).await;
         for retry in 1..=3 {
@@ -474,7 +474,7 @@ async fn a_discarded_dead_letter_stays_discarded() {
     for place in bus_places() {
         let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5)]).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         drain(&mut worker).await;
         drain(&mut given.dead_letters()).await;
         // It is on its way when the person decides.
@@ -608,7 +608,7 @@ async fn a_reissue_that_cannot_be_published_is_parked_as_the_dead_letter_that_it
             ..deposit("a", 1, 5)
         };
         publish(&given.store, [refused]).await;
-        let mut worker = teller(&given.shell);
+        let mut worker = teller(&given.context);
         drain(&mut worker).await;
         drain(&mut given.dead_letters()).await;
         assert_eq!(given.letters().await[0].state, DeadLetterState::Waiting);
@@ -640,7 +640,7 @@ async fn cleaning_removes_what_all_have_passed_and_nothing_undelivered() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, (0..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
-        drain(&mut teller(&given.shell)).await;
+        drain(&mut teller(&given.context)).await;
         // Nobody named has passed nothing; "late" has never read.
         for groups in [vec![], vec!["teller", "late"]] {
             assert_eq!(given.housekeeping(groups).clean().await, Ok(0));
@@ -664,12 +664,12 @@ async fn offsets_are_not_given_twice_after_cleaning_and_opening_again() {
         let given = given(&place).await;
         store_all(&given.store, &[Account::new(1, 0)]).await;
         publish(&given.store, (0..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
-        drain(&mut teller(&given.shell)).await;
+        drain(&mut teller(&given.context)).await;
         given.housekeeping(vec!["teller"]).clean().await.unwrap();
         drop(given);
         let given = self::given(&place).await;
         publish(&given.store, [deposit("new", 1, 1)]).await;
-        assert_eq!(drain(&mut teller(&given.shell)).await, 1);
+        assert_eq!(drain(&mut teller(&given.context)).await, 1);
         assert_eq!(balance(&given.store, 1).await, 11);
     }
 }
@@ -692,7 +692,7 @@ async fn inbox_marks_go_after_their_retention_but_not_before_their_messages() {
         given.clock.advance_millis(61_000);
         let housekeeping = given.housekeeping(vec!["teller"]);
         assert_eq!(housekeeping.clean().await, Ok(0));
-        assert_eq!(drain(&mut teller(&given.shell)).await, 1);
+        assert_eq!(drain(&mut teller(&given.context)).await, 1);
         assert_eq!(balance(&given.store, 1).await, 0);
         // The message has been passed: it goes, and with the next walk over the inbox so does the mark.
         let mut removed = 0;
@@ -760,7 +760,7 @@ async fn old_rows_of_declared_tables_expire_where_the_predicate_holds() {
     for place in bus_places() {
         let given = given(&place).await;
         publish(&given.store, [deposit("a", 1, 5), deposit("b", 1, 5)]).await;
-        drain(&mut teller(&given.shell)).await;
+        drain(&mut teller(&given.context)).await;
         drain(&mut given.dead_letters()).await;
         let letters = given.letters().await;
         dead_letters::discard(&given.store, letters[0].id, start())
@@ -793,7 +793,7 @@ async fn interleave(places: Vec<Place>, deposits: &[(i64, i64)], turns: &[u8]) {
         let given = given(&place).await;
         store_all(&given.store, &[0, 1, 2].map(|id| Account::new(id, 0))).await;
         let (mut one, disturbances) = disturbed(&given, 2);
-        let mut two = Worker::new(Teller { group: "two" }, given.shell.clone()).unwrap();
+        let mut two = Worker::new(Teller { group: "two" }, given.context.clone()).unwrap();
         let mut left = deposits.iter().enumerate();
         for turn in turns.iter().chain(&[2; 40]) {
             match turn {

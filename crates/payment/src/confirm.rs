@@ -237,7 +237,7 @@ impl Service {
         let mut current = payment.clone();
         for _ in 0..ROUNDS_MAX {
             let mut commit = self.outcome_commit_on(&current, payment, verdict).await?;
-            commit.join(answer.clone());
+            commit.merge(answer.clone());
             match self.inner.store.commit(commit).await {
                 // The payment was changed meanwhile (somebody wants it deleted): decide on it as it is now.
                 Err(CommitError::Conflict { table, .. }) if table == PaymentRecord::TABLE.name => {

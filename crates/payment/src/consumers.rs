@@ -38,7 +38,7 @@ impl PaymentConsumer {
 }
 
 impl Consumer for PaymentConsumer {
-    type Prepared = ();
+    type Prefetched = ();
 
     fn group(&self) -> &'static str {
         GROUP
@@ -48,7 +48,7 @@ impl Consumer for PaymentConsumer {
         TOPICS
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         let payment = payment_of(message)?;
         let mut refs = vec![
             Ref::to::<PaymentRecord>(payment),

@@ -28,7 +28,7 @@ pub struct SagaConsumer(pub Service);
 pub struct Gone(HashSet<TicketId>);
 
 impl Consumer for SagaConsumer {
-    type Prepared = Gone;
+    type Prefetched = Gone;
 
     fn group(&self) -> &'static str {
         SAGA_GROUP
@@ -38,7 +38,7 @@ impl Consumer for SagaConsumer {
         progress::TOPICS
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         match message.topic.as_str() {
             Process::TOPIC => {
                 let ticket_id = message.parse::<Process>()?.ticket_id;
@@ -70,7 +70,7 @@ impl Consumer for SagaConsumer {
         }
     }
 
-    fn prepare<'a>(
+    fn prefetch<'a>(
         &'a self,
         messages: &'a [Arc<Message>],
     ) -> BoxFuture<'a, Result<Gone, StoreError>> {

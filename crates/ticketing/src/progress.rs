@@ -8,7 +8,7 @@ use contract::{
 };
 use messaging::{
     Commit, Key, Message, Record, Records, Rejection, StoreError,
-    coordinator::{self, Beginning, Progress, SagaRecord},
+    coordinator::{self, NewSaga, Progress, SagaRecord},
 };
 use saga::{Input, SagaState};
 
@@ -117,12 +117,12 @@ pub fn start(
     if is_gone {
         return forestall(&payload, now);
     }
-    let beginning = beginning(&payload);
-    Ok(coordinator::begin(&Purchases, &PURCHASE, beginning, now)?.commit)
+    let new_saga = new_saga(&payload);
+    Ok(coordinator::begin(&Purchases, &PURCHASE, new_saga, now)?.commit)
 }
 
-fn beginning(payload: &Payload) -> Beginning {
-    Beginning {
+fn new_saga(payload: &Payload) -> NewSaga {
+    NewSaga {
         saga_id: payload.ticket_id.purchase_saga(),
         reference_id: payload.ticket_id.to_string(),
         payload: payload.to_json(),
@@ -131,8 +131,8 @@ fn beginning(payload: &Payload) -> Beginning {
 
 /// A purchase whose reservation ended before it began: it takes nothing, and gives what may be left of its claim back.
 fn forestall(payload: &Payload, now: Timestamp) -> Result<Commit, Rejection> {
-    let beginning = beginning(payload);
-    let ended = coordinator::forestall(&Purchases, &PURCHASE, beginning, RESERVATION_EXPIRED, now)?;
+    let new_saga = new_saga(payload);
+    let ended = coordinator::forestall(&Purchases, &PURCHASE, new_saga, RESERVATION_EXPIRED, now)?;
     release_when_compensated(ended, now)
 }
 
@@ -154,12 +154,12 @@ pub fn cancel(cancel: Cancel, records: &Records, now: Timestamp) -> Result<Commi
         point: purchase.map_or(Points::ZERO, |purchase| purchase.point),
         reason: cancel.reason,
     };
-    let beginning = Beginning {
+    let new_saga = NewSaga {
         saga_id,
         reference_id: cancel.ticket_id.to_string(),
         payload: payload.to_json(),
     };
-    Ok(coordinator::begin(&Purchases, &CANCEL, beginning, now)?.commit)
+    Ok(coordinator::begin(&Purchases, &CANCEL, new_saga, now)?.commit)
 }
 
 /// A participant's response.
@@ -253,12 +253,12 @@ pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Co
             if let Some(begun) = records.get::<SagaRecord>(saga_id)? {
                 return release_if_closed(&begun, again, now);
             }
-            let beginning = Beginning {
+            let new_saga = NewSaga {
                 saga_id,
                 reference_id: ticket_id.to_string(),
                 payload: purchase.payload,
             };
-            Ok(coordinator::begin(&Purchases, &EXPIRE, beginning, now)?.commit)
+            Ok(coordinator::begin(&Purchases, &EXPIRE, new_saga, now)?.commit)
         }
     }
 }

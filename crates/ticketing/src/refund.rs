@@ -133,7 +133,7 @@ pub fn cancel(
         payment_version: message.version,
         ..ticket
     };
-    commit.join(take_back(&decided, payment.event_id, records, now)?);
+    commit.merge(take_back(&decided, payment.event_id, records, now)?);
     Ok(commit)
 }
 
@@ -157,7 +157,7 @@ pub fn cancel_ticket(
     let mut commit = released;
     let ticket: Option<Ticket> = records.get(ticket_id)?;
     if let Some(ticket) = &ticket {
-        commit.join(take_back(ticket, event_id, records, now)?);
+        commit.merge(take_back(ticket, event_id, records, now)?);
     }
     let response = CancelTicketResponse {
         saga_id,

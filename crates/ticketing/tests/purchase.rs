@@ -14,7 +14,7 @@ use contract::{
 use futures::future::BoxFuture;
 use messaging::{
     Bus, Clock, Commit, Consumer, DeadLetterSettings, Message, Metrics, Random, Records, Ref,
-    Rejection, Shell, Store, StoreError, Worker, coordinator::SagaRecord,
+    Rejection, Store, StoreError, Worker, WorkerContext, coordinator::SagaRecord,
 };
 use saga::SagaState;
 use tempfile::TempDir;
@@ -29,12 +29,12 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// One event with one ticket, and the worker that moves sagas, stepped by hand.
 async fn service(folder: &TempDir) -> (Store, Service, Worker<SagaConsumer>) {
-    let (store, service, shell) = house(folder).await;
-    let worker = Worker::new(SagaConsumer(service.clone()), shell).unwrap();
+    let (store, service, context) = house(folder).await;
+    let worker = Worker::new(SagaConsumer(service.clone()), context).unwrap();
     (store, service, worker)
 }
 
-async fn house(folder: &TempDir) -> (Store, Service, Shell) {
+async fn house(folder: &TempDir) -> (Store, Service, WorkerContext) {
     let tables: Vec<_> = messaging::TABLES
         .iter()
         .chain(ticketing::TABLES)
@@ -63,7 +63,7 @@ async fn house(folder: &TempDir) -> (Store, Service, Shell) {
         ticketing::Metrics::default(),
     );
     let service = opened.await.unwrap();
-    let shell = Shell {
+    let context = WorkerContext {
         store: store.clone(),
         bus: Bus::Local(store.clone()),
         clock,
@@ -71,7 +71,7 @@ async fn house(folder: &TempDir) -> (Store, Service, Shell) {
         metrics: Metrics::unregistered(),
         dead_letters: DeadLetterSettings::default(),
     };
-    (store, service, shell)
+    (store, service, context)
 }
 
 /// A member of the group that has the partitions of one topic. It can be held up between looking and deciding.
@@ -94,7 +94,7 @@ impl Member {
 }
 
 impl Consumer for Member {
-    type Prepared = <SagaConsumer as Consumer>::Prepared;
+    type Prefetched = <SagaConsumer as Consumer>::Prefetched;
 
     // The store of one process keeps one position for each group; the brokers keep one for each partition.
     fn group(&self) -> &'static str {
@@ -105,19 +105,19 @@ impl Consumer for Member {
         self.topic
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        self.consumer.concerns(message)
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+        self.consumer.required_records(message)
     }
 
-    fn prepare<'a>(
+    fn prefetch<'a>(
         &'a self,
         messages: &'a [Arc<Message>],
-    ) -> BoxFuture<'a, Result<Self::Prepared, StoreError>> {
+    ) -> BoxFuture<'a, Result<Self::Prefetched, StoreError>> {
         Box::pin(async {
-            let prepared = self.consumer.prepare(messages).await;
+            let prefetched = self.consumer.prefetch(messages).await;
             self.looked.notify_one();
             let _goes_on = self.goes_on.acquire().await.unwrap();
-            prepared
+            prefetched
         })
     }
 
@@ -125,10 +125,10 @@ impl Consumer for Member {
         &self,
         message: &Message,
         records: &Records,
-        prepared: &Self::Prepared,
+        prefetched: &Self::Prefetched,
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
-        self.consumer.decide(message, records, prepared, now)
+        self.consumer.decide(message, records, prefetched, now)
     }
 }
 
@@ -136,7 +136,7 @@ impl Consumer for Member {
 /// `first` has looked, and is held up until the other has decided.
 async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
     let folder = TempDir::new().unwrap();
-    let (store, service, shell) = house(&folder).await;
+    let (store, service, context) = house(&folder).await;
     let [process, expire] = [
         Member::of(&service, &[Process::TOPIC]),
         Member::of(&service, &[Expire::TOPIC]),
@@ -148,8 +148,8 @@ async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
     };
     fast.goes_on.add_permits(1);
     let (looked, goes_on) = (Arc::clone(&slow.looked), Arc::clone(&slow.goes_on));
-    let mut slow = Worker::new(slow, shell.clone()).unwrap();
-    let mut fast = Worker::new(fast, shell.clone()).unwrap();
+    let mut slow = Worker::new(slow, context.clone()).unwrap();
+    let mut fast = Worker::new(fast, context.clone()).unwrap();
 
     let ticket_id = reserve(&service).await;
     let asked = service.process(ProcessInput {
@@ -161,7 +161,7 @@ async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
     });
     store.commit(asked.await.unwrap()).await.unwrap();
     let lapses = async {
-        shell.clock.advance_millis(2_000_000_000);
+        context.clock.advance_millis(2_000_000_000);
         service.expire_due().await.unwrap();
     };
     if first == Process::TOPIC {

@@ -46,7 +46,7 @@ impl UserConsumer {
 }
 
 impl Consumer for UserConsumer {
-    type Prepared = ();
+    type Prefetched = ();
 
     fn group(&self) -> &'static str {
         GROUP
@@ -56,7 +56,7 @@ impl Consumer for UserConsumer {
         TOPICS
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         let (user_id, holder) = match UserRequest::read(message)? {
             UserRequest::CheckActive(request) => (request.user_id, None),
             UserRequest::CheckFraud(request) => (request.user_id, None),

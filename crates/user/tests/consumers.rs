@@ -15,8 +15,8 @@ use contract::{
 };
 use futures::FutureExt;
 use messaging::{
-    Bus, Clock, Commit, DeadLetterSettings, Entry, Find, Message, Metrics, Random, Shell, Store,
-    Table, Worker,
+    Bus, Clock, Commit, DeadLetterSettings, Entry, Find, Message, Metrics, Random, Store, Table,
+    Worker, WorkerContext,
 };
 use tempfile::TempDir;
 use user::{
@@ -69,7 +69,7 @@ impl TestApp {
         let store = Store::open_embedded(folder.path(), &tables, metrics.clone()).unwrap();
         let clock = Clock::manual(START);
         let service = Service::new(store.clone(), clock.clone(), Settings::default());
-        let shell = Shell {
+        let context = WorkerContext {
             store: store.clone(),
             bus: Bus::Local(store.clone()),
             clock: clock.clone(),
@@ -77,7 +77,7 @@ impl TestApp {
             metrics,
             dead_letters: DeadLetterSettings::default(),
         };
-        let worker = Worker::new(UserConsumer::new(&service), shell).unwrap();
+        let worker = Worker::new(UserConsumer::new(&service), context).unwrap();
         Self {
             worker,
             service,

@@ -11,7 +11,7 @@ use boxoffice::{
 };
 use contract::{SagaId, TicketId, Timestamp};
 use messaging::{
-    Bus, Clock, Commit, Message, Metrics, Random, Shell, Store, coordinator::SagaRecord,
+    Bus, Clock, Commit, Message, Metrics, Random, Store, WorkerContext, coordinator::SagaRecord,
 };
 use prometheus_client::registry::Registry;
 use reqwest::Method;
@@ -36,7 +36,7 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
     let tables = boxoffice::app::tables();
     let store = Store::open_embedded(folder.path(), &tables, metrics.clone()).unwrap();
     let clock = Clock::manual(NOW);
-    let mut crew = Crew::new(Shell {
+    let mut crew = Crew::new(WorkerContext {
         store: store.clone(),
         bus: Bus::Local(store.clone()),
         clock: clock.clone(),

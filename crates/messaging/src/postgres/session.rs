@@ -1,5 +1,5 @@
 //! A batch of submissions as one transaction. First everything together; where something turns out otherwise than it
-//! was decided on, once more without what that concerns; where a rule of a table is broken, which the server does not
+//! was decided on, once more without what that required_records; where a rule of a table is broken, which the server does not
 //! say of which row, by halves with savepoints, until the commit that breaks it is alone.
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -8,7 +8,7 @@ use crate::{
     row::Row,
 };
 
-/// The records that a batch concerns, as the messages decided so far leave them.
+/// The records that a batch required_records, as the messages decided so far leave them.
 #[derive(Debug, Default)]
 pub struct Records {
     pub(super) rows: HashMap<(&'static str, Key), Row>,

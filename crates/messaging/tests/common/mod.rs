@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use messaging::{
     Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Payload,
-    Postgres, Random, Record, Records, Ref, Rejection, Shell, Store, StoreError, Table, Timestamp,
-    Worker, bus::Bus,
+    Postgres, Random, Record, Records, Ref, Rejection, Store, StoreError, Table, Timestamp, Worker,
+    WorkerContext, bus::Bus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -278,9 +278,9 @@ pub fn bus(store: &Store) -> Bus {
     Bus::Local(store.clone())
 }
 
-/// What is outside the store, for tests: a shell around it whose clock stands still.
-pub fn shell(store: &Store, metrics: &Arc<Metrics>, clock: &Clock) -> Shell {
-    Shell {
+/// What is outside the store, for tests: a context around it whose clock stands still.
+pub fn context(store: &Store, metrics: &Arc<Metrics>, clock: &Clock) -> WorkerContext {
+    WorkerContext {
         store: store.clone(),
         bus: bus(store),
         clock: clock.clone(),
@@ -297,7 +297,7 @@ pub struct Teller {
 }
 
 impl Consumer for Teller {
-    type Prepared = ();
+    type Prefetched = ();
 
     fn group(&self) -> &'static str {
         self.group
@@ -307,7 +307,7 @@ impl Consumer for Teller {
         &[Deposit::TOPIC]
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(vec![Ref::to::<Account>(
             message.parse::<Deposit>()?.account,
         )])
@@ -339,8 +339,8 @@ impl Consumer for Teller {
     }
 }
 
-pub fn teller(shell: &Shell) -> Worker<Teller> {
-    Worker::new(Teller { group: "teller" }, shell.clone()).unwrap()
+pub fn teller(context: &WorkerContext) -> Worker<Teller> {
+    Worker::new(Teller { group: "teller" }, context.clone()).unwrap()
 }
 
 /// Between two looks whether anything is under way.

@@ -82,7 +82,7 @@ impl Service {
                 code: WRONG_AMOUNT.to_owned(),
             };
             let outcome = self.outcome_commit(payment, &verdict).await?;
-            commit.get_or_insert_default().join(outcome);
+            commit.get_or_insert_default().merge(outcome);
         }
         Ok(commit)
     }

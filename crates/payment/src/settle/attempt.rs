@@ -100,7 +100,7 @@ impl Service {
                     .await?;
                 if let Some(verdict) = self.finish(payment).await {
                     let outcome = self.outcome_commit(payment, &verdict).await?;
-                    commit.get_or_insert_default().join(outcome);
+                    commit.get_or_insert_default().merge(outcome);
                 }
                 return Ok(commit);
             }

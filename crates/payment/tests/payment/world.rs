@@ -8,8 +8,8 @@ use contract::{
 };
 use futures::FutureExt;
 use messaging::{
-    Bus, Clock, Commit, DeadLetterSettings, Message, Metrics, Random, Record, Shell,
-    ShutdownSwitch, Store, Worker,
+    Bus, Clock, Commit, DeadLetterSettings, Message, Metrics, Random, Record, ShutdownSwitch,
+    Store, Worker, WorkerContext,
 };
 use payment::{
     PaymentConsumer, Service, Settings, Settler,
@@ -169,7 +169,7 @@ impl World {
             payment::Metrics::register(&mut registry),
         )
         .unwrap();
-        let shell = Shell {
+        let context = WorkerContext {
             store: store.clone(),
             bus: Bus::Local(store.clone()),
             clock: clock.clone(),
@@ -177,7 +177,7 @@ impl World {
             metrics,
             dead_letters: DeadLetterSettings::default(),
         };
-        let worker = Worker::new(PaymentConsumer::new(service.clone()), shell).unwrap();
+        let worker = Worker::new(PaymentConsumer::new(service.clone()), context).unwrap();
         Self {
             settler: Settler::new(service.clone()),
             registry,

@@ -56,7 +56,7 @@ impl Asked {
 }
 
 impl Consumer for StockConsumer {
-    type Prepared = Asked;
+    type Prefetched = Asked;
 
     fn group(&self) -> &'static str {
         STOCK_GROUP
@@ -66,7 +66,7 @@ impl Consumer for StockConsumer {
         STOCK_TOPICS
     }
 
-    fn concerns(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
+    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(match StockMessage::read(message)? {
             StockMessage::Event(event) => vec![Ref::to::<Allocation>(event.payload.id)],
             StockMessage::Payment(payment) if refund::is_silent(&payment.payload) => Vec::new(),
@@ -91,7 +91,7 @@ impl Consumer for StockConsumer {
         })
     }
 
-    fn prepare<'a>(
+    fn prefetch<'a>(
         &'a self,
         messages: &'a [Arc<Message>],
     ) -> BoxFuture<'a, Result<Asked, StoreError>> {
@@ -109,7 +109,7 @@ impl Consumer for StockConsumer {
             StockMessage::Event(event) => {
                 let mut commit = follow(&event, records.get(event.payload.id)?);
                 let with = asked.sales.get(&event.payload.id).cloned();
-                commit.join(with.unwrap_or_default());
+                commit.merge(with.unwrap_or_default());
                 Ok(commit)
             }
             StockMessage::Payment(payment) => follow_payment(&payment, records, asked, now),
@@ -202,7 +202,7 @@ fn follow_payment(
         | PaymentStatus::Failed
         | PaymentStatus::Deleted => Commit::new(),
     };
-    commit.join(refund::note(message, records, now)?);
+    commit.merge(refund::note(message, records, now)?);
     Ok(commit)
 }
 

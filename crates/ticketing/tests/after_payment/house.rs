@@ -14,8 +14,8 @@ use contract::{
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use messaging::{
-    Bus, Clock, Commit, DeadLetterSettings, Find, Message, Metrics, Random, Record, Shell, Store,
-    Worker,
+    Bus, Clock, Commit, DeadLetterSettings, Find, Message, Metrics, Random, Record, Store, Worker,
+    WorkerContext,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -365,7 +365,7 @@ async fn open(
         ticketing::Metrics::default(),
     );
     let service = opened.await.unwrap();
-    let shell = Shell {
+    let context = WorkerContext {
         store: store.clone(),
         bus: Bus::Local(store.clone()),
         clock: clock.clone(),
@@ -373,8 +373,8 @@ async fn open(
         metrics: Metrics::unregistered(),
         dead_letters: DeadLetterSettings::default(),
     };
-    let stock = Worker::new(StockConsumer(service.clone()), shell.clone()).unwrap();
-    let sagas = Worker::new(SagaConsumer(service.clone()), shell).unwrap();
+    let stock = Worker::new(StockConsumer(service.clone()), context.clone()).unwrap();
+    let sagas = Worker::new(SagaConsumer(service.clone()), context).unwrap();
     (service, stock, sagas)
 }
 

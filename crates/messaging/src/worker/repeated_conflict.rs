@@ -7,13 +7,13 @@ use crate::{Commit, CommitError, Message, Rejection};
 /// The first message of a round, where it conflicted. Nothing in its batch stood before it and its records were
 /// loaded afresh, so if the same conflict over the same version comes a second time, it would come for ever.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stuck {
+pub(super) struct RepeatedConflict {
     message_id: String,
     error: CommitError,
     expected: Option<i64>,
 }
 
-impl Stuck {
+impl RepeatedConflict {
     pub(super) fn of(
         messages: &[Arc<Message>],
         commits: &[Commit],

@@ -11,44 +11,47 @@ use crate::{
 };
 
 /// Messages whose decision breaks a rule of a table: deciding again would break it again.
-pub(super) struct Condemned {
-    sentences: HashMap<String, Sentence>,
+pub(super) struct Rejected {
+    messages: HashMap<String, RejectedMessage>,
     /// Whether a dead letter that was refused may be cut to what every store takes.
-    may_be_bare: bool,
+    may_be_stripped: bool,
 }
 
 #[derive(Clone)]
-pub(super) struct Sentence {
+pub(super) struct RejectedMessage {
     rejection: Rejection,
     /// Its dead letter breaks a rule too: only what every store takes is left of it.
-    is_bare: bool,
+    is_stripped: bool,
 }
 
-impl Condemned {
-    pub(super) fn new(may_be_bare: bool) -> Self {
+impl Rejected {
+    pub(super) fn new(may_be_stripped: bool) -> Self {
         Self {
-            sentences: HashMap::new(),
-            may_be_bare,
+            messages: HashMap::new(),
+            may_be_stripped,
         }
     }
 
     /// The second time, the dead letter itself was refused.
     pub(super) fn add(&mut self, message: &Message, rejection: Rejection) {
-        let is_bare = self.may_be_bare && self.sentences.contains_key(&message.id);
-        let sentence = Sentence { rejection, is_bare };
-        self.sentences.insert(message.id.clone(), sentence);
+        let is_stripped = self.may_be_stripped && self.messages.contains_key(&message.id);
+        let rejected_message = RejectedMessage {
+            rejection,
+            is_stripped,
+        };
+        self.messages.insert(message.id.clone(), rejected_message);
     }
 
-    pub(super) fn get(&self, message: &Message) -> Option<&Sentence> {
-        self.sentences.get(&message.id)
+    pub(super) fn get(&self, message: &Message) -> Option<&RejectedMessage> {
+        self.messages.get(&message.id)
     }
 }
 
-impl From<Rejection> for Sentence {
+impl From<Rejection> for RejectedMessage {
     fn from(rejection: Rejection) -> Self {
         Self {
             rejection,
-            is_bare: false,
+            is_stripped: false,
         }
     }
 }
@@ -74,7 +77,7 @@ impl<C: Consumer> Worker<C> {
             // One that is kept here, and not where the dead letters' group has its store.
             let kept = records.get::<DeadLetterRecord>(reissue.dead_letter);
             if let Ok(Some(kept)) = kept {
-                commit.join(dead_letters::resolved(kept, now));
+                commit.merge(dead_letters::resolved(kept, now));
             }
             let resolved = DeadLetterResolved {
                 event_id: reissue.dead_letter,
@@ -88,21 +91,21 @@ impl<C: Consumer> Worker<C> {
     }
 
     /// The dead letter of a message that is too large to be told on the bus: it is written by the commit itself.
-    pub(super) fn kept_letter(&self, message: &Message) -> Option<Ref> {
+    pub(super) fn stored_letter(&self, message: &Message) -> Option<Ref> {
         let group = self.consumer.group();
         dead_letters::is_large(message)
             .then(|| Ref::to::<DeadLetterRecord>(dead_letters::id_of(group, message)))
     }
 
     /// A Commit that only says: this message could not be handled.
-    pub(super) fn bury(
+    pub(super) fn dead_letter(
         &self,
         message: &Message,
-        sentence: &Sentence,
+        rejected_message: &RejectedMessage,
         records: &Records,
         now: Timestamp,
     ) -> Commit {
-        let reason = &sentence.rejection.reason;
+        let reason = &rejected_message.rejection.reason;
         if let Some(suppressed) = self.log.admit(Instant::now()) {
             tracing::warn!(
                 group = self.label.group,
@@ -113,20 +116,25 @@ impl<C: Consumer> Worker<C> {
                 "a message was rejected"
             );
         }
-        let metrics = &self.shell.metrics;
+        let metrics = &self.context.metrics;
         metrics.messages_rejected.get_or_create(&self.label).inc();
-        let settings = &self.shell.dead_letters;
-        let letter = settings.letter(self.consumer.group(), message, &sentence.rejection, now);
-        if sentence.is_bare {
-            return dead_letters::told(&dead_letters::bare(letter), now);
+        let settings = &self.context.dead_letters;
+        let letter = settings.letter(
+            self.consumer.group(),
+            message,
+            &rejected_message.rejection,
+            now,
+        );
+        if rejected_message.is_stripped {
+            return dead_letters::publish(&dead_letters::stripped(letter), now);
         }
         if dead_letters::is_large(message) {
             return match records.get::<DeadLetterRecord>(letter.event_id) {
-                Ok(known) => dead_letters::taken(letter, known, now),
+                Ok(known) => dead_letters::record(letter, known, now),
                 // A row of an id that nobody else gives, and not of this program.
-                Err(_) => dead_letters::told(&dead_letters::bare(letter), now),
+                Err(_) => dead_letters::publish(&dead_letters::stripped(letter), now),
             };
         }
-        dead_letters::told(&letter, now)
+        dead_letters::publish(&letter, now)
     }
 }
