@@ -1,4 +1,4 @@
-//! The demo as people start it: it ends well, tells what happened, and stops when it is told to.
+//! The demo as a process: it ends well, reports what happened, and stops on SIGTERM.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -27,7 +27,7 @@ fn demo(data: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The number in the row that begins so.
+/// The number in the row that begins with `what`.
 fn row(report: &str, what: &str) -> Option<u64> {
     let line = report
         .lines()
@@ -39,39 +39,43 @@ fn row(report: &str, what: &str) -> Option<u64> {
         .ok()
 }
 
-/// Dies with the test.
+/// Kills the process when it is dropped.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only where it is gone already.
+        // Fails only if it has already exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 #[test]
-fn the_demo_sells_every_ticket_once_tells_what_happened_and_ends() {
+fn the_demo_sells_every_ticket_once_reports_and_ends() {
     let data = tempfile::tempdir().unwrap();
 
     let output = demo(data.path(), &["--exit"]).output().unwrap();
 
-    let told = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     let logged = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{told}\n{logged}");
-    assert!(told.starts_with("listening on http://127.0.0.1:"), "{told}");
-    let number = |what| row(&told, what).unwrap_or_else(|| panic!("no row {what:?} in\n{told}"));
+    assert_eq!(output.status.code(), Some(0), "{printed}\n{logged}");
+    assert!(
+        printed.starts_with("listening on http://127.0.0.1:"),
+        "{printed}"
+    );
+    let number =
+        |what| row(&printed, what).unwrap_or_else(|| panic!("no row {what:?} in\n{printed}"));
     assert_eq!(number("buyers"), 60);
     assert_eq!(number("tickets issued"), number("purchases completed"));
     assert_eq!(
         number("reservations never paid"),
         number("... that expired")
     );
-    assert!(number("tickets issued") <= 30, "{told}");
-    assert!(number("cards declined") > 0, "{told}");
-    assert!(number("bought from the queue") > 0, "{told}");
-    assert!(told.contains("No violation found."), "{told}");
-    assert!(!told.contains("BROKEN"), "{told}");
+    assert!(number("tickets issued") <= 30, "{printed}");
+    assert!(number("cards declined") > 0, "{printed}");
+    assert!(number("bought from the queue") > 0, "{printed}");
+    assert!(printed.contains("No violation found."), "{printed}");
+    assert!(!printed.contains("BROKEN"), "{printed}");
 }
 
 #[test]

@@ -1,9 +1,6 @@
-//! A process dies between a grant in Redis and the answer's row in PostgreSQL. Whoever is asked again with the same
-//! key tells the buyer what was granted, and the purchase goes on with it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! A process crashes between a grant in Redis and the answer's row in PostgreSQL. Another process answers a retry with the
+//! same key by the same grant, and the purchase continues with it.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -16,12 +13,12 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What must come does so within this, or the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(20);
+/// The test fails if an awaited condition takes longer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const TICKETS: i64 = 3;
 
-/// A server of this test's own, since a schema and keys stay in it. It goes when its input ends.
+/// A server of this test, since it leaves a schema and keys behind. It ends when its input is closed.
 struct Engine {
     address: String,
     _process: Child,
@@ -48,24 +45,24 @@ impl Engine {
     }
 }
 
-/// The settings of every process, and their data.
-struct Place {
+/// The engines and the folder that all processes share.
+struct Cluster {
     folder: TempDir,
     postgres: Engine,
     redis: Engine,
 }
 
-impl Place {
+impl Cluster {
     fn open() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let place = Self {
+        let cluster = Self {
             folder: tempfile::tempdir().unwrap(),
             postgres: Engine::start("postgres"),
             redis: Engine::start("redis"),
         };
-        let migrated = place.command().arg("migrate").output().unwrap();
+        let migrated = cluster.command().arg("migrate").output().unwrap();
         assert!(migrated.status.success(), "{migrated:?}");
-        place
+        cluster
     }
 
     fn command(&self) -> Command {
@@ -81,12 +78,12 @@ impl Place {
             .env("BOXOFFICE_TICKETING__RESERVATIONS", "redis")
             .env("BOXOFFICE_TICKETING__REDIS__URL", &self.redis.address)
             .env("BOXOFFICE_LOG__LEVEL", "error")
-            // An abort may leave a file where it stands.
+            // An abort may leave a core file in the working directory.
             .current_dir(self.folder.path());
         command
     }
 
-    /// A process that dies where `failpoints` say, as the crate `fail` reads them.
+    /// A process with `failpoints` in the syntax of the crate `fail`.
     fn serve(&self, failpoints: &str) -> Process {
         let mut child = self
             .command()
@@ -118,25 +115,25 @@ struct Process {
 
 impl Process {
     async fn post(&self, path: &str, key: &str, body: &Value) -> reqwest::Result<(u16, Value)> {
-        let ask = self
+        let request = self
             .client
             .post(format!("{}{path}", self.url))
             .header("Idempotency-Key", key)
             .header("Content-Type", "application/json")
             .body(body.to_string());
-        let answer = ask.send().await?;
+        let answer = request.send().await?;
         let status = answer.status().as_u16();
         let body = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
         Ok((status, body))
     }
 
-    /// Looks until it is as wanted.
+    /// Polls a path until the JSON is as wanted.
     async fn until(&self, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        let looking = async {
-            let mut look = tokio::time::interval(LOOK);
+        let polling = async {
+            let mut poll = tokio::time::interval(POLL_INTERVAL);
             loop {
-                look.tick().await;
+                poll.tick().await;
                 let answer = self.client.get(format!("{}{path}", self.url)).send().await;
                 let bytes = answer.unwrap().bytes().await.unwrap();
                 last = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -145,8 +142,8 @@ impl Process {
                 }
             }
         };
-        let found = tokio::time::timeout(PATIENCE, looking).await;
-        found.unwrap_or_else(|_| panic!("{path} never was as wanted: {last}"))
+        let found = tokio::time::timeout(TIMEOUT, polling).await;
+        found.unwrap_or_else(|_| panic!("{path} never became as wanted: {last}"))
     }
 
     async fn stock(&self, event: &Value) -> Value {
@@ -154,8 +151,8 @@ impl Process {
         self.until(&path, |it| it["quantity"] == TICKETS).await
     }
 
-    /// Waits until it has died by itself.
-    fn died(mut self) {
+    /// Waits until it has crashed.
+    fn wait_for_crash(mut self) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         let status = self.child.wait().unwrap();
@@ -165,7 +162,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails only where it is gone already.
+        // Fails only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -173,9 +170,9 @@ impl Drop for Process {
 
 #[tokio::test]
 async fn a_buyer_whose_answer_was_lost_after_the_grant_is_granted_the_same_ticket() {
-    // Given a show, and a buyer whom a process grants a ticket and dies before it has answered,
-    let place = Place::open();
-    let first = place.serve("");
+    // Given an event, and a process that grants a buyer a ticket and crashes before it has answered,
+    let cluster = Cluster::open();
+    let first = cluster.serve("");
     let show = json!({"name": "show", "ticketQuantity": TICKETS, "price": 100});
     let (status, event) = first.post("/event", "show", &show).await.unwrap();
     assert_eq!(status, 201, "{event}");
@@ -185,24 +182,28 @@ async fn a_buyer_whose_answer_was_lost_after_the_grant_is_granted_the_same_ticke
     assert_eq!(status, 201, "{user}");
     first.stock(&event).await;
     drop(first);
-    let dying = place.serve("ticketing.before_answer=return");
-    let wish = json!({"eventId": event, "userId": user["id"]});
-    let lost = dying.post("/ticketing/reserve", "wish", &wish).await;
+    let dying = cluster.serve("ticketing.before_answer=return");
+    let reservation = json!({"eventId": event, "userId": user["id"]});
+    let lost = dying
+        .post("/ticketing/reserve", "reservation", &reservation)
+        .await;
     assert!(lost.is_err(), "{lost:?}");
-    dying.died();
+    dying.wait_for_crash();
 
-    // when another process is asked with the same key,
-    let second = place.serve("");
+    // when another process gets the request with the same key,
+    let second = cluster.serve("");
     let stock = second.stock(&event).await;
-    assert_eq!(stock["waiting"], 1, "it was granted before it died");
+    assert_eq!(stock["waiting"], 1, "it was granted before the crash");
     let (status, answer) = second
-        .post("/ticketing/reserve", "wish", &wish)
+        .post("/ticketing/reserve", "reservation", &reservation)
         .await
         .unwrap();
 
-    // then it grants the ticket that was granted, and says so from now on;
+    // then it grants the same ticket, and repeats that answer from then on;
     assert_eq!(status, 200, "{answer}");
-    let again = second.post("/ticketing/reserve", "wish", &wish).await;
+    let again = second
+        .post("/ticketing/reserve", "reservation", &reservation)
+        .await;
     assert_eq!(again.unwrap(), (200, answer.clone()));
     assert_eq!(second.stock(&event).await["waiting"], 1);
 
@@ -219,9 +220,9 @@ async fn a_buyer_whose_answer_was_lost_after_the_grant_is_granted_the_same_ticke
     let progress = second.until(&path, |it| it["paymentId"].is_string());
     assert_eq!(progress.await["referenceId"], answer["ticketId"]);
 
-    // What was asked for with another key is another wish.
+    // A request with another key is another reservation.
     let (status, refusal) = second
-        .post("/ticketing/reserve", "other", &wish)
+        .post("/ticketing/reserve", "other", &reservation)
         .await
         .unwrap();
     assert_eq!(

@@ -1,11 +1,7 @@
-//! README's purchase by hand is followed from top to bottom: each command runs in one shell, against the program as
-//! people start it, and must print what README says. Ids and times are compared by their pattern, and an id that README
-//! names twice must be the same twice.
+//! Runs README's purchase by hand from top to bottom: each command runs in one shell against the program and must print
+//! what README shows. Ids and times are compared by their pattern, and an id that README shows twice must be equal.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that finds something broken ends there"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{
     collections::HashMap,
@@ -16,16 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is to become true does so within this, or the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The section whose commands are run, and the one behind it.
+/// The test fails if an awaited condition takes longer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The headings of the section whose commands are run and of the section after it.
 const BEGIN: &str = "\n## A purchase by hand\n";
 const END: &str = "\n## What the demo shows\n";
 /// The shell prints this after each command.
 const DONE: &str = "--- done ---";
 
 #[test]
-fn readme_by_hand_prints_what_it_says() {
+fn the_commands_of_the_readme_print_what_it_shows() {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
     let steps = steps(&readme);
@@ -42,11 +38,10 @@ fn readme_by_hand_prints_what_it_says() {
             let printed = shell.run(&command);
             match ids.compare(&step.expected, &printed) {
                 Ok(()) => break,
-                // A reader is slower than a message: what only reads, and what needs an event that is seconds old, is
-                // tried again.
-                Err(_) if step.may_repeat(&printed) && began.elapsed() < PATIENCE => {}
+                // A reader is slower than a message: reads, and requests that need a new event, are repeated.
+                Err(_) if step.may_repeat(&printed) && began.elapsed() < TIMEOUT => {}
                 Err(difference) => panic!(
-                    "README says of\n$ {}\n{}\nbut it printed\n{printed}\n{difference}",
+                    "README shows for\n$ {}\n{}\nbut it printed\n{printed}\n{difference}",
                     step.command, step.expected
                 ),
             }
@@ -54,7 +49,7 @@ fn readme_by_hand_prints_what_it_says() {
     }
 }
 
-/// One command of README, and what it prints.
+/// One command of README and its expected output.
 struct Step {
     command: String,
     expected: String,
@@ -91,7 +86,7 @@ fn steps(readme: &str) -> Vec<Step> {
     steps
 }
 
-/// Which id of this run stands for which id of README.
+/// Maps ids of README to ids of this run.
 #[derive(Default)]
 struct Ids(HashMap<String, String>);
 
@@ -104,7 +99,7 @@ impl Ids {
         command
     }
 
-    /// Compares word by word, where a word is a run of letters, digits, `-`, `:` and `.`; learns ids on the way.
+    /// Compares word by word and learns ids; a word is a run of letters, digits, `-`, `:` and `.`.
     fn compare(&mut self, expected: &str, printed: &str) -> Result<(), String> {
         let (expected, printed) = (words(expected), words(printed));
         let mut learnt = self.0.clone();
@@ -135,7 +130,7 @@ impl Ids {
     }
 }
 
-/// What differs in each run.
+/// Words that differ in each run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pattern {
     Id,
@@ -161,7 +156,7 @@ fn pattern(word: &str) -> Option<Pattern> {
     has_shape("xxxx-xx-xxTxx:xx:xx.xxxZ", |it| it.is_ascii_digit()).then_some(Pattern::Time)
 }
 
-/// Splits a text at everything that is no part of an id or a time, and leaves out the line of an answer's `date`.
+/// Splits a text at each character that cannot be in an id or a time, without the `date` header of an answer.
 fn words(text: &str) -> Vec<&str> {
     let lines = text.lines().map(str::trim_end);
     let lines = lines.filter(|line| !line.starts_with("date: ") && !line.is_empty());
@@ -177,7 +172,7 @@ fn words(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The program as README starts it; it ends with the test.
+/// The program as README starts it; dropping it kills the process.
 struct Server {
     child: Child,
     url: String,
@@ -209,7 +204,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -242,7 +237,7 @@ impl Shell {
         shell
     }
 
-    /// Runs one command and returns what it printed.
+    /// Runs one command and returns its output.
     fn run(&mut self, command: &str) -> String {
         writeln!(self.input, "{command}\nprintf '\\n{DONE}\\n'").unwrap();
         let mut printed = String::new();

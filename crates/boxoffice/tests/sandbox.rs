@@ -1,9 +1,6 @@
-//! `boxoffice sandbox` as people start it: one line when ready, its own folder, a clean stop, clear refusals.
+//! `boxoffice sandbox` as a process: one line when it is ready, its own folder, a clean stop, clear refusals.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{
     fs,
@@ -27,7 +24,7 @@ fn boxoffice(arguments: &[&str], data: &Path) -> Command {
     command
 }
 
-/// One request on a connection of its own; the status line of its answer.
+/// Sends one request on its own connection; returns the status line of the answer.
 fn post(address: &str, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     // `test_sk_mine:` in base64.
@@ -60,7 +57,7 @@ fn the_sandbox_prints_one_line_answers_by_its_options_and_stops_on_either_signal
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let address = line.trim_end().strip_prefix("listening on http://");
-        let told = post(address.unwrap(), "/v1/payments/confirm", confirm);
+        let printed = post(address.unwrap(), "/v1/payments/confirm", confirm);
 
         let pid = child.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status();
@@ -68,7 +65,7 @@ fn the_sandbox_prints_one_line_answers_by_its_options_and_stops_on_either_signal
         let mut rest = String::new();
         stdout.read_to_string(&mut rest).unwrap();
         let code = child.wait().unwrap().code();
-        assert_eq!((told.as_str(), code), (expected, Some(0)), "{signal}");
+        assert_eq!((printed.as_str(), code), (expected, Some(0)), "{signal}");
         assert_eq!(rest, "", "more than one line was printed");
     }
     let files: Vec<_> = fs::read_dir(&data)
@@ -81,15 +78,18 @@ fn the_sandbox_prints_one_line_answers_by_its_options_and_stops_on_either_signal
     );
 }
 
-fn assert_refused(output: &Output, told: &[&str]) {
+fn assert_refused(output: &Output, printed: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(told.iter().all(|told| text.contains(told)), "{text}");
+    assert!(
+        printed.iter().all(|printed| text.contains(printed)),
+        "{text}"
+    );
     assert!(output.stdout.is_empty());
 }
 
 #[test]
-fn what_the_sandbox_cannot_be_started_with_is_refused_by_its_name() {
+fn an_invalid_argument_of_the_sandbox_is_refused_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("script.json");
     fs::write(

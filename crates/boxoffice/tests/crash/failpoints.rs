@@ -1,4 +1,4 @@
-//! Killed at every named place where a crash can fall between two effects, early and late in a server's life.
+//! The server crashes at every failpoint between two effects, early and late in its life.
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
@@ -6,14 +6,14 @@ use contract::domain::{PaymentStatus, TicketStatus};
 use messaging::{Clock, Commit, Message, Metrics, Store};
 
 use crate::{
-    crowd::{EVERYBODY, Kind},
-    ledger::Ask,
-    server::{Ended, LOOK, PATIENCE, Server},
-    theatre::{Ending, Moment, Theatre, seed},
+    buyers::{ALL_KINDS, BuyerKind},
+    calls::ApiRequest,
+    harness::{CrashHarness, Ending, Moment, seed},
+    server::{ExitKind, POLL_INTERVAL, Server, TIMEOUT},
 };
 
-/// Every failpoint of the product, and how often a server passes it before it strikes, one server after the other.
-/// Each has a test below.
+/// Every failpoint of the product, and for one server after the other the number of passes before it crashes.
+/// Each failpoint has a test below.
 const FAILPOINTS: &[(&str, &[usize])] = &[
     ("payment.after_confirmed", &[0, 3, 9]),
     ("payment.after_gateway", &[0, 3, 9]),
@@ -49,34 +49,34 @@ const FAILPOINTS: &[(&str, &[usize])] = &[
     ("worker.before_submit", &[0, 6, 80]),
 ];
 
-/// Where nothing passes over the embedded backends, and what strikes it over the others.
-const STRUCK_ELSEWHERE: (&str, &str) = (
+/// The failpoint that only other backends pass, and the test that crashes there.
+const TESTED_ELSEWHERE: (&str, &str) = (
     "ticketing.before_answer",
     include_str!("../lost_answers.rs"),
 );
 
 #[test]
-fn every_failpoint_of_the_product_is_struck() {
+fn every_failpoint_of_the_product_has_a_crash_test() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(crates).unwrap() {
         collect(&entry.unwrap().path().join("src"), &mut found);
     }
-    let (elsewhere, test) = STRUCK_ELSEWHERE;
+    let (elsewhere, test) = TESTED_ELSEWHERE;
     assert!(found.remove(elsewhere) && test.contains(elsewhere));
     let listed: BTreeSet<String> = FAILPOINTS.iter().map(|(name, _)| (*name).into()).collect();
     assert_eq!(found, listed);
     let tests = include_str!("failpoints.rs");
     for name in listed {
-        let is_struck = [
-            "strike",
-            "strike_beside_poison",
-            "strike_cancelling",
-            "strike_settler",
+        let is_tested = [
+            "crash_at",
+            "crash_at_beside_poison",
+            "crash_at_while_cancelling",
+            "crash_at_in_settler",
         ]
         .iter()
-        .any(|strike| tests.contains(&format!("    {strike}(\"{name}\"")));
-        assert!(is_struck, "no test strikes {name}");
+        .any(|crash_at| tests.contains(&format!("    {crash_at}(\"{name}\"")));
+        assert!(is_tested, "no test crashes at {name}");
     }
 }
 
@@ -93,219 +93,229 @@ fn collect(path: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Servers that die at this place one after the other on the same folder, and one that brings everything to its end.
-async fn strike(name: &str, kinds: &[(Kind, u64)]) {
-    let theatre = Theatre::open(seed(name)).await;
-    let books = strike_on(theatre, name, kinds).await.close().await;
-    assert!(!books.users.is_empty(), "nobody came");
+/// Servers crash here one after the other on the same folder; a last one completes everything.
+async fn crash_at(name: &str, kinds: &[(BuyerKind, u64)]) {
+    let harness = CrashHarness::open(seed(name)).await;
+    let books = crash_harness_at(harness, name, kinds).await.close().await;
+    assert!(!books.users.is_empty(), "no user was registered");
 }
 
-async fn strike_on(mut theatre: Theatre, name: &str, kinds: &[(Kind, u64)]) -> Theatre {
+async fn crash_harness_at(
+    mut harness: CrashHarness,
+    name: &str,
+    kinds: &[(BuyerKind, u64)],
+) -> CrashHarness {
     let (_, passes) = FAILPOINTS
         .iter()
         .find(|(listed, _)| *listed == name)
         .unwrap();
     for passes in *passes {
         let failpoints = format!("{name}={passes}*off->return");
-        let ended = theatre.round(kinds, &failpoints, Ending::ByItself).await;
-        assert_eq!(ended, Ended::Aborted, "{failpoints}");
+        let ended = harness.round(kinds, &failpoints, Ending::ByItself).await;
+        assert_eq!(ended, ExitKind::Aborted, "{failpoints}");
     }
-    theatre
+    harness
 }
 
-/// Messages that nobody can handle.
+/// Number of messages that no consumer can handle.
 const POISONED: usize = 2;
 
-/// Buyers of whom most pay, so that the gateway is asked soon.
-const PAYING: &[(Kind, u64)] = &[
-    (Kind::Pays, 8),
-    (Kind::PaysTwiceAtOnce, 4),
-    (Kind::PaysAtLast, 2),
-    (Kind::NeverPays, 2),
+/// Most of these buyers pay, so that the gateway is called soon.
+const PAYING: &[(BuyerKind, u64)] = &[
+    (BuyerKind::Pays, 8),
+    (BuyerKind::PaysTwiceAtOnce, 4),
+    (BuyerKind::PaysWithSecondCard, 2),
+    (BuyerKind::NeverPays, 2),
 ];
-/// Buyers whose payments are left to the settler, and who may not want the ticket any more.
-const SETTLED: &[(Kind, u64)] = &[
-    (Kind::PaysInSilence, 4),
-    (Kind::PaysInSilenceAndReleases, 3),
-    (Kind::Pays, 2),
+/// Buyers whose payments the settler completes; some release the ticket meanwhile.
+const SETTLED: &[(BuyerKind, u64)] = &[
+    (BuyerKind::PaysWithLostAnswer, 4),
+    (BuyerKind::PaysWithLostAnswerAndReleases, 3),
+    (BuyerKind::Pays, 2),
 ];
-/// More than a whole crowd is given.
+/// More answers than one round produces.
 const ANSWERS_OF_A_CROWD_MAX: usize = 100_000;
-/// Buyers who let their reservations lapse.
-const LAPSING: &[(Kind, u64)] = &[
-    (Kind::NeverProcesses, 4),
-    (Kind::NeverPays, 4),
-    (Kind::IsDeclined, 2),
-    (Kind::Pays, 2),
+/// Buyers whose reservations expire.
+const EXPIRING: &[(BuyerKind, u64)] = &[
+    (BuyerKind::NeverProcesses, 4),
+    (BuyerKind::NeverPays, 4),
+    (BuyerKind::IsDeclined, 2),
+    (BuyerKind::Pays, 2),
 ];
-/// Buyers who give their tickets back, or whose purchases come to nothing.
-const GIVING_BACK: &[(Kind, u64)] = &[
-    (Kind::ReleasesAtOnce, 4),
-    (Kind::ReleasesWhileProcessing, 4),
-    (Kind::IsInactive, 3),
-    (Kind::IsPoor, 3),
-    (Kind::Pays, 2),
+/// Buyers who release their reservations, or whose purchases are compensated.
+const RELEASING: &[(BuyerKind, u64)] = &[
+    (BuyerKind::ReleasesAtOnce, 4),
+    (BuyerKind::ReleasesWhileProcessing, 4),
+    (BuyerKind::IsInactive, 3),
+    (BuyerKind::LacksPoints, 3),
+    (BuyerKind::Pays, 2),
 ];
-/// Buyers of whom the gateway tells by webhooks.
-const TOLD_OF: &[(Kind, u64)] = &[(Kind::IsToldOf, 6), (Kind::CancelsTheTicket, 1)];
-/// Buyers who do not want their tickets any more.
-const CANCELLING: &[(Kind, u64)] = &[(Kind::CancelsTheTicket, 6), (Kind::Pays, 2)];
+/// Buyers whose payments are reported by webhooks.
+const NOTIFIED: &[(BuyerKind, u64)] = &[
+    (BuyerKind::NotifiedByWebhook, 6),
+    (BuyerKind::CancelsTheTicket, 1),
+];
+/// Buyers who cancel their tickets.
+const CANCELLING: &[(BuyerKind, u64)] = &[(BuyerKind::CancelsTheTicket, 6), (BuyerKind::Pays, 2)];
 
 #[tokio::test]
-async fn what_was_not_committed_was_not_answered() {
-    strike("store.before_commit", EVERYBODY).await;
+async fn an_uncommitted_request_is_not_answered() {
+    crash_at("store.before_commit", ALL_KINDS).await;
 }
 
 #[tokio::test]
-async fn what_was_committed_and_not_answered_is_answered_to_its_key() {
-    strike("store.after_commit", EVERYBODY).await;
+async fn a_committed_but_unanswered_request_is_answered_on_retry_with_its_key() {
+    crash_at("store.after_commit", ALL_KINDS).await;
 }
 
 #[tokio::test]
-async fn what_was_not_cleaned_away_to_its_end_is_cleaned_away_again() {
-    strike("store.before_sweep", EVERYBODY).await;
+async fn an_interrupted_cleanup_is_repeated() {
+    crash_at("store.before_sweep", ALL_KINDS).await;
 }
 
 #[tokio::test]
-async fn what_was_decided_and_not_submitted_is_decided_again() {
-    strike_beside_poison("worker.before_submit").await;
+async fn a_decision_that_was_not_submitted_is_made_again() {
+    crash_at_beside_poison("worker.before_submit").await;
 }
 
 #[tokio::test]
-async fn what_was_handled_is_not_handled_again() {
-    strike_beside_poison("worker.after_commit").await;
+async fn a_handled_message_is_not_handled_again() {
+    crash_at_beside_poison("worker.after_commit").await;
 }
 
 #[tokio::test]
-async fn a_grant_that_was_not_submitted_is_none() {
-    strike("ticketing.before_grant", EVERYBODY).await;
+async fn a_grant_that_was_not_submitted_does_not_exist() {
+    crash_at("ticketing.before_grant", ALL_KINDS).await;
 }
 
 #[tokio::test]
-async fn a_grant_that_was_not_answered_is_answered_to_its_key() {
-    strike("ticketing.after_grant", EVERYBODY).await;
+async fn an_unanswered_grant_is_answered_on_retry_with_its_key() {
+    crash_at("ticketing.after_grant", ALL_KINDS).await;
 }
 
 #[tokio::test]
-async fn a_purchase_that_was_accepted_and_not_answered_goes_on() {
-    strike("ticketing.after_process", EVERYBODY).await;
+async fn an_accepted_but_unanswered_purchase_continues() {
+    crash_at("ticketing.after_process", ALL_KINDS).await;
 }
 
 #[tokio::test]
-async fn a_reservation_completed_in_memory_alone_is_completed_again() {
-    strike("ticketing.after_complete", PAYING).await;
+async fn a_reservation_completed_only_in_memory_is_completed_again() {
+    crash_at("ticketing.after_complete", PAYING).await;
 }
 
 #[tokio::test]
-async fn a_reservation_taken_back_in_memory_alone_is_taken_back_again() {
-    strike("ticketing.after_take_back", GIVING_BACK).await;
+async fn a_reservation_freed_only_in_memory_is_freed_again() {
+    crash_at("ticketing.after_take_back", RELEASING).await;
 }
 
 #[tokio::test]
-async fn a_release_that_was_not_submitted_is_none() {
-    strike("ticketing.before_release", GIVING_BACK).await;
+async fn a_release_that_was_not_submitted_has_no_effect() {
+    crash_at("ticketing.before_release", RELEASING).await;
 }
 
 #[tokio::test]
-async fn a_release_that_was_not_answered_holds() {
-    strike("ticketing.after_release", GIVING_BACK).await;
+async fn an_unanswered_release_holds() {
+    crash_at("ticketing.after_release", RELEASING).await;
 }
 
 #[tokio::test]
-async fn a_lapse_that_was_not_submitted_comes_again() {
-    strike("ticketing.before_lapse", LAPSING).await;
+async fn an_expiry_that_was_not_submitted_is_repeated() {
+    crash_at("ticketing.before_lapse", EXPIRING).await;
 }
 
 #[tokio::test]
-async fn a_lapse_that_was_stored_comes_once() {
-    strike("ticketing.after_lapse", LAPSING).await;
+async fn a_stored_expiry_happens_once() {
+    crash_at("ticketing.after_lapse", EXPIRING).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_was_not_saved_behind_its_work_is_given_again() {
-    strike("web.before_save", TOLD_OF).await;
+async fn an_answer_that_was_not_saved_after_its_work_is_produced_again() {
+    crash_at("web.before_save", NOTIFIED).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_was_saved_behind_its_work_is_answered_again() {
-    strike("web.after_save", TOLD_OF).await;
+async fn an_answer_that_was_saved_after_its_work_is_replayed() {
+    crash_at("web.after_save", NOTIFIED).await;
 }
 
 #[tokio::test]
 async fn an_attempt_that_never_reached_the_gateway_is_made_again() {
-    strike("payment.before_gateway", PAYING).await;
+    crash_at("payment.before_gateway", PAYING).await;
 }
 
 #[tokio::test]
-async fn an_attempt_whose_answer_was_heard_and_not_stored_is_looked_up() {
-    strike("payment.after_gateway", PAYING).await;
+async fn an_attempt_whose_answer_was_not_stored_is_looked_up() {
+    crash_at("payment.after_gateway", PAYING).await;
 }
 
 #[tokio::test]
-async fn an_outcome_that_was_stored_and_not_answered_is_answered_to_its_key() {
-    strike("payment.after_confirmed", PAYING).await;
+async fn a_stored_but_unanswered_outcome_is_answered_on_retry_with_its_key() {
+    crash_at("payment.after_confirmed", PAYING).await;
 }
 
 #[tokio::test]
-async fn a_charge_that_the_gateway_did_not_store_is_asked_for_again() {
-    strike("sandbox.before_charge", PAYING).await;
+async fn a_charge_that_the_gateway_did_not_store_is_requested_again() {
+    crash_at("sandbox.before_charge", PAYING).await;
 }
 
 #[tokio::test]
-async fn a_charge_that_the_gateway_did_not_answer_is_found() {
-    strike("sandbox.after_charge", PAYING).await;
+async fn an_unanswered_charge_is_found_at_the_gateway() {
+    crash_at("sandbox.after_charge", PAYING).await;
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_not_kept_is_sent_again() {
-    strike("payment.before_webhook", TOLD_OF).await;
+async fn a_webhook_that_was_not_stored_is_sent_again() {
+    crash_at("payment.before_webhook", NOTIFIED).await;
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_kept_and_not_answered_serves_once() {
-    strike("payment.after_webhook", TOLD_OF).await;
+async fn a_stored_but_unanswered_webhook_is_applied_once() {
+    crash_at("payment.after_webhook", NOTIFIED).await;
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_answered_and_had_not_served_serves() {
-    strike("settler.before_webhook", TOLD_OF).await;
+async fn an_answered_webhook_that_was_not_yet_applied_is_applied() {
+    crash_at("settler.before_webhook", NOTIFIED).await;
 }
 
 #[tokio::test]
-async fn a_webhook_that_has_served_does_not_serve_again() {
-    strike("settler.after_webhook", TOLD_OF).await;
+async fn an_applied_webhook_is_not_applied_again() {
+    crash_at("settler.after_webhook", NOTIFIED).await;
 }
 
-/// Among those who have paid are some who give their tickets back.
-async fn strike_cancelling(name: &str) {
-    let theatre = Theatre::open(seed(name)).await;
-    let books = strike_on(theatre, name, CANCELLING).await.close().await;
+/// Some of the paid tickets are cancelled.
+async fn crash_at_while_cancelling(name: &str) {
+    let harness = CrashHarness::open(seed(name)).await;
+    let books = crash_harness_at(harness, name, CANCELLING)
+        .await
+        .close()
+        .await;
     let mut tickets = books.tickets.values();
     assert!(tickets.any(|ticket| ticket.status == TicketStatus::Cancelled));
 }
 
 #[tokio::test]
-async fn a_ticket_whose_giving_back_was_not_stored_stands_until_it_is_asked_again() {
-    strike_cancelling("ticketing.before_cancel").await;
+async fn a_ticket_whose_cancellation_was_not_stored_stays_valid_until_the_next_request() {
+    crash_at_while_cancelling("ticketing.before_cancel").await;
 }
 
 #[tokio::test]
-async fn a_ticket_whose_giving_back_was_stored_and_not_answered_goes_back() {
-    strike_cancelling("ticketing.after_cancel").await;
+async fn a_ticket_whose_cancellation_was_stored_but_not_answered_is_cancelled() {
+    crash_at_while_cancelling("ticketing.after_cancel").await;
 }
 
-/// Among those who are settled are some who get their money back.
-async fn strike_settler(name: &str) {
-    let theatre = Theatre::open(seed(name)).await;
-    let mut theatre = strike_on(theatre, name, SETTLED).await;
-    // One whole crowd more: before a strike only a few had come, and perhaps none of a kind.
+/// Some of the settled payments are refunded.
+async fn crash_at_in_settler(name: &str) {
+    let harness = CrashHarness::open(seed(name)).await;
+    let mut harness = crash_harness_at(harness, name, SETTLED).await;
+    // One complete round more: before the crashes only a few buyers acted, and perhaps none of a kind.
     let when_all_have_come = Ending::Terminate(Moment {
         answers: ANSWERS_OF_A_CROWD_MAX,
         then: Duration::ZERO,
     });
-    let ended = theatre.round(SETTLED, "", when_all_have_come).await;
-    assert_eq!(ended, Ended::Stopped);
-    let books = theatre.close().await;
+    let ended = harness.round(SETTLED, "", when_all_have_come).await;
+    assert_eq!(ended, ExitKind::Stopped);
+    let books = harness.close().await;
     let has = |status| {
         books
             .payments
@@ -317,40 +327,40 @@ async fn strike_settler(name: &str) {
 
 #[tokio::test]
 async fn a_settlement_that_had_not_begun_begins_again() {
-    strike_settler("settler.before_gateway").await;
+    crash_at_in_settler("settler.before_gateway").await;
 }
 
 #[tokio::test]
-async fn a_settlement_that_the_gateway_answered_is_made_again() {
-    strike_settler("settler.after_gateway").await;
+async fn a_settlement_whose_gateway_answer_was_not_stored_is_repeated() {
+    crash_at_in_settler("settler.after_gateway").await;
 }
 
 #[tokio::test]
-async fn a_settlement_that_was_stored_is_not_made_again() {
-    strike_settler("settler.after_commit").await;
+async fn a_stored_settlement_is_not_repeated() {
+    crash_at_in_settler("settler.after_commit").await;
 }
 
 #[tokio::test]
 async fn a_timer_that_did_not_fire_fires_again() {
-    strike_beside_poison("timers.before_fire").await;
+    crash_at_beside_poison("timers.before_fire").await;
 }
 
 #[tokio::test]
 async fn a_timer_that_fired_does_not_fire_again() {
-    strike_beside_poison("timers.after_fire").await;
+    crash_at_beside_poison("timers.after_fire").await;
 }
 
-/// As [`strike`], while dead letters come and go.
-async fn strike_beside_poison(name: &str) {
-    let theatre = strike_on(poisoned(name).await, name, EVERYBODY).await;
-    every_poison_is_parked(theatre).await;
+/// As [`crash_at`], with dead letters in the folder.
+async fn crash_at_beside_poison(name: &str) {
+    let harness = crash_harness_at(poisoned(name).await, name, ALL_KINDS).await;
+    every_poison_is_parked(harness).await;
 }
 
-/// A folder with messages that a consumer will reject again and again, so that timers have something to fire.
-async fn poisoned(name: &str) -> Theatre {
-    let theatre = Theatre::open(seed(name)).await;
+/// A folder with messages that a consumer always rejects, so that retry timers fire.
+async fn poisoned(name: &str) -> CrashHarness {
+    let harness = CrashHarness::open(seed(name)).await;
     let tables = boxoffice::app::tables();
-    let store = Store::open_embedded(theatre.path(), &tables, Metrics::unregistered()).unwrap();
+    let store = Store::open_embedded(harness.path(), &tables, Metrics::unregistered()).unwrap();
     let mut commit = Commit::new();
     for number in 0..POISONED {
         commit.publish(Message {
@@ -365,16 +375,16 @@ async fn poisoned(name: &str) -> Theatre {
         });
     }
     store.commit(commit).await.unwrap();
-    theatre
+    harness
 }
 
-/// Each was tried as often as it should be, and then left to a person, who discards it.
-async fn every_poison_is_parked(theatre: Theatre) {
-    let server = Server::start(theatre.path());
-    let mut look = tokio::time::interval(LOOK);
+/// Each message was retried up to its limit and then parked; the test discards it.
+async fn every_poison_is_parked(harness: CrashHarness) {
+    let server = Server::start(harness.path());
+    let mut poll = tokio::time::interval(POLL_INTERVAL);
     let parked = async {
         loop {
-            look.tick().await;
+            poll.tick().await;
             let page = server.get("/dead-letter?state=PARKED").await;
             let items = page["items"].as_array().unwrap().clone();
             if items.len() == POISONED {
@@ -382,12 +392,13 @@ async fn every_poison_is_parked(theatre: Theatre) {
             }
         }
     };
-    let parked = tokio::time::timeout(PATIENCE, parked).await.unwrap();
+    let parked = tokio::time::timeout(TIMEOUT, parked).await.unwrap();
     for letter in parked {
         assert_eq!(letter["reissues"], 3, "{letter}");
-        let ask = Ask::delete(format!("/dead-letter/{}", letter["id"].as_str().unwrap()));
-        assert_eq!(ask.send(&server).await.unwrap().status, 200);
+        let request =
+            ApiRequest::delete(format!("/dead-letter/{}", letter["id"].as_str().unwrap()));
+        assert_eq!(request.send(&server).await.unwrap().status, 200);
     }
     server.kill().await;
-    theatre.close().await;
+    harness.close().await;
 }

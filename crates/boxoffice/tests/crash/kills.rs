@@ -3,30 +3,30 @@
 use std::time::Duration;
 
 use crate::{
-    crowd::EVERYBODY,
-    server::Ended,
-    theatre::{Ending, Moment, Theatre, seed},
+    buyers::ALL_KINDS,
+    harness::{CrashHarness, Ending, Moment, seed},
+    server::ExitKind,
 };
 
-/// Servers that are killed on one folder.
+/// Number of servers that are killed on one folder.
 const ROUNDS: usize = 11;
 const ANSWERS_MAX: u64 = 160;
 
-/// A killed server's folder, again and again.
+/// Kills one server after the other on one folder.
 async fn killed_again_and_again(name: &str) {
-    let mut theatre = Theatre::open(seed(name)).await;
+    let mut harness = CrashHarness::open(seed(name)).await;
     for _ in 0..ROUNDS {
-        let ending = draw(&theatre);
-        let ended = theatre.round(EVERYBODY, "", ending).await;
+        let ending = draw(&harness);
+        let ended = harness.round(ALL_KINDS, "", ending).await;
         let may_have_stopped = matches!(ending, Ending::KillAsItStops(..));
-        assert!(ended == Ended::Killed || may_have_stopped && ended == Ended::Stopped);
+        assert!(ended == ExitKind::Killed || may_have_stopped && ended == ExitKind::Stopped);
     }
-    let books = theatre.close().await;
-    assert!(!books.tickets.is_empty(), "nobody bought anything");
+    let books = harness.close().await;
+    assert!(!books.tickets.is_empty(), "no ticket was bought");
 }
 
-fn draw(theatre: &Theatre) -> Ending {
-    let random = theatre.random();
+fn draw(harness: &CrashHarness) -> Ending {
+    let random = harness.random();
     let moment = Moment {
         answers: usize::try_from(random.below(ANSWERS_MAX)).unwrap(),
         then: Duration::from_micros(random.below(4_000)),
@@ -39,26 +39,26 @@ fn draw(theatre: &Theatre) -> Ending {
 }
 
 #[tokio::test]
-async fn a_first_folder_outlives_every_kill() {
+async fn a_first_folder_survives_every_kill() {
     killed_again_and_again("first").await;
 }
 
 #[tokio::test]
-async fn a_second_folder_outlives_every_kill() {
+async fn a_second_folder_survives_every_kill() {
     killed_again_and_again("second").await;
 }
 
 #[tokio::test]
-async fn a_third_folder_outlives_every_kill() {
+async fn a_third_folder_survives_every_kill() {
     killed_again_and_again("third").await;
 }
 
 #[tokio::test]
-async fn a_fourth_folder_outlives_every_kill() {
+async fn a_fourth_folder_survives_every_kill() {
     killed_again_and_again("fourth").await;
 }
 
 #[tokio::test]
-async fn a_fifth_folder_outlives_every_kill() {
+async fn a_fifth_folder_survives_every_kill() {
     killed_again_and_again("fifth").await;
 }

@@ -1,25 +1,21 @@
-//! The real program, killed: at every named place where a crash can fall between two effects, at random moments
-//! under load, and told to stop in the middle of it. Whatever was answered holds afterwards, and whatever was begun
-//! goes on by itself to its end.
+//! The real program is killed at every failpoint between two effects and at random moments under load, and is stopped
+//! under load. Every answer holds afterwards, and everything that was begun completes by itself.
 //!
-//! What happens is drawn from a seed, which every test prints. `CRASH_SEED=<it> cargo test --test crash <test>` draws
-//! the same buyers and the same moments again.
+//! Each test draws its buyers and moments from a seed, which it prints. `CRASH_SEED=<seed> cargo test --test crash <test>`
+//! draws the same ones again.
 //!
 //! - [`failpoints`], [`kills`], [`stops`], [`outages`]: the tests
-//! - [`theatre`]: one data folder, and round after round of a server that ends on it
-//! - [`crowd`]: the buyers; [`ledger`]: what they were told; [`server`]: the program
-//! - [`promises`]: what must hold
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! - [`harness`]: one data folder and the servers on it, round after round
+//! - [`buyers`]: the buyers; [`calls`]: their requests and answers; [`server`]: the program
+//! - [`promises`]: the invariants that are checked
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-mod crowd;
+mod buyers;
+mod calls;
 mod failpoints;
+mod harness;
 mod kills;
-mod ledger;
 mod outages;
 mod promises;
 mod server;
 mod stops;
-mod theatre;

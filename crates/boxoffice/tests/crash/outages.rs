@@ -1,33 +1,33 @@
-//! A server that comes back late: who has paid has the ticket, however long it was away.
+//! A server that restarts late: every buyer who has paid gets the ticket, however long the outage was.
 
 use contract::domain::PaymentStatus;
 use messaging::Clock;
 
 use crate::{
-    crowd::Kind,
+    buyers::BuyerKind,
+    harness::{CrashHarness, Ending, seed},
     promises,
-    server::{Ended, LOOK, PATIENCE},
-    theatre::{Ending, Theatre, seed},
+    server::{ExitKind, POLL_INTERVAL, TIMEOUT},
 };
 
-/// The server dies at this place, and comes back when every reservation should have lapsed.
+/// The server crashes at this failpoint and restarts when every reservation is overdue.
 async fn away_until_everything_is_overdue(failpoint: &str) {
-    let mut theatre = Theatre::open(seed(failpoint)).await;
+    let mut harness = CrashHarness::open(seed(failpoint)).await;
     let failpoints = format!("{failpoint}=4*off->return");
-    let buyers = [(Kind::Pays, 1)];
-    let ended = theatre.round(&buyers, &failpoints, Ending::ByItself).await;
-    assert_eq!(ended, Ended::Aborted);
-    let books = promises::read(theatre.path());
+    let buyers = [(BuyerKind::Pays, 1)];
+    let ended = harness.round(&buyers, &failpoints, Ending::ByItself).await;
+    assert_eq!(ended, ExitKind::Aborted);
+    let books = promises::read(harness.path());
     let last = books.reservations.values().map(|it| it.lapses_at).max();
-    let mut look = tokio::time::interval(LOOK);
+    let mut poll = tokio::time::interval(POLL_INTERVAL);
     let overdue = async {
         while last.is_some_and(|last| Clock::System.now() < last) {
-            look.tick().await;
+            poll.tick().await;
         }
     };
-    tokio::time::timeout(PATIENCE, overdue).await.unwrap();
+    tokio::time::timeout(TIMEOUT, overdue).await.unwrap();
 
-    let books = theatre.close().await;
+    let books = harness.close().await;
     let has = |status| {
         books
             .payments
@@ -38,16 +38,16 @@ async fn away_until_everything_is_overdue(failpoint: &str) {
     assert_eq!(
         has(PaymentStatus::Cancelled).count(),
         0,
-        "somebody got money and no ticket"
+        "a buyer was refunded instead of getting the ticket"
     );
 }
 
 #[tokio::test]
-async fn a_buyer_who_was_told_of_the_payment_has_the_ticket_after_an_outage() {
+async fn a_buyer_whose_payment_was_confirmed_has_the_ticket_after_an_outage() {
     away_until_everything_is_overdue("ticketing.after_complete").await;
 }
 
 #[tokio::test]
-async fn a_buyer_who_was_charged_and_not_told_has_the_ticket_after_an_outage() {
+async fn a_buyer_who_was_charged_without_an_answer_has_the_ticket_after_an_outage() {
     away_until_everything_is_overdue("payment.after_gateway").await;
 }

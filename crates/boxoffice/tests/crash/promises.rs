@@ -1,4 +1,4 @@
-//! What must hold: what clients were told, the books of the services, and the books of the gateway agree.
+//! Invariants: the answers to clients, the books of the services and the books of the gateway agree.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,24 +18,24 @@ use serde_json::Value;
 use web::idempotency::AnswerRecord;
 
 use crate::{
-    ledger::Ledger,
-    server::{HOLD_GRACE_SECS, PATIENCE},
+    calls::CallLog,
+    server::{HOLD_GRACE_SECS, TIMEOUT},
 };
 
-/// How often the folder of a running server is looked at.
-const AUDIT_LOOK: Duration = Duration::from_millis(100);
+/// How often the folder of a running server is polled.
+const AUDIT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub fn read(folder: &Path) -> Books {
     Books::read(&Snapshot::open(folder).unwrap()).unwrap()
 }
 
-/// Waits until nothing is under way: no saga, no message, no payment at the gateway, no reservation that waits.
-pub async fn come_to_rest(folder: &Path) {
+/// Waits until no saga is open, no message or payment is pending and no reservation waits.
+pub async fn wait_until_idle(folder: &Path) {
     let mut left = String::new();
     let resting = async {
-        let mut look = tokio::time::interval(AUDIT_LOOK);
+        let mut poll = tokio::time::interval(AUDIT_INTERVAL);
         loop {
-            look.tick().await;
+            poll.tick().await;
             let books = read(folder);
             let counts = books.counts();
             let at_gateway = books.payments.values().filter(|payment| {
@@ -54,17 +54,17 @@ pub async fn come_to_rest(folder: &Path) {
             left = format!("{open:?}");
         }
     };
-    let Ok(counts) = tokio::time::timeout(PATIENCE, resting).await else {
-        panic!("it never came to rest: {left}");
+    let Ok(counts) = tokio::time::timeout(TIMEOUT, resting).await else {
+        panic!("it never became idle: {left}");
     };
     assert_eq!((counts.parked_sagas, counts.parked_refunds), (0, 0));
 }
 
-/// What was answered is in the books, at any moment.
-pub fn answers_stand(ledger: &Ledger, books: &Books, now: Timestamp) {
-    let releases = ledger.releases();
-    for (ask, told) in ledger.told("/ticketing/reserve", 200) {
-        let answer = told.json();
+/// Everything that was answered is in the books, at any moment.
+pub fn answers_stand(calls: &CallLog, books: &Books, now: Timestamp) {
+    let releases = calls.releases();
+    for (request, answer) in calls.answered("/ticketing/reserve", 200) {
+        let answer = answer.json();
         let ticket = ticket(&answer);
         let expires_at: Timestamp = text(&answer, "expiresAt").parse().unwrap();
         let may_be_gone = now >= expires_at.plus_secs(HOLD_GRACE_SECS)
@@ -74,45 +74,45 @@ pub fn answers_stand(ledger: &Ledger, books: &Books, now: Timestamp) {
             books.reservations.contains_key(&ticket) || books.tickets.contains_key(&ticket);
         assert!(
             is_there || may_be_gone,
-            "{ask:?} was told {told:?}, and it is lost"
+            "{request:?} was answered {answer:?}, and it is lost"
         );
     }
-    for (ask, _) in ledger.told("/ticketing/process", 202) {
-        let is_there = books.purchases.contains_key(&ticket(&ask.body));
-        assert!(is_there, "{ask:?} was accepted, and it is lost");
+    for (request, _) in calls.answered("/ticketing/process", 202) {
+        let is_there = books.purchases.contains_key(&ticket(&request.body));
+        assert!(is_there, "{request:?} was accepted, and it is lost");
     }
 }
 
-/// Everything that holds once nothing is under way.
-pub fn hold(ledger: &Ledger, folder: &Path) {
+/// Invariants that hold once nothing is pending.
+pub fn hold(calls: &CallLog, folder: &Path) {
     let books = read(folder);
     let charges = charges(folder);
-    purchases_have_ended(ledger, &books);
-    payments_are_as_told(ledger, &books, &charges);
-    what_was_released_is_gone(ledger, &books);
-    what_was_to_be_cancelled_is_cancelled(ledger, &books);
+    purchases_have_ended(calls, &books);
+    payments_are_as_told(calls, &books, &charges);
+    what_was_released_is_gone(calls, &books);
+    what_was_to_be_cancelled_is_cancelled(calls, &books);
     money_is_where_it_belongs(&books, &charges);
-    points_are_where_they_belong(ledger, &books);
+    points_are_where_they_belong(calls, &books);
 }
 
-fn purchases_have_ended(ledger: &Ledger, books: &Books) {
-    for (ask, _) in ledger.told("/ticketing/process", 202) {
-        let state = saga_state(books, ticket(&ask.body));
+fn purchases_have_ended(calls: &CallLog, books: &Books) {
+    for (request, _) in calls.answered("/ticketing/process", 202) {
+        let state = saga_state(books, ticket(&request.body));
         assert!(
             state.is_some_and(SagaState::is_terminal),
-            "{ask:?} is {state:?}"
+            "{request:?} is {state:?}"
         );
     }
 }
 
-/// Who was told that the payment succeeded has the ticket, but for those who gave it back at the same moment: they
-/// have their money. Who was told that it was declined was not charged.
-fn payments_are_as_told(ledger: &Ledger, books: &Books, charges: &BTreeMap<String, Charge>) {
-    let (releases, cancellations) = (ledger.releases(), ledger.cancellations());
-    for (ask, told) in ledger.told("/payment/confirmed", 200) {
-        let id: PaymentId = text(&ask.body, "paymentId").parse().unwrap();
+/// A buyer whose payment was answered as succeeded has the ticket, or has released or cancelled it and has the money
+/// back. A buyer whose payment was answered as declined was not charged.
+fn payments_are_as_told(calls: &CallLog, books: &Books, charges: &BTreeMap<String, Charge>) {
+    let (releases, cancellations) = (calls.releases(), calls.cancellations());
+    for (request, answer) in calls.answered("/payment/confirmed", 200) {
+        let id: PaymentId = text(&request.body, "paymentId").parse().unwrap();
         let payment = &books.payments[&id];
-        if told.json()["succeeded"] == true {
+        if answer.json()["succeeded"] == true {
             let is_kept =
                 payment.status == PaymentStatus::Succeeded && owns(books, payment.ticket_id);
             let ticket = payment.ticket_id.to_string();
@@ -120,27 +120,30 @@ fn payments_are_as_told(ledger: &Ledger, books: &Books, charges: &BTreeMap<Strin
                 && (releases.contains_key(&ticket) || cancellations.contains_key(&ticket));
             assert!(
                 is_kept || is_given_back,
-                "{ask:?} was told {told:?}: {payment:?}"
+                "{request:?} was answered {answer:?}: {payment:?}"
             );
         } else {
-            let key = text(&ask.body, "pgPaymentId");
+            let key = text(&request.body, "pgPaymentId");
             let is_charged = charges.values().any(|charge| charge.payment_key == key);
-            assert!(!is_charged, "{ask:?} was told {told:?}, and was charged");
+            assert!(
+                !is_charged,
+                "{request:?} was answered {answer:?}, and was charged"
+            );
         }
     }
 }
 
-fn what_was_released_is_gone(ledger: &Ledger, books: &Books) {
-    for (ticket, is_done) in ledger.releases() {
+fn what_was_released_is_gone(calls: &CallLog, books: &Books) {
+    for (ticket, is_done) in calls.releases() {
         let id: TicketId = ticket.parse().unwrap();
         let is_there = books.reservations.contains_key(&id) || owns(books, id);
         assert!(!(is_done && is_there), "{ticket} was released");
     }
 }
 
-/// The gateway refuses no refund here: whoever was told that the ticket goes back has the money, and it is nobody's.
-fn what_was_to_be_cancelled_is_cancelled(ledger: &Ledger, books: &Books) {
-    for (ticket, is_accepted) in ledger.cancellations() {
+/// The gateway refuses no refund here: after an accepted cancellation the money is refunded and the ticket cancelled.
+fn what_was_to_be_cancelled_is_cancelled(calls: &CallLog, books: &Books) {
+    for (ticket, is_accepted) in calls.cancellations() {
         let id: TicketId = ticket.parse().unwrap();
         let (ticket, payment) = (
             &books.tickets[&id],
@@ -173,39 +176,36 @@ fn money_is_where_it_belongs(books: &Books, charges: &BTreeMap<String, Charge>) 
     for payment in books.payments.values() {
         let is_taken = payment.status == PaymentStatus::Succeeded && payment.final_amount.get() > 0;
         let is_charged = charges.contains_key(&payment.payment_id.to_string());
-        assert!(
-            is_charged || !is_taken,
-            "nobody was charged for {payment:?}"
-        );
+        assert!(is_charged || !is_taken, "no charge for {payment:?}");
     }
 }
 
-/// A balance is what was granted, less the points that tickets were paid with.
-fn points_are_where_they_belong(ledger: &Ledger, books: &Books) {
+/// A balance equals the granted points minus the points that paid for tickets.
+fn points_are_where_they_belong(calls: &CallLog, books: &Books) {
     let mut used: BTreeMap<i64, i64> = BTreeMap::new();
     for ticket in books.tickets.keys().filter(|ticket| owns(books, **ticket)) {
         let purchase = &books.purchases[ticket];
         *used.entry(purchase.user_id.0).or_default() += purchase.point.get();
     }
     let mut granted: BTreeMap<String, i64> = BTreeMap::new();
-    for (ask, told) in ledger.final_answers() {
-        if told.status == 200 && ask.path.ends_with("/points") {
-            *granted.entry(ask.path).or_default() += ask.body["amount"].as_i64().unwrap();
+    for (request, answer) in calls.final_answers() {
+        if answer.status == 200 && request.path.ends_with("/points") {
+            *granted.entry(request.path).or_default() += request.body["amount"].as_i64().unwrap();
         }
     }
-    let unanswered: BTreeSet<String> = ledger
+    let unanswered: BTreeSet<String> = calls
         .unanswered()
         .into_iter()
-        .map(|ask| ask.path)
+        .map(|request| request.path)
         .collect();
-    for (ask, told) in ledger.told("/user", 201) {
-        let id = told.json()["id"].as_i64().unwrap();
+    for (request, answer) in calls.answered("/user", 201) {
+        let id = answer.json()["id"].as_i64().unwrap();
         let grants = format!("/user/{id}/points");
-        let registered = ask.body["points"].as_i64().unwrap();
+        let registered = request.body["points"].as_i64().unwrap();
         let expected =
             registered + granted.get(&grants).unwrap_or(&0) - used.get(&id).unwrap_or(&0);
         let balance = books.users[&UserId(id)].balance.get();
-        // Whether a grant was made that nobody has an answer to is not known here.
+        // An unanswered grant may or may not have been made.
         assert!(
             balance == expected || unanswered.contains(&grants),
             "user {id}: {balance} is not {expected}"
@@ -213,18 +213,18 @@ fn points_are_where_they_belong(ledger: &Ledger, books: &Books) {
     }
 }
 
-/// A server that was told to stop has answered whatever it has done.
-pub fn nothing_was_done_unanswered(ledger: &Ledger, folder: &Path) {
+/// A server that stopped on SIGTERM has answered every request that took effect.
+pub fn nothing_was_done_unanswered(calls: &CallLog, folder: &Path) {
     let mut answered = Vec::new();
     let snapshot = Snapshot::open(folder).unwrap();
     snapshot
         .each(|it: AnswerRecord| answered.push(it.key))
         .unwrap();
     assert!(!answered.is_empty());
-    for ask in ledger.unanswered() {
+    for request in calls.unanswered() {
         assert!(
-            !answered.contains(&ask.scope()),
-            "{ask:?} was done and not answered"
+            !answered.contains(&request.scope()),
+            "{request:?} was done and not answered"
         );
     }
 }
@@ -238,7 +238,7 @@ struct Charge {
     balance_amount: i64,
 }
 
-/// By the order that was paid.
+/// Charges by order.
 fn charges(folder: &Path) -> BTreeMap<String, Charge> {
     let connection = rusqlite::Connection::open(folder.join("gateway.db")).unwrap();
     let text = "SELECT order_id, payment_key, status, total_amount, balance_amount FROM charge";

@@ -1,4 +1,4 @@
-//! The program as a process: started on a folder, killed or told to stop. It owns its child, which dies with it.
+//! The program as a child process on a folder. Dropping the owner kills it.
 
 use std::{
     fs::OpenOptions,
@@ -13,16 +13,16 @@ use std::{
 use reqwest::Client;
 use serde_json::Value;
 
-/// What must come does so within this, or the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How often something is looked at until it is as wanted.
-pub const LOOK: Duration = Duration::from_millis(5);
-/// How much later than its deadline a reservation lapses.
+/// The test fails if an awaited condition takes longer.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a condition is polled.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Time between a reservation's deadline and its expiry.
 pub const HOLD_GRACE_SECS: i64 = 1;
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 
-/// Everything that takes time, made short; the gateway's double takes test codes.
+/// Short timeouts; the sandbox gateway accepts test codes.
 const SETTINGS: &[(&str, &str)] = &[
     ("BOXOFFICE_TICKETING__HOLD_TTL_SECS", "2"),
     ("BOXOFFICE_TICKETING__HOLD_GRACE_SECS", "1"),
@@ -40,21 +40,21 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It struck its failpoint.
+pub enum ExitKind {
+    /// It crashed at its failpoint.
     Aborted,
     Killed,
-    /// It stopped as it was told.
+    /// It stopped cleanly on SIGTERM.
     Stopped,
 }
 
-/// A server that may not listen yet.
-pub struct Starting {
+/// A server process that may not listen yet.
+pub struct StartingServer {
     child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
-/// A server that listens.
+/// A server process that listens.
 pub struct Server {
     child: Child,
     _stdout: BufReader<ChildStdout>,
@@ -63,7 +63,7 @@ pub struct Server {
     is_gone: AtomicBool,
 }
 
-impl Starting {
+impl StartingServer {
     /// `failpoints` as the crate `fail` reads them.
     pub fn spawn(folder: &Path, failpoints: &str) -> Self {
         let log = folder.join("server.log");
@@ -79,7 +79,7 @@ impl Starting {
             .arg(folder)
             .envs(SETTINGS.iter().copied())
             .env("FAILPOINTS", failpoints)
-            // An abort may leave a file where it stands.
+            // An abort may leave a core file in the working directory.
             .current_dir(folder)
             .stdout(Stdio::piped())
             .stderr(log.unwrap())
@@ -89,8 +89,8 @@ impl Starting {
         Self { child, stdout }
     }
 
-    /// Waits until it listens, or how it ended before it did.
-    pub fn listening(mut self) -> Result<Server, Ended> {
+    /// Waits until it listens; an error says how it exited before it listened.
+    pub fn listening(mut self) -> Result<Server, ExitKind> {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         let Some(url) = line.strip_prefix("listening on ") else {
@@ -114,11 +114,11 @@ impl Starting {
 
 impl Server {
     pub fn start(folder: &Path) -> Self {
-        let started = Starting::spawn(folder, "").listening();
+        let started = StartingServer::spawn(folder, "").listening();
         started.unwrap_or_else(|ended| panic!("it did not start: {ended:?}"))
     }
 
-    /// Sends a signal to this child, and does not wait.
+    /// Sends a signal without waiting.
     pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
@@ -128,7 +128,7 @@ impl Server {
     /// `kill -9`.
     pub async fn kill(mut self) {
         self.signal("-KILL");
-        assert_eq!(self.ended().await, Ended::Killed);
+        assert_eq!(self.ended().await, ExitKind::Killed);
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -143,43 +143,43 @@ impl Server {
             .unwrap()
     }
 
-    /// Somebody found it gone: nobody else need try.
+    /// A request has already found that the server has exited.
     pub fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
     }
 
-    pub fn note_gone(&self) {
+    pub fn mark_gone(&self) {
         self.is_gone.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until it has ended.
-    pub async fn ended(&mut self) -> Ended {
-        let mut look = tokio::time::interval(LOOK);
+    /// Waits until it has exited.
+    pub async fn ended(&mut self) -> ExitKind {
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         let gone = async {
             loop {
-                look.tick().await;
+                poll.tick().await;
                 if let Some(status) = self.child.try_wait().unwrap() {
                     return ended(status);
                 }
             }
         };
-        let gone = tokio::time::timeout(PATIENCE, gone).await;
-        gone.expect("the server never ended")
+        let gone = tokio::time::timeout(TIMEOUT, gone).await;
+        gone.expect("the server never exited")
     }
 }
 
-fn ended(status: ExitStatus) -> Ended {
+fn ended(status: ExitStatus) -> ExitKind {
     match (status.signal(), status.code()) {
-        (Some(SIGABRT), _) => Ended::Aborted,
-        (Some(SIGKILL), _) => Ended::Killed,
-        (_, Some(0)) => Ended::Stopped,
-        _ => panic!("the server ended by itself: {status}"),
+        (Some(SIGABRT), _) => ExitKind::Aborted,
+        (Some(SIGKILL), _) => ExitKind::Killed,
+        (_, Some(0)) => ExitKind::Stopped,
+        _ => panic!("the server exited by itself: {status}"),
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only where it is gone already.
+        // Fails only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,18 +1,18 @@
-//! SIGTERM in the middle of load: what was accepted is answered, and nothing else was done.
+//! SIGTERM under load: every accepted request is answered, and nothing else is done.
 
 use std::time::Duration;
 
 use crate::{
-    crowd::EVERYBODY,
+    buyers::ALL_KINDS,
+    harness::{CrashHarness, Ending, Moment, seed},
     promises,
-    server::Ended,
-    theatre::{Ending, Moment, Theatre, seed},
+    server::ExitKind,
 };
 
 #[tokio::test]
-async fn a_server_that_is_told_to_stop_answers_what_it_accepted_and_does_nothing_else() {
-    let mut theatre = Theatre::open(seed("stops")).await;
-    // Slow commits, or a slow gateway, so that many requests are under way.
+async fn a_stopping_server_answers_every_accepted_request_and_does_nothing_else() {
+    let mut harness = CrashHarness::open(seed("stops")).await;
+    // Slow commits or a slow gateway, so that many requests are pending.
     let slow = [
         "store.before_commit=sleep(25)",
         "sandbox.after_charge=sleep(60)",
@@ -20,13 +20,13 @@ async fn a_server_that_is_told_to_stop_answers_what_it_accepted_and_does_nothing
     for (answers, failpoints) in [(20, ""), (60, slow[0]), (120, slow[1]), (170, "")] {
         let moment = Moment {
             answers,
-            then: Duration::from_micros(theatre.random().below(4_000)),
+            then: Duration::from_micros(harness.random().below(4_000)),
         };
-        let ended = theatre
-            .round(EVERYBODY, failpoints, Ending::Terminate(moment))
+        let ended = harness
+            .round(ALL_KINDS, failpoints, Ending::Terminate(moment))
             .await;
-        assert_eq!(ended, Ended::Stopped);
-        promises::nothing_was_done_unanswered(&theatre.ledger, theatre.path());
+        assert_eq!(ended, ExitKind::Stopped);
+        promises::nothing_was_done_unanswered(&harness.calls, harness.path());
     }
-    theatre.close().await;
+    harness.close().await;
 }

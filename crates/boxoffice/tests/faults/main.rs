@@ -1,32 +1,29 @@
-//! The known faults of this kind of system, each with a test that fails where the fault is made again.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! The known faults of this kind of system, each with a test that fails if the fault is introduced again.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+#[path = "../scenarios/actions.rs"]
+#[expect(dead_code, reason = "the scenarios use the rest")]
+mod actions;
 #[path = "../scenarios/deployment.rs"]
 mod deployment;
-#[path = "../scenarios/desk.rs"]
-#[expect(dead_code, reason = "the scenarios use the rest")]
-mod desk;
-#[cfg(feature = "kafka")]
-#[path = "../scenarios/distributed.rs"]
-mod distributed;
 #[path = "../scenarios/end_state.rs"]
 mod end_state;
+#[cfg(feature = "kafka")]
+#[path = "../scenarios/engine_namespace.rs"]
+mod engine_namespace;
+mod failing_writes;
 #[path = "../scenarios/gateway.rs"]
 #[expect(dead_code, reason = "the scenarios use the rest")]
 mod gateway;
-#[path = "../scenarios/house.rs"]
-#[expect(dead_code, reason = "the scenarios use the rest")]
-mod house;
 mod messages;
 #[cfg(feature = "kafka")]
 #[path = "../../../messaging/tests/common/postgres.rs"]
-#[expect(dead_code, reason = "a house makes its schema itself")]
+#[expect(dead_code, reason = "an engine namespace creates its schema itself")]
 mod postgres_place;
 #[path = "../../../ticketing/tests/common/redis.rs"]
-#[expect(dead_code, reason = "no fault here is the loss of what is in Redis")]
+#[expect(dead_code, reason = "no test here empties Redis")]
 mod redis_place;
-mod refusing;
 mod sale;
+#[path = "../scenarios/test_app.rs"]
+#[expect(dead_code, reason = "the scenarios use the rest")]
+mod test_app;

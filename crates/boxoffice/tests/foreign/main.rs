@@ -1,18 +1,15 @@
-//! A user service and a payment service of another make, each in the place of ours, over real Kafka: written in Python with
-//! that language's own client, from `/asyncapi.json` alone. They take the record key for a message's identity, send random
-//! keys, no headers and times without a zone, and say everything twice.
+//! A foreign user service and a foreign payment service, each in place of Boxoffice's own, over real Kafka. They are
+//! written in Python with that language's own client, from `/asyncapi.json` alone. They use the record key as a message's
+//! identity, send random keys, no headers, times without a zone, and every message twice.
 //!
-//! - [`stories`]: the tests; [`company`]: Boxoffice with one of its services left out, and theirs beside it
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! - [`purchases`]: the tests; [`deployment`]: Boxoffice without one of its services, and the foreign one beside it
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-mod company;
+mod deployment;
 #[path = "../../../messaging/tests/common/postgres.rs"]
-#[expect(dead_code, reason = "the schema of a company is all that is used")]
+#[expect(dead_code, reason = "the schema of a deployment is all that is used")]
 mod postgres_place;
+mod purchases;
 #[path = "../../../ticketing/tests/common/redis.rs"]
 #[expect(dead_code, reason = "nothing is lost in Redis here")]
 mod redis_place;
-mod stories;

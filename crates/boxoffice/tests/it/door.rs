@@ -1,4 +1,4 @@
-//! What is let in at the door, and how what is not is named: hosts, pages of other sites, encodings, parameters, times, names.
+//! Validation of requests and the refusals: hosts, origins of other sites, encodings, parameters, times, names.
 
 use axum::Router;
 use reqwest::{Response, header};
@@ -28,9 +28,9 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_name_that_was_pointed_here_is_not_answered_and_changes_nothing() {
+async fn a_rebound_host_name_is_refused_and_changes_nothing() {
     let it = Running::start().await;
-    // Given a site whose name leads to this server since its page was loaded (DNS rebinding),
+    // Given a site whose name resolves to this server since its page was loaded (DNS rebinding),
     let rebound = it.register_from("rebound.example", "http://rebound.example");
     assert_problem(rebound.await, 421, "UNKNOWN_HOST").await;
     // then its page neither changes nor reads anything,
@@ -40,7 +40,7 @@ async fn a_name_that_was_pointed_here_is_not_answered_and_changes_nothing() {
         .header(header::HOST, "rebound.example");
     assert_problem(read.send().await.unwrap(), 421, "UNKNOWN_HOST").await;
     assert_eq!(it.events().await, json!([]));
-    // and an orchestrator gets the health by any name.
+    // and an orchestrator reads the health by any name.
     for path in ["/healthz", "/readyz"] {
         let asked = it
             .client
@@ -51,11 +51,11 @@ async fn a_name_that_was_pointed_here_is_not_answered_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_the_buyers_pages_are_let_in_under_the_names_that_are_told() {
-    let told =
+async fn behind_a_proxy_pages_of_the_configured_hosts_are_allowed() {
+    let set_hosts =
         |config: &mut boxoffice::config::Config| config.http.hosts = "tickets.example".to_owned();
-    let it = Running::start_with(told, Router::new()).await;
-    // As nginx sends it where nothing is said (the upstream's address), and with the buyer's own name.
+    let it = Running::start_with(set_hosts, Router::new()).await;
+    // The host as nginx sends it by default (the upstream's address), and the host that the buyer used.
     for host in [it.app.address().to_string(), "tickets.example".to_owned()] {
         let let_in = it.register_from(&host, "https://tickets.example").await;
         assert_eq!(let_in.status(), 201, "{host}");
@@ -66,7 +66,7 @@ async fn behind_a_proxy_the_buyers_pages_are_let_in_under_the_names_that_are_tol
 }
 
 #[tokio::test]
-async fn a_body_that_is_packed_is_refused_and_told_how_to_send_it() {
+async fn a_compressed_body_is_refused_with_the_accepted_encoding() {
     let it = Running::start().await;
     let send = |encoding: &'static str| {
         let request = it
@@ -88,7 +88,7 @@ async fn a_body_that_is_packed_is_refused_and_told_how_to_send_it() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_is_wrong_missing_unknown_or_there_twice_is_named() {
+async fn a_wrong_missing_unknown_or_repeated_parameter_is_named() {
     let it = Running::start().await;
     for (path, field) in [
         ("/ticket", "userId"),
@@ -109,7 +109,7 @@ async fn a_parameter_that_is_wrong_missing_unknown_or_there_twice_is_named() {
 }
 
 #[tokio::test]
-async fn a_time_is_one_of_rfc_3339_or_is_refused_with_its_field() {
+async fn a_time_that_is_not_rfc_3339_is_refused_with_its_field() {
     let it = Running::start().await;
     let show = |time: &str| json!({ "name": "Show", "ticketQuantity": 5, "saleClosesAt": time });
     for time in [
@@ -125,7 +125,7 @@ async fn a_time_is_one_of_rfc_3339_or_is_refused_with_its_field() {
         let body = assert_problem(refused, 400, "INVALID_REQUEST").await;
         assert_eq!(body["field"], "saleClosesAt", "{time}");
     }
-    // The last instant that can be said reaches everybody who is told of the event.
+    // The latest valid instant reaches every consumer of the event.
     let last = "9999-12-31T23:59:59Z";
     let event: Value = it.register(&show(last)).await.json().await.unwrap();
     assert_eq!(event["saleClosesAt"], "9999-12-31T23:59:59.000Z");
@@ -136,7 +136,7 @@ async fn a_time_is_one_of_rfc_3339_or_is_refused_with_its_field() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_can_see_is_refused_wherever_one_is_given() {
+async fn an_invisible_name_is_refused_everywhere() {
     let it = Running::start().await;
     let account = |name: &str| json!({ "bank": "88", "accountNumber": "1", "holderName": name });
     let path = "/payment/0192f0c1-2f00-7abc-8def-0123456789ab/refund-account";
@@ -168,7 +168,7 @@ async fn a_name_that_nobody_can_see_is_refused_wherever_one_is_given() {
 }
 
 #[tokio::test]
-async fn a_whole_number_is_taken_as_json_writes_it_and_a_fraction_is_refused() {
+async fn a_whole_number_is_accepted_in_every_json_form_and_a_fraction_is_refused() {
     let it = Running::start().await;
     let register = |price: &str| {
         let body = format!(r#"{{"name":"1.0","ticketQuantity":5e0,"price":{price}}}"#);
@@ -189,7 +189,7 @@ async fn a_whole_number_is_taken_as_json_writes_it_and_a_fraction_is_refused() {
 }
 
 #[tokio::test]
-async fn a_whole_number_in_the_query_is_taken_as_json_writes_it() {
+async fn a_whole_number_in_the_query_is_accepted_in_every_json_form() {
     let it = Running::start().await;
     for query in ["userId=1102025.0", "userId=1.0&limit=1e1"] {
         let listed = it.get(&format!("/ticket?{query}")).await;
@@ -203,7 +203,7 @@ async fn a_whole_number_in_the_query_is_taken_as_json_writes_it() {
 }
 
 #[tokio::test]
-async fn a_list_is_no_body_though_its_values_fit_the_fields_in_their_order() {
+async fn a_list_is_refused_as_a_body_though_its_values_match_the_fields() {
     let it = Running::start().await;
     let payment = "/payment/confirmed";
     let id = "01a22d3b-21a2-8083-87d0-32b660885ea4";
@@ -222,7 +222,7 @@ async fn a_list_is_no_body_though_its_values_fit_the_fields_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_key_of_a_post_is_not_answered_to_another_method() {
+async fn a_saved_answer_of_a_post_is_not_replayed_to_another_method() {
     let it = Running::start().await;
     let body = json!({ "eventType": "OTHER" });
     let ask = |method| {

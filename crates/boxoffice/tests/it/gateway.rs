@@ -1,4 +1,4 @@
-//! Payments belong to the gateway that charged them; no other is asked about them, and the sandbox is never a fallback.
+//! Payments belong to the gateway that charged them: no other one is queried about them, and the sandbox is no fallback.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use messaging::{Metrics, Store};
 
 use crate::program::{Serving, boxoffice, text};
 
-/// Nobody listens at these.
+/// Addresses without a listener.
 const GATEWAY: &str = "http://127.0.0.1:9";
 const MOVED: &str = "http://127.0.0.1:10";
 
@@ -19,7 +19,7 @@ fn command(folder: &Path, command: &[&str]) -> Command {
     boxoffice(&[command, &["--data", data, "--listen", "127.0.0.1:0"]].concat())
 }
 
-/// The command, with a gateway that is no sandbox.
+/// The command with an external gateway.
 fn at(gateway: &str, mut command: Command) -> Command {
     command
         .env("BOXOFFICE_PAYMENT__SANDBOX", "false")
@@ -35,16 +35,16 @@ fn serve_once(command: Command) {
 
 #[track_caller]
 fn assert_refused(output: &Output, words: &[&str]) {
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     for word in words {
-        assert!(told.contains(word), "{word:?} is missing: {told}");
+        assert!(printed.contains(word), "{word:?} is missing: {printed}");
     }
-    assert!(!told.contains("sk_secret"), "{told}");
+    assert!(!printed.contains("sk_secret"), "{printed}");
 }
 
 #[test]
-fn no_command_asks_the_sandbox_about_payments_of_another_gateway() {
+fn no_command_queries_the_sandbox_about_payments_of_another_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     serve_once(at(GATEWAY, command(folder, &["serve"])));
@@ -61,13 +61,13 @@ fn no_command_asks_the_sandbox_about_payments_of_another_gateway() {
     }
     assert!(!folder.join("gateway.db").exists(), "a sandbox was opened");
 
-    // With the settings of the server it is the gateway that does not answer.
+    // With the server's settings the command queries that gateway, which does not answer.
     let asked = at(GATEWAY, command(folder, &["reconcile"])).output();
     assert_refused(&asked.unwrap(), &["did not list its transactions"]);
 }
 
 #[test]
-fn payments_of_the_sandbox_are_not_asked_about_elsewhere() {
+fn no_other_gateway_is_queried_about_payments_of_the_sandbox() {
     let folder = tempfile::tempdir().unwrap();
     serve_once(command(folder.path(), &["serve"]));
 
@@ -78,8 +78,8 @@ fn payments_of_the_sandbox_are_not_asked_about_elsewhere() {
 }
 
 #[test]
-fn payments_that_name_no_gateway_are_reconciled_only_where_the_settings_name_one() {
-    // As an earlier version of the program leaves them.
+fn payments_without_a_gateway_are_reconciled_only_if_the_settings_name_one() {
+    // An earlier version of the program stored no gateway.
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let tables = boxoffice::app::tables();
@@ -91,13 +91,13 @@ fn payments_that_name_no_gateway_are_reconciled_only_where_the_settings_name_one
 
     let asked = at(GATEWAY, command(folder, &["reconcile"])).output();
     assert_refused(&asked.unwrap(), &["did not list its transactions"]);
-    // It has said which one it is.
+    // The command has stored the gateway.
     let refused = command(folder, &["serve"]).output().unwrap();
     assert_refused(&refused, &[GATEWAY]);
 }
 
 #[test]
-fn a_gateway_that_has_moved_is_adopted_by_a_persons_word() {
+fn a_moved_gateway_is_adopted_only_by_a_persons_command() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     serve_once(at(GATEWAY, command(folder, &["serve"])));
@@ -107,8 +107,11 @@ fn a_gateway_that_has_moved_is_adopted_by_a_persons_word() {
     let adopted = at(MOVED, command(folder, &["adopt-gateway"])).output();
     let adopted = adopted.unwrap();
     assert_eq!(adopted.status.code(), Some(0), "{}", text(&adopted.stderr));
-    let told = text(&adopted.stdout);
-    assert!(told.contains(GATEWAY) && told.contains(MOVED), "{told}");
+    let printed = text(&adopted.stdout);
+    assert!(
+        printed.contains(GATEWAY) && printed.contains(MOVED),
+        "{printed}"
+    );
 
     serve_once(at(MOVED, command(folder, &["serve"])));
     let refused = at(GATEWAY, command(folder, &["serve"])).output().unwrap();
@@ -118,7 +121,7 @@ fn a_gateway_that_has_moved_is_adopted_by_a_persons_word() {
 }
 
 #[test]
-fn the_sandbox_warns_once_at_each_start_and_nothing_else_does() {
+fn only_a_start_with_the_sandbox_warns_and_warns_once() {
     let folder = tempfile::tempdir().unwrap();
     let warnings = |mut command: Command| {
         let path = folder.path().join("log");
@@ -139,7 +142,7 @@ fn the_sandbox_warns_once_at_each_start_and_nothing_else_does() {
 }
 
 #[test]
-fn a_sandbox_takes_no_live_key() {
+fn the_sandbox_refuses_a_live_key() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["sandbox", "--secret-key", "live_sk_secret"];
     let refused = command(folder.path(), &arguments).output().unwrap();

@@ -1,15 +1,15 @@
-//! What every route is surrounded by: limits, refusals, panics, idempotency keys, a stop that cuts nothing off.
+//! What holds for every route: limits, refusals, panics, idempotency keys, a graceful stop.
 
 use std::sync::Arc;
 
-use crate::support::{PATIENCE, Running, assert_problem};
+use crate::support::{Running, TIMEOUT, assert_problem};
 use axum::{Router, routing};
 use messaging::{Metrics, Store};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::Semaphore};
 
-/// A route that says when a request has come in, and answers when it may.
+/// A route that signals each request and answers when the test allows it.
 #[derive(Clone)]
 struct Gate {
     entered: Arc<Semaphore>,
@@ -35,23 +35,23 @@ impl Gate {
     }
 
     async fn entered(&self) {
-        let entered = tokio::time::timeout(PATIENCE, self.entered.acquire()).await;
+        let entered = tokio::time::timeout(TIMEOUT, self.entered.acquire()).await;
         entered
-            .expect("the request never came in")
+            .expect("the request never arrived")
             .unwrap()
             .forget();
     }
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_a_problem() {
+async fn an_unknown_path_is_a_problem() {
     let it = Running::start().await;
     let body = assert_problem(it.get("/nowhere").await, 404, "NOT_FOUND").await;
     assert_eq!(body["detail"], "no route has the path /nowhere");
 }
 
 #[tokio::test]
-async fn a_method_that_a_route_does_not_take_is_a_problem_that_names_those_it_does() {
+async fn an_unsupported_method_is_a_problem_that_names_the_supported_ones() {
     let it = Running::start().await;
     let response = it.send(Method::PATCH, "/event").await;
     let allowed = response.headers()["allow"].to_str().unwrap().to_owned();
@@ -79,7 +79,7 @@ async fn a_body_over_64_kib_is_refused_with_and_without_a_key() {
 }
 
 #[tokio::test]
-async fn a_key_used_again_replays_and_with_another_body_is_refused() {
+async fn a_repeated_key_replays_and_with_another_body_is_refused() {
     let it = Running::start().await;
     let register = |quantity: i64| {
         it.client
@@ -100,7 +100,7 @@ async fn a_key_used_again_replays_and_with_another_body_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_whose_first_request_is_under_way_is_refused_until_it_is_answered() {
+async fn a_key_is_refused_while_its_first_request_is_in_flight() {
     let gate = Gate::new();
     let it = Running::start_with(|_| {}, gate.router()).await;
     let request = || {
@@ -126,7 +126,7 @@ async fn a_key_whose_first_request_is_under_way_is_refused_until_it_is_answered(
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_is_a_problem_that_tells_nothing_and_the_next_request_is_answered() {
+async fn a_panicking_handler_is_a_problem_without_details_and_the_next_request_is_answered() {
     async fn bug() -> &'static str {
         panic!("a secret of the inside")
     }
@@ -137,7 +137,7 @@ async fn a_handler_that_panics_is_a_problem_that_tells_nothing_and_the_next_requ
 }
 
 #[tokio::test]
-async fn one_request_too_many_is_shed_at_once_while_health_is_still_told() {
+async fn one_request_too_many_is_shed_at_once_while_health_is_still_answered() {
     let gate = Gate::new();
     let it = Running::start_with(|config| config.http.in_flight_max = 1, gate.router()).await;
     let first = tokio::spawn(it.client.get(it.url("/gate")).send());
@@ -156,31 +156,31 @@ async fn one_request_too_many_is_shed_at_once_while_health_is_still_told() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_gives_its_place_back() {
+async fn a_disconnected_client_frees_its_slot() {
     let gate = Gate::new();
     let it = Running::start_with(|config| config.http.in_flight_max = 1, gate.router()).await;
     let first = tokio::spawn(it.client.get(it.url("/gate")).send());
     gate.entered().await;
     first.abort();
 
-    let place = async {
+    let free = async {
         while it.get("/event").await.status() != 200 {
             tokio::task::yield_now().await;
         }
     };
-    let place = tokio::time::timeout(PATIENCE, place).await;
-    place.expect("the place was never given back");
+    let free = tokio::time::timeout(TIMEOUT, free).await;
+    free.expect("the slot was never freed");
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_given_up() {
+async fn a_request_that_takes_too_long_times_out() {
     let never = Router::new().route("/never", routing::get(std::future::pending::<()>));
     let it = Running::start_with(|config| config.http.request_timeout_millis = 10, never).await;
     assert_problem(it.get("/never").await, 504, "REQUEST_TIMEOUT").await;
 }
 
 #[tokio::test]
-async fn a_stop_finishes_what_was_accepted_takes_nothing_new_and_closes_the_store() {
+async fn a_stop_finishes_accepted_requests_accepts_no_new_ones_and_closes_the_store() {
     let gate = Gate::new();
     let it = Running::start_with(|_| {}, gate.router()).await;
     let address = it.app.address();
@@ -193,7 +193,7 @@ async fn a_stop_finishes_what_was_accepted_takes_nothing_new_and_closes_the_stor
             tokio::task::yield_now().await;
         }
     };
-    let refused = tokio::time::timeout(PATIENCE, refused).await;
+    let refused = tokio::time::timeout(TIMEOUT, refused).await;
     refused.expect("new connections are still taken");
     assert!(!stopped.is_finished());
 
@@ -207,14 +207,14 @@ async fn a_stop_finishes_what_was_accepted_takes_nothing_new_and_closes_the_stor
 }
 
 #[tokio::test]
-async fn a_stop_waits_only_so_long() {
+async fn a_stop_has_a_timeout() {
     let gate = Gate::new();
     let change = |config: &mut boxoffice::config::Config| config.http.shutdown_timeout_millis = 10;
     let it = Running::start_with(change, gate.router()).await;
     let accepted = tokio::spawn(it.client.get(it.url("/gate")).send());
     gate.entered().await;
 
-    let stopped = tokio::time::timeout(PATIENCE, it.app.stop()).await;
+    let stopped = tokio::time::timeout(TIMEOUT, it.app.stop()).await;
     assert!(stopped.is_ok());
     assert!(!accepted.is_finished());
 }
@@ -243,6 +243,6 @@ async fn a_page_of_another_site_changes_nothing() {
     assert_eq!(
         post(it.app.url()).await.unwrap().status(),
         201,
-        "our own console may"
+        "the server's own console is allowed"
     );
 }

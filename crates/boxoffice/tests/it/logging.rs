@@ -1,4 +1,4 @@
-//! A log that nobody reads, or that has no room: the program starts, serves, survives a panic and stops as ever.
+//! A log that is not read or cannot be written: the program starts, serves, survives a panic and stops as usual.
 
 use std::{
     fs::{self, File},
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::{
     program::{Serving, boxoffice},
-    support::{self, PATIENCE},
+    support::{self, TIMEOUT},
 };
 
-/// A handler panics here, on a request with a key whose answer is kept behind its work: a webhook.
+/// Panics in the handler of a webhook, which saves its answer after its work.
 const PANICS: &str = "web.before_save=panic";
 
 const LINES_AT_ONCE: usize = 500;
-/// A pipe and what may wait before it take some ten thousand lines.
+/// The pipe and the queue before it take about ten thousand lines.
 const FULL_WITHIN: Duration = Duration::from_secs(120);
 
 fn command(data: &Path, level: &str) -> Command {
@@ -30,7 +30,7 @@ fn command(data: &Path, level: &str) -> Command {
     command
 }
 
-/// Lines are written at each of these requests, one of which panics.
+/// Sends requests that write log lines; the webhook panics.
 async fn serves_on(url: &str) {
     let client = support::client();
     for _ in 0..3 {
@@ -65,7 +65,7 @@ async fn lost_lines(url: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_log_whose_pipe_was_closed_stops_nothing() {
+async fn a_closed_log_pipe_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command(folder.path(), "debug");
     command.stderr(Stdio::piped());
@@ -86,7 +86,7 @@ async fn a_full_disk_under_the_log_stops_neither_the_start_nor_the_server() {
     serves_on(&serving.url).await;
     assert!(lost_lines(&serving.url).await > 0);
     assert_eq!(serving.stop("-TERM").0, Some(0));
-    // Nor does it matter that the line which says where it listens has no room.
+    // The line with the server's address cannot be written either.
     let mut child = self::command(folder.path(), "debug")
         .stdout(full())
         .stderr(full())
@@ -102,24 +102,24 @@ async fn a_full_disk_under_the_log_stops_neither_the_start_nor_the_server() {
             tokio::task::yield_now().await;
         }
     };
-    let started = tokio::time::timeout(PATIENCE, started).await;
-    let address = started.expect("the server never said where it listens");
+    let started = tokio::time::timeout(TIMEOUT, started).await;
+    let address = started.expect("the server never wrote its address");
     serves_on(&format!("http://{address}")).await;
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_delays_no_answer_and_no_stop() {
+async fn an_unread_log_delays_no_answer_and_no_stop() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command(folder.path(), "debug");
     command.stderr(Stdio::piped());
-    // The pipe is held open, and nothing is taken out of it.
+    // The pipe stays open and is never read.
     let serving = Serving::from(command);
     let (client, healthz) = (support::client(), format!("{}/healthz", serving.url));
     let full = async {
         while lost_lines(&serving.url).await == 0 {
-            // A line each.
+            // Each request writes a line.
             let alive = (0..LINES_AT_ONCE).map(|_| client.get(&healthz).send());
             for answer in futures::future::join_all(alive).await {
                 assert_eq!(answer.unwrap().status(), 200);
@@ -127,7 +127,7 @@ async fn a_log_that_nobody_reads_delays_no_answer_and_no_stop() {
         }
     };
     let full = tokio::time::timeout(FULL_WITHIN, full).await;
-    full.expect("a request waits for the log, or there is no bound to what waits");
+    full.expect("a request waits for the log, or the log's queue has no limit");
     serves_on(&serving.url).await;
     assert_eq!(serving.stop("-TERM").0, Some(0));
 }

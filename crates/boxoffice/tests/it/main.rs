@@ -1,8 +1,5 @@
-//! Boxoffice from outside: over HTTP in this process, and as the program that people start.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! Boxoffice from outside: over HTTP in this process, and as a program.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod door;
 mod gateway;

@@ -1,8 +1,8 @@
-//! The routes that belong to no service: health, metrics, the two contracts, dead letters, sagas, the console.
+//! The routes of no service: health, metrics, the OpenAPI and AsyncAPI documents, dead letters, sagas, the console.
 
 use std::collections::BTreeSet;
 
-use crate::support::{PATIENCE, Running, assert_problem};
+use crate::support::{Running, TIMEOUT, assert_problem};
 use axum::Router;
 use boxoffice::{
     config::HttpSettings,
@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 #[tokio::test]
-async fn it_says_that_it_lives_and_that_it_is_ready() {
+async fn health_and_readiness_are_answered() {
     let it = Running::start().await;
     assert_eq!(it.get("/healthz").await.text().await.unwrap(), "ok\n");
     assert_eq!(it.get("/readyz").await.text().await.unwrap(), "ready\n");
@@ -45,7 +45,7 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
         dead_letters: messaging::DeadLetterSettings::default(),
     });
     crew.spawn("short-lived", |_| async {});
-    let ended = tokio::time::timeout(PATIENCE, crew.ended()).await.unwrap();
+    let ended = tokio::time::timeout(TIMEOUT, crew.ended()).await.unwrap();
     assert_eq!(ended, "the short-lived task has ended");
 
     let parts = Parts {
@@ -88,7 +88,7 @@ async fn requests_are_counted_by_the_template_of_their_route() {
 }
 
 #[tokio::test]
-async fn the_openapi_page_tells_of_every_post_what_a_key_and_a_large_body_are_answered() {
+async fn the_openapi_page_describes_idempotency_and_body_limit_answers_of_every_post() {
     let it = Running::start().await;
     let page: Value = it.get("/openapi.json").await.json().await.unwrap();
     let posts: Vec<_> = page["paths"]
@@ -141,7 +141,7 @@ async fn the_openapi_page_lists_exactly_the_methods_that_are_served() {
 }
 
 #[tokio::test]
-async fn every_operation_on_the_openapi_page_has_a_name_of_its_own_and_every_reference_an_end() {
+async fn every_operation_on_the_openapi_page_has_a_unique_id_and_every_reference_resolves() {
     let it = Running::start().await;
     let page: Value = it.get("/openapi.json").await.json().await.unwrap();
     assert!(
@@ -190,7 +190,7 @@ async fn every_answer_on_the_openapi_page_is_described_and_every_refusal_is_a_pr
 }
 
 #[tokio::test]
-async fn every_link_of_the_openapi_page_leads_to_an_operation_that_has_its_parameter() {
+async fn every_link_of_the_openapi_page_leads_to_an_operation_with_its_parameters() {
     let it = Running::start().await;
     let page: Value = it.get("/openapi.json").await.json().await.unwrap();
     let operations = operations(&page);
@@ -217,7 +217,7 @@ fn operations(page: &Value) -> Vec<&Value> {
 }
 
 #[tokio::test]
-async fn every_code_that_a_refusal_is_described_with_is_explained() {
+async fn every_documented_problem_code_is_explained() {
     let it = Running::start().await;
     let page: Value = it.get("/openapi.json").await.json().await.unwrap();
     let explained = it.get("/docs/problems").await.text().await.unwrap();
@@ -247,7 +247,7 @@ fn codes(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_page_for_browsing_and_the_console_need_no_network() {
+async fn the_docs_page_and_the_console_need_no_network() {
     let it = Running::start().await;
     let docs = it.get("/docs").await;
     assert_eq!(docs.status(), 200);
@@ -271,7 +271,7 @@ async fn the_page_for_browsing_and_the_console_need_no_network() {
 }
 
 #[tokio::test]
-async fn the_contract_is_published_whole_and_every_reference_has_an_end() {
+async fn the_contract_is_published_completely_and_every_reference_resolves() {
     let it = Running::start().await;
     let document: Value = it.get("/asyncapi.json").await.json().await.unwrap();
     assert_eq!(document["asyncapi"], "3.1.0");
@@ -395,7 +395,7 @@ async fn a_dead_letter_can_be_listed_inspected_replayed_and_discarded() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_is_none_and_an_id_that_is_none_are_told_apart() {
+async fn an_unknown_dead_letter_and_a_malformed_id_are_distinguished() {
     let it = Running::start().await;
     let unknown = "/dead-letter/0192f0c1-2f00-7abc-8def-0123456789ab";
     assert_problem(it.get(unknown).await, 404, "DEAD_LETTER_NOT_FOUND").await;
@@ -442,7 +442,7 @@ async fn sagas_are_listed_newest_first_by_state_and_in_pages() {
     let mut commit = Commit::new();
     commit.put(&saga(1, SagaState::Completed, None));
     commit.put(&saga(2, SagaState::Started, None));
-    commit.put(&saga(3, SagaState::Compensating, Some("nobody answers")));
+    commit.put(&saga(3, SagaState::Compensating, Some("no reply")));
     it.app.store().commit(commit).await.unwrap();
 
     let ids = async |path: &str| {
@@ -473,16 +473,16 @@ async fn sagas_are_listed_newest_first_by_state_and_in_pages() {
 }
 
 #[tokio::test]
-async fn a_saga_is_shown_with_its_steps_and_why_it_stands_still() {
+async fn a_saga_is_shown_with_its_steps_and_the_reason_why_it_is_parked() {
     let it = Running::start().await;
     let mut commit = Commit::new();
-    commit.put(&saga(3, SagaState::Compensating, Some("nobody answers")));
+    commit.put(&saga(3, SagaState::Compensating, Some("no reply")));
     it.app.store().commit(commit).await.unwrap();
 
     let path = format!("/saga/{}", SagaId(uuid_of(3)));
     let shown: Value = it.get(&path).await.json().await.unwrap();
     assert_eq!(shown["sagaState"], "COMPENSATING");
-    assert_eq!(shown["parked"], "nobody answers");
+    assert_eq!(shown["parked"], "no reply");
     assert_eq!(
         shown["stepHistory"],
         json!([{ "name": "user.check.active", "state": "STARTED" }])
@@ -493,7 +493,7 @@ async fn a_saga_is_shown_with_its_steps_and_why_it_stands_still() {
 }
 
 #[tokio::test]
-async fn the_bench_route_is_served_only_where_it_is_asked_for() {
+async fn the_bench_route_is_served_only_if_it_is_enabled() {
     let without = Running::start().await;
     assert_problem(
         without.send(Method::POST, "/bench/echo").await,

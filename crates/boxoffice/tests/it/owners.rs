@@ -1,4 +1,4 @@
-//! Whose ticket, reservation or payment it is: where a request says who asks, nobody acts for another.
+//! Ownership of tickets, reservations and payments: a request with a user id acts only on that user's own.
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ impl Running {
         response.json().await.unwrap()
     }
 
-    /// A reservation of the owner, whose id is returned, and of an event with one more ticket.
+    /// Event, owner and ticket of a reservation; the event has one more ticket.
     async fn reservation(&self) -> (i64, i64, String) {
         let event = json!({ "name": "Show", "ticketQuantity": 2, "price": 1000 });
         let event = self.done("/event", event).await["id"].as_i64().unwrap();
@@ -42,7 +42,7 @@ impl Running {
         )
     }
 
-    /// A payment of the owner that waits for its money, and its ticket.
+    /// Owner, payment and ticket of a purchase that waits for its payment.
     async fn payment(&self) -> (i64, String, String) {
         let (event, owner, ticket) = self.reservation().await;
         let process = json!({
@@ -62,13 +62,13 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_reservation_is_released_by_nobody_but_its_owner() {
+async fn only_its_owner_releases_a_reservation() {
     let it = Running::start().await;
     let (_, owner, ticket) = it.reservation().await;
     let path = format!("/ticketing/reserve/{ticket}");
     let stranger = it.asked(Method::DELETE, format!("{path}?userId={}", owner + 1), None);
     assert_problem(stranger.await, 403, "TICKET_OWNER_MISMATCH").await;
-    // A word that is spelled otherwise is refused, not passed over.
+    // A misspelled parameter is refused, not ignored.
     let unknown = it.asked(Method::DELETE, format!("{path}?userid={owner}"), None);
     assert_problem(unknown.await, 400, "INVALID_REQUEST").await;
     let owner = it.asked(Method::DELETE, format!("{path}?userId={owner}"), None);
@@ -76,7 +76,7 @@ async fn a_reservation_is_released_by_nobody_but_its_owner() {
 }
 
 #[tokio::test]
-async fn a_payment_is_confirmed_and_its_refund_account_named_by_nobody_but_its_owner() {
+async fn only_its_owner_confirms_a_payment_and_names_its_refund_account() {
     let it = Running::start().await;
     let (owner, payment, ticket) = it.payment().await;
     let stranger = owner + 1;
@@ -97,7 +97,7 @@ async fn a_payment_is_confirmed_and_its_refund_account_named_by_nobody_but_its_o
     ] {
         assert_problem(refused.await, 403, "PAYMENT_OWNER_MISMATCH").await;
     }
-    // A proxy says who it is; what the body says does not take its place.
+    // A proxy sets the query parameter; the body cannot override it.
     let both = name(by_query.clone(), Some(owner)).await;
     assert_eq!(
         assert_problem(both, 400, "INVALID_REQUEST").await["field"],
@@ -123,7 +123,7 @@ async fn a_payment_is_confirmed_and_its_refund_account_named_by_nobody_but_its_o
     })
     .await;
 
-    // And the ticket is given back by nobody but its owner.
+    // And only its owner may cancel the ticket.
     let path = format!("/ticket/{ticket}/cancel");
     for (query, body) in [
         (by_query.clone(), None),
@@ -146,7 +146,7 @@ async fn a_payment_is_confirmed_and_its_refund_account_named_by_nobody_but_its_o
 }
 
 #[tokio::test]
-async fn an_attempt_is_abandoned_by_nobody_but_the_owner_of_its_payment() {
+async fn only_the_owner_of_a_payment_abandons_its_attempt() {
     let it = Running::start().await;
     let (owner, payment, _) = it.payment().await;
     let path = format!("/payment/{payment}/abandon?userId=");
@@ -158,9 +158,9 @@ async fn an_attempt_is_abandoned_by_nobody_but_the_owner_of_its_payment() {
     assert_problem(owner, 409, "PAYMENT_NOT_CONFIRMING").await;
 }
 
-/// docs/operations.md says of every operation who may reach it; a new one must be put into one of its tables.
+/// docs/operations.md lists for every operation who may call it; a new one must be added to one of its tables.
 #[tokio::test]
-async fn every_operation_is_listed_by_who_may_reach_it() {
+async fn every_operation_is_listed_with_its_allowed_callers() {
     let it = Running::start().await;
     let page: Value = it.get("/openapi.json").await.json().await.unwrap();
     let docs = include_str!("../../../../docs/operations.md");

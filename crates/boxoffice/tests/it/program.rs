@@ -1,4 +1,4 @@
-//! The program as people start it: one line when ready, a clean stop, clear refusals.
+//! The program as a process: one line when it is ready, a clean stop, clear refusals.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A server of its own; it dies with the test.
+/// A server process; dropping it kills the process.
 pub struct Serving {
     pub child: Child,
     stdout: BufReader<ChildStdout>,
@@ -75,13 +75,13 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // Fails only where it is gone already.
+        // Fails only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A folder in which one message waits for a person.
+/// A folder with one dead letter.
 async fn folder_with_a_dead_letter() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     {
@@ -133,7 +133,7 @@ async fn serve_prints_one_line_answers_and_stops_on_either_signal() {
 }
 
 #[tokio::test]
-async fn messages_of_another_program_end_the_process_and_the_next_one_goes_on() {
+async fn messages_of_another_program_end_the_process_and_the_next_one_continues() {
     let folder = tempfile::tempdir().unwrap();
     let mut serving = Serving::start(folder.path());
     let event = |serving: &Serving| {
@@ -153,7 +153,7 @@ async fn messages_of_another_program_end_the_process_and_the_next_one_goes_on() 
          SELECT (SELECT max(offset) FROM message) - n, 'foreign ' || n, 'somebody.else', '1', 0, '{}' FROM n";
     file.execute_batch(foreign).unwrap();
     drop(file);
-    // No commit gets past them: the process says so once, and ends.
+    // They block every commit: the process logs that once and exits.
     assert_eq!(event(&serving).await.unwrap().status(), 503);
     assert_eq!(serving.child.wait().unwrap().code(), Some(1));
 
@@ -171,16 +171,16 @@ fn a_second_server_on_the_same_folder_is_refused() {
     let second = second.unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert_eq!(text(&second.stdout), "");
-    let told = text(&second.stderr);
+    let printed = text(&second.stderr);
     assert!(
-        told.contains("another process has the data folder"),
-        "{told}"
+        printed.contains("another process has the data folder"),
+        "{printed}"
     );
     assert_eq!(first.stop("-TERM").0, Some(0));
 }
 
 #[test]
-fn an_address_that_is_taken_is_refused_by_its_settings_name() {
+fn an_address_in_use_is_refused_with_the_name_of_its_setting() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -189,12 +189,15 @@ fn an_address_that_is_taken_is_refused_by_its_settings_name() {
         .output()
         .unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    let told = text(&refused.stderr);
-    assert!(told.contains("listen") && told.contains(&listen), "{told}");
+    let printed = text(&refused.stderr);
+    assert!(
+        printed.contains("listen") && printed.contains(&listen),
+        "{printed}"
+    );
 }
 
 #[test]
-fn a_setting_that_cannot_be_stops_the_start_by_its_name() {
+fn an_invalid_setting_stops_the_start_and_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.toml");
     fs::write(&file, "[http]\nin_flight_maximum = 1").unwrap();
@@ -225,8 +228,8 @@ fn a_setting_that_cannot_be_stops_the_start_by_its_name() {
 
 fn assert_refused(output: &Output, name: &str) {
     assert_eq!(output.status.code(), Some(1));
-    let told = text(&output.stderr);
-    assert!(told.contains(name), "{told}");
+    let printed = text(&output.stderr);
+    assert!(printed.contains(name), "{printed}");
     assert_eq!(text(&output.stdout), "");
 }
 
@@ -241,7 +244,7 @@ fn config_prints_the_commented_defaults_whatever_is_set() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_handled_on_the_folder_and_through_the_server_alike() {
+async fn dead_letters_are_handled_equally_on_the_folder_and_through_the_server() {
     let (folder, id) = folder_with_a_dead_letter().await;
     let data = folder.path().to_str().unwrap();
     let dead_letter = |arguments: &[&str]| {
@@ -254,7 +257,7 @@ async fn dead_letters_are_handled_on_the_folder_and_through_the_server_alike() {
             .unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
     };
 
-    // Given nobody serves the folder.
+    // Given a folder without a server.
     let table = text(&dead_letter(&["list"]).stdout);
     assert!(
         table.contains(&id) && table.contains("payment.create.request"),
@@ -268,7 +271,7 @@ async fn dead_letters_are_handled_on_the_folder_and_through_the_server_alike() {
     );
     assert!(text(&dead_letter(&["show", &id]).stdout).contains("poison"));
 
-    // When somebody does, the answers are the same.
+    // When a server has the folder open, the answers are the same.
     let serving = Serving::start(folder.path());
     assert_eq!(json(&["list", "--json"]), on_folder);
     assert_eq!(json(&["show", &id, "--json"]), on_folder[0]);
@@ -276,7 +279,7 @@ async fn dead_letters_are_handled_on_the_folder_and_through_the_server_alike() {
     assert_eq!(json(&["discard", &id, "--json"])["state"], "DISCARDED");
     assert_eq!(serving.stop("-TERM").0, Some(0));
 
-    // Then what was decided through the server holds on the folder.
+    // Then a decision made through the server holds on the folder.
     let closed = dead_letter(&["replay", &id]);
     assert_eq!(closed.status.code(), Some(1));
     assert!(
@@ -291,17 +294,16 @@ const UNKNOWN: &str = "0192f0c1-2f00-7abc-8def-0123456789ab";
 
 fn assert_unknown(output: &Output) {
     assert_eq!(output.status.code(), Some(1));
-    let told = text(&output.stderr);
+    let printed = text(&output.stderr);
     assert!(
-        told.contains(&format!("there is no dead letter {UNKNOWN}")),
-        "{told}"
+        printed.contains(&format!("there is no dead letter {UNKNOWN}")),
+        "{printed}"
     );
 }
 
 #[tokio::test]
-async fn a_store_that_can_no_longer_write_stops_the_program_and_what_it_accepted_is_there_at_the_next_start()
- {
-    // Given a store whose files may not grow past a mebibyte, which is more than a start writes.
+async fn a_store_that_cannot_write_stops_the_program_and_keeps_every_accepted_request() {
+    // Given a store whose files cannot grow beyond one mebibyte, which is more than a start writes.
     let folder = tempfile::tempdir().unwrap();
     let mut limited = Command::new("sh");
     limited
@@ -313,7 +315,7 @@ async fn a_store_that_can_no_longer_write_stops_the_program_and_what_it_accepted
         .arg(folder.path());
     let mut serving = Serving::from(limited);
 
-    // When more and more is written to it.
+    // When requests write until it is full.
     let client = client();
     let event = serde_json::json!({ "name": "Show", "ticketQuantity": 1 });
     let mut accepted = Vec::new();
@@ -328,7 +330,7 @@ async fn a_store_that_can_no_longer_write_stops_the_program_and_what_it_accepted
         }
     }
 
-    // Then it stops by itself, and has lost nothing that it accepted.
+    // Then it stops by itself, and every accepted request is in the store.
     assert_eq!(serving.child.wait().unwrap().code(), Some(1));
     assert!(!accepted.is_empty());
     let again = Serving::start(folder.path());
@@ -339,7 +341,7 @@ async fn a_store_that_can_no_longer_write_stops_the_program_and_what_it_accepted
 }
 
 #[test]
-fn a_folder_that_is_none_is_not_made_by_looking_at_it() {
+fn a_command_that_only_reads_creates_no_data_folder() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let output = boxoffice(&["dead-letter", "list", "--data", missing.to_str().unwrap()]).output();

@@ -1,4 +1,4 @@
-//! The services wired together: one purchase from the event to the ticket, and one that comes to nothing.
+//! The services wired together: one purchase from the event to the ticket, and one that is compensated.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ impl Running {
         (event, user)
     }
 
-    /// Reserves and processes; returns the ticket and where its purchase has ended.
+    /// Reserves and processes; returns the ticket and the purchase at its end.
     async fn buy(&self, event: &Value, user: &Value, end: &str) -> (String, Value) {
         let reserved = self
             .post(
@@ -87,7 +87,7 @@ async fn a_ticket_is_reserved_processed_paid_and_issued() {
 }
 
 #[tokio::test]
-async fn a_purchase_that_is_refused_gives_everything_back() {
+async fn a_refused_purchase_gives_everything_back() {
     let it = Running::start().await;
     let (event, user) = it.on_sale("INACTIVE").await;
     let (_, progress) = it.buy(&event, &user, "COMPENSATED").await;

@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::program::{Serving, boxoffice, text};
 
-/// What the program and its own sandbox share.
+/// The secret of the program's built-in sandbox.
 const SECRET: &str = "test_sk_sandbox";
 
-/// Charges an order at the sandbox of a folder that nobody serves.
+/// Charges an order at the sandbox of a folder without a server.
 async fn charge(folder: &Path, order: &str) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let sandbox = Sandbox::open(SandboxSettings {
@@ -53,17 +53,17 @@ fn json(output: &Output) -> Value {
 }
 
 #[tokio::test]
-async fn books_are_compared_on_the_folder_and_through_the_server_alike() {
+async fn books_are_reconciled_equally_on_the_folder_and_through_the_server() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
 
-    // Given books in which nothing differs; they belong to the sandbox that they were served with.
+    // Given equal books; the start has stored the sandbox as their gateway.
     assert_eq!(Serving::start(folder).stop("-TERM").0, Some(0));
     let clean = reconcile(folder, &[]);
     assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stderr));
     assert!(text(&clean.stdout).contains("Nothing differs."));
 
-    // When the gateway was paid for an order that is none of ours.
+    // When the gateway has a charge for an unknown order.
     charge(folder, "another-shops-order").await;
     let on_folder = reconcile(folder, &["--json"]);
     assert_eq!(on_folder.status.code(), Some(1));
@@ -76,11 +76,11 @@ async fn books_are_compared_on_the_folder_and_through_the_server_alike() {
         "the server has stopped"
     );
 
-    // Then a server says the same of it, and keeps the reports.
+    // Then a server reports the same difference and stores the reports.
     let serving = Serving::start(folder);
-    let told = reconcile(folder, &["--json"]);
-    assert_eq!(told.status.code(), Some(1));
-    assert_eq!(json(&told)["differences"], on_folder["differences"]);
+    let output = reconcile(folder, &["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(json(&output)["differences"], on_folder["differences"]);
     let table = text(&reconcile(folder, &[]).stdout);
     assert!(
         table.contains("another-shops-order") && table.contains("The books differ."),
@@ -99,7 +99,7 @@ async fn books_are_compared_on_the_folder_and_through_the_server_alike() {
 }
 
 #[test]
-fn a_folder_that_is_none_has_no_books() {
+fn a_missing_folder_cannot_be_reconciled() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let refused = reconcile(&missing, &[]);

@@ -1,4 +1,4 @@
-//! The whole of Boxoffice inside the test's process: a folder of its own, a port of its own, a clock that stands still.
+//! Boxoffice in the test's process, with its own folder and port and a manual clock.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,8 +13,8 @@ use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What must come does so within this, or the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The test fails if an awaited condition takes longer.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Running {
     pub app: App,
@@ -22,7 +22,7 @@ pub struct Running {
     pub folder: TempDir,
 }
 
-/// Settings as they come, on a port of the system's choice.
+/// The default settings, with a free port.
 pub fn config(folder: &TempDir) -> Config {
     let flags = Flags {
         data: Some(folder.path().to_owned()),
@@ -68,7 +68,7 @@ impl Running {
         request.send().await.unwrap()
     }
 
-    /// The JSON at `path`, once it is as wanted: looked at again whenever something was committed.
+    /// Waits until the JSON at `path` is as wanted; reads it again after each commit.
     pub async fn eventually(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut committed = self.app.store().committed();
         let found = async {
@@ -81,12 +81,12 @@ impl Running {
                 committed.changed().await.unwrap();
             }
         };
-        let found = tokio::time::timeout(PATIENCE, found).await;
-        found.unwrap_or_else(|_| panic!("{path} never became what it should"))
+        let found = tokio::time::timeout(TIMEOUT, found).await;
+        found.unwrap_or_else(|_| panic!("{path} never became as wanted"))
     }
 }
 
-/// The refusal is a problem with this status and code.
+/// Asserts that the answer is a problem with this status and code.
 pub async fn assert_problem(response: Response, status: u16, code: &str) -> Value {
     assert_eq!(response.status(), StatusCode::from_u16(status).unwrap());
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Everything that follows from a request is found by its trace.
+//! Everything that a request causes carries its trace.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ fn traceparent() -> String {
 }
 
 impl Running {
-    async fn ask(&self, path: &str, traceparent: Option<&str>, body: Value) -> Value {
+    async fn post_traced(&self, path: &str, traceparent: Option<&str>, body: Value) -> Value {
         let mut request = self.client.post(self.url(path)).json(&body);
         if let Some(text) = traceparent {
             request = request.header("traceparent", text);
@@ -26,8 +26,8 @@ impl Running {
         answer.json().await.unwrap()
     }
 
-    /// Everything that was said so far, but of shows.
-    async fn said(&self) -> Vec<Message> {
+    /// All messages so far except `domain.event`.
+    async fn published(&self) -> Vec<Message> {
         let bus = Bus::Local(self.app.store().clone());
         let mut reader = bus.subscribe("reader", topic::ALL).unwrap();
         let mut all = Vec::new();
@@ -43,9 +43,9 @@ impl Running {
 async fn every_message_of_a_purchase_carries_the_trace_of_its_requests() {
     let it = Running::start().await;
     let show = json!({ "name": "Show", "ticketQuantity": 5, "price": 1000 });
-    let event = it.ask("/event", None, show).await["id"].clone();
+    let event = it.post_traced("/event", None, show).await["id"].clone();
     let user = json!({ "name": "Buyer", "points": 300 });
-    let user = it.ask("/user", None, user).await["id"].clone();
+    let user = it.post_traced("/user", None, user).await["id"].clone();
     it.eventually(&format!("/ticketing/event/{event}"), |it| {
         it["available"] == 5
     })
@@ -53,34 +53,34 @@ async fn every_message_of_a_purchase_carries_the_trace_of_its_requests() {
 
     let parent = traceparent();
     let parent = Some(parent.as_str());
-    let wish = json!({ "eventId": event, "userId": user });
-    let ticket = it.ask("/ticketing/reserve", parent, wish).await["ticketId"].clone();
+    let body = json!({ "eventId": event, "userId": user });
+    let ticket = it.post_traced("/ticketing/reserve", parent, body).await["ticketId"].clone();
     let purchase = json!({ "ticketId": ticket, "eventId": event, "userId": user,
         "totalAmount": 1000, "point": 300 });
-    it.ask("/ticketing/process", parent, purchase).await;
+    it.post_traced("/ticketing/process", parent, purchase).await;
     let ticket = ticket.as_str().unwrap();
     let path = format!("/ticketing/process/{ticket}");
     let bought = it.eventually(&path, |it| it["sagaState"] == "COMPLETED");
     let payment = bought.await["paymentId"].clone();
     let paid = json!({ "paymentId": payment, "pgPaymentId": "pg-1", "amount": 700 });
-    it.ask("/payment/confirmed", parent, paid).await;
+    it.post_traced("/payment/confirmed", parent, paid).await;
     it.eventually(&format!("/ticket/{ticket}"), |it| {
         it["status"] == "RESERVED"
     })
     .await;
 
-    let said = it.said().await;
+    let published = it.published().await;
     let mut spans = BTreeSet::new();
-    for message in &said {
+    for message in &published {
         let trace = message.trace.expect("it has a trace");
         assert_eq!(trace.trace_id(), TRACE, "{message:?}");
         spans.insert(trace.to_string());
     }
     assert!(
         !spans.contains(&traceparent()),
-        "the caller's span is not ours"
+        "the caller's span is not reused"
     );
-    let topics: BTreeSet<&str> = said.iter().map(|it| it.topic.as_str()).collect();
+    let topics: BTreeSet<&str> = published.iter().map(|it| it.topic.as_str()).collect();
     for topic in [
         "ticketing.process",
         "user.check.active.request",
@@ -92,12 +92,12 @@ async fn every_message_of_a_purchase_carries_the_trace_of_its_requests() {
     ] {
         assert!(topics.contains(topic), "{topic} is missing: {topics:?}");
     }
-    // The process request, each handled message that said something, and the confirmation are spans of their own.
+    // The process request, each handled message that published another one, and the confirmation have their own spans.
     assert!(spans.len() > 10, "{spans:?}");
 }
 
 #[tokio::test]
-async fn a_request_without_a_proper_trace_begins_one_and_a_failure_tells_it() {
+async fn a_request_without_a_valid_trace_begins_one_and_a_problem_names_it() {
     let fails = || async { web::Problem::unavailable("UNAVAILABLE", "not now") };
     let extra = Router::new().route("/fails", routing::get(fails));
     let it = Running::start_with(|_| {}, extra).await;
@@ -120,5 +120,5 @@ async fn a_request_without_a_proper_trace_begins_one_and_a_failure_tells_it() {
         assert_ne!(id, TRACE);
         begun.insert(id);
     }
-    assert_eq!(begun.len(), 4, "each has one of its own");
+    assert_eq!(begun.len(), 4, "each request has its own trace");
 }

@@ -1,5 +1,4 @@
-//! The buyers, each with a user of their own, who play their part to its end; the impatient leave where the service
-//! goes away under them.
+//! A buyer acts as its [`BuyerSpec`] says. An impatient buyer gives up if the service dies during a request.
 
 use std::future::Future;
 
@@ -8,19 +7,19 @@ use messaging::Clock;
 use serde_json::{Value, json};
 
 use crate::{
-    house::{House, LOOK},
-    ledger::{Ask, Told},
-    plan::{POINTS, Part, SHOWS, Tries, Unasked, Way},
+    calls::{ApiAnswer, ApiRequest},
+    scenario::{Behaviour, BuyerSpec, CancelRequests, EVENTS, POINTS, UnrequestedCharge},
     server::HOLD_GRACE_SECS,
+    service::{POLL_INTERVAL, RestartableService},
 };
 
-/// How often a buyer looks how something goes on, before they think of something else: some six seconds.
-const LOOKS_MAX: usize = 150;
+/// How often a buyer polls before it gives up: about six seconds.
+const POLLS_MAX: usize = 150;
 
 pub struct Buyer<'a> {
-    pub house: &'a House,
-    pub part: &'a Part,
-    /// The shows, as [`SHOWS`] has them.
+    pub service: &'a RestartableService,
+    pub spec: &'a BuyerSpec,
+    /// Event ids in the order of [`EVENTS`].
     pub events: &'a [i64],
 }
 
@@ -33,37 +32,39 @@ pub struct Started {
 }
 
 impl Buyer<'_> {
-    /// `None` where they left before the end of their part.
+    /// `None` if the buyer gave up before its end.
     pub async fn act(&self) -> Option<()> {
         let started = self.begin().await?;
-        match self.part.way {
-            Way::NeverPays => Some(()),
-            Way::Pays => self.pay(&started).await,
-            Way::PaysInPoints | Way::GivesUpWaiting => self.confirm(&started, 1).await.map(drop),
-            Way::PaysTwiceAtOnce => {
+        match self.spec.behaviour {
+            Behaviour::NeverPays => Some(()),
+            Behaviour::Pays => self.pay(&started).await,
+            Behaviour::PaysInPoints | Behaviour::LeavesWithoutOutcome => {
+                self.confirm(&started, 1).await.map(drop)
+            }
+            Behaviour::PaysTwiceAtOnce => {
                 let (one, other) =
                     tokio::join!(self.confirm(&started, 1), self.confirm(&started, 2));
                 one.and(other).map(drop)
             }
-            Way::PaysWithAnotherCard => self.pay(&started).await,
-            Way::PaysAtTheLastMoment => {
-                let at = started.expires_at.plus_millis(-self.part.millis);
+            Behaviour::PaysWithAnotherCard => self.pay(&started).await,
+            Behaviour::PaysAtTheLastMoment => {
+                let at = started.expires_at.plus_millis(-self.spec.millis);
                 Clock::System.wait_until(at).await;
                 self.confirm(&started, 1).await.map(drop)
             }
-            Way::Deposits(deposit) => self.deposit(&started, deposit).await,
-            Way::CancelsTheTicket(tries) => self.pay_and_cancel(&started, tries).await,
-            Way::IsCancelledByTheMerchant => {
+            Behaviour::Deposits(deposit) => self.deposit(&started, deposit).await,
+            Behaviour::CancelsTheTicket(requests) => self.pay_and_cancel(&started, requests).await,
+            Behaviour::IsCancelledByTheMerchant => {
                 self.confirm(&started, 1).await?;
                 self.settled(&started).await?;
-                self.house
+                self.service
                     .gateway
-                    .act(&self.part.key(1), "cancel-by-merchant")
+                    .act(&self.spec.key(1), "cancel-by-merchant")
                     .await;
                 Some(())
             }
-            Way::IsChargedUnasked(when) => self.be_charged(&started, when).await,
-            Way::ReleasesWhilePaying => {
+            Behaviour::IsChargedUnrequested(when) => self.be_charged(&started, when).await,
+            Behaviour::ReleasesWhilePaying => {
                 let (paid, released) =
                     tokio::join!(self.confirm(&started, 1), self.release(&started));
                 paid.and(released).map(drop)
@@ -71,30 +72,32 @@ impl Buyer<'_> {
         }
     }
 
-    /// Comes as far as to the payment.
+    /// Registers a user, reserves, and processes until the payment can be confirmed.
     async fn begin(&self) -> Option<Started> {
-        let (price, _) = SHOWS[self.part.show];
-        let event = self.events[self.part.show];
-        let point = match self.part.way {
-            Way::PaysInPoints => price,
-            _ => self.part.points,
+        let (price, _) = EVENTS[self.spec.event];
+        let event = self.events[self.spec.event];
+        let point = match self.spec.behaviour {
+            Behaviour::PaysInPoints => price,
+            _ => self.spec.points,
         };
-        let user = json!({ "name": self.part.name, "status": "ACTIVE",
+        let user = json!({ "name": self.spec.name, "status": "ACTIVE",
             "points": POINTS + point });
         let user = self.post("/user", "user", user).await?.body["id"].as_i64()?;
-        let wish = json!({ "eventId": event, "userId": user });
-        let told = self.post("/ticketing/reserve", "reserve", wish).await?;
-        let ticket = told.text("ticketId")?.to_owned();
-        let expires_at = told.text("expiresAt")?.parse().unwrap();
+        let body = json!({ "eventId": event, "userId": user });
+        let answer = self.post("/ticketing/reserve", "reserve", body).await?;
+        let ticket = answer.text("ticketId")?.to_owned();
+        let expires_at = answer.text("expiresAt")?.parse().unwrap();
         let purchase = json!({ "ticketId": ticket, "eventId": event, "userId": user,
             "totalAmount": price, "point": point });
-        let told = self.post("/ticketing/process", "process", purchase).await?;
-        if told.status != 202 {
+        let answer = self.post("/ticketing/process", "process", purchase).await?;
+        if answer.status != 202 {
             return None;
         }
         let path = format!("/ticketing/process/{ticket}");
         let done = self
-            .look(&path, |told| told.text("sagaState") == Some("COMPLETED"))
+            .look(&path, |answer| {
+                answer.text("sagaState") == Some("COMPLETED")
+            })
             .await?;
         Some(Started {
             payment: done.text("paymentId")?.to_owned(),
@@ -104,10 +107,10 @@ impl Buyer<'_> {
         })
     }
 
-    /// Pays; where the card is declined, with another one.
+    /// Pays; if the card is declined, pays with another one.
     async fn pay(&self, started: &Started) -> Option<()> {
-        let told = self.confirm(started, 1).await?;
-        if told.body["succeeded"] == true {
+        let answer = self.confirm(started, 1).await?;
+        if answer.body["succeeded"] == true {
             return Some(());
         }
         if self.settled(started).await? == "FAILED" {
@@ -116,60 +119,63 @@ impl Buyer<'_> {
         Some(())
     }
 
-    async fn pay_and_cancel(&self, started: &Started, tries: Tries) -> Option<()> {
+    async fn pay_and_cancel(&self, started: &Started, requests: CancelRequests) -> Option<()> {
         self.confirm(started, 1).await?;
-        if tries != Tries::AtOnce {
+        if requests != CancelRequests::AtOnce {
             let path = format!("/ticket/{}", started.ticket);
-            self.look(&path, |told| told.text("status") == Some("RESERVED"))
+            self.look(&path, |answer| answer.text("status") == Some("RESERVED"))
                 .await?;
         }
-        match tries {
-            Tries::Once | Tries::AtOnce => self.cancel(started, 1).await.map(drop),
-            Tries::TwiceAtOnce => {
+        match requests {
+            CancelRequests::Once | CancelRequests::AtOnce => {
+                self.cancel(started, 1).await.map(drop)
+            }
+            CancelRequests::TwiceAtOnce => {
                 let (one, other) = tokio::join!(self.cancel(started, 1), self.cancel(started, 2));
                 one.and(other).map(drop)
             }
         }
     }
 
-    async fn be_charged(&self, started: &Started, when: Unasked) -> Option<()> {
-        if when == Unasked::WhenItIsClosed {
+    async fn be_charged(&self, started: &Started, when: UnrequestedCharge) -> Option<()> {
+        if when == UnrequestedCharge::AfterPaymentIsClosed {
             let path = format!("/payment/{}", started.payment);
             let at = started.expires_at.plus_secs(HOLD_GRACE_SECS);
             Clock::System.wait_until(at).await;
-            self.look(&path, |told| told.text("status") == Some("DELETED"))
+            self.look(&path, |answer| answer.text("status") == Some("DELETED"))
                 .await?;
         }
-        let gateway = &self.house.gateway;
+        let gateway = &self.service.gateway;
         gateway
-            .charge(&started.payment, &self.part.key(1), started.amount)
+            .charge(&started.payment, &self.spec.key(1), started.amount)
             .await;
         Some(())
     }
 
-    pub async fn release(&self, started: &Started) -> Option<Told> {
+    pub async fn release(&self, started: &Started) -> Option<ApiAnswer> {
         let path = format!("/ticketing/reserve/{}", started.ticket);
-        self.ask(Ask::delete(path)).await
+        self.request(ApiRequest::delete(path)).await
     }
 
-    pub async fn cancel(&self, started: &Started, number: u32) -> Option<Told> {
+    pub async fn cancel(&self, started: &Started, number: u32) -> Option<ApiAnswer> {
         let path = format!("/ticket/{}/cancel", started.ticket);
         self.post(&path, &format!("cancel{number}"), json!({}))
             .await
     }
 
-    /// Waits until the outcome of the payment is known, and what it is.
+    /// Waits until the outcome of the payment is known and returns its status.
     pub async fn settled(&self, started: &Started) -> Option<String> {
         let path = format!("/payment/{}", started.payment);
-        let is_open = |told: &Told| matches!(told.text("status"), Some("CREATED" | "CONFIRMING"));
-        let settled = self.look(&path, |told| !is_open(told)).await?;
+        let is_open =
+            |answer: &ApiAnswer| matches!(answer.text("status"), Some("CREATED" | "CONFIRMING"));
+        let settled = self.look(&path, |answer| !is_open(answer)).await?;
         settled.text("status").map(str::to_owned)
     }
 
-    pub async fn confirm(&self, started: &Started, number: usize) -> Option<Told> {
+    pub async fn confirm(&self, started: &Started, number: usize) -> Option<ApiAnswer> {
         let mut payment = json!({ "paymentId": started.payment, "amount": started.amount,
-            "pgPaymentId": self.part.key(number) });
-        if matches!(self.part.way, Way::Deposits(_)) && self.part.names_account {
+            "pgPaymentId": self.spec.key(number) });
+        if matches!(self.spec.behaviour, Behaviour::Deposits(_)) && self.spec.names_account {
             payment["refundAccount"] =
                 json!({ "bank": "20", "accountNumber": "123", "holderName": "Kim" });
         }
@@ -177,35 +183,35 @@ impl Buyer<'_> {
             .await
     }
 
-    async fn post(&self, path: &str, step: &str, body: Value) -> Option<Told> {
-        let key = format!("{}-{step}", self.part.name);
-        self.ask(Ask::post(path, key, body)).await
+    async fn post(&self, path: &str, step: &str, body: Value) -> Option<ApiAnswer> {
+        let key = format!("{}-{step}", self.spec.name);
+        self.request(ApiRequest::post(path, key, body)).await
     }
 
-    async fn ask(&self, ask: Ask) -> Option<Told> {
-        if self.part.is_patient {
-            return Some(self.house.ask(&ask).await);
+    async fn request(&self, request: ApiRequest) -> Option<ApiAnswer> {
+        if self.spec.is_patient {
+            return Some(self.service.send(&request).await);
         }
-        self.house.try_once(&ask).await
+        self.service.send_once(&request).await
     }
 
-    /// Looks until it is as wanted, if that does not take too long.
-    async fn look(&self, path: &str, is_wanted: impl Fn(&Told) -> bool) -> Option<Told> {
+    /// Polls a path until the answer is as wanted; `None` if that takes too long.
+    async fn look(&self, path: &str, is_wanted: impl Fn(&ApiAnswer) -> bool) -> Option<ApiAnswer> {
         self.until(|| async {
-            let told = self.house.get(path).await;
-            is_wanted(&told).then_some(told)
+            let answer = self.service.get(path).await;
+            is_wanted(&answer).then_some(answer)
         })
         .await
     }
 
-    /// Tries until there is something, if that does not take too long.
+    /// Repeats `attempt` until it returns something; `None` if that takes too long.
     pub async fn until<T, F: Future<Output = Option<T>>>(
         &self,
         attempt: impl Fn() -> F,
     ) -> Option<T> {
-        let mut look = tokio::time::interval(LOOK);
-        for _ in 0..LOOKS_MAX {
-            look.tick().await;
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        for _ in 0..POLLS_MAX {
+            poll.tick().await;
             if let Some(found) = attempt().await {
                 return Some(found);
             }

@@ -1,6 +1,6 @@
-//! The gateway: the sandbox in this process, on a port of its own and a file, so that it outlives every death of the
-//! service. Beside it stands a house where nobody is home: webhooks go there while the service is away, so that none
-//! reaches a stranger who was given its port.
+//! The sandbox gateway in this process, on a port and a file of its own, so that it survives each kill of the service.
+//! While the service is down, webhooks go to a listener that closes every connection, so that none reaches another
+//! process on the service's former port.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -14,17 +14,17 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// Between the two of us.
+/// The secret that service and gateway share.
 pub const SECRET: &str = "test_sk_money_is_never_lost";
-/// The waits of webhooks, from one minute to three days, come to 10 milliseconds up to 40 seconds; the first six of
-/// them together, to 14 seconds, which is longer than the service is ever away.
+/// Scales webhook retry delays of one minute to three days down to 10 milliseconds to 40 seconds. The first six delays
+/// sum to 14 seconds, which is longer than any outage of the service.
 const WEBHOOK_SPEED: u32 = 6_000;
 const FILE: &str = "gateway.db";
 
-pub struct Gateway {
+pub struct TestGateway {
     sandbox: Sandbox,
     pub url: String,
-    nobody: String,
+    closing_url: String,
     client: Client,
     folder: TempDir,
     _switch: ShutdownSwitch,
@@ -39,12 +39,12 @@ pub struct Charge {
     pub status: String,
     pub total: i64,
     pub balance: i64,
-    /// Everything that came in, and everything that went back.
+    /// Sums of all charges and of all refunds.
     pub charged: i64,
     pub refunded: i64,
 }
 
-impl Gateway {
+impl TestGateway {
     pub async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = SandboxSettings {
@@ -59,22 +59,22 @@ impl Gateway {
         let gateway = Self {
             sandbox,
             url: format!("http://{address}"),
-            nobody: nobody_home().await,
+            closing_url: closing_listener().await,
             client: Client::builder().no_proxy().build().unwrap(),
             folder,
             _switch: switch,
         };
-        gateway.tell_nobody();
+        gateway.send_webhooks_to_closed_port();
         gateway
     }
 
-    pub fn tell(&self, service_url: &str) {
+    pub fn send_webhooks_to(&self, service_url: &str) {
         let url = format!("{service_url}/payment/webhook/toss");
         self.sandbox.send_webhooks_to(Some(url)).unwrap();
     }
 
-    pub fn tell_nobody(&self) {
-        let url = Some(self.nobody.clone());
+    pub fn send_webhooks_to_closed_port(&self) {
+        let url = Some(self.closing_url.clone());
         self.sandbox.send_webhooks_to(url).unwrap();
     }
 
@@ -86,34 +86,34 @@ impl Gateway {
         self.sandbox.books().unwrap()
     }
 
-    /// The buyer chooses a virtual account.
+    /// The buyer requests a virtual account.
     pub async fn request_account(&self, order: &str, key: &str, amount: i64) {
-        let wish = json!({ "orderId": order, "paymentKey": key, "amount": amount,
+        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount,
             "method": "VIRTUAL_ACCOUNT" });
         let url = format!("{}/sandbox/payments", self.url);
-        let asked = self.client.post(url).json(&wish).send().await.unwrap();
-        assert_eq!(asked.status(), 200, "{wish}");
+        let answer = self.client.post(url).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{body}");
     }
 
-    /// Charges a card without the service; what is answered does not matter.
+    /// Charges a card without the service; the answer does not matter.
     pub async fn charge(&self, order: &str, key: &str, amount: i64) {
-        let wish = json!({ "orderId": order, "paymentKey": key, "amount": amount });
+        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount });
         let url = format!("{}/v1/payments/confirm", self.url);
         let request = self.client.post(url).header("Idempotency-Key", key);
         let _ = request
             .basic_auth(SECRET, Some(""))
-            .json(&wish)
+            .json(&body)
             .send()
             .await;
     }
 
-    /// What the bank, or the merchant at the gateway's own console, does with a payment; whether that was possible.
-    pub async fn act(&self, key: &str, deed: &str) -> bool {
-        let url = format!("{}/sandbox/payments/{key}/{deed}", self.url);
+    /// Performs an action of the bank, or of the merchant at the gateway's console; returns whether it was possible.
+    pub async fn act(&self, key: &str, action: &str) -> bool {
+        let url = format!("{}/sandbox/payments/{key}/{action}", self.url);
         self.client.post(url).send().await.unwrap().status() == 200
     }
 
-    /// Webhooks that were not taken so far. What is sent once more after it was taken changes nothing.
+    /// Number of webhooks that were never delivered. Repeated deliveries change nothing and are not counted.
     pub fn webhooks_pending(&self) -> i64 {
         let text = "SELECT COUNT(*) FROM webhook WHERE state = 'PENDING' AND was_delivered = 0";
         let file = self.folder.path().join(FILE);
@@ -121,7 +121,7 @@ impl Gateway {
         connection.query_row(text, (), |row| row.get(0)).unwrap()
     }
 
-    /// All payments that were requested here, by their keys.
+    /// All payments at the gateway, by payment key.
     pub fn charges(&self) -> BTreeMap<String, Charge> {
         let file = self.folder.path().join(FILE);
         let connection = rusqlite::Connection::open(file).unwrap();
@@ -147,8 +147,8 @@ impl Gateway {
     }
 }
 
-impl Gateway {
-    /// How many idempotency keys the gateway has seen at confirms of each order: what it judged, it remembers.
+impl TestGateway {
+    /// Number of idempotency keys with which each order was confirmed.
     pub fn confirm_keys(&self) -> BTreeMap<String, i64> {
         let file = self.folder.path().join(FILE);
         let connection = rusqlite::Connection::open(file).unwrap();
@@ -160,8 +160,8 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    /// What a failed test leaves is kept for whoever looks into it.
+impl Drop for TestGateway {
+    /// Keeps the folder of a failed test for inspection.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.folder.disable_cleanup(true);
@@ -173,8 +173,8 @@ impl Drop for Gateway {
     }
 }
 
-/// Takes every connection and closes it.
-async fn nobody_home() -> String {
+/// Accepts every connection and closes it.
+async fn closing_listener() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

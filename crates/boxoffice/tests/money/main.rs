@@ -1,39 +1,36 @@
-//! Money is never lost: thousands of purchases at a gateway that misbehaves in every way that a real one does, while
-//! the service is killed again and again. At the end the books are equal, to the won.
+//! Money is never lost: thousands of purchases at a gateway with every kind of fault that a real one has, while the
+//! service is killed again and again. At the end the books of service and gateway are equal, to the won.
 //!
-//! What happens is drawn from a seed, which every test prints: who buys what, how and with which payment keys, which
-//! faults strike which payment at which try, after how many answers the service is killed.
-//! `MONEY_SEED=<it> cargo test --test money <test>` tells the same story again; `MONEY_ACTS=<n>` tells a longer one.
+//! Each test draws its scenario from a seed, which it prints: the buyers with their behaviour and payment keys, the
+//! faults of each payment attempt, and the number of answers before each kill.
+//! `MONEY_SEED=<seed> cargo test --test money <test>` runs the same scenario again; `MONEY_ACTS=<n>` sets its phases.
 //!
-//! - [`plan`]: the whole story, drawn before it begins; [`weather`]: what the gateway does wrong in it
-//! - [`story`]: the acts, and the end; [`operator`]: what a person does then
-//! - [`buyer`], [`account`]: the buyers, those who pay by virtual account, and their bank
-//! - [`house`]: the service, as long as it lives; [`server`]: the program; [`gateway`]: the sandbox
-//! - [`ledger`]: what was asked and told; [`rest`], [`promises`]: what is waited for, and what must hold
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! - [`scenario`]: the whole scenario, drawn before the run; [`fault_profile`]: the gateway's faults
+//! - [`run`]: runs the phases and checks the end; [`operator`]: what a person does at the end
+//! - [`buyer`], [`virtual_account`]: buyers, and those who pay by virtual account
+//! - [`service`]: the service over its restarts; [`server`]: the program; [`gateway`]: the sandbox
+//! - [`calls`]: requests and answers; [`idle`], [`promises`]: the end of a run, and the invariants
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-mod account;
 mod buyer;
+mod calls;
+mod fault_profile;
 mod gateway;
-mod house;
-mod ledger;
+mod idle;
 mod operator;
-mod plan;
 mod promises;
-mod rest;
+mod run;
+mod scenario;
 mod server;
-mod story;
-mod weather;
+mod service;
+mod virtual_account;
 
 use messaging::Random;
 
-/// Purchases that each act must come to; eight acts make two thousand.
+/// Minimal number of purchases per phase; eight phases make two thousand.
 const PURCHASES_MIN: usize = 250;
 
-/// The seed of a test: a new one, or the one that is to be told again.
+/// A new seed, or the one that `MONEY_SEED` gives.
 fn seed(name: &str) -> u64 {
     let seed = match std::env::var("MONEY_SEED") {
         Ok(text) => text.parse().expect("MONEY_SEED is a whole number"),
@@ -44,24 +41,24 @@ fn seed(name: &str) -> u64 {
 }
 
 #[test]
-fn the_same_seed_tells_the_same_story_and_another_one_another() {
-    assert!(plan::Plan::draw(7) == plan::Plan::draw(7));
-    assert!(plan::Plan::draw(7) != plan::Plan::draw(8));
+fn the_same_seed_draws_the_same_scenario_and_another_seed_another_one() {
+    assert!(scenario::Scenario::draw(7) == scenario::Scenario::draw(7));
+    assert!(scenario::Scenario::draw(7) != scenario::Scenario::draw(8));
 }
 
 async fn money_is_never_lost(name: &str) {
-    let plan = plan::Plan::draw(seed(name));
-    let purchases = story::tell(name, &plan).await;
-    let wanted = PURCHASES_MIN * plan.acts.len();
+    let scenario = scenario::Scenario::draw(seed(name));
+    let purchases = run::run_scenario(name, &scenario).await;
+    let wanted = PURCHASES_MIN * scenario.phases.len();
     assert!(purchases >= wanted, "only {purchases} purchases");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn money_is_never_lost_in_a_first_story() {
+async fn money_is_never_lost_in_a_first_scenario() {
     money_is_never_lost("first").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn money_is_never_lost_in_a_second_story() {
+async fn money_is_never_lost_in_a_second_scenario() {
     money_is_never_lost("second").await;
 }

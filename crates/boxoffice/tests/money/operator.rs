@@ -1,5 +1,5 @@
-//! What a person does at the end: money of virtual accounts goes back only to an account that somebody names. Nothing
-//! else may wait for a person: whatever the ladder could have settled, it has.
+//! What a person does at the end: a virtual account's money is refunded only to an account that a person names.
+//! Nothing else may wait for a person: the service settles every other unknown outcome by itself.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use payment::record::Refund;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{gateway::Charge, house::House, ledger::Ask, rest::AllBooks};
+use crate::{calls::ApiRequest, gateway::Charge, idle::AllBooks, service::RestartableService};
 
-/// Names an account for every parked refund, and asks for it again; returns how many there were.
-pub async fn settle_what_is_parked(house: &House, all: &AllBooks) -> usize {
-    let charges = house.gateway.charges();
+/// Names an account for every parked refund and requests it again; returns the number of refunds.
+pub async fn settle_what_is_parked(service: &RestartableService, all: &AllBooks) -> usize {
+    let charges = service.gateway.charges();
     only_accounts_wait_for_a_person(all, &charges);
     let payments = all.books.payments.values();
     let parked = payments.filter(|it| it.refund == Refund::Parked);
@@ -20,29 +20,32 @@ pub async fn settle_what_is_parked(house: &House, all: &AllBooks) -> usize {
     for payment in parked {
         let path = format!("/payment/{}", payment.payment_id);
         let account = json!({ "bank": "20", "accountNumber": "456", "holderName": "Lee" });
-        let named = Ask {
+        let named = ApiRequest {
             method: Method::PUT,
             path: format!("{path}/refund-account"),
             key: format!("operator-names-{settled}"),
             body: account,
         };
-        assert_eq!(house.ask(&named).await.status, 204, "{payment:?}");
+        assert_eq!(service.send(&named).await.status, 204, "{payment:?}");
         let key = format!("operator-{settled}");
-        let resumed = Ask::post(&format!("{path}/refund"), key, Value::Null);
-        assert_eq!(house.ask(&resumed).await.status, 202, "{payment:?}");
+        let resumed = ApiRequest::post(&format!("{path}/refund"), key, Value::Null);
+        assert_eq!(service.send(&resumed).await.status, 202, "{payment:?}");
         settled += 1;
     }
     settled
 }
 
-/// Lets everything that the gateway lists be compared once more with everything that stands here.
-pub async fn reconcile(house: &House) {
+/// Reconciles the service with the gateway and expects no difference.
+pub async fn reconcile(service: &RestartableService) {
     let key = "operator-reconciles".to_owned();
-    let asked = Ask::post("/payment/reconciliation", key, json!({}));
-    let report = house.ask(&asked).await;
+    let asked = ApiRequest::post("/payment/reconciliation", key, json!({}));
+    let report = service.send(&asked).await;
     assert_eq!(report.status, 200, "{report:?}");
     assert_eq!(report.body["differences"], json!([]), "{report:?}");
-    assert_eq!(report.body["settled"], 0, "it was left to this: {report:?}");
+    assert_eq!(
+        report.body["settled"], 0,
+        "only reconciliation settled it: {report:?}"
+    );
     let matched = report.body["matched"].as_u64();
     assert!(matched.is_some_and(|matched| matched > 0), "{report:?}");
 }
@@ -52,10 +55,10 @@ fn only_accounts_wait_for_a_person(all: &AllBooks, charges: &BTreeMap<String, Ch
         if payment.refund == Refund::Parked {
             let key = payment.pg_payment_id.as_deref().unwrap_or_default();
             let is_account = charges.get(key).is_some_and(|charge| charge.is_account);
-            let nobody_said_where_to = payment.refund_account.is_none();
+            let has_no_refund_account = payment.refund_account.is_none();
             assert!(
-                is_account && nobody_said_where_to,
-                "it needs no person: {payment:?} for {:?}",
+                is_account && has_no_refund_account,
+                "parked without need: {payment:?} for {:?}",
                 charges.get(key)
             );
         }

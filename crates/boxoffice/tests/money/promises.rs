@@ -1,4 +1,4 @@
-//! What must hold when nothing moves any more: what the buyers were told, our books, and the gateway's agree.
+//! Invariants once nothing is pending: the answers to buyers, the service's books and the gateway's books agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,44 +9,44 @@ use contract::{
 };
 use payment::record::{PaymentRecord, Refund};
 
-use crate::{gateway::Charge, house::House, operator, rest::AllBooks};
+use crate::{gateway::Charge, idle::AllBooks, operator, service::RestartableService};
 
-/// Everything that is compared.
-struct Compared<'a> {
-    house: &'a House,
+/// The sources that are compared.
+struct Comparison<'a> {
+    service: &'a RestartableService,
     books: &'a Books,
     charges: BTreeMap<String, Charge>,
 }
 
-pub async fn hold(house: &House, all: &AllBooks) {
-    let compared = Compared {
-        house,
+pub async fn hold(service: &RestartableService, all: &AllBooks) {
+    let comparison = Comparison {
+        service,
         books: &all.books,
-        charges: house.gateway.charges(),
+        charges: service.gateway.charges(),
     };
     operator::nothing_else_is_parked(all);
     assert_eq!(all.webhooks_ignored, 0, "the gateway's own webhooks");
-    compared.the_books_are_equal();
-    compared.every_payment_is_where_its_charge_is();
-    compared.every_charge_is_where_its_payment_is();
-    compared.nobody_was_charged_twice(all);
-    compared.no_attempt_had_two_keys();
-    compared.every_ticket_has_its_money();
-    compared.who_was_told_of_a_decline_was_not_charged();
-    compared
-        .who_was_told_of_success_knows_what_became_of_it()
+    comparison.the_books_are_equal();
+    comparison.every_payment_is_where_its_charge_is();
+    comparison.every_charge_is_where_its_payment_is();
+    comparison.nobody_was_charged_twice(all);
+    comparison.no_attempt_had_two_keys();
+    comparison.every_ticket_has_its_money();
+    comparison.declined_payments_were_not_charged();
+    comparison
+        .confirmed_payments_have_a_ticket_or_show_their_refund()
         .await;
-    compared.what_was_released_is_gone();
-    compared.who_gave_a_ticket_back_has_the_money().await;
-    compared.points_are_where_they_belong();
-    let report = audit(house.path()).unwrap();
+    comparison.released_reservations_are_gone();
+    comparison.cancelled_tickets_are_refunded().await;
+    comparison.points_are_where_they_belong();
+    let report = audit(service.path()).unwrap();
     assert_eq!(report.violations, []);
 }
 
-impl Compared<'_> {
-    /// Charged minus refunded, what succeeded, and what tickets were paid with: the same, to the won.
+impl Comparison<'_> {
+    /// Charges minus refunds, succeeded payments, and payments of valid tickets are equal, to the won.
     fn the_books_are_equal(&self) {
-        let gateway = self.house.gateway.books();
+        let gateway = self.service.gateway.books();
         assert_eq!(gateway.charged - gateway.refunded, gateway.held);
         let payments = self.books.payments.values();
         let succeeded = payments.filter(|it| it.status == PaymentStatus::Succeeded);
@@ -59,9 +59,9 @@ impl Compared<'_> {
         assert_eq!(
             (gateway.held, gateway.held),
             (succeeded, valid),
-            "held at the gateway, against what succeeded here and what tickets were paid with"
+            "held at the gateway, against succeeded payments and payments of valid tickets"
         );
-        assert!(valid > 0, "nobody bought anything");
+        assert!(valid > 0, "no ticket was bought");
     }
 
     fn every_payment_is_where_its_charge_is(&self) {
@@ -89,7 +89,7 @@ impl Compared<'_> {
         }
     }
 
-    /// No charge without a ticket, and no account that still waits for money which nobody wants.
+    /// No charge without a ticket, and no virtual account that still waits for an unwanted deposit.
     fn every_charge_is_where_its_payment_is(&self) {
         for charge in self.charges.values() {
             let payment = &self.books.payments[&charge.order.parse::<PaymentId>().unwrap()];
@@ -111,7 +111,7 @@ impl Compared<'_> {
     }
 
     fn nobody_was_charged_twice(&self, all: &AllBooks) {
-        for order in self.house.gateway.books().orders_charged_twice {
+        for order in self.service.gateway.books().orders_charged_twice {
             let of_order = self.charges.values().filter(|it| it.order == order);
             let charged: Vec<&Charge> = of_order.filter(|it| it.charged > 0).collect();
             let kept = charged.iter().filter(|it| it.balance > 0).count();
@@ -128,9 +128,9 @@ impl Compared<'_> {
         }
     }
 
-    /// What is not clear is asked again with the same key: a new one stands for a new attempt.
+    /// An attempt with an unknown outcome is repeated with its key; a new key is a new attempt.
     fn no_attempt_had_two_keys(&self) {
-        for (order, keys) in self.house.gateway.confirm_keys() {
+        for (order, keys) in self.service.gateway.confirm_keys() {
             let payment = &self.books.payments[&order.parse::<PaymentId>().unwrap()];
             let attempts = i64::from(payment.attempt);
             assert!(keys <= attempts, "{keys} keys of {payment:?}");
@@ -153,32 +153,32 @@ impl Compared<'_> {
         }
     }
 
-    fn who_was_told_of_a_decline_was_not_charged(&self) {
-        for (ask, told) in self.house.ledger.told("/payment/confirmed", 200) {
-            let key = told.text("pgPaymentId").unwrap();
+    fn declined_payments_were_not_charged(&self) {
+        for (request, answer) in self.service.calls.answered("/payment/confirmed", 200) {
+            let key = answer.text("pgPaymentId").unwrap();
             let charge = self.charges.get(key);
             let is_charged = charge.is_some_and(|charge| charge.charged > 0);
-            let is_declined = told.body["succeeded"] == false;
+            let is_declined = answer.body["succeeded"] == false;
             assert!(
                 !(is_declined && is_charged),
-                "{ask:?} was told {told:?}, and was charged: {charge:?}"
+                "{request:?} was answered {answer:?}, and was charged: {charge:?}"
             );
         }
     }
 
-    /// A ticket; or the purchase says that the money has gone back, and why.
-    async fn who_was_told_of_success_knows_what_became_of_it(&self) {
-        for (ask, told) in self.house.ledger.told("/payment/confirmed", 200) {
-            if told.body["succeeded"] == false {
+    /// The buyer has a ticket, or the purchase shows the refund and its reason.
+    async fn confirmed_payments_have_a_ticket_or_show_their_refund(&self) {
+        for (request, answer) in self.service.calls.answered("/payment/confirmed", 200) {
+            if answer.body["succeeded"] == false {
                 continue;
             }
-            let id: PaymentId = ask.body["paymentId"].as_str().unwrap().parse().unwrap();
+            let id: PaymentId = request.body["paymentId"].as_str().unwrap().parse().unwrap();
             let payment = &self.books.payments[&id];
             if self.owns(payment.ticket_id) {
                 continue;
             }
             let path = format!("/ticketing/process/{}", payment.ticket_id);
-            let progress = self.house.get(&path).await;
+            let progress = self.service.get(&path).await;
             let said = (
                 progress.text("failure"),
                 progress.text("paymentStatus"),
@@ -191,41 +191,41 @@ impl Compared<'_> {
         }
     }
 
-    fn what_was_released_is_gone(&self) {
-        for ticket in self.house.ledger.released() {
+    fn released_reservations_are_gone(&self) {
+        for ticket in self.service.calls.released() {
             let id: TicketId = ticket.parse().unwrap();
             let is_there = self.owns(id) || self.books.reservations.contains_key(&id);
             assert!(!is_there, "{ticket} was released");
         }
     }
 
-    /// Only the money of a virtual account may be refused, where nobody said where to: then the ticket stays.
-    async fn who_gave_a_ticket_back_has_the_money(&self) {
+    /// Only the refund of a virtual account without a refund account may be refused; then the ticket stays valid.
+    async fn cancelled_tickets_are_refunded(&self) {
         let given_back = self.books.tickets.values().filter(|it| it.cancellation > 0);
         for ticket in given_back {
             let payment = &self.books.payments[&ticket.payment_id];
             let path = format!("/ticket/{}/cancel", ticket.ticket_id);
-            let told = self.house.get(&path).await;
+            let answer = self.service.get(&path).await;
             let is_account = self.charge_of(payment).is_some_and(|it| it.is_account);
-            let is_refused = told.text("sagaState") == Some("COMPENSATED")
+            let is_refused = answer.text("sagaState") == Some("COMPENSATED")
                 && is_account
                 && payment.refund_account.is_none();
             let is_done =
-                told.text("sagaState") == Some("COMPLETED") && !self.owns(ticket.ticket_id);
-            assert!(is_refused || is_done, "{told:?}\n{ticket:?}\n{payment:?}");
+                answer.text("sagaState") == Some("COMPLETED") && !self.owns(ticket.ticket_id);
+            assert!(is_refused || is_done, "{answer:?}\n{ticket:?}\n{payment:?}");
         }
     }
 
-    /// A balance is what its user was registered with, less the points that tickets were paid with.
+    /// A balance equals the registered points minus the points that paid for tickets.
     fn points_are_where_they_belong(&self) {
         let mut used: BTreeMap<i64, i64> = BTreeMap::new();
         for ticket in self.books.tickets.keys().filter(|it| self.owns(**it)) {
             let purchase = &self.books.purchases[ticket];
             *used.entry(purchase.user_id.0).or_default() += purchase.point.get();
         }
-        for (ask, told) in self.house.ledger.told("/user", 201) {
-            let id = told.body["id"].as_i64().unwrap();
-            let registered = ask.body["points"].as_i64().unwrap();
+        for (request, answer) in self.service.calls.answered("/user", 201) {
+            let id = answer.body["id"].as_i64().unwrap();
+            let registered = request.body["points"].as_i64().unwrap();
             let balance = self.books.users[&UserId(id)].balance.get();
             let expected = registered - used.get(&id).unwrap_or(&0);
             assert_eq!(balance, expected, "points of user {id}");

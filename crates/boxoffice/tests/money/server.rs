@@ -1,4 +1,4 @@
-//! The program as a process: started on a folder, killed or told to stop. It dies with its owner.
+//! The program as a child process on a folder. Dropping the owner kills it.
 
 use std::{
     fs::OpenOptions,
@@ -8,11 +8,11 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-/// How much later than its deadline a reservation lapses.
+/// Time between a reservation's deadline and its expiry.
 pub const HOLD_GRACE_SECS: i64 = 1;
 const SIGKILL: i32 = 9;
 
-/// Everything that takes time, made short; the gateway is another process.
+/// Short timeouts; the gateway is not the built-in one.
 const SETTINGS: &[(&str, &str)] = &[
     ("BOXOFFICE_TICKETING__HOLD_TTL_SECS", "3"),
     ("BOXOFFICE_TICKETING__HOLD_GRACE_SECS", "1"),
@@ -30,7 +30,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("BOXOFFICE_LOG__LEVEL", "info"),
 ];
 
-/// A server that listens.
+/// A server process that listens.
 pub struct Server {
     child: Child,
     _stdout: BufReader<ChildStdout>,
@@ -78,7 +78,7 @@ impl Server {
         assert_eq!(status.signal(), Some(SIGKILL), "it ended by itself");
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Stops it by SIGTERM and waits until it has exited.
     pub fn stop(mut self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
@@ -89,7 +89,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only where it is gone already.
+        // Fails only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,122 +1,120 @@
-//! What buyers complain of elsewhere, each told in every way in which it comes about there, and how it ends here.
+//! Complaints of buyers about other systems, each with all its known causes, and how each case ends here.
 
 use contract::domain::Refund;
 use serde_json::{Value, json};
 
 use crate::{
-    desk::{confirmation, expiry_of, stock},
-    gateway::Mood,
-    house::{GRACE_SECS, HOLD_SECS, House, play},
+    actions::{confirmation, expiry_of, stock},
+    gateway::GatewayMode,
+    test_app::{GRACE_SECS, HOLD_SECS, TestApp, on_every_deployment},
 };
 
 #[tokio::test]
 async fn charged_without_a_ticket() {
-    play(async |house: &mut House| {
-        the_answer_was_lost(house).await;
-        the_gateway_lied(house).await;
-        the_service_went_away_while_money_was_taken(house).await;
-        the_gateway_said_nothing_until_the_reservation_was_overdue(house).await;
-        the_reservation_was_given_back_and_the_last_ticket_is_gone(house).await;
+    on_every_deployment(async |app: &mut TestApp| {
+        the_answer_was_lost(app).await;
+        the_gateway_lied(app).await;
+        the_service_went_away_while_money_was_taken(app).await;
+        the_gateway_said_nothing_until_the_reservation_was_overdue(app).await;
+        the_reservation_was_given_back_and_the_last_ticket_is_gone(app).await;
     })
     .await;
 }
 
-async fn the_answer_was_lost(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(300).await);
-    let purchase = house.purchase(event, user, 300).await;
-    house.gateway.turn(Mood::Dumb);
-    house.pay(&purchase, "lost").await.ok(202);
-    house.gateway.turn(Mood::Well);
-    house.is_bought(&purchase, "lost").await;
-    house.stock_becomes(event, stock(1, 0, 1, 0)).await;
+async fn the_answer_was_lost(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(300).await);
+    let purchase = app.purchase(event, user, 300).await;
+    app.gateway.set_mode(GatewayMode::LosesAnswers);
+    app.pay(&purchase, "lost").await.ok(202);
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.is_bought(&purchase, "lost").await;
+    app.stock_becomes(event, stock(1, 0, 1, 0)).await;
 }
 
-async fn the_gateway_lied(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house
-        .gateway
+async fn the_gateway_lied(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.gateway
         .script(json!([{ "on": "confirm", "times": 1, "fault": "lieProviderError" }]));
-    let told = house.pay(&purchase, "lied").await.ok(202);
-    assert_eq!(told["status"], "CONFIRMING", "a 400 is not a refusal");
-    house.is_bought(&purchase, "lied").await;
+    let answer = app.pay(&purchase, "lied").await.ok(202);
+    assert_eq!(answer["status"], "CONFIRMING", "a 400 is not a refusal");
+    app.is_bought(&purchase, "lied").await;
 }
 
-async fn the_service_went_away_while_money_was_taken(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house.gateway.turn(Mood::Dumb);
-    house.pay(&purchase, "gone").await.ok(202);
-    house.stop().await;
-    house.gateway.turn(Mood::Well);
-    house.start().await;
-    house.is_bought(&purchase, "gone").await;
+async fn the_service_went_away_while_money_was_taken(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.gateway.set_mode(GatewayMode::LosesAnswers);
+    app.pay(&purchase, "gone").await.ok(202);
+    app.stop().await;
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.start().await;
+    app.is_bought(&purchase, "gone").await;
 }
 
-async fn the_gateway_said_nothing_until_the_reservation_was_overdue(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(300).await);
-    let purchase = house.purchase(event, user, 300).await;
-    house.gateway.turn(Mood::Dumb);
-    house.pay(&purchase, "late").await.ok(202);
-    house.pass(HOLD_SECS + GRACE_SECS).await;
+async fn the_gateway_said_nothing_until_the_reservation_was_overdue(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(300).await);
+    let purchase = app.purchase(event, user, 300).await;
+    app.gateway.set_mode(GatewayMode::LosesAnswers);
+    app.pay(&purchase, "late").await.ok(202);
+    app.advance(HOLD_SECS + GRACE_SECS).await;
     let path = format!("/saga/{}", expiry_of(&purchase.ticket));
-    house
-        .eventually(&path, |it| it["sagaState"] == "STARTED")
+    app.eventually(&path, |it| it["sagaState"] == "STARTED")
         .await;
-    assert_eq!(house.stock(event).await, stock(1, 1, 0, 0));
-    house.gateway.turn(Mood::Well);
-    house.is_bought(&purchase, "late").await;
-    house.stock_becomes(event, stock(1, 0, 1, 0)).await;
-    house.points_become(user, 0).await;
+    assert_eq!(app.stock(event).await, stock(1, 1, 0, 0));
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.is_bought(&purchase, "late").await;
+    app.stock_becomes(event, stock(1, 0, 1, 0)).await;
+    app.points_become(user, 0).await;
 }
 
-async fn the_reservation_was_given_back_and_the_last_ticket_is_gone(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(300).await);
-    let purchase = house.purchase(event, user, 300).await;
-    house.gateway.turn(Mood::Dumb);
-    house.pay(&purchase, "too-late").await.ok(202);
-    house.release(&purchase.ticket).await.ok(204);
-    house.stock_becomes(event, stock(1, 0, 0, 1)).await;
-    let next = house.purchase(event, house.user(0).await, 0).await;
-    house.gateway.turn(Mood::Well);
-    house.paid(&next, "card-of-the-next").await;
-    house.is_refunded(&purchase, "too-late").await;
-    house.points_become(user, 300).await;
+async fn the_reservation_was_given_back_and_the_last_ticket_is_gone(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(300).await);
+    let purchase = app.purchase(event, user, 300).await;
+    app.gateway.set_mode(GatewayMode::LosesAnswers);
+    app.pay(&purchase, "too-late").await.ok(202);
+    app.release(&purchase.ticket).await.ok(204);
+    app.stock_becomes(event, stock(1, 0, 0, 1)).await;
+    let next = app.purchase(event, app.user(0).await, 0).await;
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.paid(&next, "card-of-the-next").await;
+    app.is_refunded(&purchase, "too-late").await;
+    app.points_become(user, 300).await;
 }
 
 #[tokio::test]
 async fn charged_twice() {
-    play(async |house: &mut House| {
-        a_double_click(house).await;
-        two_tabs_with_two_cards(house).await;
-        an_answer_that_was_lost_and_asked_for_again(house).await;
-        a_gateway_that_is_still_at_it(house).await;
-        a_gateway_that_charges_the_order_a_second_time(house).await;
+    on_every_deployment(async |app: &mut TestApp| {
+        a_double_click(app).await;
+        two_tabs_with_two_cards(app).await;
+        an_answer_that_was_lost_and_asked_for_again(app).await;
+        a_gateway_that_is_still_at_it(app).await;
+        a_gateway_that_charges_the_order_a_second_time(app).await;
     })
     .await;
 }
 
-async fn a_double_click(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    let click = || house.pay_by_key(&purchase, "clicked", "click");
+async fn a_double_click(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    let click = || app.pay_by_key(&purchase, "clicked", "click");
     let (one, other) = tokio::join!(click(), click());
     let paid = |it: &Value| it["succeeded"] == true;
     let times = usize::from(paid(&one.body)) + usize::from(paid(&other.body));
     assert!(times > 0, "{one:?} {other:?}");
     let again = click().await;
     assert!(again.is_replayed() && paid(&again.body), "{again:?}");
-    house.is_bought(&purchase, "clicked").await;
-    let history = house.payment_history(&purchase).await;
+    app.is_bought(&purchase, "clicked").await;
+    let history = app.payment_history(&purchase).await;
     assert_eq!(history, ["CREATED", "CONFIRMING", "SUCCEEDED"]);
 }
 
-async fn two_tabs_with_two_cards(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
+async fn two_tabs_with_two_cards(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
     let (one, other) = tokio::join!(
-        house.pay_by_key(&purchase, "tab-1", "tab-1"),
-        house.pay_by_key(&purchase, "tab-2", "tab-2")
+        app.pay_by_key(&purchase, "tab-1", "tab-1"),
+        app.pay_by_key(&purchase, "tab-2", "tab-2")
     );
     let (card, late) = match one.status {
         200 => ("tab-1", other),
@@ -127,208 +125,209 @@ async fn two_tabs_with_two_cards(house: &mut House) {
         ["CONFIRMATION_IN_PROGRESS", "ALREADY_CONFIRMED"].contains(&code.as_str()),
         "{late:?}"
     );
-    house.is_bought(&purchase, card).await;
+    app.is_bought(&purchase, card).await;
     let unused = if card == "tab-1" { "tab-2" } else { "tab-1" };
-    assert_eq!(house.gateway.charge(unused), None);
+    assert_eq!(app.gateway.charge(unused), None);
 }
 
-async fn an_answer_that_was_lost_and_asked_for_again(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house.gateway.turn(Mood::Dumb);
-    house.pay_by_key(&purchase, "first", "first").await.ok(202);
+async fn an_answer_that_was_lost_and_asked_for_again(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.gateway.set_mode(GatewayMode::LosesAnswers);
+    app.pay_by_key(&purchase, "first", "first").await.ok(202);
     for (card, key) in [("first", "second"), ("second", "third")] {
-        let again = house.pay_by_key(&purchase, card, key).await;
+        let again = app.pay_by_key(&purchase, card, key).await;
         again.refused(409, "CONFIRMATION_IN_PROGRESS");
     }
-    house.gateway.turn(Mood::Well);
-    house.is_bought(&purchase, "first").await;
-    let again = house.pay_by_key(&purchase, "second", "fourth").await;
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.is_bought(&purchase, "first").await;
+    let again = app.pay_by_key(&purchase, "second", "fourth").await;
     again.refused(409, "ALREADY_CONFIRMED");
-    assert_eq!(house.gateway.charge("second"), None);
+    assert_eq!(app.gateway.charge("second"), None);
 }
 
-async fn a_gateway_that_is_still_at_it(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house.gateway.script(json!([
+async fn a_gateway_that_is_still_at_it(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.gateway.script(json!([
         { "on": "confirm", "times": 1, "fault": "doThenDrop" },
         { "on": "lookup", "times": 2, "fault": { "refuse": { "code": "NOT_FOUND_PAYMENT" } } },
         { "on": "confirm", "times": 2, "fault": "inFlight" },
     ]));
-    house.pay(&purchase, "slow").await.ok(202);
-    house.is_bought(&purchase, "slow").await;
-    let payment = house.payment(&purchase).await;
-    assert_eq!(payment["attempt"], 1, "asked again with the key it had");
-    house.gateway.turn(Mood::Well);
+    app.pay(&purchase, "slow").await.ok(202);
+    app.is_bought(&purchase, "slow").await;
+    let payment = app.payment(&purchase).await;
+    assert_eq!(
+        payment["attempt"], 1,
+        "repeated with the key of the first attempt"
+    );
+    app.gateway.set_mode(GatewayMode::Normal);
 }
 
-async fn a_gateway_that_charges_the_order_a_second_time(house: &mut House) {
-    house.hear_webhooks();
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house.paid(&purchase, "once").await;
-    house.gateway.told_all().await;
-    let gateway = &house.gateway;
-    gateway.take_again("twice", &purchase.payment, 1000).await;
-    house.orders_charged_twice = 1;
+async fn a_gateway_that_charges_the_order_a_second_time(app: &mut TestApp) {
+    app.receive_webhooks();
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.paid(&purchase, "once").await;
+    app.gateway.wait_for_all_webhooks().await;
+    let gateway = &app.gateway;
+    gateway.charge_again("twice", &purchase.payment, 1000).await;
+    app.orders_charged_twice = 1;
 
     let data = json!({ "paymentKey": "twice", "orderId": purchase.payment, "status": "DONE" });
-    house.tell("second-charge", &data).await.ok(200);
+    app.deliver_webhook("second-charge", &data).await.ok(200);
     let is_back = |it: &Value| it["items"][0]["refund"] == json!(Refund::Done);
-    house.pass_until("/payment/stray", is_back).await;
+    app.advance_until("/payment/stray", is_back).await;
     let back = Some(("CANCELED".to_owned(), 1000, 0));
-    assert_eq!(house.gateway.charge("twice"), back);
-    house.is_bought(&purchase, "once").await;
+    assert_eq!(app.gateway.charge("twice"), back);
+    app.is_bought(&purchase, "once").await;
 }
 
 #[tokio::test]
 async fn a_webhook_retry_that_does_nothing() {
-    play(async |house: &mut House| {
-        house.hear_webhooks();
-        the_first_delivery_found_nobody(house).await;
-        the_gateway_could_not_be_asked_at_the_first_delivery(house).await;
-        the_service_went_away_between_its_answer_and_its_work(house).await;
-        it_came_again_before_it_had_served(house).await;
+    on_every_deployment(async |app: &mut TestApp| {
+        app.receive_webhooks();
+        the_first_delivery_found_nobody(app).await;
+        the_gateway_could_not_be_asked_at_the_first_delivery(app).await;
+        the_service_went_away_between_its_answer_and_its_work(app).await;
+        it_came_again_before_it_had_served(app).await;
     })
     .await;
 }
 
-async fn the_first_delivery_found_nobody(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(300).await);
-    let purchase = house.purchase(event, user, 300).await;
-    house.paid(&purchase, "w-1").await;
-    house.gateway.told_all().await;
-    house.stop().await;
-    house.gateway.act("w-1", "cancel-by-merchant").await;
-    house.gateway.told_in_vain().await;
-    house.start().await;
-    assert_eq!(house.payment(&purchase).await["status"], "SUCCEEDED");
+async fn the_first_delivery_found_nobody(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(300).await);
+    let purchase = app.purchase(event, user, 300).await;
+    app.paid(&purchase, "w-1").await;
+    app.gateway.wait_for_all_webhooks().await;
+    app.stop().await;
+    app.gateway.perform("w-1", "cancel-by-merchant").await;
+    app.gateway.wait_for_failed_webhook().await;
+    app.start().await;
+    assert_eq!(app.payment(&purchase).await["status"], "SUCCEEDED");
 
-    house.clock.advance_millis(60_000);
-    house.gateway.told_all().await;
-    house.webhooks_are_heeded().await;
-    house.is_refunded(&purchase, "w-1").await;
-    house.points_become(user, 300).await;
-    house.stock_becomes(event, stock(1, 0, 0, 1)).await;
+    app.clock.advance_millis(60_000);
+    app.gateway.wait_for_all_webhooks().await;
+    app.webhooks_are_applied().await;
+    app.is_refunded(&purchase, "w-1").await;
+    app.points_become(user, 300).await;
+    app.stock_becomes(event, stock(1, 0, 0, 1)).await;
 }
 
-async fn the_gateway_could_not_be_asked_at_the_first_delivery(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house.paid(&purchase, "w-2").await;
-    house.gateway.told_all().await;
-    house.webhooks_are_heeded().await;
-    house.gateway.turn(Mood::Away);
-    house.gateway.act("w-2", "cancel-by-merchant").await;
-    house.gateway.told_all().await;
-    assert_eq!(house.payment(&purchase).await["status"], "SUCCEEDED");
-    house.gateway.turn(Mood::Well);
-    house.webhooks_are_heeded().await;
-    house.is_refunded(&purchase, "w-2").await;
+async fn the_gateway_could_not_be_asked_at_the_first_delivery(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.paid(&purchase, "w-2").await;
+    app.gateway.wait_for_all_webhooks().await;
+    app.webhooks_are_applied().await;
+    app.gateway.set_mode(GatewayMode::Unreachable);
+    app.gateway.perform("w-2", "cancel-by-merchant").await;
+    app.gateway.wait_for_all_webhooks().await;
+    assert_eq!(app.payment(&purchase).await["status"], "SUCCEEDED");
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.webhooks_are_applied().await;
+    app.is_refunded(&purchase, "w-2").await;
 }
 
-async fn the_service_went_away_between_its_answer_and_its_work(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house.paid(&purchase, "w-3").await;
-    house.gateway.told_all().await;
-    house.webhooks_are_heeded().await;
-    house.gateway.turn(Mood::Away);
-    house.gateway.act("w-3", "cancel-by-merchant").await;
-    house.gateway.told_all().await;
-    house.stop().await;
-    house.gateway.turn(Mood::Well);
-    house.start().await;
-    house.webhooks_are_heeded().await;
-    house.is_refunded(&purchase, "w-3").await;
+async fn the_service_went_away_between_its_answer_and_its_work(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.paid(&purchase, "w-3").await;
+    app.gateway.wait_for_all_webhooks().await;
+    app.webhooks_are_applied().await;
+    app.gateway.set_mode(GatewayMode::Unreachable);
+    app.gateway.perform("w-3", "cancel-by-merchant").await;
+    app.gateway.wait_for_all_webhooks().await;
+    app.stop().await;
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.start().await;
+    app.webhooks_are_applied().await;
+    app.is_refunded(&purchase, "w-3").await;
 }
 
-async fn it_came_again_before_it_had_served(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
-    house.paid(&purchase, "w-4").await;
-    house.gateway.told_all().await;
-    house.webhooks_are_heeded().await;
-    house.gateway.tell(None);
-    house.gateway.turn(Mood::Away);
-    house.gateway.act("w-4", "cancel-by-merchant").await;
+async fn it_came_again_before_it_had_served(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
+    app.paid(&purchase, "w-4").await;
+    app.gateway.wait_for_all_webhooks().await;
+    app.webhooks_are_applied().await;
+    app.gateway.send_webhooks_to(None);
+    app.gateway.set_mode(GatewayMode::Unreachable);
+    app.gateway.perform("w-4", "cancel-by-merchant").await;
     let data = json!({ "paymentKey": "w-4", "orderId": purchase.payment, "status": "CANCELED" });
     for _ in 0..3 {
-        house.tell("the-same", &data).await.ok(200);
+        app.deliver_webhook("the-same", &data).await.ok(200);
     }
-    house.gateway.turn(Mood::Well);
-    house.webhooks_are_heeded().await;
-    house.is_refunded(&purchase, "w-4").await;
-    let before = house.payment_history(&purchase).await;
-    house.tell("the-same", &data).await.ok(200);
-    house.webhooks_are_heeded().await;
-    assert_eq!(house.payment_history(&purchase).await, before);
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.webhooks_are_applied().await;
+    app.is_refunded(&purchase, "w-4").await;
+    let before = app.payment_history(&purchase).await;
+    app.deliver_webhook("the-same", &data).await.ok(200);
+    app.webhooks_are_applied().await;
+    assert_eq!(app.payment_history(&purchase).await, before);
 }
 
 #[tokio::test]
 async fn a_decline_that_can_never_be_tried_again() {
-    play(async |house: &mut House| {
-        the_same_card_is_tried_again(house).await;
-        an_unclear_outcome_that_was_a_decline(house).await;
-        the_key_of_a_decline_is_used_again(house).await;
+    on_every_deployment(async |app: &mut TestApp| {
+        the_same_card_is_tried_again(app).await;
+        an_unclear_outcome_that_was_a_decline(app).await;
+        the_key_of_a_decline_is_used_again(app).await;
     })
     .await;
 }
 
-/// Elsewhere the order's own idempotency key repeats the decline for ever.
-async fn the_same_card_is_tried_again(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
+/// Other systems use the order's idempotency key, which repeats the decline for ever.
+async fn the_same_card_is_tried_again(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
     let refusal = json!({ "refuse": { "code": "EXCEED_MAX_ONE_DAY_AMOUNT" } });
-    house
-        .gateway
+    app.gateway
         .script(json!([{ "on": "confirm", "times": 2, "fault": refusal }]));
     for _ in 0..2 {
-        let declined = house.pay(&purchase, "d-1").await.ok(200);
+        let declined = app.pay(&purchase, "d-1").await.ok(200);
         assert_eq!(declined["declineCode"], "EXCEED_MAX_ONE_DAY_AMOUNT");
-        house.payment_becomes(&purchase, "FAILED").await;
+        app.payment_becomes(&purchase, "FAILED").await;
     }
-    house.paid(&purchase, "d-1").await;
-    house.is_bought(&purchase, "d-1").await;
-    assert_eq!(house.payment(&purchase).await["attempt"], 3);
+    app.paid(&purchase, "d-1").await;
+    app.is_bought(&purchase, "d-1").await;
+    assert_eq!(app.payment(&purchase).await["attempt"], 3);
 }
 
-async fn an_unclear_outcome_that_was_a_decline(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
+async fn an_unclear_outcome_that_was_a_decline(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
     let refusal = json!({ "refuse": { "code": "REJECT_CARD_COMPANY" } });
-    house.gateway.script(json!([
+    app.gateway.script(json!([
         { "on": "confirm", "times": 1, "fault": "dropBefore" },
         { "on": "confirm", "times": 1, "fault": refusal },
     ]));
-    house.pay(&purchase, "d-2").await.ok(202);
-    let failed = house.payment_becomes_in_time(&purchase, "FAILED").await;
+    app.pay(&purchase, "d-2").await.ok(202);
+    let failed = app.payment_becomes_in_time(&purchase, "FAILED").await;
     assert_eq!(failed["declineCode"], "REJECT_CARD_COMPANY");
-    house.paid(&purchase, "d-3").await;
-    house.is_bought(&purchase, "d-3").await;
-    assert_eq!(house.gateway.charge("d-2"), None);
+    app.paid(&purchase, "d-3").await;
+    app.is_bought(&purchase, "d-3").await;
+    assert_eq!(app.gateway.charge("d-2"), None);
 }
 
-async fn the_key_of_a_decline_is_used_again(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(0).await);
-    let purchase = house.purchase(event, user, 0).await;
+async fn the_key_of_a_decline_is_used_again(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(0).await);
+    let purchase = app.purchase(event, user, 0).await;
     let refusal = json!({ "refuse": { "code": "REJECT_CARD_PAYMENT" } });
-    house
-        .gateway
+    app.gateway
         .script(json!([{ "on": "confirm", "times": 1, "fault": refusal }]));
-    let declined = house.pay_by_key(&purchase, "d-4", "mine").await;
+    let declined = app.pay_by_key(&purchase, "d-4", "mine").await;
     assert_eq!(declined.body["succeeded"], false);
-    house.payment_becomes(&purchase, "FAILED").await;
+    app.payment_becomes(&purchase, "FAILED").await;
 
-    // The same request is the same answer, another one under its key is refused, and neither stands in the way.
-    let again = house.pay_by_key(&purchase, "d-4", "mine").await;
+    // The same request gets the same answer, another one with its key is refused, and a new attempt is still possible.
+    let again = app.pay_by_key(&purchase, "d-4", "mine").await;
     assert!(again.is_replayed());
     assert_eq!(again.body, declined.body);
     let body = confirmation(&purchase, "d-5");
     let header = ("Idempotency-Key", "mine");
-    let reused = house.post_with("/payment/confirmed", header, &body).await;
+    let reused = app.post_with("/payment/confirmed", header, &body).await;
     reused.refused(422, "IDEMPOTENCY_KEY_REUSED");
-    house.pay_by_key(&purchase, "d-4", "next").await.ok(200);
-    house.is_bought(&purchase, "d-4").await;
+    app.pay_by_key(&purchase, "d-4", "next").await.ok(200);
+    app.is_bought(&purchase, "d-4").await;
 }

@@ -1,19 +1,19 @@
-//! The deployments that every story is played on, and what each of them stands on outside of its process.
+//! The deployments on which every scenario runs, and the resources that each of them needs outside of its process.
 
 use boxoffice::config::Config;
 use messaging::{Bus, Message};
 use ticketing::{ReservationsBackend, redis_server::RedisSettings};
 
 #[cfg(feature = "kafka")]
-use crate::distributed::Distributed;
+use crate::engine_namespace::EngineNamespace;
 use crate::redis_place;
 
-/// Redis is there in every story, on a machine that may be busy.
+/// No scenario stops Redis, so only a busy machine delays its answers.
 const ANSWER_MILLIS_MAX: u64 = 20_000;
 
-/// Where Boxoffice runs.
+/// The backends of a [`crate::test_app::TestApp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deployment {
+pub enum DeploymentKind {
     /// Everything in this process, on a folder.
     Embedded,
     /// The same, with reservations in Redis.
@@ -23,7 +23,7 @@ pub enum Deployment {
     Distributed,
 }
 
-impl Deployment {
+impl DeploymentKind {
     pub const ALL: &[Self] = &[
         Self::Embedded,
         Self::Redis,
@@ -32,23 +32,23 @@ impl Deployment {
     ];
 }
 
-/// Where a house keeps what it must not lose.
-pub enum Site {
+/// The place of an app's durable data.
+pub enum Environment {
     /// In its folder.
     Folder,
     #[cfg(feature = "kafka")]
-    Distributed(Distributed),
+    Engines(EngineNamespace),
 }
 
-/// Something that was published.
+/// A message that was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct PublishedMessage {
     pub id: String,
     pub topic: String,
     pub key: String,
 }
 
-impl From<Message> for Said {
+impl From<Message> for PublishedMessage {
     fn from(message: Message) -> Self {
         Self {
             id: message.id,
@@ -58,10 +58,10 @@ impl From<Message> for Said {
     }
 }
 
-impl Site {
-    /// What the deployment needs, and the settings by which it is found.
-    pub async fn open(deployment: Deployment, config: &mut Config) -> Self {
-        if deployment == Deployment::Embedded {
+impl Environment {
+    /// Provides the resources of a deployment and configures them.
+    pub async fn open(deployment: DeploymentKind, config: &mut Config) -> Self {
+        if deployment == DeploymentKind::Embedded {
             return Self::Folder;
         }
         config.ticketing.reservations = ReservationsBackend::Redis;
@@ -71,35 +71,38 @@ impl Site {
             ..redis_place::settings()
         };
         match deployment {
-            Deployment::Embedded | Deployment::Redis => Self::Folder,
+            DeploymentKind::Embedded | DeploymentKind::Redis => Self::Folder,
             #[cfg(feature = "kafka")]
-            Deployment::Distributed => Self::Distributed(Distributed::open(config).await),
+            DeploymentKind::Distributed => Self::Engines(EngineNamespace::open(config).await),
         }
     }
 
-    /// Whether the house's folder holds all that a command needs.
+    /// Whether commands can work on the app's folder.
     pub fn is_folder(&self) -> bool {
         matches!(self, Self::Folder)
     }
 
-    /// Waits until brokers know that everything so far was handled; returns how much that is.
-    pub async fn is_heard(&self, bus: &Bus) -> usize {
+    /// Waits until every published message is acknowledged to the brokers; returns the number of messages.
+    pub async fn wait_until_consumed(&self, bus: &Bus) -> usize {
         match self {
             Self::Folder => {
-                assert!(matches!(bus, Bus::Local(_)), "it is stored with the work");
+                assert!(
+                    matches!(bus, Bus::Local(_)),
+                    "the local bus stores offsets with the work"
+                );
                 0
             }
             #[cfg(feature = "kafka")]
-            Self::Distributed(distributed) => distributed.is_heard(bus).await,
+            Self::Engines(namespace) => namespace.wait_until_consumed(bus).await,
         }
     }
 
-    /// Gives back what the deployment needed, where it can be used again.
-    pub async fn close(self, heard: usize) {
+    /// Returns the resources for the next app, if they can be reused.
+    pub async fn close(self, consumed: usize) {
         match self {
-            Self::Folder => assert_eq!(heard, 0),
+            Self::Folder => assert_eq!(consumed, 0),
             #[cfg(feature = "kafka")]
-            Self::Distributed(distributed) => distributed.close(heard).await,
+            Self::Engines(namespace) => namespace.close(consumed).await,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How a story ended, without what two plays of one story may differ in: ids, times, and the order of things that have
-//! nothing to do with each other. It is the same on every deployment.
+//! The state at the end of a scenario, without ids, times and the order of independent records. It must be equal on
+//! every deployment.
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -10,12 +10,12 @@ use messaging::{
 };
 use serde_json::Value;
 
-/// Lines, each with how often it is true.
+/// Lines that describe records, each with the number of such records.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EndState(BTreeMap<String, usize>);
 
 impl EndState {
-    /// The state of a store in which nothing is under way, with what was told of the stocks last.
+    /// Reads a store in which nothing is pending; `stocks` are the last answers about each event's stock.
     pub fn read(
         snapshot: &Snapshot,
         stocks: Vec<Value>,
@@ -41,8 +41,8 @@ impl EndState {
         end
     }
 
-    /// What is here and not there (`+`), and there and not here (`-`).
-    pub fn beside(&self, other: &Self) -> Vec<String> {
+    /// The lines in which both differ, with the counts of `self` (`+`) and of `other` (`-`).
+    pub fn differences(&self, other: &Self) -> Vec<String> {
         let count = |of: &Self, line: &str| of.0.get(line).copied().unwrap_or(0);
         let mut lines: Vec<&String> = self.0.keys().chain(other.0.keys()).collect();
         lines.sort_unstable();
@@ -63,7 +63,7 @@ impl EndState {
     fn note_sales(&mut self, books: &Books) {
         for ticket in books.tickets.values() {
             self.note(format_args!(
-                "ticket: {:?}, asked back {} times",
+                "ticket: {:?}, {} cancellations",
                 ticket.status, ticket.cancellation
             ));
         }
@@ -126,12 +126,12 @@ impl EndState {
     }
 }
 
-/// PostgreSQL says by which of its codes it refuses a row.
+/// PostgreSQL's errors end with a code.
 fn without_sqlstate(reason: &str) -> &str {
     reason.strip_suffix(" (23514)").unwrap_or(reason)
 }
 
-/// Ids are drawn by chance.
+/// Replaces ids, which are random.
 fn without_ids(text: &str) -> String {
     let is_id = |word: &str| {
         let bare = word.trim_matches(|it: char| !it.is_ascii_alphanumeric());

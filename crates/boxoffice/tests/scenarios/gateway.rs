@@ -1,5 +1,5 @@
-//! The payment gateway's sandbox beside the house, under the same clock: stories give it a script of faults, do what
-//! buyers, banks and merchants do at it, let it tell by webhooks, and look into its books.
+//! The sandbox gateway beside the app, with the same clock: scenarios script its faults, act as buyers, banks and
+//! merchants, receive its webhooks and read its books.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{desk::Purchase, house::PATIENCE};
+use crate::{actions::Purchase, test_app::TIMEOUT};
 
 pub const SECRET: &str = "test_sk_scenarios";
 const FILE: &str = "gateway.db";
-/// How often its webhooks are looked at.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often its webhooks are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How the gateway behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
-    Well,
-    /// Nobody is there: nothing is done, and nothing is told.
-    Away,
-    /// What is asked for is done, and nothing is told.
-    Dumb,
+pub enum GatewayMode {
+    Normal,
+    /// Nothing is done and nothing is answered.
+    Unreachable,
+    /// Every request is done and none is answered.
+    LosesAnswers,
 }
 
-pub struct Gateway {
+pub struct TestGateway {
     pub url: String,
     sandbox: Sandbox,
     client: Client,
@@ -39,7 +39,7 @@ pub struct Gateway {
     _switch: ShutdownSwitch,
 }
 
-impl Gateway {
+impl TestGateway {
     pub async fn start(clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = SandboxSettings {
@@ -59,16 +59,16 @@ impl Gateway {
         }
     }
 
-    pub fn turn(&self, mood: Mood) {
+    pub fn set_mode(&self, mode: GatewayMode) {
         let strike = |on: &str, fault: &str| json!({ "on": on, "fault": fault });
-        self.script(match mood {
-            Mood::Well => json!([]),
-            Mood::Away => json!([
+        self.script(match mode {
+            GatewayMode::Normal => json!([]),
+            GatewayMode::Unreachable => json!([
                 strike("confirm", "dropBefore"),
                 strike("cancel", "dropBefore"),
                 strike("lookup", "dropBefore"),
             ]),
-            Mood::Dumb => json!([
+            GatewayMode::LosesAnswers => json!([
                 strike("confirm", "doThenDrop"),
                 strike("cancel", "doThenDrop"),
                 strike("lookup", "dropBefore"),
@@ -76,14 +76,14 @@ impl Gateway {
         });
     }
 
-    /// Plays these rules from their beginning, in place of those before.
+    /// Replaces the fault rules.
     pub fn script(&self, rules: Value) {
         let text = json!({ "rules": rules }).to_string();
         let script = Script::parse(text.as_bytes()).unwrap();
         self.sandbox.play(script).unwrap();
     }
 
-    /// What its file says of a payment by its key: status, amount, and what is left of it.
+    /// Status, amount and balance of a payment in its file.
     pub fn charge(&self, key: &str) -> Option<(String, i64, i64)> {
         let text =
             "SELECT status, total_amount, balance_amount FROM payment WHERE payment_key = ?1";
@@ -101,13 +101,13 @@ impl Gateway {
         self.sandbox.books().unwrap()
     }
 
-    /// Its file, for what no gateway would do by itself.
+    /// Its file, for changes that no gateway makes by itself.
     pub fn file(&self) -> Connection {
         Connection::open(self.folder.path().join(FILE)).unwrap()
     }
 
-    /// Money is taken for an order, and the house does not know of it.
-    pub async fn take(&self, key: &str, order: &str, amount: i64) {
+    /// Charges an order without the app.
+    pub async fn charge_directly(&self, key: &str, order: &str, amount: i64) {
         let url = format!("{}/v1/payments/confirm", self.url);
         let request = json!({ "paymentKey": key, "orderId": order, "amount": amount });
         let request = self.client.post(url).json(&request);
@@ -115,10 +115,10 @@ impl Gateway {
         assert_eq!(taken.status(), 200);
     }
 
-    /// What no sandbox does: an order that was charged is charged once more.
-    pub async fn take_again(&self, key: &str, order: &str, amount: i64) {
+    /// Charges an order a second time, which the sandbox itself refuses.
+    pub async fn charge_again(&self, key: &str, order: &str, amount: i64) {
         let elsewhere = format!("{key}-elsewhere");
-        self.take(key, &elsewhere, amount).await;
+        self.charge_directly(key, &elsewhere, amount).await;
         let file = self.file();
         for text in [
             "UPDATE payment SET order_id = ?1, is_confirmed = 0 WHERE payment_key = ?2",
@@ -128,48 +128,46 @@ impl Gateway {
         }
     }
 
-    /// The buyer chooses to pay into a virtual account.
-    pub async fn open_account(&self, purchase: &Purchase, key: &str) {
+    /// The buyer requests a virtual account.
+    pub async fn open_virtual_account(&self, purchase: &Purchase, key: &str) {
         let request = json!({
             "orderId": purchase.payment, "amount": purchase.amount, "paymentKey": key,
             "method": "VIRTUAL_ACCOUNT",
         });
-        let (status, answer) = self.ask(Method::POST, "payments", Some(request)).await;
+        let (status, answer) = self.request(Method::POST, "payments", Some(request)).await;
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// Somebody pays into the account, the bank takes the deposit back, or the merchant cancels at his console:
-    /// `deposit`, `withdraw`, `cancel-by-merchant`.
-    pub async fn act(&self, key: &str, what: &str) {
-        let (status, answer) = self.try_to(key, what).await;
+    /// Performs an action: a `deposit`, the bank's `withdraw`, or a `cancel-by-merchant` at the gateway's console.
+    pub async fn perform(&self, key: &str, what: &str) {
+        let (status, answer) = self.try_perform(key, what).await;
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// As [`Gateway::act`], which the gateway may refuse.
-    pub async fn try_to(&self, key: &str, what: &str) -> (u16, Value) {
+    /// As [`TestGateway::perform`], for actions that the gateway may refuse.
+    pub async fn try_perform(&self, key: &str, what: &str) -> (u16, Value) {
         let path = format!("payments/{key}/{what}");
-        self.ask(Method::POST, &path, None).await
+        self.request(Method::POST, &path, None).await
     }
 
-    /// From now on its webhooks go there.
-    pub fn tell(&self, url: Option<String>) {
+    pub fn send_webhooks_to(&self, url: Option<String>) {
         self.sandbox.send_webhooks_to(url).unwrap();
     }
 
-    /// Waits until this many webhooks were taken, and returns how many are still to be sent.
-    pub async fn told(&self, delivered: usize) -> usize {
+    /// Waits until this number of webhooks was delivered; returns the number of pending ones.
+    pub async fn wait_for_webhooks(&self, delivered: usize) -> usize {
         self.webhooks_become(|webhooks| count(webhooks, "delivered") >= delivered)
             .await
     }
 
-    /// Waits until every webhook was taken.
-    pub async fn told_all(&self) {
+    /// Waits until every webhook was delivered.
+    pub async fn wait_for_all_webhooks(&self) {
         self.webhooks_become(|webhooks| count(webhooks, "pending") == 0)
             .await;
     }
 
-    /// Waits until a webhook was sent in vain.
-    pub async fn told_in_vain(&self) {
+    /// Waits until the delivery of a webhook has failed.
+    pub async fn wait_for_failed_webhook(&self) {
         let is_tried = |webhook: &Value| webhook["attempts"].as_u64() > Some(0);
         self.webhooks_become(|webhooks| {
             webhooks["pending"].as_array().unwrap().iter().any(is_tried)
@@ -180,22 +178,22 @@ impl Gateway {
     async fn webhooks_become(&self, wanted: impl Fn(&Value) -> bool) -> usize {
         let mut last = Value::Null;
         let looking = async {
-            let mut look = tokio::time::interval(LOOK);
+            let mut poll = tokio::time::interval(POLL_INTERVAL);
             loop {
-                look.tick().await;
-                last = self.ask(Method::GET, "webhooks", None).await.1;
+                poll.tick().await;
+                last = self.request(Method::GET, "webhooks", None).await.1;
                 if wanted(&last) {
                     return;
                 }
             }
         };
-        if tokio::time::timeout(PATIENCE, looking).await.is_err() {
-            panic!("the webhooks never became what they should: {last}");
+        if tokio::time::timeout(TIMEOUT, looking).await.is_err() {
+            panic!("the webhooks never became as wanted: {last}");
         }
         count(&last, "pending")
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let url = format!("{}/sandbox/{path}", self.url);
         let request = self.client.request(method, url);
         let request = match body {

@@ -1,39 +1,36 @@
-//! The system as its users and operators see it: stories over HTTP on a port of the system's choice, under a clock that
-//! stands still. Each story is played on every deployment, and ends with an audit that finds nothing.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! The system as its users and operators see it: scenarios over HTTP with a manual clock. Each scenario runs on every
+//! deployment and ends with an audit without violations.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-mod cancelling;
+mod actions;
+mod cancellations;
 mod clocks;
 mod compensations;
 mod complaints;
 mod dead_letters;
 mod deployment;
 mod deposits;
-mod desk;
-#[cfg(feature = "kafka")]
-mod distributed;
 mod end_state;
+#[cfg(feature = "kafka")]
+mod engine_namespace;
+mod expiry;
 mod gateway;
-mod house;
-mod keys;
-mod ladder;
-mod lapses;
-mod late_money;
+mod idempotency;
+mod late_payments;
 mod mutations;
-mod paying;
+mod payments;
 #[cfg(feature = "kafka")]
 #[path = "../../../messaging/tests/common/postgres.rs"]
-#[expect(dead_code, reason = "a house makes its schema itself")]
+#[expect(dead_code, reason = "an engine namespace creates its schema itself")]
 mod postgres_place;
 mod purchase;
 mod quantities;
 #[path = "../../../ticketing/tests/common/redis.rs"]
-#[expect(dead_code, reason = "no story loses what is in Redis")]
+#[expect(dead_code, reason = "no scenario empties Redis")]
 mod redis_place;
 mod refusals;
 mod restarts;
-mod silence;
+mod silent_participant;
+mod test_app;
+mod unknown_outcome;
 mod webhooks;

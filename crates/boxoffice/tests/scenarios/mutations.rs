@@ -1,29 +1,29 @@
-//! Whatever is broken in a healthy folder, the audit sees it. A folder in which everything has happened is broken cell by
-//! cell and row by row; what no check notices is listed with its reason.
+//! The audit detects every change of a healthy folder. The test changes a folder with every kind of record cell by cell
+//! and row by row; changes that no check detects are listed with their reasons.
 
-mod blind;
-mod breaking;
 mod folder;
+mod mutate;
+mod undetected;
 
 use std::collections::BTreeMap;
 
 use boxoffice::audit;
 use rusqlite::Connection;
 
-use blind::{APART, NEVER, NOT_IN_ALL, is_listed};
-use breaking::{break_table, tables};
 use folder::healthy_folder;
+use mutate::{mutate_table, tables};
+use undetected::{IGNORED_TABLES, PARTLY_DETECTED, UNDETECTED, is_listed};
 
 #[tokio::test]
-async fn whatever_is_broken_in_a_healthy_folder_is_noticed() {
+async fn the_audit_detects_every_change_of_a_healthy_folder() {
     let (folder, now) = healthy_folder().await;
     assert_eq!(audit::audit_at(folder.path(), now).unwrap().violations, []);
     let db = Connection::open(folder.path().join("boxoffice.db")).unwrap();
     db.pragma_update(None, "synchronous", "OFF").unwrap();
-    let mut seen = Seen::default();
+    let mut seen = Detections::default();
     for table in tables(&db) {
-        if APART.iter().all(|(apart, _)| *apart != table.name) {
-            break_table(&db, &table, &mut |column, what| {
+        if IGNORED_TABLES.iter().all(|(apart, _)| *apart != table.name) {
+            mutate_table(&db, &table, &mut |column, what| {
                 let is_noticed = audit::audit_at(folder.path(), now)
                     .map_or(true, |report| !report.violations.is_empty());
                 seen.note(&table.name, column, what, is_noticed);
@@ -38,9 +38,9 @@ async fn whatever_is_broken_in_a_healthy_folder_is_noticed() {
     seen.is_as_listed();
 }
 
-/// What became of the changes of each column.
+/// The changes of each column, detected or not.
 #[derive(Default)]
-struct Seen(BTreeMap<(String, String), Outcome>);
+struct Detections(BTreeMap<(String, String), Outcome>);
 
 #[derive(Default)]
 struct Outcome {
@@ -48,7 +48,7 @@ struct Outcome {
     missed: Vec<String>,
 }
 
-impl Seen {
+impl Detections {
     fn note(&mut self, table: &str, column: &str, what: &str, is_noticed: bool) {
         let place = (table.to_owned(), column.to_owned());
         let outcome = self.0.entry(place).or_default();
@@ -60,12 +60,12 @@ impl Seen {
     }
 }
 
-impl Seen {
+impl Detections {
     fn is_as_listed(&self) {
         let mut wrong = Vec::new();
         for ((table, column), Outcome { noticed, missed }) in &self.0 {
-            let is_never = is_listed(NEVER, table, column);
-            let is_in_some = is_listed(NOT_IN_ALL, table, column);
+            let is_never = is_listed(UNDETECTED, table, column);
+            let is_in_some = is_listed(PARTLY_DETECTED, table, column);
             let expected = match (*noticed, missed.is_empty()) {
                 (_, true) => (false, false),
                 (0, false) => (true, false),
@@ -85,7 +85,7 @@ impl Seen {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        for (table, column, _) in NEVER.iter().chain(NOT_IN_ALL) {
+        for (table, column, _) in UNDETECTED.iter().chain(PARTLY_DETECTED) {
             let is_there =
                 |(name, of): &(String, String)| (*table == "*" || table == name) && column == of;
             assert!(self.0.keys().any(is_there), "{table}.{column} is no column");

@@ -1,85 +1,75 @@
-//! Every refusal, by its status and its code. None changes anything: the audit and the stock say so.
+//! Every refusal with its status and code. No refusal changes anything, as audit and stock show.
 
 use serde_json::{Value, json};
 
 use crate::{
-    desk::{PRICE, confirmation, stock},
-    gateway::Mood,
-    house::{HOLD_SECS, House, OPENING, play},
+    actions::{PRICE, confirmation, stock},
+    gateway::GatewayMode,
+    test_app::{HOLD_SECS, OPENING, TestApp, on_every_deployment},
 };
 
 const UNKNOWN: &str = "0192f0c1-2f00-7abc-8def-0123456789ab";
 
 #[tokio::test]
 async fn a_reservation_is_refused_by_the_first_reason_that_holds() {
-    play(async |house: &mut House| {
-        let (event, user) = (house.event(2).await, house.user(0).await);
-        house
-            .reserve(event + 1, user)
+    on_every_deployment(async |app: &mut TestApp| {
+        let (event, user) = (app.event(2).await, app.user(0).await);
+        app.reserve(event + 1, user)
             .await
             .refused(404, "EVENT_NOT_FOUND");
-        let purchase = house.purchase(event, user, 0).await;
-        house
-            .reserve(event, user)
+        let purchase = app.purchase(event, user, 0).await;
+        app.reserve(event, user)
             .await
             .refused(409, "ALREADY_RESERVED");
-        house.paid(&purchase, "card-1").await;
-        house
-            .reserve(event, user)
+        app.paid(&purchase, "card-1").await;
+        app.reserve(event, user)
             .await
             .refused(409, "ALREADY_PURCHASED");
-        house.reserved(event, house.user(0).await).await;
-        let late = house.user(0).await;
-        house.reserve(event, late).await.refused(409, "SOLD_OUT");
-        assert_eq!(house.stock(event).await, stock(2, 1, 1, 0));
+        app.reserved(event, app.user(0).await).await;
+        let late = app.user(0).await;
+        app.reserve(event, late).await.refused(409, "SOLD_OUT");
+        assert_eq!(app.stock(event).await, stock(2, 1, 1, 0));
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_ticket_is_reserved_from_the_opening_of_the_sale_until_just_before_its_close() {
-    play(async |house: &mut House| {
+    on_every_deployment(async |app: &mut TestApp| {
         let body = json!({
             "name": "Show", "ticketQuantity": 2, "price": PRICE,
             "saleOpensAt": OPENING.plus_secs(10), "saleClosesAt": OPENING.plus_secs(20),
         });
-        let event = house.post("/event", body).await.ok(201)["id"]
+        let event = app.post("/event", body).await.ok(201)["id"]
             .as_i64()
             .unwrap();
-        house.stock_becomes(event, stock(2, 0, 0, 2)).await;
-        let (one, other) = (house.user(0).await, house.user(0).await);
-        house.pass(9).await;
-        house
-            .reserve(event, one)
-            .await
-            .refused(409, "SALE_NOT_OPEN");
-        house.pass(1).await;
-        house.reserved(event, one).await;
-        house.clock.advance_millis(9_999);
-        house.reserved(event, other).await;
-        house.clock.advance_millis(1);
-        let late = house.user(0).await;
-        house
-            .reserve(event, late)
-            .await
-            .refused(409, "SALE_NOT_OPEN");
+        app.stock_becomes(event, stock(2, 0, 0, 2)).await;
+        let (one, other) = (app.user(0).await, app.user(0).await);
+        app.advance(9).await;
+        app.reserve(event, one).await.refused(409, "SALE_NOT_OPEN");
+        app.advance(1).await;
+        app.reserved(event, one).await;
+        app.clock.advance_millis(9_999);
+        app.reserved(event, other).await;
+        app.clock.advance_millis(1);
+        let late = app.user(0).await;
+        app.reserve(event, late).await.refused(409, "SALE_NOT_OPEN");
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_purchase_is_refused_that_does_not_fit_its_reservation() {
-    play(async |house: &mut House| {
-        let (event, user) = (house.event(2).await, house.user(0).await);
-        house
-            .process(UNKNOWN, event, user, 0)
+async fn a_purchase_that_does_not_match_its_reservation_is_refused() {
+    on_every_deployment(async |app: &mut TestApp| {
+        let (event, user) = (app.event(2).await, app.user(0).await);
+        app.process(UNKNOWN, event, user, 0)
             .await
             .refused(404, "RESERVATION_NOT_FOUND");
-        let ticket = house.reserved(event, user).await;
-        let stranger = house.user(0).await;
-        let refused = house.process(&ticket, event, stranger, 0).await;
+        let ticket = app.reserved(event, user).await;
+        let stranger = app.user(0).await;
+        let refused = app.process(&ticket, event, stranger, 0).await;
         refused.refused(404, "RESERVATION_NOT_FOUND");
-        let refused = house
+        let refused = app
             .process(UNKNOWN, event, user, 0)
             .await
             .refused(400, "TICKET_MISMATCH");
@@ -87,41 +77,39 @@ async fn a_purchase_is_refused_that_does_not_fit_its_reservation() {
         let mut body = json!({
             "ticketId": ticket, "eventId": event, "userId": user, "totalAmount": PRICE - 1,
         });
-        let refused = house.post("/ticketing/process", body.clone()).await;
+        let refused = app.post("/ticketing/process", body.clone()).await;
         assert_eq!(
             refused.refused(400, "PRICE_MISMATCH")["field"],
             "totalAmount"
         );
         body["totalAmount"] = json!(PRICE);
         body["point"] = json!(PRICE + 1);
-        let refused = house.post("/ticketing/process", body).await;
+        let refused = app.post("/ticketing/process", body).await;
         assert_eq!(refused.refused(400, "INVALID_REQUEST")["field"], "point");
         let path = format!("/ticketing/process/{ticket}");
-        house.get(&path).await.refused(404, "PROCESS_NOT_FOUND");
+        app.get(&path).await.refused(404, "PROCESS_NOT_FOUND");
 
-        let purchase = house.processed(&ticket, event, user, 0).await;
-        house
-            .process(&ticket, event, user, 0)
+        let purchase = app.processed(&ticket, event, user, 0).await;
+        app.process(&ticket, event, user, 0)
             .await
             .refused(409, "ALREADY_PROCESSING");
-        house.paid(&purchase, "card-1").await;
-        house
-            .process(&ticket, event, user, 0)
+        app.paid(&purchase, "card-1").await;
+        app.process(&ticket, event, user, 0)
             .await
             .refused(409, "ALREADY_PROCESSING");
-        let late = house.reserved(event, stranger).await;
-        house.clock.advance_millis(HOLD_SECS * 1000 + 1);
-        let refused = house.process(&late, event, stranger, 0).await;
+        let late = app.reserved(event, stranger).await;
+        app.clock.advance_millis(HOLD_SECS * 1000 + 1);
+        let refused = app.process(&late, event, stranger, 0).await;
         refused.refused(409, "DEADLINE_PASSED");
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_payment_is_refused_that_is_not_the_one_that_was_opened() {
-    play(async |house: &mut House| {
-        let (event, user) = (house.event(2).await, house.user(0).await);
-        let purchase = house.purchase(event, user, 0).await;
+async fn a_confirmation_that_does_not_match_its_payment_is_refused() {
+    on_every_deployment(async |app: &mut TestApp| {
+        let (event, user) = (app.event(2).await, app.user(0).await);
+        let purchase = app.purchase(event, user, 0).await;
         let path = "/payment/confirmed";
         let altered = |name: &str, value: Value| {
             let mut body = confirmation(&purchase, "card-1");
@@ -129,40 +117,33 @@ async fn a_payment_is_refused_that_is_not_the_one_that_was_opened() {
             body
         };
         let unknown = altered("paymentId", json!(UNKNOWN));
-        house
-            .post(path, unknown)
+        app.post(path, unknown)
             .await
             .refused(404, "PAYMENT_NOT_FOUND");
         let cheap = altered("amount", json!(PRICE - 1));
-        house
-            .post(path, cheap)
-            .await
-            .refused(400, "AMOUNT_MISMATCH");
-        let stranger = altered("userId", json!(house.user(0).await));
-        house
-            .post(path, stranger)
+        app.post(path, cheap).await.refused(400, "AMOUNT_MISMATCH");
+        let stranger = altered("userId", json!(app.user(0).await));
+        app.post(path, stranger)
             .await
             .refused(403, "PAYMENT_OWNER_MISMATCH");
         let malformed = altered("pgPaymentId", json!("../secret"));
-        let refused = house
+        let refused = app
             .post(path, malformed)
             .await
             .refused(400, "INVALID_REQUEST");
         assert_eq!(refused["field"], "pgPaymentId");
-        assert_eq!(house.payment_history(&purchase).await, ["CREATED"]);
+        assert_eq!(app.payment_history(&purchase).await, ["CREATED"]);
 
-        house.gateway.turn(Mood::Away);
-        house.pay(&purchase, "card-1").await.ok(202);
-        house
-            .pay(&purchase, "card-1")
+        app.gateway.set_mode(GatewayMode::Unreachable);
+        app.pay(&purchase, "card-1").await.ok(202);
+        app.pay(&purchase, "card-1")
             .await
             .refused(409, "CONFIRMATION_IN_PROGRESS");
-        house.gateway.turn(Mood::Well);
-        house.payment_becomes_in_time(&purchase, "SUCCEEDED").await;
-        // The same charge is told again, whoever lost the answer; another one is refused.
-        house.pay(&purchase, "card-1").await.ok(200);
-        house
-            .pay(&purchase, "card-2")
+        app.gateway.set_mode(GatewayMode::Normal);
+        app.payment_becomes_in_time(&purchase, "SUCCEEDED").await;
+        // The same charge gets the same answer again; another one is refused.
+        app.pay(&purchase, "card-1").await.ok(200);
+        app.pay(&purchase, "card-2")
             .await
             .refused(409, "ALREADY_CONFIRMED");
     })
@@ -170,8 +151,8 @@ async fn a_payment_is_refused_that_is_not_the_one_that_was_opened() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found_by_a_code_of_its_own() {
-    play(async |house: &mut House| {
+async fn everything_missing_has_its_own_not_found_code() {
+    on_every_deployment(async |app: &mut TestApp| {
         for (path, code) in [
             ("/event/1", "EVENT_NOT_FOUND"),
             ("/ticketing/event/1", "EVENT_NOT_FOUND"),
@@ -187,7 +168,7 @@ async fn what_is_not_there_is_not_found_by_a_code_of_its_own() {
             (&format!("/saga/{UNKNOWN}"), "SAGA_NOT_FOUND"),
             (&format!("/dead-letter/{UNKNOWN}"), "DEAD_LETTER_NOT_FOUND"),
         ] {
-            house.get(path).await.refused(404, code);
+            app.get(path).await.refused(404, code);
         }
         for (path, code) in [
             (format!("/saga/{UNKNOWN}/resume"), "SAGA_NOT_FOUND"),
@@ -196,27 +177,23 @@ async fn what_is_not_there_is_not_found_by_a_code_of_its_own() {
                 "DEAD_LETTER_NOT_FOUND",
             ),
         ] {
-            house.post(&path, Value::Null).await.refused(404, code);
+            app.post(&path, Value::Null).await.refused(404, code);
         }
-        house
-            .release(UNKNOWN)
+        app.release(UNKNOWN)
             .await
             .refused(404, "RESERVATION_NOT_FOUND");
-        let discarded = house.delete(&format!("/dead-letter/{UNKNOWN}")).await;
+        let discarded = app.delete(&format!("/dead-letter/{UNKNOWN}")).await;
         discarded.refused(404, "DEAD_LETTER_NOT_FOUND");
         let points = json!({ "amount": 1 });
-        house
-            .post("/user/1/points", points)
+        app.post("/user/1/points", points)
             .await
             .refused(404, "USER_NOT_FOUND");
         let event = json!({ "name": "Show", "ticketQuantity": 1, "version": 1 });
-        house
-            .put("/event/1", event)
+        app.put("/event/1", event)
             .await
             .refused(404, "EVENT_NOT_FOUND");
         let user = json!({ "name": "Buyer", "status": "ACTIVE", "version": 1 });
-        house
-            .put("/user/1", user)
+        app.put("/user/1", user)
             .await
             .refused(404, "USER_NOT_FOUND");
     })
@@ -224,31 +201,29 @@ async fn what_is_not_there_is_not_found_by_a_code_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_change_by_who_has_not_seen_the_last_one_and_a_second_user_of_an_id_are_conflicts() {
-    play(async |house: &mut House| {
+async fn a_stale_change_and_a_second_user_with_one_id_are_conflicts() {
+    on_every_deployment(async |app: &mut TestApp| {
         let user = json!({ "id": 7, "name": "Buyer" });
-        house.post("/user", user.clone()).await.ok(201);
-        house.post("/user", user).await.refused(409, "USER_EXISTS");
+        app.post("/user", user.clone()).await.ok(201);
+        app.post("/user", user).await.refused(409, "USER_EXISTS");
         let stale = json!({ "name": "Other", "status": "INACTIVE", "version": 9 });
-        house
-            .put("/user/7", stale)
+        app.put("/user/7", stale)
             .await
             .refused(409, "VERSION_CONFLICT");
-        let event = house.event(1).await;
+        let event = app.event(1).await;
         let stale = json!({ "name": "Other", "ticketQuantity": 9, "version": 9 });
-        house
-            .put(&format!("/event/{event}"), stale)
+        app.put(&format!("/event/{event}"), stale)
             .await
             .refused(409, "VERSION_CONFLICT");
-        assert_eq!(house.stock(event).await, stock(1, 0, 0, 1));
+        assert_eq!(app.stock(event).await, stock(1, 0, 0, 1));
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_bad_body_is_refused_by_the_name_of_its_field() {
-    play(async |house: &mut House| {
-        let event = house.event(1).await;
+async fn a_bad_body_is_refused_with_the_name_of_its_field() {
+    on_every_deployment(async |app: &mut TestApp| {
+        let event = app.event(1).await;
         for (path, body, field) in [
             (
                 "/event",
@@ -278,20 +253,20 @@ async fn a_bad_body_is_refused_by_the_name_of_its_field() {
             ("/payment/confirmed", r#"{"paymentId":"x"}"#, "paymentId"),
             ("/ticketing/reserve", "{", "body"),
         ] {
-            let refused = house
+            let refused = app
                 .post_text(path, body)
                 .await
                 .refused(400, "INVALID_REQUEST");
             assert_eq!(refused["field"], field, "{path} {body}");
         }
-        let refused = house
+        let refused = app
             .get("/ticket/not-a-uuid")
             .await
             .refused(400, "INVALID_REQUEST");
         assert_eq!(refused["field"], "ticketId");
-        assert_eq!(house.stock(event).await, stock(1, 0, 0, 1));
+        assert_eq!(app.stock(event).await, stock(1, 0, 0, 1));
         assert_eq!(
-            house.get("/event").await.ok(200)["items"]
+            app.get("/event").await.ok(200)["items"]
                 .as_array()
                 .unwrap()
                 .len(),
@@ -301,12 +276,12 @@ async fn a_bad_body_is_refused_by_the_name_of_its_field() {
     .await;
 }
 
-/// PostgreSQL stores no text with the character U+0000: it is refused at the door, on every store.
+/// PostgreSQL stores no text with the character U+0000: the API refuses it on every store.
 #[tokio::test]
-async fn a_text_with_nul_is_refused_and_its_field_is_named() {
-    play(async |house: &mut House| {
-        let (event, user) = (house.event(1).await, house.user(0).await);
-        let purchase = house.purchase(event, user, 0).await;
+async fn a_text_with_nul_is_refused_with_the_name_of_its_field() {
+    on_every_deployment(async |app: &mut TestApp| {
+        let (event, user) = (app.event(1).await, app.user(0).await);
+        let purchase = app.purchase(event, user, 0).await;
         let webhook = |payment: &str, status: &str| {
             json!({
                 "eventType": "PAYMENT_STATUS_CHANGED",
@@ -338,7 +313,7 @@ async fn a_text_with_nul_is_refused_and_its_field_is_named() {
             ),
             ("/payment/stray/pg%00/refund", json!({}), "pgPaymentId"),
         ] {
-            let refused = house.post(path, body).await;
+            let refused = app.post(path, body).await;
             let refused = refused.refused(400, "INVALID_REQUEST");
             assert_eq!(refused["field"], field, "{path}");
         }
@@ -349,93 +324,93 @@ async fn a_text_with_nul_is_refused_and_its_field_is_named() {
             ("/event?%00=1", "\\0"),
             ("/ticket/%00", "ticketId"),
         ] {
-            let refused = house.get(path).await.refused(400, "INVALID_REQUEST");
+            let refused = app.get(path).await.refused(400, "INVALID_REQUEST");
             assert_eq!(refused["field"], field, "{path}");
         }
-        house.paid(&purchase, "card-1").await;
+        app.paid(&purchase, "card-1").await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn in_the_grace_time_every_call_says_that_the_deadline_has_passed() {
-    play(async |house: &mut House| {
-        let (event, user) = (house.event(2).await, house.user(0).await);
+async fn in_the_grace_period_every_call_reports_the_passed_deadline() {
+    on_every_deployment(async |app: &mut TestApp| {
+        let (event, user) = (app.event(2).await, app.user(0).await);
         let path = format!("/ticketing/reserve?eventId={event}&userId={user}");
-        house.get(&path).await.refused(404, "RESERVATION_NOT_FOUND");
-        let purchase = house.purchase(event, user, 0).await;
-        let late = house.user(0).await;
-        let ticket = house.reserved(event, late).await;
+        app.get(&path).await.refused(404, "RESERVATION_NOT_FOUND");
+        let purchase = app.purchase(event, user, 0).await;
+        let late = app.user(0).await;
+        let ticket = app.reserved(event, late).await;
         let path = format!("/ticketing/reserve?eventId={event}&userId={late}");
-        let held = house.get(&path).await.ok(200);
+        let held = app.get(&path).await.ok(200);
         assert_eq!(held["ticketId"], ticket.as_str());
         assert_eq!(
             (&held["state"], &held["price"]),
             (&json!("WAITING"), &json!(1_000))
         );
 
-        house.clock.advance_millis(HOLD_SECS * 1000 + 1);
-        let lost = house.reserve(event, late).await;
+        app.clock.advance_millis(HOLD_SECS * 1000 + 1);
+        let lost = app.reserve(event, late).await;
         for problem in [
             &lost.body["expiresAt"],
-            &house.get(&path).await.body["expiresAt"],
+            &app.get(&path).await.body["expiresAt"],
         ] {
             assert_eq!(problem, &held["expiresAt"]);
         }
         assert_eq!(lost.body["ticketId"], ticket.as_str());
         lost.refused(409, "ALREADY_RESERVED");
-        assert_eq!(house.get(&path).await.ok(200)["state"], "EXPIRED");
-        let refused = house.process(&ticket, event, late, 0).await;
+        assert_eq!(app.get(&path).await.ok(200)["state"], "EXPIRED");
+        let refused = app.process(&ticket, event, late, 0).await;
         refused.refused(409, "DEADLINE_PASSED");
-        let refused = house.pay(&purchase, "card-1").await;
+        let refused = app.pay(&purchase, "card-1").await;
         refused.refused(409, "DEADLINE_PASSED");
 
-        // Who does not want to wait gives it back.
-        house.release(&ticket).await.ok(204);
-        house.reserved(event, late).await;
+        // The buyer may release it instead of waiting.
+        app.release(&ticket).await.ok(204);
+        app.reserved(event, late).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_points_pay_in_full_is_confirmed_without_a_name_of_the_gateways() {
-    play(async |house: &mut House| {
-        let (event, user) = (house.event(1).await, house.user(1_000).await);
-        let purchase = house.purchase(event, user, 1_000).await;
+async fn a_payment_made_with_points_is_confirmed_without_a_gateway_payment_id() {
+    on_every_deployment(async |app: &mut TestApp| {
+        let (event, user) = (app.event(1).await, app.user(1_000).await);
+        let purchase = app.purchase(event, user, 1_000).await;
         let unpaid = json!({ "paymentId": purchase.payment, "amount": 5 });
-        let told = house.post("/payment/confirmed", unpaid).await;
-        assert_eq!(told.body["field"], "pgPaymentId");
-        told.refused(400, "INVALID_REQUEST");
+        let answer = app.post("/payment/confirmed", unpaid).await;
+        assert_eq!(answer.body["field"], "pgPaymentId");
+        answer.refused(400, "INVALID_REQUEST");
 
         let free = json!({ "paymentId": purchase.payment, "amount": 0 });
-        let told = house.post("/payment/confirmed", free.clone()).await.ok(200);
-        assert_eq!(told["succeeded"], true);
-        house.ticket_becomes(&purchase, "RESERVED").await;
-        let again = house.post("/payment/confirmed", free).await.ok(200);
+        let answer = app.post("/payment/confirmed", free.clone()).await.ok(200);
+        assert_eq!(answer["succeeded"], true);
+        app.ticket_becomes(&purchase, "RESERVED").await;
+        let again = app.post("/payment/confirmed", free).await.ok(200);
         assert_eq!(again["succeeded"], true);
-        assert_eq!(house.gateway.books().payments, 0);
+        assert_eq!(app.gateway.books().payments, 0);
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_address_with_a_slash_at_its_end_is_the_one_without() {
-    play(async |house: &mut House| {
-        let event = house.event(1).await;
-        let shown = house.get(&format!("/event/{event}")).await.ok(200);
-        assert_eq!(house.get(&format!("/event/{event}/")).await.ok(200), shown);
-        house.get("/event/?limit=1").await.ok(200);
-        house.get("/nowhere/").await.refused(404, "NOT_FOUND");
+async fn a_path_with_a_trailing_slash_is_the_path_without_it() {
+    on_every_deployment(async |app: &mut TestApp| {
+        let event = app.event(1).await;
+        let shown = app.get(&format!("/event/{event}")).await.ok(200);
+        assert_eq!(app.get(&format!("/event/{event}/")).await.ok(200), shown);
+        app.get("/event/?limit=1").await.ok(200);
+        app.get("/nowhere/").await.refused(404, "NOT_FOUND");
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_webhook_without_its_texts_is_told_which_one_is_missing() {
-    play(async |house: &mut House| {
+async fn a_webhook_with_a_missing_field_is_refused_with_its_name() {
+    on_every_deployment(async |app: &mut TestApp| {
         let body = json!({ "eventType": "PAYMENT_STATUS_CHANGED", "data": { "orderId": 5 } });
-        let told = house.post("/payment/webhook/toss", body).await;
-        let problem = told.refused(400, "INVALID_REQUEST");
+        let answer = app.post("/payment/webhook/toss", body).await;
+        let problem = answer.refused(400, "INVALID_REQUEST");
         assert_eq!(problem["field"], "data.orderId");
         let detail = problem["detail"].as_str().unwrap();
         assert!(

@@ -1,4 +1,4 @@
-//! A buyer: what it does, and what it comes to, as far as it was told.
+//! A buyer: what it does, and its outcome as far as the answers told it.
 
 use std::time::Instant;
 
@@ -7,64 +7,64 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::{
-    asking::{Told, client},
-    deployment::{Deployment, LOOK},
+    deployment::{Deployment, POLL_INTERVAL},
+    requests::{ApiAnswer, client},
 };
 
 pub const PRICE: i64 = 1000;
 const POINTS: i64 = 1200;
 const POINTS_USED: i64 = 300;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum BuyerKind {
     Pays,
     PaysInPoints,
-    /// Asks two processes at the same moment, with the same key, whatever it asks.
-    AsksTwice,
+    /// Sends every request to two processes at the same moment, with the same key.
+    SendsTwice,
     /// Confirms at two processes at the same moment, as two attempts.
     PaysTwice,
-    /// Into a virtual account.
+    /// Pays into a virtual account.
     Deposits,
-    /// Has an account, and never sends the money.
+    /// Requests a virtual account and never pays into it.
     NeverDeposits,
-    /// Has paid, and gives the ticket back.
+    /// Pays and cancels the ticket.
     Cancels,
     Releases,
-    /// Has a reservation, and never begins its purchase.
-    Leaves,
-    /// Could pay, and never does.
+    /// Reserves and never begins the purchase.
+    NeverProcesses,
+    /// Completes the purchase and never pays.
     NeverPays,
 }
 
-/// What became of it, as far as the buyer was told.
+/// The outcome as far as the buyer was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BuyerOutcome {
     Owns(TicketId),
-    GaveBack(TicketId),
+    Cancelled(TicketId),
     Released(TicketId),
-    /// It was not paid in time, or its money came back.
-    Lapsed(TicketId),
-    /// Of this show.
+    /// Not paid in time, or refunded.
+    Expired(TicketId),
+    /// The event has no tickets left.
     SoldOut(i64),
-    /// The purchase came to nothing by itself: a service was away for too long.
+    /// The purchase was compensated because a service was down for too long.
     Compensated(TicketId),
-    /// The answer to a reservation was lost with the process that decided it; it stands until it lapses.
-    HeldUnknown,
+    /// The answer to a reservation was lost with the process that granted it; the reservation holds until it expires.
+    ReservationUnknown,
 }
 
-/// What ended a buyer early.
-enum Stop {
-    With(Outcome),
-    /// The reservation was lost with Redis before the purchase began.
-    Afresh,
+/// Why a buyer ended early.
+enum EarlyEnd {
+    With(BuyerOutcome),
+    /// Redis lost the reservation before the purchase began.
+    StartAgain,
 }
 
 /// A purchase that can be paid.
-struct Bill {
+struct PendingPayment {
     id: TicketId,
     ticket: String,
     payment: String,
     amount: i64,
-    /// The buyer's name for this attempt.
+    /// Payment key of this attempt.
     key: String,
 }
 
@@ -72,39 +72,39 @@ pub struct Buyer<'a> {
     pub deployment: &'a Deployment,
     pub client: Client,
     pub name: String,
-    pub kind: Kind,
+    pub kind: BuyerKind,
     pub event: i64,
     pub begun: Instant,
 }
 
 impl Buyer<'_> {
-    pub async fn act(&self) -> Outcome {
-        let wish = json!({ "name": self.name, "status": "ACTIVE", "points": POINTS });
-        let told = self.post("user,dead-letter", "/user", "user", wish).await;
-        let user = self.expect(&told, 201)["id"].as_i64().unwrap();
+    pub async fn act(&self) -> BuyerOutcome {
+        let body = json!({ "name": self.name, "status": "ACTIVE", "points": POINTS });
+        let answer = self.post("user,dead-letter", "/user", "user", body).await;
+        let user = self.expect(&answer, 201)["id"].as_i64().unwrap();
         for attempt in 1.. {
             match self.buy(user, attempt).await {
-                Ok(outcome) | Err(Stop::With(outcome)) => return outcome,
-                Err(Stop::Afresh) => {}
+                Ok(outcome) | Err(EarlyEnd::With(outcome)) => return outcome,
+                Err(EarlyEnd::StartAgain) => {}
             }
         }
         unreachable!("a buyer tries until the time is over")
     }
 
-    async fn buy(&self, user: i64, attempt: u32) -> Result<Outcome, Stop> {
+    async fn buy(&self, user: i64, attempt: u32) -> Result<BuyerOutcome, EarlyEnd> {
         let ticket = self.reserve(user, attempt).await?;
         let id: TicketId = ticket.parse().unwrap();
         match self.kind {
-            Kind::Releases => {
+            BuyerKind::Releases => {
                 self.release(&ticket).await;
-                return Ok(Outcome::Released(id));
+                return Ok(BuyerOutcome::Released(id));
             }
-            Kind::Leaves => return Ok(Outcome::Lapsed(id)),
+            BuyerKind::NeverProcesses => return Ok(BuyerOutcome::Expired(id)),
             _ => {}
         }
         self.process(user, &ticket).await?;
-        let (payment, amount) = self.follow(&ticket, id).await?;
-        let bill = Bill {
+        let (payment, amount) = self.wait_for_payment(&ticket, id).await?;
+        let pending = PendingPayment {
             id,
             ticket,
             payment,
@@ -112,104 +112,109 @@ impl Buyer<'_> {
             key: format!("{}-{attempt}", self.name),
         };
         match self.kind {
-            Kind::NeverPays => return Ok(Outcome::Lapsed(id)),
-            Kind::Deposits | Kind::NeverDeposits => self.deposit(&bill).await?,
-            Kind::PaysTwice => self.confirm_twice(&bill).await?,
-            _ => self.confirm(&bill, "").await?,
+            BuyerKind::NeverPays => return Ok(BuyerOutcome::Expired(id)),
+            BuyerKind::Deposits | BuyerKind::NeverDeposits => self.deposit(&pending).await?,
+            BuyerKind::PaysTwice => self.confirm_twice(&pending).await?,
+            _ => self.confirm(&pending, "").await?,
         }
-        self.receive(&bill).await?;
-        if self.kind == Kind::Cancels {
-            let path = format!("/ticket/{}/cancel", bill.ticket);
-            let told = self.post("ticketing-api", &path, "cancel", json!({})).await;
-            self.expect(&told, 202);
-            return Ok(Outcome::GaveBack(id));
+        self.wait_for_ticket(&pending).await?;
+        if self.kind == BuyerKind::Cancels {
+            let path = format!("/ticket/{}/cancel", pending.ticket);
+            let answer = self.post("ticketing-api", &path, "cancel", json!({})).await;
+            self.expect(&answer, 202);
+            return Ok(BuyerOutcome::Cancelled(id));
         }
-        Ok(Outcome::Owns(id))
+        Ok(BuyerOutcome::Owns(id))
     }
 
-    async fn confirm(&self, bill: &Bill, card: &str) -> Result<(), Stop> {
-        let told = self.ask_to_confirm(bill, card, None).await;
-        self.is_taken(bill, &told)
+    async fn confirm(&self, pending: &PendingPayment, card: &str) -> Result<(), EarlyEnd> {
+        let answer = self.request_confirmation(pending, card, None).await;
+        self.may_be_charged(pending, &answer)
     }
 
-    /// One attempt is at the gateway at a time: the other is told so, or that it comes too late.
-    async fn confirm_twice(&self, bill: &Bill) -> Result<(), Stop> {
+    /// Only one attempt is at the gateway at a time: the other one is refused as concurrent or late.
+    async fn confirm_twice(&self, pending: &PendingPayment) -> Result<(), EarlyEnd> {
         let (one, other) = tokio::join!(
-            self.ask_to_confirm(bill, "-a", Some(0)),
-            self.ask_to_confirm(bill, "-b", Some(1))
+            self.request_confirmation(pending, "-a", Some(0)),
+            self.request_confirmation(pending, "-b", Some(1))
         );
-        let is_paid = |told: &Told| told.status == 200 && told.body["succeeded"] == true;
+        let is_paid = |answer: &ApiAnswer| answer.status == 200 && answer.body["succeeded"] == true;
         assert!(
             !(is_paid(&one) && is_paid(&other)),
             "{} has paid twice: {one:?}, {other:?}",
             self.name
         );
-        let is_refused = |told: &Told| told.status == 409;
+        let is_refused = |answer: &ApiAnswer| answer.status == 409;
         match (is_refused(&one), is_refused(&other)) {
-            (true, false) => self.is_taken(bill, &other),
-            // Both, where an answer was lost.
-            _ => self.is_taken(bill, &one),
+            (true, false) => self.may_be_charged(pending, &other),
+            // Both are refused if an answer was lost.
+            _ => self.may_be_charged(pending, &one),
         }
     }
 
-    async fn ask_to_confirm(&self, bill: &Bill, card: &str, place: Option<u64>) -> Told {
-        let paid = json!({ "paymentId": bill.payment, "amount": bill.amount,
-            "pgPaymentId": format!("{}{card}", bill.key),
+    async fn request_confirmation(
+        &self,
+        pending: &PendingPayment,
+        card: &str,
+        number: Option<u64>,
+    ) -> ApiAnswer {
+        let paid = json!({ "paymentId": pending.payment, "amount": pending.amount,
+            "pgPaymentId": format!("{}{card}", pending.key),
             "refundAccount": { "bank": "20", "accountNumber": "123", "holderName": "Kim" } });
-        let key = format!("{}{card}", bill.payment);
+        let key = format!("{}{card}", pending.payment);
         let path = "/payment/confirmed";
-        self.post_at("payment-api", place, path, &key, &paid).await
+        self.post_at("payment-api", number, path, &key, &paid).await
     }
 
-    /// Whether money may be on its way.
-    fn is_taken(&self, bill: &Bill, told: &Told) -> Result<(), Stop> {
-        match (told.status, told.code()) {
-            // The gateway's answer was not known yet; or ours was lost, and the attempt goes on by itself.
+    /// Succeeds if the money may have been taken.
+    fn may_be_charged(&self, pending: &PendingPayment, answer: &ApiAnswer) -> Result<(), EarlyEnd> {
+        match (answer.status, answer.code()) {
+            // The outcome is not known yet, or the answer was lost and the attempt continues by itself.
             (202, _) => Ok(()),
             (409, "ALREADY_CONFIRMED" | "CONFIRMATION_IN_PROGRESS")
-                if told.is_late || self.kind == Kind::PaysTwice =>
+                if answer.had_lost_answer || self.kind == BuyerKind::PaysTwice =>
             {
                 Ok(())
             }
             (409, "DEADLINE_PASSED" | "PAYMENT_CLOSED") => {
-                Err(Stop::With(Outcome::Lapsed(bill.id)))
+                Err(EarlyEnd::With(BuyerOutcome::Expired(pending.id)))
             }
             _ => {
-                assert_eq!(self.expect(told, 200)["succeeded"], true, "{told:?}");
+                assert_eq!(self.expect(answer, 200)["succeeded"], true, "{answer:?}");
                 Ok(())
             }
         }
     }
 
-    /// Has an account, and pays into it as soon as the bank knows it.
-    async fn deposit(&self, bill: &Bill) -> Result<(), Stop> {
+    /// Requests a virtual account and pays into it as soon as the bank knows it.
+    async fn deposit(&self, pending: &PendingPayment) -> Result<(), EarlyEnd> {
         let gateway = &self.deployment.gateway;
         gateway
-            .request_account(&bill.payment, &bill.key, bill.amount)
+            .request_account(&pending.payment, &pending.key, pending.amount)
             .await;
-        self.confirm(bill, "").await?;
-        if self.kind == Kind::NeverDeposits {
-            return Err(Stop::With(Outcome::Lapsed(bill.id)));
+        self.confirm(pending, "").await?;
+        if self.kind == BuyerKind::NeverDeposits {
+            return Err(EarlyEnd::With(BuyerOutcome::Expired(pending.id)));
         }
-        let mut look = tokio::time::interval(LOOK);
-        while !gateway.deposit(&bill.key).await {
-            look.tick().await;
-            let path = format!("/payment/{}", bill.payment);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        while !gateway.deposit(&pending.key).await {
+            poll.tick().await;
+            let path = format!("/payment/{}", pending.payment);
             let is_over = |it: &Value| Some(is_without_money(it));
-            if self.look("payment-api", &path, is_over).await {
-                return Err(Stop::With(Outcome::Lapsed(bill.id)));
+            if self.poll_until("payment-api", &path, is_over).await {
+                return Err(EarlyEnd::With(BuyerOutcome::Expired(pending.id)));
             }
         }
         Ok(())
     }
 
-    /// Waits for the ticket, or the money.
-    async fn receive(&self, bill: &Bill) -> Result<(), Stop> {
-        let ticket = format!("/ticket/{}", bill.ticket);
-        let payment = format!("/payment/{}", bill.payment);
-        let mut look = tokio::time::interval(LOOK);
+    /// Waits for the ticket or the refund.
+    async fn wait_for_ticket(&self, pending: &PendingPayment) -> Result<(), EarlyEnd> {
+        let ticket = format!("/ticket/{}", pending.ticket);
+        let payment = format!("/payment/{}", pending.payment);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         loop {
-            look.tick().await;
+            poll.tick().await;
             self.check_time(&payment);
             if let Some(ticket) = self.get("ticketing-api", &ticket).await
                 && ticket["status"] == "RESERVED"
@@ -219,42 +224,42 @@ impl Buyer<'_> {
             if let Some(payment) = self.get("payment-api", &payment).await
                 && is_without_money(&payment)
             {
-                return Err(Stop::With(Outcome::Lapsed(bill.id)));
+                return Err(EarlyEnd::With(BuyerOutcome::Expired(pending.id)));
             }
         }
     }
 
-    async fn reserve(&self, user: i64, attempt: u32) -> Result<String, Stop> {
-        let wish = json!({ "eventId": self.event, "userId": user });
+    async fn reserve(&self, user: i64, attempt: u32) -> Result<String, EarlyEnd> {
+        let body = json!({ "eventId": self.event, "userId": user });
         let key = format!("reserve-{attempt}");
         let path = "/ticketing/reserve";
-        let told = self.post("ticketing-api", path, &key, wish).await;
-        match (told.status, told.code()) {
-            (409, "SOLD_OUT") => Err(Stop::With(Outcome::SoldOut(self.event))),
-            // An earlier attempt of its own was granted; one of whose grant nobody knows.
-            (409, "ALREADY_RESERVED") if told.is_late || attempt > 1 => {
-                Err(Stop::With(Outcome::HeldUnknown))
+        let answer = self.post("ticketing-api", path, &key, body).await;
+        match (answer.status, answer.code()) {
+            (409, "SOLD_OUT") => Err(EarlyEnd::With(BuyerOutcome::SoldOut(self.event))),
+            // An earlier attempt of this buyer was granted and its answer was lost.
+            (409, "ALREADY_RESERVED") if answer.had_lost_answer || attempt > 1 => {
+                Err(EarlyEnd::With(BuyerOutcome::ReservationUnknown))
             }
             _ => {
-                let ticket = &self.expect(&told, 200)["ticketId"];
+                let ticket = &self.expect(&answer, 200)["ticketId"];
                 Ok(ticket.as_str().unwrap().to_owned())
             }
         }
     }
 
-    async fn process(&self, user: i64, ticket: &str) -> Result<(), Stop> {
+    async fn process(&self, user: i64, ticket: &str) -> Result<(), EarlyEnd> {
         let point = match self.kind {
-            Kind::PaysInPoints => PRICE,
+            BuyerKind::PaysInPoints => PRICE,
             _ => POINTS_USED,
         };
         let purchase = json!({ "ticketId": ticket, "eventId": self.event, "userId": user,
             "totalAmount": PRICE, "point": point });
         let path = "/ticketing/process";
-        let told = self.post("ticketing-api", path, ticket, purchase).await;
-        match (told.status, told.code()) {
-            (404, "RESERVATION_NOT_FOUND") | (409, "DEADLINE_PASSED") => Err(Stop::Afresh),
+        let answer = self.post("ticketing-api", path, ticket, purchase).await;
+        match (answer.status, answer.code()) {
+            (404, "RESERVATION_NOT_FOUND") | (409, "DEADLINE_PASSED") => Err(EarlyEnd::StartAgain),
             _ => {
-                self.expect(&told, 202);
+                self.expect(&answer, 202);
                 Ok(())
             }
         }
@@ -262,53 +267,60 @@ impl Buyer<'_> {
 
     async fn release(&self, ticket: &str) {
         let path = format!("/ticketing/reserve/{ticket}");
-        let mut look = tokio::time::interval(LOOK);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         loop {
-            look.tick().await;
+            poll.tick().await;
             self.check_time(&path);
             let Some(url) = self.deployment.any("ticketing-api") else {
                 continue;
             };
             let asked = self.client.delete(format!("{url}{path}")).send().await;
             match asked.map(|answer| answer.status().as_u16()) {
-                // What is not there is released: an attempt without an answer did it, or Redis lost it.
+                // 404: an unanswered attempt has released it, or Redis lost it.
                 Ok(204 | 404) => return,
-                Ok(status) if status < 500 => panic!("{path} was told {status}"),
+                Ok(status) if status < 500 => panic!("{path} was answered {status}"),
                 _ => {}
             }
         }
     }
 
-    /// Waits for the purchase's end; what is to be paid then.
-    async fn follow(&self, ticket: &str, id: TicketId) -> Result<(String, i64), Stop> {
+    /// Waits for the end of the purchase; returns the payment and its amount.
+    async fn wait_for_payment(
+        &self,
+        ticket: &str,
+        id: TicketId,
+    ) -> Result<(String, i64), EarlyEnd> {
         let path = format!("/ticketing/process/{ticket}");
-        self.look(
+        self.poll_until(
             "ticketing-api",
             &path,
             |progress| match progress["sagaState"].as_str()? {
-                // It lapsed before it could be paid.
+                // It expired before it could be paid.
                 "COMPLETED" if progress["failure"].is_string() => {
-                    Some(Err(Stop::With(Outcome::Lapsed(id))))
+                    Some(Err(EarlyEnd::With(BuyerOutcome::Expired(id))))
                 }
                 "COMPLETED" => Some(Ok((
                     progress["paymentId"].as_str()?.to_owned(),
                     progress["finalAmount"].as_i64()?,
                 ))),
-                "COMPENSATED" => Some(Err(Stop::With(Outcome::Compensated(id)))),
+                "COMPENSATED" => Some(Err(EarlyEnd::With(BuyerOutcome::Compensated(id)))),
                 _ => None,
             },
         )
         .await
     }
 
-    fn expect<'t>(&self, told: &'t Told, status: u16) -> &'t Value {
+    fn expect<'t>(&self, answer: &'t ApiAnswer, status: u16) -> &'t Value {
         let Self { name, kind, .. } = self;
-        assert_eq!(told.status, status, "{name} ({kind:?}) was told {told:?}");
-        &told.body
+        assert_eq!(
+            answer.status, status,
+            "{name} ({kind:?}) was answered {answer:?}"
+        );
+        &answer.body
     }
 }
 
-/// Nothing was taken, or it came back.
+/// Nothing was charged, or it was refunded.
 fn is_without_money(payment: &Value) -> bool {
     match payment["status"].as_str() {
         Some("FAILED" | "DELETED" | "CANCELLED") => true,
@@ -316,37 +328,37 @@ fn is_without_money(payment: &Value) -> bool {
     }
 }
 
-/// Puts a show on sale, and waits until it is.
+/// Registers an event and waits until it is on sale.
 pub async fn put_on_sale(deployment: &Deployment, name: &str, quantity: i64) -> i64 {
     let organiser = Buyer {
         deployment,
         client: client(),
         name: name.to_owned(),
-        kind: Kind::Pays,
+        kind: BuyerKind::Pays,
         event: 0,
         begun: Instant::now(),
     };
     let show = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
-    let told = organiser.post("event", "/event", "show", show).await;
-    let event = organiser.expect(&told, 201)["id"].as_i64().unwrap();
+    let answer = organiser.post("event", "/event", "show", show).await;
+    let event = organiser.expect(&answer, 201)["id"].as_i64().unwrap();
     let stock = stock(deployment, event).await;
     assert_eq!(stock["available"], quantity, "{stock}");
     event
 }
 
-/// The stock of a show, once ticketing knows it.
+/// The stock of an event, once ticketing knows it.
 pub async fn stock(deployment: &Deployment, event: i64) -> Value {
     let anyone = Buyer {
         deployment,
         client: client(),
         name: "anyone".to_owned(),
-        kind: Kind::Pays,
+        kind: BuyerKind::Pays,
         event,
         begun: Instant::now(),
     };
     let path = format!("/ticketing/event/{event}");
     anyone
-        .look("ticketing-api", &path, |stock| {
+        .poll_until("ticketing-api", &path, |stock| {
             stock["available"].is_i64().then(|| stock.clone())
         })
         .await

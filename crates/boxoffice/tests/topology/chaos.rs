@@ -1,5 +1,5 @@
-//! What goes away while a crowd buys, and how it comes back. A deck has each kind of fault; it is dealt over some rounds,
-//! so that every run has all of them. A seed decides the order, the moments and whom it strikes.
+//! Faults during a round and their end. Each set of rounds has every kind of fault once, so that every run has all of
+//! them. A seed decides order, moments and targets.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,31 +8,31 @@ use messaging::Random;
 use tokio::time::Instant;
 
 use crate::{
-    deployment::{Deployment, Goal},
+    deployment::{Deployment, Target},
     process::Process,
-    proxy::{Proxy, Weather},
+    proxy::{NetworkCondition, Proxy},
 };
 
-/// Rounds over which one deck is dealt.
-pub const ROUNDS_OF_DECK: usize = 3;
-/// How soon after the crowd has begun something goes away.
+/// Rounds over which all kinds of faults are distributed.
+pub const ROUNDS_PER_SET: usize = 3;
+/// Maximal time between the start of a round and a fault.
 const BEGIN_MILLIS_MAX: u64 = 4_000;
-/// A stop past every lease and session: the relay's is 5 seconds, a consumer's 6.
+/// Longer than every lease and session: the relay's lease is 5 seconds, a consumer's session 6.
 const PAUSE_MILLIS: (u64, u64) = (7_000, 10_000);
-/// How long an engine is away, beside the time it takes to start.
+/// Downtime of an engine, in addition to its start-up time.
 const AWAY_MILLIS: (u64, u64) = (0, 3_000);
 const CUT_MILLIS: (u64, u64) = (200, 4_000);
 const SLOW_MILLIS: (u64, u64) = (5_000, 10_000);
 const DELAY_MILLIS: (u64, u64) = (20, 150);
 
-/// Before a commit nothing of it is known but what Redis granted; after it, it is neither published, nor told to the
+/// Before a commit only Redis knows of a grant; after it, the commit is neither published, nor acknowledged to the
 /// brokers, nor answered.
-const PLACES: [&str; 2] = ["store.before_commit", "store.after_commit"];
+const CRASH_POINTS: [&str; 2] = ["store.before_commit", "store.after_commit"];
 const COMMITS_MAX: u64 = 40;
 
 /// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Card {
+enum FaultKind {
     KillWorker,
     KillAny,
     Die,
@@ -45,59 +45,59 @@ enum Card {
     Slow,
 }
 
-const DECK: [Card; 10] = [
-    Card::KillWorker,
-    Card::KillAny,
-    Card::Die,
-    Card::Stop,
-    Card::Postgres,
-    Card::Redis,
-    Card::Kafka,
-    Card::Cut,
-    Card::BlackHole,
-    Card::Slow,
+const FAULT_KINDS: [FaultKind; 10] = [
+    FaultKind::KillWorker,
+    FaultKind::KillAny,
+    FaultKind::Die,
+    FaultKind::Stop,
+    FaultKind::Postgres,
+    FaultKind::Redis,
+    FaultKind::Kafka,
+    FaultKind::Cut,
+    FaultKind::BlackHole,
+    FaultKind::Slow,
 ];
 
 #[derive(Clone)]
-enum What {
+enum FaultAction {
     /// `kill -9` of a process.
     Kill(Arc<Process>),
-    /// A process dies at a place where a crash falls between two effects, at its so many-th commit.
+    /// A process crashes at a failpoint, after this number of commits.
     Die(Arc<Process>, &'static str, u64),
-    /// SIGSTOP of a process, and SIGCONT so much later.
+    /// SIGSTOP of a process, and SIGCONT after this time.
     Stop(Arc<Process>, Duration),
-    /// An engine is stopped as a power cut stops it. Redis comes back empty.
-    Away(Goal, Duration),
-    /// Between a process and an engine.
-    Weather(Arc<Process>, Goal, Arc<Proxy>, Weather, Duration),
+    /// An engine crashes and restarts after this time. Redis restarts empty.
+    Away(Target, Duration),
+    /// The network between a process and an engine has this condition for this time.
+    NetworkCondition(Arc<Process>, Target, Arc<Proxy>, NetworkCondition, Duration),
 }
 
-/// Something that goes away at a moment.
+/// A fault and its moment.
 #[derive(Clone)]
 pub struct Fault {
     at: Duration,
-    what: What,
+    action: FaultAction,
 }
 
-/// The faults of each of these rounds.
-pub fn deal(random: &Random, deployment: &Deployment, rounds: usize) -> Vec<Vec<Fault>> {
-    let mut hands = Vec::new();
-    while hands.len() < rounds {
-        let mut deck = DECK;
-        for place in (1..deck.len()).rev() {
-            let other = random.below(place as u64 + 1);
-            deck.swap(place, usize::try_from(other).unwrap());
+/// Draws the faults of each round.
+pub fn draw_rounds(random: &Random, deployment: &Deployment, rounds: usize) -> Vec<Vec<Fault>> {
+    let mut rounds_of_faults = Vec::new();
+    while rounds_of_faults.len() < rounds {
+        let mut kinds = FAULT_KINDS;
+        for number in (1..kinds.len()).rev() {
+            let other = random.below(number as u64 + 1);
+            kinds.swap(number, usize::try_from(other).unwrap());
         }
-        for hand in deck.chunks(deck.len().div_ceil(ROUNDS_OF_DECK)) {
-            let draw = |card: &Card| Fault {
+        for kinds_of_round in kinds.chunks(kinds.len().div_ceil(ROUNDS_PER_SET)) {
+            let draw = |kind: &FaultKind| Fault {
                 at: millis(random, (0, BEGIN_MILLIS_MAX)),
-                what: card.draw(random, deployment),
+                action: kind.draw(random, deployment),
             };
-            hands.push(hand.iter().map(draw).collect());
+            rounds_of_faults.push(kinds_of_round.iter().map(draw).collect());
         }
     }
-    hands.truncate(rounds);
-    hands
+    rounds_of_faults.truncate(rounds);
+    rounds_of_faults
 }
 
 fn millis(random: &Random, (from, to): (u64, u64)) -> Duration {
@@ -105,130 +105,138 @@ fn millis(random: &Random, (from, to): (u64, u64)) -> Duration {
 }
 
 fn choose<T: Clone>(random: &Random, those: &[T]) -> T {
-    let place = random.below(those.len() as u64);
-    those[usize::try_from(place).unwrap()].clone()
+    let number = random.below(those.len() as u64);
+    those[usize::try_from(number).unwrap()].clone()
 }
 
-impl Card {
-    fn draw(self, random: &Random, deployment: &Deployment) -> What {
+impl FaultKind {
+    fn draw(self, random: &Random, deployment: &Deployment) -> FaultAction {
         let all = &deployment.processes;
         let workers: Vec<_> = all.iter().filter(|it| it.is_worker()).cloned().collect();
         match self {
-            Self::KillWorker => What::Kill(choose(random, &workers)),
-            Self::KillAny => What::Kill(choose(random, all)),
-            Self::Die => What::Die(
+            Self::KillWorker => FaultAction::Kill(choose(random, &workers)),
+            Self::KillAny => FaultAction::Kill(choose(random, all)),
+            Self::Die => FaultAction::Die(
                 choose(random, all),
-                choose(random, &PLACES),
+                choose(random, &CRASH_POINTS),
                 random.below(COMMITS_MAX),
             ),
-            Self::Stop => What::Stop(choose(random, &workers), millis(random, PAUSE_MILLIS)),
-            Self::Postgres => What::Away(Goal::Postgres, millis(random, AWAY_MILLIS)),
-            Self::Redis => What::Away(Goal::Redis, millis(random, AWAY_MILLIS)),
-            Self::Kafka => What::Away(Goal::Kafka, millis(random, AWAY_MILLIS)),
-            Self::Cut | Self::BlackHole | Self::Slow => self.draw_weather(random, all),
+            Self::Stop => FaultAction::Stop(choose(random, &workers), millis(random, PAUSE_MILLIS)),
+            Self::Postgres => FaultAction::Away(Target::Postgres, millis(random, AWAY_MILLIS)),
+            Self::Redis => FaultAction::Away(Target::Redis, millis(random, AWAY_MILLIS)),
+            Self::Kafka => FaultAction::Away(Target::Kafka, millis(random, AWAY_MILLIS)),
+            Self::Cut | Self::BlackHole | Self::Slow => self.draw_network_fault(random, all),
         }
     }
 
-    fn draw_weather(self, random: &Random, all: &[Arc<Process>]) -> What {
+    fn draw_network_fault(self, random: &Random, all: &[Arc<Process>]) -> FaultAction {
         let process = choose(random, all);
-        let (goal, road) = choose(random, &process.roads);
-        let (weather, lasting) = match self {
-            Self::Cut => (Weather::Cut, CUT_MILLIS),
-            Self::Slow => (Weather::Slow(millis(random, DELAY_MILLIS)), SLOW_MILLIS),
-            _ => (Weather::BlackHole, longer_than_the_timeouts(goal)),
+        let (target, route) = choose(random, &process.routes);
+        let (condition, lasting) = match self {
+            Self::Cut => (NetworkCondition::Cut, CUT_MILLIS),
+            Self::Slow => (
+                NetworkCondition::Slow(millis(random, DELAY_MILLIS)),
+                SLOW_MILLIS,
+            ),
+            _ => (
+                NetworkCondition::BlackHole,
+                longer_than_the_timeouts(target),
+            ),
         };
-        What::Weather(process, goal, road, weather, millis(random, lasting))
+        FaultAction::NetworkCondition(process, target, route, condition, millis(random, lasting))
     }
 }
 
-fn longer_than_the_timeouts(goal: Goal) -> (u64, u64) {
-    match goal {
-        // An answer is waited for 20 seconds.
-        Goal::Postgres => (4_000, 23_000),
-        // A call 2 seconds.
-        Goal::Redis => (3_000, 8_000),
-        // A session 6 seconds.
-        Goal::Kafka => (7_000, 14_000),
-        // A request 3 seconds.
-        Goal::Gateway => (4_000, 9_000),
+fn longer_than_the_timeouts(target: Target) -> (u64, u64) {
+    match target {
+        // The answer timeout is 20 seconds.
+        Target::Postgres => (4_000, 23_000),
+        // The call timeout is 2 seconds.
+        Target::Redis => (3_000, 8_000),
+        // The session timeout is 6 seconds.
+        Target::Kafka => (7_000, 14_000),
+        // The request timeout is 3 seconds.
+        Target::Gateway => (4_000, 9_000),
     }
 }
 
 impl Fault {
-    /// What it is, for people.
+    /// Description for the log.
     pub fn describe(&self) -> String {
         let at = self.at.as_millis();
-        match &self.what {
-            What::Kill(process) => format!("at {at} ms kill {}", process.name),
-            What::Die(process, place, commits) => {
-                format!("{} dies at {place} after {commits} of them", process.name)
+        match &self.action {
+            FaultAction::Kill(process) => format!("at {at} ms kill {}", process.name),
+            FaultAction::Die(process, number, commits) => {
+                format!("{} dies at {number} after {commits} of them", process.name)
             }
-            What::Stop(process, pause) => format!("at {at} ms stop {} for {pause:?}", process.name),
-            What::Away(engine, away) => format!("at {at} ms crash {engine:?} for {away:?}"),
-            What::Weather(process, goal, _, weather, lasting) => format!(
-                "at {at} ms {weather:?} between {} and {goal:?} for {lasting:?}",
+            FaultAction::Stop(process, pause) => {
+                format!("at {at} ms stop {} for {pause:?}", process.name)
+            }
+            FaultAction::Away(engine, away) => format!("at {at} ms crash {engine:?} for {away:?}"),
+            FaultAction::NetworkCondition(process, target, _, condition, lasting) => format!(
+                "at {at} ms {condition:?} between {} and {target:?} for {lasting:?}",
                 process.name
             ),
         }
     }
 
-    /// Returns when it is over.
-    async fn strike(&self, deployment: &Deployment) {
-        // These are the random moments themselves: nothing is waited for.
+    /// Applies the fault at its moment and returns when it has ended.
+    async fn apply(&self, deployment: &Deployment) {
+        // This sleep is the random moment; it waits for no condition.
         tokio::time::sleep(self.at).await;
-        deployment.trouble(true);
-        self.befall(deployment).await;
-        deployment.trouble(false);
+        deployment.faults_changed(true);
+        self.act(deployment).await;
+        deployment.faults_changed(false);
     }
 
-    async fn befall(&self, deployment: &Deployment) {
-        match &self.what {
-            // It was armed before.
-            What::Die(..) => {}
-            What::Kill(process) => process.kill(),
-            What::Stop(process, pause) => {
+    async fn act(&self, deployment: &Deployment) {
+        match &self.action {
+            // `arm_failpoints` has restarted the process with the failpoint.
+            FaultAction::Die(..) => {}
+            FaultAction::Kill(process) => process.kill(),
+            FaultAction::Stop(process, pause) => {
                 process.signal("-STOP");
                 tokio::time::sleep(*pause).await;
                 process.signal("-CONT");
             }
-            What::Away(engine, away) => take_away(deployment, *engine, *away).await,
-            What::Weather(_, _, road, weather, lasting) => {
-                road.turn(*weather);
+            FaultAction::Away(engine, away) => crash_and_restart(deployment, *engine, *away).await,
+            FaultAction::NetworkCondition(_, _, route, condition, lasting) => {
+                route.set_condition(*condition);
                 tokio::time::sleep(*lasting).await;
-                road.turn(Weather::Fair);
+                route.set_condition(NetworkCondition::Normal);
             }
         }
     }
 }
 
-async fn take_away(deployment: &Deployment, engine: Goal, away: Duration) {
+async fn crash_and_restart(deployment: &Deployment, engine: Target, away: Duration) {
     let engines = deployment.engines;
     let engine = match engine {
-        Goal::Postgres => &engines.postgres,
-        Goal::Redis => &engines.redis,
-        Goal::Kafka => &engines.kafka,
-        Goal::Gateway => return,
+        Target::Postgres => &engines.postgres,
+        Target::Redis => &engines.redis,
+        Target::Kafka => &engines.kafka,
+        Target::Gateway => return,
     };
     let begun = Instant::now();
     engine.crash().await;
     tokio::time::sleep(away).await;
     engine.restart().await;
-    eprintln!("{} was away for {:?}", engine.name, begun.elapsed());
+    eprintln!("{} was down for {:?}", engine.name, begun.elapsed());
 }
 
-/// Puts those in their places that are to die; before the crowd comes.
-pub async fn arm(deployment: &Deployment, faults: &[Fault]) {
-    for Fault { what, .. } in faults {
-        if let What::Die(process, point, commits) = what {
-            process.doom(&format!("{point}={commits}*off->return"));
+/// Restarts the processes that will crash at a failpoint, before the buyers act.
+pub async fn arm_failpoints(deployment: &Deployment, faults: &[Fault]) {
+    for Fault { action, .. } in faults {
+        if let FaultAction::Die(process, point, commits) = action {
+            process.restart_with_failpoints(&format!("{point}={commits}*off->return"));
         }
     }
     deployment.all_listen().await;
 }
 
-/// All of them, each at its moment; returns when everything is back.
-pub async fn strike(deployment: &Deployment, faults: &[Fault]) {
-    let striking = faults.iter().map(|fault| fault.strike(deployment));
-    future::join_all(striking).await;
+/// Applies all faults, each at its moment; returns when every process listens again.
+pub async fn apply_all(deployment: &Deployment, faults: &[Fault]) {
+    let applying = faults.iter().map(|fault| fault.apply(deployment));
+    future::join_all(applying).await;
     deployment.all_listen().await;
 }

@@ -1,5 +1,5 @@
-//! The processes: two of each service, over schemas, topics and keys of their own, each by roads of its own to the engines.
-//! Whatever ends is started again, as any supervisor does it; it dies with this.
+//! Two processes of each service over schemas, topics and keys of this test, each with its own proxies to the engines.
+//! A supervisor restarts every process that exits. Dropping the deployment kills all processes.
 
 use std::{
     fs,
@@ -16,18 +16,18 @@ use tempfile::TempDir;
 use ticketing::RedisSettings;
 
 use crate::{
-    engines::{Engines, PLACES},
-    gateway::{Gateway, SECRET},
+    engines::{Engines, KAFKA_ROUTES},
+    gateway::{SECRET, TestGateway},
     process::{Process, command, spawn, supervise},
     proxy::Proxy,
 };
 
-/// What must come does so within this after the last trouble, or the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(150);
-/// How often something is looked at until it is as wanted.
-pub const LOOK: Duration = Duration::from_millis(100);
-/// The services of a process, the schema they share, and how many such processes there are.
-const CAST: &[(&str, &str, usize)] = &[
+/// The test fails if an awaited condition takes longer than this after the last fault.
+pub const TIMEOUT: Duration = Duration::from_secs(150);
+/// How often a condition is polled.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The services of a process, their schema, and the number of such processes.
+const PROCESSES: &[(&str, &str, usize)] = &[
     ("event", "event", 1),
     ("user,dead-letter", "user", 2),
     ("ticketing-api", "ticketing", 2),
@@ -36,7 +36,7 @@ const CAST: &[(&str, &str, usize)] = &[
     ("payment-worker", "payment", 2),
 ];
 pub const SCHEMAS: [&str; 4] = ["event", "user", "ticketing", "payment"];
-/// What takes time, made short, as far as a machine that is busy with everything at once can keep it.
+/// Timeouts as short as a machine that runs everything can keep.
 const SETTINGS: &[(&str, &str)] = &[
     ("STORE__BACKEND", "postgres"),
     ("STORE__POSTGRES__CONNECTIONS_MAX", "3"),
@@ -54,16 +54,16 @@ const SETTINGS: &[(&str, &str)] = &[
     ("PAYMENT__SETTLE_AFTER_MILLIS", "4000"),
     ("PAYMENT__RETRY_MILLIS_MAX", "2000"),
     ("PAYMENT__GIVE_UP_AFTER_MILLIS", "5000"),
-    // Long enough for whoever is served at once, short enough to wait for.
+    // Long enough for a purchase without faults, short enough to wait for.
     ("TICKETING__HOLD_TTL_SECS", "25"),
     ("TICKETING__HOLD_GRACE_SECS", "8"),
     ("LOG__LEVEL", "info"),
 ];
 static DEPLOYMENTS: AtomicU32 = AtomicU32::new(0);
 
-/// What a road leads to.
+/// What a proxy leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
+pub enum Target {
     Postgres,
     Redis,
     Kafka,
@@ -72,42 +72,42 @@ pub enum Goal {
 
 pub struct Deployment {
     pub engines: &'static Engines,
-    pub gateway: Gateway,
+    pub gateway: TestGateway,
     pub processes: Vec<Arc<Process>>,
     name: String,
     folder: Option<TempDir>,
-    trouble: Mutex<Trouble>,
-    /// By which the gateway tells of payments, to any process that hears of them.
-    _door: Proxy,
+    faults_changed: Mutex<ActiveFaults>,
+    /// Forwards the gateway's webhooks to a `payment-api` process that listens.
+    _webhook_proxy: Proxy,
     supervisor: tokio::task::JoinHandle<()>,
 }
 
-/// How many faults are under way, and since when there are as many.
-struct Trouble {
+/// Number of active faults, and when it last changed.
+struct ActiveFaults {
     faults: usize,
     since: Instant,
 }
 
 impl Deployment {
-    /// Everything, listening.
+    /// Starts all processes and waits until they listen.
     pub async fn open() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let engines = tokio::task::spawn_blocking(Engines::get).await.unwrap();
         let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}_{number}_", std::process::id());
-        let (gateway, folder) = (Gateway::open().await, tempfile::tempdir().unwrap());
-        // One for all: payments belong to the gateway's address, and a process that names another is refused.
-        let gateway_road = Arc::new(road(gateway.address));
+        let (gateway, folder) = (TestGateway::open().await, tempfile::tempdir().unwrap());
+        // One for all processes: payments belong to the gateway's address, and a process with another one is refused.
+        let gateway_route = Arc::new(route(gateway.address));
         let mut processes = Vec::new();
-        for (services, schema, count) in CAST {
-            for place in 1..=*count {
-                let name_of_it = format!("{services}-{place}");
+        for (services, schema, count) in PROCESSES {
+            for number in 1..=*count {
+                let name_of_it = format!("{services}-{number}");
                 let folder = folder.path().join(&name_of_it);
                 fs::create_dir(&folder).unwrap();
-                let kafka = Arc::clone(&engines.kafka_roads[processes.len() % PLACES]);
-                let roads = roads(services, engines, &gateway_road, kafka);
-                let settings = settings(engines, &roads, &name, schema);
-                if place == 1 {
+                let kafka = Arc::clone(&engines.kafka_routes[processes.len() % KAFKA_ROUTES]);
+                let routes = routes(services, engines, &gateway_route, kafka);
+                let settings = settings(engines, &routes, &name, schema);
+                if number == 1 {
                     let migrated = command(&settings).arg("migrate").output().unwrap();
                     assert!(migrated.status.success(), "{migrated:?}");
                 }
@@ -117,13 +117,13 @@ impl Deployment {
                     services,
                     folder,
                     settings,
-                    roads,
+                    routes,
                     failpoints: Mutex::default(),
                     running,
                 }));
             }
         }
-        let door = door(&gateway, &processes);
+        let webhook_proxy = webhook_proxy(&gateway, &processes);
         let supervisor = tokio::spawn(supervise(processes.clone()));
         let deployment = Self {
             engines,
@@ -131,11 +131,11 @@ impl Deployment {
             processes,
             name,
             folder: Some(folder),
-            trouble: Mutex::new(Trouble {
+            faults_changed: Mutex::new(ActiveFaults {
                 faults: 0,
                 since: Instant::now(),
             }),
-            _door: door,
+            _webhook_proxy: webhook_proxy,
             supervisor,
         };
         deployment.all_listen().await;
@@ -144,45 +144,45 @@ impl Deployment {
 
     pub async fn all_listen(&self) {
         let begun = Instant::now();
-        let mut look = tokio::time::interval(LOOK);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         while self.processes.iter().any(|it| it.url().is_none()) {
-            look.tick().await;
-            if self.is_worth_waiting(begun) {
+            poll.tick().await;
+            if self.may_wait(begun) {
                 continue;
             }
             let silent = self.processes.iter().filter(|it| it.url().is_none());
             let silent: Vec<_> = silent.map(|it| &it.name).collect();
-            panic!("they never listen: {silent:?}");
+            panic!("these processes never listened: {silent:?}");
         }
     }
 
-    /// One more fault has begun, or one has ended.
-    pub fn trouble(&self, is_beginning: bool) {
-        let mut trouble = self.trouble.lock().unwrap();
-        trouble.faults = match is_beginning {
-            true => trouble.faults + 1,
-            false => trouble.faults - 1,
+    /// A fault has begun or ended.
+    pub fn faults_changed(&self, is_beginning: bool) {
+        let mut faults_changed = self.faults_changed.lock().unwrap();
+        faults_changed.faults = match is_beginning {
+            true => faults_changed.faults + 1,
+            false => faults_changed.faults - 1,
         };
-        trouble.since = Instant::now();
+        faults_changed.since = Instant::now();
     }
 
-    /// Whether what did not come by now may come yet: engines take as long to come back as the machine lets them.
-    pub fn is_worth_waiting(&self, since: Instant) -> bool {
-        let trouble = self.trouble.lock().unwrap();
-        trouble.faults > 0 || since.max(trouble.since).elapsed() < PATIENCE
+    /// Whether to wait longer for a condition: the timeout begins when the last fault has ended.
+    pub fn may_wait(&self, since: Instant) -> bool {
+        let faults_changed = self.faults_changed.lock().unwrap();
+        faults_changed.faults > 0 || since.max(faults_changed.since).elapsed() < TIMEOUT
     }
 
-    /// Some process of these services that listens.
+    /// The URL of a random listening process of these services.
     pub fn any(&self, services: &str) -> Option<String> {
         self.one(services, Random::System.below(u64::MAX))
     }
 
-    /// The process of these services that this number chooses: of those that listen, other numbers choose others.
+    /// The URL of the listening process of these services that this number selects.
     pub fn one(&self, services: &str, number: u64) -> Option<String> {
         let those = self.processes.iter().filter(|it| it.services == services);
         let urls: Vec<_> = those.filter_map(|it| it.url()).collect();
-        let place = number % urls.len().max(1) as u64;
-        urls.get(usize::try_from(place).unwrap()).cloned()
+        let number = number % urls.len().max(1) as u64;
+        urls.get(usize::try_from(number).unwrap()).cloned()
     }
 
     pub fn postgres(&self, schema: &str) -> PostgresSettings {
@@ -228,45 +228,48 @@ impl Drop for Deployment {
     }
 }
 
-fn road(goal: SocketAddr) -> Proxy {
-    Proxy::open(move || Some(goal))
+fn route(target: SocketAddr) -> Proxy {
+    Proxy::open(move || Some(target))
 }
 
-/// A process has a road to each engine that it uses.
-fn roads(
+/// One proxy to each engine that the process uses.
+fn routes(
     services: &str,
     engines: &Engines,
     gateway: &Arc<Proxy>,
     kafka: Arc<Proxy>,
-) -> Vec<(Goal, Arc<Proxy>)> {
-    let mut roads = vec![
-        (Goal::Postgres, Arc::new(road(engines.postgres.socket()))),
-        (Goal::Kafka, kafka),
+) -> Vec<(Target, Arc<Proxy>)> {
+    let mut routes = vec![
+        (Target::Postgres, Arc::new(route(engines.postgres.socket()))),
+        (Target::Kafka, kafka),
     ];
     if services.starts_with("ticketing") {
-        roads.push((Goal::Redis, Arc::new(road(engines.redis.socket()))));
+        routes.push((Target::Redis, Arc::new(route(engines.redis.socket()))));
     }
     if services.starts_with("payment") {
-        roads.push((Goal::Gateway, Arc::clone(gateway)));
+        routes.push((Target::Gateway, Arc::clone(gateway)));
     }
-    roads
+    routes
 }
 
-/// The gateway knows one address; behind it is whoever listens.
-fn door(gateway: &Gateway, processes: &[Arc<Process>]) -> Proxy {
+/// One address for the gateway, which leads to a process that listens.
+fn webhook_proxy(gateway: &TestGateway, processes: &[Arc<Process>]) -> Proxy {
     let those = processes.iter().filter(|it| it.services == "payment-api");
     let those: Vec<_> = those.cloned().collect();
-    let door = Proxy::open(move || {
+    let webhook_proxy = Proxy::open(move || {
         let url = those.iter().find_map(|it| it.url())?;
         url.strip_prefix("http://")?.parse().ok()
     });
-    gateway.tell(&format!("http://{}/payment/webhook/toss", door.address));
-    door
+    gateway.send_webhooks_to(&format!(
+        "http://{}/payment/webhook/toss",
+        webhook_proxy.address
+    ));
+    webhook_proxy
 }
 
 fn settings(
     engines: &Engines,
-    roads: &[(Goal, Arc<Proxy>)],
+    routes: &[(Target, Arc<Proxy>)],
     name: &str,
     schema: &str,
 ) -> Vec<(String, String)> {
@@ -275,19 +278,25 @@ fn settings(
         ("BUS__KAFKA__PREFIX", name.to_owned()),
         ("TICKETING__REDIS__PREFIX", name.to_owned()),
     ];
-    for (goal, road) in roads {
-        own.push(match goal {
-            Goal::Postgres => ("STORE__POSTGRES__URL", engines.postgres.address_by(road)),
-            Goal::Redis => ("TICKETING__REDIS__URL", engines.redis.address_by(road)),
-            Goal::Kafka => ("BUS__KAFKA__BROKERS", road.address.to_string()),
-            Goal::Gateway => (
+    for (target, route) in routes {
+        own.push(match target {
+            Target::Postgres => (
+                "STORE__POSTGRES__URL",
+                engines.postgres.address_through(route),
+            ),
+            Target::Redis => (
+                "TICKETING__REDIS__URL",
+                engines.redis.address_through(route),
+            ),
+            Target::Kafka => ("BUS__KAFKA__BROKERS", route.address.to_string()),
+            Target::Gateway => (
                 "PAYMENT__GATEWAY__BASE_URL",
-                format!("http://{}", road.address),
+                format!("http://{}", route.address),
             ),
         });
     }
-    if roads.iter().all(|(goal, _)| *goal != Goal::Redis) {
-        // Who never asks Redis must have an address.
+    if routes.iter().all(|(target, _)| *target != Target::Redis) {
+        // A process that does not use Redis still needs an address.
         own.push(("TICKETING__REDIS__URL", engines.redis.address.clone()));
     }
     let fixed = SETTINGS

@@ -1,8 +1,8 @@
-//! PostgreSQL, Redis and Kafka, started by the repository's scripts once for this process, and gone with it. Unlike
-//! the servers that other tests share these are crashed, so nobody hands them in.
+//! PostgreSQL, Redis and Kafka, started by the repository's scripts once for this test process, which they do not
+//! outlive. Unlike the servers that other tests share, these are crashed, so the environment cannot name them.
 //!
-//! A client of Kafka goes where the broker says that it is. So the broker has a listener for each process, and says of
-//! it where that process' road begins.
+//! A Kafka client connects to the address that the broker advertises. So the broker has one listener for each process,
+//! and advertises the address of that process's proxy for it.
 
 use std::{
     fs::{self, Permissions},
@@ -16,16 +16,16 @@ use std::{
 
 use crate::proxy::Proxy;
 
-/// Processes that can have a road to Kafka.
-pub const PLACES: usize = 11;
+/// Maximal number of processes with a proxy to Kafka.
+pub const KAFKA_ROUTES: usize = 11;
 static ENGINES: OnceLock<Engines> = OnceLock::new();
 
 pub struct Engines {
     pub postgres: Engine,
     pub redis: Engine,
     pub kafka: Engine,
-    /// To Kafka, one for each process.
-    pub kafka_roads: Vec<Arc<Proxy>>,
+    /// Proxies to Kafka, one for each process.
+    pub kafka_routes: Vec<Arc<Proxy>>,
 }
 
 pub struct Engine {
@@ -33,16 +33,16 @@ pub struct Engine {
     script: PathBuf,
     folder: PathBuf,
     pub address: String,
-    /// Its standard input stays open as long as this process lives.
+    /// The server runs as long as its standard input is open.
     _process: Child,
 }
 
 impl Engines {
-    /// The engines of this process. Blocks while they start.
+    /// Starts the engines at the first call, which blocks.
     pub fn get() -> &'static Self {
         ENGINES.get_or_init(|| {
-            let roads: Vec<_> = (0..PLACES).map(|_| Proxy::open(|| None)).collect();
-            let ports = roads.iter().map(|road| road.address.port().to_string());
+            let routes: Vec<_> = (0..KAFKA_ROUTES).map(|_| Proxy::open(|| None)).collect();
+            let ports = routes.iter().map(|route| route.address.port().to_string());
             let ports = &ports.collect::<Vec<_>>().join(" ");
             let engines = std::thread::scope(|scope| {
                 let [postgres, redis, kafka] = ["postgres", "redis", "kafka"]
@@ -51,11 +51,11 @@ impl Engines {
                     postgres: postgres.join().unwrap(),
                     redis: redis.join().unwrap(),
                     kafka: kafka.join().unwrap(),
-                    kafka_roads: roads.into_iter().map(Arc::new).collect(),
+                    kafka_routes: routes.into_iter().map(Arc::new).collect(),
                 }
             });
-            for (road, goal) in engines.kafka_roads.iter().zip(engines.kafka.listeners()) {
-                road.lead_to(goal);
+            for (route, target) in engines.kafka_routes.iter().zip(engines.kafka.listeners()) {
+                route.set_target(target);
             }
             engines
         })
@@ -65,7 +65,7 @@ impl Engines {
 impl Engine {
     fn start(name: &'static str, advertised: &str) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../scripts/{name}"));
-        // The script makes its folder in here, which its server's own user must be able to enter.
+        // The script creates its folder here; the server's own user must be able to enter it.
         let home = tempfile::tempdir().unwrap().keep();
         fs::set_permissions(&home, Permissions::from_mode(0o755)).unwrap();
         let mut process = Command::new("sh")
@@ -96,21 +96,21 @@ impl Engine {
         }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn socket(&self) -> SocketAddr {
-        let (_, behind) = self
+        let (_, consumer_lag) = self
             .address
             .split_at(self.address.find("127.0.0.1:").unwrap());
-        behind.split('/').next().unwrap().parse().unwrap()
+        consumer_lag.split('/').next().unwrap().parse().unwrap()
     }
 
-    /// Its address, at the beginning of a road.
-    pub fn address_by(&self, road: &Proxy) -> String {
-        let (there, here) = (self.socket().to_string(), road.address.to_string());
+    /// Its URL, with the address of a proxy.
+    pub fn address_through(&self, route: &Proxy) -> String {
+        let (there, here) = (self.socket().to_string(), route.address.to_string());
         self.address.replace(&there, &here)
     }
 
-    /// The listeners of Kafka that were made for roads, in their order.
+    /// Kafka's listeners behind the proxies, in their order.
     fn listeners(&self) -> Vec<SocketAddr> {
         let ports = fs::read_to_string(self.folder.join("advertised")).unwrap();
         let ports = ports.split_whitespace().map(|it| it.parse().unwrap());
@@ -119,12 +119,12 @@ impl Engine {
             .collect()
     }
 
-    /// Ends it at once, as a power cut would. Redis keeps nothing.
+    /// Kills it without a clean stop. Redis keeps no data.
     pub async fn crash(&self) {
         self.run("crash").await;
     }
 
-    /// Brings it back at the same address.
+    /// Starts it again at the same address.
     pub async fn restart(&self) {
         self.run("start").await;
     }

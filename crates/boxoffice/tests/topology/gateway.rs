@@ -1,4 +1,4 @@
-//! The gateway: the sandbox in this process, in memory, which nothing here takes down. It tells of payments by webhook.
+//! The sandbox gateway in this process, in memory. No fault stops it. It sends webhooks.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,17 +11,17 @@ use reqwest::Client;
 use serde_json::json;
 
 pub const SECRET: &str = "test_sk_topology";
-/// The waits of webhooks, from one minute to three days, come to 0.2 seconds up to some minutes.
+/// Scales webhook retry delays of one minute to three days down to 0.2 seconds to some minutes.
 const WEBHOOK_SPEED: u32 = 300;
 
-pub struct Gateway {
+pub struct TestGateway {
     sandbox: Sandbox,
     pub address: SocketAddr,
     client: Client,
     _switch: ShutdownSwitch,
 }
 
-impl Gateway {
+impl TestGateway {
     pub async fn open() -> Self {
         let settings = SandboxSettings {
             webhook_speed: WEBHOOK_SPEED,
@@ -39,8 +39,7 @@ impl Gateway {
         }
     }
 
-    /// Webhooks go there.
-    pub fn tell(&self, url: &str) {
+    pub fn send_webhooks_to(&self, url: &str) {
         self.sandbox.send_webhooks_to(Some(url.to_owned())).unwrap();
     }
 
@@ -50,23 +49,23 @@ impl Gateway {
 
     /// Charges a card for an order, without the service.
     pub async fn charge(&self, order: &str, key: &str, amount: i64) {
-        let wish = json!({ "orderId": order, "paymentKey": key, "amount": amount });
+        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount });
         let url = format!("http://{}/v1/payments/confirm", self.address);
         let request = self.client.post(url).header("Idempotency-Key", key);
-        let request = request.basic_auth(SECRET, Some("")).json(&wish);
-        assert_eq!(request.send().await.unwrap().status(), 200, "{wish}");
+        let request = request.basic_auth(SECRET, Some("")).json(&body);
+        assert_eq!(request.send().await.unwrap().status(), 200, "{body}");
     }
 
-    /// The buyer chooses a virtual account.
+    /// The buyer requests a virtual account.
     pub async fn request_account(&self, order: &str, key: &str, amount: i64) {
-        let wish = json!({ "orderId": order, "paymentKey": key, "amount": amount,
+        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount,
             "method": "VIRTUAL_ACCOUNT" });
         let url = format!("http://{}/sandbox/payments", self.address);
-        let asked = self.client.post(url).json(&wish).send().await.unwrap();
-        assert_eq!(asked.status(), 200, "{wish}");
+        let answer = self.client.post(url).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{body}");
     }
 
-    /// The buyer sends the money; whether there was an account for it.
+    /// The buyer pays into the virtual account; returns whether that was possible.
     pub async fn deposit(&self, key: &str) -> bool {
         let url = format!("http://{}/sandbox/payments/{key}/deposit", self.address);
         self.client.post(url).send().await.unwrap().status() == 200

@@ -1,29 +1,26 @@
-//! The whole topology, as a company runs it: PostgreSQL, Redis and Kafka, two processes of each service, a schema for
-//! each service, and a payment gateway that is somebody else's. Processes and engines go away while a crowd buys; when
-//! they are back, everything ends by itself, and the books of all services, of the gateway and of the buyers agree.
+//! The distributed deployment: PostgreSQL, Redis and Kafka, two processes of each service, a schema for each service, and
+//! an external payment gateway. Processes, engines and connections fail while buyers act; afterwards every purchase
+//! completes by itself, and the books of all services, of the gateway and of the buyers agree.
 //!
-//! Every three rounds have each kind of fault: a kill, a death between two effects, a stop past every lease, each engine
-//! away, connections cut, silent and slow. Whom it strikes, and when, is drawn from a seed, which is printed:
-//! `TOPOLOGY_SEED=<it>` draws it again. `TOPOLOGY_ROUNDS=<n>` plays more rounds.
+//! Three rounds contain each kind of fault: a kill, a crash between two effects, a pause longer than every lease, each
+//! engine down, connections cut, silent and slow. Targets and moments are drawn from a seed, which is printed:
+//! `TOPOLOGY_SEED=<seed>` draws them again. `TOPOLOGY_ROUNDS=<n>` sets the number of rounds.
 //!
-//! - [`stories`]: the tests; [`operators`]: those of the command line
-//! - [`engines`]: the servers; [`deployment`]: the processes over them, [`process`] each of them; [`gateway`]: who takes the money
-//! - [`proxy`]: the roads between them
-//! - [`buyer`]: what a buyer does, and comes to, [`asking`] how; [`chaos`]: what goes away
-//! - [`rest`]: everything at rest, and what must hold then
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+//! - [`sales`]: the tests; [`operators`]: the tests of the command line
+//! - [`engines`]: the servers; [`deployment`]: the processes over them, [`process`]: one of them; [`gateway`]: the sandbox
+//! - [`proxy`]: the connections between them
+//! - [`buyer`]: what a buyer does and its outcome, [`requests`]: how it sends requests; [`chaos`]: the faults
+//! - [`idle`]: the end of a round, and the invariants
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-mod asking;
 mod buyer;
 mod chaos;
 mod deployment;
 mod engines;
 mod gateway;
+mod idle;
 mod operators;
 mod process;
 mod proxy;
-mod rest;
-mod stories;
+mod requests;
+mod sales;

@@ -1,4 +1,4 @@
-//! What people do on the command line, beside processes that work: each service has its settings in a file.
+//! The operators' commands beside running processes: each service has its settings in a file.
 
 use std::{fs, path::PathBuf, process::Output};
 
@@ -9,21 +9,21 @@ use ticketing::model::Ticket;
 use tokio::time::Instant;
 
 use crate::{
-    buyer::{Kind, put_on_sale},
-    deployment::{Deployment, LOOK, PATIENCE},
+    buyer::{BuyerKind, put_on_sale},
+    deployment::{Deployment, POLL_INTERVAL, TIMEOUT},
+    idle,
     process::command,
-    rest,
-    stories::{TURN, crowd},
+    sales::{ENGINES_LOCK, run_buyers},
 };
 
 const BUYERS: usize = 5;
 
-/// The files of settings, and the folder that the commands are started with.
-struct Desk {
+/// The working folder of the commands, with one settings file for each process.
+struct OperatorCli {
     folder: TempDir,
 }
 
-impl Desk {
+impl OperatorCli {
     fn open(deployment: &Deployment) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for process in &deployment.processes {
@@ -76,12 +76,12 @@ impl Desk {
         json(&done)
     }
 
-    /// The one dead letter, once it needs a person.
+    /// The id of the only dead letter, once it is parked.
     async fn parked(&self) -> String {
-        let until = Instant::now() + PATIENCE;
-        let mut look = tokio::time::interval(LOOK);
+        let until = Instant::now() + TIMEOUT;
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         loop {
-            look.tick().await;
+            poll.tick().await;
             let parked = self.dead_letter(&["list", "--state", "parked"]).await;
             if let Some(id) = parked[0]["id"].as_str() {
                 return id.to_owned();
@@ -123,24 +123,24 @@ async fn commit_poison(deployment: &Deployment) {
     store.commit(commit).await.unwrap();
 }
 
-/// Deployment and desk, after some have bought and everything is at rest.
-async fn after_a_sale() -> (Deployment, Desk, usize) {
+/// A deployment after a sale, once nothing is pending; the operators' commands; the number of tickets.
+async fn after_a_sale() -> (Deployment, OperatorCli, usize) {
     let deployment = Deployment::open().await;
     let event = put_on_sale(&deployment, "show", 100).await;
-    let wishes = std::iter::repeat_n((Kind::Pays, event), BUYERS);
-    let outcomes = crowd(&deployment, "sale", wishes).await;
-    let books = rest::come_to_rest(&deployment, &[event]).await;
-    rest::hold(&deployment, &[event], &outcomes, &books).await;
-    let desk = Desk::open(&deployment);
-    (deployment, desk, books.tickets.len())
+    let wishes = std::iter::repeat_n((BuyerKind::Pays, event), BUYERS);
+    let outcomes = run_buyers(&deployment, "sale", wishes).await;
+    let books = idle::wait_until_idle(&deployment, &[event]).await;
+    idle::hold(&deployment, &[event], &outcomes, &books).await;
+    let cli = OperatorCli::open(&deployment);
+    (deployment, cli, books.tickets.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_reads_the_books_of_all_services_and_tells_only_what_lasts() {
-    let _turn = TURN.lock().await;
+async fn an_audit_reads_the_books_of_all_services_and_reports_lasting_differences() {
+    let _engines = ENGINES_LOCK.lock().await;
     // Given a sale, an audit of all services finds nothing,
-    let (deployment, desk, tickets) = after_a_sale().await;
-    let (code, report) = desk.audit().await;
+    let (deployment, cli, tickets) = after_a_sale().await;
+    let (code, report) = cli.audit().await;
     assert_eq!(
         (code, &report["violations"]),
         (Some(0), &Value::Array(vec![])),
@@ -152,11 +152,11 @@ async fn an_audit_reads_the_books_of_all_services_and_tells_only_what_lasts() {
         "{report}"
     );
     assert_eq!(report["counts"]["payments"], tickets, "{report}");
-    // and one store is not taken for two.
-    let same = desk.run(&["event-1", "event-1"], &["audit"]).await;
+    // and the same store given twice is refused.
+    let same = cli.run(&["event-1", "event-1"], &["audit"]).await;
     assert_eq!(same.status.code(), Some(1));
     assert!(text(&same.stderr).contains("name the same store"));
-    // When a ticket is gone from the books of one service,
+    // When a ticket is deleted from the books of one service,
     let store = store(&deployment, "ticketing").await;
     let owned: Vec<Ticket> = store
         .find(messaging::Find::all(
@@ -168,62 +168,62 @@ async fn an_audit_reads_the_books_of_all_services_and_tells_only_what_lasts() {
     let mut loss = Commit::new();
     loss.delete(&owned[0]);
     store.commit(loss).await.unwrap();
-    // then its payment, which is another's, and its claim in Redis are told, each time.
-    let (code, report) = desk.audit().await;
+    // then every audit reports its payment, which another service owns, and its claim in Redis.
+    let (code, report) = cli.audit().await;
     assert_eq!(code, Some(1), "{report}");
-    let told = report["violations"].to_string();
+    let answer = report["violations"].to_string();
     for words in [
         "there is no ticket for it",
         "Redis counts it as bought",
         "counted as sold",
     ] {
-        assert!(told.contains(words), "{words}: {report}");
+        assert!(answer.contains(words), "{words}: {report}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_and_the_gateways_books_are_seen_to_beside_working_processes() {
-    let _turn = TURN.lock().await;
+async fn dead_letters_are_handled_and_payments_reconciled_beside_running_processes() {
+    let _engines = ENGINES_LOCK.lock().await;
     // Given a message that its consumer rejects until it is parked,
-    let (deployment, desk, tickets) = after_a_sale().await;
+    let (deployment, cli, tickets) = after_a_sale().await;
     commit_poison(&deployment).await;
-    let id = desk.parked().await;
+    let id = cli.parked().await;
     assert_eq!(
-        desk.dead_letter(&["show", &id]).await["letter"]["messageId"],
+        cli.dead_letter(&["show", &id]).await["letter"]["messageId"],
         "poison"
     );
-    // when a person sends it again, its group rejects it again,
-    let sent = desk.dead_letter(&["replay", &id]).await;
+    // when a person replays it, its group rejects it again,
+    let sent = cli.dead_letter(&["replay", &id]).await;
     assert_eq!(sent["state"], "REPLAYED", "{sent}");
-    assert_eq!(desk.parked().await, id);
-    // and what is discarded stays so.
-    desk.dead_letter(&["discard", &id]).await;
-    let shown = desk.dead_letter(&["show", &id]).await;
+    assert_eq!(cli.parked().await, id);
+    // and a discarded dead letter stays discarded.
+    cli.dead_letter(&["discard", &id]).await;
+    let shown = cli.dead_letter(&["show", &id]).await;
     assert_eq!(shown["state"], "DISCARDED", "{shown}");
-    // (Of several databases one is meant.)
+    // (The command takes one database only.)
     let files = ["event-1", "user,dead-letter-1"];
-    let refused = desk.run(&files, &["dead-letter", "list"]).await;
+    let refused = cli.run(&files, &["dead-letter", "list"]).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("only `audit`"));
-    let again = desk
+    let again = cli
         .run(&["user,dead-letter-1"], &["dead-letter", "replay", &id])
         .await;
     assert_eq!(again.status.code(), Some(1));
 
     // Given books that agree with the gateway's,
-    let clean = desk
+    let clean = cli
         .run(&["payment-worker-1"], &["reconcile", "--json"])
         .await;
     assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stderr));
     assert_eq!(json(&clean)["matched"], tickets, "{}", json(&clean));
-    // when the gateway was paid for an order that is none of ours, that is told.
+    // when the gateway has a charge for an unknown order, reconciliation reports it.
     deployment
         .gateway
         .charge("another-shops-order", "pg-foreign", 500)
         .await;
-    let told = desk.run(&["payment-api-2"], &["reconcile", "--json"]).await;
-    assert_eq!(told.status.code(), Some(1), "{}", text(&told.stderr));
-    assert_eq!(json(&told)["missingHere"], 1, "{}", json(&told));
-    let left: Vec<_> = fs::read_dir(desk.folder.path()).unwrap().collect();
-    assert_eq!(left.len(), deployment.processes.len(), "{left:?}");
+    let answer = cli.run(&["payment-api-2"], &["reconcile", "--json"]).await;
+    assert_eq!(answer.status.code(), Some(1), "{}", text(&answer.stderr));
+    assert_eq!(json(&answer)["missingHere"], 1, "{}", json(&answer));
+    let remaining: Vec<_> = fs::read_dir(cli.folder.path()).unwrap().collect();
+    assert_eq!(remaining.len(), deployment.processes.len(), "{remaining:?}");
 }

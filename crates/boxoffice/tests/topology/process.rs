@@ -1,4 +1,4 @@
-//! One process, killed, stopped, and started again.
+//! One process that is killed, paused and restarted.
 
 use std::{
     fs::File,
@@ -9,29 +9,29 @@ use std::{
 };
 
 use crate::{
-    deployment::{Goal, LOOK},
+    deployment::{POLL_INTERVAL, Target},
     proxy::Proxy,
 };
 
-/// One process, and whoever takes its place.
+/// One process and its replacements.
 pub struct Process {
     pub name: String,
     pub services: &'static str,
     pub folder: PathBuf,
     pub settings: Vec<(String, String)>,
-    /// Its ways to whatever it speaks to.
-    pub roads: Vec<(Goal, Arc<Proxy>)>,
-    /// Where whoever takes its place dies, as the crate `fail` reads it.
+    /// Its proxies to the engines and the gateway.
+    pub routes: Vec<(Target, Arc<Proxy>)>,
+    /// Failpoints of the replacement, in the syntax of the crate `fail`.
     pub failpoints: Mutex<String>,
     pub running: Mutex<Running>,
 }
 
 pub struct Running {
     child: Child,
-    /// Where it listens, once it does.
+    /// Its URL, once it listens.
     url: Arc<Mutex<Option<String>>>,
-    /// Its end is no surprise.
-    is_doomed: bool,
+    /// It was killed, or will crash at a failpoint.
+    expects_exit: bool,
 }
 
 impl Process {
@@ -47,57 +47,57 @@ impl Process {
     /// `kill -9`; the supervisor starts it again.
     pub fn kill(&self) {
         let mut running = self.running.lock().unwrap();
-        running.is_doomed = true;
+        running.expects_exit = true;
         *running.url.lock().unwrap() = None;
         running.child.kill().unwrap();
     }
 
-    /// Puts one in its place that aborts at these places; whoever comes after that one does not.
-    pub fn doom(&self, failpoints: &str) {
+    /// Replaces it by a process with these failpoints; the replacement after that has none.
+    pub fn restart_with_failpoints(&self, failpoints: &str) {
         failpoints.clone_into(&mut self.failpoints.lock().unwrap());
         self.kill();
     }
 
-    /// `-STOP` or `-CONT`, to whoever runs now.
+    /// Sends `-STOP` or `-CONT` to the current process.
     pub fn signal(&self, signal: &str) {
         let pid = self.running.lock().unwrap().child.id().to_string();
-        // It may have ended by itself a moment ago.
+        // It may have just exited by itself.
         let _ = Command::new("kill").args([signal, &pid]).status();
     }
 
     pub fn end(&self) {
         let mut running = self.running.lock().unwrap();
-        // Fails only where it is gone already.
+        // Fails only if it has already exited.
         let _ = running.child.kill();
         let _ = running.child.wait();
     }
 
-    fn start_again_where_ended(&self) {
+    fn restart_if_exited(&self) {
         let mut running = self.running.lock().unwrap();
         let Some(status) = running.child.try_wait().unwrap() else {
             return;
         };
-        // One that starts while an engine is away ends, and is started again until the engine is there.
-        if !running.is_doomed && running.url.lock().unwrap().is_some() {
-            eprintln!("{} ended by itself: {status}", self.name);
+        // A process that starts while an engine is down exits, and is restarted until the engine is up.
+        if !running.expects_exit && running.url.lock().unwrap().is_some() {
+            eprintln!("{} exited by itself: {status}", self.name);
         }
         let failpoints = std::mem::take(&mut *self.failpoints.lock().unwrap());
         *running = spawn(self.services, &self.folder, &self.settings, &failpoints);
     }
 }
 
-/// Starts again what has ended.
+/// Restarts every process that has exited.
 pub async fn supervise(processes: Vec<Arc<Process>>) {
-    let mut look = tokio::time::interval(LOOK * 5);
+    let mut poll = tokio::time::interval(POLL_INTERVAL * 5);
     loop {
-        look.tick().await;
+        poll.tick().await;
         for process in &processes {
-            process.start_again_where_ended();
+            process.restart_if_exited();
         }
     }
 }
 
-/// The program, with these settings and none of the tester's own.
+/// The program with these settings and none from the environment of the test.
 pub fn command(settings: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
     for (name, _) in std::env::vars_os() {
@@ -125,25 +125,25 @@ pub fn spawn(
         .arg("--data")
         .arg(folder)
         .env("FAILPOINTS", failpoints)
-        // An abort may leave a file where it stands.
+        // An abort may leave a core file in the working directory.
         .current_dir(folder)
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
         .unwrap();
     let url = Arc::new(Mutex::new(None));
-    let (output, told) = (child.stdout.take().unwrap(), Arc::clone(&url));
+    let (output, answer) = (child.stdout.take().unwrap(), Arc::clone(&url));
     std::thread::spawn(move || {
         let mut output = BufReader::new(output);
         let mut line = String::new();
         let read = output.read_line(&mut line);
         if let (Ok(_), Some(url)) = (read, line.strip_prefix("listening on ")) {
-            *told.lock().unwrap() = Some(url.trim_end().to_owned());
+            *answer.lock().unwrap() = Some(url.trim_end().to_owned());
         }
     });
     Running {
         child,
         url,
-        is_doomed: !failpoints.is_empty(),
+        expects_exit: !failpoints.is_empty(),
     }
 }

@@ -1,5 +1,5 @@
-//! A road between one process and one engine: a TCP proxy, so that what is between two machines can fail, and not only
-//! the machines. It owns its port, its connections and the weather on them.
+//! A TCP proxy between one process and one engine, so that the network between two machines can fail too. It owns its
+//! port, its connections and their condition.
 
 use std::{
     io,
@@ -16,100 +16,102 @@ use tokio::{
 };
 
 const CHUNK_BYTES: usize = 16_384;
-/// Roads outlive the test that needed them first.
-static ROADS: OnceLock<Runtime> = OnceLock::new();
+/// The runtime of all proxies. They outlive the test that needed them first.
+static PROXY_RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// What becomes of everything on a road.
+/// The condition of all connections of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
-    Fair,
-    /// Connections are reset, new ones at once.
+pub enum NetworkCondition {
+    Normal,
+    /// All connections are reset, new ones at once.
     Cut,
-    /// Connections stay, and nothing passes; what was sent passes when it is over, as TCP would send it again.
+    /// Connections stay open and no data passes; it passes afterwards, as TCP would retransmit it.
     BlackHole,
-    /// Everything is so much later.
+    /// All data is delayed by this time.
     Slow(Duration),
 }
 
-type Goal = Arc<dyn Fn() -> Option<SocketAddr> + Send + Sync>;
+type Target = Arc<dyn Fn() -> Option<SocketAddr> + Send + Sync>;
 
 pub struct Proxy {
     pub address: SocketAddr,
-    weather: watch::Sender<Weather>,
-    goal: Arc<Mutex<Goal>>,
+    condition: watch::Sender<NetworkCondition>,
+    target: Arc<Mutex<Target>>,
     listening: tokio::task::JoinHandle<()>,
 }
 
 impl Proxy {
-    /// A road to wherever `goal` says for each connection; while it says nowhere, connections are reset.
-    pub fn open(goal: impl Fn() -> Option<SocketAddr> + Send + Sync + 'static) -> Self {
+    /// A proxy to the address that `target` returns for each connection; without an address, connections are reset.
+    pub fn open(target: impl Fn() -> Option<SocketAddr> + Send + Sync + 'static) -> Self {
         let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let weather = watch::Sender::new(Weather::Fair);
-        let goal: Goal = Arc::new(goal);
-        let goal = Arc::new(Mutex::new(goal));
-        let roads = ROADS.get_or_init(|| {
-            let mut roads = tokio::runtime::Builder::new_multi_thread();
-            roads.worker_threads(1).enable_all().build().unwrap()
+        let condition = watch::Sender::new(NetworkCondition::Normal);
+        let target: Target = Arc::new(target);
+        let target = Arc::new(Mutex::new(target));
+        let routes = PROXY_RUNTIME.get_or_init(|| {
+            let mut routes = tokio::runtime::Builder::new_multi_thread();
+            routes.worker_threads(1).enable_all().build().unwrap()
         });
-        let (forecast, target) = (weather.subscribe(), Arc::clone(&goal));
-        let listening = roads.spawn(async move {
+        let (conditions, current) = (condition.subscribe(), Arc::clone(&target));
+        let listening = routes.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             loop {
                 if let Ok((client, _)) = listener.accept().await {
-                    let goal = Arc::clone(&target.lock().unwrap());
-                    tokio::spawn(carry(client, goal(), forecast.clone()));
+                    let target = Arc::clone(&current.lock().unwrap());
+                    tokio::spawn(forward(client, target(), conditions.clone()));
                 }
             }
         });
         Self {
             address,
-            weather,
-            goal,
+            condition,
+            target,
             listening,
         }
     }
 
-    /// New connections go there from now on.
-    pub fn lead_to(&self, address: SocketAddr) {
-        *self.goal.lock().unwrap() = Arc::new(move || Some(address));
+    /// The target of new connections.
+    pub fn set_target(&self, address: SocketAddr) {
+        *self.target.lock().unwrap() = Arc::new(move || Some(address));
     }
 
-    pub fn turn(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    pub fn set_condition(&self, condition: NetworkCondition) {
+        self.condition.send_replace(condition);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.listening.abort();
-        self.turn(Weather::Cut);
+        self.set_condition(NetworkCondition::Cut);
     }
 }
 
-/// One connection, to its end.
-async fn carry(
+/// Forwards one connection to its end.
+async fn forward(
     mut client: TcpStream,
-    goal: Option<SocketAddr>,
-    mut weather: watch::Receiver<Weather>,
+    target: Option<SocketAddr>,
+    mut condition: watch::Receiver<NetworkCondition>,
 ) {
-    let server = match goal {
-        Some(goal) if *weather.borrow() != Weather::Cut => TcpStream::connect(goal).await.ok(),
+    let server = match target {
+        Some(target) if *condition.borrow() != NetworkCondition::Cut => {
+            TcpStream::connect(target).await.ok()
+        }
         _ => None,
     };
     let Some(mut server) = server else {
         return reset(client);
     };
-    // What is sent in small pieces is not kept for more.
+    // Small packets are not delayed.
     let _ = client.set_nodelay(true).and(server.set_nodelay(true));
     let is_cut = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         tokio::select! {
-            _ = pass(from_client, to_server, weather.clone()) => false,
-            _ = pass(from_server, to_client, weather.clone()) => false,
-            _ = weather.wait_for(|it| *it == Weather::Cut) => true,
+            _ = copy(from_client, to_server, condition.clone()) => false,
+            _ = copy(from_server, to_client, condition.clone()) => false,
+            _ = condition.wait_for(|it| *it == NetworkCondition::Cut) => true,
         }
     };
     if is_cut {
@@ -119,22 +121,24 @@ async fn carry(
 }
 
 fn reset(stream: TcpStream) {
-    // Fails where the other side was faster.
+    // Fails if the peer has closed it first.
     let _ = stream.set_zero_linger();
 }
 
-/// One direction, until it ends.
-async fn pass(
+/// Copies one direction until it ends.
+async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut weather: watch::Receiver<Weather>,
+    mut condition: watch::Receiver<NetworkCondition>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let count = from.read(&mut chunk).await?;
-        let passing = weather.wait_for(|it| *it != Weather::BlackHole).await;
-        let now = passing.map_or(Weather::Cut, |it| *it);
-        if let Weather::Slow(delay) = now {
+        let passing = condition
+            .wait_for(|it| *it != NetworkCondition::BlackHole)
+            .await;
+        let now = passing.map_or(NetworkCondition::Cut, |it| *it);
+        if let NetworkCondition::Slow(delay) = now {
             tokio::time::sleep(delay).await;
         }
         if count == 0 {

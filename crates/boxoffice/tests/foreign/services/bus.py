@@ -1,7 +1,7 @@
-"""What both services share: they read requests, and answer each twice, as if the network had repeated it.
+"""What both services share: they read requests and send each reply twice, as if the network had repeated it.
 
-Written from /asyncapi.json, by somebody who reads no headers, sends none, and takes the record key for the message's
-identity. Commands come on standard input, one a line, and each is answered on standard output.
+Written from /asyncapi.json. They read and send no headers and use the record key as the message's identity. Commands
+come on standard input, one per line, and each is answered on standard output.
 """
 
 import json
@@ -20,7 +20,7 @@ producer = KafkaProducer(bootstrap_servers=BROKERS, acks="all", retries=5)
 
 
 def send(topic, value, times=1):
-    """Under random keys: to us, each is another message."""
+    """Sends with random keys, so that Boxoffice sees different messages."""
     for _ in range(times):
         key = str(uuid.uuid4()).encode()
         producer.send(PREFIX + topic, key=key, value=json.dumps(value).encode())
@@ -28,7 +28,7 @@ def send(topic, value, times=1):
 
 
 def now():
-    """Nine digits, and no zone: it is nine hours ahead of UTC here."""
+    """Local time nine hours ahead of UTC, with nine fractional digits and without a zone."""
     local = datetime.utcfromtimestamp(datetime.now().timestamp() + 9 * 3600)
     return local.isoformat(timespec="microseconds") + "789"
 
@@ -40,7 +40,7 @@ def read_commands():
 
 
 def serve(group, handlers, command):
-    """Handles requests and commands, one after the other, until standard input ends."""
+    """Handles requests and commands one after the other until standard input ends."""
     consumer = KafkaConsumer(
         *[PREFIX + topic for topic in handlers],
         bootstrap_servers=BROKERS,

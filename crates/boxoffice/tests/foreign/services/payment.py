@@ -1,16 +1,16 @@
-"""A payment service that is not Boxoffice's: it names its payments itself, and counts their versions from 0."""
+"""A foreign payment service: it chooses its payment ids itself and counts versions from 0."""
 
 import uuid
 
 from bus import now, send, serve
 
-# More than this is not sold to anybody.
+# Payments above this amount are refused.
 AMOUNT_MAX = 1_000_000
 payments = {}
 by_saga = {}
 
 
-def tell(payment, event_type):
+def publish(payment, event_type):
     send(
         "domain.payment",
         {
@@ -29,7 +29,7 @@ def tell(payment, event_type):
 def become(payment, status, **more):
     payment["version"] += 1
     payment["state"].update(status=status, updatedAt=now(), **more)
-    tell(payment, "update")
+    publish(payment, "update")
 
 
 def create(request):
@@ -42,7 +42,7 @@ def create(request):
         state |= {"finalAmount": request["totalAmount"] - request["point"], "createdAt": now(), "updatedAt": now()}
         payments[payment_id] = {"version": 0, "state": state}
         by_saga[saga] = payment_id
-        tell(payments[payment_id], "create")
+        publish(payments[payment_id], "create")
     response = {"sagaId": saga, "succeed": succeed, "userId": request["userId"], "eventId": request["eventId"]}
     response |= {"paymentId": by_saga[saga]} if succeed else {}
     send("payment.create.response", response, times=2)
@@ -79,7 +79,7 @@ def command(name, payment_id):
 
 
 serve(
-    "theirs.payment",
+    "foreign.payment",
     {
         "payment.create.request": create,
         "payment.delete.request": delete,

@@ -1,10 +1,10 @@
-"""A user service that is not Boxoffice's. User 1 is good, 2 is not active, and 3 is a fraud; each has 1000 points."""
+"""A foreign user service. User 1 may buy, 2 is inactive, 3 is fraudulent; each has 1000 points."""
 
 from bus import send, serve
 
 INACTIVE, FRAUD = 2, 3
 balances = {}
-# What each saga has taken; 0 where it was given back, or was to be before it was taken.
+# Points reserved by each saga; 0 if they were restored, also if before they were reserved.
 held = {}
 
 
@@ -49,7 +49,7 @@ def command(name, user):
 
 
 serve(
-    "theirs.user",
+    "foreign.user",
     {
         "user.check.active.request": check_active,
         "user.reserve.point.request": reserve,

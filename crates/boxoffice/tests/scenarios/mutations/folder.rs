@@ -1,4 +1,4 @@
-//! A folder in which everything has happened that can happen, some of it still under way.
+//! A folder with every kind of record, finished and pending.
 
 use std::path::Path;
 
@@ -11,24 +11,24 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    deployment::Deployment,
-    desk::{PRICE, payment_of, saga_of},
-    gateway::Mood,
-    house::{GRACE_SECS, HOLD_SECS, House},
+    actions::{PRICE, payment_of, saga_of},
+    deployment::DeploymentKind,
+    gateway::GatewayMode,
+    test_app::{GRACE_SECS, HOLD_SECS, TestApp},
 };
 
-/// A copy of a folder in which everything has happened that can happen, some of it still under way, and its time.
+/// A copy of a folder with every kind of record, finished and pending, and the time of the copy.
 pub async fn healthy_folder() -> (TempDir, Timestamp) {
-    let mut house = House::open(Deployment::Embedded).await;
-    house.hear_webhooks();
-    what_has_ended(&mut house).await;
-    what_was_refused(&mut house).await;
-    what_needs_a_person(&mut house).await;
-    what_is_open(&mut house).await;
+    let mut app = TestApp::open(DeploymentKind::Embedded).await;
+    app.receive_webhooks();
+    finished_purchases(&mut app).await;
+    refused_purchases(&mut app).await;
+    work_for_a_person(&mut app).await;
+    pending_purchases(&mut app).await;
     let copy = tempfile::tempdir().unwrap();
-    copy_to(house.folder(), copy.path());
-    let now = house.clock.now();
-    house.stop().await;
+    copy_to(app.folder(), copy.path());
+    let now = app.clock.now();
+    app.stop().await;
     (copy, now)
 }
 
@@ -40,107 +40,102 @@ fn copy_to(folder: &Path, copy: &Path) {
     db.pragma_update(None, "journal_mode", "WAL").unwrap();
 }
 
-/// Bought, given back, expired, released, lowered.
-async fn what_has_ended(house: &mut House) {
-    let event = house.event(20).await;
+/// Bought, cancelled, expired and released tickets, and a lowered quantity.
+async fn finished_purchases(app: &mut TestApp) {
+    let event = app.event(20).await;
     for (number, points) in [(1, 0), (2, 300), (3, PRICE)] {
-        let purchase = house
-            .purchase(event, house.user(points).await, points)
-            .await;
-        house.paid(&purchase, &format!("bought-{number}")).await;
+        let purchase = app.purchase(event, app.user(points).await, points).await;
+        app.paid(&purchase, &format!("bought-{number}")).await;
     }
-    let given_back = house.purchase(event, house.user(300).await, 300).await;
-    house.paid(&given_back, "given-back").await;
-    house.rest().await;
-    house.cancel(&given_back).await.ok(202);
-    house.cancellation_becomes(&given_back, "COMPLETED").await;
+    let given_back = app.purchase(event, app.user(300).await, 300).await;
+    app.paid(&given_back, "given-back").await;
+    app.wait_until_idle().await;
+    app.cancel(&given_back).await.ok(202);
+    app.cancellation_becomes(&given_back, "COMPLETED").await;
 
-    let kept = house.purchase(event, house.user(300).await, 300).await;
-    house.paid(&kept, "kept").await;
-    house.rest().await;
-    house.gateway.script(json!([{ "on": "cancel", "times": 1,
+    let kept = app.purchase(event, app.user(300).await, 300).await;
+    app.paid(&kept, "kept").await;
+    app.wait_until_idle().await;
+    app.gateway.script(json!([{ "on": "cancel", "times": 1,
         "fault": { "refuse": { "code": "NOT_CANCELABLE_PAYMENT" } } }]));
-    house.cancel(&kept).await.ok(202);
-    house.cancellation_becomes(&kept, "COMPENSATED").await;
+    app.cancel(&kept).await.ok(202);
+    app.cancellation_becomes(&kept, "COMPENSATED").await;
 
-    house.reserved(event, house.user(0).await).await;
-    house.purchase(event, house.user(300).await, 300).await;
-    let declined = house.purchase(event, house.user(300).await, 300).await;
-    house.pay_with_refused_card(&declined, "declined").await;
-    let released = house.purchase(event, house.user(300).await, 300).await;
-    house.release(&released.ticket).await.ok(204);
-    house.pass(HOLD_SECS + GRACE_SECS).await;
+    app.reserved(event, app.user(0).await).await;
+    app.purchase(event, app.user(300).await, 300).await;
+    let declined = app.purchase(event, app.user(300).await, 300).await;
+    app.pay_with_refused_card(&declined, "declined").await;
+    let released = app.purchase(event, app.user(300).await, 300).await;
+    app.release(&released.ticket).await.ok(204);
+    app.advance(HOLD_SECS + GRACE_SECS).await;
 
-    let lowered = house.event(3).await;
+    let lowered = app.event(3).await;
     for number in 1..=2 {
-        let purchase = house.purchase(lowered, house.user(0).await, 0).await;
-        house.paid(&purchase, &format!("lowered-{number}")).await;
+        let purchase = app.purchase(lowered, app.user(0).await, 0).await;
+        app.paid(&purchase, &format!("lowered-{number}")).await;
     }
     let fewer = json!({ "name": "Small", "ticketQuantity": 1, "price": PRICE, "version": 1 });
-    house.put(&format!("/event/{lowered}"), fewer).await.ok(200);
+    app.put(&format!("/event/{lowered}"), fewer).await.ok(200);
     let timed = json!({ "name": "Timed", "ticketQuantity": 5, "price": 7,
         "saleOpensAt": "2027-03-01T00:00:00Z", "saleClosesAt": "2027-04-01T00:00:00Z" });
-    house.post("/event", timed).await.ok(201);
-    house.rest().await;
+    app.post("/event", timed).await.ok(201);
+    app.wait_until_idle().await;
 }
 
-/// By the checks, for want of points, by a tombstone.
-async fn what_was_refused(house: &mut House) {
-    let event = house.event(10).await;
-    let (inactive, fraud, poor) = (
-        house.user(0).await,
-        house.user(300).await,
-        house.user(10).await,
-    );
-    house.judge(inactive, "INACTIVE", false).await;
-    house.judge(fraud, "ACTIVE", true).await;
+/// Purchases that were refused by the checks, for lack of points, and by a tombstone.
+async fn refused_purchases(app: &mut TestApp) {
+    let event = app.event(10).await;
+    let (inactive, fraud, poor) = (app.user(0).await, app.user(300).await, app.user(10).await);
+    app.update_user(inactive, "INACTIVE", false).await;
+    app.update_user(fraud, "ACTIVE", true).await;
     for (user, points) in [(inactive, 0), (fraud, 300), (poor, 300)] {
-        let ticket = house.reserved(event, user).await;
-        house.process(&ticket, event, user, points).await.ok(202);
-        house.progress_becomes(&ticket, "COMPENSATED").await;
+        let ticket = app.reserved(event, user).await;
+        app.process(&ticket, event, user, points).await.ok(202);
+        app.progress_becomes(&ticket, "COMPENSATED").await;
     }
-    let user = house.user(300).await;
-    let ticket = house.reserved(event, user).await;
+    let user = app.user(300).await;
+    let ticket = app.reserved(event, user).await;
     let first = DeleteRequest {
         saga_id: saga_of(&ticket),
         payment_id: payment_of(&ticket),
     };
-    house.send(&first).await;
-    house.process(&ticket, event, user, 300).await.ok(202);
-    house.progress_becomes(&ticket, "COMPENSATED").await;
-    house.rest().await;
+    app.send(&first).await;
+    app.process(&ticket, event, user, 300).await.ok(202);
+    app.progress_becomes(&ticket, "COMPENSATED").await;
+    app.wait_until_idle().await;
 }
 
-/// A parked refund, a second charge that went back, dead letters.
-async fn what_needs_a_person(house: &mut House) {
-    let (event, user) = (house.event(1).await, house.user(300).await);
-    let late = house.purchase(event, user, 300).await;
-    house.gateway.open_account(&late, "late-account").await;
-    house.pay(&late, "late-account").await.ok(202);
-    house.gateway.turn(Mood::Away);
-    house.release(&late.ticket).await.ok(204);
-    house.rest().await;
-    house.gateway.act("late-account", "deposit").await;
-    let next = house.purchase(event, house.user(0).await, 0).await;
-    house.gateway.turn(Mood::Well);
-    house.paid(&next, "next").await;
+/// A parked refund, a refunded second charge, dead letters.
+async fn work_for_a_person(app: &mut TestApp) {
+    let (event, user) = (app.event(1).await, app.user(300).await);
+    let late = app.purchase(event, user, 300).await;
+    app.gateway
+        .open_virtual_account(&late, "late-account")
+        .await;
+    app.pay(&late, "late-account").await.ok(202);
+    app.gateway.set_mode(GatewayMode::Unreachable);
+    app.release(&late.ticket).await.ok(204);
+    app.wait_until_idle().await;
+    app.gateway.perform("late-account", "deposit").await;
+    let next = app.purchase(event, app.user(0).await, 0).await;
+    app.gateway.set_mode(GatewayMode::Normal);
+    app.paid(&next, "next").await;
     let path = format!("/payment/{}", late.payment);
-    house.pass_until(&path, |it| it["refund"] == "PARKED").await;
+    app.advance_until(&path, |it| it["refund"] == "PARKED")
+        .await;
 
-    house
-        .gateway
-        .take_again("twice", &next.payment, PRICE)
+    app.gateway
+        .charge_again("twice", &next.payment, PRICE)
         .await;
     let data = json!({ "paymentKey": "twice", "orderId": next.payment, "status": "DONE" });
-    house.tell("second-charge", &data).await.ok(200);
-    house
-        .pass_until("/payment/stray", |it| it["items"][0]["refund"] == "DONE")
+    app.deliver_webhook("second-charge", &data).await.ok(200);
+    app.advance_until("/payment/stray", |it| it["items"][0]["refund"] == "DONE")
         .await;
-    house.gateway.told_all().await;
-    house.webhooks_are_heeded().await;
+    app.gateway.wait_for_all_webhooks().await;
+    app.webhooks_are_applied().await;
 
-    let event = house.event(1).await;
-    let ticket = house.reserved(event, house.user(0).await).await;
+    let event = app.event(1).await;
+    let ticket = app.reserved(event, app.user(0).await).await;
     for (number, secs) in [(1, 40), (2, 0)] {
         let word = ConfirmedRequest {
             payment_id: payment_of(&ticket),
@@ -149,36 +144,36 @@ async fn what_needs_a_person(house: &mut House) {
             attempt: None,
             decline_code: None,
         };
-        house.send(&word).await;
+        app.send(&word).await;
         for _ in 0..secs / 10 {
-            house.pass(10).await;
+            app.advance(10).await;
         }
     }
 }
 
-/// Reserved, waiting for payment with points, declined, at the gateway, waiting for a deposit, going back.
-async fn what_is_open(house: &mut House) {
-    let event = house.event(20).await;
-    house.reserved(event, house.user(0).await).await;
-    house.purchase(event, house.user(300).await, 300).await;
-    let declined = house.purchase(event, house.user(300).await, 300).await;
-    house
-        .pay_with_refused_card(&declined, "declined-again")
+/// Pending purchases: reserved, waiting for payment, declined, at the gateway, waiting for a deposit, being cancelled.
+async fn pending_purchases(app: &mut TestApp) {
+    let event = app.event(20).await;
+    app.reserved(event, app.user(0).await).await;
+    app.purchase(event, app.user(300).await, 300).await;
+    let declined = app.purchase(event, app.user(300).await, 300).await;
+    app.pay_with_refused_card(&declined, "declined-again").await;
+    let deposit = app.purchase(event, app.user(0).await, 0).await;
+    app.gateway
+        .open_virtual_account(&deposit, "open-account")
         .await;
-    let deposit = house.purchase(event, house.user(0).await, 0).await;
-    house.gateway.open_account(&deposit, "open-account").await;
-    house.pay(&deposit, "open-account").await.ok(202);
-    let given_back = house.purchase(event, house.user(300).await, 300).await;
-    house.paid(&given_back, "going-back").await;
-    house.rest().await;
-    house.gateway.told_all().await;
-    house.webhooks_are_heeded().await;
+    app.pay(&deposit, "open-account").await.ok(202);
+    let given_back = app.purchase(event, app.user(300).await, 300).await;
+    app.paid(&given_back, "going-back").await;
+    app.wait_until_idle().await;
+    app.gateway.wait_for_all_webhooks().await;
+    app.webhooks_are_applied().await;
 
-    house.gateway.turn(Mood::Dumb);
-    let unknown = house.purchase(event, house.user(300).await, 300).await;
-    house.pay(&unknown, "unknown").await.ok(202);
+    app.gateway.set_mode(GatewayMode::LosesAnswers);
+    let unknown = app.purchase(event, app.user(300).await, 300).await;
+    app.pay(&unknown, "unknown").await.ok(202);
     let data = json!({ "paymentKey": "unknown", "orderId": unknown.payment, "status": "DONE" });
-    house.tell("not-to-be-asked", &data).await.ok(200);
-    house.cancel(&given_back).await.ok(202);
-    house.rest().await;
+    app.deliver_webhook("not-to-be-asked", &data).await.ok(200);
+    app.cancel(&given_back).await.ok(202);
+    app.wait_until_idle().await;
 }

@@ -1,44 +1,46 @@
-//! What no check of the audit notices, and why. `mutations.rs` holds these lists to what is so.
+//! Changes that no check of the audit detects, with reasons. The test in `mutations.rs` fails if a list is wrong.
 
-/// Tables that say nothing of a sale, or only once more what is said elsewhere.
-pub const APART: &[(&str, &str)] = &[
+/// Tables without information about the sale, or only with information that other tables have too.
+pub const IGNORED_TABLES: &[(&str, &str)] = &[
     (
         "consumer",
-        "the place of a group in the log: one that is wrong repeats or skips messages, which the inbox and the sagas' timers bear",
+        "the offset of a group in the log: a wrong one repeats or skips messages, which inbox and saga timers tolerate",
     ),
     (
         "idempotency",
-        "what a client was answered; nothing is decided by it but its repetition",
+        "saved answers; only their repetition uses them",
     ),
     (
         "inbox",
-        "which messages were handled; a mark too many or too few has its effect in the tables that are checked",
+        "which messages were handled; a wrong mark has effects in tables that are checked",
     ),
-    ("lease", "who leads in distributed operation, for seconds"),
-    ("message", "what was said; removed once it is handled"),
+    ("lease", "who leads in namespace operation, for seconds"),
+    (
+        "message",
+        "published messages; deleted once they are handled",
+    ),
     (
         "payment_gateway",
         "which gateway the payments belong to; the start compares it with the settings",
     ),
     (
         "payment_reconciliation",
-        "a report of what was compared once, for people",
+        "reports of past comparisons, for people",
     ),
 ];
 
-const TIMES: &str = "when it happened is said once";
-const COUNTS: &str = "which write is the newest; only the next write compares it";
-const NAMES: &str = "what an operator says of it; nothing else repeats it";
-const WORDS: &str = "for people; nothing is decided by it";
-const GATEWAY: &str =
-    "the gateway's word; the reconciliation compares it with the gateway's own books";
-const TIMER: &str = "one that says anything else changes nothing or becomes a dead letter; one for too late is clamped";
+const TIMES: &str = "a time that is stored only once";
+const COUNTS: &str = "the record's version; only the next write compares it";
+const NAMES: &str = "set by an operator and stored only once";
+const WORDS: &str = "for people; no decision uses it";
+const GATEWAY: &str = "from the gateway; the reconciliation compares it with the gateway's books";
+const TIMER: &str =
+    "a wrong timer changes nothing or becomes a dead letter; a time too late is clamped";
 const NOT_ALWAYS: &str =
-    "bounded or decided by what else there is; another value within that says the same";
+    "only bounded by other records; another value within the bounds is consistent";
 
-/// Columns of which a change is noticed in no row, in whichever table (`*`) or in one. Rows as a whole are
-/// `(deleted)` and `(copied)`.
-pub const NEVER: &[(&str, &str, &str)] = &[
+/// Columns whose changes are detected in no row, of all tables (`*`) or of one. Whole rows are `(deleted)` and `(copied)`.
+pub const UNDETECTED: &[(&str, &str, &str)] = &[
     ("*", "created_at", TIMES),
     ("*", "updated_at", TIMES),
     ("*", "version", COUNTS),
@@ -75,20 +77,20 @@ pub const NEVER: &[(&str, &str, &str)] = &[
     ("timer", "trace", WORDS),
 ];
 
-/// Columns that are noticed in every row, though those of their name are not.
-const ALWAYS: &[(&str, &str)] = &[
+/// Columns whose changes are detected in every row, unlike those of the same name in other tables.
+const DETECTED: &[(&str, &str)] = &[
     ("event", "version"),
     ("payment", "created_at"),
     ("payment", "updated_at"),
     ("payment", "version"),
 ];
 
-/// Columns of which a change is noticed in some rows and not in others.
-pub const NOT_IN_ALL: &[(&str, &str, &str)] = &[
+/// Columns whose changes are detected in some rows only.
+pub const PARTLY_DETECTED: &[(&str, &str, &str)] = &[
     (
         "allocation",
         "lowered_to",
-        "lowered to what there is anyway",
+        "if the quantity was lowered to its own value",
     ),
     (
         "app_user",
@@ -109,7 +111,7 @@ pub const NOT_IN_ALL: &[(&str, &str, &str)] = &[
     (
         "dead_letter",
         "(deleted)",
-        "one that waits for a person is known to nobody else",
+        "a parked one has no other trace",
     ),
     (
         "dead_letter",
@@ -123,17 +125,17 @@ pub const NOT_IN_ALL: &[(&str, &str, &str)] = &[
     (
         "payment",
         "refund_reason",
-        "while its saga is still telling of it",
+        "while its saga is still publishing it",
     ),
     (
         "payment",
         "refund_requested_at",
-        "of a refund that is not asked for any more, or not for long",
+        "of a refund that is completed or was just requested",
     ),
     (
         "payment",
         "refund_saga",
-        "that a saga has asked, and not ticketing",
+        "whether a saga or ticketing requested it",
     ),
     (
         "payment_history",
@@ -153,7 +155,7 @@ pub const NOT_IN_ALL: &[(&str, &str, &str)] = &[
     (
         "payment_webhook",
         "state",
-        "handled or ignored: both are over",
+        "handled or ignored: both are final",
     ),
     ("point_hold", "payment_version", NOT_ALWAYS),
     (
@@ -170,32 +172,32 @@ pub const NOT_IN_ALL: &[(&str, &str, &str)] = &[
     (
         "purchase",
         "released_at",
-        "whether what came to nothing was given back or has expired",
+        "whether the compensated purchase was released or expired",
     ),
     (
         "purchase_refund",
         "(deleted)",
-        "of a refund that was refused, or whose saga is still telling of it",
+        "of a refund that was refused, or whose saga is still publishing it",
     ),
     (
         "purchase_refund",
         "payment_status",
-        "while its saga is still telling of it",
+        "while its saga is still publishing it",
     ),
     (
         "purchase_refund",
         "payment_version",
-        "while its saga is still telling of it",
+        "while its saga is still publishing it",
     ),
     (
         "purchase_refund",
         "reason",
-        "while its saga is still telling of it",
+        "while its saga is still publishing it",
     ),
     (
         "purchase_refund",
         "refund",
-        "while its saga is still telling of it",
+        "while its saga is still publishing it",
     ),
     (
         "reservation",
@@ -235,7 +237,7 @@ pub const NOT_IN_ALL: &[(&str, &str, &str)] = &[
     (
         "saga",
         "(deleted)",
-        "one that has changed nothing: what it wanted was refused",
+        "one whose first step was refused, without an effect",
     ),
     ("saga", "failure", WORDS),
     (
@@ -245,14 +247,15 @@ pub const NOT_IN_ALL: &[(&str, &str, &str)] = &[
     ),
     ("ticket", "payment_version", NOT_ALWAYS),
 ];
-/// By its own line, or where it has none by that of all tables.
+
+/// Whether the list has the column, by its own line or else by the line of all tables.
 pub fn is_listed(list: &[(&str, &str, &str)], table: &str, column: &str) -> bool {
     let has_own =
         |list: &[(&str, &str, &str)]| list.iter().any(|it| it.0 == table && it.1 == column);
     let is_of_all = list.iter().any(|it| it.0 == "*" && it.1 == column);
     has_own(list)
         || is_of_all
-            && !has_own(NEVER)
-            && !has_own(NOT_IN_ALL)
-            && !ALWAYS.contains(&(table, column))
+            && !has_own(UNDETECTED)
+            && !has_own(PARTLY_DETECTED)
+            && !DETECTED.contains(&(table, column))
 }

@@ -1,4 +1,4 @@
-//! What the clients asked and what they were told, over all servers that a folder has had.
+//! All requests of the clients and their answers, over all servers that a folder has had.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -19,32 +19,32 @@ const WEBHOOK_PATH: &str = "/payment/webhook/toss";
 
 /// A request. Every POST has an idempotency key.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct ApiRequest {
     pub method: Method,
     pub path: String,
     pub key: String,
     pub body: Value,
-    /// What the gateway's double is to do.
+    /// Makes the sandbox gateway answer in this way.
     pub test_code: Option<&'static str>,
 }
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct ApiAnswer {
     pub status: u16,
     pub body: String,
-    /// It asks to try again later, or is no answer at all (5xx): the key is still open.
-    pub is_passing: bool,
+    /// A 5xx or an answer with `Retry-After`: the request may be sent again with its key.
+    pub is_retryable: bool,
     pub is_replay: bool,
 }
 
 #[derive(Default)]
-pub struct Ledger {
-    entries: Mutex<Vec<(Ask, Option<Told>)>>,
+pub struct CallLog {
+    entries: Mutex<Vec<(ApiRequest, Option<ApiAnswer>)>>,
     answers: AtomicUsize,
 }
 
-impl Ask {
+impl ApiRequest {
     pub fn post(path: &str, key: String, body: Value) -> Self {
         Self {
             method: Method::POST,
@@ -65,7 +65,7 @@ impl Ask {
         }
     }
 
-    /// What the gateway tells of a payment, by the webhook's name.
+    /// A webhook of the gateway about a payment.
     pub fn webhook(transmission: String, data: Value) -> Self {
         let body = json!({ "eventType": "PAYMENT_STATUS_CHANGED", "data": data });
         Self::post(WEBHOOK_PATH, transmission, body)
@@ -75,14 +75,14 @@ impl Ask {
         self.path == WEBHOOK_PATH
     }
 
-    /// How the server names it among its answers.
+    /// The key under which the server saves its answer.
     pub fn scope(&self) -> String {
         let caller = self.body["userId"].as_i64().map(UserId);
         record_key(&Method::POST, &self.path, caller, &self.key)
     }
 
-    /// Sends it; `None` where the server went away before it answered.
-    pub async fn send(&self, server: &Server) -> Option<Told> {
+    /// Sends the request; `None` if the server exited before it answered.
+    pub async fn send(&self, server: &Server) -> Option<ApiAnswer> {
         let url = format!("{}{}", server.url, self.path);
         let mut request = server.client.request(self.method.clone(), url);
         if self.method == Method::POST {
@@ -97,35 +97,35 @@ impl Ask {
         if let Some(code) = self.test_code {
             request = request.header("TossPayments-Test-Code", code);
         }
-        let told = match request.send().await {
-            Ok(response) => Told::read(response).await,
+        let answer = match request.send().await {
+            Ok(response) => ApiAnswer::read(response).await,
             Err(_) => None,
         };
-        if told.is_none() {
-            server.note_gone();
+        if answer.is_none() {
+            server.mark_gone();
         }
-        told
+        answer
     }
 }
 
-impl Told {
+impl ApiAnswer {
     async fn read(response: Response) -> Option<Self> {
         let status = response.status();
         let headers = response.headers();
-        let is_passing = status.is_server_error() || headers.contains_key(header::RETRY_AFTER);
+        let is_retryable = status.is_server_error() || headers.contains_key(header::RETRY_AFTER);
         let is_replay = headers.contains_key("idempotency-replayed");
         let body = response.text().await.ok()?;
         Some(Self {
             status: status.as_u16(),
             body,
-            is_passing,
+            is_retryable,
             is_replay,
         })
     }
 
-    /// What was refused, or is under way, is decided again.
-    fn is_kept(&self, ask: &Ask) -> bool {
-        let is_under_way = ask.path == "/payment/confirmed" && self.status == 202;
+    /// A refused or pending request is decided again when it is repeated.
+    fn is_kept(&self, request: &ApiRequest) -> bool {
+        let is_under_way = request.path == "/payment/confirmed" && self.status == 202;
         self.status < 300 && !is_under_way
     }
 
@@ -138,95 +138,100 @@ impl Told {
     }
 }
 
-impl Ledger {
-    /// Asks, and remembers it whatever comes of it.
-    pub async fn ask(&self, server: &Server, ask: Ask) -> Option<Told> {
+impl CallLog {
+    /// Sends a request and logs it with its answer, if there is one.
+    pub async fn send(&self, server: &Server, request: ApiRequest) -> Option<ApiAnswer> {
         let place = {
             let mut entries = self.entries.lock().unwrap();
-            entries.push((ask.clone(), None));
+            entries.push((request.clone(), None));
             entries.len() - 1
         };
-        let told = ask.send(server).await?;
-        self.entries.lock().unwrap()[place].1 = Some(told.clone());
+        let answer = request.send(server).await?;
+        self.entries.lock().unwrap()[place].1 = Some(answer.clone());
         self.answers.fetch_add(1, Ordering::Relaxed);
-        Some(told)
+        Some(answer)
     }
 
-    /// How many answers were given so far.
+    /// Number of answers so far.
     pub fn answers(&self) -> usize {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Everything that was answered with this status at this address, with the answer.
-    pub fn told(&self, path: &str, status: u16) -> Vec<(Ask, Told)> {
-        let answered = self.answered().into_iter();
+    /// Requests to this path that were answered with this status, with their answers.
+    pub fn answered(&self, path: &str, status: u16) -> Vec<(ApiRequest, ApiAnswer)> {
+        let answered = self.all_answered().into_iter();
         answered
-            .filter(|(ask, told)| ask.path == path && told.status == status)
+            .filter(|(request, answer)| request.path == path && answer.status == status)
             .collect()
     }
 
-    /// Tickets that somebody asked to release, and whether they were told that it was done.
+    /// Tickets with a release request, and whether the release was confirmed.
     pub fn releases(&self) -> BTreeMap<String, bool> {
         let mut releases = BTreeMap::new();
-        for (ask, told) in self.entries.lock().unwrap().iter() {
-            if let Some(ticket) = ask.path.strip_prefix("/ticketing/reserve/") {
-                let is_done = told.as_ref().is_some_and(|told| told.status == 204);
+        for (request, answer) in self.entries.lock().unwrap().iter() {
+            if let Some(ticket) = request.path.strip_prefix("/ticketing/reserve/") {
+                let is_done = answer.as_ref().is_some_and(|answer| answer.status == 204);
                 *releases.entry(ticket.to_owned()).or_default() |= is_done;
             }
         }
         releases
     }
 
-    /// Tickets that were asked to be given back, and whether that was accepted.
+    /// Tickets with a cancellation request, and whether it was accepted.
     pub fn cancellations(&self) -> BTreeMap<String, bool> {
         let mut cancellations = BTreeMap::new();
-        for (ask, told) in self.entries.lock().unwrap().iter() {
-            let ticket = ask.path.strip_prefix("/ticket/");
+        for (request, answer) in self.entries.lock().unwrap().iter() {
+            let ticket = request.path.strip_prefix("/ticket/");
             if let Some(ticket) = ticket.and_then(|rest| rest.strip_suffix("/cancel")) {
-                let is_accepted = told.as_ref().is_some_and(|told| told.status == 202);
+                let is_accepted = answer.as_ref().is_some_and(|answer| answer.status == 202);
                 *cancellations.entry(ticket.to_owned()).or_default() |= is_accepted;
             }
         }
         cancellations
     }
 
-    /// Keys that nobody has an answer to, each once.
-    pub fn unanswered(&self) -> Vec<Ask> {
-        let answered: HashSet<String> =
-            self.answered().iter().map(|(ask, _)| ask.scope()).collect();
+    /// One request for each idempotency key without an answer.
+    pub fn unanswered(&self) -> Vec<ApiRequest> {
+        let answered: HashSet<String> = self
+            .all_answered()
+            .iter()
+            .map(|(request, _)| request.scope())
+            .collect();
         let mut seen = BTreeSet::new();
         let entries = self.entries.lock().unwrap();
-        let open = entries.iter().map(|(ask, _)| ask);
-        open.filter(|ask| ask.method == Method::POST && !answered.contains(&ask.scope()))
-            .filter(|ask| seen.insert(ask.scope()))
-            .cloned()
-            .collect()
+        let open = entries.iter().map(|(request, _)| request);
+        open.filter(|request| {
+            request.method == Method::POST && !answered.contains(&request.scope())
+        })
+        .filter(|request| seen.insert(request.scope()))
+        .cloned()
+        .collect()
     }
 
-    /// The answer that is kept for each idempotency key. A key that was asked more than once was answered alike.
-    pub fn final_answers(&self) -> Vec<(Ask, Told)> {
-        let mut answers: BTreeMap<String, (Ask, Told)> = BTreeMap::new();
-        for (ask, told) in self.answered() {
-            if ask.method != Method::POST || ask.is_webhook() || !told.is_kept(&ask) {
+    /// The saved answer for each idempotency key. All answers for one key must be equal.
+    pub fn final_answers(&self) -> Vec<(ApiRequest, ApiAnswer)> {
+        let mut answers: BTreeMap<String, (ApiRequest, ApiAnswer)> = BTreeMap::new();
+        for (request, answer) in self.all_answered() {
+            if request.method != Method::POST || request.is_webhook() || !answer.is_kept(&request) {
                 continue;
             }
             let (_, first) = answers
-                .entry(ask.scope())
-                .or_insert_with(|| (ask.clone(), told.clone()));
+                .entry(request.scope())
+                .or_insert_with(|| (request.clone(), answer.clone()));
             assert_eq!(
                 (first.status, &first.body),
-                (told.status, &told.body),
-                "{ask:?} was answered in two ways"
+                (answer.status, &answer.body),
+                "{request:?} was answered in two ways"
             );
         }
         answers.into_values().collect()
     }
 
-    fn answered(&self) -> Vec<(Ask, Told)> {
+    fn all_answered(&self) -> Vec<(ApiRequest, ApiAnswer)> {
         let entries = self.entries.lock().unwrap();
-        let answered = entries.iter().filter_map(|(ask, told)| {
-            let told = told.as_ref().filter(|told| !told.is_passing)?;
-            Some((ask.clone(), told.clone()))
+        let answered = entries.iter().filter_map(|(request, answer)| {
+            let answer = answer.as_ref().filter(|answer| !answer.is_retryable)?;
+            Some((request.clone(), answer.clone()))
         });
         answered.collect()
     }

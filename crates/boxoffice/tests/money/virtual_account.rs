@@ -1,20 +1,20 @@
-//! Buyers who pay by virtual account, and their bank.
+//! Purchases that are paid by virtual account, and what the bank does with the deposit.
 
 use messaging::Clock;
 
 use crate::{
     buyer::{Buyer, Started},
-    plan::Deposit,
+    scenario::Deposit,
 };
 
-/// How much later than the deadline a late deposit comes, and a little more.
+/// Minimal time between the deadline and a late deposit.
 const LATE_MILLIS: i64 = 100;
 
 impl Buyer<'_> {
     pub async fn deposit(&self, started: &Started, deposit: Deposit) -> Option<()> {
-        let gateway = &self.house.gateway;
-        let key = self.part.key(1);
-        // Points may have paid for everything.
+        let gateway = &self.service.gateway;
+        let key = self.spec.key(1);
+        // Points may pay for everything.
         if started.amount > 0 {
             gateway
                 .request_account(&started.payment, &key, started.amount)
@@ -27,7 +27,7 @@ impl Buyer<'_> {
             Deposit::TooLate => {
                 let at = started
                     .expires_at
-                    .plus_millis(LATE_MILLIS + self.part.millis);
+                    .plus_millis(LATE_MILLIS + self.spec.millis);
                 Clock::System.wait_until(at).await;
                 gateway.act(&key, "deposit").await;
                 return Some(());
@@ -50,24 +50,24 @@ impl Buyer<'_> {
         Some(())
     }
 
-    /// Some banks are faster than the news of the deposit.
+    /// For half of the buyers the bank withdraws before the service knows of the deposit.
     async fn withdraw(&self, started: &Started) -> Option<()> {
-        if self.part.millis % 2 == 0 {
+        if self.spec.millis % 2 == 0 {
             self.settled(started).await?;
         }
         self.bank(started, "withdraw").await
     }
 
-    /// The bank does it as soon as it can be done; `None` where it never can.
-    async fn bank(&self, started: &Started, deed: &str) -> Option<()> {
-        let key = self.part.key(1);
+    /// The bank performs the action as soon as it is possible; `None` if it never is.
+    async fn bank(&self, started: &Started, action: &str) -> Option<()> {
+        let key = self.spec.key(1);
         let path = format!("/payment/{}", started.payment);
         let doing = || async {
-            if self.house.gateway.act(&key, deed).await {
+            if self.service.gateway.act(&key, action).await {
                 return Some(true);
             }
-            let told = self.house.get(&path).await;
-            (told.text("status") != Some("CONFIRMING")).then_some(false)
+            let answer = self.service.get(&path).await;
+            (answer.text("status") != Some("CONFIRMING")).then_some(false)
         };
         self.until(doing).await?.then_some(())
     }

@@ -1,4 +1,4 @@
-//! What the clients asked and what they were told.
+//! All requests of the clients with their answers.
 
 use std::sync::{
     Mutex,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// A request. Every POST has an idempotency key, the same however often it is sent.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct ApiRequest {
     pub method: Method,
     pub path: String,
     pub key: String,
@@ -19,18 +19,18 @@ pub struct Ask {
 
 /// An answer.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct ApiAnswer {
     pub status: u16,
     pub body: Value,
 }
 
 #[derive(Default)]
-pub struct Ledger {
-    entries: Mutex<Vec<(Ask, Told)>>,
+pub struct CallLog {
+    entries: Mutex<Vec<(ApiRequest, ApiAnswer)>>,
     answers: AtomicUsize,
 }
 
-impl Ask {
+impl ApiRequest {
     pub fn post(path: &str, key: String, body: Value) -> Self {
         Self {
             method: Method::POST,
@@ -50,8 +50,8 @@ impl Ask {
     }
 }
 
-impl Told {
-    /// `None` where the connection broke before the end.
+impl ApiAnswer {
+    /// `None` if the connection broke before the end.
     pub async fn read(response: Response) -> Option<Self> {
         let status = response.status().as_u16();
         let body = response.text().await.ok()?;
@@ -61,8 +61,8 @@ impl Told {
         })
     }
 
-    /// It asks to send the same request again.
-    pub fn is_passing(&self) -> bool {
+    /// The same request should be sent again.
+    pub fn is_retryable(&self) -> bool {
         self.status >= 500 || self.code() == "IDEMPOTENCY_KEY_IN_FLIGHT"
     }
 
@@ -75,36 +75,36 @@ impl Told {
     }
 }
 
-impl Ledger {
-    pub fn note(&self, ask: &Ask, told: &Told) {
+impl CallLog {
+    pub fn note(&self, request: &ApiRequest, answer: &ApiAnswer) {
         self.answers.fetch_add(1, Ordering::Relaxed);
-        if !told.is_passing() {
+        if !answer.is_retryable() {
             let mut entries = self.entries.lock().unwrap();
-            entries.push((ask.clone(), told.clone()));
+            entries.push((request.clone(), answer.clone()));
         }
     }
 
-    /// How many answers were given so far.
+    /// Number of answers so far.
     pub fn answers(&self) -> usize {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Everything that was answered with this status at this address.
-    pub fn told(&self, path: &str, status: u16) -> Vec<(Ask, Told)> {
+    /// Requests to this path that were answered with this status, with their answers.
+    pub fn answered(&self, path: &str, status: u16) -> Vec<(ApiRequest, ApiAnswer)> {
         let entries = self.entries.lock().unwrap();
         let found = entries
             .iter()
-            .filter(|(ask, told)| ask.path == path && told.status == status);
+            .filter(|(request, answer)| request.path == path && answer.status == status);
         found.cloned().collect()
     }
 
-    /// Tickets whose buyers were told that they are released.
+    /// Tickets whose release was confirmed.
     pub fn released(&self) -> Vec<String> {
         let entries = self.entries.lock().unwrap();
         let done = entries
             .iter()
-            .filter(|(ask, told)| ask.method == Method::DELETE && told.status == 204);
-        let tickets = done.filter_map(|(ask, _)| ask.path.rsplit('/').next());
+            .filter(|(request, answer)| request.method == Method::DELETE && answer.status == 204);
+        let tickets = done.filter_map(|(request, _)| request.path.rsplit('/').next());
         tickets.map(str::to_owned).collect()
     }
 }

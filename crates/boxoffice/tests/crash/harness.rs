@@ -1,4 +1,4 @@
-//! One data folder and the servers that end on it, round after round, under the eyes of a crowd.
+//! One data folder and, round after round, a server on it that is killed or stopped while buyers use it.
 
 use std::{fs, path::Path, pin::pin, time::Duration};
 
@@ -13,58 +13,58 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    crowd::{Buyer, Kind, PRICE, draw},
-    ledger::{Ask, Ledger},
+    buyers::{Buyer, BuyerKind, PRICE, draw},
+    calls::{ApiRequest, CallLog},
     promises,
-    server::{Ended, LOOK, PATIENCE, Server, Starting},
+    server::{ExitKind, POLL_INTERVAL, Server, StartingServer, TIMEOUT},
 };
 
-/// Buyers of one round, and how many of them act at once.
+/// Buyers of one round, and how many of them act concurrently.
 const BUYERS: usize = 48;
 const BUYERS_AT_ONCE: usize = 8;
-/// One show has tickets for everybody, the other for few.
+/// One event has tickets for every buyer, the other for few.
 const QUANTITIES: [i64; 2] = [100_000, 12];
 
-pub struct Theatre {
+pub struct CrashHarness {
     folder: Option<TempDir>,
     random: Random,
-    pub ledger: Ledger,
+    pub calls: CallLog,
     events: Vec<i64>,
     rounds: usize,
 }
 
-/// When a server is told to end, or killed: at so many answers from now, and a little later.
+/// When a server is stopped or killed: `then` after this number of answers in the round.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     pub answers: usize,
     pub then: Duration,
 }
 
-/// How a round is to end.
+/// How a round ends.
 #[derive(Debug, Clone, Copy)]
 pub enum Ending {
-    /// At the failpoint.
+    /// The server crashes at its failpoint.
     ByItself,
     Kill(Moment),
-    /// While it starts, or just after.
+    /// Killed while it starts, or just after.
     KillAtStart(Duration),
     Terminate(Moment),
-    /// Told to stop, and killed before it has.
+    /// Told to stop by SIGTERM and killed before it has stopped.
     KillAsItStops(Moment, Duration),
 }
 
-impl Theatre {
-    /// A folder with two shows on sale, on which nobody serves.
+impl CrashHarness {
+    /// A folder with two events on sale and no server.
     pub async fn open(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::default();
+        let calls = CallLog::default();
         let server = Server::start(folder.path());
         let mut events = Vec::new();
         for quantity in QUANTITIES {
             let show = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
-            let ask = Ask::post("/event", format!("opening-{quantity}"), show);
-            let told = ledger.ask(&server, ask).await.unwrap();
-            let event = told.json()["id"].as_i64().unwrap();
+            let request = ApiRequest::post("/event", format!("opening-{quantity}"), show);
+            let answer = calls.send(&server, request).await.unwrap();
+            let event = answer.json()["id"].as_i64().unwrap();
             on_sale(&server, event).await;
             events.push(event);
         }
@@ -72,7 +72,7 @@ impl Theatre {
         Self {
             folder: Some(folder),
             random: Random::seeded(seed),
-            ledger,
+            calls,
             events,
             rounds: 0,
         }
@@ -86,45 +86,50 @@ impl Theatre {
         &self.random
     }
 
-    /// One server on the folder: it recovers, whoever was left without an answer asks again, and a new crowd comes.
+    /// Runs one server on the folder: it recovers, unanswered requests are repeated, and new buyers act.
     pub async fn round(
         &mut self,
-        kinds: &[(Kind, u64)],
+        kinds: &[(BuyerKind, u64)],
         failpoints: &str,
         ending: Ending,
-    ) -> Ended {
+    ) -> ExitKind {
         self.rounds += 1;
-        let starting = Starting::spawn(self.path(), failpoints);
+        let starting = StartingServer::spawn(self.path(), failpoints);
         if let Ending::KillAtStart(after) = ending {
-            // This is the random moment itself: nothing is waited for.
+            // This sleep is the random moment; it waits for no condition.
             tokio::time::sleep(after).await;
             starting.kill();
-            self.check_while_nobody_serves();
-            return Ended::Killed;
+            self.audit_stopped_folder();
+            return ExitKind::Killed;
         }
         let ended = match starting.listening() {
             Ok(server) => self.perform(server, kinds, ending).await,
             Err(ended) => ended,
         };
-        self.check_while_nobody_serves();
+        self.audit_stopped_folder();
         ended
     }
 
-    async fn perform(&self, mut server: Server, kinds: &[(Kind, u64)], ending: Ending) -> Ended {
-        let from = self.ledger.answers();
+    async fn perform(
+        &self,
+        mut server: Server,
+        kinds: &[(BuyerKind, u64)],
+        ending: Ending,
+    ) -> ExitKind {
+        let from = self.calls.answers();
         {
-            let crowd = pin!(self.crowd(&server, kinds));
+            let buyers = pin!(self.buyers(&server, kinds));
             match ending {
-                Ending::ByItself => crowd.await,
+                Ending::ByItself => buyers.await,
                 Ending::KillAtStart(_) => unreachable!("it never listens"),
                 Ending::Kill(moment)
                 | Ending::Terminate(moment)
                 | Ending::KillAsItStops(moment, _) => {
                     let reached = pin!(self.reach(moment, from));
-                    let left = future::select(crowd, reached).await;
+                    let left = future::select(buyers, reached).await;
                     self.end(&server, ending).await;
-                    if let Either::Right(((), crowd)) = left {
-                        crowd.await;
+                    if let Either::Right(((), buyers)) = left {
+                        buyers.await;
                     }
                 }
             }
@@ -138,7 +143,7 @@ impl Theatre {
             Ending::Terminate(_) => server.signal("-TERM"),
             Ending::KillAsItStops(_, after) => {
                 server.signal("-TERM");
-                // This is the random moment itself.
+                // This sleep is the random moment.
                 tokio::time::sleep(after).await;
                 server.signal("-KILL");
             }
@@ -147,19 +152,19 @@ impl Theatre {
     }
 
     async fn reach(&self, moment: Moment, from: usize) {
-        let mut look = tokio::time::interval(Duration::from_millis(1));
-        while self.ledger.answers() < from + moment.answers {
-            look.tick().await;
+        let mut poll = tokio::time::interval(Duration::from_millis(1));
+        while self.calls.answers() < from + moment.answers {
+            poll.tick().await;
         }
-        // This is the random moment itself.
+        // This sleep is the random moment.
         tokio::time::sleep(moment.then).await;
     }
 
-    async fn crowd(&self, server: &Server, kinds: &[(Kind, u64)]) {
-        self.ask_again(server).await;
+    async fn buyers(&self, server: &Server, kinds: &[(BuyerKind, u64)]) {
+        self.retry_unanswered(server).await;
         let buyers = (0..BUYERS).map(|number| Buyer {
             server,
-            ledger: &self.ledger,
+            calls: &self.calls,
             name: format!("r{}b{number}", self.rounds),
             kind: draw(kinds, &self.random),
             event: self.events[usize::from(self.random.below(4) == 0)],
@@ -169,28 +174,28 @@ impl Theatre {
         acting.buffer_unordered(BUYERS_AT_ONCE).count().await;
     }
 
-    /// Half of those who got no answer ask again with their keys. What had happened is answered as it happened; it
-    /// is never in their own way.
-    async fn ask_again(&self, server: &Server) {
-        let open = self.ledger.unanswered().into_iter();
-        let again: Vec<Ask> = open.filter(|_| self.random.below(2) == 0).collect();
-        let asking = stream::iter(again).map(|ask| async move {
-            let told = self.ledger.ask(server, ask.clone()).await?;
-            let is_in_its_own_way = match ask.path.as_str() {
+    /// Repeats half of the unanswered requests with their keys. A request that had taken effect is answered with that
+    /// effect and never conflicts with itself.
+    async fn retry_unanswered(&self, server: &Server) {
+        let open = self.calls.unanswered().into_iter();
+        let again: Vec<ApiRequest> = open.filter(|_| self.random.below(2) == 0).collect();
+        let asking = stream::iter(again).map(|request| async move {
+            let answer = self.calls.send(server, request.clone()).await?;
+            let is_in_its_own_way = match request.path.as_str() {
                 "/ticketing/reserve" => {
-                    told.code() == "ALREADY_RESERVED" && !ask.key.ends_with("-again")
+                    answer.code() == "ALREADY_RESERVED" && !request.key.ends_with("-again")
                 }
-                "/ticketing/process" => told.code() == "ALREADY_PROCESSING",
+                "/ticketing/process" => answer.code() == "ALREADY_PROCESSING",
                 _ => false,
             };
-            assert!(!is_in_its_own_way, "{ask:?} was told {told:?}");
+            assert!(!is_in_its_own_way, "{request:?} was answered {answer:?}");
             Some(())
         });
         asking.buffer_unordered(BUYERS_AT_ONCE).count().await;
     }
 
-    /// Audits the folder as the dead server left it: a copy, so that the next server recovers by itself.
-    fn check_while_nobody_serves(&self) {
+    /// Audits a copy of the folder, so that the next server still has to recover.
+    fn audit_stopped_folder(&self) {
         let copy = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(self.path()).unwrap() {
             let entry = entry.unwrap();
@@ -201,61 +206,64 @@ impl Theatre {
         let report = audit(copy.path()).unwrap();
         assert_eq!(report.violations, [], "after round {}", self.rounds);
         let books = promises::read(copy.path());
-        promises::answers_stand(&self.ledger, &books, Clock::System.now());
+        promises::answers_stand(&self.calls, &books, Clock::System.now());
     }
 
-    /// The last server: what was accepted goes on by itself to its end, and every promise holds, now and after the
-    /// server has stopped.
+    /// Starts the last server: every accepted request completes by itself, and every promise holds before and after the
+    /// server stops.
     pub async fn close(self) -> Books {
         let mut server = Server::start(self.path());
-        promises::come_to_rest(self.path()).await;
+        promises::wait_until_idle(self.path()).await;
         for state in ["STARTED", "COMPENSATING"] {
             let open = server.get(&format!("/saga?state={state}")).await;
             assert_eq!(open["items"], json!([]), "sagas {state}");
         }
         let report = audit(self.path()).unwrap();
         assert_eq!(report.violations, []);
-        promises::hold(&self.ledger, self.path());
+        promises::hold(&self.calls, self.path());
         self.replay(&server).await;
         let after = audit(self.path()).unwrap();
         assert_eq!(
             (after.violations, after.counts),
             (Vec::new(), report.counts.clone()),
-            "what was repeated changed something"
+            "a repeated request changed something"
         );
         server.signal("-TERM");
-        assert_eq!(server.ended().await, Ended::Stopped);
+        assert_eq!(server.ended().await, ExitKind::Stopped);
         let stopped = audit(self.path()).unwrap();
         assert_eq!(
             (stopped.violations, stopped.counts),
             (Vec::new(), report.counts.clone())
         );
-        eprintln!("{} answers: {:?}", self.ledger.answers(), report.counts);
+        eprintln!("{} answers: {:?}", self.calls.answers(), report.counts);
         promises::read(self.path())
     }
 
-    /// Every answered key is answered once more as it was.
+    /// Repeats every answered request and expects the same answer.
     async fn replay(&self, server: &Server) {
-        let answers = stream::iter(self.ledger.final_answers());
-        let replaying = answers.map(|(ask, first)| async move {
-            // A reservation that is gone is made anew.
-            if ask.path == "/ticketing/reserve" && !owns_ticket(server, &first.json()).await {
+        let answers = stream::iter(self.calls.final_answers());
+        let replaying = answers.map(|(request, first)| async move {
+            // If the reservation is gone, the key reserves again.
+            if request.path == "/ticketing/reserve" && !owns_ticket(server, &first.json()).await {
                 return;
             }
-            let again = ask.send(server).await.expect("nobody kills this server");
-            assert!(again.is_replay, "{ask:?} was told {again:?}");
+            let again = request
+                .send(server)
+                .await
+                .expect("this server is not killed");
+            assert!(again.is_replay, "{request:?} was answered {again:?}");
             assert_eq!(
                 (again.status, again.body),
                 (first.status, first.body),
-                "{ask:?}"
+                "{request:?}"
             );
         });
         let replayed = replaying.buffer_unordered(BUYERS_AT_ONCE).count().await;
-        assert!(replayed > 0, "nobody was answered");
+        assert!(replayed > 0, "no request was answered");
     }
 }
 
-/// Whether the reservation of this answer became a ticket, and stands.
+/// Whether the reservation of this answer became a ticket that is valid.
 async fn owns_ticket(server: &Server, reserved: &Value) -> bool {
     let ticket = reserved["ticketId"].as_str().unwrap();
     let url = format!("{}/ticket/{ticket}", server.url);
@@ -264,8 +272,8 @@ async fn owns_ticket(server: &Server, reserved: &Value) -> bool {
     ticket["status"] == "RESERVED"
 }
 
-impl Drop for Theatre {
-    /// What a failed test leaves is kept for whoever looks into it.
+impl Drop for CrashHarness {
+    /// Keeps the folder of a failed test for inspection.
     fn drop(&mut self) {
         if std::thread::panicking()
             && let Some(folder) = self.folder.take()
@@ -275,7 +283,7 @@ impl Drop for Theatre {
     }
 }
 
-/// The seed of a test: a new one, or the one that is to be played again.
+/// A new seed, or the one that `CRASH_SEED` gives.
 pub fn seed(name: &str) -> u64 {
     let seed = match std::env::var("CRASH_SEED") {
         Ok(text) => text.parse().expect("CRASH_SEED is a whole number"),
@@ -286,16 +294,16 @@ pub fn seed(name: &str) -> u64 {
 }
 
 async fn on_sale(server: &Server, event: i64) {
-    let mut look = tokio::time::interval(LOOK);
+    let mut poll = tokio::time::interval(POLL_INTERVAL);
     let on_sale = async {
         loop {
-            look.tick().await;
+            poll.tick().await;
             let stock = server.get(&format!("/ticketing/event/{event}")).await;
             if stock["available"].is_i64() {
                 return;
             }
         }
     };
-    let on_sale = tokio::time::timeout(PATIENCE, on_sale).await;
-    on_sale.expect("the show never came on sale");
+    let on_sale = tokio::time::timeout(TIMEOUT, on_sale).await;
+    on_sale.expect("the event was never on sale");
 }

@@ -1,33 +1,33 @@
-//! What the gateway does wrong in an act: a few random rules, each over confirms, cancellations, lookups or webhooks.
+//! The gateway's faults in one phase: a few random rules, each for confirms, cancellations, lookups or webhooks.
 //!
-//! The sandbox draws by order, and orders are named by the service, which no seed reaches. So it is drawn here which
-//! rule strikes which payment at which try, by the payment keys that the buyers bring, and the script names them.
+//! The sandbox draws faults by order id, and the service chooses order ids, which no seed determines. So this module
+//! draws which rule affects which attempt of which payment key, and the sandbox's script names the keys.
 
 use std::collections::BTreeMap;
 
 use messaging::Random;
 use payment::sandbox::{Fault, On, Rule, Script};
 
-use crate::plan::{Part, Way, place};
+use crate::scenario::{Behaviour, BuyerSpec, random_index};
 
-/// Tries of one payment at one thing that may be struck.
+/// Attempts of one payment at one kind of call that may fail.
 const TRIES: u32 = 3;
-/// Strikes on one payment: a script has at most a thousand rules.
-const STRIKES_MAX: usize = 3;
+/// Faults per payment key: a script has at most a thousand rules.
+const FAULTS_PER_KEY_MAX: usize = 3;
 const RULES_MAX: usize = 1_000;
-/// Longer than the service waits, and shorter than it waits before it gives an attempt up.
+/// Longer than the service's request timeout, and shorter than the time before it gives an attempt up.
 const HANG_MILLIS: u64 = 1_200;
-/// Within the service's patience; before it gives an attempt up; when it has long done so.
+/// Within the request timeout; before an attempt is given up; long after it.
 const DELAYS_MILLIS: [u64; 3] = [250, 1_200, 3_500];
 pub const DELAY_MILLIS_MAX: i64 = 3_500;
 
-pub struct Weather {
+pub struct FaultProfile {
     rules: Vec<(On, u64, Fault)>,
-    /// The gateway answers so many lookups of each payment with nothing that helps: it is away.
+    /// The gateway answers this number of lookups of each payment with an error, as if it was unreachable.
     lookups_away: Option<u32>,
 }
 
-impl Weather {
+impl FaultProfile {
     pub fn draw(random: &Random) -> Self {
         let rules = (0..6 + random.below(10)).map(|_| {
             let on = [
@@ -37,7 +37,7 @@ impl Weather {
                 On::Lookup,
                 On::Webhook,
             ];
-            let on = on[place(random, on.len())];
+            let on = on[random_index(random, on.len())];
             (on, 20 + random.below(381), fault(on, random))
         });
         Self {
@@ -49,47 +49,49 @@ impl Weather {
         }
     }
 
-    pub fn script(&self, parts: &[Part], random: &Random) -> Script {
+    pub fn script(&self, specs: &[BuyerSpec], random: &Random) -> Script {
         let mut rules = Vec::new();
         rules.extend(self.lookups_away.map(|times| Rule {
             times: Some(times),
             ..rule(On::Lookup, None, unavailable())
         }));
-        let declined = parts.iter().filter(|it| it.way == Way::PaysWithAnotherCard);
+        let declined = specs
+            .iter()
+            .filter(|it| it.behaviour == Behaviour::PaysWithAnotherCard);
         let declined: Vec<Rule> = declined
-            .map(|part| {
+            .map(|spec| {
                 rule(
                     On::Confirm,
-                    Some(part.key(1)),
+                    Some(spec.key(1)),
                     refusal("REJECT_CARD_COMPANY"),
                 )
             })
             .collect();
         let room = RULES_MAX - rules.len() - declined.len();
-        let keys: Vec<String> = parts.iter().flat_map(Part::keys).collect();
-        let strikes = keys.iter().flat_map(|key| self.strikes(key, random));
-        rules.extend(strikes.take(room));
+        let keys: Vec<String> = specs.iter().flat_map(BuyerSpec::keys).collect();
+        let faults = keys.iter().flat_map(|key| self.faults_for(key, random));
+        rules.extend(faults.take(room));
         rules.extend(declined);
         Script { seed: 0, rules }
     }
 
-    fn strikes(&self, key: &str, random: &Random) -> Vec<Rule> {
-        let tries = [On::Confirm, On::Cancel, On::Lookup, On::Webhook]
+    fn faults_for(&self, key: &str, random: &Random) -> Vec<Rule> {
+        let attempts = [On::Confirm, On::Cancel, On::Lookup, On::Webhook]
             .into_iter()
             .flat_map(|on| (0..TRIES).map(move |number| (on, number)));
-        let mut strikes: Vec<(On, u32, Fault)> = tries
+        let mut faults: Vec<(On, u32, Fault)> = attempts
             .filter_map(|(on, number)| {
-                let mut about = self.rules.iter().filter(|(struck, ..)| *struck == on);
-                let strikes = about.find(|(_, per_mille, _)| random.below(1_000) < *per_mille)?;
-                Some((on, number, strikes.2.clone()))
+                let mut rules = self.rules.iter().filter(|(rule_on, ..)| *rule_on == on);
+                let rule = rules.find(|(_, per_mille, _)| random.below(1_000) < *per_mille)?;
+                Some((on, number, rule.2.clone()))
             })
             .collect();
-        while strikes.len() > STRIKES_MAX {
-            strikes.remove(place(random, strikes.len()));
+        while faults.len() > FAULTS_PER_KEY_MAX {
+            faults.remove(random_index(random, faults.len()));
         }
-        // A rule that strikes keeps later rules from counting this try.
+        // If a rule applies, later rules do not count this attempt.
         let mut before: BTreeMap<String, u32> = BTreeMap::new();
-        let named = strikes.into_iter().map(|(on, number, fault)| {
+        let named = faults.into_iter().map(|(on, number, fault)| {
             let before = before.entry(format!("{on:?}")).or_default();
             let skip = number - *before;
             *before += 1;
@@ -122,10 +124,10 @@ fn fault(on: On, random: &Random) -> Fault {
         On::Cancel => [call_faults(), cancel_faults()].concat(),
         On::Lookup | On::Transactions => call_faults(),
     };
-    faults[place(random, faults.len())].clone()
+    faults[random_index(random, faults.len())].clone()
 }
 
-/// None of them says for certain that nothing was done.
+/// None of them proves that nothing was done.
 fn call_faults() -> Vec<Fault> {
     vec![
         Fault::DropBefore,
@@ -165,7 +167,7 @@ fn confirm_faults() -> Vec<Fault> {
     ]
 }
 
-/// A bank is closed for the night. Every other refusal needs a person, which is no story of this one.
+/// A bank is closed for the night. Every other refusal needs a person, which this suite does not test.
 fn cancel_faults() -> Vec<Fault> {
     vec![refusal("NOT_AVAILABLE_BANK")]
 }

@@ -1,4 +1,4 @@
-//! How a buyer asks: any process, and another with the same key where none answers.
+//! How a buyer sends requests: to any process, and with the same key to another one if that does not answer.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use reqwest::{Client, header};
 use serde_json::Value;
 
 use crate::{
-    buyer::{Buyer, Kind},
-    deployment::LOOK,
-    rest,
+    buyer::{Buyer, BuyerKind},
+    deployment::POLL_INTERVAL,
+    idle,
 };
 
-/// How long an answer is waited for before another process is asked.
+/// Timeout after which the request is sent to another process.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// An answer that is no passing one, and whether there was an attempt before it that nobody answered.
+/// A final answer, and whether an earlier attempt got no or only a retryable answer.
 #[derive(Debug)]
-pub struct Told {
+pub struct ApiAnswer {
     pub status: u16,
     pub body: Value,
-    pub is_late: bool,
+    pub had_lost_answer: bool,
 }
 
 pub fn client() -> Client {
@@ -27,28 +27,28 @@ pub fn client() -> Client {
     client.build().unwrap()
 }
 
-impl Told {
+impl ApiAnswer {
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 }
 
 impl Buyer<'_> {
-    /// Looks until there is something to see.
-    pub async fn look<T>(
+    /// Polls until `see` returns something.
+    pub async fn poll_until<T>(
         &self,
         services: &str,
         path: &str,
         see: impl Fn(&Value) -> Option<T>,
     ) -> T {
-        let mut look = tokio::time::interval(LOOK);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut last = Value::Null;
         loop {
-            look.tick().await;
-            if !self.deployment.is_worth_waiting(self.begun) {
-                let left = rest::what_is_left(self.deployment).await;
+            poll.tick().await;
+            if !self.deployment.may_wait(self.begun) {
+                let remaining = idle::describe_remaining_work(self.deployment).await;
                 panic!(
-                    "{} waits at {path}, saw {last}, and left are {left}",
+                    "{} waits at {path}; last answer {last}; pending: {remaining}",
                     self.name
                 );
             }
@@ -61,7 +61,7 @@ impl Buyer<'_> {
         }
     }
 
-    /// Looks once, at any process.
+    /// One GET at any process.
     pub async fn get(&self, services: &str, path: &str) -> Option<Value> {
         let url = self.deployment.any(services)?;
         let asked = self.client.get(format!("{url}{path}")).send().await;
@@ -69,8 +69,8 @@ impl Buyer<'_> {
         answer.json().await.ok()
     }
 
-    pub async fn post(&self, services: &str, path: &str, step: &str, body: Value) -> Told {
-        if self.kind != Kind::AsksTwice {
+    pub async fn post(&self, services: &str, path: &str, step: &str, body: Value) -> ApiAnswer {
+        if self.kind != BuyerKind::SendsTwice {
             return self.post_at(services, None, path, step, &body).await;
         }
         let (one, other) = tokio::join!(
@@ -80,61 +80,61 @@ impl Buyer<'_> {
         let answers = [(one.status, &one.body), (other.status, &other.body)];
         assert_eq!(
             answers[0], answers[1],
-            "{} asked twice at {path}",
+            "{} sent two requests to {path}",
             self.name
         );
-        Told {
-            is_late: one.is_late || other.is_late,
+        ApiAnswer {
+            had_lost_answer: one.had_lost_answer || other.had_lost_answer,
             ..one
         }
     }
 
-    /// Asks until there is an answer: at one place as long as somebody is there, or anywhere.
+    /// Repeats a request until there is a final answer: at the selected process first, or at any.
     pub async fn post_at(
         &self,
         services: &str,
-        place: Option<u64>,
+        number: Option<u64>,
         path: &str,
         step: &str,
         body: &Value,
-    ) -> Told {
+    ) -> ApiAnswer {
         let key = format!("{}-{step}", self.name);
-        let mut is_late = false;
-        let mut look = tokio::time::interval(LOOK);
+        let mut had_lost_answer = false;
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         loop {
-            look.tick().await;
+            poll.tick().await;
             self.check_time(path);
-            let url = match place {
-                // Where that one is silent, the other is asked.
-                Some(place) if !is_late => self.deployment.one(services, place),
+            let url = match number {
+                // If that process does not answer, any other one gets the request.
+                Some(number) if !had_lost_answer => self.deployment.one(services, number),
                 _ => self.deployment.any(services),
             };
             let Some(url) = url else { continue };
             let request = self.client.post(format!("{url}{path}")).json(body);
             let Ok(answer) = request.header("Idempotency-Key", &key).send().await else {
-                is_late = true;
+                had_lost_answer = true;
                 continue;
             };
-            let is_passing = answer.headers().contains_key(header::RETRY_AFTER)
+            let is_retryable = answer.headers().contains_key(header::RETRY_AFTER)
                 || answer.status().is_server_error();
             let status = answer.status().as_u16();
             let Ok(body) = answer.json().await else {
-                is_late = true;
+                had_lost_answer = true;
                 continue;
             };
-            if !is_passing {
-                return Told {
+            if !is_retryable {
+                return ApiAnswer {
                     status,
                     body,
-                    is_late,
+                    had_lost_answer,
                 };
             }
-            is_late = true;
+            had_lost_answer = true;
         }
     }
 
     pub fn check_time(&self, path: &str) {
-        let is_patient = self.deployment.is_worth_waiting(self.begun);
+        let is_patient = self.deployment.may_wait(self.begun);
         assert!(is_patient, "{} waits at {path}", self.name);
     }
 }

@@ -1,4 +1,4 @@
-//! Boxoffice without one of its services, and a process of somebody else's in its place.
+//! Boxoffice without one of its services, and a foreign process in its place.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -25,33 +25,33 @@ use ticketing::ReservationsBackend;
 
 use crate::{postgres_place, redis_place};
 
-/// What must come does so within this, on a machine that may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK: Duration = Duration::from_millis(100);
-/// What each purchase is paid with in part.
+/// The test fails if an awaited condition takes longer, on a machine that may be busy.
+const TIMEOUT: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Points that each purchase uses.
 pub const POINTS: i64 = 100;
 pub const PRICE: i64 = 50_000;
 
 static BROKER: OnceLock<(String, Option<Child>)> = OnceLock::new();
-static COMPANIES: AtomicU32 = AtomicU32::new(0);
+static DEPLOYMENTS: AtomicU32 = AtomicU32::new(0);
 
-pub struct Company {
+pub struct ForeignDeployment {
     app: App,
     client: Client,
-    theirs: Theirs,
+    foreign: ForeignService,
     config: Config,
     _folder: TempDir,
 }
 
-/// A service of another make.
-struct Theirs {
+/// The foreign service's process.
+struct ForeignService {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-impl Company {
-    /// These services of ours, and the script in the place of the one that is left out.
+impl ForeignDeployment {
+    /// Starts these services of Boxoffice and the script in place of the missing one.
     pub async fn open(services: &str, script: &'static str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -62,23 +62,23 @@ impl Company {
         };
         let mut config = Config::load(None, [], &flags).unwrap();
         config.services = services.parse().unwrap();
-        let name = stand_on_engines(&mut config).await;
+        let name = use_engines(&mut config).await;
         let (clock, random) = (Clock::System, Random::System);
         let app = App::start(config.clone(), clock, random).await.unwrap();
         let brokers = config.bus.kafka.brokers.clone();
-        let theirs = move || Theirs::start(script, &brokers, &format!("{name}."));
-        let theirs = tokio::task::spawn_blocking(theirs).await.unwrap();
+        let foreign = move || ForeignService::start(script, &brokers, &format!("{name}."));
+        let foreign = tokio::task::spawn_blocking(foreign).await.unwrap();
         let client = Client::builder().no_proxy().build().unwrap();
         Self {
             app,
             client,
-            theirs,
+            foreign,
             config,
             _folder: folder,
         }
     }
 
-    /// Whatever happened, everybody could read everything.
+    /// Stops everything. No message may have become a dead letter.
     pub async fn close(self) {
         let (_, letters) = self.call(Method::GET, "/dead-letter", Value::Null).await;
         assert_eq!(letters["items"], json!([]));
@@ -110,32 +110,32 @@ impl Company {
         answer
     }
 
-    /// The JSON at a path, once it is as wanted.
+    /// Polls the JSON at a path until it is as wanted.
     pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let looking = async {
-            let mut look = tokio::time::interval(LOOK);
+            let mut poll = tokio::time::interval(POLL_INTERVAL);
             while !wanted(&last) {
-                look.tick().await;
+                poll.tick().await;
                 last = self.call(Method::GET, path, Value::Null).await.1;
             }
         };
-        if tokio::time::timeout(PATIENCE, looking).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, looking).await.is_err() {
             panic!("{path} never became what it should: {last}");
         }
         last
     }
 
-    /// Asks the service of another make.
-    pub fn ask_theirs(&mut self, command: &str) -> Value {
-        let Theirs { input, output, .. } = &mut self.theirs;
+    /// Sends a command to the foreign service.
+    pub fn ask_foreign(&mut self, command: &str) -> Value {
+        let ForeignService { input, output, .. } = &mut self.foreign;
         writeln!(input, "{command}").unwrap();
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{command}: {line:?}"))
     }
 
-    /// A show with one ticket, which the ticketing service has heard of.
+    /// An event with one ticket that is on sale.
     pub async fn event(&self) -> i64 {
         let show = json!({"name": "show", "ticketQuantity": 1, "price": PRICE});
         let id = self.post("/event", show).await["id"].as_i64().unwrap();
@@ -143,27 +143,27 @@ impl Company {
         id
     }
 
-    /// Waits until so many tickets are on sale.
+    /// Waits until this number of tickets is available.
     pub async fn stock(&self, event: i64, available: i64) {
         let path = format!("/ticketing/event/{event}");
         self.until(&path, |it| it["available"] == available).await;
     }
 
-    /// A reservation whose purchase was begun, as it ended.
+    /// Reserves and processes; returns the purchase at its end.
     pub async fn purchase(&self, event: i64, user: i64, amount: i64) -> Value {
-        let wish = json!({"eventId": event, "userId": user});
-        let reserved = self.post("/ticketing/reserve", wish).await;
+        let body = json!({"eventId": event, "userId": user});
+        let reserved = self.post("/ticketing/reserve", body).await;
         let ticket = reserved["ticketId"].as_str().unwrap();
-        let wish = json!({"ticketId": ticket, "eventId": event, "userId": user,
+        let body = json!({"ticketId": ticket, "eventId": event, "userId": user,
             "totalAmount": amount, "point": POINTS});
-        self.post("/ticketing/process", wish).await;
+        self.post("/ticketing/process", body).await;
         let path = format!("/ticketing/process/{ticket}");
         let is_over =
             |it: &Value| it["sagaState"] == "COMPLETED" || it["sagaState"] == "COMPENSATED";
         self.until(&path, is_over).await
     }
 
-    /// The buyer gives the ticket back, and both the ticket and the money are gone.
+    /// Cancels a ticket and waits until it is cancelled and refunded.
     pub async fn cancel(&self, ticket: &str) {
         self.post(&format!("/ticket/{ticket}/cancel"), json!({}))
             .await;
@@ -175,7 +175,7 @@ impl Company {
     }
 }
 
-impl Theirs {
+impl ForeignService {
     /// Blocks until it is ready.
     fn start(script: &str, brokers: &str, prefix: &str) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -202,18 +202,18 @@ impl Theirs {
     }
 }
 
-impl Drop for Theirs {
+impl Drop for ForeignService {
     fn drop(&mut self) {
-        // Fails only where it has ended already.
+        // Fails only if it has already exited.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// PostgreSQL, Redis and Kafka, with names that nobody else has; returns the name.
-async fn stand_on_engines(config: &mut Config) -> String {
-    let number = COMPANIES.fetch_add(1, Ordering::Relaxed);
-    let name = format!("company_{}_{number}", Random::System.below(1 << 30));
+/// Configures PostgreSQL, Redis and Kafka with unique names; returns the name.
+async fn use_engines(config: &mut Config) -> String {
+    let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
+    let name = format!("foreign_{}_{number}", Random::System.below(1 << 30));
     config.store.backend = StoreBackend::Postgres;
     config.store.postgres = PostgresSettings {
         url: postgres_place::url().to_owned(),
@@ -235,7 +235,7 @@ async fn stand_on_engines(config: &mut Config) -> String {
     name
 }
 
-/// The broker that the environment names, or one that goes with this process.
+/// The broker that the environment names, or a new one that ends with this process.
 fn start_broker() -> (String, Option<Child>) {
     if let Ok(address) = std::env::var("BOXOFFICE_TEST_KAFKA") {
         return (address, None);

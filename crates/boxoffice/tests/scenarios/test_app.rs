@@ -1,4 +1,4 @@
-//! A running Boxoffice that a story is played on, and everything that a story may do to it from outside.
+//! Boxoffice in this process with a manual clock and a sandbox gateway, and every access that a scenario needs.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,55 +24,56 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::{
-    deployment::{Deployment, Said, Site},
+    deployment::{DeploymentKind, Environment, PublishedMessage},
     end_state::EndState,
-    gateway::{Gateway, SECRET},
+    gateway::{SECRET, TestGateway},
 };
 
-/// What must come does so within this, or the test fails. Ten minutes of a story are six hundred looks.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+/// The test fails if an awaited condition takes longer. Advancing the
+/// clock by ten minutes takes six hundred polls.
+pub const TIMEOUT: Duration = Duration::from_secs(180);
 pub const OPENING: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-/// The settings that the stories are told with.
+/// Settings of every scenario.
 pub const HOLD_SECS: i64 = 1800;
 pub const GRACE_SECS: i64 = 90;
 
-/// How often is looked again for what no commit tells of: what the brokers have, what changes in Redis.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often conditions are polled that no commit signals: states of the brokers and of Redis.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Plays a story on every deployment. The books must be in order afterwards, and the same everywhere.
-pub async fn play(story: impl AsyncFn(&mut House)) {
-    let mut ends: Vec<(Deployment, EndState)> = Vec::new();
-    for deployment in Deployment::ALL {
-        let mut house = House::open(*deployment).await;
-        story(&mut house).await;
-        let end = house.close().await;
+/// Runs a scenario on every deployment. Its end state must pass the audit and be equal on all of them.
+pub async fn on_every_deployment(scenario: impl AsyncFn(&mut TestApp)) {
+    let mut ends: Vec<(DeploymentKind, EndState)> = Vec::new();
+    for deployment in DeploymentKind::ALL {
+        let mut app = TestApp::open(*deployment).await;
+        scenario(&mut app).await;
+        let end = app.close().await;
         if let Some((other, first)) = ends.first() {
             assert_eq!(
-                end.beside(first),
+                end.differences(first),
                 [] as [String; 0],
-                "{deployment:?} (+) beside {other:?} (-)"
+                "{deployment:?} (+) differs from {other:?} (-)"
             );
         }
         ends.push((*deployment, end));
     }
 }
 
-pub struct House {
-    /// Absent only between a stop and the next start.
-    pub app: Option<App>,
-    /// Holds from the next start on.
+pub struct TestApp {
+    /// `None` only between a stop and the next start.
+    pub server: Option<App>,
+    /// Used from the next start on.
     pub config: Config,
     random: Random,
     pub clock: Clock,
-    pub gateway: Gateway,
-    hears_webhooks: bool,
+    pub gateway: TestGateway,
+    receives_webhooks: bool,
     pub client: Client,
     folder: TempDir,
-    site: Site,
+    environment: Environment,
     messages_sent: u32,
-    /// Dead letters that a story leaves for people; none, unless it says so.
+    /// Number of open dead letters that the scenario leaves.
     pub dead_letters_left: usize,
-    /// Orders that the gateway has charged twice in a story; none, unless it says so.
+    /// Number of orders that the gateway charges twice in the scenario.
     pub orders_charged_twice: usize,
 }
 
@@ -94,12 +95,12 @@ impl Answer {
     /// The problem that this answer must be.
     pub fn refused(self, status: u16, code: &str) -> Value {
         let Self {
-            status: told,
+            status: answer,
             headers,
             body,
         } = self;
         assert_eq!(
-            (told, body["code"].as_str()),
+            (answer, body["code"].as_str()),
             (status, Some(code)),
             "{body}"
         );
@@ -112,11 +113,11 @@ impl Answer {
     }
 }
 
-impl House {
-    pub async fn open(deployment: Deployment) -> Self {
+impl TestApp {
+    pub async fn open(deployment: DeploymentKind) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::manual(OPENING);
-        let gateway = Gateway::start(clock.clone()).await;
+        let gateway = TestGateway::start(clock.clone()).await;
         let folder = tempfile::tempdir().unwrap();
         let flags = Flags {
             data: Some(folder.path().to_owned()),
@@ -128,53 +129,53 @@ impl House {
         config.payment.gateway.base_url = gateway.url.clone();
         config.payment.gateway.secret_key = SecretKey::new(SECRET);
         config.payment.forward_test_codes = true;
-        // A story that wants the books compared says so.
+        // Scenarios start reconciliation themselves.
         config.payment.reconcile_every_secs = 0;
         config.ticketing.hold_ttl_secs = HOLD_SECS;
         config.ticketing.hold_grace_secs = GRACE_SECS;
-        let site = Site::open(deployment, &mut config).await;
-        let mut house = Self {
-            app: None,
+        let environment = Environment::open(deployment, &mut config).await;
+        let mut app = Self {
+            server: None,
             config,
             random: Random::seeded(1),
             clock,
             gateway,
-            hears_webhooks: false,
+            receives_webhooks: false,
             client: Client::builder().no_proxy().build().unwrap(),
             folder,
-            site,
+            environment,
             messages_sent: 0,
             dead_letters_left: 0,
             orders_charged_twice: 0,
         };
-        house.start().await;
-        house
+        app.start().await;
+        app
     }
 
     pub async fn start(&mut self) {
         let (config, clock, random) =
             (self.config.clone(), self.clock.clone(), self.random.clone());
-        self.app = Some(App::start(config, clock, random).await.unwrap());
-        // When it answers, what was started before the server has begun, and has seen the time of the start.
+        self.server = Some(App::start(config, clock, random).await.unwrap());
+        // Once the server answers, all tasks have started and read the start time.
         self.get("/healthz").await.ok(200);
-        self.tell_where_webhooks_go();
+        self.register_webhook_url();
     }
 
-    /// From now on the gateway tells by webhooks, wherever the house listens.
-    pub fn hear_webhooks(&mut self) {
-        self.hears_webhooks = true;
-        self.tell_where_webhooks_go();
+    /// Lets the gateway send webhooks to the app, also after a restart.
+    pub fn receive_webhooks(&mut self) {
+        self.receives_webhooks = true;
+        self.register_webhook_url();
     }
 
-    fn tell_where_webhooks_go(&self) {
-        if self.hears_webhooks {
-            let url = self.app().url() + "/payment/webhook/toss";
-            self.gateway.tell(Some(url));
+    fn register_webhook_url(&self) {
+        if self.receives_webhooks {
+            let url = self.server().url() + "/payment/webhook/toss";
+            self.gateway.send_webhooks_to(Some(url));
         }
     }
 
     pub async fn stop(&mut self) {
-        self.app.take().unwrap().stop().await;
+        self.server.take().unwrap().stop().await;
     }
 
     pub async fn restart(&mut self) {
@@ -182,10 +183,13 @@ impl House {
         self.start().await;
     }
 
-    /// Every promise holds when a story is over, whatever it was about.
+    /// Stops the app and checks every general invariant.
     async fn close(mut self) -> EndState {
-        self.rest().await;
-        let heard = self.site.is_heard(self.app().bus()).await;
+        self.wait_until_idle().await;
+        let consumed = self
+            .environment
+            .wait_until_consumed(self.server().bus())
+            .await;
         let stocks = self.stocks().await;
         self.stop().await;
         let snapshot = self.snapshot();
@@ -197,11 +201,11 @@ impl House {
         self.money_is_where_it_belongs();
         let end = EndState::read(&snapshot, stocks, &self.gateway.books());
         drop(snapshot);
-        self.site.close(heard).await;
+        self.environment.close(consumed).await;
         end
     }
 
-    /// What every event's stock is told as.
+    /// The answers about each event's stock.
     async fn stocks(&self) -> Vec<Value> {
         let mut stocks = Vec::new();
         for event in self.books().allocations.keys() {
@@ -211,7 +215,7 @@ impl House {
         stocks
     }
 
-    /// What the gateway holds is what the valid tickets cost, to the won, and nothing is left to be settled.
+    /// The gateway holds the price of the valid tickets, to the won, and no payment is unsettled.
     fn money_is_where_it_belongs(&self) {
         let (books, gateway) = (self.books(), self.gateway.books());
         let is_open = |it: &&PaymentRecord| {
@@ -233,7 +237,7 @@ impl House {
         assert_eq!(gateway.orders_charged_twice.len(), twice, "{gateway:?}");
     }
 
-    /// Every webhook that was taken, and what became of it.
+    /// All webhooks that the app has accepted.
     pub fn webhooks(&self) -> Vec<WebhookRecord> {
         let mut webhooks = Vec::new();
         let keep = |it: WebhookRecord| webhooks.push(it);
@@ -241,31 +245,31 @@ impl House {
         webhooks
     }
 
-    /// Lets the clock run until every webhook that was taken has served.
-    pub async fn webhooks_are_heeded(&self) {
+    /// Advances the clock until every accepted webhook is applied.
+    pub async fn webhooks_are_applied(&self) {
         let is_open = |it: &WebhookRecord| it.state == WebhookState::Received;
         let running = async {
             while self.webhooks().iter().any(is_open) {
-                self.pass(1).await;
-                // Lets the house and the gateway talk meanwhile.
+                self.advance(1).await;
+                // Gives the app time for its calls to the gateway.
                 self.get("/healthz").await.ok(200);
             }
         };
-        let heeded = tokio::time::timeout(PATIENCE, running).await;
-        assert!(heeded.is_ok(), "{:?}", self.webhooks());
-        self.rest().await;
+        let applied = tokio::time::timeout(TIMEOUT, running).await;
+        assert!(applied.is_ok(), "{:?}", self.webhooks());
+        self.wait_until_idle().await;
     }
 
-    pub fn app(&self) -> &App {
-        self.app.as_ref().unwrap()
+    pub fn server(&self) -> &App {
+        self.server.as_ref().unwrap()
     }
 
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    pub fn site(&self) -> &Site {
-        &self.site
+    pub fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -276,21 +280,21 @@ impl House {
         Books::read(&self.snapshot()).unwrap()
     }
 
-    /// Messages that a group has yet to handle.
+    /// Messages that some group has not handled.
     pub async fn under_way(&self) -> Vec<String> {
-        match &self.site {
-            Site::Folder => match self.books().messages_under_way {
+        match &self.environment {
+            Environment::Folder => match self.books().messages_under_way {
                 0 => Vec::new(),
                 _ => self.books().under_way.into_iter().collect(),
             },
             #[cfg(feature = "kafka")]
-            Site::Distributed(distributed) => distributed.under_way().await,
+            Environment::Engines(namespace) => namespace.under_way().await,
         }
     }
 
     /// Waits until every message is handled and no timer is due.
-    pub async fn rest(&self) {
-        let store = self.app().store().clone();
+    pub async fn wait_until_idle(&self) {
+        let store = self.server().store().clone();
         let mut committed = store.committed();
         let mut left = Vec::new();
         let resting = async {
@@ -305,33 +309,32 @@ impl House {
                 changed(&mut committed).await;
             }
         };
-        let rested = tokio::time::timeout(PATIENCE, resting).await;
-        rested.unwrap_or_else(|_| panic!("it never came to rest: {left:?}"));
+        let rested = tokio::time::timeout(TIMEOUT, resting).await;
+        rested.unwrap_or_else(|_| panic!("it never became idle: {left:?}"));
     }
 
-    /// Moves the clock on, and waits until what that sets off is over.
-    pub async fn pass(&self, secs: i64) {
+    /// Advances the clock and waits until its consequences are handled.
+    pub async fn advance(&self, secs: i64) {
         self.clock.advance_millis(secs * 1000);
-        self.rest().await;
+        self.wait_until_idle().await;
     }
 
-    /// Lets the clock run, second by second, until the JSON at `path` is as wanted: for what is tried again at times
-    /// that are not told.
-    pub async fn pass_until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    /// Advances the clock by seconds until the JSON at `path` is as wanted, for retries at unknown times.
+    pub async fn advance_until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let running = async {
             while !wanted(&last) {
-                self.pass(1).await;
+                self.advance(1).await;
                 last = self.get(path).await.body;
             }
         };
-        if tokio::time::timeout(PATIENCE, running).await.is_err() {
-            panic!("{path} never became what it should: {last}");
+        if tokio::time::timeout(TIMEOUT, running).await.is_err() {
+            panic!("{path} never became as wanted: {last}");
         }
         last
     }
 
-    /// Puts a message on the bus, as a participant of somebody else's making would.
+    /// Publishes a message, as a foreign participant does.
     pub async fn send<P: Payload>(&mut self, payload: &P) {
         self.send_text(
             P::TOPIC,
@@ -345,7 +348,7 @@ impl House {
         self.messages_sent += 1;
         let mut commit = Commit::new();
         commit.publish(Message {
-            id: format!("story:{}", self.messages_sent),
+            id: format!("scenario:{}", self.messages_sent),
             topic: topic.to_owned(),
             key: key.to_owned(),
             subject: None,
@@ -354,26 +357,26 @@ impl House {
             reissue: None,
             trace: None,
         });
-        self.app().store().commit(commit).await.unwrap();
-        self.rest().await;
+        self.server().store().commit(commit).await.unwrap();
+        self.wait_until_idle().await;
     }
 
-    /// The topics of what was said under a key, in order.
-    pub async fn said(&self, key: &str) -> Vec<String> {
-        let all = self.all_said().await.into_iter();
+    /// The topics of what was published under a key, in order.
+    pub async fn published_topics(&self, key: &str) -> Vec<String> {
+        let all = self.published().await.into_iter();
         let about_it = all.filter(|message| message.key == key);
         about_it.map(|message| message.topic).collect()
     }
 
-    /// Everything that was said, in the order of its commits; in a folder without what was cleaned away since.
-    pub async fn all_said(&self) -> Vec<Said> {
-        match &self.site {
-            Site::Folder => {
-                let all = self.snapshot().pending("a listener", topic::ALL).unwrap();
-                all.into_iter().map(Said::from).collect()
+    /// All published messages in the order of their commits; a folder lacks those that housekeeping has deleted.
+    pub async fn published(&self) -> Vec<PublishedMessage> {
+        match &self.environment {
+            Environment::Folder => {
+                let all = self.snapshot().pending("test", topic::ALL).unwrap();
+                all.into_iter().map(PublishedMessage::from).collect()
             }
             #[cfg(feature = "kafka")]
-            Site::Distributed(distributed) => distributed.all_said().await,
+            Environment::Engines(namespace) => namespace.published().await,
         }
     }
 
@@ -398,19 +401,19 @@ impl House {
         answer(self.request(Method::PUT, path).json(&body)).await
     }
 
-    /// A request whose body is not of our making.
+    /// A POST with a raw body.
     pub async fn post_text(&self, path: &str, body: &str) -> Answer {
         let request = self.request(Method::POST, path).body(body.to_owned());
         answer(request.header("content-type", "application/json")).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, self.app().url() + path)
+        self.client.request(method, self.server().url() + path)
     }
 
-    /// The JSON at `path`, once it is as wanted: looked at again whenever something was committed.
+    /// Waits until the JSON at `path` is as wanted; reads it again after each commit.
     pub async fn eventually(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut committed = self.app().store().committed();
+        let mut committed = self.server().store().committed();
         let mut last = Value::Null;
         let found = async {
             loop {
@@ -422,16 +425,16 @@ impl House {
                 changed(&mut committed).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, found).await.is_err() {
-            panic!("{path} never became what it should: {last}");
+        if tokio::time::timeout(TIMEOUT, found).await.is_err() {
+            panic!("{path} never became as wanted: {last}");
         }
         last
     }
 }
 
-/// Waits until something was committed, for a moment at most: not everything that is waited for is a commit.
+/// Waits for the next commit, but at most [`POLL_INTERVAL`], since not every condition depends on a commit.
 async fn changed(committed: &mut watch::Receiver<i64>) {
-    if let Ok(changed) = tokio::time::timeout(LOOK, committed.changed()).await {
+    if let Ok(changed) = tokio::time::timeout(POLL_INTERVAL, committed.changed()).await {
         changed.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Waits until nothing moves: neither here, nor at the gateway, nor between the two.
+//! Waits until nothing is pending: in the service, at the gateway, or between them.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -10,17 +10,17 @@ use messaging::{
 };
 use payment::record::{OrphanChargeRecord, Refund, WebhookRecord, WebhookState};
 
-use crate::house::{House, PATIENCE};
+use crate::service::{RestartableService, TIMEOUT};
 
-/// How often the folder of a running service is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the folder of a running service is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The books of all services, with what an audit does not read.
+/// The books of all services, with the records that an audit does not read.
 pub struct AllBooks {
     pub books: Books,
     pub strays: BTreeMap<String, OrphanChargeRecord>,
     pub dead_letters: Vec<DeadLetterRecord>,
-    /// Webhooks of which the gateway confirmed nothing.
+    /// Webhooks that the gateway did not confirm.
     pub webhooks_ignored: usize,
     webhooks_received: usize,
 }
@@ -55,7 +55,7 @@ impl AllBooks {
         }
     }
 
-    /// What moves, and how much of it.
+    /// Counts of everything that is pending.
     fn moving(&self) -> Vec<(&'static str, usize)> {
         let counts = self.books.counts();
         let payments = || self.books.payments.values();
@@ -83,22 +83,22 @@ impl AllBooks {
     }
 }
 
-/// The books once nothing moves.
-pub async fn come_to_rest(house: &House) -> AllBooks {
+/// The books once nothing is pending.
+pub async fn wait_until_idle(service: &RestartableService) -> AllBooks {
     let mut left = String::new();
     let resting = async {
-        let mut look = tokio::time::interval(LOOK);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         loop {
-            look.tick().await;
-            let pending = house.gateway.webhooks_pending();
-            let all = AllBooks::read(house.path());
+            poll.tick().await;
+            let pending = service.gateway.webhooks_pending();
+            let all = AllBooks::read(service.path());
             let moving = all.moving();
             if pending == 0 && moving.iter().all(|(_, count)| *count == 0) {
                 return all;
             }
-            left = format!("{moving:?}, {pending} webhooks on their way");
+            left = format!("{moving:?}, {pending} webhooks on their behaviour");
         }
     };
-    let rested = tokio::time::timeout(PATIENCE, resting).await;
-    rested.unwrap_or_else(|_| panic!("it never came to rest: {left}"))
+    let rested = tokio::time::timeout(TIMEOUT, resting).await;
+    rested.unwrap_or_else(|_| panic!("it never became idle: {left}"))
 }

@@ -1,11 +1,11 @@
-//! What people do at the box office, in a line each.
+//! The actions of buyers, organisers and operators on a [`TestApp`], one call each.
 
 use contract::{PaymentId, SagaId, TicketId};
 use serde_json::{Value, json};
 
-use crate::house::{Answer, House};
+use crate::test_app::{Answer, TestApp};
 
-/// The price of every ticket of [`House::event`].
+/// The price of every ticket of [`TestApp::event`].
 pub const PRICE: i64 = 1000;
 
 /// A purchase whose payment can be settled.
@@ -17,7 +17,7 @@ pub struct Purchase {
     pub amount: i64,
 }
 
-/// An event's numbers.
+/// The stock of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stock {
     pub quantity: i64,
@@ -27,7 +27,7 @@ pub struct Stock {
     pub sold: i64,
 }
 
-/// Quantity, waiting, completed, available; as many are sold as are completed.
+/// A stock with `sold` equal to `completed`.
 pub fn stock(quantity: i64, waiting: i64, completed: i64, available: i64) -> Stock {
     Stock {
         quantity,
@@ -54,8 +54,8 @@ pub fn payment_of(ticket: &str) -> PaymentId {
     PaymentId::of_saga(saga_of(ticket))
 }
 
-impl House {
-    /// An event on sale.
+impl TestApp {
+    /// Registers an event and waits until it is on sale.
     pub async fn event(&self, quantity: i64) -> i64 {
         let body = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
         let event = self.post("/event", body).await.ok(201)["id"]
@@ -73,8 +73,8 @@ impl House {
             .unwrap()
     }
 
-    /// Changes what is known of a user.
-    pub async fn judge(&self, user: i64, status: &str, flagged: bool) {
+    /// Changes a user's status and fraud flag.
+    pub async fn update_user(&self, user: i64, status: &str, flagged: bool) {
         let path = format!("/user/{user}");
         let version = self.get(&path).await.ok(200)["version"].clone();
         let body = json!({
@@ -104,20 +104,20 @@ impl House {
         self.post("/ticketing/process", body).await
     }
 
-    /// The purchase of a ticket, once it is in this state.
+    /// Waits until the purchase of a ticket is in this state.
     pub async fn progress_becomes(&self, ticket: &str, state: &str) -> Value {
         let path = format!("/ticketing/process/{ticket}");
         self.eventually(&path, |it| it["sagaState"] == state).await
     }
 
-    /// A reservation processed to a payment that waits.
+    /// Processes a reservation until its payment can be confirmed.
     pub async fn processed(&self, ticket: &str, event: i64, user: i64, point: i64) -> Purchase {
         self.process(ticket, event, user, point).await.ok(202);
-        self.processed_already(ticket).await
+        self.payable_purchase(ticket).await
     }
 
-    /// The payment of a purchase that was begun, once it can be settled.
-    pub async fn processed_already(&self, ticket: &str) -> Purchase {
+    /// Waits until the payment of a purchase can be confirmed.
+    pub async fn payable_purchase(&self, ticket: &str) -> Purchase {
         let progress = self.progress_becomes(ticket, "COMPLETED").await;
         Purchase {
             ticket: ticket.to_owned(),
@@ -137,22 +137,21 @@ impl House {
         self.post("/payment/confirmed", body).await
     }
 
-    /// A payment that is settled, and its ticket issued.
+    /// Pays and waits until the ticket is issued.
     pub async fn paid(&self, purchase: &Purchase, card: &str) {
         let answer = self.pay(purchase, card).await.ok(200);
         assert_eq!(answer["succeeded"], true, "{answer}");
         self.ticket_becomes(purchase, "RESERVED").await;
     }
 
-    /// As [`House::pay`], under an idempotency key.
+    /// As [`TestApp::pay`], under an idempotency key.
     pub async fn pay_by_key(&self, purchase: &Purchase, card: &str, key: &str) -> Answer {
         let body = confirmation(purchase, card);
         self.post_with("/payment/confirmed", ("Idempotency-Key", key), &body)
             .await
     }
 
-    /// Everything ends well: the payment is known to have succeeded, the ticket is the buyer's, and the card was
-    /// charged once.
+    /// Advances the clock until the payment has succeeded and the ticket is issued; the card was charged once.
     pub async fn is_bought(&self, purchase: &Purchase, card: &str) {
         self.payment_becomes_in_time(purchase, "SUCCEEDED").await;
         self.ticket_becomes(purchase, "RESERVED").await;
@@ -160,19 +159,19 @@ impl House {
         assert_eq!(self.gateway.charge(card), Some(charge));
     }
 
-    /// Everything ends well: the money is back, and there is no ticket any more.
+    /// Advances the clock until the payment is refunded; there is no valid ticket.
     pub async fn is_refunded(&self, purchase: &Purchase, card: &str) {
         let payment = self.payment_becomes_in_time(purchase, "CANCELLED").await;
         assert_eq!(payment["refund"], "DONE");
-        self.rest().await;
+        self.wait_until_idle().await;
         let charge = ("CANCELED".to_owned(), purchase.amount, 0);
         assert_eq!(self.gateway.charge(card), Some(charge));
         let ticket = self.get(&format!("/ticket/{}", purchase.ticket)).await;
         assert_ne!(ticket.body["status"], "RESERVED", "{ticket:?}");
     }
 
-    /// The gateway, or somebody in its name, tells what has become of a payment.
-    pub async fn tell(&self, transmission: &str, data: &Value) -> Answer {
+    /// Delivers a webhook about a payment, genuine or forged.
+    pub async fn deliver_webhook(&self, transmission: &str, data: &Value) -> Answer {
         let body = json!({
             "eventType": "PAYMENT_STATUS_CHANGED", "createdAt": "2026-11-22T10:00:00.000000",
             "data": data,
@@ -186,19 +185,20 @@ impl House {
         self.eventually(&path, |it| it["status"] == status).await;
     }
 
-    /// Asks to give a ticket back.
+    /// Requests the cancellation of a ticket.
     pub async fn cancel(&self, purchase: &Purchase) -> Answer {
         let path = format!("/ticket/{}/cancel", purchase.ticket);
         self.post(&path, json!({})).await
     }
 
-    /// The last try to give a ticket back, once it is in this state, while the clock runs.
+    /// Advances the clock until the ticket's last cancellation is in this state.
     pub async fn cancellation_becomes(&self, purchase: &Purchase, state: &str) -> Value {
         let path = format!("/ticket/{}/cancel", purchase.ticket);
-        self.pass_until(&path, |it| it["sagaState"] == state).await
+        self.advance_until(&path, |it| it["sagaState"] == state)
+            .await
     }
 
-    /// The gateway refuses the card.
+    /// As [`TestApp::pay`], with a card that the gateway refuses.
     pub async fn pay_with_refused_card(&self, purchase: &Purchase, card: &str) -> Answer {
         let refusal = ("TossPayments-Test-Code", "REJECT_CARD_PAYMENT");
         let body = confirmation(purchase, card);
@@ -216,13 +216,13 @@ impl House {
         self.eventually(&path, |it| it["status"] == status).await
     }
 
-    /// As [`House::payment_becomes`], while the clock runs.
+    /// As [`TestApp::payment_becomes`], and advances the clock.
     pub async fn payment_becomes_in_time(&self, purchase: &Purchase, status: &str) -> Value {
         let path = format!("/payment/{}", purchase.payment);
-        self.pass_until(&path, |it| it["status"] == status).await
+        self.advance_until(&path, |it| it["status"] == status).await
     }
 
-    /// What became of a payment, step by step.
+    /// The statuses of a payment in order.
     pub async fn payment_history(&self, purchase: &Purchase) -> Vec<String> {
         let payment = self.payment(purchase).await;
         let history = payment["history"].as_array().unwrap();
@@ -254,7 +254,7 @@ impl House {
         self.eventually(&path, |it| it["points"] == points).await;
     }
 
-    /// How a balance came to be: what happened, by how much, and what was left.
+    /// A user's point ledger: kind, amount and balance of each entry.
     pub async fn ledger(&self, user: i64) -> Vec<(String, i64, i64)> {
         let page = self.get(&format!("/user/{user}/points")).await.ok(200);
         let entries = page["items"].as_array().unwrap().iter();
@@ -270,7 +270,7 @@ impl House {
             .collect()
     }
 
-    /// A saga's steps and what became of each.
+    /// A saga's steps and their states.
     pub async fn steps(&self, saga: SagaId) -> Vec<(String, String)> {
         let saga = self.get(&format!("/saga/{saga}")).await.ok(200);
         let steps = saga["stepHistory"].as_array().unwrap().iter();
@@ -286,7 +286,7 @@ impl House {
         page.ok(200)["items"].as_array().unwrap().clone()
     }
 
-    /// The only dead letter in this state, once there is one.
+    /// Waits until there is one dead letter in this state.
     pub async fn dead_letter(&self, state: &str) -> Value {
         let path = format!("/dead-letter?limit=500&state={state}");
         let count = |page: &Value| page["items"].as_array().map_or(0, Vec::len);
@@ -296,19 +296,19 @@ impl House {
     }
 }
 
-/// The body with which a buyer confirms a payment.
+/// The request body that confirms a payment.
 pub fn confirmation(purchase: &Purchase, card: &str) -> Value {
     json!({ "paymentId": purchase.payment, "pgPaymentId": card, "amount": purchase.amount })
 }
 
-/// Pairs of names, to be compared with what was told.
+/// Owned pairs, for comparison with [`TestApp::steps`].
 pub fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
     of.iter()
         .map(|(one, other)| ((*one).to_owned(), (*other).to_owned()))
         .collect()
 }
 
-/// Entries of a ledger, to be compared with what was told.
+/// Owned entries, for comparison with [`TestApp::ledger`].
 pub fn entries(of: &[(&str, i64, i64)]) -> Vec<(String, i64, i64)> {
     of.iter()
         .map(|(kind, amount, after)| ((*kind).to_owned(), *amount, *after))

@@ -1,5 +1,5 @@
-//! Everything at rest: no saga, message, dead letter or payment under way in any schema, and nothing that a group has
-//! yet to handle. And what must hold then, between four schemas, the gateway, the stock and what buyers were told.
+//! Waits until no saga, message, dead letter or payment is pending in any schema and no group has a lag. Then checks the
+//! invariants between four schemas, the gateway, the stock and the answers to buyers.
 
 use std::collections::HashSet;
 
@@ -15,64 +15,64 @@ use payment::record::Refund;
 use ticketing::reservations::Claims;
 
 use crate::{
-    buyer::{Outcome, stock},
-    deployment::{Deployment, LOOK, PATIENCE, SCHEMAS},
+    buyer::{BuyerOutcome, stock},
+    deployment::{Deployment, POLL_INTERVAL, SCHEMAS, TIMEOUT},
 };
 
-/// Waits until nothing is under way, and nobody waits for a payment: what was left has lapsed by then.
-pub async fn come_to_rest(deployment: &Deployment, events: &[i64]) -> Books {
-    let mut left = String::new();
+/// Waits until nothing is pending and no reservation waits for a payment.
+pub async fn wait_until_idle(deployment: &Deployment, events: &[i64]) -> Books {
+    let mut remaining = String::new();
     let resting = async {
-        let mut look = tokio::time::interval(LOOK * 3);
+        let mut poll = tokio::time::interval(POLL_INTERVAL * 3);
         loop {
-            look.tick().await;
-            match rested(deployment, events).await {
+            poll.tick().await;
+            match try_idle(deployment, events).await {
                 Ok(books) => return books,
-                Err(Unrest(what)) => left = what,
+                Err(Busy(what)) => remaining = what,
             }
         }
     };
-    let rested = tokio::time::timeout(PATIENCE, resting).await;
-    rested.unwrap_or_else(|_| panic!("it never came to rest: {left}"))
+    let try_idle = tokio::time::timeout(TIMEOUT, resting).await;
+    try_idle.unwrap_or_else(|_| panic!("it never became idle: {remaining}"))
 }
 
-/// What is under way, for whoever has waited in vain.
-pub async fn what_is_left(deployment: &Deployment) -> String {
-    let books = quiet_books(deployment).await.err().map(|it| it.0);
+/// Describes what is pending, for the message of a failed test.
+pub async fn describe_remaining_work(deployment: &Deployment) -> String {
+    let books = idle_books(deployment).await.err().map(|it| it.0);
     let mut lags = Vec::new();
     for (group, topics) in subscriptions() {
         let lag = messaging::kafka::lag(&deployment.kafka(), group, topics).await;
         lags.push(format!("{group}: {lag:?}"));
     }
-    format!("{books:?}; not handled by {lags:?}")
+    format!("{books:?}; lags {lags:?}")
 }
 
-/// What is under way; or an engine that has just come back and is not ready.
-struct Unrest(String);
+/// Something is pending, or an engine has just restarted and is not ready.
+struct Busy(String);
 
-impl From<StoreError> for Unrest {
+impl From<StoreError> for Busy {
     fn from(error: StoreError) -> Self {
         Self(error.to_string())
     }
 }
 
-/// The books as they are after every message was handled: those before it only say when it is worth asking the brokers.
-async fn rested(deployment: &Deployment, events: &[i64]) -> Result<Books, Unrest> {
+/// Reads the books after every message was handled. The first read only tells when the brokers are worth a query.
+async fn try_idle(deployment: &Deployment, events: &[i64]) -> Result<Books, Busy> {
     for event in events {
         let stock = stock(deployment, *event).await;
         if stock["waiting"] != 0 {
-            return Err(Unrest(format!("reservations of event {event}: {stock}")));
+            return Err(Busy(format!("reservations of event {event}: {stock}")));
         }
     }
-    quiet_books(deployment).await?;
-    match behind(deployment).await? {
-        0 => quiet_books(deployment).await,
-        count => Err(Unrest(format!("{count} messages not handled"))),
+    idle_books(deployment).await?;
+    match consumer_lag(deployment).await? {
+        0 => idle_books(deployment).await,
+        count => Err(Busy(format!("{count} messages not handled"))),
     }
 }
 
-/// All books, where they show nothing under way.
-async fn quiet_books(deployment: &Deployment) -> Result<Books, Unrest> {
+/// All books if nothing is pending in them.
+async fn idle_books(deployment: &Deployment) -> Result<Books, Busy> {
     let settings = SCHEMAS.map(|schema| deployment.postgres(schema));
     let reading = tokio::task::spawn_blocking(move || {
         let snapshots = settings.iter().map(Snapshot::open_postgres);
@@ -98,11 +98,11 @@ async fn quiet_books(deployment: &Deployment) -> Result<Books, Unrest> {
     if open.iter().all(|(_, count)| *count == 0) {
         return Ok(books);
     }
-    Err(Unrest(format!("{open:?}")))
+    Err(Busy(format!("{open:?}")))
 }
 
-/// Records that some group has not handled.
-async fn behind(deployment: &Deployment) -> Result<i64, StoreError> {
+/// Number of records that some group has not handled.
+async fn consumer_lag(deployment: &Deployment) -> Result<i64, StoreError> {
     let (kafka, groups) = (deployment.kafka(), subscriptions());
     let asked = groups
         .iter()
@@ -110,8 +110,13 @@ async fn behind(deployment: &Deployment) -> Result<i64, StoreError> {
     Ok(future::try_join_all(asked).await?.into_iter().sum())
 }
 
-/// Everything that holds once nothing is under way.
-pub async fn hold(deployment: &Deployment, events: &[i64], outcomes: &[Outcome], books: &Books) {
+/// Invariants that hold once nothing is pending.
+pub async fn hold(
+    deployment: &Deployment,
+    events: &[i64],
+    outcomes: &[BuyerOutcome],
+    books: &Books,
+) {
     assert_eq!(checks::check(books, Clock::System.now()), []);
     let counts = books.counts();
     assert_eq!(
@@ -123,7 +128,7 @@ pub async fn hold(deployment: &Deployment, events: &[i64], outcomes: &[Outcome],
         (0, 0, 0)
     );
     for outcome in outcomes {
-        is_as_told(books, outcome);
+        outcome_is_as_answered(books, outcome);
     }
     money_is_where_it_belongs(deployment, books);
     every_message_was_handled(deployment).await;
@@ -133,13 +138,15 @@ pub async fn hold(deployment: &Deployment, events: &[i64], outcomes: &[Outcome],
     }
 }
 
-fn is_as_told(books: &Books, outcome: &Outcome) {
+fn outcome_is_as_answered(books: &Books, outcome: &BuyerOutcome) {
     let status = |id: &TicketId| books.tickets.get(id).map(|ticket| ticket.status);
     let (ticket, expected) = match outcome {
-        Outcome::Owns(id) => (id, Some(TicketStatus::Reserved)),
-        Outcome::GaveBack(id) => (id, Some(TicketStatus::Cancelled)),
-        Outcome::Released(id) | Outcome::Compensated(id) | Outcome::Lapsed(id) => (id, None),
-        Outcome::SoldOut(_) | Outcome::HeldUnknown => return,
+        BuyerOutcome::Owns(id) => (id, Some(TicketStatus::Reserved)),
+        BuyerOutcome::Cancelled(id) => (id, Some(TicketStatus::Cancelled)),
+        BuyerOutcome::Released(id) | BuyerOutcome::Compensated(id) | BuyerOutcome::Expired(id) => {
+            (id, None)
+        }
+        BuyerOutcome::SoldOut(_) | BuyerOutcome::ReservationUnknown => return,
     };
     assert_eq!(status(ticket), expected, "{outcome:?}");
 }
@@ -157,10 +164,9 @@ fn money_is_where_it_belongs(deployment: &Deployment, books: &Books) {
     assert_eq!((gateway.held, gateway.orders_charged_twice), (sum, vec![]));
 }
 
-/// Nothing was lost on the way. A row leaves an outbox when the brokers have acknowledged it, and the outboxes are empty;
-/// so every message that was committed is a record, and each group that reads its topic has its mark, which is made in
-/// the transaction of the work, or of the dead letter. (A reissue shares a mark with the others of its dead letter, and
-/// no dead letter is open.)
+/// No message was lost. A row leaves an outbox when the brokers have acknowledged it, and the outboxes are empty; so
+/// every committed message is a record. Each group that reads its topic has an inbox mark, which is written in the
+/// transaction of the work or of the dead letter. (Reissues of one dead letter share a mark, and no dead letter is open.)
 async fn every_message_was_handled(deployment: &Deployment) {
     let records = messaging::kafka::kept(&deployment.kafka(), topic::ALL).await;
     let records = records.unwrap();
@@ -186,7 +192,7 @@ async fn every_message_was_handled(deployment: &Deployment) {
     }
 }
 
-/// Redis has the claims that the database says, each by its ticket, and no other.
+/// Redis has exactly the claims of the tickets in the database.
 async fn redis_says_the_same(deployment: &Deployment, events: &[i64], books: &Books) {
     let events: Vec<EventId> = events.iter().map(|event| EventId(*event)).collect();
     let claims = Claims::read_all(&deployment.redis(), &events).await;
@@ -203,7 +209,7 @@ async fn redis_says_the_same(deployment: &Deployment, events: &[i64], books: &Bo
     }
 }
 
-/// The stock in Redis is that of the database, and everything that was not sold can be bought.
+/// The stock in Redis equals that of the database, and every unsold ticket is available.
 async fn stock_is_conserved(deployment: &Deployment, event: i64, books: &Books) {
     let tickets = books.tickets.values();
     let owned = tickets.filter(|it| it.event_id.0 == event && it.status == TicketStatus::Reserved);

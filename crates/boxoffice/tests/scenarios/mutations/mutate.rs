@@ -1,17 +1,17 @@
-//! Breaks a table of a folder cell by cell and row by row.
+//! Changes a table cell by cell and row by row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, params_from_iter, types::Value as Cell};
 
-use super::blind::{NEVER, is_listed};
+use super::undetected::{UNDETECTED, is_listed};
 
 pub struct Table {
     pub name: String,
     columns: Vec<String>,
     nullable: Vec<bool>,
     keys: Vec<usize>,
-    /// The declaration, for the values that it allows.
+    /// The table's DDL, which lists allowed values.
     sql: String,
 }
 
@@ -56,7 +56,7 @@ impl Table {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// The values that the table itself allows for a column, where it says so.
+    /// The values that the DDL allows for a column, if it lists them.
     fn allowed(&self, column: &str) -> Vec<Cell> {
         let Some((_, rest)) = self.sql.split_once(&format!("({column} IN (")) else {
             return Vec::new();
@@ -68,7 +68,7 @@ impl Table {
         texts.map(Cell::Text).collect()
     }
 
-    /// One row of each kind: kinds differ in what is absent, and in columns of few values.
+    /// One row of each kind: kinds differ in their NULLs and in columns with few distinct values.
     fn samples(&self, rows: &[Row]) -> Vec<Row> {
         let is_kind: Vec<bool> = (0..self.columns.len())
             .map(|at| {
@@ -95,7 +95,7 @@ impl Table {
         kinds.into_values().collect()
     }
 
-    /// Takes a row out, and puts another in its place; `false` where the table itself does not take it.
+    /// Replaces a row by another one; `false` if a constraint rejects it.
     fn replace(&self, db: &Connection, out: Option<&Row>, new: Option<&Row>) -> bool {
         db.execute_batch("BEGIN").unwrap();
         if let Some(out) = out {
@@ -129,8 +129,8 @@ impl Table {
     }
 }
 
-/// Breaks a table in every way, one at a time, and asks each time whether it is noticed.
-pub fn break_table(db: &Connection, table: &Table, ask: &mut dyn FnMut(&str, &str)) {
+/// Makes every change to a table, one at a time, and calls `check` after each.
+pub fn mutate_table(db: &Connection, table: &Table, check: &mut dyn FnMut(&str, &str)) {
     let rows = table.rows(db);
     assert!(!rows.is_empty(), "nothing has happened in {}", table.name);
     for (number, row) in table.samples(&rows).into_iter().enumerate() {
@@ -139,11 +139,11 @@ pub fn break_table(db: &Connection, table: &Table, ask: &mut dyn FnMut(&str, &st
             table.keys.iter().map(|key| &row[*key]).collect::<Vec<_>>()
         );
         let mut attempt = |column: &str, out: Option<&Row>, new: Option<&Row>| {
-            // What the table does not take cannot be broken so.
+            // A constraint makes some changes impossible.
             if table.replace(db, out, new) {
                 let at = table.columns.iter().position(|it| it == column);
                 let (from, to) = (at.map(|at| &row[at]), at.and_then(|at| Some(&new?[at])));
-                ask(column, &format!("{name}: {from:?} to {to:?}"));
+                check(column, &format!("{name}: {from:?} to {to:?}"));
                 assert!(table.replace(db, new, out));
             }
         };
@@ -154,8 +154,8 @@ pub fn break_table(db: &Connection, table: &Table, ask: &mut dyn FnMut(&str, &st
         }
         attempt("(copied)", None, Some(&twin));
         for (at, column) in table.columns.iter().enumerate() {
-            // One row says as much as all of what is noticed in none.
-            if number > 0 && is_listed(NEVER, &table.name, column) {
+            // One row is enough for a column whose changes are never detected.
+            if number > 0 && is_listed(UNDETECTED, &table.name, column) {
                 continue;
             }
             for cell in others(table, &rows, &row, at) {
@@ -167,7 +167,7 @@ pub fn break_table(db: &Connection, table: &Table, ask: &mut dyn FnMut(&str, &st
     }
 }
 
-/// A value like this one that stands nowhere.
+/// A value of the same form that occurs nowhere.
 fn fresh(cell: &Cell) -> Cell {
     match cell {
         Cell::Integer(number) => Cell::Integer(number + 1_000_000),
@@ -179,7 +179,7 @@ fn fresh(cell: &Cell) -> Cell {
     }
 }
 
-/// What might stand in a cell as well: by a slip of one, or the value of another row.
+/// Plausible other values of a cell: off by one, NULL, or the value of another row.
 fn others(table: &Table, rows: &[Row], row: &Row, at: usize) -> Vec<Cell> {
     let mut others = table.allowed(&table.columns[at]);
     match &row[at] {

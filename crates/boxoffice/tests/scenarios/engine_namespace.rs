@@ -1,0 +1,206 @@
+//! A schema in PostgreSQL and a prefix of Kafka's topics and groups, owned by one app at a time.
+//!
+//! When an app has closed without pending work, its namespace is emptied and reused by the next one, because creating it
+//! takes longer than most scenarios. A trigger records every message in a table, since a row leaves the outbox as soon as
+//! the brokers have acknowledged it, and scenarios check which messages were published and consumed.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use boxoffice::{
+    audit::books::subscriptions,
+    backends::{self, BusBackend, StoreBackend},
+    config::Config,
+};
+use messaging::{Bus, KafkaSettings, PostgresSettings, Random};
+use tokio_postgres::{Client, NoTls};
+
+use crate::{deployment::PublishedMessage, postgres_place, test_app::TIMEOUT};
+
+/// Long enough that nothing expires: the scenario's clock is independent of the brokers'.
+const RETENTION_SECS: i64 = 1_000_000_000;
+const INBOX_SECS: i64 = 2 * RETENTION_SECS;
+/// Time between two queries to the brokers.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Empties every table except those with the same rows for every app.
+const EMPTY: &str = "
+    DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
+            IF name NOT IN ('migration', 'subscription') THEN EXECUTE format('DELETE FROM %I', name); END IF;
+        END LOOP;
+    END $$";
+/// The subscriptions of groups, and the record of published messages with its trigger.
+const LOG: &str = "
+    CREATE TABLE subscription (consumer text NOT NULL, topic text NOT NULL);
+    CREATE TABLE published (\"offset\" bigint PRIMARY KEY, id text NOT NULL, topic text NOT NULL, key text NOT NULL, reissue json);
+    CREATE FUNCTION record_published() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO published VALUES (NEW.\"offset\", NEW.id, NEW.topic, NEW.key, NEW.reissue::json);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER published AFTER INSERT ON message FOR EACH ROW EXECUTE FUNCTION record_published();";
+/// Messages that the brokers have not acknowledged, and messages without an inbox mark of a subscribed group.
+const UNDER_WAY: &str = "
+    SELECT 'unpublished: ' || id FROM message
+    UNION ALL
+    SELECT subscription.consumer || ': ' || published.id FROM published JOIN subscription USING (topic)
+    WHERE (reissue IS NULL OR reissue ->> 'group' = subscription.consumer) AND NOT EXISTS (
+        SELECT FROM inbox WHERE inbox.consumer = subscription.consumer
+        AND message_id IN (published.id, reissue ->> 'dead_letter' || ':handled'))";
+
+struct Broker {
+    address: String,
+    /// The server runs as long as its standard input is open.
+    _process: Option<Child>,
+}
+
+static BROKER: OnceLock<Broker> = OnceLock::new();
+static NAMESPACES: AtomicU32 = AtomicU32::new(0);
+/// The names of namespaces that no app uses.
+static FREE_NAMESPACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+pub struct EngineNamespace {
+    /// Name of the schema, and prefix of topics and groups.
+    name: String,
+    /// A connection apart from the app's own.
+    client: Client,
+}
+
+impl EngineNamespace {
+    pub async fn open(config: &mut Config) -> Self {
+        let free = FREE_NAMESPACES.lock().unwrap().pop();
+        let (is_new, name) = (free.is_none(), free.unwrap_or_else(new_name));
+        configure(config, &name);
+        if is_new {
+            backends::migrate(config).await.unwrap();
+        }
+        let connecting = tokio_postgres::connect(postgres_place::url(), NoTls);
+        let (client, connection) = connecting.await.unwrap();
+        tokio::spawn(connection);
+        let namespace = Self { name, client };
+        let path = format!("SET search_path TO {}", namespace.name);
+        namespace.run(&path).await;
+        if is_new {
+            namespace.record_messages().await;
+        }
+        namespace
+    }
+
+    /// Creates the record of published messages.
+    async fn record_messages(&self) {
+        self.run(LOG).await;
+        for (group, topics) in subscriptions() {
+            let text = "INSERT INTO subscription SELECT $1, unnest($2::text[])";
+            self.client.execute(text, &[&group, &topics]).await.unwrap();
+        }
+    }
+
+    /// Messages that some group has not handled.
+    pub async fn under_way(&self) -> Vec<String> {
+        let rows = self.client.query(UNDER_WAY, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Everything that was published, in the order of its commits.
+    pub async fn published(&self) -> Vec<PublishedMessage> {
+        let text = "SELECT id, topic, key FROM published ORDER BY \"offset\"";
+        let rows = self.client.query(text, &[]).await.unwrap();
+        let published = |row: &tokio_postgres::Row| PublishedMessage {
+            id: row.get(0),
+            topic: row.get(1),
+            key: row.get(2),
+        };
+        rows.iter().map(published).collect()
+    }
+
+    /// Runs SQL in the schema.
+    pub async fn run(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap();
+    }
+
+    /// Waits until every published message is acknowledged to the brokers; returns the number of messages.
+    pub async fn wait_until_consumed(&self, bus: &Bus) -> usize {
+        let published = self.published().await.len();
+        let consuming = async {
+            let groups = subscriptions().into_iter();
+            let consumed = groups.map(async |(group, topics)| {
+                let mut poll = tokio::time::interval(POLL_INTERVAL);
+                while !bus.is_drained(group, topics).await.unwrap() {
+                    poll.tick().await;
+                }
+            });
+            futures::future::join_all(consumed).await;
+        };
+        let consumed = tokio::time::timeout(TIMEOUT, consuming).await;
+        consumed.expect("the brokers never got all acknowledgements");
+        published
+    }
+
+    /// Empties the namespace for the next app. A namespace with messages after the last acknowledgement, or of a failed
+    /// app, is not reused, because the brokers may deliver messages again.
+    pub async fn close(self, consumed: usize) {
+        if self.published().await.len() == consumed {
+            self.run(EMPTY).await;
+            FREE_NAMESPACES.lock().unwrap().push(self.name);
+        }
+    }
+}
+
+/// A unique name, since servers may be shared with other processes.
+fn new_name() -> String {
+    let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
+    format!("scenario_{}_{number}", Random::System.below(1 << 30))
+}
+
+fn configure(config: &mut Config, name: &str) {
+    config.store.backend = StoreBackend::Postgres;
+    config.store.postgres = PostgresSettings {
+        url: postgres_place::url().to_owned(),
+        schema: name.to_owned(),
+        connections_max: 2,
+        ..PostgresSettings::default()
+    };
+    config.bus.backend = BusBackend::Kafka;
+    config.bus.kafka = KafkaSettings {
+        brokers: BROKER.get_or_init(start).address.clone(),
+        prefix: format!("{name}."),
+        partitions: 2,
+        retention_secs: RETENTION_SECS,
+        commit_interval_millis: 10,
+        session_timeout_millis: 6_000,
+        ..KafkaSettings::default()
+    };
+    config.messaging.inbox_retention_secs = Some(INBOX_SECS);
+}
+
+fn start() -> Broker {
+    if let Ok(address) = std::env::var("BOXOFFICE_TEST_KAFKA") {
+        return Broker {
+            address,
+            _process: None,
+        };
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
+    let mut process = Command::new(script)
+        .arg("run")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("scripts/kafka can be run");
+    let mut address = String::new();
+    let output = process.stdout.take().expect("the output is a pipe");
+    BufReader::new(output).read_line(&mut address).unwrap();
+    let address = address.trim().to_owned();
+    assert!(address.contains(':'), "scripts/kafka starts no broker");
+    Broker {
+        address,
+        _process: Some(process),
+    }
+}
