@@ -35,7 +35,7 @@ pub enum Place {
     Log(Position),
     /// Told to the brokers after the batch's commits.
     #[cfg(feature = "kafka")]
-    Partitions(Vec<crate::kafka::Mark>),
+    Partitions(Vec<crate::kafka::PartitionOffset>),
 }
 
 impl Batch {
@@ -54,7 +54,7 @@ impl Batch {
 pub enum Subscription {
     Local(LogReader),
     #[cfg(feature = "kafka")]
-    Kafka(crate::kafka::Reader),
+    Kafka(crate::kafka::GroupConsumer),
 }
 
 /// A group's place on the log of a store.
@@ -86,7 +86,7 @@ impl Bus {
                 head: store.head(),
             })),
             #[cfg(feature = "kafka")]
-            Self::Kafka(kafka) => kafka.read(group, topics).map(Subscription::Kafka),
+            Self::Kafka(kafka) => kafka.subscribe(group, topics).map(Subscription::Kafka),
         }
     }
 
@@ -114,7 +114,7 @@ impl Bus {
                 Ok(true)
             }
             #[cfg(feature = "kafka")]
-            Self::Kafka(kafka) => Ok(kafka.behind(group, topics).await? == 0),
+            Self::Kafka(kafka) => Ok(kafka.backlog(group, topics).await? == 0),
         }
     }
 
@@ -166,7 +166,7 @@ impl Subscription {
         match self {
             Self::Local(_) => {}
             #[cfg(feature = "kafka")]
-            Self::Kafka(reader) => reader.trying(),
+            Self::Kafka(reader) => reader.record_attempt(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Subscription {
                 let _ = log.head.changed().await;
             }
             #[cfg(feature = "kafka")]
-            Self::Kafka(reader) => reader.arrived().await,
+            Self::Kafka(reader) => reader.changed().await,
         }
     }
 

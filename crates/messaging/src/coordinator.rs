@@ -200,7 +200,7 @@ pub fn forestall(
     reason: &str,
     now: Timestamp,
 ) -> Result<Progress, Rejection> {
-    let (saga, commands) = saga::forestall(definition, reason.to_owned());
+    let (saga, commands) = saga::cancel_before_start(definition, reason.to_owned());
     execute(domain, new_record(saga, new_saga, now), commands, now)
 }
 

@@ -1,29 +1,28 @@
-//! The bus of several processes: Apache Kafka, 3.7 and later, by librdkafka.
+//! The bus over several processes: Apache Kafka, 3.7 and later, by librdkafka.
 //!
-//! Messages are committed into the message table of a PostgreSQL store ([`MessageTable::Outbox`]) and published from
-//! there: by the process that committed them, at once ([`publisher`]), and by a [`Relay`] where that one died. Groups
-//! read by a consumer each ([`reader`]). What the brokers promise is at least once, in order of each key; what the inbox
-//! makes of it is once.
+//! Messages are committed to the outbox table of a PostgreSQL store ([`MessageTable::Outbox`]). The process that committed
+//! them publishes them at once ([`publisher`]); if it dies before, a [`Relay`] does. Each group has one consumer in each
+//! process ([`group_consumer`]). Kafka delivers at least once and in order of each key; the inbox drops the duplicates.
 //!
 //! State: the rows that this process is publishing, and the consumers of its groups.
 //!
 //! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
 
-mod beginnings;
-mod desk;
+mod codec;
+mod connectivity;
+mod group_consumer;
 mod identity;
 mod in_flight;
-mod kept;
-mod log;
+mod initial_offset;
+mod log_throttle;
+mod partition_buffer;
 mod producer;
 mod publisher;
-mod reach;
-mod reader;
 mod relay;
+mod scan;
 mod settings;
 mod topics;
 mod watchdog;
-mod wire;
 
 use std::{
     sync::{Arc, Mutex},
@@ -37,23 +36,23 @@ use rdkafka::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use beginnings::{Group, InitialOffset};
-pub use desk::Mark;
+pub use group_consumer::GroupConsumer;
 pub use identity::MessageIdentity;
-pub use kept::kept;
-pub use reader::Reader;
+pub use initial_offset::{Group, InitialOffset};
+pub use partition_buffer::PartitionOffset;
 pub use relay::Relay;
+pub use scan::scan;
 pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
 
 use crate::{
     Payload, Postgres, Random, ShutdownSwitch, Store, StoreError,
     dead_letters::{DeadLetter, DeadLetterResolved},
 };
-use desk::Desk;
+use partition_buffer::PartitionBuffer;
 use publisher::Publisher;
 use watchdog::Watchdog;
 
-/// Why the bus cannot be opened: a setting, the brokers, or the store.
+/// Why the bus cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     #[error("Kafka: {0}")]
@@ -63,16 +62,16 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    fn of(reason: impl std::fmt::Display) -> Self {
+    fn kafka(reason: impl std::fmt::Display) -> Self {
         Self::Kafka(reason.to_string())
     }
 }
 
-/// How long a question to the brokers may take.
-const ANSWER_SECS_MAX: u64 = 20;
-/// Between two questions while a group has no coordinator.
-const COORDINATOR_PAUSE_MILLIS: u64 = 50;
-/// Rows that are counted at most.
+/// How long a request to the brokers may take.
+const REQUEST_SECS_MAX: u64 = 20;
+/// The pause before a request is repeated that failed by a transient error.
+const RETRY_PAUSE_MILLIS: u64 = 50;
+/// Unpublished rows are counted up to this number.
 const UNPUBLISHED_MAX: i64 = 10_000;
 
 pub struct Kafka {
@@ -85,13 +84,13 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Makes or checks the topics, says where the deployment's groups begin (all of them, also those that other processes
-    /// run), and begins to publish what `store` commits, until this is closed or dropped.
+    /// Creates or checks the topics, commits initial offsets for all groups of the deployment (also for those that other
+    /// processes run), and starts to publish what `store` commits, until this is closed or dropped.
     ///
     /// # Errors
-    /// [`OpenError`] where the store is not PostgreSQL, the brokers cannot be reached or refuse, a topic has fewer
-    /// partitions than configured, the inbox forgets before the topics do, or a group is new on topics with a history and
-    /// the settings do not say where it begins.
+    /// [`OpenError`] if the store is not PostgreSQL, the brokers are unreachable or reject the request, a topic has fewer
+    /// partitions than configured, the inbox's retention is shorter than the topics', or a group without committed
+    /// offsets reads a topic that has records and `initial_offset` is not set.
     pub async fn open(
         settings: KafkaSettings,
         store: &Store,
@@ -100,14 +99,16 @@ impl Kafka {
         inbox_retention_secs: i64,
     ) -> Result<Arc<Self>, OpenError> {
         let Store::Postgres(outbox) = store else {
-            return Err(OpenError::of("it needs a PostgreSQL store to publish from"));
+            return Err(OpenError::kafka(
+                "the bus publishes from PostgreSQL, and this store is SQLite: choose a PostgreSQL store, or the local bus",
+            ));
         };
-        settings.validate().map_err(OpenError::of)?;
+        settings.validate().map_err(OpenError::kafka)?;
         topics::ensure(&settings, topics, inbox_retention_secs).await?;
-        beginnings::ensure(&settings, groups).await?;
+        initial_offset::ensure(&settings, groups).await?;
         let failure = watch::Sender::new(None);
         let stall_after = Duration::from_secs(settings.stall_secs_max);
-        let watchdog = Watchdog::start(stall_after, failure.clone()).map_err(OpenError::of)?;
+        let watchdog = Watchdog::start(stall_after, failure.clone()).map_err(OpenError::kafka)?;
         let (switch, shutdown) = ShutdownSwitch::new();
         let tasks = Publisher::start(
             Arc::clone(outbox),
@@ -134,18 +135,18 @@ impl Kafka {
         &self.outbox
     }
 
-    pub(crate) fn read(
+    pub(crate) fn subscribe(
         &self,
         group: &'static str,
         topics: &'static [&'static str],
-    ) -> Result<Reader, StoreError> {
-        let desk = Arc::new(Desk::new());
-        let reader = Reader::start(&self.settings, group, topics, Arc::clone(&desk))?;
-        self.watchdog.watch(group, &desk);
-        Ok(reader)
+    ) -> Result<GroupConsumer, StoreError> {
+        let buffer = Arc::new(PartitionBuffer::new());
+        let consumer = GroupConsumer::start(&self.settings, group, topics, Arc::clone(&buffer))?;
+        self.watchdog.watch(group, &buffer);
+        Ok(consumer)
     }
 
-    /// Resolves when a group stands still: the process must stop.
+    /// Resolves with the reason if a group stalls: the process must stop.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         match failure.wait_for(Option::is_some).await {
@@ -154,7 +155,7 @@ impl Kafka {
         }
     }
 
-    /// Publishes what was committed so far, and nothing more.
+    /// Publishes what is committed so far, then stops.
     pub async fn close(&self) {
         self.switch.stop();
         let tasks = std::mem::take(
@@ -164,35 +165,35 @@ impl Kafka {
                 .expect("no holder of this lock panics"),
         );
         for task in tasks {
-            // One that broke has nothing left to publish.
+            // The relay publishes what a task that panicked leaves.
             let _ = task.await;
         }
     }
 
-    /// Messages of this store's processes that the brokers do not have yet, counted up to a limit: where Kafka is away
-    /// for long there are many, and counting them all would be one more load then.
+    /// Committed messages of this store that the brokers have not acknowledged, counted up to 10,000: during an outage of
+    /// Kafka, counting them all would load the database.
     ///
     /// # Errors
-    /// [`StoreError`] where the store does not answer.
+    /// [`StoreError`] if the store does not answer.
     pub async fn unpublished(&self) -> Result<i64, StoreError> {
         self.outbox.pending_count(UNPUBLISHED_MAX).await
     }
 
-    /// Records of these topics that `group` has not told the brokers of, and rows that are not published: none, where
-    /// nothing is under way. Asks the brokers; for operators and tests.
+    /// The [`lag`] of `group` on these topics, plus 1 if a message is unpublished: 0 if nothing is in flight. It queries
+    /// the brokers; for operators and tests.
     ///
     /// # Errors
-    /// [`StoreError`] where brokers or store do not answer.
-    pub async fn behind(&self, group: &str, topics: &[&'static str]) -> Result<i64, StoreError> {
+    /// [`StoreError`] if brokers or store do not answer.
+    pub async fn backlog(&self, group: &str, topics: &[&'static str]) -> Result<i64, StoreError> {
         let pending = self.outbox.pending(1).await?.len() as i64;
         Ok(pending + lag(&self.settings, group, topics).await?)
     }
 }
 
-/// Records of these topics that `group` has not told the brokers of. Nothing need be open; for operators and tests.
+/// Records of these topics beyond the committed offsets of `group`. It needs no open bus; for operators and tests.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where the brokers do not answer.
+/// [`StoreError::Unavailable`] if the brokers do not answer.
 pub async fn lag(
     settings: &KafkaSettings,
     group: &str,
@@ -200,16 +201,15 @@ pub async fn lag(
 ) -> Result<i64, StoreError> {
     let settings = settings.clone();
     let (group, topics) = (group.to_owned(), topics.to_vec());
-    let ask = move || lag_of(&settings, &group, &topics);
-    let asked = tokio::task::spawn_blocking(ask).await;
-    asked.map_err(unavailable)?
+    let query = move || lag_of(&settings, &group, &topics);
+    let queried = tokio::task::spawn_blocking(query).await;
+    queried.map_err(unavailable)?
 }
 
-/// How far a group is behind on these topics.
 fn lag_of(settings: &KafkaSettings, group: &str, topics: &[&str]) -> Result<i64, StoreError> {
     let by_brokers = settings.by_brokers(topics);
     let lags = by_brokers.iter().map(|(brokers, names)| {
-        // One client for all of them: to connect takes longer than to ask.
+        // One client for all topics: connecting takes longer than the queries.
         let consumer: BaseConsumer = settings
             .client(brokers)
             .set("group.id", format!("{}{group}", settings.prefix))
@@ -221,53 +221,53 @@ fn lag_of(settings: &KafkaSettings, group: &str, topics: &[&str]) -> Result<i64,
 }
 
 fn lag_at(consumer: &BaseConsumer, names: &[String]) -> Result<i64, StoreError> {
-    let timeout = Duration::from_secs(ANSWER_SECS_MAX);
-    let mut asked = TopicPartitionList::new();
+    let timeout = Duration::from_secs(REQUEST_SECS_MAX);
+    let mut partitions = TopicPartitionList::new();
     for name in names {
         let metadata = consumer.fetch_metadata(Some(name), timeout);
         let metadata = metadata.map_err(unavailable)?;
         let topics = metadata.topics().iter();
         for partition in topics.flat_map(|topic| topic.partitions()) {
-            asked.add_partition(name, partition.id());
+            partitions.add_partition(name, partition.id());
         }
     }
-    let committed = committed(consumer, &asked)?;
-    let mut behind = 0;
+    let committed = committed(consumer, &partitions)?;
+    let mut lag = 0;
     for partition in committed.elements() {
-        let ask = || consumer.fetch_watermarks(partition.topic(), partition.partition(), timeout);
-        let (low, high) = patiently(ask).map_err(unavailable)?;
-        behind += match partition.offset() {
+        let fetch = || consumer.fetch_watermarks(partition.topic(), partition.partition(), timeout);
+        let (low, high) = retry_transient(fetch).map_err(unavailable)?;
+        lag += match partition.offset() {
             Offset::Offset(next) => high - next,
             _ => high - low,
         };
     }
-    Ok(behind)
+    Ok(lag)
 }
 
-/// How far a group is. While its coordinator moves, or is chosen for the first time, the brokers ask for patience.
+/// The committed offsets of the consumer's group.
 fn committed(
     consumer: &BaseConsumer,
-    asked: &TopicPartitionList,
+    partitions: &TopicPartitionList,
 ) -> Result<TopicPartitionList, StoreError> {
-    let timeout = Duration::from_secs(ANSWER_SECS_MAX);
-    patiently(|| consumer.committed_offsets(asked.clone(), timeout)).map_err(unavailable)
+    let timeout = Duration::from_secs(REQUEST_SECS_MAX);
+    retry_transient(|| consumer.committed_offsets(partitions.clone(), timeout)).map_err(unavailable)
 }
 
-/// Asks the brokers until they answer, for up to 20 s, while a group has no coordinator or a partition no leader: it was
-/// made a moment ago, or moves to another broker.
-fn patiently<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
-    let until = Instant::now() + Duration::from_secs(ANSWER_SECS_MAX);
+/// Repeats a request for up to 20 s while a group has no coordinator or a partition no leader: it was just created, or
+/// moves to another broker.
+fn retry_transient<T>(request: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let until = Instant::now() + Duration::from_secs(REQUEST_SECS_MAX);
     loop {
-        match ask() {
-            Err(error) if is_passing(&error) && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(COORDINATOR_PAUSE_MILLIS));
+        match request() {
+            Err(error) if is_transient(&error) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(RETRY_PAUSE_MILLIS));
             }
-            answer => return answer,
+            result => return result,
         }
     }
 }
 
-fn is_passing(error: &KafkaError) -> bool {
+fn is_transient(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -282,7 +282,7 @@ fn is_passing(error: &KafkaError) -> bool {
     )
 }
 
-/// Dead letters may lie at brokers of their own.
+/// The topics that `dead_letter_brokers` moves to other brokers.
 fn is_dead_letter(topic: &str) -> bool {
     [DeadLetter::TOPIC, DeadLetterResolved::TOPIC].contains(&topic)
 }

@@ -37,9 +37,9 @@ fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> Rela
 
 /// The relay looks, time passes, the relay looks again; returns how many rows it published.
 async fn relayed(relay: &mut Relay, clock: &Clock) -> usize {
-    assert_eq!(relay.look().await, Ok(0));
+    assert_eq!(relay.run_once().await, Ok(0));
     clock.advance_millis(RELAY_AFTER_MILLIS);
-    relay.look().await.unwrap()
+    relay.run_once().await.unwrap()
 }
 
 async fn deposits(store: &Store, group: &'static str) -> Vec<String> {
@@ -265,7 +265,7 @@ async fn what_a_dead_process_left_unpublished_is_published_in_its_order() {
     let clock = Clock::manual(start());
     let mut relay = relay(&kafka, &store, &clock, "one");
     assert_eq!(relayed(&mut relay, &clock).await, 100);
-    assert_eq!(relay.look().await, Ok(0));
+    assert_eq!(relay.run_once().await, Ok(0));
     let expected: Vec<_> = (0..100).map(|n| format!("{n:02}")).collect();
     assert_eq!(deposits(&store, "reader").await, expected);
     within("a bus closes", kafka.close()).await;
@@ -338,18 +338,18 @@ async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
     let (asleep, awake) = (Clock::manual(start()), Clock::manual(start()));
     let mut stale = relay(&kafka, &store, &asleep, "stale");
     let mut fresh = relay(&kafka, &store, &awake, "fresh");
-    assert_eq!(stale.look().await, Ok(0));
+    assert_eq!(stale.run_once().await, Ok(0));
     awake.advance_millis(kafka.settings().relay_lease_millis);
-    assert_eq!(fresh.look().await, Ok(0));
+    assert_eq!(fresh.run_once().await, Ok(0));
 
     asleep.advance_millis(RELAY_AFTER_MILLIS);
-    assert_eq!(stale.look().await, Ok(0));
+    assert_eq!(stale.run_once().await, Ok(0));
     let Store::Postgres(outbox) = &store else {
         unreachable!("it was opened so")
     };
     assert_eq!(outbox.pending(10).await.unwrap().len(), 1);
     awake.advance_millis(RELAY_AFTER_MILLIS);
-    assert_eq!(fresh.look().await, Ok(1));
+    assert_eq!(fresh.run_once().await, Ok(1));
     assert_eq!(deposits(&store, "reader").await, ["left behind"]);
     within("a bus closes", kafka.close()).await;
 }

@@ -72,7 +72,7 @@ impl Given {
         let looking = async {
             while !holds(&self.store).await {
                 // Where the brokers are asked about a moment too early, it looks again.
-                last = self.relay.look().await;
+                last = self.relay.run_once().await;
                 self.clock.advance_millis(RELAY_AFTER_MILLIS);
                 tokio::task::yield_now().await;
             }
@@ -89,7 +89,7 @@ impl Given {
 
     /// What the broker has of a topic, each message once, in the order of its coming.
     async fn kept(&self, topic: &'static str) -> Vec<String> {
-        let all = messaging::kafka::kept(&self.brokers.settings, &[topic]).await;
+        let all = messaging::kafka::scan(&self.brokers.settings, &[topic]).await;
         let mut ids: Vec<String> = Vec::new();
         for message in all.unwrap() {
             if !ids.contains(&message.id) {

@@ -1,14 +1,12 @@
-//! The guard before the machine: does this saga, does this input, belong to this definition?
-//!
-//! The machine indexes steps and compensations without asking again; what it relies on is checked here.
+//! Checks that saga, input and definition belong together, before the machine indexes steps and compensations. Pure.
 
 use crate::definition::{Definition, Step};
 use crate::illegal::{Illegal, Inconsistency};
 use crate::message::{Direction, Input};
 use crate::progress::{Saga, SagaState, StepState};
 
-/// Whether the saga is one that this definition can have led to.
-pub(crate) fn fits(definition: &Definition, saga: &Saga) -> Result<(), Illegal> {
+/// Whether some sequence of inputs leads to this saga under this definition.
+pub(crate) fn check_saga(definition: &Definition, saga: &Saga) -> Result<(), Illegal> {
     if saga.kind != definition.kind {
         return Err(Illegal::KindMismatch {
             saga: saga.kind.clone(),
@@ -24,8 +22,8 @@ pub(crate) fn fits(definition: &Definition, saga: &Saga) -> Result<(), Illegal> 
     consistent(definition, saga).map_err(Illegal::Inconsistent)
 }
 
-/// Whether the input speaks of a step, and of a compensation, that the definition has.
-pub(crate) fn addresses_a_step(definition: &Definition, input: &Input) -> Result<(), Illegal> {
+/// Whether the definition has the step, and the compensation, of this input.
+pub(crate) fn check_input(definition: &Definition, input: &Input) -> Result<(), Illegal> {
     let (step, direction) = match input {
         Input::Reply {
             step, direction, ..
@@ -35,11 +33,11 @@ pub(crate) fn addresses_a_step(definition: &Definition, input: &Input) -> Result
         } => (*step, *direction),
         Input::Abort { .. } | Input::Resume => return Ok(()),
     };
-    let addressed = definition.steps.get(step).ok_or(Illegal::StepOutOfRange {
+    let definition_step = definition.steps.get(step).ok_or(Illegal::StepOutOfRange {
         step,
         steps: definition.steps.len(),
     })?;
-    match (direction, addressed.compensation) {
+    match (direction, definition_step.compensation) {
         (Direction::Request, _) | (Direction::Compensation, Some(_)) => Ok(()),
         (Direction::Compensation, None) => Err(Illegal::NoCompensation { step }),
     }
@@ -50,7 +48,7 @@ fn consistent(definition: &Definition, saga: &Saga) -> Result<(), Inconsistency>
     let count_fits = match saga.state {
         SagaState::Completed => begun == steps,
         SagaState::Started | SagaState::Compensating => (1..=steps).contains(&begun),
-        // One that was forestalled has none.
+        // A saga that was cancelled before its start has none.
         SagaState::Compensated => begun <= steps,
     };
     if !count_fits {
@@ -70,39 +68,39 @@ fn consistent(definition: &Definition, saga: &Saga) -> Result<(), Inconsistency>
         if progress.attempt == 0 {
             return Err(Inconsistency::NeverSent { step: at });
         }
-        let place = Place {
+        let position = StepPosition {
             is_last: at + 1 == begun,
             before_pending: pending.is_some_and(|pending| at < pending),
         };
-        if !place.allows(saga.state, progress.state, step) {
+        if !position.allows(saga.state, progress.state, step) {
             return Err(Inconsistency::StepState { step: at });
         }
     }
     Ok(())
 }
 
-/// Where a step stands among the steps begun.
-struct Place {
+/// The position of a step among the steps begun.
+struct StepPosition {
     is_last: bool,
     before_pending: bool,
 }
 
-impl Place {
+impl StepPosition {
     fn allows(&self, saga: SagaState, state: StepState, step: &Step) -> bool {
-        let can_be_undone = step.compensation.is_some();
+        let has_compensation = step.compensation.is_some();
         match (saga, state) {
             (SagaState::Completed, StepState::Succeeded) => true,
             (SagaState::Started, StepState::Started) => self.is_last,
             (SagaState::Started, StepState::Succeeded) => !self.is_last,
             (SagaState::Compensating, StepState::Compensating) => {
-                can_be_undone && !self.before_pending
+                has_compensation && !self.before_pending
             }
             (SagaState::Compensating, StepState::Succeeded) => {
-                self.before_pending || !can_be_undone
+                self.before_pending || !has_compensation
             }
-            (SagaState::Compensated, StepState::Succeeded) => !can_be_undone,
+            (SagaState::Compensated, StepState::Succeeded) => !has_compensation,
             (SagaState::Compensating | SagaState::Compensated, StepState::Compensated) => {
-                can_be_undone && !self.before_pending
+                has_compensation && !self.before_pending
             }
             (SagaState::Compensating | SagaState::Compensated, StepState::Failed) => self.is_last,
             (SagaState::Completed, StepState::Started | StepState::Failed)

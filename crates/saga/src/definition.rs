@@ -1,66 +1,66 @@
-//! What a saga does, written down as a constant table: its steps in order, and how each is undone.
+//! Definitions: the steps of a saga in order, and their compensations, as constants. No state.
 //!
-//! A definition owns no state. It never changes once sagas have been stored under its version: a new list
-//! of steps is a new version, and the [`Catalog`] keeps the old one until its last saga has ended.
+//! A definition must not change once sagas are stored under its version: a new list of steps is a new version, and the
+//! [`Catalog`] keeps the old one until its last saga has ended.
 
 use crate::message::Direction;
 
 /// An ordered list of steps, under a name and a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Definition {
-    /// What this saga is called wherever it is stored.
+    /// The name of this kind of saga in stored sagas.
     pub kind: &'static str,
-    /// Raised whenever the steps change; a stored saga keeps the version it was started with.
+    /// Incremented whenever the steps change; a stored saga keeps the version it was started with.
     pub version: u32,
     /// The steps, in the order in which they are requested.
     pub steps: &'static [Step],
 }
 
-/// One request to one participant, and how it is undone.
+/// One request to one participant, and its compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// The step's name in stored sagas; unique within its definition.
     pub name: &'static str,
     /// The topic of the request.
     pub request: &'static str,
-    /// The topic that undoes the request; `None` where there is nothing to undo.
+    /// The topic of the compensation; `None` if there is nothing to undo.
     pub compensation: Option<&'static str>,
-    /// How long one request may stay unanswered.
+    /// The timeout of one attempt.
     pub timeout_millis: u64,
-    /// How often an unanswered request is sent again after the first.
+    /// How often an unanswered request is sent again after the first attempt.
     pub retry_limit: u32,
-    /// What happens when the participant says no.
-    pub when_refused: Failure,
-    /// What happens when the last request stays unanswered.
-    pub when_silent: Failure,
-    /// How a compensation is repeated.
+    /// What a refusal does.
+    pub on_refusal: OnFailure,
+    /// What the timeout of the last attempt does.
+    pub on_timeout: OnFailure,
+    /// When and how often the compensation is retried.
     pub compensation_backoff: Backoff,
 }
 
-/// What a step that does not succeed does to its saga.
+/// What a step that did not succeed does to its saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The saga turns back and undoes what it did.
+pub enum OnFailure {
+    /// The saga compensates.
     Compensate,
-    /// The saga stops where it stands, until a reply or a person moves it.
+    /// The saga parks until a late reply or an operator moves it.
     Park,
 }
 
-/// A capped exponential wait for a compensation's reply before the compensation is sent again.
+/// The capped exponential wait for a compensation's reply before the compensation is sent again.
 ///
-/// The wait is exact. Whoever sets the timer may add jitter: the machine accepts a timer at any time.
+/// The wait has no jitter. The caller may add some: the machine accepts a timer at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// The wait after the first sending; every further one is twice as long.
+    /// The wait after the first attempt; it doubles with each further attempt.
     pub initial_millis: u64,
     /// The longest wait.
     pub max_millis: u64,
-    /// How often the compensation is sent again before the saga is parked.
+    /// How often the compensation is sent again before the saga parks.
     pub retry_limit: u32,
 }
 
 impl Backoff {
-    /// The wait after the sending that follows `retries` repetitions.
+    /// The wait after the attempt that follows `retries` retries.
     ///
     /// ```
     /// let backoff = saga::Backoff { initial_millis: 100, max_millis: 500, retry_limit: 9 };
@@ -68,7 +68,7 @@ impl Backoff {
     /// ```
     #[must_use]
     pub const fn wait_millis(&self, retries: u32) -> u64 {
-        // Past 2^63 the doubling has long met any cap.
+        // 2^64 does not fit, and 2^63 exceeds any sensible cap.
         let factor = if retries < 64 {
             1_u64 << retries
         } else {
@@ -84,7 +84,7 @@ impl Backoff {
 }
 
 impl Step {
-    /// A step that is asked for within 10 seconds, three times again, and turns the saga back when it fails.
+    /// A step with a timeout of 10 s and three retries, which compensates the saga if it fails.
     #[must_use]
     pub const fn new(name: &'static str, request: &'static str) -> Self {
         Self {
@@ -93,8 +93,8 @@ impl Step {
             compensation: None,
             timeout_millis: 10_000,
             retry_limit: 3,
-            when_refused: Failure::Compensate,
-            when_silent: Failure::Compensate,
+            on_refusal: OnFailure::Compensate,
+            on_timeout: OnFailure::Compensate,
             compensation_backoff: Backoff {
                 initial_millis: 1_000,
                 max_millis: 60_000,
@@ -103,55 +103,55 @@ impl Step {
         }
     }
 
-    /// Names the topic that undoes this step.
+    /// Sets the topic of the compensation.
     #[must_use]
     pub const fn compensated_by(mut self, topic: &'static str) -> Self {
         self.compensation = Some(topic);
         self
     }
 
-    /// Sets how long one request may stay unanswered.
+    /// Sets the timeout of one attempt.
     #[must_use]
     pub const fn timeout_millis(mut self, millis: u64) -> Self {
         self.timeout_millis = millis;
         self
     }
 
-    /// Sets how often an unanswered request is sent again after the first.
+    /// Sets how often an unanswered request is sent again after the first attempt.
     #[must_use]
     pub const fn retry_limit(mut self, limit: u32) -> Self {
         self.retry_limit = limit;
         self
     }
 
-    /// Sets what a refusal does to the saga.
+    /// Sets what a refusal does.
     #[must_use]
-    pub const fn when_refused(mut self, failure: Failure) -> Self {
-        self.when_refused = failure;
+    pub const fn on_refusal(mut self, failure: OnFailure) -> Self {
+        self.on_refusal = failure;
         self
     }
 
-    /// Sets what lasting silence does to the saga.
+    /// Sets what the timeout of the last attempt does.
     #[must_use]
-    pub const fn when_silent(mut self, failure: Failure) -> Self {
-        self.when_silent = failure;
+    pub const fn on_timeout(mut self, failure: OnFailure) -> Self {
+        self.on_timeout = failure;
         self
     }
 
-    /// Past this step there is no way back: refused or silent, it waits for a person instead of turning round.
+    /// The saga does not compensate once this step is requested: refused or timed out, it parks.
     #[must_use]
     pub const fn must_succeed(self) -> Self {
-        self.when_refused(Failure::Park).when_silent(Failure::Park)
+        self.on_refusal(OnFailure::Park).on_timeout(OnFailure::Park)
     }
 
-    /// Sets how the compensation is repeated.
+    /// Sets when and how often the compensation is retried.
     #[must_use]
     pub const fn compensation_backoff(mut self, backoff: Backoff) -> Self {
         self.compensation_backoff = backoff;
         self
     }
 
-    /// The topic on which this step is asked for or undone; `None` for the undoing of what cannot be undone.
+    /// The topic of this step's request or compensation; `None` if it has no compensation.
     #[must_use]
     pub const fn topic(&self, direction: Direction) -> Option<&'static str> {
         match direction {
@@ -162,14 +162,14 @@ impl Step {
 }
 
 impl Definition {
-    /// The step, and the direction, that this request or compensation topic belongs to.
+    /// The step and direction of a request or compensation topic.
     #[must_use]
     pub fn find_by_request(&self, topic: &str) -> Option<(usize, Direction)> {
         self.find(|sent| sent == topic)
     }
 
-    /// The step, and the direction, that a reply on this topic answers, where topics follow the convention
-    /// that `something.request` is answered on `something.response`.
+    /// The step and direction of a reply topic, if topics follow the convention that `something.request` is answered on
+    /// `something.response`.
     #[must_use]
     pub fn find_by_response(&self, topic: &str) -> Option<(usize, Direction)> {
         let stem = topic.strip_suffix(".response")?;
@@ -192,12 +192,12 @@ impl Definition {
     }
 }
 
-/// Every definition that a stored saga may still need: the newest of each kind, and all before it.
+/// The definitions that stored sagas may need: the newest of each kind, and earlier versions.
 #[derive(Debug, Clone, Copy)]
 pub struct Catalog(pub &'static [&'static Definition]);
 
 impl Catalog {
-    /// The definition that a saga of this kind and version was started with.
+    /// The definition of this kind and version.
     #[must_use]
     pub fn find(&self, kind: &str, version: u32) -> Option<&'static Definition> {
         self.0
@@ -206,7 +206,7 @@ impl Catalog {
             .find(|definition| definition.kind == kind && definition.version == version)
     }
 
-    /// The definition for a saga that starts now.
+    /// The newest definition of this kind, for a saga that starts now.
     #[must_use]
     pub fn latest(&self, kind: &str) -> Option<&'static Definition> {
         self.0

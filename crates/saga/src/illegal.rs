@@ -1,6 +1,6 @@
-//! What must not be asked of the machine: mistakes of a program or a contract, never a late message.
+//! Errors of the machine: mistakes of a program or a contract, never a late message.
 
-/// Why saga, definition and input do not belong together.
+/// Saga, definition and input do not belong together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Illegal {
     #[error("the saga is a {saga}, the definition is for {definition}")]
@@ -14,11 +14,11 @@ pub enum Illegal {
     Inconsistent(Inconsistency),
     #[error("step {step} does not exist, the definition has {steps}")]
     StepOutOfRange { step: usize, steps: usize },
-    #[error("step {step} has no compensation that could be answered or time out")]
+    #[error("step {step} has no compensation, so none can be answered or time out")]
     NoCompensation { step: usize },
 }
 
-/// How a stored saga contradicts its definition; no sequence of inputs leads there.
+/// How a stored saga contradicts its definition: no sequence of inputs leads to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Inconsistency {
     #[error("{begun} steps were begun, the definition has {steps}")]

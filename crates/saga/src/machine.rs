@@ -1,15 +1,13 @@
-//! The machine: [`start`] begins a saga, [`forestall`] ends one that has not begun, [`step`] moves it. Both are pure; state comes in and goes out.
-//!
-//! [`step`] is one table of (state of the saga × input). Each row names a rule, and each rule is a short
-//! method of [`Turn`], the saga and the commands of the input at hand.
+//! The machine: [`start`] begins a saga, [`cancel_before_start`] ends one that has not begun, [`step`] moves it. All are
+//! pure. [`step`] is one table of (state of the saga × input); each row calls one method of [`Transition`].
 
-use crate::check::{addresses_a_step, fits};
-use crate::definition::{Definition, Failure};
+use crate::check::{check_input, check_saga};
+use crate::definition::{Definition, OnFailure};
 use crate::illegal::Illegal;
 use crate::message::{Command, Direction, Input, Outcome};
 use crate::progress::{Saga, SagaState, StepProgress, StepState};
 
-/// Begins a saga: its first request, and the timer for it.
+/// Starts a saga: its first request, and the timer of that.
 #[must_use]
 pub fn start(definition: &Definition) -> (Saga, Vec<Command>) {
     let saga = Saga {
@@ -20,18 +18,18 @@ pub fn start(definition: &Definition) -> (Saga, Vec<Command>) {
         failure: None,
         parked: None,
     };
-    let mut turn = Turn {
+    let mut next = Transition {
         definition,
         saga,
         commands: Vec::new(),
     };
-    turn.begin_next_step();
-    (turn.saga, turn.commands)
+    next.request_next_step();
+    (next.saga, next.commands)
 }
 
-/// A saga that ends before its first request: who would begin it later finds that it has turned back.
+/// A saga that is compensated before its first request. Store it: a start that arrives later finds it.
 #[must_use]
-pub fn forestall(definition: &Definition, reason: String) -> (Saga, Vec<Command>) {
+pub fn cancel_before_start(definition: &Definition, reason: String) -> (Saga, Vec<Command>) {
     let saga = Saga {
         kind: definition.kind.to_owned(),
         definition_version: definition.version,
@@ -44,13 +42,11 @@ pub fn forestall(definition: &Definition, reason: String) -> (Saga, Vec<Command>
     (saga, vec![Command::Finished { state }])
 }
 
-/// Moves a saga by one input. An input that is a duplicate, late, foreign or stale gives the same saga back,
-/// and no commands.
+/// Moves a saga by one input. A duplicate, late or stale input returns the same saga and no commands.
 ///
 /// # Errors
 ///
-/// [`Illegal`] when the saga and the definition, or the input and the definition, do not belong together.
-/// Lateness is never an error.
+/// [`Illegal`] if the saga or the input does not belong to the definition. Lateness is never an error.
 pub fn step(
     definition: &Definition,
     saga: &Saga,
@@ -59,9 +55,9 @@ pub fn step(
     use Direction::{Compensation, Request};
     use SagaState::{Compensated, Compensating, Completed, Started};
 
-    fits(definition, saga)?;
-    addresses_a_step(definition, &input)?;
-    let mut turn = Turn {
+    check_saga(definition, saga)?;
+    check_input(definition, &input)?;
+    let mut next = Transition {
         definition,
         saga: saga.clone(),
         commands: Vec::new(),
@@ -74,7 +70,7 @@ pub fn step(
                 direction: Request,
                 outcome,
             },
-        ) => turn.request_answered(step, outcome),
+        ) => next.request_answered(step, outcome),
         (
             Started,
             Input::Timeout {
@@ -82,10 +78,10 @@ pub fn step(
                 direction: Request,
                 attempt,
             },
-        ) => turn.request_silent(step, attempt),
-        (Started, Input::Abort { reason }) => turn.turn_back(reason),
-        (Started, Input::Resume) => turn.resume(),
-        // Nothing has been undone yet, so nobody can have answered it.
+        ) => next.request_timed_out(step, attempt),
+        (Started, Input::Abort { reason }) => next.compensate(reason),
+        (Started, Input::Resume) => next.resume(),
+        // No compensation was sent yet, so this answers none.
         (
             Started,
             Input::Reply {
@@ -106,7 +102,7 @@ pub fn step(
                 outcome,
             },
         ) => {
-            turn.compensation_answered(step, outcome);
+            next.compensation_answered(step, outcome);
         }
         (
             Compensating,
@@ -116,10 +112,10 @@ pub fn step(
                 attempt,
             },
         ) => {
-            turn.compensation_silent(step, attempt);
+            next.compensation_timed_out(step, attempt);
         }
-        (Compensating, Input::Resume) => turn.resume(),
-        // The way back does not depend on what a request did: it is undone either way.
+        (Compensating, Input::Resume) => next.resume(),
+        // The request's outcome no longer matters: the step is compensated in any case.
         (
             Compensating,
             Input::Reply {
@@ -136,20 +132,20 @@ pub fn step(
             Input::Reply { .. } | Input::Timeout { .. } | Input::Abort { .. } | Input::Resume,
         ) => {}
     }
-    Ok((turn.saga, turn.commands))
+    Ok((next.saga, next.commands))
 }
 
-/// The saga as it becomes under one input, and what is to be done about it.
-struct Turn<'a> {
+/// The saga after one input, and the commands of that input.
+struct Transition<'a> {
     definition: &'a Definition,
     saga: Saga,
     commands: Vec<Command>,
 }
 
-impl Turn<'_> {
+impl Transition<'_> {
     // ---- forward
 
-    fn begin_next_step(&mut self) {
+    fn request_next_step(&mut self) {
         let at = self.saga.steps.len();
         let Some(next) = self.definition.steps.get(at) else {
             return self.end(SagaState::Completed);
@@ -164,61 +160,61 @@ impl Turn<'_> {
         self.send(at, Direction::Request);
     }
 
-    /// An answer is an answer whenever it comes: one that comes after the saga was parked sets it going again.
+    /// A late reply counts: after the saga was parked, it lets the saga continue.
     fn request_answered(&mut self, at: usize, outcome: Outcome) {
-        if !self.waits_for(at) {
+        if !self.is_pending(at) {
             return;
         }
-        match (outcome, self.definition.steps[at].when_refused) {
-            (Outcome::Proceed, Failure::Compensate | Failure::Park) => {
+        match (outcome, self.definition.steps[at].on_refusal) {
+            (Outcome::Proceed, OnFailure::Compensate | OnFailure::Park) => {
                 self.saga.steps[at].state = StepState::Succeeded;
                 self.saga.steps[at].refusal = None;
                 self.saga.parked = None;
-                self.begin_next_step();
+                self.request_next_step();
             }
-            (Outcome::Refuse { reason }, Failure::Compensate) => {
+            (Outcome::Refuse { reason }, OnFailure::Compensate) => {
                 self.saga.steps[at].state = StepState::Failed;
                 self.saga.steps[at].refusal = Some(reason.clone());
-                self.turn_back(reason);
+                self.compensate(reason);
             }
-            // The step stays STARTED: a person may have it tried again, so its outcome is still open.
-            (Outcome::Refuse { reason }, Failure::Park) => {
+            // The step stays STARTED: an operator may resume it, so its outcome is still open.
+            (Outcome::Refuse { reason }, OnFailure::Park) => {
                 self.saga.steps[at].refusal = Some(reason);
                 self.park(at, Direction::Request);
             }
         }
     }
 
-    fn request_silent(&mut self, at: usize, attempt: u32) {
-        if !self.timer_is_live(at, attempt) {
+    fn request_timed_out(&mut self, at: usize, attempt: u32) {
+        if !self.is_current_timer(at, attempt) {
             return;
         }
         let step = &self.definition.steps[at];
         if self.saga.steps[at].retries < step.retry_limit {
-            return self.send_again(at, Direction::Request);
+            return self.retry(at, Direction::Request);
         }
-        match step.when_silent {
-            Failure::Compensate => self.turn_back(self.complaint(at, Direction::Request)),
-            Failure::Park => self.park(at, Direction::Request),
+        match step.on_timeout {
+            OnFailure::Compensate => self.compensate(self.parking_reason(at, Direction::Request)),
+            OnFailure::Park => self.park(at, Direction::Request),
         }
     }
 
-    // ---- back
+    // ---- compensation
 
-    fn turn_back(&mut self, failure: String) {
+    fn compensate(&mut self, failure: String) {
         self.saga.state = SagaState::Compensating;
         self.saga.failure = Some(failure);
         self.saga.parked = None;
-        self.undo_next_step();
+        self.compensate_next_step();
     }
 
-    /// Undoes the latest step that did, or may have done, something. A request without an answer counts as
-    /// done: undoing what was never done is harmless, leaving it is not.
-    fn undo_next_step(&mut self) {
+    /// Compensates the latest step that succeeded or may have: an unanswered request may have had its effect, and the
+    /// compensation of a request without effect is harmless.
+    fn compensate_next_step(&mut self) {
         for at in (0..self.saga.steps.len()).rev() {
-            let can_be_undone = self.definition.steps[at].compensation.is_some();
+            let has_compensation = self.definition.steps[at].compensation.is_some();
             let progress = &mut self.saga.steps[at];
-            match (progress.state, can_be_undone) {
+            match (progress.state, has_compensation) {
                 (StepState::Started | StepState::Succeeded, true) => {
                     progress.state = StepState::Compensating;
                     progress.attempt = 0;
@@ -237,10 +233,10 @@ impl Turn<'_> {
         self.end(SagaState::Compensated);
     }
 
-    /// A refusal is only remembered. The timer that runs already sends the compensation again after its
-    /// backoff; sending at once would let a refusing participant set the pace.
+    /// A refusal is only stored. The running timer sends the compensation again after the backoff; a retry at once would
+    /// loop as fast as the participant refuses.
     fn compensation_answered(&mut self, at: usize, outcome: Outcome) {
-        if !self.waits_for(at) {
+        if !self.is_pending(at) {
             return;
         }
         match outcome {
@@ -248,25 +244,25 @@ impl Turn<'_> {
                 self.saga.steps[at].state = StepState::Compensated;
                 self.saga.steps[at].refusal = None;
                 self.saga.parked = None;
-                self.undo_next_step();
+                self.compensate_next_step();
             }
             Outcome::Refuse { reason } => self.saga.steps[at].refusal = Some(reason),
         }
     }
 
-    fn compensation_silent(&mut self, at: usize, attempt: u32) {
-        if !self.timer_is_live(at, attempt) {
+    fn compensation_timed_out(&mut self, at: usize, attempt: u32) {
+        if !self.is_current_timer(at, attempt) {
             return;
         }
         if self.saga.steps[at].retries < self.definition.steps[at].compensation_backoff.retry_limit
         {
-            self.send_again(at, Direction::Compensation);
+            self.retry(at, Direction::Compensation);
         } else {
             self.park(at, Direction::Compensation);
         }
     }
 
-    // ---- both ways
+    // ---- both directions
 
     fn resume(&mut self) {
         if self.saga.parked.take().is_none() {
@@ -279,18 +275,18 @@ impl Turn<'_> {
         }
     }
 
-    fn waits_for(&self, at: usize) -> bool {
+    fn is_pending(&self, at: usize) -> bool {
         self.saga
             .pending()
             .is_some_and(|pending| pending.step == at)
     }
 
-    fn timer_is_live(&self, at: usize, attempt: u32) -> bool {
+    fn is_current_timer(&self, at: usize, attempt: u32) -> bool {
         let is_latest = |pending: crate::Pending| pending.step == at && pending.attempt == attempt;
         !self.saga.is_parked() && self.saga.pending().is_some_and(is_latest)
     }
 
-    fn send_again(&mut self, at: usize, direction: Direction) {
+    fn retry(&mut self, at: usize, direction: Direction) {
         self.saga.steps[at].retries += 1;
         self.send(at, direction);
     }
@@ -306,7 +302,7 @@ impl Turn<'_> {
         };
         let topic = step
             .topic(direction)
-            .expect("only a step that has a compensation is ever undone");
+            .expect("only a step that has a compensation is compensated");
         self.commands.push(Command::Send {
             step: at,
             direction,
@@ -322,7 +318,7 @@ impl Turn<'_> {
     }
 
     fn park(&mut self, at: usize, direction: Direction) {
-        let reason = self.complaint(at, direction);
+        let reason = self.parking_reason(at, direction);
         if self.saga.parked.as_ref() == Some(&reason) {
             return;
         }
@@ -331,8 +327,8 @@ impl Turn<'_> {
         self.commands.push(Command::Parked { reason });
     }
 
-    /// What a person is told about a step that does not come to an end.
-    fn complaint(&self, at: usize, direction: Direction) -> String {
+    /// The reason of parking, for operators.
+    fn parking_reason(&self, at: usize, direction: Direction) -> String {
         let StepProgress {
             name,
             attempt,

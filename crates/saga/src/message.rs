@@ -1,21 +1,19 @@
-//! What goes into the machine and what comes out of it: plain data, no state.
+//! The inputs and commands of the machine: plain data, no state.
 
 use serde::{Deserialize, Serialize};
 
 use crate::progress::SagaState;
 
-/// Whether a message does a step or undoes it.
+/// Whether a message belongs to a step's request or to its compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Direction {
-    /// Does the step.
     Request,
-    /// Undoes the step.
     Compensation,
 }
 
 impl Direction {
-    /// The word under which this direction is stored.
+    /// The stored name of this direction.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -28,46 +26,44 @@ impl Direction {
 /// Something that happened to a saga.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Input {
-    /// A participant answered. Which attempt it answers does not matter: a participant gives all attempts of
-    /// one saga the same answer.
+    /// A participant answered. The attempt does not matter: a participant gives all attempts of a saga the same answer.
     Reply {
         step: usize,
         direction: Direction,
         outcome: Outcome,
     },
-    /// The timer set for this attempt is due. A timer of an earlier attempt changes nothing.
+    /// The timer of this attempt expired. A timer of an earlier attempt changes nothing.
     Timeout {
         step: usize,
         direction: Direction,
         attempt: u32,
     },
-    /// The purpose of the saga is gone: whatever it did is to be undone.
+    /// The saga is no longer wanted: compensate it.
     Abort { reason: String },
-    /// A person looked at a parked saga and wants it tried again.
+    /// An operator retries a parked saga.
     Resume,
 }
 
 /// A participant's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Done: the effect stands (request), or is gone (compensation).
+    /// Done: the effect exists (request), or no longer exists (compensation).
     Proceed,
-    /// Not done. To a request this promises that nothing was taken, nor ever will be for this saga.
+    /// Not done. For a request this promises that it has no effect, and never will have one for this saga.
     Refuse { reason: String },
 }
 
-/// Something to do on behalf of a saga, in the same commit that stores the saga.
+/// An action for the caller to store in the same transaction as the saga.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Publish to `topic`. A step's message in one direction never bears the same attempt twice.
+    /// Publish to `topic`. The attempts of a step in one direction are numbered and never reused.
     Send {
         step: usize,
         direction: Direction,
         attempt: u32,
         topic: &'static str,
     },
-    /// Hand back [`Input::Timeout`] with these fields after this time. A saga has one timer: an earlier one
-    /// is replaced.
+    /// Process [`Input::Timeout`] with these fields after this time. A saga has one timer: this replaces an earlier one.
     SetTimer {
         step: usize,
         direction: Direction,
@@ -76,8 +72,8 @@ pub enum Command {
     },
     /// Remove the saga's timer.
     CancelTimer,
-    /// The saga has ended, and will never change again.
+    /// The saga has ended, and does not change any more.
     Finished { state: SagaState },
-    /// The saga stands still and a person should look.
+    /// The saga waits for an operator.
     Parked { reason: String },
 }

@@ -1,10 +1,9 @@
-//! Where one saga stands: the state that is stored, and the only state there is.
+//! The state of one saga, as it is stored: the only state of this crate.
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::Direction;
 
-/// One saga's whole state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Saga {
@@ -15,60 +14,57 @@ pub struct Saga {
     pub state: SagaState,
     /// The steps begun so far, in the order of the definition.
     pub steps: Vec<StepProgress>,
-    /// Why the saga turned back: the refusal or the abort in its own words, or which step stayed silent.
+    /// Why the saga compensates: the reason of the refusal or abort, or which step timed out.
     pub failure: Option<String>,
-    /// Why the saga stands still; `None` while it moves by itself.
+    /// Why the saga is parked; `None` if it is not.
     pub parked: Option<String>,
 }
 
-/// How far one step has come.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepProgress {
     pub name: String,
     pub state: StepState,
-    /// The number of the latest message sent in the step's present direction, counted from 1 and never reused.
+    /// The number of the latest message in the step's current direction, counted from 1 and never reused.
     pub attempt: u32,
-    /// How often that message was sent again since the direction began or a person resumed it. It is told from
-    /// `attempt` so that resuming restores the retries without reusing a number.
+    /// The retries since the direction began or an operator resumed it. Unlike `attempt`, it is reset by a resumption.
     #[serde(default)]
     pub retries: u32,
-    /// The last refusal in the step's present direction.
+    /// The last refusal in the step's current direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
 }
 
-/// The four states of a saga; the last two are terminal.
+/// The last two states are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SagaState {
-    /// On its way forward.
+    /// Requesting its steps.
     Started,
-    /// On its way back.
+    /// Undoing its steps.
     Compensating,
-    /// Everything that could be undone has been.
+    /// Every step that has a compensation is undone.
     Compensated,
     /// Every step succeeded.
     Completed,
 }
 
-/// The five states of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum StepState {
     /// Requested; the outcome is unknown.
     Started,
-    /// The participant agreed. A step that has no compensation keeps this state when its saga turns back.
+    /// The participant agreed. A step without a compensation keeps this state if its saga compensates.
     Succeeded,
-    /// The participant refused, or stayed silent and there is nothing to undo.
+    /// The participant refused, or did not answer and there is no compensation.
     Failed,
     /// The compensation was sent; its outcome is unknown.
     Compensating,
-    /// The participant confirmed that no effect stands.
+    /// The participant confirmed that no effect is left.
     Compensated,
 }
 
-/// The answer that a saga waits for.
+/// The reply that a saga waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pending {
     pub step: usize,
@@ -78,7 +74,7 @@ pub struct Pending {
 }
 
 impl Saga {
-    /// The answer this saga waits for, parked or not; `None` when it has ended.
+    /// The reply this saga waits for, parked or not; `None` if it has ended.
     #[must_use]
     pub fn pending(&self) -> Option<Pending> {
         let (outstanding, direction) = match self.state {
@@ -97,20 +93,20 @@ impl Saga {
         })
     }
 
-    /// The name of the step that is being done or undone; `None` when the saga has ended.
+    /// The name of the step that is requested or compensated; `None` if the saga has ended.
     #[must_use]
     pub fn current_step(&self) -> Option<&str> {
         self.pending()
             .map(|pending| self.steps[pending.step].name.as_str())
     }
 
-    /// Whether the saga has ended, and can never change again.
+    /// Whether the saga has ended, and does not change any more.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         self.state.is_terminal()
     }
 
-    /// Whether the saga stands still until a late reply or a person moves it.
+    /// Whether the saga waits until a late reply or an operator moves it.
     #[must_use]
     pub const fn is_parked(&self) -> bool {
         self.parked.is_some()
@@ -127,7 +123,7 @@ impl SagaState {
         }
     }
 
-    /// The word under which this state is stored and shown.
+    /// The stored name of this state.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -140,7 +136,7 @@ impl SagaState {
 }
 
 impl StepState {
-    /// The word under which this state is stored and shown.
+    /// The stored name of this state.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,20 +1,20 @@
-//! The check that a definition can be run at all; a test or the program's start calls it once.
+//! Validation of definitions: a test or the start of a program calls it once. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::definition::{Catalog, Definition, Step};
 use crate::message::Direction;
 
-/// Why a definition cannot be run.
+/// Why a definition cannot run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum DefinitionError {
     #[error("a saga needs a kind and at least one step")]
     Empty,
     #[error("step {step} has an empty name or topic")]
     Nameless { step: usize },
     #[error("{name} names two steps")]
     StepNamedTwice { name: &'static str },
-    #[error("{topic} is sent by two steps or directions, so a reply could not be told apart")]
+    #[error("{topic} is sent by two steps or directions, so its replies are ambiguous")]
     TopicUsedTwice { topic: &'static str },
     #[error("{name} has a wait of zero, or a first wait above its cap")]
     ImpossibleWait { name: &'static str },
@@ -23,14 +23,14 @@ pub enum Flaw {
 }
 
 impl Definition {
-    /// Checks that every reply and every timer can be told apart and no wait is zero.
+    /// Checks that each reply and timer belongs to one step, and that no wait is zero.
     ///
     /// # Errors
     ///
-    /// The first [`Flaw`] found.
-    pub fn validate(&self) -> Result<(), Flaw> {
+    /// The first [`DefinitionError`] found.
+    pub fn validate(&self) -> Result<(), DefinitionError> {
         if self.kind.is_empty() || self.steps.is_empty() {
-            return Err(Flaw::Empty);
+            return Err(DefinitionError::Empty);
         }
         let (mut names, mut topics) = (BTreeSet::new(), BTreeSet::new());
         for (at, step) in self.steps.iter().enumerate() {
@@ -38,18 +38,18 @@ impl Definition {
                 .into_iter()
                 .filter_map(|d| step.topic(d));
             if step.name.is_empty() || step_topics.clone().any(str::is_empty) {
-                return Err(Flaw::Nameless { step: at });
+                return Err(DefinitionError::Nameless { step: at });
             }
             if !names.insert(step.name) {
-                return Err(Flaw::StepNamedTwice { name: step.name });
+                return Err(DefinitionError::StepNamedTwice { name: step.name });
             }
             for topic in step_topics {
                 if !topics.insert(topic) {
-                    return Err(Flaw::TopicUsedTwice { topic });
+                    return Err(DefinitionError::TopicUsedTwice { topic });
                 }
             }
             if !waits_are_possible(step) {
-                return Err(Flaw::ImpossibleWait { name: step.name });
+                return Err(DefinitionError::ImpossibleWait { name: step.name });
             }
         }
         Ok(())
@@ -68,13 +68,13 @@ impl Catalog {
     ///
     /// # Errors
     ///
-    /// The first [`Flaw`] found.
-    pub fn validate(&self) -> Result<(), Flaw> {
+    /// The first [`DefinitionError`] found.
+    pub fn validate(&self) -> Result<(), DefinitionError> {
         let mut listed = BTreeSet::new();
         for definition in self.0 {
             definition.validate()?;
             if !listed.insert((definition.kind, definition.version)) {
-                return Err(Flaw::ListedTwice {
+                return Err(DefinitionError::ListedTwice {
                     kind: definition.kind,
                     version: definition.version,
                 });

@@ -10,7 +10,7 @@ use messaging::{
     Message, Rejection,
     coordinator::{Domain, SagaRecord, Send},
 };
-use saga::{Backoff, Catalog, Definition, Failure, SagaState, Step, StepState};
+use saga::{Backoff, Catalog, Definition, OnFailure, SagaState, Step, StepState};
 
 pub use answer::{Answer, read_answer};
 pub use cancellation::Cancellation;
@@ -65,8 +65,8 @@ pub static EXPIRE: Definition = Definition {
         Step::new(DELETE_PAYMENT, "payment.delete.request")
             .timeout_millis(ANSWER_MILLIS)
             .retry_limit(CLOSE_AGAIN_MAX)
-            .when_refused(Failure::Compensate)
-            .when_silent(Failure::Park),
+            .on_refusal(OnFailure::Compensate)
+            .on_timeout(OnFailure::Park),
         Step::new(RESTORE_POINT, "user.restore.point.request")
             .timeout_millis(ANSWER_MILLIS)
             .retry_limit(CLOSE_AGAIN_MAX)
@@ -83,8 +83,8 @@ pub static CANCEL: Definition = Definition {
         Step::new(CANCEL_PAYMENT, "payment.cancel.request")
             .timeout_millis(ANSWER_MILLIS)
             .retry_limit(CLOSE_AGAIN_MAX)
-            .when_refused(Failure::Compensate)
-            .when_silent(Failure::Park),
+            .on_refusal(OnFailure::Compensate)
+            .on_timeout(OnFailure::Park),
         Step::new(RESTORE_POINT, "user.restore.point.request")
             .timeout_millis(ANSWER_MILLIS)
             .retry_limit(CLOSE_AGAIN_MAX)

@@ -168,7 +168,7 @@ fn money_is_where_it_belongs(deployment: &Deployment, books: &Books) {
 /// every committed message is a record. Each group that reads its topic has an inbox mark, which is written in the
 /// transaction of the work or of the dead letter. (Reissues of one dead letter share a mark, and no dead letter is open.)
 async fn every_message_was_handled(deployment: &Deployment) {
-    let records = messaging::kafka::kept(&deployment.kafka(), topic::ALL).await;
+    let records = messaging::kafka::scan(&deployment.kafka(), topic::ALL).await;
     let records = records.unwrap();
     let settings = SCHEMAS.map(|schema| deployment.postgres(schema));
     let reading = tokio::task::spawn_blocking(move || {

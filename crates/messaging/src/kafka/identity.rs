@@ -1,4 +1,4 @@
-//! What names a message for services that read no headers. Pure.
+//! How a record identifies its message to services that read no headers. Pure.
 
 use std::borrow::Cow;
 
@@ -7,24 +7,24 @@ use serde_json::Value;
 
 use crate::{Message, PayloadRules, id};
 
-/// The field of a domain message that is its id.
+/// The field of a domain message that holds its id.
 const EVENT_ID: &str = "eventId";
 
-/// How a record says which message it is. The header `ce_id` says it always.
+/// How a record identifies its message. The header `ce_id` always does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageIdentity {
-    /// By that header alone: the record key is what orders.
+    /// By that header alone; the record key is the message's key.
     #[default]
     Header,
-    /// By a UUID too, a digest of `ce_id`: it is the record key of what is asked of a service and answered, and the
+    /// Also by a UUID, a digest of `ce_id`: it is the record key of requests and responses between services, and the
     /// `eventId` of a domain message.
     Uuid,
 }
 
 impl MessageIdentity {
-    /// The record key. What is asked and answered needs no order of its own: a saga waits for one answer at a time.
-    /// Domain messages keep the key that gives one consumer an event's stock.
+    /// The record key. Requests and responses need no order among themselves: a saga waits for one response at a time.
+    /// Domain messages keep their key, so that one consumer handles all messages of a ticketed event.
     pub(super) fn key<'a>(self, rules: &PayloadRules, message: &'a Message) -> Cow<'a, str> {
         match self {
             Self::Uuid if rules.request_reply_topics.contains(&message.topic.as_str()) => {
@@ -36,13 +36,13 @@ impl MessageIdentity {
 
     /// The record value.
     pub(super) fn value<'a>(self, rules: &PayloadRules, message: &'a Message) -> Cow<'a, str> {
-        let renamed = match self {
+        let with_id = match self {
             Self::Uuid if rules.identified_topics.contains(&message.topic.as_str()) => {
                 with_event_id(message)
             }
             Self::Uuid | Self::Header => None,
         };
-        renamed.map_or(Cow::Borrowed(message.payload.as_str()), Cow::Owned)
+        with_id.map_or(Cow::Borrowed(message.payload.as_str()), Cow::Owned)
     }
 }
 
@@ -78,16 +78,22 @@ mod tests {
     }
 
     #[test]
-    fn every_request_of_a_saga_has_a_uuid_of_its_own_and_a_repeated_message_has_the_same() {
+    fn each_request_of_a_saga_has_its_own_uuid_and_a_repeated_message_has_the_same() {
         let key = |topic, id| {
             MessageIdentity::Uuid
                 .key(&RULES, &message(topic, id))
                 .into_owned()
         };
-        let asked = key("user.reserve.point.request", "saga:1:request:1");
-        assert!(uuid::Uuid::parse_str(&asked).is_ok(), "{asked}");
-        assert_eq!(asked, key("user.reserve.point.request", "saga:1:request:1"));
-        assert_ne!(asked, key("user.reserve.point.request", "saga:1:request:2"));
+        let request = key("user.reserve.point.request", "saga:1:request:1");
+        assert!(uuid::Uuid::parse_str(&request).is_ok(), "{request}");
+        assert_eq!(
+            request,
+            key("user.reserve.point.request", "saga:1:request:1")
+        );
+        assert_ne!(
+            request,
+            key("user.reserve.point.request", "saga:1:request:2")
+        );
         for ordered in [
             "domain.payment",
             "ticketing.process",
@@ -102,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_message_is_named_by_a_uuid_and_its_state_stays() {
+    fn a_domain_message_is_identified_by_a_uuid_and_its_state_is_unchanged() {
         let message = message("domain.payment", "payment:1:2");
         assert_eq!(
             MessageIdentity::Header.value(&RULES, &message),
@@ -110,8 +116,8 @@ mod tests {
         );
         let value: Value =
             serde_json::from_str(&MessageIdentity::Uuid.value(&RULES, &message)).unwrap();
-        let named = value[EVENT_ID].as_str().unwrap();
-        assert!(uuid::Uuid::parse_str(named).is_ok(), "{named}");
+        let id = value[EVENT_ID].as_str().unwrap();
+        assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
         assert_eq!(value["payload"][EVENT_ID], 7);
     }
 }

@@ -1,6 +1,5 @@
-//! What one process has sent and has no answer to, and what became of the rest. A producer that failed is replaced by
-//! another: answers carry the number of theirs, and a failure that an earlier one tells of is of no concern any more,
-//! because everything that had no answer was taken back with it. State: the rows under way.
+//! The sends that are in flight. A producer that failed is replaced by one of the next generation, which sends again what
+//! was in flight: a failure that an earlier generation reports later is ignored. State: the rows in flight.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,10 +9,10 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::producer::{Delivery, Refusal};
+use super::producer::{Delivery, SendError};
 use crate::tail::Stored;
 
-/// Sends that may wait for their acknowledgement.
+/// Sends in flight.
 const WINDOW_MESSAGES: usize = 8_192;
 
 #[derive(Default)]
@@ -24,14 +23,14 @@ pub(super) struct InFlight {
 
 #[derive(Default)]
 struct State {
-    /// Of the producer that sends now.
+    /// Of the current producer.
     generation: u64,
-    unanswered: HashMap<i64, Stored>,
-    /// The brokers have them; their rows are not deleted yet.
+    in_flight: HashMap<i64, Stored>,
+    /// Acknowledged by the brokers, and not yet deleted from the outbox.
     acknowledged: HashSet<i64>,
-    failed: Vec<(Stored, Refusal)>,
-    /// When the first of those under way was sent, or the last answer came.
-    moved_at: Option<Instant>,
+    failed: Vec<(Stored, SendError)>,
+    /// When the oldest send in flight was started, or the last delivery was reported.
+    progress_at: Option<Instant>,
 }
 
 impl InFlight {
@@ -39,22 +38,22 @@ impl InFlight {
         self.state.lock().expect("no holder of this lock panics")
     }
 
-    /// Counts a row as sent, from before it is.
+    /// Must be called before the row is sent: its delivery may be reported before the send returns.
     pub(super) fn add(&self, stored: &Stored) {
         let mut state = self.lock();
-        if state.unanswered.is_empty() {
-            state.moved_at = Some(Instant::now());
+        if state.in_flight.is_empty() {
+            state.progress_at = Some(Instant::now());
         }
-        state.unanswered.insert(stored.offset, stored.clone());
+        state.in_flight.insert(stored.offset, stored.clone());
     }
 
-    /// It was not sent after all.
+    /// The row was not sent.
     pub(super) fn remove(&self, offset: i64) {
-        self.lock().unanswered.remove(&offset);
+        self.lock().in_flight.remove(&offset);
     }
 
-    /// Takes answers in; returns what the brokers have.
-    pub(super) fn answer(&self, deliveries: impl Iterator<Item = Delivery>) -> Vec<i64> {
+    /// Records deliveries; returns the acknowledged rows.
+    pub(super) fn record(&self, deliveries: impl Iterator<Item = Delivery>) -> Vec<i64> {
         let mut state = self.lock();
         let mut acknowledged = Vec::new();
         for Delivery {
@@ -65,26 +64,26 @@ impl InFlight {
         {
             match outcome {
                 Ok(()) => {
-                    state.unanswered.remove(&offset);
+                    state.in_flight.remove(&offset);
                     state.acknowledged.insert(offset);
                     acknowledged.push(offset);
                 }
-                Err(refusal) if generation == state.generation => {
-                    if let Some(stored) = state.unanswered.remove(&offset) {
-                        state.failed.push((stored, refusal));
+                Err(error) if generation == state.generation => {
+                    if let Some(stored) = state.in_flight.remove(&offset) {
+                        state.failed.push((stored, error));
                     }
                 }
-                // It was taken back, and perhaps sent again.
+                // The current generation sends it.
                 Err(_) => {}
             }
         }
-        state.moved_at = Some(Instant::now());
+        state.progress_at = Some(Instant::now());
         drop(state);
         self.changed.notify_one();
         acknowledged
     }
 
-    /// Rows that are gone from the table.
+    /// These rows are deleted from the outbox.
     pub(super) fn deleted(&self, offsets: &[i64]) {
         let mut state = self.lock();
         for offset in offsets {
@@ -92,61 +91,64 @@ impl InFlight {
         }
     }
 
-    /// Rows of the table that need not be waited for.
-    pub(super) fn own(&self) -> HashSet<i64> {
+    /// Rows that this process has sent.
+    pub(super) fn sent(&self) -> HashSet<i64> {
         let state = self.lock();
-        let unanswered = state.unanswered.keys().copied();
-        unanswered
+        let in_flight = state.in_flight.keys().copied();
+        in_flight
             .chain(state.acknowledged.iter().copied())
             .collect()
     }
 
-    /// Whether everything that was sent is answered.
     pub(super) fn is_idle(&self) -> bool {
-        self.lock().unanswered.is_empty()
+        self.lock().in_flight.is_empty()
     }
 
-    /// Whether a send failed, or nothing was answered for so long.
-    pub(super) fn has_failed(&self, patience: Duration) -> bool {
+    /// Whether a send failed, or no delivery was reported for this time.
+    pub(super) fn has_failed(&self, timeout: Duration) -> bool {
         let state = self.lock();
-        let is_stale = state.moved_at.is_some_and(|at| at.elapsed() >= patience);
-        !state.failed.is_empty() || (is_stale && !state.unanswered.is_empty())
+        let is_stale = state.progress_at.is_some_and(|at| at.elapsed() >= timeout);
+        !state.failed.is_empty() || (is_stale && !state.in_flight.is_empty())
     }
 
-    /// Waits until one more may be sent: not where a send failed.
-    pub(super) async fn room(&self, patience: Duration) -> bool {
+    /// Waits until one more row may be sent; `false` if a send failed.
+    pub(super) async fn has_capacity(&self, timeout: Duration) -> bool {
         loop {
             let changed = self.changed.notified();
-            if self.has_failed(patience) {
+            if self.has_failed(timeout) {
                 return false;
             }
-            if self.lock().unanswered.len() < WINDOW_MESSAGES {
+            if self.lock().in_flight.len() < WINDOW_MESSAGES {
                 return true;
             }
-            // Woken by an answer; where none comes, to see that none came.
-            let _ = tokio::time::timeout(patience, changed).await;
+            // A delivery wakes it, or the time is over and the sends have failed.
+            let _ = tokio::time::timeout(timeout, changed).await;
         }
     }
 
-    /// Waits until a send has failed, or nothing was answered for so long.
-    pub(super) async fn failure(&self, patience: Duration) {
+    /// Waits until a send failed, or no delivery was reported for this time.
+    pub(super) async fn failure(&self, timeout: Duration) {
         loop {
             let changed = self.changed.notified();
-            if self.has_failed(patience) {
+            if self.has_failed(timeout) {
                 return;
             }
-            let _ = tokio::time::timeout(patience, changed).await;
+            let _ = tokio::time::timeout(timeout, changed).await;
         }
     }
 
-    /// Everything that failed, and everything that has no answer: another producer sends from now on, and this is its
-    /// number.
-    pub(super) fn take_back(&self) -> (u64, Vec<(Stored, Refusal)>) {
+    /// Starts the next generation: returns it, and all rows that failed or are in flight.
+    pub(super) fn next_generation(&self) -> (u64, Vec<(Stored, SendError)>) {
         let mut state = self.lock();
         state.generation += 1;
         let mut all = std::mem::take(&mut state.failed);
-        let unanswered = state.unanswered.drain().map(|(_, stored)| stored);
-        all.extend(unanswered.map(|stored| (stored, Refusal::Passing("no answer".to_owned()))));
+        let in_flight = state.in_flight.drain().map(|(_, stored)| stored);
+        all.extend(in_flight.map(|stored| {
+            (
+                stored,
+                SendError::Transient("no acknowledgement".to_owned()),
+            )
+        }));
         (state.generation, all)
     }
 }

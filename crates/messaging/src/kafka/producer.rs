@@ -1,5 +1,5 @@
-//! One connection that produces: idempotent, acknowledged by all replicas, in order, many sends in flight. What became
-//! of each send is told by its row's offset. State: what librdkafka has queued.
+//! An idempotent producer: acknowledged by all replicas, in order, many sends in flight. Each delivery is reported with the
+//! offset of its outbox row. State: the queue of librdkafka.
 
 use std::time::{Duration, Instant};
 
@@ -11,54 +11,53 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
-use super::{KafkaSettings, is_dead_letter, log::Log, unavailable, wire};
+use super::{KafkaSettings, codec, is_dead_letter, log_throttle::LogThrottle, unavailable};
 use crate::{StoreError, tail::Stored};
 
-/// librdkafka's own queue is full for as long as this at most; then it is tried again.
+/// The pause before a retry if the queue of librdkafka is full.
 const QUEUE_PAUSE_MILLIS: u64 = 5;
 
-/// For how long nothing of a topic is sent that the brokers refused.
+/// How long sending to a topic is paused after the brokers rejected it.
 pub(super) const TOPIC_PAUSE_SECS: u64 = 30;
 
-/// Less than any topic should take: a batch is refused as a whole.
+/// Below the `max.message.bytes` of any sensible topic: a larger batch is rejected as a whole.
 const BATCH_BYTES_MAX: usize = 262_144;
-/// A longer payload is sent while nothing else is under way. A broker that has nothing of a producer takes
-/// whatever batch of it comes first, so what is sent behind a batch that it refuses might arrive.
-pub(super) const HASTY_PAYLOAD_BYTES_MAX: usize = 65_536;
+/// A longer payload is sent with nothing else in flight. A broker that has no batch of a producer yet accepts any
+/// sequence number first, so a batch sent after a rejected one might be accepted.
+pub(super) const PIPELINED_PAYLOAD_BYTES_MAX: usize = 65_536;
 
-/// How much a producer does at once.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Haste {
-    /// Requests that may be under way.
+pub(super) struct SendLimits {
+    /// Requests in flight.
     pub(super) requests_max: u32,
-    /// A topic that the brokers do not know for so long is taken to be gone: those that are made at the start are not known
-    /// everywhere at once.
+    /// A topic that the brokers do not know for this time is taken for deleted: not every broker knows a topic at once that
+    /// was just created.
     pub(super) topic_millis_max: u64,
 }
 
-/// What became of a row.
+/// The result of sending a row.
 pub(super) struct Delivery {
-    /// Of the producer that sent it.
+    /// The generation of the producer that sent it.
     pub(super) generation: u64,
     pub(super) offset: i64,
-    pub(super) outcome: Result<(), Refusal>,
+    pub(super) outcome: Result<(), SendError>,
 }
 
-/// Why a row was not taken.
+/// Why the brokers did not accept a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Its message, or one that was sent together with it, is such that it is refused whenever it is sent.
+pub(super) enum SendError {
+    /// Its message, or another one of its batch, is rejected whenever it is sent.
     Message(String),
-    /// Everything of its topic is refused, until a person changes that.
+    /// Every message of its topic is rejected until an operator acts.
     Topic(String),
-    /// The brokers are away, or it was given up with others: it may be sent again.
-    Passing(String),
+    /// The brokers are unreachable, or the send was aborted with others: a retry may succeed.
+    Transient(String),
 }
 
-impl Refusal {
+impl SendError {
     fn of(error: &KafkaError) -> Self {
         use RDKafkaErrorCode as Code;
-        let told = error.to_string();
+        let text = error.to_string();
         match error.rdkafka_error_code() {
             Some(
                 Code::MessageSizeTooLarge
@@ -67,48 +66,48 @@ impl Refusal {
                 | Code::InvalidTimestamp
                 | Code::InvalidRecord
                 | Code::PolicyViolation,
-            ) => Self::Message(told),
+            ) => Self::Message(text),
             Some(
                 Code::TopicAuthorizationFailed
                 | Code::InvalidTopic
                 | Code::UnknownTopic
                 | Code::UnknownTopicOrPartition
                 | Code::UnknownPartition,
-            ) => Self::Topic(told),
-            _ => Self::Passing(told),
+            ) => Self::Topic(text),
+            _ => Self::Transient(text),
         }
     }
 }
 
-/// Tells of deliveries.
-pub(super) struct Told {
+/// Passes delivery reports on.
+pub(super) struct DeliveryReporter {
     generation: u64,
     deliveries: mpsc::UnboundedSender<Delivery>,
-    log: Log,
+    log: LogThrottle,
 }
 
-impl ClientContext for Told {
+impl ClientContext for DeliveryReporter {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         self.log.line(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // librdkafka tries again by itself, whatever it is.
-        if self.log.may_say("error", reason, Instant::now()).is_some() {
-            tracing::warn!(%error, reason, "publishing waits for the brokers");
+        // librdkafka retries by itself in any case.
+        if self.log.admit("error", reason, Instant::now()).is_some() {
+            tracing::warn!(%error, reason, "a producer cannot reach its brokers; librdkafka retries");
         }
     }
 }
 
-impl ProducerContext for Told {
+impl ProducerContext for DeliveryReporter {
     type DeliveryOpaque = Box<i64>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, offset: Box<i64>) {
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(Refusal::of(error)),
+            Err((error, _)) => Err(SendError::of(error)),
         };
-        // Whoever went away without listening leaves its rows to the relay.
+        // If the receiver is gone, the relay publishes the row.
         let _ = self.deliveries.send(Delivery {
             generation: self.generation,
             offset: *offset,
@@ -117,44 +116,44 @@ impl ProducerContext for Told {
     }
 }
 
-/// Sends to the brokers that hold a message's topic.
+/// Sends each message to the brokers that hold its topic.
 pub(super) struct Producer {
     settings: KafkaSettings,
-    main: ThreadedProducer<Told>,
-    dead_letters: Option<ThreadedProducer<Told>>,
+    main: ThreadedProducer<DeliveryReporter>,
+    dead_letters: Option<ThreadedProducer<DeliveryReporter>>,
 }
 
 impl Producer {
-    /// Deliveries are told on this channel, under this number.
+    /// Deliveries are reported on this channel, with this generation.
     pub(super) fn open(
         settings: &KafkaSettings,
         generation: u64,
         deliveries: &mpsc::UnboundedSender<Delivery>,
-        haste: Haste,
+        limits: SendLimits,
     ) -> Result<Self, StoreError> {
         let open = |brokers: &str| {
             settings
                 .client(brokers)
                 .set("acks", "all")
                 .set("enable.idempotence", "true")
-                // A message that cannot be delivered is followed by none of its partition: the producer has failed then.
+                // After a failed delivery the producer sends nothing more: no later message of the partition overtakes it.
                 .set("enable.gapless.guarantee", "true")
-                // Brokers may be away for as long as they like; nothing is given up.
+                // Messages do not expire while brokers are unreachable.
                 .set("message.timeout.ms", "0")
                 .set("linger.ms", "1")
                 .set("batch.size", BATCH_BYTES_MAX.to_string())
-                .set("max.in.flight", haste.requests_max.to_string())
+                .set("max.in.flight", limits.requests_max.to_string())
                 .set(
                     "topic.metadata.propagation.max.ms",
-                    haste.topic_millis_max.to_string(),
+                    limits.topic_millis_max.to_string(),
                 )
                 .set("compression.type", "lz4")
-                // The partition that Java's clients give a key.
+                // The default partitioner of Java clients.
                 .set("partitioner", "murmur2_random")
-                .create_with_context(Told {
+                .create_with_context(DeliveryReporter {
                     generation,
                     deliveries: deliveries.clone(),
-                    log: Log::default(),
+                    log: LogThrottle::default(),
                 })
                 .map_err(unavailable)
         };
@@ -169,13 +168,12 @@ impl Producer {
         })
     }
 
-    /// Queues a message behind those sent before. The record is stamped with the moment of this call (or of its arrival,
-    /// as its topic says): brokers delete by that stamp, and a message that was committed during an outage is not old. The
-    /// message's own time is in `ce_time`.
-    pub(super) async fn send(&self, stored: &Stored) -> Result<(), Refusal> {
+    /// Queues a message after those sent before. The record's timestamp is the time of this call, or of its arrival if the
+    /// topic says so: retention counts from it, and must not start before an outage ends. `ce_time` has the message's time.
+    pub(super) async fn send(&self, stored: &Stored) -> Result<(), SendError> {
         let message = &stored.message;
-        let topic = self.settings.wire_topic(&message.topic);
-        let to = match &self.dead_letters {
+        let topic = self.settings.broker_topic(&message.topic);
+        let producer = match &self.dead_letters {
             Some(dead_letters) if is_dead_letter(&message.topic) => dead_letters,
             _ => &self.main,
         };
@@ -184,25 +182,25 @@ impl Producer {
         let mut record = BaseRecord::with_opaque_to(&topic, Box::new(stored.offset))
             .key(key.as_ref())
             .payload(value.as_ref())
-            .headers(wire::headers(message, &self.settings.source));
+            .headers(codec::headers(message, &self.settings.source));
         loop {
-            match to.send(record) {
+            match producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
                     tokio::time::sleep(Duration::from_millis(QUEUE_PAUSE_MILLIS)).await;
                 }
-                Err((error, _)) => return Err(Refusal::of(&error)),
+                Err((error, _)) => return Err(SendError::of(&error)),
             }
         }
     }
 
-    /// Waits until everything sent was answered, for a time.
+    /// Waits for all deliveries, for up to this time.
     pub(super) fn flush(&self, millis_max: u64) {
         let wait = Duration::from_millis(millis_max);
         for producer in std::iter::once(&self.main).chain(&self.dead_letters) {
             if let Err(error) = producer.flush(wait) {
-                tracing::warn!(%error, "what is not published yet is left to the relay");
+                tracing::warn!(%error, "the producer stops with undelivered messages; the relay publishes them");
             }
         }
     }

@@ -1,19 +1,19 @@
 //! Publishes what this process committed, at once and in the order of the commits.
 //!
-//! **Order.** A row is sent only when every earlier row of its topic and subject (its key, where it names none) is
-//! acknowledged (and so gone from the table) or was sent by this very producer before it, whose stream cannot be
-//! reordered. An earlier row of another process holds it back, and with it every later one of its subject: it is looked
-//! for again until that row is gone, and after a while left to the relay, which publishes both in the order of their
-//! rows. An earlier row of the same subject is always visible by then: who commits the later one has seen the record
-//! that the earlier one changed. Rows of one key and different subjects have no such order, and a key like an event's
-//! is everybody's in a sale: waiting for it would let one process publish at a time.
+//! **Order.** A row is sent only after every earlier row of its topic and subject (its key, if it has no subject) is
+//! acknowledged, and so deleted, or was sent before it by the same producer, which keeps the order. An earlier row that
+//! another process committed blocks it, and all later rows of its subject: the publisher checks again until that row is
+//! gone, and after a while leaves them to the relay, which publishes all of them in the order of their rows. An earlier row
+//! of a subject is always visible by then, because the later commit was decided on the record that the earlier one changed.
+//! Rows of one key and different subjects are not ordered: in a sale all processes share the key of an event, and ordering
+//! by it would let one process publish at a time.
 //!
-//! **A send that fails** ends the stream of its producer, so that nothing arrives before what should stand in front of
-//! it: another producer sends everything that has no answer again, in its order. What the brokers refuse whenever it is
-//! sent is left to the relay, with what comes behind it of its subject; everything else goes on.
+//! **A failed send** ends its producer, so that no later row overtakes it; the next producer sends all rows in flight again,
+//! in order. A row that the brokers reject permanently is left to the relay, with the later rows of its subject; all others
+//! are published.
 //!
-//! **A crash** leaves rows in the table and nothing else; a row that was sent and not deleted yet is published twice,
-//! under one id, and the inbox of each group drops the second. State: which rows were sent or wait.
+//! **A crash** leaves rows in the outbox. A row that was sent and not deleted is published twice, under one id, and the inbox
+//! of each group drops the second. State: the rows that are sent or not sent yet.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -26,36 +26,38 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{
     KafkaSettings,
     in_flight::InFlight,
-    producer::{Delivery, HASTY_PAYLOAD_BYTES_MAX, Haste, Producer, Refusal, TOPIC_PAUSE_SECS},
+    producer::{
+        Delivery, PIPELINED_PAYLOAD_BYTES_MAX, Producer, SendError, SendLimits, TOPIC_PAUSE_SECS,
+    },
 };
 use crate::{
     Postgres, Random, Shutdown, StoreError, backoff::Backoff, postgres::Pending, tail::Stored,
 };
 
-/// Rows taken, or deleted, at once.
+/// Rows read, or deleted, at once.
 const ROWS_MAX: usize = 1_024;
-/// A row that is held back is looked at again after this time.
-const HELD_LOOK_MILLIS: u64 = 10;
+/// The interval of checks whether blocked rows can be sent.
+const BLOCKED_CHECK_MILLIS: u64 = 10;
 const BACKOFF_MILLIS_MAX: u64 = 1_000;
-/// Between two producers.
+/// The least time between two producers.
 const REOPEN_PAUSE_MILLIS: u64 = 1_000;
-/// A record that waits for its brokers keeps the time at which it was sent, and they delete by that time: what has no
-/// answer for this part of the retention is sent anew.
+/// A record in librdkafka's queue keeps the timestamp of its send, from which retention counts. Without an acknowledgement
+/// for the retention divided by this, it is sent again, with a new timestamp.
 const RESENDS_PER_RETENTION: u32 = 4;
-const HASTE: Haste = Haste {
+const SEND_LIMITS: SendLimits = SendLimits {
     requests_max: 5,
     topic_millis_max: 30_000,
 };
-/// How long the last sends may take when the process stops.
+/// How long a stopping process waits for its last sends.
 const FLUSH_MILLIS_MAX: u64 = 2_000;
 
-struct Held {
+struct UnsentRow {
     stored: Stored,
     since: Instant,
 }
 
-impl Held {
-    /// What it must not overtake: an earlier row of the same.
+impl UnsentRow {
+    /// Rows of the same subject are published in order.
     fn subject(&self) -> (String, String) {
         let message = &self.stored.message;
         (message.topic.clone(), message.ordered_by().to_owned())
@@ -65,30 +67,30 @@ impl Held {
 pub(super) struct Publisher {
     outbox: Arc<Postgres>,
     settings: KafkaSettings,
-    /// `None` where none can be opened now.
+    /// `None` if the last attempt to open one failed.
     producer: Option<Producer>,
     opened_at: Instant,
-    /// It takes nothing any more.
+    /// A send failed: the producer must be replaced.
     is_broken: bool,
-    /// What was sent last is large: nothing is sent behind it until it is answered.
-    is_alone: bool,
+    /// The last row is large: nothing more is sent before it is acknowledged.
+    is_exclusive: bool,
     deliveries: mpsc::UnboundedSender<Delivery>,
     random: Random,
-    /// The last row that was taken.
-    taken: i64,
-    held: VecDeque<Held>,
+    /// The offset of the last row that was read.
+    read_to: i64,
+    unsent: VecDeque<UnsentRow>,
     in_flight: Arc<InFlight>,
-    /// Topics of which the brokers take nothing, and since when that is known.
-    refused: HashMap<String, Instant>,
+    /// Topics that the brokers reject, and since when.
+    rejected_topics: HashMap<String, Instant>,
     give_up_after: Duration,
     resend_after: Duration,
 }
 
 impl Publisher {
-    /// Publishes what is committed from now on; the deletion of what was acknowledged runs beside it.
+    /// Starts two tasks: one publishes what is committed, the other deletes what is acknowledged.
     ///
     /// # Errors
-    /// [`StoreError`] where librdkafka cannot be started with these settings.
+    /// [`StoreError`] if librdkafka rejects these settings.
     pub(super) fn start(
         outbox: Arc<Postgres>,
         settings: KafkaSettings,
@@ -96,29 +98,29 @@ impl Publisher {
         shutdown: Shutdown,
     ) -> Result<[tokio::task::JoinHandle<()>; 2], StoreError> {
         let in_flight = Arc::<InFlight>::default();
-        let (deliveries, told) = mpsc::unbounded_channel();
-        let deleter = Deleter {
+        let (deliveries, reports) = mpsc::unbounded_channel();
+        let deleter = OutboxDeleter {
             outbox: Arc::clone(&outbox),
-            deliveries: told,
+            deliveries: reports,
             random: random.clone(),
             in_flight: Arc::clone(&in_flight),
         };
-        // Twice what the relay waits: whatever is given up here is the relay's by then.
+        // Twice the relay's wait: the relay publishes a row by the time it is given up here.
         let give_up_millis = u64::try_from(settings.relay_after_millis * 2).unwrap_or(0);
         let retention_secs = u64::try_from(settings.retention_secs).unwrap_or(1);
         let publisher = Self {
             outbox,
-            producer: Some(Producer::open(&settings, 0, &deliveries, HASTE)?),
+            producer: Some(Producer::open(&settings, 0, &deliveries, SEND_LIMITS)?),
             opened_at: Instant::now(),
             is_broken: false,
-            is_alone: false,
+            is_exclusive: false,
             deliveries,
             random,
-            // Whatever was committed since the store was opened.
-            taken: 0,
-            held: VecDeque::new(),
+            // All that was committed since the store was opened.
+            read_to: 0,
+            unsent: VecDeque::new(),
             in_flight,
-            refused: HashMap::new(),
+            rejected_topics: HashMap::new(),
             give_up_after: Duration::from_millis(give_up_millis),
             resend_after: Duration::from_secs(retention_secs) / RESENDS_PER_RETENTION,
             settings,
@@ -133,180 +135,184 @@ impl Publisher {
         let mut head = self.outbox.head();
         loop {
             while self.publish().await {}
-            let look_again = async {
-                match self.held.is_empty() {
+            let recheck = async {
+                match self.unsent.is_empty() {
                     true => std::future::pending().await,
-                    false => tokio::time::sleep(Duration::from_millis(HELD_LOOK_MILLIS)).await,
+                    false => tokio::time::sleep(Duration::from_millis(BLOCKED_CHECK_MILLIS)).await,
                 }
             };
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { break },
-                () = look_again => {}
+                () = recheck => {}
                 () = self.in_flight.failure(self.resend_after) => {}
                 () = shutdown.requested() => break,
             }
         }
         while self.publish().await {}
         if let Some(producer) = self.producer {
-            // librdkafka waits on the thread that asks it to.
+            // A flush blocks its thread.
             let flush = move || producer.flush(FLUSH_MILLIS_MAX);
             let _ = tokio::task::spawn_blocking(flush).await;
         }
     }
 
-    /// Publishes what was committed since, and what was held and is free now. Whether there may be more.
+    /// Sends new rows, and blocked ones that can be sent now; returns whether there may be more.
     async fn publish(&mut self) -> bool {
         self.recover().await;
-        let before = self.taken;
-        self.take();
-        self.is_alone &= !self.in_flight.is_idle();
-        if self.is_alone {
-            return self.taken > before;
+        let before = self.read_to;
+        self.read_committed();
+        self.is_exclusive &= !self.in_flight.is_idle();
+        if self.is_exclusive {
+            return self.read_to > before;
         }
-        let candidates: Vec<Held> = self.held.drain(..).collect();
+        let candidates: Vec<UnsentRow> = self.unsent.drain(..).collect();
         if candidates.is_empty() {
             return false;
         }
-        let mut blocked = self.foreign(&candidates).await;
-        for held in candidates {
-            if self.is_broken || self.is_alone || !self.in_flight.room(self.resend_after).await {
-                self.held.push_back(held);
+        let mut blocked = self.first_foreign(&candidates).await;
+        for row in candidates {
+            if self.is_broken
+                || self.is_exclusive
+                || !self.in_flight.has_capacity(self.resend_after).await
+            {
+                self.unsent.push_back(row);
                 continue;
             }
-            // What is left to the relay holds back what comes behind it, here and in other processes.
-            if self.is_refused(&held.stored.message.topic) {
+            // A row that is left to the relay blocks later ones of its subject, here and in other processes.
+            if self.is_topic_paused(&row.stored.message.topic) {
                 continue;
             }
-            let subject = held.subject();
+            let subject = row.subject();
             let first = blocked.get(&subject);
-            if first.is_some_and(|first| *first < held.stored.offset) {
-                if held.since.elapsed() < self.give_up_after {
-                    self.held.push_back(held);
+            if first.is_some_and(|first| *first < row.stored.offset) {
+                if row.since.elapsed() < self.give_up_after {
+                    self.unsent.push_back(row);
                 }
                 continue;
             }
-            let is_large = held.stored.message.payload.len() > HASTY_PAYLOAD_BYTES_MAX;
+            let is_large = row.stored.message.payload.len() > PIPELINED_PAYLOAD_BYTES_MAX;
             if is_large && !self.in_flight.is_idle() {
-                blocked.insert(subject, held.stored.offset);
-                if held.since.elapsed() < self.give_up_after {
-                    self.held.push_back(held);
+                blocked.insert(subject, row.stored.offset);
+                if row.since.elapsed() < self.give_up_after {
+                    self.unsent.push_back(row);
                 }
                 continue;
             }
-            self.is_alone = is_large;
-            match self.send(&held.stored).await {
+            self.is_exclusive = is_large;
+            match self.send(&row.stored).await {
                 Ok(()) => {}
-                Err(Refusal::Passing(reason)) => {
-                    tracing::warn!(reason, "a producer takes nothing any more");
+                Err(SendError::Transient(reason)) => {
+                    tracing::warn!(reason, "a producer has failed; another one replaces it");
                     self.is_broken = true;
-                    self.held.push_back(held);
+                    self.unsent.push_back(row);
                 }
-                Err(refusal) => {
-                    self.leave(&held.stored, &refusal);
-                    blocked.insert(subject, held.stored.offset);
+                Err(error) => {
+                    self.leave_to_relay(&row.stored, &error);
+                    blocked.insert(subject, row.stored.offset);
                 }
             }
         }
-        self.taken > before
+        self.read_to > before
     }
 
-    /// After a failed send, another producer takes over what has no answer.
+    /// Replaces a failed producer, and queues the rows in flight again.
     async fn recover(&mut self) {
         if !self.is_broken && !self.in_flight.has_failed(self.resend_after) {
             return;
         }
         if let Some(producer) = self.producer.take() {
-            // What it has queued must not arrive behind what is sent again.
+            // Its queue must be gone before the rows are sent again.
             let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
         }
         let pause = Duration::from_millis(REOPEN_PAUSE_MILLIS);
         tokio::time::sleep_until(self.opened_at + pause).await;
-        let (generation, unsent) = self.in_flight.take_back();
+        let (generation, unsent) = self.in_flight.next_generation();
         let since = Instant::now();
-        for (stored, refusal) in unsent {
-            match refusal {
-                Refusal::Passing(_) => self.held.push_back(Held { stored, since }),
-                refusal => self.leave(&stored, &refusal),
+        for (stored, error) in unsent {
+            match error {
+                SendError::Transient(_) => self.unsent.push_back(UnsentRow { stored, since }),
+                error => self.leave_to_relay(&stored, &error),
             }
         }
-        let by_offset = |held: &Held| held.stored.offset;
-        self.held.make_contiguous().sort_by_key(by_offset);
+        let by_offset = |row: &UnsentRow| row.stored.offset;
+        self.unsent.make_contiguous().sort_by_key(by_offset);
         self.opened_at = Instant::now();
-        match Producer::open(&self.settings, generation, &self.deliveries, HASTE) {
+        match Producer::open(&self.settings, generation, &self.deliveries, SEND_LIMITS) {
             Ok(producer) => self.producer = Some(producer),
-            Err(error) => tracing::warn!(%error, "publishing waits for a producer"),
+            Err(error) => tracing::warn!(%error, "cannot open a producer; publishing is retried"),
         }
         self.is_broken = self.producer.is_none();
     }
 
-    /// The relay finds out what is to become of a row that was refused.
-    fn leave(&mut self, stored: &Stored, refusal: &Refusal) {
+    /// Leaves a rejected row in the outbox, where the relay sends or parks it.
+    fn leave_to_relay(&mut self, stored: &Stored, error: &SendError) {
         let message = &stored.message;
-        match refusal {
-            Refusal::Topic(reason) => {
-                let before = self.refused.insert(message.topic.clone(), Instant::now());
+        match error {
+            SendError::Topic(reason) => {
+                let before = self
+                    .rejected_topics
+                    .insert(message.topic.clone(), Instant::now());
                 if before.is_none() {
                     tracing::error!(
                         topic = message.topic,
                         reason,
-                        "the brokers take nothing of a topic; its messages wait"
+                        "the brokers reject a topic; its messages wait in the outbox"
                     );
                 }
             }
-            Refusal::Message(reason) | Refusal::Passing(reason) => {
+            SendError::Message(reason) | SendError::Transient(reason) => {
                 tracing::warn!(
                     message.id,
                     topic = message.topic,
                     reason,
-                    "the brokers refuse a message; it is left to the relay"
+                    "the brokers reject a message; it is left to the relay"
                 );
             }
         }
     }
 
-    /// Whether nothing of this topic is sent at the moment.
-    fn is_refused(&self, topic: &str) -> bool {
+    fn is_topic_paused(&self, topic: &str) -> bool {
         let pause = Duration::from_secs(TOPIC_PAUSE_SECS);
-        let since = self.refused.get(topic);
+        let since = self.rejected_topics.get(topic);
         since.is_some_and(|since| since.elapsed() < pause)
     }
 
-    /// What was committed here since the last look; what is no longer in memory is left to the relay.
-    fn take(&mut self) {
-        let Some(rows) = self.outbox.committed_here(self.taken, ROWS_MAX) else {
-            self.taken = *self.outbox.head().borrow();
+    /// Queues what this process has committed since the last call. What is no longer in memory is left to the relay.
+    fn read_committed(&mut self) {
+        let Some(rows) = self.outbox.committed_here(self.read_to, ROWS_MAX) else {
+            self.read_to = *self.outbox.head().borrow();
             tracing::warn!("too many messages wait for Kafka; the relay publishes them");
             return;
         };
         if let Some(last) = rows.last() {
-            self.taken = last.offset;
+            self.read_to = last.offset;
         }
         let since = Instant::now();
-        self.held
-            .extend(rows.into_iter().map(|stored| Held { stored, since }));
+        self.unsent
+            .extend(rows.into_iter().map(|stored| UnsentRow { stored, since }));
     }
 
-    /// The first pending row, by topic and subject, that this process has neither sent nor is about to send.
-    async fn foreign(&self, candidates: &[Held]) -> HashMap<(String, String), i64> {
+    /// The first pending row of each topic and subject that this process has neither sent nor queued.
+    async fn first_foreign(&self, candidates: &[UnsentRow]) -> HashMap<(String, String), i64> {
         let mut subjects: Vec<&str> = candidates
             .iter()
-            .map(|held| held.stored.message.ordered_by())
+            .map(|row| row.stored.message.ordered_by())
             .collect();
         subjects.sort_unstable();
         subjects.dedup();
         let last = candidates
             .iter()
-            .map(|held| held.stored.offset)
+            .map(|row| row.stored.offset)
             .max()
             .unwrap_or(0);
-        let mut own: HashSet<i64> = candidates.iter().map(|held| held.stored.offset).collect();
-        own.extend(self.in_flight.own());
+        let mut own: HashSet<i64> = candidates.iter().map(|row| row.stored.offset).collect();
+        own.extend(self.in_flight.sent());
         let mut backoff = Backoff::new(&self.random, BACKOFF_MILLIS_MAX);
         let pending: Vec<Pending> = loop {
             match self.outbox.pending_before(last, &subjects).await {
                 Ok(pending) => break pending,
                 Err(error) => {
-                    tracing::warn!(%error, "publishing waits for the store");
+                    tracing::warn!(%error, "cannot read the outbox; publishing is retried");
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -319,11 +325,10 @@ impl Publisher {
         first
     }
 
-    async fn send(&self, stored: &Stored) -> Result<(), Refusal> {
+    async fn send(&self, stored: &Stored) -> Result<(), SendError> {
         let Some(producer) = &self.producer else {
-            return Err(Refusal::Passing("there is no producer".to_owned()));
+            return Err(SendError::Transient("there is no producer".to_owned()));
         };
-        // Its answer may come before this returns.
         self.in_flight.add(stored);
         let sent = producer.send(stored).await;
         if sent.is_err() {
@@ -333,20 +338,20 @@ impl Publisher {
     }
 }
 
-/// Deletes rows that the brokers have.
-struct Deleter {
+/// Deletes acknowledged rows.
+struct OutboxDeleter {
     outbox: Arc<Postgres>,
     deliveries: mpsc::UnboundedReceiver<Delivery>,
     random: Random,
     in_flight: Arc<InFlight>,
 }
 
-impl Deleter {
-    /// Until the publisher is gone.
+impl OutboxDeleter {
+    /// Runs until all senders of deliveries are dropped.
     async fn run(mut self) {
-        let mut told = Vec::new();
-        while self.deliveries.recv_many(&mut told, ROWS_MAX).await > 0 {
-            let acknowledged = self.in_flight.answer(told.drain(..));
+        let mut reports = Vec::new();
+        while self.deliveries.recv_many(&mut reports, ROWS_MAX).await > 0 {
+            let acknowledged = self.in_flight.record(reports.drain(..));
             if self.delete(&acknowledged).await.is_err() {
                 return;
             }
@@ -364,7 +369,7 @@ impl Deleter {
                 Ok(_) => return Ok(()),
                 Err(error @ StoreError::Poisoned(_)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "published rows stay for now");
+                    tracing::warn!(%error, "cannot delete published rows; retrying");
                     tokio::time::sleep(backoff.next()).await;
                 }
             }

@@ -1,15 +1,15 @@
-//! Publishes what a crash left behind, and what its own process could not: rows that nobody published for a while, in
-//! the order of their offsets.
+//! Publishes rows that no process has published for a while: those of a crashed process, and those that their own process
+//! could not publish. In the order of their offsets.
 //!
-//! One leader at a time, by a lease whose token grows with each change of hands. The leader proves its lease to the
-//! store before each batch; one that lost it publishes nothing. A leader that is stopped between that proof and its
-//! sends can only repeat rows that were pending then, under their own ids: the inbox drops them. Rows of one key are
-//! sent in their order, and a row is old enough only where all earlier ones of its key are.
+//! There is one leader at a time, by a lease whose token grows with each change of the holder. The leader proves its lease
+//! to the store before each batch; a leader that lost it publishes nothing. A leader that is suspended between that proof
+//! and its sends can only repeat rows that were pending then, under their own ids: the inbox drops them. Rows of one key are
+//! sent in their order, and a row is overdue only if all earlier rows of its key are.
 //!
-//! A row that is refused in company is sent alone, since brokers may refuse all of a batch over one of it. One that is
-//! refused alone is parked, with what stands behind it of its subject ([`parked`]); all else goes on. Where everything of a
-//! topic is refused, its rows wait and are tried again after a while. State: since when each pending row is known, what was
-//! refused, and the lease.
+//! Brokers may reject a whole batch because of one row, so rejected rows are then sent one by one. A row that is rejected
+//! alone is parked, with the later rows of its subject ([`parked`]); all others are published. If the brokers reject a
+//! topic, its rows wait, and are sent again after a pause. State: when each pending row was first seen, what was rejected,
+//! and the lease.
 
 mod parked;
 mod sending;
@@ -33,11 +33,11 @@ use crate::{
 
 /// The name of the lease.
 const LEASE: &str = "relay";
-/// Rows published by one look.
+/// Rows published in one round.
 const ROWS_MAX: u32 = 1_024;
-/// Between two looks.
-const LOOK_MILLIS: i64 = 1_000;
-/// A lease is renewed when it stands for less than its time by this part.
+/// The pause between two rounds.
+const ROUND_MILLIS: i64 = 1_000;
+/// The lease is renewed after this fraction of its time.
 const RENEWALS_PER_LEASE: i64 = 3;
 
 pub struct Relay {
@@ -47,17 +47,17 @@ pub struct Relay {
     holder: String,
     metrics: Arc<Metrics>,
     lease: Option<LeaseRecord>,
-    /// Since when each pending row is known.
-    known: HashMap<i64, Timestamp>,
-    /// Rows that were refused in company.
+    /// When each pending row was first seen.
+    first_seen: HashMap<i64, Timestamp>,
+    /// Rows that were rejected in a batch.
     suspects: HashSet<i64>,
-    /// Topics of which the brokers take nothing, and since when.
-    refused: HashMap<String, Timestamp>,
+    /// Topics that the brokers reject, and since when.
+    rejected_topics: HashMap<String, Timestamp>,
     producer: Option<(Producer, mpsc::UnboundedReceiver<Delivery>)>,
 }
 
 impl Relay {
-    /// `holder` names the process for people.
+    /// `holder` names the process to operators.
     #[must_use]
     pub fn new(
         kafka: Arc<Kafka>,
@@ -73,17 +73,17 @@ impl Relay {
             holder,
             metrics,
             lease: None,
-            known: HashMap::new(),
+            first_seen: HashMap::new(),
             suspects: HashSet::new(),
-            refused: HashMap::new(),
+            rejected_topics: HashMap::new(),
             producer: None,
         }
     }
 
-    /// Relays until told to stop.
+    /// Runs rounds until shutdown is requested.
     pub async fn run(mut self, mut shutdown: Shutdown) {
         loop {
-            match self.look().await {
+            match self.run_once().await {
                 Ok(0) => {}
                 Ok(published) => {
                     tracing::warn!(published, "messages that were left behind are published");
@@ -92,51 +92,52 @@ impl Relay {
                     }
                 }
                 Err(StoreError::Poisoned(_)) => return,
-                Err(error) => tracing::warn!(%error, "the relay waits"),
+                Err(error) => tracing::warn!(%error, "the relay cannot publish; it is retried"),
             }
-            let next = self.clock.now().plus_millis(LOOK_MILLIS);
+            let next = self.clock.now().plus_millis(ROUND_MILLIS);
             tokio::select! {
-                () = shutdown.requested() => return self.step_down().await,
+                () = shutdown.requested() => return self.release_lease().await,
                 () = self.clock.wait_until(next) => {}
             }
         }
     }
 
-    /// Looks once; returns how many rows it published.
+    /// Runs one round; returns how many rows it published.
     ///
     /// # Errors
-    /// [`StoreError`] where store or brokers are away; what was not acknowledged is still pending.
-    pub async fn look(&mut self) -> Result<usize, StoreError> {
-        if !self.lead().await? {
-            self.forget();
-            self.refused.clear();
+    /// [`StoreError`] if store or brokers are unreachable; unacknowledged rows stay pending.
+    pub async fn run_once(&mut self) -> Result<usize, StoreError> {
+        if !self.acquire_lease().await? {
+            self.reset();
+            self.rejected_topics.clear();
             self.metrics.topics_refused.set(0);
             return Ok(0);
         }
-        let decided = self.follow_decisions().await?;
+        let decided = self.apply_decisions().await?;
         let overdue = self.overdue().await?;
-        if overdue.is_empty() || !self.still_leads().await? {
+        if overdue.is_empty() || !self.verify_lease().await? {
             return Ok(decided);
         }
         let published = match overdue.iter().any(|it| self.suspects.contains(&it.offset)) {
-            true => self.publish_alone(&overdue).await,
+            true => self.publish_one_by_one(&overdue).await,
             false => self.publish(&overdue).await,
         };
         if published.is_err() {
-            self.forget();
+            self.reset();
         }
         Ok(published? + decided)
     }
 
-    /// What it has queued must not go out later, when another leads; and who is alive publishes its own.
-    fn forget(&mut self) {
+    /// Drops the producer, whose queue must not be sent while another process leads, and gives rows their full wait again,
+    /// because live processes publish their own.
+    fn reset(&mut self) {
         self.producer = None;
-        self.known.clear();
+        self.first_seen.clear();
         self.suspects.clear();
     }
 
-    /// Takes or renews the lease, where that can be.
-    async fn lead(&mut self) -> Result<bool, StoreError> {
+    /// Takes or renews the lease; returns whether this process holds it.
+    async fn acquire_lease(&mut self) -> Result<bool, StoreError> {
         let now = self.clock.now();
         let lease_millis = self.kafka.settings().relay_lease_millis;
         let renew_after = lease_millis / RENEWALS_PER_LEASE;
@@ -160,7 +161,7 @@ impl Relay {
             Some(stored) => (stored.token + 1, stored.version),
             None => (1, 0),
         };
-        let claim = LeaseRecord {
+        let lease = LeaseRecord {
             name: LEASE.to_owned(),
             holder: self.holder.clone(),
             token,
@@ -168,21 +169,21 @@ impl Relay {
             version,
         };
         let mut commit = Commit::new();
-        commit.put(&claim);
+        commit.put(&lease);
         self.lease = match self.store.commit(commit).await {
             Ok(()) => Some(LeaseRecord {
                 version: version + 1,
-                ..claim
+                ..lease
             }),
             Err(CommitError::Store(error)) => return Err(error),
-            // Another was faster.
+            // Another process took it.
             Err(_) => None,
         };
         Ok(self.lease.is_some())
     }
 
-    /// Whether the store still takes this leader's word.
-    async fn still_leads(&mut self) -> Result<bool, StoreError> {
+    /// Proves the lease to the store by a commit with its fence.
+    async fn verify_lease(&mut self) -> Result<bool, StoreError> {
         let Some(lease) = &self.lease else {
             return Ok(false);
         };
@@ -192,49 +193,57 @@ impl Relay {
             Ok(()) => Ok(true),
             Err(CommitError::Store(error)) => Err(error),
             Err(_) => {
-                tracing::warn!(holder = self.holder, "the relay's lease was lost");
+                tracing::warn!(
+                    holder = self.holder,
+                    "the relay lost its lease to another process"
+                );
                 self.lease = None;
                 Ok(false)
             }
         }
     }
 
-    /// Rows that are known as pending for long enough, in order.
+    /// Rows that have been pending for `relay_after_millis`, in order.
     async fn overdue(&mut self) -> Result<Vec<Stored>, StoreError> {
         let now = self.clock.now();
         let pause_secs = i64::try_from(TOPIC_PAUSE_SECS).unwrap_or(i64::MAX);
         let is_paused = |since: &Timestamp| now.millis_since(*since) < pause_secs * 1_000;
-        let paused = self.refused.iter().filter(|(_, since)| is_paused(since));
+        let paused = self
+            .rejected_topics
+            .iter()
+            .filter(|(_, since)| is_paused(since));
         let paused: Vec<String> = paused.map(|(topic, _)| topic.clone()).collect();
         let outbox = self.kafka.outbox();
         let pending = outbox.publishable(&paused, ROWS_MAX).await?;
-        let known: HashMap<i64, Timestamp> = pending
+        let first_seen: HashMap<i64, Timestamp> = pending
             .iter()
             .map(|row| {
                 (
                     row.offset,
-                    self.known.get(&row.offset).copied().unwrap_or(now),
+                    self.first_seen.get(&row.offset).copied().unwrap_or(now),
                 )
             })
             .collect();
-        self.known = known;
+        self.first_seen = first_seen;
         self.suspects
-            .retain(|offset| self.known.contains_key(offset));
-        // One whose rows are gone was published by their own processes.
-        let is_there = |topic: &String| pending.iter().any(|row| row.message.topic == *topic);
-        self.refused
-            .retain(|topic, since| is_paused(since) || is_there(topic));
-        self.metrics.topics_refused.set(self.refused.len() as i64);
+            .retain(|offset| self.first_seen.contains_key(offset));
+        // A topic without pending rows is accepted again: their own processes have published them.
+        let has_rows = |topic: &String| pending.iter().any(|row| row.message.topic == *topic);
+        self.rejected_topics
+            .retain(|topic, since| is_paused(since) || has_rows(topic));
+        self.metrics
+            .topics_refused
+            .set(self.rejected_topics.len() as i64);
         let after = self.kafka.settings().relay_after_millis;
         let is_overdue = |row: &Stored| {
-            let since = self.known.get(&row.offset);
+            let since = self.first_seen.get(&row.offset);
             since.is_some_and(|since| now.millis_since(*since) >= after)
         };
         Ok(pending.into_iter().filter(is_overdue).collect())
     }
 
-    /// Leaves the lease to whoever comes first.
-    async fn step_down(self) {
+    /// Ends the lease, so that another process takes it at once.
+    async fn release_lease(self) {
         let Some(lease) = self.lease else { return };
         let mut commit = Commit::new();
         commit.put(&LeaseRecord {
@@ -243,7 +252,7 @@ impl Relay {
             ..lease
         });
         if let Err(error) = self.store.commit(commit).await {
-            tracing::info!(%error, "the relay's lease runs out by itself");
+            tracing::info!(%error, "cannot release the relay's lease; it expires by itself");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator says about Kafka.
+//! The settings of the Kafka bus. Pure.
 
 use std::collections::HashMap;
 
@@ -8,68 +8,67 @@ use serde::Deserialize;
 use super::{InitialOffset, identity::MessageIdentity};
 use crate::{PayloadRules, lenient::Zone};
 
-/// How long a broker may keep a record beyond its retention: the rest of its segment, and the pause between two looks.
+/// How long brokers may retain a record beyond its retention and its segment's time: they check in intervals.
 const RETENTION_SLACK_SECS: i64 = 600;
 
-/// Kafka's `max.poll.interval.ms`: a consumer that waits longer is taken for dead.
+/// Kafka's default `max.poll.interval.ms`: a consumer that does not poll for longer is removed from its group.
 const POLL_INTERVAL_MILLIS_MAX: u64 = 300_000;
 
-/// Where the brokers are, and how they are used.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaSettings {
     /// `host:port`, several with commas between.
     pub brokers: String,
-    /// Brokers for dead letters alone; absent, they go to `brokers`.
+    /// The brokers that hold the topics of dead letters; if absent, `brokers`.
     pub dead_letter_brokers: Option<String>,
-    /// Stands in front of every topic and every group, so that several deployments can share the brokers.
+    /// The prefix of every topic and group, by which several deployments share the brokers.
     pub prefix: String,
-    /// Of a topic that is made here. An existing one may have more, not fewer.
+    /// Of each topic that is created. An existing topic may have more, not fewer.
     pub partitions: i32,
-    /// Copies of each partition of a topic that is made here.
+    /// The replication factor of each topic that is created. An existing topic may have a higher one.
     pub replication: i32,
-    /// How long a topic that is made here keeps its records.
+    /// The retention of each topic that is created. An existing topic may have a longer one.
     pub retention_secs: i64,
     /// `ce_source` of every message: a URI that names this deployment.
     pub source: String,
-    /// What names a message for services that read no headers.
+    /// How a record identifies its message to services that read no headers.
     pub message_identity: MessageIdentity,
-    /// Of times in messages that name no zone: `UTC`, an offset (`+09:00`), or a name (`Asia/Seoul`).
+    /// The zone of times in messages that name none: `UTC`, an offset (`+09:00`), or a name (`Asia/Seoul`).
     pub zone: String,
-    /// The program's own, not a setting.
+    /// Set by the program, not by an operator.
     #[serde(skip)]
     pub payload_rules: PayloadRules,
-    /// A consumer that was not heard of for so long gives its partitions to the others.
+    /// A consumer that sends no heartbeat for this time loses its partitions to the others.
     pub session_timeout_millis: u32,
-    /// How far the brokers' knowledge of what was handled may be behind; redelivery costs a look into the inbox.
+    /// The interval of offset commits. Records after the last one are redelivered after a crash, and dropped by the inbox.
     pub commit_interval_millis: u32,
-    /// How long a revoked partition waits for the batch in hand. Less than `stall_secs_max`, and than Kafka's
+    /// How long a revocation waits for the batch in progress. Less than `stall_secs_max`, and than Kafka's
     /// `max.poll.interval.ms` of five minutes.
     pub revoke_millis_max: u64,
-    /// A consumer that did not poll, or a batch that made no attempt, for so long: the process must end.
+    /// If a consumer does not poll, or a batch is not attempted, for this time, the process must stop.
     pub stall_secs_max: u64,
-    /// A row that nobody published for so long is the relay's.
+    /// The relay publishes a row that is unpublished for this time.
     pub relay_after_millis: i64,
-    /// How long the relay's lease stands without renewal.
+    /// The relay's lease expires after this time without a renewal.
     pub relay_lease_millis: i64,
-    /// Where a group that is new at the brokers begins, on topics that have records already. Absent: the process does
-    /// not start there.
+    /// Where a group without committed offsets starts on topics that have records. If absent, the process does not start
+    /// in that case.
     pub initial_offset: Option<InitialOffset>,
     pub security: KafkaSecurity,
 }
 
-/// TLS and authentication, in librdkafka's words.
+/// TLS and authentication, named as in librdkafka.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaSecurity {
-    /// `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`; absent: `plaintext`.
+    /// `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`; if absent, `plaintext`.
     pub protocol: Option<String>,
-    /// The authorities (PEM) to trust in place of the system's.
+    /// The certificate authorities (PEM) to trust instead of the system's.
     pub ssl_ca_location: Option<String>,
-    /// This client's certificate and key (PEM), where the brokers ask for them.
+    /// This client's certificate and key (PEM), if the brokers require them.
     pub ssl_certificate_location: Option<String>,
     pub ssl_key_location: Option<String>,
-    /// Of the key, where it is encrypted.
+    /// Of the key, if it is encrypted.
     pub ssl_key_password: Option<String>,
     /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
     pub sasl_mechanism: Option<String>,
@@ -77,7 +76,7 @@ pub struct KafkaSecurity {
     pub sasl_password: Option<String>,
 }
 
-/// Why a setting cannot be: its name stands in front.
+/// A setting that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} {reason}")]
 pub struct InvalidSetting {
@@ -85,7 +84,7 @@ pub struct InvalidSetting {
     pub reason: String,
 }
 
-/// The passwords are secrets.
+/// Omits the passwords.
 impl std::fmt::Debug for KafkaSecurity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KafkaSecurity")
@@ -124,10 +123,10 @@ impl Default for KafkaSettings {
 }
 
 impl KafkaSettings {
-    /// Whether these settings can work at all; the brokers are not asked.
+    /// Checks the values, without a request to the brokers.
     ///
     /// # Errors
-    /// The first setting that cannot be.
+    /// The first setting that cannot work.
     pub fn validate(&self) -> Result<(), InvalidSetting> {
         let wrong = |name, reason: &str| {
             let reason = reason.to_owned();
@@ -171,18 +170,17 @@ impl KafkaSettings {
         Ok(())
     }
 
-    /// The zone to name in times that name none; `None` where they are read so anyway.
+    /// The zone to add to times that name none; `None` if it is UTC, which parsing assumes.
     pub(super) fn foreign_zone(&self) -> Option<Zone> {
         let zone: Zone = self.zone.parse().ok()?;
         (!zone.is_utc()).then_some(zone)
     }
 
     /// The topic's name at the brokers.
-    pub(super) fn wire_topic(&self, topic: &str) -> String {
+    pub(super) fn broker_topic(&self, topic: &str) -> String {
         format!("{}{topic}", self.prefix)
     }
 
-    /// The brokers that hold this topic.
     pub(super) fn brokers_of(&self, topic: &str) -> &str {
         match &self.dead_letter_brokers {
             Some(brokers) if super::is_dead_letter(topic) => brokers,
@@ -190,28 +188,28 @@ impl KafkaSettings {
         }
     }
 
-    /// The names of these topics at the brokers that hold them.
+    /// The names of these topics, grouped by the brokers that hold them.
     pub(super) fn by_brokers(&self, topics: &[&str]) -> HashMap<&str, Vec<String>> {
         let mut by_brokers: HashMap<&str, Vec<String>> = HashMap::new();
         for topic in topics {
             let names = by_brokers.entry(self.brokers_of(topic)).or_default();
-            names.push(self.wire_topic(topic));
+            names.push(self.broker_topic(topic));
         }
         by_brokers
     }
 
-    /// A segment is removed as a whole, once its newest record is old enough.
+    /// `segment.ms` of each topic that is created: brokers delete whole segments, once the newest record is old enough.
     pub(super) fn segment_secs(&self) -> i64 {
         (self.retention_secs / 4).max(1)
     }
 
-    /// For how long the inbox must remember a message, so that no redelivery outlives its mark.
+    /// The least inbox retention at which no redelivery outlives its inbox entry.
     #[must_use]
     pub fn inbox_secs_min(&self) -> i64 {
         inbox_secs_min(self.retention_secs, self.segment_secs())
     }
 
-    /// What every client of these brokers is told.
+    /// The configuration that all clients share.
     pub(super) fn client(&self, brokers: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -259,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_need_brokers_and_nothing_else() {
+    fn the_defaults_need_nothing_but_brokers() {
         assert_eq!(settings().validate(), Ok(()));
-        let refused = KafkaSettings::default().validate().unwrap_err();
-        assert_eq!(refused.to_string(), "brokers is missing");
+        let invalid = KafkaSettings::default().validate().unwrap_err();
+        assert_eq!(invalid.to_string(), "brokers is missing");
     }
 
     #[test]
-    fn a_setting_that_cannot_work_is_refused_by_its_name() {
+    fn a_setting_that_cannot_work_is_rejected_by_its_name() {
         type Spoil = fn(&mut KafkaSettings);
         let spoilt: [(&str, Spoil); 10] = [
             ("zone", |it| it.zone = "Nowhere/Land".to_owned()),

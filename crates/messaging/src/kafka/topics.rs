@@ -1,4 +1,4 @@
-//! Topics: creates those that are missing, and checks those that exist.
+//! Creates the topics that are missing at the brokers, and checks those that exist. State: none.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,26 +11,25 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{ANSWER_SECS_MAX, KafkaSettings, OpenError, reach, settings::inbox_secs_min};
+use super::{KafkaSettings, OpenError, REQUEST_SECS_MAX, connectivity, settings::inbox_secs_min};
 
 type Admin = AdminClient<DefaultClientContext>;
 
-/// How a topic lies at the brokers.
 #[derive(Clone, Copy)]
 struct Shape {
     partitions: usize,
-    /// Copies of the partition that has the fewest.
+    /// Of the partition that has the fewest.
     replicas: usize,
 }
 
-/// Every topic as it has to be, at the brokers that hold it.
+/// Creates or checks each topic at the brokers that hold it.
 pub(super) async fn ensure(
     settings: &KafkaSettings,
     topics: &[&'static str],
     inbox_retention_secs: i64,
 ) -> Result<(), OpenError> {
     if inbox_retention_secs < settings.inbox_secs_min() {
-        return Err(too_forgetful(
+        return Err(inbox_retention_too_short(
             "new topics",
             inbox_retention_secs,
             settings.inbox_secs_min(),
@@ -38,7 +37,10 @@ pub(super) async fn ensure(
     }
     for (brokers, names) in settings.by_brokers(topics) {
         let known = shapes(settings, brokers, &names).await?;
-        let admin: Admin = settings.client(brokers).create().map_err(OpenError::of)?;
+        let admin: Admin = settings
+            .client(brokers)
+            .create()
+            .map_err(OpenError::kafka)?;
         if create(&admin, settings, &names, &known).await? {
             let known = shapes(settings, brokers, &names).await?;
             check_shapes(settings, &names, &known)?;
@@ -50,17 +52,20 @@ pub(super) async fn ensure(
     Ok(())
 }
 
-/// Those of the topics that are there.
+/// The shapes of those topics that exist.
 async fn shapes(
     settings: &KafkaSettings,
     brokers: &str,
     names: &[String],
 ) -> Result<HashMap<String, Shape>, OpenError> {
-    let (asked, brokers) = (settings.clone(), brokers.to_owned());
-    let metadata = tokio::task::spawn_blocking(move || reach::metadata(&asked, &brokers))
-        .await
-        .map_err(OpenError::of)??;
-    let shapes = metadata.topics().iter().map(|topic| {
+    let (settings, brokers, names) = (settings.clone(), brokers.to_owned(), names.to_vec());
+    let fetch = move || connectivity::metadata(&settings, &brokers, &names);
+    let fetched = tokio::task::spawn_blocking(fetch).await;
+    let metadata = fetched.map_err(OpenError::kafka)??;
+    let topics = metadata.iter().flat_map(|it| it.topics());
+    // A topic that does not exist, or is not visible to this client, has none.
+    let visible = topics.filter(|topic| !topic.partitions().is_empty());
+    let shapes = visible.map(|topic| {
         let replicas = topic.partitions().iter().map(|it| it.replicas().len());
         let shape = Shape {
             partitions: topic.partitions().len(),
@@ -68,10 +73,10 @@ async fn shapes(
         };
         (topic.name().to_owned(), shape)
     });
-    Ok(shapes.filter(|(name, _)| names.contains(name)).collect())
+    Ok(shapes.collect())
 }
 
-/// Makes what is not known; whether there was anything.
+/// Creates the topics that are not known; returns whether there were any.
 async fn create(
     admin: &Admin,
     settings: &KafkaSettings,
@@ -94,7 +99,7 @@ async fn create(
             .set("retention.ms", &retention)
             .set("segment.ms", &segment)
             .set("cleanup.policy", "delete")
-            // A record's age is counted from its arrival, whatever its sender and its sender's clock say.
+            // Retention counts from a record's arrival, not from its sender's clock.
             .set("message.timestamp.type", "LogAppendTime")
         })
         .collect();
@@ -104,14 +109,14 @@ async fn create(
     let answers = admin
         .create_topics(&missing, &options())
         .await
-        .map_err(OpenError::of)?;
+        .map_err(OpenError::kafka)?;
     for answer in answers {
         match answer {
-            // Another process that starts at the same time made it.
+            // Another process that starts at the same time has created it.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => {
-                return Err(OpenError::of(format_args!(
-                    "topic {name} cannot be made with the settings partitions, replication and retention_secs: {code}"
+                return Err(OpenError::kafka(format_args!(
+                    "topic {name} cannot be created with the settings partitions, replication and retention_secs: {code}"
                 )));
             }
         }
@@ -119,7 +124,7 @@ async fn create(
     Ok(true)
 }
 
-/// A topic may have more than the settings say, never less.
+/// A topic may have more partitions and replicas than the settings say, never fewer.
 fn check_shapes(
     settings: &KafkaSettings,
     names: &[String],
@@ -128,21 +133,21 @@ fn check_shapes(
     let partitions = usize::try_from(settings.partitions).unwrap_or(usize::MAX);
     let replicas = usize::try_from(settings.replication).unwrap_or(usize::MAX);
     for name in names {
-        // One that was made a moment ago may not be told of yet.
-        let Some(there) = known.get(name).filter(|it| it.partitions > 0) else {
+        // The metadata may not show a topic yet that was just created.
+        let Some(shape) = known.get(name) else {
             continue;
         };
-        if there.partitions < partitions {
-            return Err(OpenError::of(format_args!(
-                "topic {name} has {} partitions, and the setting partitions says {partitions}: adding some would \
-                 give keys to other partitions, so it must be done by a person, with nothing in flight",
-                there.partitions
+        if shape.partitions < partitions {
+            return Err(OpenError::kafka(format_args!(
+                "topic {name} has {} partitions, and the setting partitions says {partitions}: added partitions \
+                 take over keys of others, so an operator must add them, with no messages in flight",
+                shape.partitions
             )));
         }
-        if there.replicas < replicas {
-            return Err(OpenError::of(format_args!(
-                "topic {name} has {} copies of a partition, and the setting replication says {replicas}",
-                there.replicas
+        if shape.replicas < replicas {
+            return Err(OpenError::kafka(format_args!(
+                "topic {name} has {} replicas of a partition, and the setting replication says {replicas}",
+                shape.replicas
             )));
         }
     }
@@ -162,19 +167,19 @@ async fn check_configs(
     let described = admin
         .describe_configs(&topics, &options())
         .await
-        .map_err(OpenError::of)?;
+        .map_err(OpenError::kafka)?;
     for described in described {
         match described {
             Ok(config) => check_config(&config, settings, inbox_retention_secs)?,
-            // Made a moment ago, and with the settings that were checked.
+            // The broker does not know a topic yet that was just created, with settings that are checked above.
             Err(RDKafkaErrorCode::UnknownTopicOrPartition) => {}
-            Err(code) => return Err(OpenError::of(KafkaError::AdminOp(code))),
+            Err(code) => return Err(OpenError::kafka(KafkaError::AdminOp(code))),
         }
     }
     Ok(())
 }
 
-/// Whether a topic keeps its records for as long as we count on, and no longer than the inbox remembers.
+/// Checks that a topic retains its records as long as configured, and no longer than the inbox retains their ids.
 fn check_config(
     config: &ConfigResource,
     settings: &KafkaSettings,
@@ -187,39 +192,44 @@ fn check_config(
     let value = |key: &str| config.get(key)?.value.as_deref();
     let secs = |key: &str| {
         let millis: i64 = value(key)?.parse().ok()?;
-        // -1: for ever.
+        // -1: unlimited.
         Some(if millis < 0 { i64::MAX } else { millis / 1000 })
     };
-    // Of one that was made a moment ago a broker may not know anything yet.
+    // A broker may not know the configuration yet of a topic that was just created.
     let (Some(retention), Some(segment)) = (secs("retention.ms"), secs("segment.ms")) else {
         return Ok(());
     };
     if let Some(policy) = value("cleanup.policy").filter(|policy| *policy != "delete") {
-        return Err(OpenError::of(format_args!(
-            "topic {name} has the cleanup.policy {policy}: only delete keeps every message of a key"
+        return Err(OpenError::kafka(format_args!(
+            "topic {name} has the cleanup.policy {policy}, which loses messages of a key: set it to delete"
         )));
     }
     if retention < settings.retention_secs {
-        return Err(OpenError::of(format_args!(
-            "topic {name} keeps its messages for {retention} seconds, and the setting retention_secs says {}",
+        return Err(OpenError::kafka(format_args!(
+            "topic {name} retains its messages for {retention} seconds, and the setting retention_secs says {}",
             settings.retention_secs
         )));
     }
     let needed = inbox_secs_min(retention, segment);
     if inbox_retention_secs < needed {
-        return Err(too_forgetful(name, inbox_retention_secs, needed));
+        return Err(inbox_retention_too_short(
+            name,
+            inbox_retention_secs,
+            needed,
+        ));
     }
     Ok(())
 }
 
-fn too_forgetful(topic: &str, secs: i64, needed: i64) -> OpenError {
-    OpenError::of(format_args!(
-        "the setting inbox_retention_secs is {secs}, and {topic} may deliver a message again for {needed} seconds"
+fn inbox_retention_too_short(topic: &str, secs: i64, needed: i64) -> OpenError {
+    OpenError::kafka(format_args!(
+        "the setting inbox_retention_secs is {secs}, and {topic} may redeliver a message for {needed} seconds: raise it to \
+         at least that"
     ))
 }
 
 fn options() -> AdminOptions {
-    let timeout = Some(Duration::from_secs(ANSWER_SECS_MAX));
+    let timeout = Some(Duration::from_secs(REQUEST_SECS_MAX));
     AdminOptions::new()
         .operation_timeout(timeout)
         .request_timeout(timeout)

@@ -1,5 +1,5 @@
-//! Notices a group that stands still, on a thread of its own: it works where the runtime does not. The process is told
-//! to end; where it does not, it is ended. State: the desks of the groups that live.
+//! Detects a group that has stalled, on its own thread, which runs even if the runtime is blocked. It asks the process to
+//! stop, and aborts it after 30 s. State: the buffers of the subscribed groups.
 
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -9,17 +9,17 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::desk::Desk;
+use super::partition_buffer::PartitionBuffer;
 
-/// Between two looks.
-const LOOK_MILLIS: u64 = 1_000;
-/// How long the process may take to end by itself.
+/// The interval of checks.
+const CHECK_MILLIS: u64 = 1_000;
+/// How long the process may take to stop.
 const GRACE_SECS: u64 = 30;
 
-type Desks = Mutex<Vec<(&'static str, Weak<Desk>)>>;
+type Buffers = Mutex<Vec<(&'static str, Weak<PartitionBuffer>)>>;
 
 pub(super) struct Watchdog {
-    desks: Arc<Desks>,
+    buffers: Arc<Buffers>,
 }
 
 impl Watchdog {
@@ -28,48 +28,50 @@ impl Watchdog {
         stall_after: Duration,
         failure: watch::Sender<Option<String>>,
     ) -> std::io::Result<Self> {
-        let desks = Arc::<Desks>::default();
-        let watched = Arc::downgrade(&desks);
+        let buffers = Arc::<Buffers>::default();
+        let watched = Arc::downgrade(&buffers);
         let watch = move || watch(&watched, stall_after, &failure);
         thread::Builder::new()
             .name("kafka-watchdog".to_owned())
             .spawn(watch)?;
-        Ok(Self { desks })
+        Ok(Self { buffers })
     }
 
-    pub(super) fn watch(&self, group: &'static str, desk: &Arc<Desk>) {
-        let mut desks = self.desks.lock().expect("no holder of this lock panics");
-        desks.retain(|(_, desk)| desk.strong_count() > 0);
-        desks.push((group, Arc::downgrade(desk)));
+    pub(super) fn watch(&self, group: &'static str, buffer: &Arc<PartitionBuffer>) {
+        let mut buffers = self.buffers.lock().expect("no holder of this lock panics");
+        buffers.retain(|(_, buffer)| buffer.strong_count() > 0);
+        buffers.push((group, Arc::downgrade(buffer)));
     }
 }
 
-fn watch(desks: &Weak<Desks>, stall_after: Duration, failure: &watch::Sender<Option<String>>) {
-    let pause = Duration::from_millis(LOOK_MILLIS).min(stall_after / 4);
-    let mut told: Option<Instant> = None;
+fn watch(buffers: &Weak<Buffers>, stall_after: Duration, failure: &watch::Sender<Option<String>>) {
+    let pause = Duration::from_millis(CHECK_MILLIS).min(stall_after / 4);
+    let mut reported_at: Option<Instant> = None;
     loop {
         let slept = Instant::now();
         thread::sleep(pause);
-        let Some(desks) = desks.upgrade() else { return };
-        if told.is_some_and(|told| told.elapsed() > Duration::from_secs(GRACE_SECS)) {
-            tracing::error!("the process did not end by itself");
+        let Some(buffers) = buffers.upgrade() else {
+            return;
+        };
+        if reported_at.is_some_and(|at| at.elapsed() > Duration::from_secs(GRACE_SECS)) {
+            tracing::error!("the process did not stop in time; it is aborted");
             std::process::abort();
         }
-        // The whole process was stopped meanwhile, this thread too: everybody gets a moment.
+        // The whole process was suspended, with this thread: consumers get one interval to continue.
         if slept.elapsed() > pause * 2 {
             continue;
         }
-        let desks = desks.lock().expect("no holder of this lock panics");
-        let stalled = desks.iter().find_map(|(group, desk)| {
-            let reason = desk.upgrade()?.stall(stall_after)?;
-            Some(format!("group {group} stands still: {reason}"))
+        let buffers = buffers.lock().expect("no holder of this lock panics");
+        let stalled = buffers.iter().find_map(|(group, buffer)| {
+            let reason = buffer.upgrade()?.stall_reason(stall_after)?;
+            Some(format!("group {group} has stalled: {reason}"))
         });
         if let Some(reason) = stalled
-            && told.is_none()
+            && reported_at.is_none()
         {
             tracing::error!(reason, "a consumer has stalled; the process must stop");
             failure.send_replace(Some(reason));
-            told = Some(Instant::now());
+            reported_at = Some(Instant::now());
         }
     }
 }

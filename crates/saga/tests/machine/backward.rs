@@ -36,7 +36,7 @@ fn a_refusal_undoes_what_succeeded_in_exact_reverse_and_passes_over_the_rest() {
 
 #[test]
 fn a_saga_that_is_forestalled_asks_nothing_and_is_never_moved() {
-    let (saga, commands) = saga::forestall(&PURCHASE, "too late".to_owned());
+    let (saga, commands) = saga::cancel_before_start(&PURCHASE, "too late".to_owned());
     let state = SagaState::Compensated;
     assert_eq!(commands, [Command::Finished { state }]);
     assert_eq!(

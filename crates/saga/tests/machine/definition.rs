@@ -2,7 +2,8 @@
 
 use crate::story::{PURCHASE, Story, TRIP, proceed, silence, undone};
 use saga::{
-    Backoff, Catalog, Definition, Direction, Flaw, Illegal, Inconsistency, Input, Outcome, Saga,
+    Backoff, Catalog, Definition, DefinitionError, Direction, Illegal, Inconsistency, Input,
+    Outcome, Saga,
 };
 use saga::{SagaState, Step, StepProgress, StepState, start, step};
 
@@ -56,37 +57,40 @@ fn a_definition_that_cannot_run_is_found_out() {
     ];
 
     let flaws = [
-        (of(&[]), Flaw::Empty),
+        (of(&[]), DefinitionError::Empty),
         (
             Definition {
                 kind: "",
                 version: 1,
                 steps: &[SPA],
             },
-            Flaw::Empty,
+            DefinitionError::Empty,
         ),
         (
             of(const { &[SPA, Step::new("", "x")] }),
-            Flaw::Nameless { step: 1 },
+            DefinitionError::Nameless { step: 1 },
         ),
         (
             of(const { &[SPA.compensated_by("")] }),
-            Flaw::Nameless { step: 0 },
+            DefinitionError::Nameless { step: 0 },
         ),
-        (of(NAMED_TWICE), Flaw::StepNamedTwice { name: "spa" }),
+        (
+            of(NAMED_TWICE),
+            DefinitionError::StepNamedTwice { name: "spa" },
+        ),
         (
             of(TOPIC_TWICE),
-            Flaw::TopicUsedTwice {
+            DefinitionError::TopicUsedTwice {
                 topic: "spa.book.request",
             },
         ),
         (
             of(const { &[SPA.timeout_millis(0)] }),
-            Flaw::ImpossibleWait { name: "spa" },
+            DefinitionError::ImpossibleWait { name: "spa" },
         ),
         (
             of(const { &[SPA.compensation_backoff(BROKEN_WAIT)] }),
-            Flaw::ImpossibleWait { name: "spa" },
+            DefinitionError::ImpossibleWait { name: "spa" },
         ),
     ];
     for (definition, flaw) in flaws {
@@ -94,7 +98,7 @@ fn a_definition_that_cannot_run_is_found_out() {
     }
 
     assert_eq!(Catalog(&[&PURCHASE, &TRIP]).validate(), Ok(()));
-    let twice = Flaw::ListedTwice {
+    let twice = DefinitionError::ListedTwice {
         kind: "trip",
         version: 1,
     };

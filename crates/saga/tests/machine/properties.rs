@@ -6,7 +6,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use saga::{
-    Backoff, Command, Definition, Direction, Failure, Illegal, Input, Outcome, Pending, Saga, Step,
+    Backoff, Command, Definition, Direction, Illegal, Input, OnFailure, Outcome, Pending, Saga,
+    Step,
 };
 use saga::{SagaState, start, step};
 
@@ -75,8 +76,8 @@ impl Fit {
     }
 }
 
-fn failure() -> impl Strategy<Value = Failure> {
-    prop_oneof![Just(Failure::Compensate), Just(Failure::Park)]
+fn failure() -> impl Strategy<Value = OnFailure> {
+    prop_oneof![Just(OnFailure::Compensate), Just(OnFailure::Park)]
 }
 
 /// Up to five steps of any shape. The steps are leaked: a definition is a constant of its program.
@@ -85,11 +86,11 @@ fn definition() -> impl Strategy<Value = Definition> {
     vec(shape, 1..=5).prop_map(|shapes| {
         let shapes = shapes.into_iter().enumerate();
         let steps = shapes.map(
-            |(at, (can_be_undone, retry_limit, undo_limit, when_refused, when_silent))| Step {
+            |(at, (can_be_undone, retry_limit, undo_limit, on_refusal, on_timeout))| Step {
                 compensation: can_be_undone.then_some(COMPENSATIONS[at]),
                 retry_limit,
-                when_refused,
-                when_silent,
+                on_refusal,
+                on_timeout,
                 compensation_backoff: Backoff {
                     initial_millis: 10,
                     max_millis: 30,

@@ -1,17 +1,17 @@
-//! Rows that the brokers refuse whenever they are sent: each is parked in the outbox as a dead letter, which a person
-//! lists, replays or discards like any other. The row stays until that is done, and what stands behind it of its topic and
-//! subject stays with it. State: in the store alone.
+//! Rows that the brokers reject whenever they are sent. Each is parked in the outbox and gets a dead letter, which an
+//! operator lists, replays or discards like any other. Until then the row stays, with the later rows of its topic and
+//! subject. State: in the store alone.
 
 use super::{ROWS_MAX, Relay};
 use crate::{
     Commit, CommitError, StoreError,
     dead_letters::{self, DeadLetterRecord, DeadLetterState, OUTBOX},
-    kafka::producer::Refusal,
+    kafka::producer::SendError,
     tail::Stored,
 };
 
 impl Relay {
-    /// Parks a row. Where this ends between its two steps, the row is sent, refused and parked again.
+    /// Parks a row. After a crash between the two steps, the row is sent, rejected and parked again.
     pub(super) async fn park(&mut self, row: &Stored, reason: &str) -> Result<(), StoreError> {
         let message = &row.message;
         let id = dead_letters::id_of_refused(message);
@@ -23,17 +23,17 @@ impl Relay {
             .outbox()
             .park(row.offset, &id.to_string())
             .await?;
-        self.known.remove(&row.offset);
+        self.first_seen.remove(&row.offset);
         self.metrics.messages_parked.inc();
-        tracing::error!(dead_letter = %id, message.id, topic = message.topic, reason, "the brokers refuse a message; it is parked with what is behind it");
+        tracing::error!(dead_letter = %id, message.id, topic = message.topic, reason, "the brokers reject a message; it is parked with the later ones of its subject");
         Ok(())
     }
 
-    /// Does what people have said about parked rows; returns how many the brokers took after all.
-    pub(super) async fn follow_decisions(&mut self) -> Result<usize, StoreError> {
+    /// Applies what operators decided about parked rows; returns how many rows the brokers acknowledged.
+    pub(super) async fn apply_decisions(&mut self) -> Result<usize, StoreError> {
         self.kafka.outbox().park_followers().await?;
         let unparked = self.kafka.outbox().unparked(ROWS_MAX).await?;
-        if unparked.is_empty() || !self.still_leads().await? {
+        if unparked.is_empty() || !self.verify_lease().await? {
             return Ok(0);
         }
         let mut published = 0;
@@ -41,7 +41,7 @@ impl Relay {
             let id = row.dead_letter.as_str();
             let known: Option<DeadLetterRecord> = self.store.load(id).await?;
             match known.map(|known| (known.state, known)) {
-                // It was removed by hand: the row is tried again like any other.
+                // The dead letter was deleted by hand: the row is published like any other.
                 None => self.kafka.outbox().unpark(id).await?,
                 Some((DeadLetterState::Parked, _)) => {}
                 Some((DeadLetterState::Waiting | DeadLetterState::Replayed, known)) => {
@@ -57,19 +57,19 @@ impl Relay {
         Ok(published)
     }
 
-    /// Sends a row again; whether the brokers have it.
+    /// Sends a parked row again; returns whether the brokers acknowledged it.
     async fn replay(&mut self, row: &Stored, known: DeadLetterRecord) -> Result<bool, StoreError> {
-        match self.try_alone(row).await? {
+        match self.send_one(row).await? {
             Ok(()) => {}
-            Err(Refusal::Message(reason)) => {
+            Err(SendError::Message(reason)) => {
                 self.park(row, &reason).await?;
                 return Ok(false);
             }
-            // It is tried again with the next look.
-            Err(Refusal::Topic(_)) => return Ok(false),
-            Err(Refusal::Passing(reason)) => return Err(StoreError::Unavailable(reason)),
+            // The next round retries it.
+            Err(SendError::Topic(_)) => return Ok(false),
+            Err(SendError::Transient(reason)) => return Err(StoreError::Unavailable(reason)),
         }
-        // Where this ends before the row is removed, it is removed as one that is done with.
+        // After a crash before the removal, the resolved dead letter lets the next round remove the row.
         let id = known.id.to_string();
         self.write(&DeadLetterRecord {
             state: DeadLetterState::Resolved,
@@ -81,13 +81,13 @@ impl Relay {
         Ok(true)
     }
 
-    /// Removes a row, and lets those go on that stood behind it.
+    /// Deletes a row, and unparks the later rows of its subject.
     async fn remove(&mut self, row: &Stored, dead_letter: &str) -> Result<(), StoreError> {
         self.kafka.outbox().published(&[row.offset]).await?;
         self.kafka.outbox().unpark(dead_letter).await
     }
 
-    /// Saves a dead letter, as long as this leads.
+    /// Saves a dead letter under the lease's fence.
     async fn write(&mut self, record: &DeadLetterRecord) -> Result<(), StoreError> {
         let mut commit = Commit::new();
         commit.put(record);
@@ -98,7 +98,7 @@ impl Relay {
             Ok(()) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
             Err(error) => Err(StoreError::Unavailable(format!(
-                "a dead letter of {OUTBOX} is written later: {error}"
+                "cannot save a dead letter of {OUTBOX}; it is retried: {error}"
             ))),
         }
     }

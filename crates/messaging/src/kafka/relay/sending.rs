@@ -1,4 +1,4 @@
-//! How the relay sends rows: together, or where one of them is refused, alone; and what it makes of the answers. State:
+//! How the relay sends rows: in a batch, or one by one after a rejection; and how it handles the delivery reports. State:
 //! that of the relay.
 
 use std::{collections::HashSet, time::Duration};
@@ -8,53 +8,56 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{Producer, RENEWALS_PER_LEASE, Relay};
 use crate::{
     StoreError,
-    kafka::producer::{Haste, Refusal},
+    kafka::producer::{SendError, SendLimits},
     tail::Stored,
 };
 
-/// How long answers are waited for once a send has failed.
+/// How long to wait for further delivery reports after a send failed.
 const FAILED_MILLIS_MAX: u64 = 1_000;
 
-/// What became of some rows; of those in neither list nobody knows.
+/// Delivery reports of some rows. A row in neither list has none: its result is unknown.
 #[derive(Default)]
-struct Sent {
+struct SendResults {
     acknowledged: Vec<i64>,
-    refused: Vec<(i64, Refusal)>,
+    rejected: Vec<(i64, SendError)>,
 }
 
 impl Relay {
-    /// Publishes rows together; returns how many the brokers have.
+    /// Publishes rows in a batch; returns how many were acknowledged.
     pub(super) async fn publish(&mut self, rows: &[Stored]) -> Result<usize, StoreError> {
-        let Sent {
+        let SendResults {
             acknowledged,
-            refused,
+            rejected,
         } = self.send(rows).await?;
         self.delete(rows, &acknowledged).await?;
-        let refused_topics = self.refused.len();
-        let mut away = Some("no answer in time".to_owned());
-        for (offset, refusal) in refused {
-            match refusal {
-                Refusal::Message(_) => {
+        let topics_before = self.rejected_topics.len();
+        let mut unreachable = Some("no acknowledgement in time".to_owned());
+        for (offset, error) in rejected {
+            match error {
+                SendError::Message(_) => {
                     self.suspects.insert(offset);
                 }
-                Refusal::Topic(reason) => self.refuse_topic(rows, offset, &reason),
-                // Mostly given up together with one of the others.
-                Refusal::Passing(reason) => away = away.map(|_| reason),
+                SendError::Topic(reason) => self.pause_topic(rows, offset, &reason),
+                // Usually aborted because another row was rejected.
+                SendError::Transient(reason) => unreachable = unreachable.map(|_| reason),
             }
         }
-        if !self.suspects.is_empty() || refused_topics < self.refused.len() {
-            away = None;
+        if !self.suspects.is_empty() || topics_before < self.rejected_topics.len() {
+            unreachable = None;
         }
-        match away.filter(|_| acknowledged.is_empty()) {
+        match unreachable.filter(|_| acknowledged.is_empty()) {
             Some(reason) => Err(StoreError::Unavailable(format!("Kafka: {reason}"))),
             None => Ok(acknowledged.len()),
         }
     }
 
-    /// Publishes the subjects of suspects row by row, for a part of the lease's time; parks what is refused. Returns how
-    /// many the brokers have.
-    pub(super) async fn publish_alone(&mut self, rows: &[Stored]) -> Result<usize, StoreError> {
-        let until = Instant::now() + self.patience();
+    /// Publishes the rows of the suspects' subjects one by one, for a fraction of the lease's time; parks those that are
+    /// rejected. Returns how many were acknowledged.
+    pub(super) async fn publish_one_by_one(
+        &mut self,
+        rows: &[Stored],
+    ) -> Result<usize, StoreError> {
+        let until = Instant::now() + self.answer_timeout();
         let suspects = rows.iter().filter(|it| self.suspects.contains(&it.offset));
         let mut subjects: HashSet<_> = suspects.map(subject).collect();
         let mut published = 0;
@@ -65,82 +68,85 @@ impl Relay {
             if !subjects.contains(&subject(row)) {
                 continue;
             }
-            let is_sent = match self.try_alone(row).await? {
+            let is_sent = match self.send_one(row).await? {
                 Ok(()) => {
                     self.delete(std::slice::from_ref(row), &[row.offset])
                         .await?;
                     true
                 }
-                Err(Refusal::Message(reason)) => {
+                Err(SendError::Message(reason)) => {
                     self.park(row, &reason).await?;
                     false
                 }
-                Err(Refusal::Topic(_)) => false,
-                Err(Refusal::Passing(reason)) => return Err(StoreError::Unavailable(reason)),
+                Err(SendError::Topic(_)) => false,
+                Err(SendError::Transient(reason)) => return Err(StoreError::Unavailable(reason)),
             };
             self.suspects.remove(&row.offset);
             if is_sent {
                 published += 1;
             } else {
-                // What is behind it waits with it.
+                // Later rows of the subject wait with it.
                 subjects.remove(&subject(row));
             }
         }
         Ok(published)
     }
 
-    pub(super) async fn try_alone(
+    /// Sends a row with no other in flight.
+    pub(super) async fn send_one(
         &mut self,
         row: &Stored,
-    ) -> Result<Result<(), Refusal>, StoreError> {
-        let mut sent = self.send(std::slice::from_ref(row)).await?;
-        Ok(match (sent.acknowledged.pop(), sent.refused.pop()) {
+    ) -> Result<Result<(), SendError>, StoreError> {
+        let mut results = self.send(std::slice::from_ref(row)).await?;
+        Ok(match (results.acknowledged.pop(), results.rejected.pop()) {
             (Some(_), _) => Ok(()),
-            (None, Some((offset, refusal))) => {
-                if let Refusal::Topic(reason) = &refusal {
-                    self.refuse_topic(std::slice::from_ref(row), offset, reason);
+            (None, Some((offset, error))) => {
+                if let SendError::Topic(reason) = &error {
+                    self.pause_topic(std::slice::from_ref(row), offset, reason);
                 }
-                Err(refusal)
+                Err(error)
             }
-            (None, None) => Err(Refusal::Passing("no answer in time".to_owned())),
+            (None, None) => Err(SendError::Transient(
+                "no acknowledgement in time".to_owned(),
+            )),
         })
     }
 
-    /// Sends rows in their order, none behind one of its subject that was refused, and waits for the answers.
-    async fn send(&mut self, rows: &[Stored]) -> Result<Sent, StoreError> {
-        let patience = self.patience();
+    /// Sends rows in their order, except those after a rejected row of their subject, and waits for the delivery reports.
+    async fn send(&mut self, rows: &[Stored]) -> Result<SendResults, StoreError> {
+        let timeout = self.answer_timeout();
         let (producer, deliveries) = match &mut self.producer {
             Some(open) => open,
             closed => {
-                let (told, deliveries) = mpsc::unbounded_channel();
-                let haste = Haste {
-                    // Nothing is under way behind what may be refused.
+                let (reports, deliveries) = mpsc::unbounded_channel();
+                let limits = SendLimits {
+                    // No batch is in flight behind one that may be rejected.
                     requests_max: 1,
-                    // It is answered within the patience.
-                    topic_millis_max: u64::try_from(patience.as_millis() / 2).unwrap_or(1).max(1),
+                    // A missing topic is reported before the timeout.
+                    topic_millis_max: u64::try_from(timeout.as_millis() / 2).unwrap_or(1).max(1),
                 };
-                let producer = Producer::open(self.kafka.settings(), 0, &told, haste)?;
+                let producer = Producer::open(self.kafka.settings(), 0, &reports, limits)?;
                 closed.insert((producer, deliveries))
             }
         };
-        let (mut sent, mut count, mut behind) = (Sent::default(), 0, HashSet::new());
+        let (mut results, mut count, mut blocked) = (SendResults::default(), 0, HashSet::new());
         for row in rows {
-            if behind.contains(&subject(row)) {
+            if blocked.contains(&subject(row)) {
                 continue;
             }
             match producer.send(row).await {
                 Ok(()) => count += 1,
-                Err(refusal) => {
-                    let is_over = matches!(refusal, Refusal::Passing(_));
-                    sent.refused.push((row.offset, refusal));
-                    behind.insert(subject(row));
+                Err(error) => {
+                    let is_over = matches!(error, SendError::Transient(_));
+                    results.rejected.push((row.offset, error));
+                    blocked.insert(subject(row));
                     if is_over {
                         break;
                     }
                 }
             }
         }
-        let mut until = Instant::now() + patience;
+        let mut until = Instant::now() + timeout;
         let mut is_whole = true;
         for _ in 0..count {
             let answer = tokio::time::timeout_at(until, deliveries.recv()).await;
@@ -149,65 +155,67 @@ impl Relay {
                 break;
             };
             match delivery.outcome {
-                Ok(()) => sent.acknowledged.push(delivery.offset),
-                Err(refusal) => {
+                Ok(()) => results.acknowledged.push(delivery.offset),
+                Err(error) => {
                     is_whole = false;
-                    sent.refused.push((delivery.offset, refusal));
-                    // It sends nothing any more, but what it has sent may be answered.
+                    results.rejected.push((delivery.offset, error));
+                    // The producer sends nothing more, but reports of earlier sends may arrive.
                     let soon = Instant::now() + Duration::from_millis(FAILED_MILLIS_MAX);
                     until = until.min(soon);
                 }
             }
         }
-        let is_passing = |(_, refusal): &(i64, Refusal)| matches!(refusal, Refusal::Passing(_));
-        if !is_whole || sent.refused.iter().any(is_passing) {
-            // Its stream has ended, or answers that come later belong to nothing.
+        let is_transient = |(_, error): &(i64, SendError)| matches!(error, SendError::Transient(_));
+        if !is_whole || results.rejected.iter().any(is_transient) {
+            // The producer has failed, or its late reports would be taken for those of later sends.
             self.producer = None;
         }
-        Ok(sent)
+        Ok(results)
     }
 
-    /// What the brokers have is done with, whoever leads now.
+    /// Deletes acknowledged rows. It needs no lease: an acknowledged row must be deleted in any case.
     async fn delete(&mut self, rows: &[Stored], offsets: &[i64]) -> Result<(), StoreError> {
         self.kafka.outbox().published(offsets).await?;
         for offset in offsets {
-            self.known.remove(offset);
+            self.first_seen.remove(offset);
         }
         let is_taken = |topic: &String| {
             let mut taken = rows.iter().filter(|row| offsets.contains(&row.offset));
             taken.any(|row| row.message.topic == *topic)
         };
-        self.refused.retain(|topic, _| !is_taken(topic));
+        self.rejected_topics.retain(|topic, _| !is_taken(topic));
         Ok(())
     }
 
-    fn refuse_topic(&mut self, rows: &[Stored], offset: i64, reason: &str) {
+    fn pause_topic(&mut self, rows: &[Stored], offset: i64, reason: &str) {
         let Some(row) = rows.iter().find(|row| row.offset == offset) else {
             return;
         };
         let topic = &row.message.topic;
         if self
-            .refused
+            .rejected_topics
             .insert(topic.clone(), self.clock.now())
             .is_none()
         {
             tracing::error!(
                 topic,
                 reason,
-                "the brokers take nothing of a topic; its messages wait"
+                "the brokers reject a topic; its messages wait in the outbox"
             );
         }
-        self.metrics.topics_refused.set(self.refused.len() as i64);
+        self.metrics
+            .topics_refused
+            .set(self.rejected_topics.len() as i64);
     }
 
-    /// How long answers are waited for.
-    fn patience(&self) -> Duration {
+    /// How long to wait for delivery reports.
+    fn answer_timeout(&self) -> Duration {
         let millis = self.kafka.settings().relay_lease_millis / RENEWALS_PER_LEASE;
         Duration::from_millis(u64::try_from(millis).unwrap_or(1))
     }
 }
 
-/// What orders a row.
+/// Rows of the same subject are sent in order.
 fn subject(row: &Stored) -> (String, String) {
     let message = &row.message;
     (message.topic.clone(), message.ordered_by().to_owned())

@@ -10,12 +10,12 @@ use crate::{
     trace,
 };
 
-/// The extension that marks a dead letter on its way back to one group.
+/// The extension attribute of a dead letter that is reissued to one group.
 const REISSUE: &str = "ce_reissue";
 
-/// The trace as the tracing of a transport says it, and as the CloudEvents extension for distributed tracing does: the
-/// first is the way that the record took, where somebody between has changed it.
-const TRACES: [&str; 2] = [trace::HEADER, "ce_traceparent"];
+/// The W3C header, and that of the CloudEvents extension for distributed tracing. If they differ, the first one counts: an
+/// intermediary that continues the trace updates that one.
+const TRACE_HEADERS: [&str; 2] = [trace::HEADER, "ce_traceparent"];
 
 pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
     let time = message.time.to_string();
@@ -43,7 +43,7 @@ pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
     }
     if let Some(trace) = message.trace {
         let text = trace.text();
-        for key in TRACES {
+        for key in TRACE_HEADERS {
             all = all.insert(Header {
                 key,
                 value: Some(text.as_str()),
@@ -53,28 +53,28 @@ pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
     all
 }
 
-/// What arrived. A record of somebody else's may lack any header: its place names it then, which is as stable. Names are
-/// such that every store and index takes them, whatever was sent.
-pub(super) fn message(record: &BorrowedMessage<'_>, topic: &str) -> Message {
+/// A record as a message. A foreign producer may omit any header: a record without `ce_id` is identified by topic,
+/// partition and offset. Ids and keys that a database index cannot hold are replaced by their digests.
+pub(super) fn decode(record: &BorrowedMessage<'_>, topic: &str) -> Message {
     let header = |name: &str| {
         let headers = record.headers()?;
         let found = headers.iter().find(|header| header.key == name)?;
         std::str::from_utf8(found.value?).ok()
     };
-    let place = || format!("{topic}/{}/{}", record.partition(), record.offset());
-    let arrived = || Timestamp::from_millis(record.timestamp().to_millis().unwrap_or(0));
+    let position = || format!("{topic}/{}/{}", record.partition(), record.offset());
+    let record_time = || Timestamp::from_millis(record.timestamp().to_millis().unwrap_or(0));
     Message {
         id: header("ce_id")
             .filter(|id| !id.is_empty())
-            .map_or_else(place, |id| indexable(id).into_owned()),
+            .map_or_else(position, |id| indexable(id).into_owned()),
         topic: topic.to_owned(),
         key: indexable(&text(record.key())).into_owned(),
         subject: None,
         time: header("ce_time")
             .and_then(|it| it.parse().ok())
-            .unwrap_or_else(arrived),
+            .unwrap_or_else(record_time),
         payload: text(record.payload()),
-        trace: TRACES
+        trace: TRACE_HEADERS
             .into_iter()
             .filter_map(header)
             .find_map(TraceContext::parse),
@@ -90,8 +90,7 @@ fn reissue(text: &str) -> Option<Reissue> {
     })
 }
 
-/// Bytes that are no text, or a NUL among them, cannot be parsed as JSON later, and are rejected there with a reason. No
-/// store would take them.
+/// Replaces invalid UTF-8 and NUL, which no store accepts, by U+FFFD.
 fn text(bytes: Option<&[u8]>) -> String {
     let text = String::from_utf8_lossy(bytes.unwrap_or_default());
     text.replace('\0', "\u{FFFD}")
