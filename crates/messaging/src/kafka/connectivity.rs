@@ -156,3 +156,28 @@ impl ProducerContext for FailureListener {
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[test]
+    fn the_request_for_a_missing_topic_does_not_create_it() {
+        // given brokers that create a topic if the client's metadata request allows it
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("known", 3, 1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        let names = ["missing".to_owned(), "known".to_owned()];
+        let settings = KafkaSettings::default();
+        for _ in 0..2 {
+            let fetched = metadata(&settings, &brokers, &names).unwrap();
+            let topics = fetched.iter().flat_map(|it| it.topics());
+            let partitions: Vec<_> = topics
+                .map(|topic| (topic.name(), topic.partitions().len()))
+                .collect();
+            assert_eq!(partitions, [("missing", 0), ("known", 3)]);
+        }
+    }
+}

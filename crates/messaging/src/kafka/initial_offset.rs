@@ -246,3 +246,38 @@ fn commit(consumer: &BaseConsumer, first: &TopicPartitionList) -> Result<(), Ope
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_group_starts_at_the_beginning_of_empty_topics() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("p.one", 2, 1).unwrap();
+        cluster.create_topic("p.two", 1, 1).unwrap();
+        let settings = KafkaSettings {
+            brokers: cluster.bootstrap_servers(),
+            prefix: "p.".to_owned(),
+            ..KafkaSettings::default()
+        };
+        ensure(&settings, &[("group", &["one", "two"])])
+            .await
+            .unwrap();
+        let client = settings
+            .client(&settings.brokers)
+            .set("group.id", "p.group")
+            .create();
+        let consumer: BaseConsumer = client.unwrap();
+        let names = ["p.one".to_owned(), "p.two".to_owned()];
+        let partitions = partitions_of(&consumer, &names).unwrap();
+        assert_eq!(partitions.len(), 3);
+        let list = partition_list(&partitions, Offset::Invalid).unwrap();
+        let committed = committed(&consumer, &list).unwrap();
+        for partition in committed.elements() {
+            assert_eq!(partition.offset(), Offset::Offset(0));
+        }
+    }
+}
