@@ -1,4 +1,4 @@
-//! Waiting for a store that is away: capped, doubled each time, jittered.
+//! The waits between tries: doubled with each failure, capped, jittered.
 
 use std::time::Duration;
 
@@ -35,28 +35,53 @@ impl Pace {
     }
 }
 
-/// The first wait after a failure of the store; doubled each time.
-const BACKOFF_MILLIS_MIN: u64 = 10;
+/// How long to wait before a try is repeated: doubled with each failure in a row, capped, jittered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackoffPolicy {
+    pub millis_min: u64,
+    pub millis_max: u64,
+}
 
-/// How long to wait next.
+impl BackoffPolicy {
+    /// The wait after `failures` earlier ones, in milliseconds: between half and the whole of what the doubling gives.
+    #[must_use]
+    pub fn wait_millis(&self, failures: u32, random: &Random) -> u64 {
+        let doubled = self
+            .millis_min
+            .saturating_mul(1 << failures.min(DOUBLINGS_MAX));
+        let half = doubled.min(self.millis_max) / 2;
+        half + random.below(half + 1)
+    }
+}
+
+/// More doublings would overflow.
+const DOUBLINGS_MAX: u32 = 16;
+/// The longest first wait after a failure of the store.
+const STORE_MILLIS_MIN: u64 = 20;
+
+/// The waits of one task after failures of its store.
 pub(crate) struct Backoff<'a> {
     random: &'a Random,
-    millis: u64,
-    millis_max: u64,
+    policy: BackoffPolicy,
+    failures: u32,
 }
 
 impl<'a> Backoff<'a> {
     pub(crate) fn new(random: &'a Random, millis_max: u64) -> Self {
+        let policy = BackoffPolicy {
+            millis_min: STORE_MILLIS_MIN,
+            millis_max,
+        };
         Self {
             random,
-            millis: BACKOFF_MILLIS_MIN,
-            millis_max,
+            policy,
+            failures: 0,
         }
     }
 
     pub(crate) fn next(&mut self) -> Duration {
-        let millis = self.millis + self.random.below(self.millis);
-        self.millis = (self.millis * 2).min(self.millis_max);
+        let millis = self.policy.wait_millis(self.failures, self.random);
+        self.failures = self.failures.saturating_add(1);
         Duration::from_millis(millis)
     }
 
@@ -80,6 +105,22 @@ impl<'a> Backoff<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_double_up_to_their_cap_with_jitter_of_half() {
+        let policy = BackoffPolicy {
+            millis_min: 100,
+            millis_max: 1_000,
+        };
+        let random = Random::seeded(1);
+        for (failures, longest) in [(0, 100), (1, 200), (3, 800), (4, 1_000), (u32::MAX, 1_000)] {
+            let wait = policy.wait_millis(failures, &random);
+            assert!(
+                (longest / 2..=longest).contains(&wait),
+                "{failures}: {wait}"
+            );
+        }
+    }
 
     #[test]
     fn a_task_whose_store_fails_pauses_longer_each_time_and_not_once_it_answers() {

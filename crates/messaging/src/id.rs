@@ -1,9 +1,10 @@
 //! Ids: newtypes around UUIDs and integers, and the derivation of stable ids from one another.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::sha256;
 
 /// Why a text is not an id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -99,23 +100,17 @@ uuid_id!(DeadLetterId);
 /// version is 8 (RFC 9562, section 5.8: vendor-specific).
 #[must_use]
 pub fn derive(parent: Uuid, label: &str) -> Uuid {
-    let digest = Sha256::new()
-        .chain_update(parent.as_bytes())
-        .chain_update(label.as_bytes())
-        .finalize();
+    let digest: [u8; 10] = sha256(&[parent.as_bytes(), label.as_bytes()]).first();
     let mut bytes = [0_u8; 16];
     bytes[..6].copy_from_slice(&parent.as_bytes()[..6]);
-    bytes[6..].copy_from_slice(&digest[..10]);
+    bytes[6..].copy_from_slice(&digest);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// A stable UUID for a text, of version 8 as in [`derive`]; all other bits are a SHA-256 of it.
 #[must_use]
 pub fn digest(text: &str) -> Uuid {
-    let digest = Sha256::digest(text);
-    let mut bytes = [0_u8; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    uuid::Builder::from_custom_bytes(sha256(&[text.as_bytes()]).first()).into_uuid()
 }
 
 #[cfg(test)]

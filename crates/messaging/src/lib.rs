@@ -23,6 +23,7 @@ pub mod clock;
 pub mod commit;
 pub mod coordinator;
 pub mod dead_letters;
+mod digest;
 pub mod housekeeping;
 pub mod id;
 #[cfg(feature = "kafka")]
@@ -37,6 +38,7 @@ pub mod postgres;
 mod receipt;
 pub mod record;
 mod refused;
+mod retry;
 pub mod row;
 pub mod shutdown;
 mod snapshot;
@@ -48,11 +50,12 @@ pub mod timers;
 pub mod trace;
 pub mod worker;
 
-pub use backoff::Pace;
+pub use backoff::{BackoffPolicy, Pace};
 pub use bus::{Batch, Bus};
 pub use clock::{Clock, Random};
 pub use commit::{Commit, CommitError, Fence, StoreError};
 pub use dead_letters::DeadLetterSettings;
+pub use digest::{Digest, sha256};
 pub use id::{DeadLetterId, SagaId};
 #[cfg(feature = "kafka")]
 pub use kafka::{Kafka, KafkaSettings, MessageIdentity, Relay};

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use serde::{Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 
-use crate::{DeadLetterId, Payload, Timestamp, TraceContext, dead_letters::DeadLetter};
+use crate::{DeadLetterId, Payload, Timestamp, TraceContext, dead_letters::DeadLetter, sha256};
 
 /// The longest id or key, in bytes, that is kept as it is. An index of PostgreSQL takes rows of 2,704 bytes at most, and
 /// ids that are derived from this one are longer.
@@ -19,9 +18,7 @@ pub(crate) fn indexable(name: &str) -> Cow<'_, str> {
     if name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control) {
         return Cow::Borrowed(name);
     }
-    let digest = Sha256::digest(name.as_bytes());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Cow::Owned(format!("sha256:{hex}"))
+    Cow::Owned(sha256(&[name.as_bytes()]).name())
 }
 
 /// Whether a JSON text escapes U+0000 somewhere. PostgreSQL cannot store that character, so nobody may.

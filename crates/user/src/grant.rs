@@ -1,12 +1,12 @@
 //! Grant points to a user.
 
 use contract::{Points, UserId};
-use messaging::Commit;
+use messaging::{Commit, Record};
 
-use crate::{Error, Service, is_user_conflict, ledger};
+use crate::{Error, Service, ledger, model::User};
 
 /// Tries to commit a grant while purchases change the same balance.
-const COMMIT_ATTEMPTS_MAX: u32 = 16;
+const TRIES_MAX: u32 = 16;
 
 #[derive(Debug, Clone)]
 pub struct GrantInput {
@@ -26,20 +26,16 @@ impl Service {
         input: GrantInput,
         answer: impl Fn(&mut Commit, Points) -> T,
     ) -> Result<T, Error> {
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
+        for _ in 0..TRIES_MAX {
             let user = self.show(input.id).await?;
             let now = self.0.clock.now();
             let change = ledger::grant(user, input.amount, input.reason.clone(), now)?;
-            let balance = change
-                .user
-                .as_ref()
-                .map_or(Points::ZERO, |user| user.balance);
+            let user = change.user.as_ref();
+            let balance = user.map_or(Points::ZERO, |user| user.balance);
             let mut commit = change.into_commit();
             let answer = answer(&mut commit, balance);
-            match self.0.store.commit(commit).await {
-                Ok(()) => return Ok(answer),
-                Err(error) if is_user_conflict(&error) => {}
-                Err(error) => return Err(error.into()),
+            if self.0.store.try_commit(commit, User::TABLE).await? {
+                return Ok(answer);
             }
         }
         Err(Error::Contended)

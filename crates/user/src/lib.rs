@@ -90,8 +90,3 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-
-/// Whether a commit conflicted because another writer changed this user.
-fn is_user_conflict(error: &CommitError) -> bool {
-    matches!(error, CommitError::Conflict { table, .. } if table == User::TABLE.name)
-}

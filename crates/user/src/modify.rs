@@ -1,15 +1,15 @@
 //! Modify a user.
 
 use contract::UserId;
-use messaging::Commit;
+use messaging::{Commit, Record};
 
 use crate::{
-    Error, Service, is_user_conflict,
+    Error, Service,
     model::{Status, User, check_name},
 };
 
 /// Tries to commit a change while purchases change the same user.
-const COMMIT_ATTEMPTS_MAX: u32 = 16;
+const TRIES_MAX: u32 = 16;
 
 /// New values for a user whom the client has read in `version`.
 #[derive(Debug, Clone)]
@@ -36,16 +36,14 @@ impl Service {
         answer: impl Fn(&mut Commit, &User) -> T,
     ) -> Result<T, Error> {
         check_name(&input.name)?;
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
+        for _ in 0..TRIES_MAX {
             let mut user = self.modified(&input).await?;
             let mut commit = Commit::new();
             commit.put(&user);
             user.version += 1;
             let answer = answer(&mut commit, &user);
-            match self.0.store.commit(commit).await {
-                Ok(()) => return Ok(answer),
-                Err(error) if is_user_conflict(&error) => {}
-                Err(error) => return Err(error.into()),
+            if self.0.store.try_commit(commit, User::TABLE).await? {
+                return Ok(answer);
             }
         }
         Err(Error::Contended)

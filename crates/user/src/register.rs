@@ -4,12 +4,12 @@ use contract::UserId;
 use messaging::{Commit, Record};
 
 use crate::{
-    Error, Service, is_user_conflict, ledger,
+    Error, Service, ledger,
     model::{Status, User, check_given_id, check_name},
 };
 
 /// Generated ids that are tried: a client may have registered one of them explicitly.
-const ID_ATTEMPTS_MAX: u32 = 4096;
+const ID_TRIES_MAX: u32 = 4096;
 const REASON: &str = "registration";
 
 #[derive(Debug, Clone)]
@@ -35,42 +35,22 @@ impl Service {
         answer: impl Fn(&mut Commit, &User) -> T,
     ) -> Result<T, Error> {
         check_name(&input.name)?;
-        if let Some(id) = input.id {
-            check_given_id(id)?;
-            return match self.register_as(id, &input, &answer).await {
-                Err(Error::Commit(error)) if is_user_conflict(&error) => Err(Error::Exists(id)),
-                outcome => outcome,
-            };
-        }
+        input.id.map_or(Ok(()), check_given_id)?;
         // Validate before an id is generated.
         self.new_user(UserId(0), &input)?;
-        for _ in 0..ID_ATTEMPTS_MAX {
-            let id = UserId(self.0.store.next_id(User::TABLE).await?);
-            if self.0.store.load::<User>(id).await?.is_some() {
-                continue;
-            }
-            match self.register_as(id, &input, &answer).await {
-                Err(Error::Commit(error)) if is_user_conflict(&error) => {}
-                outcome => return outcome,
+        for _ in 0..input.id.map_or(ID_TRIES_MAX, |_| 1) {
+            let id = match input.id {
+                Some(id) => id,
+                None => UserId(self.0.store.next_id(User::TABLE).await?),
+            };
+            let (mut user, mut commit) = self.new_user(id, &input)?;
+            user.version += 1;
+            let answer = answer(&mut commit, &user);
+            if self.0.store.try_commit(commit, User::TABLE).await? {
+                return Ok(answer);
             }
         }
-        Err(Error::Contended)
-    }
-
-    async fn register_as<T>(
-        &self,
-        id: UserId,
-        input: &RegisterInput,
-        answer: impl Fn(&mut Commit, &User) -> T,
-    ) -> Result<T, Error> {
-        let (user, mut commit) = self.new_user(id, input)?;
-        let stored = User {
-            version: user.version + 1,
-            ..user
-        };
-        let answer = answer(&mut commit, &stored);
-        self.0.store.commit(commit).await?;
-        Ok(answer)
+        Err(input.id.map_or(Error::Contended, Error::Exists))
     }
 
     fn new_user(&self, id: UserId, input: &RegisterInput) -> Result<(User, Commit), Error> {

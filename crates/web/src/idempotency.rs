@@ -27,9 +27,8 @@ use axum::{
 };
 use contract::Timestamp;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use messaging::{Clock, Commit, CommitError, Record, Store};
+use messaging::{Clock, Commit, CommitError, Record, Store, sha256};
 use serde::{Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 
 use self::scope::RequestScope;
 use crate::{Problem, extract::BODY_BYTES_MAX};
@@ -90,14 +89,8 @@ impl Once {
     #[must_use]
     pub fn digest(&self) -> Option<[u8; 6]> {
         let keyed = self.0.as_ref()?;
-        let digest = Sha256::new()
-            .chain_update(&keyed.scope.older_key)
-            .chain_update([0])
-            .chain_update(&keyed.scope.fingerprint)
-            .finalize();
-        let mut short = [0; 6];
-        short.copy_from_slice(&digest[..6]);
-        Some(short)
+        let (key, fingerprint) = (&keyed.scope.older_key, &keyed.scope.fingerprint);
+        Some(sha256(&[key.as_bytes(), &[0], fingerprint.as_bytes()]).first())
     }
 
     /// The saved answer, if its effect may have been undone since. If it is still valid, the handler answers with

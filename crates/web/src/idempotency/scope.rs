@@ -6,8 +6,8 @@
 
 use axum::http::{HeaderMap, Method, request::Parts};
 use contract::UserId;
+use messaging::sha256;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::HEADER;
 use crate::Problem;
@@ -37,10 +37,7 @@ impl RequestScope {
         let caller = caller(json.as_ref(), query);
         // The fields of a `Value` are sorted.
         let sorted = json.map_or_else(|| body.to_vec(), |json| json.to_string().into_bytes());
-        let mut fingerprint = Sha256::new_with_prefix(sorted);
-        if let Some(query) = query {
-            fingerprint.update(format!("?{query}"));
-        }
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         let record_key = record_key(&parts.method, path, caller, &key);
         let older_key = if parts.method == Method::POST {
             older_key(path, &key)
@@ -50,8 +47,8 @@ impl RequestScope {
         Ok(Self {
             record_key,
             older_key,
-            fingerprint: hex(&fingerprint.finalize()),
-            older_fingerprint: hex(&Sha256::digest(body)),
+            fingerprint: sha256(&[&sorted, query.as_bytes()]).to_string(),
+            older_fingerprint: sha256(&[body]).to_string(),
         })
     }
 
@@ -68,14 +65,8 @@ pub fn record_key(method: &Method, path: &str, caller: Option<UserId>, key: &str
         return older_key(path, key);
     }
     let caller = caller.map(|caller| caller.to_string()).unwrap_or_default();
-    let digest = Sha256::new()
-        .chain_update(path)
-        .chain_update([0])
-        .chain_update(caller)
-        .chain_update([0])
-        .chain_update(key)
-        .finalize();
-    format!("{method} {}", hex(&digest))
+    let parts = [path, "\0", &caller, "\0", key].map(str::as_bytes);
+    format!("{method} {}", sha256(&parts))
 }
 
 fn older_key(path: &str, key: &str) -> String {
@@ -108,10 +99,6 @@ fn caller(json: Option<&Value>, query: Option<&str>) -> Option<UserId> {
         pairs.find_map(|pair| pair.strip_prefix(CALLER)?.strip_prefix('=')?.parse().ok())
     };
     in_body.or_else(in_query).map(UserId)
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
