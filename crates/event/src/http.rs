@@ -11,7 +11,9 @@ use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails, extract::BODY_BYTES_MAX};
+use web::{
+    Body, Id, IdempotentRequest, Page, Params, Problem, ProblemDetails, extract::BODY_BYTES_MAX,
+};
 
 use crate::{
     Error, Service,
@@ -159,11 +161,11 @@ impl From<Error> for Problem {
     ))]
 async fn register(
     State(service): State<Service>,
-    once: Once,
+    idempotent: IdempotentRequest,
     Body(request): Body<RegisterEvent>,
 ) -> Result<Response, Problem> {
     let answer = |commit: &mut Commit, event: &Event| {
-        once.attach(
+        idempotent.answer(
             commit,
             StatusCode::CREATED,
             &EventAnswer::from(event.clone()),
@@ -218,7 +220,7 @@ async fn list(
 async fn modify(
     State(service): State<Service>,
     Id(id): Id<EventId>,
-    once: Once,
+    idempotent: IdempotentRequest,
     Body(request): Body<ModifyEvent>,
 ) -> Result<Response, Problem> {
     let ModifyEvent {
@@ -244,7 +246,7 @@ async fn modify(
         version,
     };
     let answer = |commit: &mut Commit, event: &Event| {
-        once.attach(commit, StatusCode::OK, &EventAnswer::from(event.clone()))
+        idempotent.answer(commit, StatusCode::OK, &EventAnswer::from(event.clone()))
     };
     Ok(service.modify(input, answer).await?)
 }

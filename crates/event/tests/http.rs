@@ -19,7 +19,7 @@ use messaging::{Bus, Clock, Metrics, Record, Store, Table};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
-use web::idempotency::{AnswerRecord, Idempotency, once};
+use web::idempotency::{AnswerRecord, Idempotency, idempotent};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const NOW: &str = "2027-01-15T08:00:00.000Z";
@@ -44,7 +44,7 @@ impl TestApp {
         let idempotency = Idempotency::new(store.clone(), clock.clone());
         let service = event::Service::new(store.clone(), clock.clone());
         let router = event::http::router(service).split_for_parts().0;
-        let router = router.layer(from_fn_with_state(idempotency, once));
+        let router = router.layer(from_fn_with_state(idempotency, idempotent));
         Self {
             router,
             store,

@@ -38,8 +38,9 @@ pub struct ConfirmInput {
 
 /// What became of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConfirmOutput {
-    Settled(Settled),
+pub enum ConfirmOutput<T> {
+    /// What `answer` returned.
+    Settled(T),
     /// The gateway's answer is not known yet.
     Pending(Pending),
 }
@@ -84,9 +85,6 @@ impl From<StoreError> for Error {
     }
 }
 
-/// Adds the caller's answer to the Commit that publishes the outcome.
-pub type Seal = Box<dyn FnOnce(&mut Commit, &Settled) + Send>;
-
 /// What was learnt of an attempt, with proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
@@ -106,7 +104,11 @@ impl Service {
     ///
     /// # Errors
     /// [`Error`]; the gateway was not asked.
-    pub async fn confirm(&self, input: ConfirmInput, seal: Seal) -> Result<ConfirmOutput, Error> {
+    pub async fn confirm<T: Send + 'static>(
+        &self,
+        input: ConfirmInput,
+        answer: impl FnOnce(&mut Commit, &Settled) -> T + Send + 'static,
+    ) -> Result<ConfirmOutput<T>, Error> {
         if !protocol::is_path_key(&input.pg_payment_id) {
             return Err(Error::PgPaymentId);
         }
@@ -117,7 +119,7 @@ impl Service {
             .ok_or(StoreError::Overloaded)?;
         let service = self.clone();
         let attempt = tokio::spawn(carried(async move {
-            let output = service.attempt(input, seal).await;
+            let output = service.attempt(input, answer).await;
             drop(running);
             output
         }));
@@ -128,16 +130,25 @@ impl Service {
         }
     }
 
-    async fn attempt(&self, input: ConfirmInput, seal: Seal) -> Result<ConfirmOutput, Error> {
+    async fn attempt<T>(
+        &self,
+        input: ConfirmInput,
+        answer: impl FnOnce(&mut Commit, &Settled) -> T,
+    ) -> Result<ConfirmOutput<T>, Error> {
         let (payment, _attempt) = match self.begin(&input).await? {
             AttemptStart::Started(payment, attempt) => (payment, attempt),
-            AttemptStart::AlreadySucceeded(settled) => return Ok(ConfirmOutput::Settled(settled)),
+            AttemptStart::AlreadySucceeded(settled) => {
+                let mut commit = Commit::new();
+                let answer = answer(&mut commit, &settled);
+                self.inner.store.commit(commit).await?;
+                return Ok(ConfirmOutput::Settled(answer));
+            }
         };
         fail::fail_point!("payment.before_gateway", |_| std::process::abort());
         let verdict = self.confirm_at_gateway(&payment, input.test_code).await;
         fail::fail_point!("payment.after_gateway", |_| std::process::abort());
         let settled = match verdict {
-            Some(verdict) => self.conclude(&payment, &verdict, seal).await,
+            Some(verdict) => self.conclude(&payment, &verdict, answer).await,
             None => None,
         };
         fail::fail_point!("payment.after_confirmed", |_| std::process::abort());
@@ -209,18 +220,17 @@ impl Service {
     }
 
     /// Applies and publishes what was learnt, with the caller's answer; `None` where the store did not take it.
-    async fn conclude(
+    async fn conclude<T>(
         &self,
         payment: &PaymentRecord,
         verdict: &AttemptOutcome,
-        seal: Seal,
-    ) -> Option<Settled> {
-        let settled = settled(payment, verdict);
-        let mut answer = Commit::new();
-        seal(&mut answer, &settled);
-        let concluded = self.conclude_with(payment, verdict, answer).await;
+        answer: impl FnOnce(&mut Commit, &Settled) -> T,
+    ) -> Option<T> {
+        let mut commit = Commit::new();
+        let answer = answer(&mut commit, &settled(payment, verdict));
+        let concluded = self.conclude_with(payment, verdict, commit).await;
         match concluded {
-            Ok(()) => Some(settled),
+            Ok(()) => Some(answer),
             Err(error) => {
                 tracing::error!(payment.id = %payment.payment_id, %error, "the outcome of an attempt could not be stored");
                 None
@@ -304,7 +314,7 @@ impl Service {
         Ok(commit)
     }
 
-    fn leave_to_settler(&self, payment: &PaymentRecord) -> ConfirmOutput {
+    fn leave_to_settler<T>(&self, payment: &PaymentRecord) -> ConfirmOutput<T> {
         let inner = &self.inner;
         inner
             .payment_retries

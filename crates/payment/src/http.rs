@@ -8,23 +8,23 @@ use axum::{
     Json,
     extract::State,
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
     text,
 };
+use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use web::{
-    Asker, Body, Id, Once, Params, Problem, ProblemDetails, idempotency::Passing,
-    schema::HOLDER_CHARS_MAX,
+    Asker, Body, Id, IdempotentRequest, Params, Problem, ProblemDetails, schema::HOLDER_CHARS_MAX,
 };
 
 use crate::{
     Service,
-    confirm::{ConfirmInput, ConfirmOutput, Error, Pending, Seal, Settled},
+    confirm::{ConfirmInput, ConfirmOutput, Error, Pending, Settled},
     gateway::protocol::{RefundAccount, TEST_CODE_HEADER},
     model::Refusal,
     record::{HistoryEntry, PaymentRecord, Refund},
@@ -202,7 +202,7 @@ struct HistoryView {
 async fn confirm(
     State(service): State<Service>,
     Params(asker): Params<Asker>,
-    once: Once,
+    idempotent: IdempotentRequest,
     headers: HeaderMap,
     Body(body): Body<ConfirmBody>,
 ) -> Result<Response, Problem> {
@@ -217,17 +217,12 @@ async fn confirm(
             .transpose()?,
         test_code: test_code(&service, &headers)?,
     };
-    let seal: Seal = Box::new(move |commit, answer| {
-        // The response is made below, once the outcome is stored.
-        let _ = once.attach(commit, StatusCode::OK, answer);
-    });
-    Ok(match service.confirm(input, seal).await? {
-        ConfirmOutput::Settled(answer) => (StatusCode::OK, Json(answer)).into_response(),
-        ConfirmOutput::Pending(answer) => {
-            let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
-            response.extensions_mut().insert(Passing);
-            response
-        }
+    let answer = move |commit: &mut Commit, settled: &Settled| {
+        idempotent.answer(commit, StatusCode::OK, settled)
+    };
+    Ok(match service.confirm(input, answer).await? {
+        ConfirmOutput::Settled(response) => response,
+        ConfirmOutput::Pending(pending) => web::idempotency::pending(StatusCode::ACCEPTED, pending),
     })
 }
 
@@ -263,11 +258,11 @@ fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
 async fn confirm_by_verb(
     state: State<Service>,
     asker: Params<Asker>,
-    once: Once,
+    idempotent: IdempotentRequest,
     headers: HeaderMap,
     body: Body<ConfirmBody>,
 ) -> Result<Response, Problem> {
-    confirm(state, asker, once, headers, body).await
+    confirm(state, asker, idempotent, headers, body).await
 }
 
 /// Show a payment with its history

@@ -38,7 +38,7 @@ pub mod webhook;
 use std::sync::Arc;
 
 use contract::{PaymentId, Timestamp};
-use messaging::{Clock, Random, Record, Store, StoreError, Table};
+use messaging::{BackoffPolicy, Clock, Random, Record, Store, StoreError, Table};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -48,7 +48,7 @@ use record::{
     GatewayRecord, HistoryEntry, OrphanChargeRecord, PaymentRecord, ReconciliationRecord,
     TombstoneRecord, WebhookRecord,
 };
-use retries::{BackoffRange, Retries};
+use retries::Retries;
 
 pub use consumers::PaymentConsumer;
 pub use metrics::Metrics;
@@ -184,7 +184,7 @@ impl Service {
     ) -> Result<Self, gateway::Error> {
         let gateway = Gateway::new(&settings.gateway)?;
         let started_at = clock.now();
-        let patience = BackoffRange {
+        let backoff = BackoffPolicy {
             millis_min: settings.retry_millis_min,
             millis_max: settings.retry_millis_max,
         };
@@ -196,9 +196,9 @@ impl Service {
                 settings,
                 gateway,
                 in_flight: Arc::default(),
-                payment_retries: Retries::new(patience),
-                orphan_retries: Retries::new(patience),
-                webhook_retries: Retries::new(patience),
+                payment_retries: Retries::new(backoff),
+                orphan_retries: Retries::new(backoff),
+                webhook_retries: Retries::new(backoff),
                 reconciling: reconcile::Running::default(),
                 metrics,
                 started_at,

@@ -46,9 +46,6 @@ const TRIED: &str = "attempt > 0";
 const REFUND_REQUESTED: &str = "refund = 'REQUESTED'";
 const REFUND_PARKED: &str = "refund = 'PARKED'";
 
-/// Adds the answer of whoever asked to the Commit that keeps the report.
-pub type Seal = Box<dyn FnOnce(&mut Commit, &Report) + Send>;
-
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("a reconciliation is running in this process")]
@@ -95,14 +92,23 @@ impl Service {
     /// # Errors
     /// [`Error`]; what was settled so far stays settled.
     pub async fn reconcile(&self, period: Period) -> Result<Report, Error> {
-        self.reconcile_for(period, Box::new(|_, _| {})).await
+        self.reconcile_for(period, |_, report| report.clone()).await
     }
 
-    pub(crate) async fn reconcile_for(&self, period: Period, seal: Seal) -> Result<Report, Error> {
+    /// The same. `answer` may add to the Commit that saves the report.
+    pub(crate) async fn reconcile_for<T: Send + 'static>(
+        &self,
+        period: Period,
+        answer: impl FnOnce(&mut Commit, &Report) -> T + Send + 'static,
+    ) -> Result<T, Error> {
         check(&period)?;
         let turn = self.turn()?;
         let service = self.clone();
-        let run = async move { service.run_reconciliation(turn, period, false, seal).await };
+        let run = async move {
+            service
+                .run_reconciliation(turn, period, false, answer)
+                .await
+        };
         let task = tokio::spawn(run);
         *self.inner.reconciling.lock() = Some(task.abort_handle());
         task.await.map_err(|_| Error::Died)?
@@ -122,26 +128,27 @@ impl Service {
         turn.try_lock_owned().map_err(|_| Error::Running)
     }
 
-    async fn run_reconciliation(
+    async fn run_reconciliation<T>(
         &self,
         _turn: OwnedMutexGuard<()>,
         period: Period,
         is_scheduled: bool,
-        seal: Seal,
-    ) -> Result<Report, Error> {
+        answer: impl FnOnce(&mut Commit, &Report) -> T,
+    ) -> Result<T, Error> {
         let done = match self.compare_all(period).await {
             Ok(report) => self
-                .keep(&report, is_scheduled, seal)
+                .keep(&report, is_scheduled, answer)
                 .await
-                .map(|()| report)
+                .map(|answer| (report, answer))
                 .map_err(Error::from),
             Err(error) => Err(error),
         };
         // What was found to be nobody's need not wait for the settler's next look.
         self.inner.wake.attempts.notify_one();
         self.inner.wake.refunds.notify_one();
-        self.inner.metrics.reconciled(done.as_ref().ok());
-        done
+        let report = done.as_ref().ok().map(|(report, _)| report);
+        self.inner.metrics.reconciled(report);
+        done.map(|(_, answer)| answer)
     }
 
     async fn compare_all(&self, period: Period) -> Result<Report, Error> {
@@ -317,22 +324,22 @@ impl Service {
             .await
     }
 
-    async fn keep(
+    async fn keep<T>(
         &self,
         report: &Report,
         is_scheduled: bool,
-        seal: Seal,
-    ) -> Result<(), StoreError> {
+        answer: impl FnOnce(&mut Commit, &Report) -> T,
+    ) -> Result<T, StoreError> {
         let mut commit = Commit::new();
         commit.put(&ReconciliationRecord::new(report, is_scheduled));
-        let mut sealed = commit.clone();
-        seal(&mut sealed, report);
-        let kept = match self.inner.store.commit(sealed).await {
+        let mut answered = commit.clone();
+        let answer = answer(&mut answered, report);
+        let saved = match self.inner.store.commit(answered).await {
             // Only the answer can conflict: the report is new.
             Err(CommitError::Conflict { .. }) => self.inner.store.commit(commit).await,
-            kept => kept,
+            saved => saved,
         };
-        kept.map_err(|error| match error {
+        saved.map(|()| answer).map_err(|error| match error {
             CommitError::Store(error) => error,
             error => StoreError::Unavailable(error.to_string()),
         })

@@ -7,22 +7,15 @@ use std::{
 };
 
 use contract::Timestamp;
-use messaging::Random;
+use messaging::{BackoffPolicy, Random};
 
 /// An entry that is overdue by this much was settled by another process, and is forgotten.
 const OVERDUE_MILLIS_MAX: i64 = 600_000;
 
-/// The wait before the gateway is asked again: doubled each time within this range, with jitter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackoffRange {
-    pub millis_min: u64,
-    pub millis_max: u64,
-}
-
 /// The next try for each key.
 #[derive(Debug)]
 pub struct Retries<K> {
-    range: BackoffRange,
+    backoff: BackoffPolicy,
     states: Mutex<HashMap<K, RetryState>>,
 }
 
@@ -49,9 +42,9 @@ impl RetryState {
 
 impl<K: Eq + Hash + Clone> Retries<K> {
     #[must_use]
-    pub fn new(range: BackoffRange) -> Self {
+    pub fn new(backoff: BackoffPolicy) -> Self {
         Self {
-            range,
+            backoff,
             states: Mutex::default(),
         }
     }
@@ -102,13 +95,9 @@ impl<K: Eq + Hash + Clone> Retries<K> {
 
     /// Counts a try without a result; the next one is due after the backoff.
     pub fn retry_later(&self, key: &K, random: &Random, now: Timestamp) {
-        let range = self.range;
         self.update(key, now, |state| {
-            let doubled = range
-                .millis_min
-                .saturating_mul(1_u64 << state.tries.min(16));
-            let half = doubled.min(range.millis_max) / 2;
-            let wait = i64::try_from(half + random.below(half + 1)).unwrap_or(i64::MAX);
+            let wait = self.backoff.wait_millis(state.tries, random);
+            let wait = i64::try_from(wait).unwrap_or(i64::MAX);
             state.tries = state.tries.saturating_add(1);
             state.not_before = now.plus_millis(wait);
         });

@@ -3,9 +3,8 @@
 //! Source: <https://docs.tosspayments.com/reference/using-api/webhook-events>.
 
 use contract::PaymentId;
-use messaging::{Commit, CommitError, StoreError};
+use messaging::{Commit, CommitError, StoreError, sha256};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{
     Service,
@@ -159,14 +158,9 @@ fn cut(text: &str) -> String {
 /// Without a name of the gateway's making, the same body is the same webhook.
 fn name(transmission_id: Option<String>, body: &Value) -> String {
     let is_usable = |id: &String| (1..=TRANSMISSION_ID_CHARS_MAX).contains(&id.len());
-    let hash = |bytes: &[u8]| {
-        let digest = Sha256::digest(bytes);
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{hex}")
-    };
     match transmission_id {
         Some(id) if is_usable(&id) => id,
-        Some(id) => hash(id.as_bytes()),
-        None => hash(body.to_string().as_bytes()),
+        Some(id) => sha256(&[id.as_bytes()]).name(),
+        None => sha256(&[body.to_string().as_bytes()]).name(),
     }
 }

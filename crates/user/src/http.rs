@@ -11,7 +11,9 @@ use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails, extract::BODY_BYTES_MAX};
+use web::{
+    Body, Id, IdempotentRequest, Page, Params, Problem, ProblemDetails, extract::BODY_BYTES_MAX,
+};
 
 use crate::{
     Error, Service,
@@ -172,7 +174,7 @@ impl From<Error> for Problem {
     ))]
 async fn register(
     State(service): State<Service>,
-    once: Once,
+    idempotent: IdempotentRequest,
     Body(request): Body<RegisterUser>,
 ) -> Result<Response, Problem> {
     let input = RegisterInput {
@@ -182,7 +184,7 @@ async fn register(
         points: request.points,
     };
     let answer = |commit: &mut Commit, user: &User| {
-        once.attach(commit, StatusCode::CREATED, &UserAnswer::from(user))
+        idempotent.answer(commit, StatusCode::CREATED, &UserAnswer::from(user))
     };
     Ok(service.register(input, answer).await?)
 }
@@ -215,7 +217,7 @@ async fn show(
 async fn modify(
     State(service): State<Service>,
     Id(id): Id<UserId>,
-    once: Once,
+    idempotent: IdempotentRequest,
     Body(request): Body<ModifyUser>,
 ) -> Result<Response, Problem> {
     let input = ModifyInput {
@@ -226,7 +228,7 @@ async fn modify(
         version: request.version,
     };
     let answer = |commit: &mut Commit, user: &User| {
-        once.attach(commit, StatusCode::OK, &UserAnswer::from(user))
+        idempotent.answer(commit, StatusCode::OK, &UserAnswer::from(user))
     };
     Ok(service.modify(input, answer).await?)
 }
@@ -246,7 +248,7 @@ async fn modify(
 async fn grant(
     State(service): State<Service>,
     Id(id): Id<UserId>,
-    once: Once,
+    idempotent: IdempotentRequest,
     Body(request): Body<GrantPoints>,
 ) -> Result<Response, Problem> {
     let input = GrantInput {
@@ -256,7 +258,7 @@ async fn grant(
     };
     let answer = |commit: &mut Commit, points: Points| {
         let user_id = id;
-        once.attach(commit, StatusCode::OK, &PointsAnswer { user_id, points })
+        idempotent.answer(commit, StatusCode::OK, &PointsAnswer { user_id, points })
     };
     Ok(service.grant(input, answer).await?)
 }

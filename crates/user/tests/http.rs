@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 use user::{Service, Settings, audit};
-use web::idempotency::{AnswerRecord, Idempotency, once};
+use web::idempotency::{AnswerRecord, Idempotency, idempotent};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const NOW: &str = "2027-01-15T08:00:00.000Z";
@@ -48,7 +48,7 @@ impl TestApp {
         let idempotency = Idempotency::new(store.clone(), clock.clone());
         let service = Service::new(store.clone(), clock.clone(), Settings::default());
         let router = user::http::router(service).split_for_parts().0;
-        let router = router.layer(from_fn_with_state(idempotency, once));
+        let router = router.layer(from_fn_with_state(idempotency, idempotent));
         Self {
             router,
             store,

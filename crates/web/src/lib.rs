@@ -3,7 +3,7 @@
 //!
 //! - [`problem`]: [`Problem`], the form of all refusals (RFC 9457) with a stable `code`
 //! - [`extract`]: [`Body`], [`Id`], [`Params`] and [`Asker`], which name the wrong field
-//! - [`idempotency`]: [`Once`], which runs a request with an `Idempotency-Key` once
+//! - [`idempotency`]: [`IdempotentRequest`], which runs a request with an `Idempotency-Key` once
 //! - [`page`]: paged lists
 //! - [`schema`]: OpenAPI schemas of texts that several services accept
 
@@ -14,6 +14,6 @@ pub mod problem;
 pub mod schema;
 
 pub use extract::{Asker, Body, Id, Params, optional_object};
-pub use idempotency::Once;
+pub use idempotency::{IdempotentRequest, Once};
 pub use page::Page;
 pub use problem::{HeldTicket, Problem, ProblemDetails};

@@ -77,7 +77,7 @@ impl Guard {
     async fn perform(&self, request: Request, next: Next) -> Response {
         let answer = async {
             if idempotency::is_keyed(&request) {
-                let keyed = idempotency::once(State(self.idempotency.clone()), request, next);
+                let keyed = idempotency::idempotent(State(self.idempotency.clone()), request, next);
                 keyed.await.into_response()
             } else {
                 next.run(request).await

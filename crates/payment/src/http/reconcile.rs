@@ -1,21 +1,16 @@
 //! Reconciliations: asked for, and looked at afterwards.
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use contract::Timestamp;
-use messaging::{Find, Record};
+use messaging::{Commit, Find, Record};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use web::{Body, Id, Once, Page, Params, Problem, ProblemDetails};
+use web::{Body, Id, IdempotentRequest, Page, Params, Problem, ProblemDetails};
 
 use crate::{
     Service,
     gateway::Period,
-    reconcile::{Error, PERIOD_SECS_DEFAULT, Report, Seal, Summary},
+    reconcile::{Error, PERIOD_SECS_DEFAULT, Report, Summary},
     record::ReconciliationRecord,
 };
 
@@ -46,7 +41,7 @@ pub(super) struct ReconcileBody {
 )]
 pub(super) async fn reconcile(
     State(service): State<Service>,
-    once: Once,
+    idempotent: IdempotentRequest,
     body: Option<Body<ReconcileBody>>,
 ) -> Result<Response, Problem> {
     let asked = body.map(|Body(body)| body).unwrap_or_default();
@@ -54,12 +49,10 @@ pub(super) async fn reconcile(
     let from = asked
         .from
         .unwrap_or_else(|| to.plus_secs(-PERIOD_SECS_DEFAULT));
-    let seal: Seal = Box::new(move |commit, report| {
-        // The response is made below, once the report is kept.
-        let _ = once.attach(commit, StatusCode::OK, report);
-    });
-    let report = service.reconcile_for(Period { from, to }, seal).await?;
-    Ok((StatusCode::OK, Json(report)).into_response())
+    let answer = move |commit: &mut Commit, report: &Report| {
+        idempotent.answer(commit, StatusCode::OK, report)
+    };
+    Ok(service.reconcile_for(Period { from, to }, answer).await?)
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

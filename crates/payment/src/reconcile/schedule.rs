@@ -2,20 +2,15 @@
 //! read from the reports that were kept; in memory is only how long to wait after a failure.
 
 use contract::Timestamp;
-use messaging::{Find, Record, Shutdown, StoreError};
+use messaging::{BackoffPolicy, Commit, Find, Record, Shutdown, StoreError};
 
 use super::{DAY_SECS, Error, PERIOD_DAYS_MAX, PERIOD_SECS_DEFAULT, Report};
-use crate::{
-    Service,
-    gateway::Period,
-    record::ReconciliationRecord,
-    retries::{BackoffRange, Retries},
-};
+use crate::{Service, gateway::Period, record::ReconciliationRecord, retries::Retries};
 
 /// How late a reconciliation that is due may begin.
 const TICK_MILLIS: i64 = 5_000;
 /// After a failure.
-const FAILURE_BACKOFF: BackoffRange = BackoffRange {
+const FAILURE_BACKOFF: BackoffPolicy = BackoffPolicy {
     millis_min: 5_000,
     millis_max: 600_000,
 };
@@ -83,9 +78,10 @@ impl Reconciler {
             None => to.plus_secs(-PERIOD_SECS_DEFAULT),
         };
         let turn = service.turn()?;
-        let (period, seal) = (Period { from, to }, Box::new(|_: &mut _, _: &_| {}));
-        let report = service.run_reconciliation(turn, period, true, seal).await?;
-        Ok(Some(report))
+        let period = Period { from, to };
+        let report = |_: &mut Commit, report: &Report| report.clone();
+        let report = service.run_reconciliation(turn, period, true, report);
+        Ok(Some(report.await?))
     }
 
     /// Where the last reconciliation on schedule ended, up to `to`. One that was made with the clock far ahead ended

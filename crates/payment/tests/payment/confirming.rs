@@ -18,7 +18,7 @@ use payment::{
 use serde_json::json;
 
 use crate::world::{
-    Peer, World, assert_pending, creation, input, input_with, settings, settled, until,
+    Peer, World, answer, assert_pending, creation, input, input_with, settings, settled, until,
 };
 
 fn responses(world: &World) -> Vec<bool> {
@@ -136,8 +136,7 @@ async fn a_deletion_that_comes_while_the_gateway_is_asked_is_answered_with_the_o
             ..input(id)
         };
         let service = world.service.clone();
-        let attempt =
-            tokio::spawn(async move { service.confirm(input, Box::new(|_, _| {})).await });
+        let attempt = tokio::spawn(async move { service.confirm(input, answer).await });
         until(&world.store, id, PaymentStatus::Confirming).await;
         world.send("delete", &deletion(&creation(1))).await;
         let answers: Vec<DeleteResponse> = world.published(&[DeleteResponse::TOPIC]);

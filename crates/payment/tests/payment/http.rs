@@ -10,6 +10,7 @@ use axum::{
 use contract::{PaymentId, domain::PaymentStatus, payment::CancelRequest};
 use http_body_util::BodyExt;
 use messaging::Commit;
+use payment::confirm::Settled;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use web::idempotency::Idempotency;
@@ -37,7 +38,7 @@ impl Door {
         let id = world.open_payment(1).await;
         let (routes, _) = payment::http::router(world.service.clone()).split_for_parts();
         let idempotency = Idempotency::new(world.store.clone(), world.clock.clone());
-        let once = middleware::from_fn_with_state(idempotency, web::idempotency::once);
+        let once = middleware::from_fn_with_state(idempotency, web::idempotency::idempotent);
         Self {
             world,
             router: routes.layer(once),
@@ -362,10 +363,11 @@ async fn an_answer_that_cannot_be_kept_never_holds_back_the_outcome() {
     door.world.store.commit(commit).await.unwrap();
 
     let taken = answer();
-    let seal = Box::new(move |commit: &mut Commit, _: &_| {
+    let answer = move |commit: &mut Commit, settled: &Settled| {
         commit.put(&taken);
-    });
-    let output = door.world.service.confirm(input(door.id), seal).await;
+        settled.clone()
+    };
+    let output = door.world.service.confirm(input(door.id), answer).await;
     door.world.drain().await;
 
     assert!(settled(output).succeeded);

@@ -7,7 +7,7 @@ use messaging::ShutdownSwitch;
 use payment::{confirm::Error, model::Refusal};
 
 use crate::world::{
-    Peer, START, World, assert_pending, input, input_with, settings, settled, until,
+    Peer, START, World, answer, assert_pending, input, input_with, settings, settled, until,
 };
 
 #[tokio::test]
@@ -76,7 +76,7 @@ fn an_attempt_of_a_process_that_died_before_the_gateway_heard_of_it_is_made_agai
         let mut world = World::open(folder.path(), settings(address));
         let id = world.open_payment(1).await;
         let service = world.service.clone();
-        tokio::spawn(async move { service.confirm(input(id), Box::new(|_, _| {})).await });
+        tokio::spawn(async move { service.confirm(input(id), answer).await });
         until(&world.store, id, PaymentStatus::Confirming).await;
         id
     });

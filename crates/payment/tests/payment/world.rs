@@ -233,8 +233,8 @@ impl World {
         self.service.history(&payment).await.unwrap()
     }
 
-    pub async fn confirm(&self, input: ConfirmInput) -> Result<ConfirmOutput, Error> {
-        self.service.confirm(input, Box::new(|_, _| {})).await
+    pub async fn confirm(&self, input: ConfirmInput) -> Result<ConfirmOutput<Settled>, Error> {
+        self.service.confirm(input, answer).await
     }
 
     /// Everything published on these topics so far.
@@ -303,14 +303,19 @@ pub fn input_with(payment_id: PaymentId, test_code: &str) -> ConfirmInput {
     }
 }
 
-pub fn settled(output: Result<ConfirmOutput, Error>) -> Settled {
+/// The answer of a caller who saves nothing.
+pub fn answer(_: &mut Commit, settled: &Settled) -> Settled {
+    settled.clone()
+}
+
+pub fn settled(output: Result<ConfirmOutput<Settled>, Error>) -> Settled {
     match output {
         Ok(ConfirmOutput::Settled(settled)) => settled,
         other => panic!("expected the gateway's word, got {other:?}"),
     }
 }
 
-pub fn assert_pending(output: &Result<ConfirmOutput, Error>) {
+pub fn assert_pending(output: &Result<ConfirmOutput<Settled>, Error>) {
     assert!(
         matches!(output, Ok(ConfirmOutput::Pending(_))),
         "expected no word of the gateway, got {output:?}"

@@ -2,21 +2,30 @@
 
 use std::collections::BTreeSet;
 
-use axum::{Router, middleware, routing};
-use messaging::Metrics;
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::Method,
+    middleware::from_fn_with_state,
+    routing,
+};
+use http_body_util::BodyExt as _;
+use messaging::{Clock, Metrics, Record as _, Store};
 use tokio::sync::Barrier;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::Problem;
 
 /// A handler that commits its work together with the answer.
 async fn work(
     State((store, both, process)): State<(Store, Arc<Barrier>, &'static str)>,
-    once: Once,
+    request: IdempotentRequest,
 ) -> Result<Response, Problem> {
     both.wait().await;
     let mut commit = Commit::new();
-    let answer = once.attach(&mut commit, StatusCode::CREATED, &process);
+    let answer = request.answer(&mut commit, StatusCode::CREATED, &process);
     store.commit(commit).await?;
     Ok(answer)
 }
@@ -32,7 +41,7 @@ async fn concurrent_requests_with_one_key_to_two_processes_get_one_answer() {
         let idempotency = Idempotency::new(store.clone(), Clock::System);
         Router::new()
             .route("/work", routing::post(work))
-            .layer(middleware::from_fn_with_state(idempotency, once))
+            .layer(from_fn_with_state(idempotency, idempotent))
             .with_state((store.clone(), Arc::clone(&both), name))
     };
     // when both run the same request at the same time,
@@ -55,9 +64,7 @@ async fn refuses() -> Problem {
 }
 
 async fn is_pending() -> Response {
-    let mut response = StatusCode::ACCEPTED.into_response();
-    response.extensions_mut().insert(Passing);
-    response
+    pending(StatusCode::ACCEPTED, "not yet")
 }
 
 #[tokio::test]
@@ -70,7 +77,7 @@ async fn only_effects_are_saved_and_unknown_paths_are_ignored() {
         .route("/refuses", routing::post(refuses))
         .route("/under-way", routing::post(is_pending))
         .route("/done", routing::put(async || "done").get(async || "read"))
-        .layer(middleware::from_fn_with_state(idempotency, once));
+        .layer(from_fn_with_state(idempotency, idempotent));
     let ask = |method: Method, path: &str, keys: &[&str]| {
         let mut request = Request::builder().method(method).uri(path);
         for key in keys {
