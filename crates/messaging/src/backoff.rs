@@ -1,41 +1,15 @@
-//! The waits between tries: doubled with each failure, capped, jittered.
+//! The waits between tries: doubled with each failure, and capped. All retries of the workspace take their waits from here.
 
 use std::time::Duration;
 
 use crate::{Random, StoreError};
 
+/// More doublings are not needed, and would overflow.
+const DOUBLINGS_MAX: u32 = 16;
 /// The longest pause of a periodic task whose store fails.
-const PAUSE_MILLIS_MAX: i64 = 5_000;
+const PAUSE_MILLIS_MAX: u64 = 5_000;
 
-/// The pause between two looks of a periodic task: always the same while they succeed, doubled with each that fails in
-/// a row. It bounds what a store that is away is asked, and how often that is logged.
-#[derive(Debug)]
-pub struct Pace {
-    tick_millis: i64,
-    pause_millis: i64,
-}
-
-impl Pace {
-    #[must_use]
-    pub const fn every(tick_millis: i64) -> Self {
-        Self {
-            tick_millis,
-            pause_millis: tick_millis,
-        }
-    }
-
-    /// How long to pause after a look that ended so, in milliseconds.
-    pub fn after<T>(&mut self, look: &Result<T, StoreError>) -> i64 {
-        let longest = PAUSE_MILLIS_MAX.max(self.tick_millis);
-        self.pause_millis = match look {
-            Ok(_) => self.tick_millis,
-            Err(_) => (self.pause_millis * 2).min(longest),
-        };
-        self.pause_millis
-    }
-}
-
-/// How long to wait before a try is repeated: doubled with each failure in a row, capped, jittered.
+/// The waits between tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffPolicy {
     pub millis_min: u64,
@@ -43,19 +17,62 @@ pub struct BackoffPolicy {
 }
 
 impl BackoffPolicy {
-    /// The wait after `failures` earlier ones, in milliseconds: between half and the whole of what the doubling gives.
+    /// The wait after `failures` earlier failures in a row, in milliseconds.
     #[must_use]
-    pub fn wait_millis(&self, failures: u32, random: &Random) -> u64 {
-        let doubled = self
-            .millis_min
-            .saturating_mul(1 << failures.min(DOUBLINGS_MAX));
-        let half = doubled.min(self.millis_max) / 2;
+    pub const fn wait_millis(self, failures: u32) -> u64 {
+        let doublings = if failures < DOUBLINGS_MAX {
+            failures
+        } else {
+            DOUBLINGS_MAX
+        };
+        let doubled = self.millis_min.saturating_mul(1 << doublings);
+        if doubled < self.millis_max {
+            doubled
+        } else {
+            self.millis_max
+        }
+    }
+
+    /// The same with jitter, for processes that fail at the same time: between half and all of it.
+    #[must_use]
+    pub fn jittered_millis(self, failures: u32, random: &Random) -> u64 {
+        let half = self.wait_millis(failures) / 2;
         half + random.below(half + 1)
     }
 }
 
-/// More doublings would overflow.
-const DOUBLINGS_MAX: u32 = 16;
+/// The pauses of a periodic task: constant while it succeeds, doubled with each failure in a row.
+#[derive(Debug)]
+pub struct Pace {
+    policy: BackoffPolicy,
+    failures: u32,
+}
+
+impl Pace {
+    #[must_use]
+    pub fn every(tick_millis: i64) -> Self {
+        let millis_min = tick_millis.unsigned_abs();
+        let policy = BackoffPolicy {
+            millis_min,
+            millis_max: PAUSE_MILLIS_MAX.max(millis_min),
+        };
+        Self {
+            policy,
+            failures: 0,
+        }
+    }
+
+    /// The pause after a run with this result, in milliseconds.
+    pub fn after<T>(&mut self, run: &Result<T, StoreError>) -> i64 {
+        self.failures = match run {
+            Ok(_) => 0,
+            Err(_) => self.failures.saturating_add(1),
+        };
+        let pause = self.policy.wait_millis(self.failures);
+        i64::try_from(pause).unwrap_or(i64::MAX)
+    }
+}
+
 /// The longest first wait after a failure of the store.
 const STORE_MILLIS_MIN: u64 = 20;
 
@@ -80,12 +97,12 @@ impl<'a> Backoff<'a> {
     }
 
     pub(crate) fn next(&mut self) -> Duration {
-        let millis = self.policy.wait_millis(self.failures, self.random);
+        let millis = self.policy.jittered_millis(self.failures, self.random);
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(millis)
     }
 
-    /// Waits and lets the caller try again; a failure that cannot pass is returned.
+    /// Waits before the caller tries again. A failure that is final is returned at once.
     pub(crate) async fn wait_out(
         &mut self,
         group: &'static str,
@@ -114,7 +131,8 @@ mod tests {
         };
         let random = Random::seeded(1);
         for (failures, longest) in [(0, 100), (1, 200), (3, 800), (4, 1_000), (u32::MAX, 1_000)] {
-            let wait = policy.wait_millis(failures, &random);
+            let wait = policy.jittered_millis(failures, &random);
+            assert_eq!(policy.wait_millis(failures), longest);
             assert!(
                 (longest / 2..=longest).contains(&wait),
                 "{failures}: {wait}"
@@ -123,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_whose_store_fails_pauses_longer_each_time_and_not_once_it_answers() {
+    fn a_periodic_task_pauses_longer_after_each_failure_and_normally_after_a_success() {
         let failed: Result<(), _> = Err(StoreError::Overloaded);
         let mut pace = Pace::every(100);
         let pauses: Vec<_> = (0..7).map(|_| pace.after(&failed)).collect();

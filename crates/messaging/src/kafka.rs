@@ -45,7 +45,7 @@ pub use scan::scan;
 pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
 
 use crate::{
-    Payload, Postgres, Random, ShutdownSwitch, Store, StoreError,
+    BackoffPolicy, Payload, Postgres, Random, ShutdownSwitch, Store, StoreError,
     dead_letters::{DeadLetter, DeadLetterResolved},
 };
 use partition_buffer::PartitionBuffer;
@@ -69,8 +69,11 @@ impl OpenError {
 
 /// How long a request to the brokers may take.
 const REQUEST_SECS_MAX: u64 = 20;
-/// The pause before a request is repeated that failed by a transient error.
-const RETRY_PAUSE_MILLIS: u64 = 50;
+/// The waits before a failed request is repeated.
+const RETRY_BACKOFF: BackoffPolicy = BackoffPolicy {
+    millis_min: 50,
+    millis_max: 500,
+};
 /// Unpublished rows are counted up to this number.
 const UNPUBLISHED_MAX: i64 = 10_000;
 
@@ -235,7 +238,7 @@ fn lag_at(consumer: &BaseConsumer, names: &[String]) -> Result<i64, StoreError> 
     let mut lag = 0;
     for partition in committed.elements() {
         let fetch = || consumer.fetch_watermarks(partition.topic(), partition.partition(), timeout);
-        let (low, high) = retry_transient(fetch).map_err(unavailable)?;
+        let (low, high) = retry(fetch, is_transient).map_err(unavailable)?;
         lag += match partition.offset() {
             Offset::Offset(next) => high - next,
             _ => high - low,
@@ -250,23 +253,27 @@ fn committed(
     partitions: &TopicPartitionList,
 ) -> Result<TopicPartitionList, StoreError> {
     let timeout = Duration::from_secs(REQUEST_SECS_MAX);
-    retry_transient(|| consumer.committed_offsets(partitions.clone(), timeout)).map_err(unavailable)
+    let fetch = || consumer.committed_offsets(partitions.clone(), timeout);
+    retry(fetch, is_transient).map_err(unavailable)
 }
 
-/// Repeats a request for up to 20 s while a group has no coordinator or a partition no leader: it was just created, or
-/// moves to another broker.
-fn retry_transient<T>(request: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+/// Repeats a request for up to 20 s while it fails by an error that passes.
+fn retry<T, E>(request: impl Fn() -> Result<T, E>, passes: impl Fn(&E) -> bool) -> Result<T, E> {
     let until = Instant::now() + Duration::from_secs(REQUEST_SECS_MAX);
+    let mut failures = 0;
     loop {
         match request() {
-            Err(error) if is_transient(&error) && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(RETRY_PAUSE_MILLIS));
+            Err(error) if passes(&error) && Instant::now() < until => {
+                let wait = RETRY_BACKOFF.wait_millis(failures);
+                std::thread::sleep(Duration::from_millis(wait));
+                failures += 1;
             }
             result => return result,
         }
     }
 }
 
+/// A group has no coordinator or a partition no leader: it was just created, or moves to another broker.
 fn is_transient(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),

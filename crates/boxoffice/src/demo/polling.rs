@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use messaging::BackoffPolicy;
 use tokio::time::{Instant, sleep};
 
 /// A condition that takes longer fails the demo.
 const LIMIT: Duration = Duration::from_secs(60);
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(80);
+const PAUSES: BackoffPolicy = BackoffPolicy {
+    millis_min: 5,
+    millis_max: 80,
+};
 
 /// Polls until `ask` returns a value.
 ///
@@ -19,7 +22,7 @@ pub async fn poll_until<T>(
     mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
     let deadline = Instant::now() + LIMIT;
-    let mut pause = FIRST_PAUSE;
+    let mut polls = 0;
     loop {
         if let Some(answer) = ask().await? {
             return Ok(answer);
@@ -27,7 +30,7 @@ pub async fn poll_until<T>(
         if Instant::now() >= deadline {
             bail!("timed out after {} s waiting for {what}", LIMIT.as_secs());
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        sleep(Duration::from_millis(PAUSES.wait_millis(polls))).await;
+        polls += 1;
     }
 }

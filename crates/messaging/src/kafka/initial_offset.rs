@@ -5,22 +5,18 @@
 //! The first process of a deployment commits initial offsets for all groups before it publishes: otherwise a group that
 //! starts later would see the messages of the others as existing records. State: the offsets at the brokers.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer as _},
-    error::RDKafkaErrorCode,
+    error::{KafkaError, RDKafkaErrorCode},
     topic_partition_list::{Offset, TopicPartitionList},
 };
 use serde::Deserialize;
 
 use super::{
-    KafkaSettings, OpenError, REQUEST_SECS_MAX, RETRY_PAUSE_MILLIS, committed,
-    partition_buffer::TopicPartition, retry_transient,
+    KafkaSettings, OpenError, REQUEST_SECS_MAX, committed, is_transient,
+    partition_buffer::TopicPartition, retry,
 };
 use crate::Timestamp;
 
@@ -151,22 +147,19 @@ fn partitions_of(
     consumer: &BaseConsumer,
     names: &[String],
 ) -> Result<Vec<TopicPartition>, OpenError> {
-    let until = Instant::now() + Duration::from_secs(REQUEST_SECS_MAX);
     let mut all = Vec::new();
     for name in names {
-        loop {
-            let partitions = known_partitions(consumer, name)?;
-            if !partitions.is_empty() {
-                all.extend(partitions);
-                break;
-            }
-            if Instant::now() >= until {
-                return Err(OpenError::kafka(format_args!(
-                    "the brokers do not know topic {name} after {REQUEST_SECS_MAX} s; it may have been deleted"
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(RETRY_PAUSE_MILLIS));
-        }
+        let fetch = || match known_partitions(consumer, name) {
+            Ok(partitions) if partitions.is_empty() => Err(None),
+            known => known.map_err(Some),
+        };
+        let unknown = || {
+            OpenError::kafka(format_args!(
+                "the brokers do not know topic {name} after {REQUEST_SECS_MAX} s; it may have been deleted"
+            ))
+        };
+        let partitions = retry(fetch, Option::is_none);
+        all.extend(partitions.map_err(|error| error.unwrap_or_else(unknown))?);
     }
     Ok(all)
 }
@@ -204,14 +197,17 @@ fn offsets(
 ) -> Result<HashMap<TopicPartition, i64>, OpenError> {
     let timeout = Duration::from_secs(REQUEST_SECS_MAX);
     let wanted = partition_list(partitions, at)?;
-    let found = retry_transient(|| {
-        let found = consumer.offsets_for_times(wanted.clone(), timeout)?;
-        // Each partition may fail by itself.
-        for partition in found.elements() {
-            partition.error()?;
-        }
-        Ok(found)
-    })
+    let found = retry(
+        || {
+            let found = consumer.offsets_for_times(wanted.clone(), timeout)?;
+            // Each partition may fail by itself.
+            for partition in found.elements() {
+                partition.error()?;
+            }
+            Ok(found)
+        },
+        is_transient,
+    )
     .map_err(OpenError::kafka)?;
     let found = found.elements();
     let offsets = found.iter().filter_map(|it| match it.offset() {
@@ -226,25 +222,24 @@ fn commit(consumer: &BaseConsumer, first: &TopicPartitionList) -> Result<(), Ope
     if first.count() == 0 {
         return Ok(());
     }
-    let until = Instant::now() + Duration::from_secs(REQUEST_SECS_MAX);
-    loop {
-        let Err(error) = consumer.commit(first, CommitMode::Sync) else {
-            return Ok(());
-        };
-        match error.rdkafka_error_code() {
-            // The group has members.
-            Some(
-                RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::IllegalGeneration
-                | RDKafkaErrorCode::RebalanceInProgress,
-            ) => return Ok(()),
-            // The topic was just created, or the group has no coordinator yet.
-            _ if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(RETRY_PAUSE_MILLIS));
-            }
-            _ => return Err(OpenError::kafka(error)),
-        }
+    // The topic was just created, or the group has no coordinator yet.
+    let passes = |error: &KafkaError| !has_members(error);
+    match retry(|| consumer.commit(first, CommitMode::Sync), passes) {
+        Err(error) if !has_members(&error) => Err(OpenError::kafka(error)),
+        _ => Ok(()),
     }
+}
+
+/// Members of the group have rejected a commit from outside.
+fn has_members(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress
+        )
+    )
 }
 
 #[cfg(test)]
