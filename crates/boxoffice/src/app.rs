@@ -344,7 +344,7 @@ async fn start_payment(
 ) -> anyhow::Result<payment::Service> {
     let mut settings = config.payment.clone();
     if settings.sandbox {
-        let secret_key = payment::gateway::SecretKey::new(SANDBOX_SECRET);
+        let secret_key = toss::SecretKey::new(SANDBOX_SECRET);
         settings.gateway.base_url = start_sandbox(config, secret_key.clone(), crew).await?;
         settings.gateway.secret_key = secret_key;
     }
@@ -370,19 +370,19 @@ async fn start_payment(
 /// The gateway's double, on a port of its own that only this machine reaches; returns its address.
 async fn start_sandbox(
     config: &Config,
-    secret_key: payment::gateway::SecretKey,
+    secret_key: toss::SecretKey,
     crew: &mut Crew,
 ) -> anyhow::Result<String> {
-    let settings = payment::sandbox::SandboxSettings {
+    let settings = toss_sandbox::SandboxSettings {
         path: Some(config.data.join(SANDBOX_FILE)),
         webhook_url: config.payment.sandbox_webhooks.then(|| {
             let address = reachable(config.listen);
             format!("http://{address}/payment/webhook/toss")
         }),
         webhook_speed: SANDBOX_WEBHOOK_SPEED,
-        ..payment::sandbox::SandboxSettings::new(secret_key)
+        ..toss_sandbox::SandboxSettings::new(secret_key)
     };
-    let sandbox = payment::sandbox::Sandbox::open(settings).with_context(|| {
+    let sandbox = toss_sandbox::Sandbox::open(settings).with_context(|| {
         let file = config.data.join(SANDBOX_FILE);
         format!(
             "the gateway's sandbox cannot be opened on {}",
@@ -390,7 +390,9 @@ async fn start_sandbox(
         )
     })?;
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    let (address, served) = sandbox.serve(listen, crew.shutdown()).await?;
+    let mut shutdown = crew.shutdown();
+    let stopped = async move { shutdown.requested().await };
+    let (address, served) = sandbox.serve(listen, stopped).await?;
     tracing::warn!(
         "payments go to the built-in sandbox: no money is taken, and any text pays for a ticket; set payment.sandbox = false to sell"
     );

@@ -327,7 +327,7 @@ mod tests {
         );
         assert_eq!(
             config.payment.gateway.secret_key,
-            payment::gateway::SecretKey::new("1234")
+            toss::SecretKey::new("1234")
         );
         assert_eq!(config.ticketing.hold_ttl_secs, 60);
     }

@@ -10,10 +10,8 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, value_parser};
 use messaging::ShutdownSwitch;
-use payment::{
-    gateway::{KeyKind, SecretKey},
-    sandbox::{Sandbox, SandboxSettings, Script},
-};
+use toss::{KeyKind, SecretKey};
+use toss_sandbox::{FaultScript, Sandbox, SandboxSettings};
 
 use crate::{
     app::{SANDBOX_FILE, SANDBOX_SECRET},
@@ -56,9 +54,10 @@ pub async fn run(
     let _log = log::start(&config.log)?;
     let sandbox = open(&config.data, options)?;
     let mut signals = Signals::listen()?;
-    let (switch, shutdown) = ShutdownSwitch::new();
+    let (switch, mut shutdown) = ShutdownSwitch::new();
+    let stopped = async move { shutdown.requested().await };
     let listen = listen.unwrap_or_else(|| LISTEN.into());
-    let served = sandbox.serve(listen, shutdown).await;
+    let served = sandbox.serve(listen, stopped).await;
     let (address, server) = served
         .with_context(|| format!("cannot bind {listen}; choose another address with --listen"))?;
     log::print_line(format_args!("listening on http://{address}"));
@@ -92,13 +91,13 @@ fn open(data: &Path, options: SandboxOptions) -> anyhow::Result<Sandbox> {
     let sandbox = Sandbox::open(settings)
         .with_context(|| format!("cannot open the sandbox's file {}", path.display()))?;
     if let Some(script) = script {
-        sandbox.play(script)?;
+        sandbox.set_faults(script)?;
     }
     Ok(sandbox)
 }
 
-fn read(file: &Path) -> anyhow::Result<Script> {
+fn read(file: &Path) -> anyhow::Result<FaultScript> {
     let name = file.display();
     let text = fs::read(file).with_context(|| format!("cannot read the fault script {name}"))?;
-    Script::parse(&text).with_context(|| format!("cannot parse the fault script {name}"))
+    FaultScript::parse(&text).with_context(|| format!("cannot parse the fault script {name}"))
 }

@@ -1,4 +1,5 @@
-//! Facts about payments for checks across services: each successful payment has one ticket or a refund. Read only.
+//! Facts about payments for checks across services, such as: each successful payment has one ticket or a refund. Read
+//! only.
 
 use contract::{EventId, Money, PaymentId, TicketId, UserId, domain::PaymentStatus};
 use messaging::{Find, Record, Store, StoreError};
@@ -8,7 +9,7 @@ use crate::record::{PaymentRecord, Refund};
 /// The largest page of facts.
 pub const PAGE_MAX: u32 = 1_000;
 
-/// What is to be checked of one payment.
+/// What is checked of one payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaymentFact {
     pub payment_id: PaymentId,
@@ -24,17 +25,17 @@ pub struct PaymentFact {
 }
 
 impl PaymentFact {
-    /// Money was taken and is kept: there must be a ticket for it.
+    /// Whether the payment was charged and not refunded: it must have a ticket.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.status == PaymentStatus::Succeeded && self.refund == Refund::None
     }
 }
 
-/// Up to [`PAGE_MAX`] payments behind `after`, in the order of their ids.
+/// Up to [`PAGE_MAX`] payments after `after`, in the order of their ids.
 ///
 /// # Errors
-/// [`StoreError`] where the store cannot answer.
+/// [`StoreError`] if the store cannot answer.
 pub async fn payments(
     store: &Store,
     after: Option<PaymentId>,

@@ -1,47 +1,49 @@
-//! The use case `confirm`: the buyer has authenticated at the gateway, and the money is taken.
+//! The use case `confirm`: the buyer has authenticated at the gateway, and the payment is charged.
 //!
-//! Two commits and one question: the attempt is recorded, the gateway is asked, what it said is applied and published.
-//! The caller is answered after the second commit, so the answer can be read back at once and, after a decline, the next
-//! attempt can begin at once. The attempt runs apart from its request, so that a client that goes away stops nothing half way; where the process
-//! itself goes away, the settler finds the recorded attempt.
+//! 1. [`Service::confirm`] starts a task, so that a client that disconnects does not interrupt the attempt.
+//! 2. `begin` checks the request (`PaymentRecord::begin_attempt`) and commits `CONFIRMING`.
+//! 3. `confirm_at_gateway` asks the gateway.
+//! 4. `conclude` commits the outcome, `payment.confirmed.request` and the caller's answer. The caller gets the answer
+//!    after this Commit, so that it can read it back, and start the next attempt after a decline.
+//! 5. If the outcome is unknown, or the process dies, the settler ([`crate::settle`]) finds the committed attempt.
 
 use contract::{Money, PaymentId, UserId, domain::PaymentStatus, payment::ConfirmedRequest};
 use messaging::{Commit, CommitError, Message, Record, StoreError, trace::carried};
 use serde::Serialize;
+use toss::{Confirm, GatewayOutcome, protocol};
 use utoipa::ToSchema;
 
 use crate::{
     Service,
     consumers::apply_outcome,
-    gateway::{Confirm, Outcome, protocol},
     in_flight::InFlightGuard,
     model::{AttemptRequest, Refusal},
     record::PaymentRecord,
 };
 
-/// Times that the beginning of an attempt is decided again because the payment was changed meanwhile.
+/// Tries to commit against concurrent changes of the payment.
 const ROUNDS_MAX: u32 = 8;
 
 #[derive(Debug, Clone)]
 pub struct ConfirmInput {
     pub payment_id: PaymentId,
-    /// The gateway's name for the payment.
+    /// The gateway's key of the payment.
     pub pg_payment_id: String,
     pub amount: Money,
-    /// Checked against the owner where it is given.
+    /// If set, it must be the owner.
     pub user_id: Option<UserId>,
-    /// Where the money of a virtual account goes, should it go back.
+    /// The account that receives the refund of a deposit.
     pub refund_account: Option<protocol::RefundAccount>,
-    /// Passed on to a test gateway.
+    /// Passed to a test gateway.
     pub test_code: Option<String>,
 }
 
-/// What became of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfirmOutput<T> {
     /// What `answer` returned.
     Settled(T),
-    /// The gateway's answer is not known yet.
+    /// The outcome is not known yet.
     Pending(Pending),
 }
 
@@ -49,10 +51,10 @@ pub enum ConfirmOutput<T> {
 #[serde(rename_all = "camelCase")]
 pub struct Settled {
     pub payment_id: PaymentId,
-    /// As the payment keeps it; of a free payment a name of our own.
+    /// As stored in the payment; of a free payment `free-{paymentId}`.
     pub pg_payment_id: String,
     pub succeeded: bool,
-    /// The gateway's reason, where it declined. A further attempt may be made.
+    /// The gateway's code if it declined. A further attempt is possible.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decline_code: Option<String>,
 }
@@ -66,7 +68,7 @@ pub struct Pending {
     pub status: PaymentStatus,
 }
 
-/// Why no attempt was made, or nothing is known of it.
+/// Why no attempt was made, or its result is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("there is no payment {0}")]
@@ -85,22 +87,23 @@ impl From<StoreError> for Error {
     }
 }
 
-/// What was learnt of an attempt, with proof.
+/// The proven outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
     Approved { pg_payment_id: String },
     Declined { code: String },
 }
 
-/// How an attempt began.
+/// The start of an attempt.
 enum AttemptStart {
     Started(Box<PaymentRecord>, InFlightGuard),
-    /// It was made before and has succeeded; its answer may have been lost.
+    /// The same attempt has succeeded before; the caller may have lost the answer.
     AlreadySucceeded(Settled),
 }
 
 impl Service {
-    /// Makes one attempt. The one that has succeeded is not made again: it is told. Dropping the future does not stop an attempt that has begun; see [`Service::drained`].
+    /// Makes one attempt, or repeats the answer of the one that has succeeded. Dropping the future does not stop an attempt
+    /// that has started; see [`Service::drained`].
     ///
     /// # Errors
     /// [`Error`]; the gateway was not asked.
@@ -145,21 +148,21 @@ impl Service {
             }
         };
         fail::fail_point!("payment.before_gateway", |_| std::process::abort());
-        let verdict = self.confirm_at_gateway(&payment, input.test_code).await;
+        let result = self.confirm_at_gateway(&payment, input.test_code).await;
         fail::fail_point!("payment.after_gateway", |_| std::process::abort());
-        let settled = match verdict {
-            Some(verdict) => self.conclude(&payment, &verdict, answer).await,
+        let settled = match result {
+            Some(result) => self.conclude(&payment, &result, answer).await,
             None => None,
         };
         fail::fail_point!("payment.after_confirmed", |_| std::process::abort());
         Ok(settled.map_or_else(|| self.leave_to_settler(&payment), ConfirmOutput::Settled))
     }
 
-    /// Records the attempt. From two at the same moment one is refused.
+    /// Commits the attempt. Of two concurrent attempts one is refused.
     async fn begin(&self, input: &ConfirmInput) -> Result<AttemptStart, Error> {
         let inner = &self.inner;
         let id = input.payment_id;
-        let claim = AttemptRequest {
+        let request = AttemptRequest {
             pg_payment_id: &input.pg_payment_id,
             amount: input.amount,
             user_id: input.user_id,
@@ -167,12 +170,12 @@ impl Service {
         };
         for _ in 0..ROUNDS_MAX {
             let payment = self.show(id).await?.ok_or(Error::NotFound(id))?;
-            if payment.has_succeeded_as(&claim) {
+            if payment.has_succeeded_as(&request) {
                 let pg_payment_id = payment.pg_payment_id.clone().unwrap_or_default();
-                let verdict = AttemptOutcome::Approved { pg_payment_id };
-                return Ok(AttemptStart::AlreadySucceeded(settled(&payment, &verdict)));
+                let result = AttemptOutcome::Approved { pg_payment_id };
+                return Ok(AttemptStart::AlreadySucceeded(settled(&payment, &result)));
             }
-            let change = payment.begin_attempt(&claim, inner.clock.now())?;
+            let change = payment.begin_attempt(&request, inner.clock.now())?;
             let attempt = inner.in_flight.enter_for_buyer(id).await;
             let attempt = attempt.ok_or(Refusal::InProgress)?;
             let mut commit = Commit::new();
@@ -191,8 +194,7 @@ impl Service {
         Err(Refusal::InProgress.into())
     }
 
-    /// Asks the gateway for the money of an attempt that is recorded; `None` where its answer proves nothing.
-    /// Where points pay for everything, there is nothing to ask for.
+    /// Charges a committed attempt at the gateway; `None` if the outcome is unknown. A free payment needs no charge.
     pub(crate) async fn confirm_at_gateway(
         &self,
         payment: &PaymentRecord,
@@ -210,29 +212,29 @@ impl Service {
             test_code,
         };
         match self.inner.gateway.confirm(&ask).await {
-            Outcome::Approved(_) => Some(AttemptOutcome::Approved { pg_payment_id }),
-            Outcome::Declined { code, .. } => Some(AttemptOutcome::Declined { code }),
-            Outcome::Unknown { reason, .. } => {
-                tracing::warn!(payment.id = %payment.payment_id, reason, "the outcome of an attempt is not known yet");
+            GatewayOutcome::Approved(_) => Some(AttemptOutcome::Approved { pg_payment_id }),
+            GatewayOutcome::Declined { code, .. } => Some(AttemptOutcome::Declined { code }),
+            GatewayOutcome::Unknown { reason, .. } => {
+                tracing::warn!(payment.id = %payment.payment_id, reason, "the outcome of an attempt is unknown: the settler looks it up");
                 None
             }
         }
     }
 
-    /// Applies and publishes what was learnt, with the caller's answer; `None` where the store did not take it.
+    /// Commits the outcome with the caller's answer; `None` if the store did not accept it.
     async fn conclude<T>(
         &self,
         payment: &PaymentRecord,
-        verdict: &AttemptOutcome,
+        result: &AttemptOutcome,
         answer: impl FnOnce(&mut Commit, &Settled) -> T,
     ) -> Option<T> {
         let mut commit = Commit::new();
-        let answer = answer(&mut commit, &settled(payment, verdict));
-        let concluded = self.conclude_with(payment, verdict, commit).await;
+        let answer = answer(&mut commit, &settled(payment, result));
+        let concluded = self.conclude_with(payment, result, commit).await;
         match concluded {
             Ok(()) => Some(answer),
             Err(error) => {
-                tracing::error!(payment.id = %payment.payment_id, %error, "the outcome of an attempt could not be stored");
+                tracing::error!(payment.id = %payment.payment_id, %error, "cannot store the outcome of an attempt: the settler looks it up");
                 None
             }
         }
@@ -241,19 +243,19 @@ impl Service {
     async fn conclude_with(
         &self,
         payment: &PaymentRecord,
-        verdict: &AttemptOutcome,
+        result: &AttemptOutcome,
         mut answer: Commit,
     ) -> Result<(), CommitError> {
         let mut current = payment.clone();
         for _ in 0..ROUNDS_MAX {
-            let mut commit = self.outcome_commit_on(&current, payment, verdict).await?;
+            let mut commit = self.outcome_commit_on(&current, payment, result).await?;
             commit.merge(answer.clone());
             match self.inner.store.commit(commit).await {
-                // The payment was changed meanwhile (somebody wants it deleted): decide on it as it is now.
+                // A concurrent change, such as a deletion request: decide again on the current payment.
                 Err(CommitError::Conflict { table, .. }) if table == PaymentRecord::TABLE.name => {
                     current = self.show(payment.payment_id).await?.unwrap_or(current);
                 }
-                // The answer to the key was stored by another request, or an orphan charge was changed.
+                // Another request stored the answer of the key, or an orphan charge changed.
                 Err(CommitError::Conflict { .. }) => answer = Commit::new(),
                 outcome => return outcome,
             }
@@ -262,35 +264,34 @@ impl Service {
         Err(StoreError::Unavailable(error.to_owned()).into())
     }
 
-    /// The Commit for what was learnt of the payment's current attempt: what it changes, and the message that publishes
-    /// it.
+    /// The Commit of the outcome of the payment's current attempt: the change, and the message that publishes it.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
     pub(crate) async fn outcome_commit(
         &self,
         payment: &PaymentRecord,
-        verdict: &AttemptOutcome,
+        result: &AttemptOutcome,
     ) -> Result<Commit, StoreError> {
-        self.outcome_commit_on(payment, payment, verdict).await
+        self.outcome_commit_on(payment, payment, result).await
     }
 
-    /// The same for a payment that may have become `current` since its attempt: another process may have settled that
-    /// attempt, and a later one may have begun. Approval and refusal have different message ids, so that the one can
-    /// never be taken for a repetition of the other.
+    /// The same if the payment may have changed to `current` since its attempt: another process may have settled the
+    /// attempt, and a later one may have started. Approval and decline have different message ids, so that neither is
+    /// dropped as a duplicate of the other.
     async fn outcome_commit_on(
         &self,
         current: &PaymentRecord,
         payment: &PaymentRecord,
-        verdict: &AttemptOutcome,
+        result: &AttemptOutcome,
     ) -> Result<Commit, StoreError> {
-        let settled = settled(payment, verdict);
+        let settled = settled(payment, result);
         let word = if settled.succeeded {
             "confirmed"
         } else {
             "declined"
         };
-        // Which charge it is belongs to it: an order that is charged twice has two outcomes.
+        // With the key of the charge: an order that is charged twice has two outcomes.
         let id = format!(
             "{}:{word}:{}:{}",
             payment.payment_id, payment.attempt, settled.pg_payment_id
@@ -303,7 +304,7 @@ impl Service {
             decline_code: settled.decline_code,
         };
         let now = self.inner.clock.now();
-        let known = match verdict {
+        let known = match result {
             AttemptOutcome::Approved { pg_payment_id } => {
                 self.inner.store.load(pg_payment_id.as_str()).await?
             }
@@ -328,8 +329,8 @@ impl Service {
     }
 }
 
-fn settled(payment: &PaymentRecord, verdict: &AttemptOutcome) -> Settled {
-    let (pg_payment_id, decline_code) = match verdict {
+fn settled(payment: &PaymentRecord, result: &AttemptOutcome) -> Settled {
+    let (pg_payment_id, decline_code) = match result {
         AttemptOutcome::Approved { pg_payment_id } => (pg_payment_id.clone(), None),
         AttemptOutcome::Declined { code } => (
             payment.pg_payment_id.clone().unwrap_or_default(),

@@ -1,4 +1,7 @@
-//! The door for messages: one consumer group for everything that is asked of payments.
+//! The entry point for messages: one consumer group for all requests to the payment service.
+//!
+//! `create` and `delete` serve the purchase saga, `request_refund` the cancellation saga and ticketing, and
+//! `handle_outcome` the outcome that [`crate::confirm`] or the settler has published.
 
 use contract::{
     Payload, PaymentId, Timestamp,
@@ -17,7 +20,7 @@ use crate::{
 
 /// The consumer group of this service.
 pub const GROUP: &str = "payment";
-/// What it reads.
+/// The topics of the group.
 pub const TOPICS: &[&str] = &[
     CreateRequest::TOPIC,
     DeleteRequest::TOPIC,
@@ -25,7 +28,7 @@ pub const TOPICS: &[&str] = &[
     CancelRequest::TOPIC,
 ];
 
-/// Handles what the purchase asks of a payment, and what the gateway said.
+/// Decides about requests and outcomes.
 pub struct PaymentConsumer {
     service: Service,
 }
@@ -71,7 +74,7 @@ impl Consumer for PaymentConsumer {
         decide(message, records, now)
     }
 
-    /// The settler need not wait for its next look.
+    /// Wakes the settler before its next tick.
     fn committed(&self, message: &Message, _commit: &Commit) {
         if message.topic == CancelRequest::TOPIC || message.topic == ConfirmedRequest::TOPIC {
             self.service.inner.wake.refunds.notify_one();
@@ -164,8 +167,8 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
     Ok(commit)
 }
 
-/// Who asked the gateway has applied the outcome already (`Service::outcome_commit`), so this usually changes nothing. It
-/// applies what a process of an earlier version only published.
+/// `Service::outcome_commit` has applied the outcome already, so this usually changes nothing. It applies an outcome that
+/// an earlier version of the program only published.
 fn handle_outcome(
     message: &Message,
     records: &Records,
@@ -177,11 +180,11 @@ fn handle_outcome(
     apply_outcome(&payment, known, &outcome, &message.id, now)
 }
 
-/// What the gateway's answer to an attempt changes. `known` is what is known of the charge as an orphan one, and
-/// `message_id` the id of the message that publishes the outcome: answers to others derive theirs from it.
+/// The Commit of an outcome. `known` is the orphan record of the charge, if any. `message_id` is the id of the message
+/// that publishes the outcome; the ids of responses derive from it.
 ///
 /// # Errors
-/// A [`Rejection`] of an attempt that was never made.
+/// A [`Rejection`] if the attempt was never made.
 pub(crate) fn apply_outcome(
     payment: &PaymentRecord,
     known: Option<OrphanChargeRecord>,
@@ -201,7 +204,7 @@ pub(crate) fn apply_outcome(
                 };
                 respond(&mut commit, message_id, &response, now);
             }
-            // It was to go back while nobody stood for it.
+            // The charge of this payment needs no refund as an orphan any more.
             let is_its_own = |orphan: &OrphanChargeRecord| orphan.is_open() && payment.owns(orphan);
             if let Some(orphan) = known.filter(|orphan| outcome.confirmed && is_its_own(orphan)) {
                 commit.delete(&orphan);
@@ -251,7 +254,7 @@ fn existing(records: &Records, id: PaymentId) -> Result<PaymentRecord, Rejection
     payment.ok_or_else(|| Rejection::new(format_args!("there is no payment {id}")))
 }
 
-/// One response for each request, under an id of its own: deciding again gives the same.
+/// Publishes the response to a request; its id derives from the request's, so that deciding again gives the same.
 fn respond<P: Payload>(commit: &mut Commit, request_id: &str, response: &P, now: Timestamp) {
     commit.publish(Message::new(
         format!("{request_id}:response"),

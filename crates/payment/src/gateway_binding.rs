@@ -6,8 +6,7 @@ use messaging::{Commit, CommitError, Record, Store, StoreError};
 
 use crate::{
     Settings,
-    gateway::Identity,
-    record::{GatewayRecord, OrphanChargeRecord, PaymentRecord},
+    record::{GatewayRecord, Identity, OrphanChargeRecord, PaymentRecord},
 };
 
 /// Tries to commit the binding against other processes that start at the same moment.

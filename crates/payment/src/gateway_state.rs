@@ -1,46 +1,48 @@
-//! What a charge at the gateway says of its payment. Pure: the two are compared, and what is to be done follows.
+//! The state of a payment at the gateway, relative to its record. Pure.
 //!
-//! Whoever looks a payment up compares it here: the settler, a webhook, the reconciliation. So the order in which
-//! things are heard of does not matter: each looks at what is so now.
+//! The settler, webhooks and the reconciliation all compare here, each with the current state of both. So the order in
+//! which they run does not matter.
+//!
+//! [`apply`] makes the Commit that brings the payment to that state.
 
 pub(crate) mod apply;
 
 use contract::domain::PaymentStatus;
+use toss::{Charge, ChargeStatus};
 
 use crate::{
     confirm::AttemptOutcome,
-    gateway::{Charge, ChargeStatus},
     record::{PaymentRecord, Refund},
 };
 
-/// How a payment and a charge stand to each other.
+/// The state of a payment at the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GatewayState {
-    /// As it should be; or the gateway knows less, and nothing is to be done about it.
+    /// Both agree, or the gateway is behind and nothing has to be done.
     InSync,
-    /// The payment has an outcome that we have not heard of.
-    Outcome(AttemptOutcome),
-    /// Nothing was charged so far, and something may still be.
+    /// The attempt has an outcome that the record does not have yet.
+    GatewayOutcome(AttemptOutcome),
+    /// Nothing was charged so far, but may still be.
     Pending,
-    /// A virtual account waits for its buyer's money.
+    /// A virtual account waits for the buyer's deposit.
     AwaitingDeposit,
-    /// Somebody cancelled it at the gateway itself.
+    /// It was cancelled at the gateway itself.
     CancelledAtGateway,
-    /// The bank took a deposit back that we had.
+    /// The bank reversed the deposit.
     DepositReversed,
-    /// A refund that was wanted is done.
+    /// A requested refund is done.
     Refunded,
-    /// The order was charged beside its payment: that money goes back.
+    /// A charge of the order that is not the payment's: it is refunded.
     Orphan,
-    /// Another amount than the payment's was charged for it: that is not this purchase's money, and goes back.
+    /// The charge has another amount than the payment: it is refunded.
     WrongAmount,
-    /// They differ, and a person must say who is right.
+    /// They differ, and an operator must decide.
     Mismatch(&'static str),
-    /// The charge is another order's.
+    /// The charge belongs to another order.
     OtherOrder,
 }
 
-/// What `charge`, as the gateway shows it now, says of `payment`, as it is now.
+/// Compares the current charge with the current record.
 pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> GatewayState {
     if charge.order_id != payment.order_id() {
         return GatewayState::OtherOrder;
@@ -62,7 +64,7 @@ pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> GatewayState 
             }
             PaymentStatus::Succeeded if is_named => GatewayState::InSync,
             PaymentStatus::Created => GatewayState::InSync,
-            // It was opened after its attempt had been given up. Nobody wants its money: it is closed before any comes.
+            // The account was opened after its attempt was given up: it is closed before a deposit arrives.
             PaymentStatus::Confirming
             | PaymentStatus::Succeeded
             | PaymentStatus::Failed
@@ -70,7 +72,7 @@ pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> GatewayState 
             | PaymentStatus::Deleted => GatewayState::Orphan,
         },
         ChargeStatus::Aborted | ChargeStatus::Expired => match payment.status {
-            PaymentStatus::Confirming if is_named => GatewayState::Outcome(declined(charge)),
+            PaymentStatus::Confirming if is_named => GatewayState::GatewayOutcome(declined(charge)),
             PaymentStatus::Confirming => GatewayState::Pending,
             PaymentStatus::Succeeded if is_named && payment.refund == Refund::None => {
                 GatewayState::Mismatch("the gateway has no money for it")
@@ -84,13 +86,11 @@ pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> GatewayState 
             }
             _ => GatewayState::InSync,
         },
-        ChargeStatus::Other(_) => {
-            GatewayState::Mismatch("the gateway tells a status that is not known")
-        }
+        ChargeStatus::Other(_) => GatewayState::Mismatch("the gateway sends an unknown status"),
     }
 }
 
-/// The gateway holds money for the order.
+/// The gateway holds the money of the charge.
 fn charged(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> GatewayState {
     let is_whole = charge.total_amount == payment.final_amount.get()
         && charge.balance_amount == charge.total_amount;
@@ -101,13 +101,13 @@ fn charged(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> GatewayS
         | PaymentStatus::Deleted
             if is_whole =>
         {
-            GatewayState::Outcome(AttemptOutcome::Approved {
+            GatewayState::GatewayOutcome(AttemptOutcome::Approved {
                 pg_payment_id: charge.payment_key.clone(),
             })
         }
         PaymentStatus::Succeeded if is_named && is_whole => GatewayState::InSync,
         PaymentStatus::Succeeded if !is_named => GatewayState::Orphan,
-        // It was given back, and there is money again.
+        // It was refunded, and is charged again.
         PaymentStatus::Cancelled => GatewayState::Orphan,
         PaymentStatus::Created
         | PaymentStatus::Confirming
@@ -117,13 +117,15 @@ fn charged(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> GatewayS
     }
 }
 
-/// The gateway has given everything back, or has never had anything.
+/// The charge is cancelled: refunded in full, or never paid.
 fn cancelled(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> GatewayState {
     if charge.balance_amount != 0 {
-        return GatewayState::Mismatch("it is cancelled, but a part of it is left");
+        return GatewayState::Mismatch("it is cancelled, but has a balance");
     }
     match (payment.status, payment.refund) {
-        (PaymentStatus::Confirming, _) if is_named => GatewayState::Outcome(declined(charge)),
+        (PaymentStatus::Confirming, _) if is_named => {
+            GatewayState::GatewayOutcome(declined(charge))
+        }
         (PaymentStatus::Confirming, _) => GatewayState::Pending,
         (PaymentStatus::Succeeded, Refund::None) if is_named => GatewayState::CancelledAtGateway,
         (PaymentStatus::Succeeded, Refund::Requested | Refund::Parked) if is_named => {
@@ -146,7 +148,7 @@ fn declined(charge: &Charge) -> AttemptOutcome {
     }
 }
 
-/// Whether all the money of a charge has gone back.
+/// Whether the charge is refunded in full.
 pub(crate) fn is_refunded(charge: &Charge) -> bool {
     charge.status == ChargeStatus::Canceled && charge.balance_amount == 0
 }

@@ -1,4 +1,4 @@
-//! The door for requests.
+//! The entry point for requests.
 
 mod reconcile;
 mod refund;
@@ -16,6 +16,7 @@ use contract::{
 };
 use messaging::Commit;
 use serde::{Deserialize, Serialize};
+use toss::protocol::{RefundAccount, TEST_CODE_HEADER};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use web::{
@@ -25,7 +26,6 @@ use web::{
 use crate::{
     Service,
     confirm::{ConfirmInput, ConfirmOutput, Error, Pending, Settled},
-    gateway::protocol::{RefundAccount, TEST_CODE_HEADER},
     model::Refusal,
     record::{HistoryEntry, PaymentRecord, Refund},
 };
@@ -54,7 +54,7 @@ pub fn router(service: Service) -> OpenApiRouter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConfirmBody {
     payment_id: PaymentId,
-    /// The gateway's name for the payment. Left out, or not stored, if `amount` is 0: the gateway is not asked then.
+    /// The gateway's key of the payment. Optional, and not stored, if `amount` is 0: the gateway is not asked then.
     #[schema(
         pattern = r"^\.*[A-Za-z0-9_=-][A-Za-z0-9_=.-]*$",
         min_length = 1,
@@ -63,15 +63,15 @@ struct ConfirmBody {
     pg_payment_id: Option<String>,
     /// What the buyer agreed to pay: the payment's `finalAmount`.
     amount: Money,
-    /// Who asks; where it is given, it must be the payment's owner. The query may say it too.
+    /// The caller; if set, it must be the payment's owner. Also accepted in the query.
     #[serde(default)]
     user_id: Option<UserId>,
-    /// Where the money goes, should it go back, of a buyer who pays by virtual account.
+    /// The account that receives the refund of a deposit, for a payment by virtual account.
     #[serde(default, deserialize_with = "web::optional_object")]
     refund_account: Option<RefundAccountBody>,
 }
 
-/// A bank account that money is given back to. It is stored, and never logged or shown.
+/// A bank account that receives a refund. It is stored, and never logged or shown.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RefundAccountBody {
@@ -92,7 +92,7 @@ impl std::fmt::Debug for RefundAccountBody {
 }
 
 impl RefundAccountBody {
-    /// `path` stands before the name of a field that is wrong.
+    /// `path` is the prefix of the name of a wrong field.
     fn read(self, path: &str) -> Result<RefundAccount, Problem> {
         let wrong = |field: &str, detail: &str| Problem::invalid(format!("{path}{field}"), detail);
         let is_within = |text: &str, min, max| (min..=max).contains(&text.chars().count());
@@ -135,19 +135,19 @@ struct PaymentView {
     total_amount: Money,
     point_amount: Points,
     final_amount: Money,
-    /// The gateway's name for the payment; of a free payment a name of our own, `free-{paymentId}`.
+    /// The gateway's key of the payment; of a free payment `free-{paymentId}`.
     pg_payment_id: Option<String>,
     /// Attempts so far.
     attempt: u32,
     decline_code: Option<String>,
-    /// Where the buyer is to pay, of a payment by virtual account.
+    /// The account for the deposit, for a payment by virtual account.
     #[serde(skip_serializing_if = "Option::is_none")]
     virtual_account: Option<DepositView>,
     refund: Refund,
     refund_reason: Option<String>,
-    /// Why the gateway refused to give the money back, or its last word why it did not.
+    /// Why the gateway refused the refund, or the last code of an answer that did not execute it.
     refund_code: Option<String>,
-    /// Since when the refund is asked for.
+    /// When the refund was requested.
     refund_requested_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
@@ -157,14 +157,14 @@ struct PaymentView {
     history: Vec<HistoryView>,
 }
 
-/// An account that waits, or waited, for the buyer's money.
+/// The account for the buyer's deposit.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct DepositView {
     /// The gateway's code of the bank.
     bank: Option<String>,
     account_number: String,
-    /// Until when the gateway takes money there; the payment's `expiresAt` may be earlier.
+    /// The gateway's deadline of the deposit; the payment's `expiresAt` may be earlier.
     due_date: Option<String>,
 }
 
@@ -181,10 +181,10 @@ struct HistoryView {
 
 /// Confirm a payment
 ///
-/// Takes the money at the gateway. Where the gateway's answer is not known in time: 202, and the outcome shows at
-/// `GET /payment/{paymentId}`. Asked again with the `pgPaymentId` that has succeeded, it answers as it did; any other
-/// is `ALREADY_CONFIRMED`. A purchase that points pay in full, or that costs nothing, is confirmed with `amount` 0 and
-/// without a `pgPaymentId`.
+/// Charges the payment at the gateway. If the outcome is not known in time, the answer is 202, and
+/// `GET /payment/{paymentId}` shows the outcome later. Repeated with the `pgPaymentId` that has succeeded, it repeats its
+/// answer; any other is `ALREADY_CONFIRMED`. A purchase that points pay in full, or that is free, is confirmed with
+/// `amount` 0 and without a `pgPaymentId`.
 #[utoipa::path(
     post, path = "/payment/confirmed", tag = "payment", params(Asker), request_body = ConfirmBody,
     responses(
@@ -226,13 +226,13 @@ async fn confirm(
     })
 }
 
-/// Where nothing is to pay there is no payment at the gateway, and so no name of it.
+/// A free payment has no payment at the gateway, and no key of it.
 fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
     match &body.pg_payment_id {
         Some(told) => Ok(told.clone()),
         None if body.amount == Money::ZERO => Ok(format!("free-{}", body.payment_id)),
         None => {
-            let detail = "only a payment of 0 is confirmed without the gateway's paymentKey";
+            let detail = "required unless amount is 0: the paymentKey of the gateway";
             Err(Problem::invalid("pgPaymentId", detail))
         }
     }

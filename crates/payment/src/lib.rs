@@ -1,25 +1,23 @@
-//! The payment service: a payment is opened by a purchase, confirmed at the gateway by its buyer, and given back
-//! where there is no ticket for it.
+//! The payment service: a purchase opens a payment, its buyer confirms it at the gateway, and the service refunds it if
+//! no ticket can be issued.
 //!
-//! No money is taken that this service does not know of. An attempt is recorded (`CONFIRMING`) before the gateway is
-//! asked; what the gateway says is published and becomes the payment's state in the consumer; where the gateway says
-//! nothing, or the process dies between the two, the settler looks the attempt up until it is known.
+//! No charge goes unnoticed. [`confirm`] commits the attempt (`CONFIRMING`) before it asks the gateway. The outcome and
+//! the message that publishes it are the next Commit. If the outcome is unknown, or the process dies in between, the
+//! settler looks the attempt up until it is known.
 //!
-//! - [`model`]: what a payment may become; pure. [`record`]: its tables
-//! - [`confirm`]: the buyer pays; [`settle`]: what was left open; [`refund`]: money goes back
-//! - [`reclaim`]: what a person does about a refund that the gateway refused
-//! - [`webhook`]: what the gateway tells unasked; `state` and `follow`: what a lookup says, and changes
-//! - [`reconcile`]: everything that the gateway lists, compared with everything that stands here
-//! - [`consumers`] and [`http`]: the two doors
+//! - [`model`]: the transitions of a payment, pure; [`record`]: its tables
+//! - [`confirm`]: a buyer pays; [`settle`]: open attempts, refunds and webhooks; [`refund`]: cancellations at the gateway
+//! - [`webhook`]: receives webhooks; `gateway_state`: compares a payment with its charge, and applies the difference
+//! - [`reconcile`]: compares all payments with the gateway's list of transactions
+//! - [`operator`]: what an operator does about refunds and attempts that do not end
+//! - [`consumers`] and [`http`]: the entry points for messages and requests
 //! - [`audit`]: facts for checks across services
-//! - [`books`]: which gateway the payments belong to
-//! - [`gateway`]: the client of the payment gateway; [`sandbox`]: its double
-//! - [`attempts`]: what is at the gateway at this moment, in this process
+//! - [`gateway_binding`]: which gateway a store belongs to
+//! - [`in_flight`] and [`retries`]: requests to the gateway in this process, and when to repeat them
 
 pub mod audit;
 pub mod confirm;
 pub mod consumers;
-pub mod gateway;
 pub mod gateway_binding;
 mod gateway_state;
 pub mod http;
@@ -31,7 +29,6 @@ pub mod reconcile;
 pub mod record;
 pub mod refund;
 pub mod retries;
-pub mod sandbox;
 pub mod settle;
 pub mod webhook;
 
@@ -42,7 +39,6 @@ use messaging::{BackoffPolicy, Clock, Random, Record, Store, StoreError, Table};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-use gateway::Gateway;
 use in_flight::InFlight;
 use record::{
     GatewayRecord, HistoryEntry, OrphanChargeRecord, PaymentRecord, ReconciliationRecord,
@@ -66,50 +62,49 @@ pub const TABLES: &[&Table] = &[
     GatewayRecord::TABLE,
 ];
 
-/// Entries of a payment's history that are shown, the newest.
+/// The newest entries of a payment's history that are shown.
 const HISTORY_SHOWN_MAX: i64 = 100;
-/// A time that was stored so far ahead of now was stored by a clock that was set back since.
+/// A stored time that is further ahead than this comes from before the clock was set back.
 const CLOCK_AHEAD_MILLIS_MAX: i64 = 5_000;
-/// How much longer than the gateway's own timeout an attempt is left alone.
+/// An attempt is settled this much later than the gateway's timeout.
 const SETTLE_MARGIN_MILLIS: u64 = 1_000;
 
 /// Settings of the payment service.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    pub gateway: gateway::Settings,
-    /// An attempt that is older, and whose outcome is not known, is looked up. Where absent: one second longer than
-    /// the gateway's timeout.
+    pub gateway: toss::Settings,
+    /// An attempt without an outcome is looked up after this time. Default: the gateway's timeout plus one second.
     pub settle_after_millis: Option<u64>,
-    /// An attempt whose deadline has passed is given up only when it is older: a gateway that hung may still be
-    /// working on a request that it does not show yet.
+    /// An attempt is given up only after this time: a gateway that hung may still execute a request that its lookups do
+    /// not show yet.
     pub give_up_after_millis: u64,
-    /// How long to wait before the gateway is asked again about what it left open: from here, doubled each time,
+    /// The first wait before the gateway is asked again; doubled each time,
     pub retry_millis_min: u64,
-    /// up to here.
+    /// up to this one.
     pub retry_millis_max: u64,
-    /// A refund that the gateway neither does nor refuses, and answers with a code, for so long is parked. From 1.
+    /// A refund is parked if the gateway neither executes nor refuses it, but answers with a code, for this time. From 1.
     pub refund_give_up_secs: i64,
-    /// How long a handled webhook is remembered.
+    /// How long a handled webhook is kept.
     pub webhook_retention_secs: i64,
-    /// Our payments are compared with the gateway's transactions so often; 0: never by itself.
+    /// The interval of scheduled reconciliations; 0: none are scheduled.
     pub reconcile_every_secs: u32,
-    /// What happened so shortly ago is left to the next time.
+    /// A scheduled reconciliation ends this long before now.
     pub reconcile_lag_secs: u32,
-    /// How long the reports are kept.
+    /// How long reports are kept.
     pub reconciliation_retention_secs: i64,
-    /// Pass the header `TossPayments-Test-Code` of a request on to the gateway. Only to a sandbox, or with a test key.
+    /// Pass the header `TossPayments-Test-Code` of a request to the gateway. Only with a sandbox or a test key.
     pub forward_test_codes: bool,
-    /// Run the sandbox inside this process in place of `gateway`; the program that wires the services does it.
+    /// Run the sandbox inside this process instead of using `gateway`; the program that wires the services does it.
     pub sandbox: bool,
-    /// The sandbox tells this process of every payment by webhook, as the gateway does.
+    /// The sandbox sends webhooks to this process, as the gateway does.
     pub sandbox_webhooks: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            gateway: gateway::Settings::default(),
+            gateway: toss::Settings::default(),
             settle_after_millis: None,
             give_up_after_millis: 60_000,
             retry_millis_min: 500,
@@ -152,19 +147,19 @@ struct Inner {
     clock: Clock,
     random: Random,
     settings: Settings,
-    gateway: Gateway,
+    gateway: toss::Client,
     in_flight: Arc<InFlight>,
     payment_retries: Retries<PaymentId>,
     orphan_retries: Retries<String>,
     webhook_retries: Retries<String>,
     reconciling: reconcile::Running,
     metrics: Metrics,
-    /// InFlight from before this moment belong to a process that is gone.
+    /// Attempts from before this moment belong to an earlier process.
     started_at: Timestamp,
     wake: Wake,
 }
 
-/// Wakes the settler, so that it does not wait for its next look.
+/// Wakes the settler before its next tick.
 #[derive(Default)]
 struct Wake {
     attempts: Notify,
@@ -174,15 +169,15 @@ struct Wake {
 
 impl Service {
     /// # Errors
-    /// Where a setting of the gateway cannot work; the gateway itself is not asked.
+    /// If a setting of the gateway cannot work; the gateway itself is not asked.
     pub fn new(
         store: Store,
         clock: Clock,
         random: Random,
         settings: Settings,
         metrics: Metrics,
-    ) -> Result<Self, gateway::Error> {
-        let gateway = Gateway::new(&settings.gateway)?;
+    ) -> Result<Self, toss::Error> {
+        let gateway = toss::Client::new(&settings.gateway)?;
         let started_at = clock.now();
         let backoff = BackoffPolicy {
             millis_min: settings.retry_millis_min,
@@ -207,37 +202,31 @@ impl Service {
         })
     }
 
-    /// When something began, as this process counts it. What began at a time that is still to come, beyond what clocks of
-    /// several machines differ by, began before the clock was set back: it counts from the start of this process.
+    /// A stored start time, corrected for a clock that was set back: a time further in the future than machines' clocks
+    /// differ becomes the start of this process.
     pub(crate) fn began(&self, at: Timestamp) -> Timestamp {
-        let is_to_come = at > self.inner.clock.now().plus_millis(CLOCK_AHEAD_MILLIS_MAX);
-        if is_to_come {
-            self.inner.started_at
-        } else {
-            at
-        }
+        let is_ahead = at > self.inner.clock.now().plus_millis(CLOCK_AHEAD_MILLIS_MAX);
+        if is_ahead { self.inner.started_at } else { at }
     }
 
-    /// Resolves when no attempt of this process is at the gateway: those whose client has gone are finished too. A
-    /// reconciliation is ended.
+    /// Resolves when no attempt of this process is at the gateway, including those whose client has disconnected. Aborts
+    /// a running reconciliation.
     pub async fn drained(&self) {
         self.inner.reconciling.stop();
         self.inner.in_flight.drained().await;
     }
 
-    /// One payment.
-    ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn show(&self, id: PaymentId) -> Result<Option<PaymentRecord>, StoreError> {
         self.inner.store.load(id).await
     }
 
-    /// What has become of a payment so far, oldest first; the newest 100 entries. Each version has one entry, so they are
-    /// named without a search.
+    /// The newest 100 entries of a payment's history, oldest first. Each version has one entry, so that they are loaded by
+    /// key.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn history(&self, payment: &PaymentRecord) -> Result<Vec<HistoryEntry>, StoreError> {
         let first = (payment.version - HISTORY_SHOWN_MAX).max(0) + 1;
         let keys: Vec<_> = (first..=payment.version)

@@ -1,4 +1,4 @@
-//! What payments count.
+//! The metrics of the payment service.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -34,7 +34,7 @@ impl Metrics {
         let metrics = Self::default();
         registry.register(
             "payment_differences",
-            "Differences that the last reconciliation found, by kind",
+            "Differences found by the last reconciliation, by kind",
             metrics.differences.clone(),
         );
         registry.register(
@@ -44,25 +44,25 @@ impl Metrics {
         );
         registry.register(
             "payment_webhooks",
-            "Webhooks by what was done before they were answered",
+            "Received webhooks by result: kept, duplicate, not_ours, wrong, failed",
             metrics.webhooks.clone(),
         );
         registry.register(
             "payment_refunds_refused",
-            "Refunds, of orphan charges too, that the gateway refused",
+            "Refunds that the gateway refused or that were parked, including those of orphan charges",
             metrics.refunds_parked.clone(),
         );
         registry.register(
             "payment_strays",
-            "Charges found that no payment stands for",
+            "Orphan charges found",
             metrics.orphans.clone(),
         );
         registry.register(
             "payment_refunds_overdue",
-            "Refunds, of orphan charges too, that are asked for longer than two hours, as this process last looked",
+            "Refunds open for longer than two hours at the last look of this process, including those of orphan charges",
             metrics.refunds_overdue.clone(),
         );
-        // Each kind is there from the start, so that an alert can watch it.
+        // Each kind exists from the start, so that an alert can watch it.
         for kind in DifferenceKind::ALL {
             metrics.difference(kind).set(0);
         }
@@ -76,7 +76,7 @@ impl Metrics {
         self.differences.get_or_create(&label).clone()
     }
 
-    /// `None` where it failed: then what the last one found still stands.
+    /// `None` if it failed: then the differences of the last one still apply.
     pub(crate) fn reconciled(&self, report: Option<&Report>) {
         let outcome = match report {
             Some(report) if report.is_clean() => "clean",

@@ -1,12 +1,12 @@
-//! What a payment may become. Pure: records and a question go in, a change comes out; the time is handed in.
+//! The transitions of a payment. Pure: records and a request go in, a change comes out; the time is passed in.
 //!
 //! ```text
 //! CREATED ──> CONFIRMING ──> SUCCEEDED ──> CANCELLED
 //!    │         │      ^        ^  ^         (refunded)
-//!    │         v      │        │  │ money that came after all
-//!    │       FAILED ──┴────────┘  │ (from DELETED: it goes back at once)
+//!    │         v      │        │  │ a late charge
+//!    │       FAILED ──┴────────┘  │ (from DELETED: refunded at once)
 //!    └────> DELETED <── FAILED    │
-//!              └──────────────────┘ (from CONFIRMING: declined, and to be deleted)
+//!              └──────────────────┘ (from CONFIRMING: declined, with a deferred deletion)
 //! ```
 
 mod opening;
@@ -18,11 +18,9 @@ use contract::{
     payment::ConfirmedRequest,
 };
 use messaging::{Commit, Message, Rejection};
+use toss::protocol::{RefundAccount, VirtualAccount};
 
-use crate::{
-    gateway::protocol::{RefundAccount, VirtualAccount},
-    record::{HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund},
-};
+use crate::record::{HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund};
 
 pub use opening::{Creation, Deletion, create, delete};
 pub use refunding::RefundReply;
@@ -30,8 +28,8 @@ pub use refunding::RefundReply;
 /// The decline code of an attempt that was not charged before its payment's deadline.
 pub const DEADLINE_PASSED: &str = "DEADLINE_PASSED";
 
-/// A payment as it becomes, and why. Nothing else saves a payment, so that none changes without its history and
-/// without the world being told.
+/// A changed payment, and why. Only [`Change::save`] stores payments, so that each change has its history entry and its
+/// domain message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Change {
@@ -45,7 +43,7 @@ impl Change {
         &self.payment
     }
 
-    /// Adds to a Commit: the record, its history, and its domain message.
+    /// Adds the record, its history entry and its domain message to a Commit.
     pub fn save(&self, commit: &mut Commit) {
         let Self { payment, note } = self;
         let version = payment.version + 1;
@@ -60,13 +58,13 @@ impl Change {
             note: note.clone(),
             at: payment.updated_at,
         });
-        let told = DomainMessage::new(payment.published(), version, payment.updated_at);
-        let id = told.event_id.clone();
-        commit.publish(Message::new(id, &told, payment.updated_at));
+        let message = DomainMessage::new(payment.published(), version, payment.updated_at);
+        let id = message.event_id.clone();
+        commit.publish(Message::new(id, &message, payment.updated_at));
     }
 }
 
-/// Why an attempt to pay was refused.
+/// Why an attempt was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the payment belongs to another user")]
@@ -79,7 +77,7 @@ pub enum Refusal {
     InProgress,
     #[error("the payment is closed")]
     Closed,
-    /// Its money went back, or is on its way.
+    /// It is refunded, or its refund is open.
     #[error("the payment is closed: {}", refund_text(*.refund))]
     Refunded { refund: Refund },
     #[error("the payment had to be made before {at}")]
@@ -95,29 +93,29 @@ const fn refund_text(refund: Refund) -> &'static str {
     }
 }
 
-/// What an outcome comes to.
+/// The effect of an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutcomeEffect {
     Changed(Box<Change>),
-    /// It was known, or is about an attempt that a later one has replaced.
+    /// It is known, or about an attempt that a later one has replaced.
     AlreadyKnown,
-    /// The order was charged a second time: that charge is nobody's, and goes back.
+    /// The order was charged a second time: the second charge is an orphan.
     ChargedAgain,
 }
 
-/// What the buyer says of their payment at the gateway.
+/// A request to pay.
 #[derive(Debug, Clone)]
 pub struct AttemptRequest<'a> {
     pub pg_payment_id: &'a str,
     pub amount: Money,
     pub user_id: Option<UserId>,
-    /// Where the money of a virtual account goes, should it go back.
+    /// The account that receives the refund of a deposit.
     pub refund_account: Option<&'a RefundAccount>,
 }
 
 impl PaymentRecord {
-    /// Whether exactly this was asked before and has succeeded: who asks again has not heard so. Another charge is
-    /// another matter, and so is a payment whose money went back.
+    /// Whether the same request has succeeded before: then its caller may have lost the answer. Not for another charge,
+    /// nor for a refunded payment.
     #[must_use]
     pub fn has_succeeded_as(&self, claim: &AttemptRequest<'_>) -> bool {
         self.status == PaymentStatus::Succeeded
@@ -126,7 +124,7 @@ impl PaymentRecord {
             && claim.user_id.is_none_or(|user| user == self.user_id)
     }
 
-    /// Begins an attempt: from here on the gateway may be asked.
+    /// Starts an attempt; after its Commit the gateway may be asked.
     ///
     /// # Errors
     /// A [`Refusal`]; nothing is changed.
@@ -177,11 +175,10 @@ impl PaymentRecord {
         }))
     }
 
-    /// Takes in what the gateway said. Money is never lost: an approval counts whenever it comes, and one that comes
-    /// to a payment that is closed is refunded.
+    /// Records an outcome. An approval counts whenever it arrives; if the payment is closed, it is refunded.
     ///
     /// # Errors
-    /// A [`Rejection`], for a person to look at, of an attempt that was never made.
+    /// A [`Rejection`] if the attempt was never made.
     pub fn record_outcome(
         &self,
         outcome: &ConfirmedRequest,
@@ -196,7 +193,7 @@ impl PaymentRecord {
         }
         let is_current = attempt == self.attempt;
         Ok(match (self.status, outcome.confirmed) {
-            // A decline that was followed by the money after all has cost nothing: the points are still held.
+            // After a decline the points are still held, so that a late approval completes the payment.
             (PaymentStatus::Created | PaymentStatus::Confirming | PaymentStatus::Failed, true) => {
                 OutcomeEffect::Changed(Box::new(self.succeed(outcome, now)))
             }
@@ -224,7 +221,7 @@ impl PaymentRecord {
         })
     }
 
-    /// The account into which the buyer is to pay, told once.
+    /// Stores the account for the deposit, once.
     #[must_use]
     pub fn set_virtual_account(&self, account: &VirtualAccount, now: Timestamp) -> Option<Change> {
         let is_known = self.deposit_account == account.account_number
@@ -241,8 +238,8 @@ impl PaymentRecord {
         })
     }
 
-    /// A charge of this payment's order that the payment does not stand for is asked back, once each time that it is
-    /// found to be there; `None` where it is asked for already. `known` is what is known of it.
+    /// The orphan record that requests the refund of a charge, once each time that it is found charged; `None` if the
+    /// refund is open. `known` is the stored record of the charge.
     #[must_use]
     pub fn orphan_to_refund(
         &self,
@@ -253,7 +250,7 @@ impl PaymentRecord {
     ) -> Option<OrphanChargeRecord> {
         match known {
             None => {
-                let reason = "the order was charged beside its payment";
+                let reason = "the order has a charge that is not its payment's";
                 let id = self.payment_id;
                 Some(OrphanChargeRecord::found(
                     id,
@@ -267,14 +264,14 @@ impl PaymentRecord {
         }
     }
 
-    /// The saga that waited for an outcome to delete this payment, and what it is told now that it has become `after`.
+    /// The saga whose deletion waited for the outcome, and its answer now that the payment has become `after`.
     #[must_use]
     pub fn deferred_deletion(&self, after: &Self) -> Option<(SagaId, bool)> {
         let is_deleted = after.status == PaymentStatus::Deleted;
         self.delete_saga.map(|saga| (saga, is_deleted))
     }
 
-    /// Whether a charge that was to go back has become this payment's own.
+    /// Whether the charge is this payment's own and must not be refunded as an orphan.
     #[must_use]
     pub fn keeps(&self, orphan: &OrphanChargeRecord) -> bool {
         self.status == PaymentStatus::Succeeded
@@ -283,55 +280,55 @@ impl PaymentRecord {
             && self.is_charged_as(&orphan.pg_payment_id)
     }
 
-    /// Whether an orphan charge was made under this payment's order. An orphan is found by the gateway's key, which a caller
-    /// may name for any payment; only its own payment may settle it.
+    /// Whether an orphan charge belongs to this payment's order. It is loaded by the gateway's key, which a caller may send
+    /// for any payment; only its own payment may settle it.
     #[must_use]
     pub fn owns(&self, orphan: &OrphanChargeRecord) -> bool {
         orphan.payment_id == self.payment_id && !self.is_free()
     }
 
-    /// Whether there is nothing to pay at the gateway: it is never asked about this payment.
+    /// Whether nothing is to pay: the gateway is never asked about this payment.
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.final_amount == Money::ZERO
     }
 
-    /// Whether this payment stands for the charge with this key. A free payment stands for no charge.
+    /// Whether the charge with this key is this payment's. A free payment has no charge.
     #[must_use]
     pub fn is_charged_as(&self, pg_payment_id: &str) -> bool {
         self.charge_key() == Some(pg_payment_id)
     }
 
-    /// The gateway's name for the current or last attempt; `None` for a free payment.
+    /// The gateway's key of the current or last attempt; `None` for a free payment.
     #[must_use]
     pub fn charge_key(&self) -> Option<&str> {
         let key = self.pg_payment_id.as_deref();
         key.filter(|_| !self.is_free())
     }
 
-    /// What is stored as the gateway's name: what the buyer said; for a free payment a name of our own, because
-    /// nothing proves that the buyer's name is theirs.
-    fn key_of(&self, told: &str) -> String {
+    /// The key to store: the buyer's; for a free payment `free-{paymentId}`, because nothing proves that the buyer's key is
+    /// theirs.
+    fn key_of(&self, sent: &str) -> String {
         if self.is_free() {
             format!("free-{}", self.payment_id)
         } else {
-            told.to_owned()
+            sent.to_owned()
         }
     }
 
-    /// Whether nobody wants the money of this payment any more: no attempt is asked for again.
+    /// Whether the payment must not be charged any more: no confirm is repeated.
     #[must_use]
     pub fn is_unwanted(&self, now: Timestamp) -> bool {
         self.delete_saga.is_some() || self.is_past_deadline(now)
     }
 
-    /// Whether an attempt may no longer be charged.
+    /// Whether the deadline of the payment has passed.
     #[must_use]
     pub fn is_past_deadline(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| now > at)
     }
 
-    /// Our name for this payment at the gateway.
+    /// The order id of this payment at the gateway.
     #[must_use]
     pub fn order_id(&self) -> String {
         self.payment_id.to_string()
@@ -380,9 +377,8 @@ impl PaymentRecord {
         Change { payment, note }
     }
 
-    /// The status that the world is told. Money that is on its way back buys nothing: whoever hears `SUCCEEDED`
-    /// issues a ticket, so a payment that is to be refunded is told as `CANCELLED` from the start. Where a saga asked
-    /// for the refund, the ticket stands until the money is back.
+    /// The published status. A consumer issues a ticket for `SUCCEEDED`, so a payment with an open refund is published as
+    /// `CANCELLED`. If a saga requested the refund, the ticket stays valid until the refund is done.
     #[must_use]
     pub fn published_status(&self) -> PaymentStatus {
         let is_going_back = matches!(self.refund, Refund::Requested | Refund::Parked);
@@ -393,7 +389,7 @@ impl PaymentRecord {
         }
     }
 
-    /// The payment as the world is told.
+    /// The payloads of the domain message.
     fn published(&self) -> domain::Payment {
         let status = self.published_status();
         domain::Payment {
@@ -415,7 +411,7 @@ impl PaymentRecord {
     }
 }
 
-/// The idempotency key of an attempt: asking again for the same attempt is asking with the same key.
+/// The idempotency key of an attempt, the same for every repeated confirm.
 #[must_use]
 pub fn attempt_key(payment: PaymentId, attempt: u32) -> String {
     format!("{payment}:{attempt}")

@@ -1,16 +1,16 @@
-//! What a person does about money that the gateway would not give back: name an account, and ask again.
+//! What an operator does about refunds and attempts that do not end by themselves: set an account, retry, give up.
 
 use contract::{PaymentId, UserId, domain::PaymentStatus};
 use messaging::{Commit, CommitError, StoreError};
+use toss::protocol::RefundAccount;
 
 use crate::{
     Service,
     confirm::AttemptOutcome,
-    gateway::protocol::RefundAccount,
     record::{OrphanChargeRecord, PaymentRecord, Refund},
 };
 
-/// The decline code of an attempt that a person has given up.
+/// The decline code of an attempt that an operator has given up.
 pub const ABANDONED: &str = "ABANDONED";
 
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +21,9 @@ pub enum Error {
     OrphanNotFound(String),
     #[error("the payment belongs to another user")]
     OwnerMismatch,
-    #[error("its refund is not parked")]
+    #[error("the refund is not parked")]
     NotParked,
-    #[error("no attempt of it is at the gateway, or not for long enough")]
+    #[error("the payment has no attempt at the gateway that is old enough to give up")]
     NotConfirming,
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -36,10 +36,10 @@ impl From<StoreError> for Error {
 }
 
 impl Service {
-    /// A parked refund is asked for again.
+    /// Requests a parked refund again.
     ///
     /// # Errors
-    /// [`Error::NotParked`] where it goes back by itself, has gone, or was never wanted.
+    /// [`Error::NotParked`] if the refund is in progress, done, or was never requested.
     pub async fn resume_refund(&self, id: PaymentId) -> Result<(), Error> {
         let payment = self.existing(id).await?;
         let change = payment
@@ -53,10 +53,10 @@ impl Service {
         Ok(())
     }
 
-    /// Where the money of a virtual account goes, should it go back.
+    /// Sets the account that receives the refund of a deposit.
     ///
     /// # Errors
-    /// [`Error`]; nothing was changed.
+    /// [`Error`]; nothing is changed.
     pub async fn set_refund_account(
         &self,
         id: PaymentId,
@@ -71,11 +71,11 @@ impl Service {
         Ok(self.inner.store.commit(commit).await?)
     }
 
-    /// An attempt of which the gateway will never say anything is given up, by a person who has asked it otherwise. An
-    /// approval that comes later counts all the same.
+    /// Gives up an attempt whose outcome the gateway never tells, after an operator has asked it by another way. An
+    /// approval that arrives later counts all the same.
     ///
     /// # Errors
-    /// [`Error::NotConfirming`] where none is open, or one that is younger than `give_up_after_millis`.
+    /// [`Error::NotConfirming`] if no attempt is open, or it is younger than `give_up_after_millis`.
     pub async fn abandon(&self, id: PaymentId, user_id: Option<UserId>) -> Result<(), Error> {
         let payment = self.owned(id, user_id).await?;
         let age = payment
@@ -92,10 +92,10 @@ impl Service {
         Ok(self.inner.store.commit(commit).await?)
     }
 
-    /// A parked orphan charge is asked back again.
+    /// Requests the parked refund of an orphan charge again.
     ///
     /// # Errors
-    /// [`Error::NotParked`] where it goes back by itself, or has gone.
+    /// [`Error::NotParked`] if the refund is in progress or done.
     pub async fn resume_orphan_refund(&self, pg_payment_id: &str) -> Result<(), Error> {
         let orphan: Option<OrphanChargeRecord> = self.inner.store.load(pg_payment_id).await?;
         let orphan = orphan.ok_or_else(|| Error::OrphanNotFound(pg_payment_id.to_owned()))?;
@@ -110,7 +110,7 @@ impl Service {
         Ok(())
     }
 
-    /// `user_id` asks, where that is known.
+    /// The payment, if the caller is unknown or its owner.
     async fn owned(&self, id: PaymentId, user_id: Option<UserId>) -> Result<PaymentRecord, Error> {
         let payment = self.existing(id).await?;
         if user_id.is_some_and(|user| user != payment.user_id) {

@@ -1,11 +1,11 @@
-//! The use case `reconcile`: everything that the gateway lists of a period is compared with our payments. What can be
-//! put right is put right, in the same way as by a webhook or the settler; the rest is told.
+//! The use case `reconcile`: compares the payments of a period with the gateway's list of transactions. A difference that
+//! a lookup explains is applied as by a webhook or the settler; the report lists the others.
 //!
-//! - [`report`]: what was found; kept as [`ReconciliationRecord`]
-//! - `ledger`: the gateway's list, by order; `compare`: one payment against it
-//! - [`schedule`]: on schedule, period after period
+//! - `gateway_ledger`: the gateway's list by order; `compare`: one payment against it
+//! - [`report`]: the result, stored as [`ReconciliationRecord`]
+//! - [`schedule`]: scheduled reconciliations, period after period
 //!
-//! It owns no state but whether one is running in this process.
+//! Its only state is whether one runs in this process.
 
 mod compare;
 mod gateway_ledger;
@@ -21,7 +21,6 @@ use tokio::{sync::OwnedMutexGuard, task::AbortHandle};
 
 use crate::{
     Service,
-    gateway::Period,
     record::{OrphanChargeRecord, PaymentRecord, ReconciliationRecord},
 };
 
@@ -31,50 +30,57 @@ pub use schedule::Reconciler;
 use gateway_ledger::{GatewayLedger, LedgerRow};
 use report::{Finding, Tally};
 
-/// The longest period that is compared at once.
+/// The longest period of one reconciliation.
 pub const PERIOD_DAYS_MAX: i64 = 31;
-/// The period where nobody says another.
+/// The default period.
 pub const PERIOD_SECS_DEFAULT: i64 = 24 * 3_600;
 const DAY_SECS: i64 = 24 * 3_600;
-/// Payments compared at once; the gateway's connections are shared with the buyers.
+/// Payments compared at once; the buyers share the gateway's connections.
 const LOOKUPS_MAX: usize = 16;
-/// Payments read at once.
+/// Rows read at once.
 const PAGE_ROWS: u32 = 512;
-/// The payments of a period are read in slices of it, so that no page sorts more than one of them.
+/// The payments of a period are read in slices, so that a page sorts at most one slice.
 const SLICE_MILLIS: i64 = 600_000;
 const TRIED: &str = "attempt > 0";
 const REFUND_REQUESTED: &str = "refund = 'REQUESTED'";
 const REFUND_PARKED: &str = "refund = 'PARKED'";
 
+/// The period of a reconciliation. The end is exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    pub from: Timestamp,
+    pub to: Timestamp,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("a reconciliation is running in this process")]
+    #[error("a reconciliation is running in this process: try again when it has ended")]
     Running,
     #[error("{problem}")]
     Period {
         field: &'static str,
         problem: &'static str,
     },
-    /// Nothing is concluded from a list that is not whole.
+    /// An incomplete list proves nothing.
     #[error("the gateway did not list its transactions: {reason}")]
     Gateway { reason: String },
-    #[error("the gateway lists more transactions of one moment than can be held")]
+    #[error("the gateway lists more transactions of one moment than fit into memory")]
     TooMany,
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the reconciliation was ended before it was done")]
+    #[error("the reconciliation was aborted because the process stops")]
     Died,
 }
 
-/// Only one reconciliation at a time; and the one that was asked for, which goes on without whoever asked.
+/// Allows one reconciliation at a time, and holds the task of a requested one, which outlives its request.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
-    turn: Arc<tokio::sync::Mutex<()>>,
-    asked: Mutex<Option<AbortHandle>>,
+    slot: Arc<tokio::sync::Mutex<()>>,
+    task: Mutex<Option<AbortHandle>>,
 }
 
 impl Running {
-    /// Ends what was asked for; nothing of it is left half done.
+    /// Aborts a requested reconciliation; no Commit is left partial.
     pub fn stop(&self) {
         if let Some(task) = self.lock().take() {
             task.abort();
@@ -82,12 +88,12 @@ impl Running {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<AbortHandle>> {
-        self.asked.lock().expect("no holder of this lock panics")
+        self.task.lock().expect("no holder of this lock panics")
     }
 }
 
 impl Service {
-    /// Compares a period, settles what can be settled, and keeps the report. It goes on where whoever asked goes away.
+    /// Compares a period, settles what can be settled, and stores the report. It continues if the caller disconnects.
     ///
     /// # Errors
     /// [`Error`]; what was settled so far stays settled.
@@ -102,11 +108,11 @@ impl Service {
         answer: impl FnOnce(&mut Commit, &Report) -> T + Send + 'static,
     ) -> Result<T, Error> {
         check(&period)?;
-        let turn = self.turn()?;
+        let slot = self.reconcile_slot()?;
         let service = self.clone();
         let run = async move {
             service
-                .run_reconciliation(turn, period, false, answer)
+                .run_reconciliation(slot, period, false, answer)
                 .await
         };
         let task = tokio::spawn(run);
@@ -114,23 +120,23 @@ impl Service {
         task.await.map_err(|_| Error::Died)?
     }
 
-    /// A report that was kept.
+    /// A stored report.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn reconciliation(&self, id: &str) -> Result<Option<Report>, StoreError> {
         let record: Option<ReconciliationRecord> = self.inner.store.load(id).await?;
         Ok(record.map(Report::from))
     }
 
-    fn turn(&self) -> Result<OwnedMutexGuard<()>, Error> {
-        let turn = Arc::clone(&self.inner.reconciling.turn);
-        turn.try_lock_owned().map_err(|_| Error::Running)
+    fn reconcile_slot(&self) -> Result<OwnedMutexGuard<()>, Error> {
+        let slot = Arc::clone(&self.inner.reconciling.slot);
+        slot.try_lock_owned().map_err(|_| Error::Running)
     }
 
     async fn run_reconciliation<T>(
         &self,
-        _turn: OwnedMutexGuard<()>,
+        _slot: OwnedMutexGuard<()>,
         period: Period,
         is_scheduled: bool,
         answer: impl FnOnce(&mut Commit, &Report) -> T,
@@ -143,7 +149,7 @@ impl Service {
                 .map_err(Error::from),
             Err(error) => Err(error),
         };
-        // What was found to be nobody's need not wait for the settler's next look.
+        // New orphan charges need not wait for the settler's next tick.
         self.inner.wake.attempts.notify_one();
         self.inner.wake.refunds.notify_one();
         let report = done.as_ref().ok().map(|(report, _)| report);
@@ -182,7 +188,7 @@ impl Service {
         })
     }
 
-    /// Our payments that were tried or changed within the period; takes their orders out of the gateway's list.
+    /// Compares the payments that were attempted or changed within the period; removes their orders from the ledger.
     async fn compare_ours(
         &self,
         period: &Period,
@@ -206,8 +212,8 @@ impl Service {
         Ok(())
     }
 
-    /// Refunds that are not done, of whatever time: what stands still must not fall out of the period that is compared.
-    /// Of those outside the period only what is news counts.
+    /// Compares open refunds of any time: one that is stuck must not leave the report with its period. Outside of the
+    /// period only news count.
     async fn compare_refunds(
         &self,
         period: &Period,
@@ -227,7 +233,7 @@ impl Service {
         Ok(())
     }
 
-    /// The same of charges that no payment stands for.
+    /// Lists orphan charges whose refund is parked or overdue.
     async fn list_orphans(&self, tally: &mut Tally) -> Result<(), StoreError> {
         for only in [REFUND_REQUESTED, REFUND_PARKED] {
             let find = Find::all(OrphanChargeRecord::TABLE, PAGE_ROWS).only(only);
@@ -237,8 +243,8 @@ impl Service {
                     self.inner.store.find(find.clone().after(after)).await?;
                 after = page.last().map(|orphan| orphan.pg_payment_id.clone());
                 let is_last = page.len() < PAGE_ROWS as usize;
-                let told = page.iter().filter_map(|orphan| self.overdue_orphan(orphan));
-                told.for_each(|difference| tally.differ_once(difference));
+                let overdue = page.iter().filter_map(|orphan| self.overdue_orphan(orphan));
+                overdue.for_each(|difference| tally.differ_once(difference));
                 if is_last {
                     break;
                 }
@@ -247,7 +253,7 @@ impl Service {
         Ok(())
     }
 
-    /// Compares the payments that are found, page by page, and takes their orders out of the gateway's list.
+    /// Compares the payments that are found, page by page, and removes their orders from the ledger.
     async fn compare_found(
         &self,
         find: Find,
@@ -269,7 +275,7 @@ impl Service {
         }
     }
 
-    /// What the gateway lists besides: payments that changed at another time here, and orders that are none of ours.
+    /// Compares the rest of the ledger: payments that changed at another time, and orders without a payment.
     async fn compare_rest(
         &self,
         period: &Period,
@@ -305,7 +311,7 @@ impl Service {
             }
             let found = self.compare_pairs(inside).await?;
             found.into_iter().for_each(|findings| tally.add(findings));
-            // The period before has counted them, but for those that it could not know of.
+            // The previous period has counted them, except those that the gateway listed late.
             let mut found = self.compare_pairs(late).await?;
             found.retain(|findings| findings.iter().any(Finding::is_news));
             found.into_iter().for_each(|findings| tally.add(findings));
@@ -355,11 +361,11 @@ fn pair(payment: PaymentRecord, ledger: &mut GatewayLedger) -> (PaymentRecord, V
     (payment, rows.unwrap_or_default())
 }
 
-/// Each charge of an order that is no payment of ours.
+/// The charges of an order without a payment.
 fn missing_here(order: &str, rows: &[LedgerRow]) -> Vec<Difference> {
     let charges = gateway_ledger::charges(rows);
-    let told = charges.into_iter().map(|(key, shape)| {
-        let (status, amount) = match shape {
+    let differences = charges.into_iter().map(|(key, state)| {
+        let (status, amount) = match state {
             gateway_ledger::ChargeState::Held(amount) => ("DONE", Some(amount)),
             gateway_ledger::ChargeState::Refunded(_) => ("CANCELED", Some(0)),
             gateway_ledger::ChargeState::Unclear => ("several transactions", None),
@@ -373,10 +379,10 @@ fn missing_here(order: &str, rows: &[LedgerRow]) -> Vec<Difference> {
             theirs: Some(status.to_owned()),
             amount_ours: None,
             amount_theirs: amount,
-            note: Some("its order is no payment of ours".to_owned()),
+            note: Some("no payment has this order".to_owned()),
         }
     });
-    told.collect()
+    differences.collect()
 }
 
 fn check(period: &Period) -> Result<(), Error> {

@@ -1,8 +1,8 @@
-//! The tables of the payment service: payments, their history, and tombstones of payments that must never open;
-//! beside them charges that no payment stands for ([`orphan`]), what the gateway told unasked ([`webhook`]), and what
-//! was found to differ ([`reconciliation`]).
+//! The tables of the payment service: payments, their history, and tombstones of payments that must never open. Further
+//! records: orphan charges, received webhooks, reconciliations, and the gateway that the store is bound to.
 
 mod gateway;
+mod gateway_identity;
 mod orphan_charge;
 mod reconciliation;
 #[cfg(test)]
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use contract::domain::Refund;
 pub use gateway::GatewayRecord;
+pub use gateway_identity::Identity;
 pub use orphan_charge::OrphanChargeRecord;
 pub use reconciliation::ReconciliationRecord;
 pub use webhook::{WebhookRecord, WebhookState};
@@ -32,9 +33,9 @@ pub struct PaymentRecord {
     pub status: PaymentStatus,
     pub total_amount: Money,
     pub point_amount: Points,
-    /// What is left to pay at the gateway.
+    /// The amount to pay at the gateway.
     pub final_amount: Money,
-    /// The gateway's name for the current or last attempt; of a free payment, a name of our own.
+    /// The gateway's key of the current or last attempt; of a free payment `free-{paymentId}`.
     pub pg_payment_id: Option<String>,
     /// Attempts so far.
     pub attempt: u32,
@@ -43,29 +44,29 @@ pub struct PaymentRecord {
     pub attempt_started_at: Option<Timestamp>,
     /// Why the last attempt failed.
     pub decline_code: Option<String>,
-    /// The saga that wants the payment closed, and waits until its attempt has an outcome.
+    /// The saga whose deletion waits for the outcome of the attempt.
     pub delete_saga: Option<SagaId>,
     pub refund: Refund,
     pub refund_reason: Option<String>,
-    /// Refunds asked for so far; each has an idempotency key of its own.
+    /// Refunds requested so far; each has its own idempotency key.
     pub refund_number: u32,
-    /// The saga that asked for the refund, and is answered.
+    /// The saga that requested the refund, and gets the response.
     pub refund_saga: Option<SagaId>,
-    /// Why the gateway refused the last refund, or the last code with which it did not carry it out.
+    /// Why the gateway refused the last refund, or the last code of an answer that did not execute it.
     pub refund_code: Option<String>,
-    /// Since when the current refund is asked for; not known of one that an earlier version of the program asked for.
+    /// When the current refund was requested; an earlier version of the program did not store it.
     pub refund_requested_at: Option<Timestamp>,
-    /// The virtual account that waits, or waited, for the buyer's money: the gateway's code of its bank,
+    /// The virtual account for the buyer's deposit: the gateway's code of its bank,
     pub deposit_bank: Option<String>,
     /// the account,
     pub deposit_account: Option<String>,
-    /// and until when it takes money, as the gateway says it.
+    /// and the deadline of the deposit, as the gateway writes it.
     pub deposit_due: Option<String>,
-    /// Where the money of a virtual account goes back to: the gateway's code of the bank,
+    /// The account that receives the refund of a deposit: the gateway's code of the bank,
     pub refund_bank: Option<String>,
     /// the account,
     pub refund_account: Option<String>,
-    /// and whose it is.
+    /// and its holder.
     pub refund_holder: Option<String>,
     /// The last instant at which an attempt may begin.
     pub expires_at: Option<Timestamp>,
@@ -119,16 +120,16 @@ impl Record for PaymentRecord {
             "CHECK (attempt >= 0)",
             "CHECK (status <> 'CONFIRMING' OR (attempt > 0 AND attempt_key IS NOT NULL AND attempt_started_at IS NOT NULL))",
             "CHECK (status NOT IN ('CONFIRMING', 'SUCCEEDED', 'CANCELLED') OR pg_payment_id IS NOT NULL)",
-            // Money goes back only where it was taken, and a cancelled payment is one whose money went back.
+            // Only a charged payment has a refund, and a cancelled payment is a refunded one.
             "CHECK (refund = 'NONE' OR status IN ('SUCCEEDED', 'CANCELLED'))",
             "CHECK ((status = 'CANCELLED') = (refund = 'DONE'))",
         ],
-        // The few that are to be settled, in the order in which they are paged.
+        // The open ones, in the order of their pages.
         indexes: &[
             "(status, payment_id) WHERE status = 'CONFIRMING'",
             "(refund, payment_id) WHERE refund = 'REQUESTED'",
             "(refund, payment_id) WHERE refund = 'PARKED'",
-            // Those of a period, for the reconciliation.
+            // For the period of a reconciliation.
             "(updated_at) WHERE attempt > 0",
             "(attempt_started_at) WHERE attempt > 0",
         ],
@@ -141,7 +142,7 @@ impl Record for PaymentRecord {
     }
 }
 
-/// One change of a payment: there is one for each of its versions.
+/// One change of a payment; each version has one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     /// `{payment}:{version}`.

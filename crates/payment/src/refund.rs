@@ -1,83 +1,82 @@
-//! Money goes back: asked of the gateway until it is done, until the gateway refuses, or until it was asked for so long
-//! that a person must look. What no payment stands for goes back in the same way.
+//! Refunds of payments and of orphan charges. The settler requests each at the gateway until it is done, refused, or
+//! parked for an operator after `refund_give_up_secs`.
 
 use contract::Timestamp;
 use messaging::{Commit, StoreError};
+use toss::{
+    Cancel, ErrorCode, GatewayOutcome, Lookup,
+    protocol::{CANCEL_REASON_CHARS_MAX, RefundAccount},
+};
 
 use crate::{
-    Service,
-    gateway::{
-        Cancel, ErrorCode, Lookup, Outcome,
-        protocol::{CANCEL_REASON_CHARS_MAX, RefundAccount},
-    },
-    gateway_state,
+    Service, gateway_state,
     gateway_state::apply::commit_of,
     record::{OrphanChargeRecord, PaymentRecord},
 };
 
-/// A refund that is asked for longer than this is told to operators: by a metric, by the reconciliation and by the
-/// audit. Longer than a bank is closed for the night.
+/// A refund that is open for longer is reported to operators: by a metric, the reconciliation and the audit. Longer than
+/// a bank is closed for the night.
 pub const OVERDUE_SECS: i64 = 2 * 3_600;
 
-/// What the gateway said of a cancellation.
+/// What the gateway's answer to a cancellation proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RefundOutcome {
     Done,
-    /// It moved nothing, and never will.
+    /// Not executed, and never will be.
     Refused {
         code: String,
     },
-    /// It moved nothing so far: it is to be asked again later.
+    /// Not executed so far: request it again later.
     Delayed {
         code: String,
     },
-    /// It may have been done, or may still be. The gateway's word, if it said one.
+    /// It may have been executed, or may still be. The gateway's code, if it sent one.
     Unknown {
         code: Option<String>,
     },
 }
 
-/// What becomes of a refund after an answer.
+/// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RefundDecision {
     Finish,
     Refuse(String),
-    /// It was asked for too long.
+    /// It was requested for too long.
     Park(String),
     Retry {
         code: Option<String>,
     },
 }
 
-/// How long a refund is asked for already.
+/// The age of a refund.
 struct RefundAge {
     since: Timestamp,
-    /// When a cancellation was last asked for whose outcome is not known.
+    /// When a request last had an unknown outcome.
     unknown_at: Option<Timestamp>,
 }
 
-/// Everything that is left of a charge is to go back.
+/// A request to cancel the whole balance of a charge.
 struct RefundCall<'a> {
     payment_key: &'a str,
     reason: &'a str,
     account: Option<RefundAccount>,
     key: String,
-    /// How often it was asked in vain. The gateway repeats its first answer to a key, a failure too: what failed is
-    /// asked for again with a fresh one. Asking twice cannot give back more than was taken, since it is everything.
+    /// Tries without a result. The gateway repeats its first answer to a key, also a failure, so that every retry has a
+    /// new key. Two requests cannot refund more than was charged, because each cancels the whole balance.
     tries: u32,
 }
 
-/// Whether a refund that is asked for since then is told to operators.
+/// Whether a refund requested at `since` is reported to operators.
 #[must_use]
 pub fn is_overdue(since: Timestamp, now: Timestamp) -> bool {
     now.millis_since(since) > OVERDUE_SECS * 1_000
 }
 
 impl Service {
-    /// What becomes of a refund that is wanted; `None` where nothing is known yet.
+    /// Requests the refund of a payment; returns the Commit of its end, or `None` if it stays open.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub(crate) async fn settle_refund(
         &self,
         payment: &PaymentRecord,
@@ -108,11 +107,11 @@ impl Service {
         let change = match self.next(given_back, &age) {
             RefundDecision::Finish => payment.finish_refund(now()),
             RefundDecision::Refuse(code) => {
-                tracing::error!(payment.id = %id, code, "a refund was refused");
+                tracing::error!(payment.id = %id, code, "the gateway refused a refund: see POST /payment/{paymentId}/refund");
                 payment.refuse_refund(&code, now())
             }
             RefundDecision::Park(code) => {
-                tracing::error!(payment.id = %id, code, since = %age.since, "a refund was asked for too long, and is parked");
+                tracing::error!(payment.id = %id, code, since = %age.since, "a refund stays without a result and is parked: see POST /payment/{paymentId}/refund");
                 payment.park_refund(&code, now())
             }
             RefundDecision::Retry { code } => {
@@ -123,17 +122,17 @@ impl Service {
         Ok(change.as_ref().map(commit_of))
     }
 
-    /// The same for a charge that no payment stands for.
+    /// The same for an orphan charge.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub(crate) async fn refund_orphan_charge(
         &self,
         orphan: &OrphanChargeRecord,
     ) -> Result<Option<Commit>, StoreError> {
         let inner = &self.inner;
         let (now, charge) = (|| inner.clock.now(), &orphan.pg_payment_id);
-        // It may have come by a virtual account: whoever paid the order has perhaps said where its money goes.
+        // A deposit needs an account for its refund, which the buyer of the order may have set.
         let payment = self.show(orphan.payment_id).await?;
         let mut commit = Commit::new();
         if payment
@@ -159,11 +158,11 @@ impl Service {
         let after = match self.next(given_back, &age) {
             RefundDecision::Finish => orphan.finished(now()),
             RefundDecision::Refuse(code) => {
-                tracing::error!(payment.id = %orphan.payment_id, charge, code, "the refund of an orphan charge was refused");
+                tracing::error!(payment.id = %orphan.payment_id, charge, code, "the gateway refused the refund of an orphan charge: see POST /payment/stray/{pgPaymentId}/refund");
                 orphan.parked(&code, now())
             }
             RefundDecision::Park(code) => {
-                tracing::error!(payment.id = %orphan.payment_id, charge, code, since = %age.since, "the refund of an orphan charge was asked for too long, and is parked");
+                tracing::error!(payment.id = %orphan.payment_id, charge, code, since = %age.since, "the refund of an orphan charge stays without a result and is parked: see POST /payment/stray/{pgPaymentId}/refund");
                 orphan.parked(&code, now())
             }
             RefundDecision::Retry { code } => {
@@ -179,7 +178,7 @@ impl Service {
         Ok(Some(commit))
     }
 
-    /// Keeps why a refund is not done yet; that is no end of it.
+    /// Commits why a refund is not done yet.
     async fn save_delay(&self, delayed: Option<Commit>) -> Result<Option<Commit>, StoreError> {
         if let Some(commit) = delayed {
             self.settled(commit).await?;
@@ -192,23 +191,23 @@ impl Service {
         let is_older = since < started_at || began != since;
         RefundAge {
             since: began,
-            // The process before may have asked, and nobody knows what it was told.
+            // The previous process may have sent a request, whose answer is lost.
             unknown_at: unknown_at.or_else(|| is_older.then_some(started_at)),
         }
     }
 
-    /// A refusal decides once no earlier request can be under way at the gateway any more. Until then, and where
-    /// nothing is proven, it is asked on, for so long that a bank can open in the morning. Silence alone never parks a
-    /// refund: a gateway that is back does it.
+    /// A refusal counts only when no earlier request can be in flight at the gateway. Until then, and without proof, the
+    /// request is repeated, long enough for a bank to open in the morning. A gateway that does not answer never parks a
+    /// refund.
     fn next(&self, given_back: RefundOutcome, age: &RefundAge) -> RefundDecision {
         let (settings, now) = (&self.inner.settings, self.inner.clock.now());
-        let is_under_way = age
+        let may_be_in_flight = age
             .unknown_at
             .is_some_and(|at| now.millis_since(at) < settings.give_up_after_millis());
         let is_too_old = now.millis_since(age.since) >= settings.refund_give_up_millis();
         let next = match given_back {
             RefundOutcome::Done => RefundDecision::Finish,
-            RefundOutcome::Refused { code } if !is_under_way => RefundDecision::Refuse(code),
+            RefundOutcome::Refused { code } if !may_be_in_flight => RefundDecision::Refuse(code),
             RefundOutcome::Refused { code } | RefundOutcome::Delayed { code } if is_too_old => {
                 RefundDecision::Park(code)
             }
@@ -224,8 +223,7 @@ impl Service {
         next
     }
 
-    /// Closes a virtual account that was not paid in time. Money may have come at the last moment: whatever is not done
-    /// is looked up again.
+    /// Closes a virtual account without a deposit. If that fails, a deposit may have arrived: the settler looks it up.
     pub(crate) async fn close_virtual_account(
         &self,
         payment: &PaymentRecord,
@@ -259,29 +257,29 @@ impl Service {
             test_code: None,
         };
         let outcome = self.cancel(&cancel).await;
-        if matches!(outcome, Outcome::Approved(_)) {
+        if matches!(outcome, GatewayOutcome::Approved(_)) {
             return RefundOutcome::Done;
         }
-        // Perhaps it was done before, and only the answer was lost; or somebody did it at the gateway itself.
+        // An earlier request whose answer was lost may have done it, or a person at the gateway itself.
         let found = self.inner.gateway.find_by_key(&cancel.payment_key).await;
         let given_back = refund_outcome(outcome, &found);
         if !matches!(given_back, RefundOutcome::Done) {
             tracing::warn!(
                 charge = cancel.payment_key,
                 ?given_back,
-                "a charge is not refunded"
+                "a refund is not done"
             );
         }
         given_back
     }
 
-    /// An account is for money that came by one; a card's goes back to the card. So what is refused with an account is
-    /// asked for without one, and then only the second answer counts: the first has moved nothing.
-    async fn cancel(&self, cancel: &Cancel) -> Outcome {
+    /// The buyer may set an account although the payment was by card, which the gateway refuses. So a refused request with
+    /// an account is repeated without it; then only the second answer counts, because the first moved no money.
+    async fn cancel(&self, cancel: &Cancel) -> GatewayOutcome {
         let gateway = &self.inner.gateway;
         let outcome = gateway.cancel(cancel).await;
         match &outcome {
-            Outcome::Declined { code, .. }
+            GatewayOutcome::Declined { code, .. }
                 if cancel.refund_account.is_some() && !is_temporary(code) =>
             {
                 let plain = Cancel {
@@ -296,24 +294,26 @@ impl Service {
     }
 }
 
-/// What the answer to a cancellation proves, together with what the gateway shows of the charge after it.
-fn refund_outcome(outcome: Outcome, found: &Lookup) -> RefundOutcome {
+/// What the answer to a cancellation proves, together with a lookup after it.
+fn refund_outcome(outcome: GatewayOutcome, found: &Lookup) -> RefundOutcome {
     if matches!(found, Lookup::Found(charge) if gateway_state::is_refunded(charge)) {
         return RefundOutcome::Done;
     }
     match outcome {
-        Outcome::Approved(_) => RefundOutcome::Done,
-        // A refusal of what was done before, perhaps: as long as nobody can look, nobody knows.
-        Outcome::Declined { code, .. } if matches!(found, Lookup::Unknown { .. }) => {
+        GatewayOutcome::Approved(_) => RefundOutcome::Done,
+        // The gateway also refuses what is already done: without the lookup this proves nothing.
+        GatewayOutcome::Declined { code, .. } if matches!(found, Lookup::Unknown { .. }) => {
             RefundOutcome::Delayed { code }
         }
-        Outcome::Declined { code, .. } if is_temporary(&code) => RefundOutcome::Delayed { code },
-        Outcome::Declined { code, .. } => RefundOutcome::Refused { code },
-        Outcome::Unknown { code, .. } => RefundOutcome::Unknown { code },
+        GatewayOutcome::Declined { code, .. } if is_temporary(&code) => {
+            RefundOutcome::Delayed { code }
+        }
+        GatewayOutcome::Declined { code, .. } => RefundOutcome::Refused { code },
+        GatewayOutcome::Unknown { code, .. } => RefundOutcome::Unknown { code },
     }
 }
 
-/// The bank is closed for the night: the same refund is taken in the morning. Every other refusal needs a person.
+/// Whether the bank is only closed for the night. Every other refusal needs an operator.
 fn is_temporary(code: &str) -> bool {
     code == ErrorCode::NotAvailableBank.name()
 }

@@ -1,11 +1,10 @@
-//! The settler finishes what was left open: attempts whose outcome is not known, refunds that are wanted, charges
-//! that no payment stands for, and webhooks that came.
+//! The settler ends what is open: attempts without an outcome, requested refunds, orphan charges, received webhooks.
 //!
-//! An attempt is looked up first, by the gateway's name and by ours; only where the gateway says that nothing was
-//! charged is it asked again, with the same idempotency key. Silence proves nothing: then it is looked up later.
+//! It looks an attempt up by the gateway's key and by the order id. Only if the gateway says that nothing was charged does
+//! it repeat the confirm, with the same idempotency key. No answer proves nothing: it looks again later.
 //!
-//! Attempts, refunds and webhooks are settled in lanes of their own, each with its share of the gateway's connections:
-//! a flood of webhooks, which anybody can send, does not delay money that is under way.
+//! Attempts, refunds and webhooks have lanes of their own, each with its share of the gateway's connections: a flood of
+//! webhooks, which anybody can send, does not delay attempts and refunds.
 
 mod attempt;
 mod webhook;
@@ -23,10 +22,10 @@ use crate::{
 
 /// Rows read at once.
 const PAGE_ROWS_MAX: u32 = 512;
-/// How late something that is due may be looked at.
+/// The interval at which each lane looks for what is due.
 const TICK_MILLIS: i64 = 500;
 
-/// What is settled apart from the rest.
+/// A kind of work that does not wait for the others.
 #[derive(Debug, Clone, Copy)]
 enum Lane {
     InFlight,
@@ -35,7 +34,7 @@ enum Lane {
 }
 
 impl Lane {
-    /// How much of it is asked at once; the gateway's connections are shared with the buyers.
+    /// Requests to the gateway at once; the buyers share its connections.
     const fn settlements_max(self) -> usize {
         match self {
             Self::InFlight => 16,
@@ -49,7 +48,7 @@ const CONFIRMING: &str = "status = 'CONFIRMING'";
 const TO_REFUND: &str = "refund = 'REQUESTED'";
 const TO_HANDLE: &str = "state = 'RECEIVED'";
 
-/// Settles, until told to stop.
+/// Runs the lanes.
 #[derive(Clone)]
 pub struct Settler {
     service: Service,
@@ -61,7 +60,7 @@ impl Settler {
         Self { service }
     }
 
-    /// Settles what is due until told to stop. A settlement that is stopped half way is made again at the next start.
+    /// Settles what is due until `shutdown`. An interrupted settlement is repeated after the next start.
     pub async fn run(self, shutdown: Shutdown) {
         futures::join!(
             self.run_lane(Lane::InFlight, shutdown.clone()),
@@ -78,7 +77,7 @@ impl Settler {
             Lane::Webhooks => &inner.wake.webhooks,
         };
         loop {
-            // Before looking: what becomes due during a look is looked for at once.
+            // Taken before the look, so that what becomes due during it is settled without delay.
             let next = inner.clock.now().plus_millis(TICK_MILLIS);
             let settled = tokio::select! {
                 () = shutdown.requested() => return,
@@ -87,7 +86,7 @@ impl Settler {
             match settled {
                 Ok(_) => {}
                 Err(StoreError::Poisoned(_)) => return,
-                Err(error) => tracing::warn!(%error, "the settler waits for its store"),
+                Err(error) => tracing::warn!(%error, "the settler waits for the store"),
             }
             tokio::select! {
                 () = shutdown.requested() => return,
@@ -97,10 +96,10 @@ impl Settler {
         }
     }
 
-    /// Looks once at everything that is due; returns how much was settled.
+    /// Settles what is due once; returns how much was settled.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer; what was not settled stays due.
+    /// [`StoreError`] if the store cannot answer; what was not settled stays due.
     pub async fn settle_due(&self) -> Result<usize, StoreError> {
         let mut settled = 0;
         for lane in [Lane::Webhooks, Lane::InFlight, Lane::Refunds] {
@@ -151,7 +150,7 @@ impl Settler {
         Ok(payments + orphans)
     }
 
-    /// Every row for which `only` holds, in pages, a few at once.
+    /// Settles every row that matches `only`, in pages, a few at once.
     async fn each<R: Record, F>(
         &self,
         lane: Lane,
@@ -184,7 +183,7 @@ impl Settler {
 }
 
 impl Service {
-    /// Asks the charge back that no payment stands for; returns whether that came to an end.
+    /// Refunds an orphan charge; returns whether that ended.
     async fn settle_orphan(&self, orphan: OrphanChargeRecord) -> Result<bool, StoreError> {
         let inner = &self.inner;
         let key = &orphan.pg_payment_id;
@@ -192,7 +191,7 @@ impl Service {
         if is_due == Some(false) {
             return Ok(false);
         }
-        // While somebody asks about its payment, it may become the payment's own.
+        // A request about its payment that is in flight may make this charge the payment's own.
         let Some(_attempt) = inner.in_flight.enter(orphan.payment_id) else {
             return Ok(false);
         };
@@ -211,15 +210,15 @@ impl Service {
         }
     }
 
-    /// Saves a settlement; returns whether it was taken.
+    /// Commits a settlement; returns whether the store accepted it.
     pub(crate) async fn settled(&self, commit: Commit) -> Result<bool, StoreError> {
         match self.inner.store.commit(commit).await {
             Ok(()) => Ok(true),
-            // Changed meanwhile: the next look sees it as it is.
+            // A concurrent change: the next look loads it.
             Err(CommitError::Conflict { .. }) => Ok(false),
             Err(CommitError::Store(error)) => Err(error),
             Err(error @ (CommitError::Constraint { .. } | CommitError::Fenced { .. })) => {
-                tracing::error!(%error, "a settlement was refused by the store");
+                tracing::error!(%error, "the store refused a settlement");
                 Ok(false)
             }
         }

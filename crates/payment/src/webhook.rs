@@ -1,49 +1,48 @@
-//! The use case `hear`: the gateway tells something unasked. It is made durable before it is answered, and handled
-//! afterwards by the settler. Webhooks about payments are not signed: each is a hint, and what is so is looked up.
+//! The use case `receive_webhook`. A webhook is committed before it is answered, and the settler handles it afterwards.
+//! Webhooks are not signed: each is only a hint to look the payment up.
 //! Source: <https://docs.tosspayments.com/reference/using-api/webhook-events>.
 
 use contract::PaymentId;
 use messaging::{Commit, CommitError, StoreError, sha256};
 use serde_json::Value;
+use toss::protocol::PAYMENT_STATUS_CHANGED;
 
 use crate::{
     Service,
-    gateway::protocol::PAYMENT_STATUS_CHANGED,
     record::{WebhookRecord, WebhookState},
 };
 
-/// The name under which a deposit's webhook is kept; it has none of its own.
-/// The kind under which a webhook of a deposit is kept; the gateway sends it without one.
+/// The stored kind of a deposit webhook; the gateway sends it without one.
 pub const DEPOSIT_CALLBACK: &str = "DEPOSIT_CALLBACK";
-/// A name of a webhook that is longer is replaced by its hash.
+/// A longer id of a webhook is replaced by its hash.
 const TRANSMISSION_ID_CHARS_MAX: usize = 200;
-/// What a webhook may say in a field that is kept.
+/// A longer stored text is truncated.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// A webhook as it came.
+/// A webhook as received.
 #[derive(Debug, Clone)]
 pub struct ReceiveWebhookInput {
-    /// The header `tosspayments-webhook-transmission-id`, where there is one.
+    /// The header `tosspayments-webhook-transmission-id`, if any.
     pub transmission_id: Option<String>,
     pub body: Value,
 }
 
-/// What was done about it before it was answered.
+/// What was done before the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiveWebhookOutput {
-    /// It is kept, and will be handled.
+    /// Stored, to be handled.
     Stored,
-    /// It was kept before.
+    /// Stored before.
     Duplicate,
-    /// It is about nothing that is ours.
+    /// Not about a payment of this service.
     NotOurs,
 }
 
-/// What is wrong with a webhook.
+/// Why a webhook was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "the webhook has no text in its field {name}: the gateway sends eventType, data.orderId and data.status, or of a deposit orderId, status and secret"
+        "the webhook has no text in the field {name}; expected eventType, data.orderId and data.status, or for a deposit orderId, status and secret"
     )]
     Field { name: &'static str },
     #[error(transparent)]
@@ -51,23 +50,23 @@ pub enum Error {
 }
 
 impl Service {
-    /// Keeps a webhook. Only what is about a payment of ours is kept, and each once.
+    /// Stores a webhook about a payment of this service, once.
     ///
     /// # Errors
-    /// [`Error::Field`] where it is none; [`Error::Store`] where it could not be kept: the gateway sends it again.
+    /// [`Error::Field`] if the body is no webhook; [`Error::Store`] if it could not be stored: the gateway sends it again.
     pub async fn receive_webhook(
         &self,
         input: ReceiveWebhookInput,
     ) -> Result<ReceiveWebhookOutput, Error> {
-        let heard = self.store_webhook(input).await;
-        self.inner.metrics.webhook(match &heard {
+        let received = self.store_webhook(input).await;
+        self.inner.metrics.webhook(match &received {
             Ok(ReceiveWebhookOutput::Stored) => "kept",
             Ok(ReceiveWebhookOutput::Duplicate) => "duplicate",
             Ok(ReceiveWebhookOutput::NotOurs) => "not_ours",
             Err(Error::Field { .. }) => "wrong",
             Err(Error::Store(_)) => "failed",
         });
-        heard
+        received
     }
 
     async fn store_webhook(
@@ -85,7 +84,7 @@ impl Service {
         }
         let now = self.inner.clock.now();
         let webhook = WebhookRecord {
-            transmission_id: name(input.transmission_id, &input.body),
+            transmission_id: webhook_id(input.transmission_id, &input.body),
             kind: hint.kind.to_owned(),
             payment_id,
             pg_payment_id: hint.pg_payment_id,
@@ -113,7 +112,7 @@ impl Service {
     }
 }
 
-/// What a webhook hints at.
+/// The content of a webhook that is used.
 struct Hint {
     kind: &'static str,
     order_id: String,
@@ -122,7 +121,7 @@ struct Hint {
     secret: Option<String>,
 }
 
-/// `None` where it is of a kind that is not for us.
+/// `None` for a kind of webhook that this service does not use.
 fn read(body: &Value) -> Result<Option<Hint>, Error> {
     match body.get("eventType") {
         Some(Value::String(kind)) if kind == PAYMENT_STATUS_CHANGED => {
@@ -130,7 +129,7 @@ fn read(body: &Value) -> Result<Option<Hint>, Error> {
             Ok(Some(Hint {
                 kind: PAYMENT_STATUS_CHANGED,
                 order_id: text(data, "orderId", "data.orderId")?,
-                pg_payment_id: data["paymentKey"].as_str().map(cut),
+                pg_payment_id: data["paymentKey"].as_str().map(truncated),
                 status: text(data, "status", "data.status")?,
                 secret: None,
             }))
@@ -148,15 +147,18 @@ fn read(body: &Value) -> Result<Option<Hint>, Error> {
 }
 
 fn text(object: &Value, field: &str, name: &'static str) -> Result<String, Error> {
-    object[field].as_str().map(cut).ok_or(Error::Field { name })
+    object[field]
+        .as_str()
+        .map(truncated)
+        .ok_or(Error::Field { name })
 }
 
-fn cut(text: &str) -> String {
+fn truncated(text: &str) -> String {
     text.chars().take(TEXT_CHARS_MAX).collect()
 }
 
-/// Without a name of the gateway's making, the same body is the same webhook.
-fn name(transmission_id: Option<String>, body: &Value) -> String {
+/// The id of a webhook: the gateway's, or the hash of the body.
+fn webhook_id(transmission_id: Option<String>, body: &Value) -> String {
     let is_usable = |id: &String| (1..=TRANSMISSION_ID_CHARS_MAX).contains(&id.len());
     match transmission_id {
         Some(id) if is_usable(&id) => id,

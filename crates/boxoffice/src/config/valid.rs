@@ -2,7 +2,7 @@
 //! names its setting. Pure.
 
 use anyhow::bail;
-use payment::gateway::KeyKind;
+use toss::KeyKind;
 
 use super::Config;
 use crate::{

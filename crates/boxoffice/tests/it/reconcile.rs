@@ -3,11 +3,9 @@
 use std::{path::Path, process::Output};
 
 use messaging::ShutdownSwitch;
-use payment::{
-    gateway::{Confirm, Gateway, Outcome, SecretKey, Settings},
-    sandbox::{Sandbox, SandboxSettings},
-};
 use serde_json::Value;
+use toss::{Client, Confirm, GatewayOutcome, SecretKey, Settings};
+use toss_sandbox::{Sandbox, SandboxSettings};
 
 use crate::program::{Serving, boxoffice, text};
 
@@ -21,10 +19,11 @@ async fn charge(folder: &Path, order: &str) {
         path: Some(folder.join("gateway.db")),
         ..SandboxSettings::new(SecretKey::new(SECRET))
     });
-    let (switch, shutdown) = ShutdownSwitch::new();
+    let (switch, mut shutdown) = ShutdownSwitch::new();
+    let stopped = async move { shutdown.requested().await };
     let any = ([127, 0, 0, 1], 0).into();
-    let (address, served) = sandbox.unwrap().serve(any, shutdown).await.unwrap();
-    let gateway = Gateway::new(&Settings {
+    let (address, served) = sandbox.unwrap().serve(any, stopped).await.unwrap();
+    let gateway = Client::new(&Settings {
         base_url: format!("http://{address}"),
         secret_key: SecretKey::new(SECRET),
         ..Settings::default()
@@ -37,7 +36,10 @@ async fn charge(folder: &Path, order: &str) {
         test_code: None,
     };
     let outcome = gateway.unwrap().confirm(&confirm).await;
-    assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+    assert!(
+        matches!(outcome, GatewayOutcome::Approved(_)),
+        "{outcome:?}"
+    );
     switch.stop();
     served.await.unwrap();
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use messaging::Random;
-use payment::sandbox::{Fault, On, Rule, Script};
+use toss_sandbox::{Fault, FaultRule, FaultScript, FaultTarget};
 
 use crate::scenario::{Behaviour, BuyerSpec, random_index};
 
@@ -22,7 +22,7 @@ const DELAYS_MILLIS: [u64; 3] = [250, 1_200, 3_500];
 pub const DELAY_MILLIS_MAX: i64 = 3_500;
 
 pub struct FaultProfile {
-    rules: Vec<(On, u64, Fault)>,
+    rules: Vec<(FaultTarget, u64, Fault)>,
     /// The gateway answers this number of lookups of each payment with an error, as if it was unreachable.
     lookups_away: Option<u32>,
 }
@@ -31,11 +31,11 @@ impl FaultProfile {
     pub fn draw(random: &Random) -> Self {
         let rules = (0..6 + random.below(10)).map(|_| {
             let on = [
-                On::Confirm,
-                On::Confirm,
-                On::Cancel,
-                On::Lookup,
-                On::Webhook,
+                FaultTarget::Confirm,
+                FaultTarget::Confirm,
+                FaultTarget::Cancel,
+                FaultTarget::Lookup,
+                FaultTarget::Webhook,
             ];
             let on = on[random_index(random, on.len())];
             (on, 20 + random.below(381), fault(on, random))
@@ -49,19 +49,19 @@ impl FaultProfile {
         }
     }
 
-    pub fn script(&self, specs: &[BuyerSpec], random: &Random) -> Script {
+    pub fn script(&self, specs: &[BuyerSpec], random: &Random) -> FaultScript {
         let mut rules = Vec::new();
-        rules.extend(self.lookups_away.map(|times| Rule {
+        rules.extend(self.lookups_away.map(|times| FaultRule {
             times: Some(times),
-            ..rule(On::Lookup, None, unavailable())
+            ..rule(FaultTarget::Lookup, None, unavailable())
         }));
         let declined = specs
             .iter()
             .filter(|it| it.behaviour == Behaviour::PaysWithAnotherCard);
-        let declined: Vec<Rule> = declined
+        let declined: Vec<FaultRule> = declined
             .map(|spec| {
                 rule(
-                    On::Confirm,
+                    FaultTarget::Confirm,
                     Some(spec.key(1)),
                     refusal("REJECT_CARD_COMPANY"),
                 )
@@ -72,14 +72,19 @@ impl FaultProfile {
         let faults = keys.iter().flat_map(|key| self.faults_for(key, random));
         rules.extend(faults.take(room));
         rules.extend(declined);
-        Script { seed: 0, rules }
+        FaultScript { seed: 0, rules }
     }
 
-    fn faults_for(&self, key: &str, random: &Random) -> Vec<Rule> {
-        let attempts = [On::Confirm, On::Cancel, On::Lookup, On::Webhook]
-            .into_iter()
-            .flat_map(|on| (0..TRIES).map(move |number| (on, number)));
-        let mut faults: Vec<(On, u32, Fault)> = attempts
+    fn faults_for(&self, key: &str, random: &Random) -> Vec<FaultRule> {
+        let attempts = [
+            FaultTarget::Confirm,
+            FaultTarget::Cancel,
+            FaultTarget::Lookup,
+            FaultTarget::Webhook,
+        ]
+        .into_iter()
+        .flat_map(|on| (0..TRIES).map(move |number| (on, number)));
+        let mut faults: Vec<(FaultTarget, u32, Fault)> = attempts
             .filter_map(|(on, number)| {
                 let mut rules = self.rules.iter().filter(|(rule_on, ..)| *rule_on == on);
                 let rule = rules.find(|(_, per_mille, _)| random.below(1_000) < *per_mille)?;
@@ -95,7 +100,7 @@ impl FaultProfile {
             let before = before.entry(format!("{on:?}")).or_default();
             let skip = number - *before;
             *before += 1;
-            Rule {
+            FaultRule {
                 skip: Some(skip),
                 times: Some(1),
                 ..rule(on, Some(key.to_owned()), fault)
@@ -105,8 +110,8 @@ impl FaultProfile {
     }
 }
 
-fn rule(on: On, payment_key: Option<String>, fault: Fault) -> Rule {
-    Rule {
+fn rule(on: FaultTarget, payment_key: Option<String>, fault: Fault) -> FaultRule {
+    FaultRule {
         on,
         order_id: None,
         payment_key,
@@ -117,12 +122,12 @@ fn rule(on: On, payment_key: Option<String>, fault: Fault) -> Rule {
     }
 }
 
-fn fault(on: On, random: &Random) -> Fault {
+fn fault(on: FaultTarget, random: &Random) -> Fault {
     let faults = match on {
-        On::Webhook => webhook_faults(),
-        On::Confirm => [call_faults(), confirm_faults()].concat(),
-        On::Cancel => [call_faults(), cancel_faults()].concat(),
-        On::Lookup | On::Transactions => call_faults(),
+        FaultTarget::Webhook => webhook_faults(),
+        FaultTarget::Confirm => [call_faults(), confirm_faults()].concat(),
+        FaultTarget::Cancel => [call_faults(), cancel_faults()].concat(),
+        FaultTarget::Lookup | FaultTarget::Transactions => call_faults(),
     };
     faults[random_index(random, faults.len())].clone()
 }

@@ -5,14 +5,12 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use messaging::ShutdownSwitch;
-use payment::{
-    gateway::SecretKey,
-    sandbox::{Books, Sandbox, SandboxSettings, Script},
-};
 use reqwest::Client;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use toss::SecretKey;
+use toss_sandbox::{FaultScript, Sandbox, SandboxSettings, Totals};
 
 /// The secret that service and gateway share.
 pub const SECRET: &str = "test_sk_money_is_never_lost";
@@ -53,9 +51,10 @@ impl TestGateway {
             ..SandboxSettings::new(SecretKey::new(SECRET))
         };
         let sandbox = Sandbox::open(settings).unwrap();
-        let (switch, shutdown) = ShutdownSwitch::new();
+        let (switch, mut shutdown) = ShutdownSwitch::new();
+        let stopped = async move { shutdown.requested().await };
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
-        let (address, _) = sandbox.serve(listen, shutdown).await.unwrap();
+        let (address, _) = sandbox.serve(listen, stopped).await.unwrap();
         let gateway = Self {
             sandbox,
             url: format!("http://{address}"),
@@ -78,12 +77,12 @@ impl TestGateway {
         self.sandbox.send_webhooks_to(url).unwrap();
     }
 
-    pub fn play(&self, script: Script) {
-        self.sandbox.play(script).unwrap();
+    pub fn play(&self, script: FaultScript) {
+        self.sandbox.set_faults(script).unwrap();
     }
 
-    pub fn books(&self) -> Books {
-        self.sandbox.books().unwrap()
+    pub fn books(&self) -> Totals {
+        self.sandbox.totals().unwrap()
     }
 
     /// The buyer requests a virtual account.

@@ -8,8 +8,8 @@ use std::{
 
 use futures::{StreamExt, stream};
 use messaging::Clock;
-use payment::sandbox::Script;
 use serde_json::json;
+use toss_sandbox::FaultScript;
 
 use crate::{
     buyer::Buyer,
@@ -32,7 +32,7 @@ pub async fn run_scenario(name: &str, scenario: &Scenario) -> usize {
         play(&service, act, &events).await;
     }
     let played_for = began_at.elapsed();
-    service.gateway.play(Script::default());
+    service.gateway.play(FaultScript::default());
     // Every delayed call of the gateway is finished by then, also if its client has hung up.
     let slowest = Clock::System.now().plus_millis(DELAY_MILLIS_MAX);
     Clock::System.wait_until(slowest).await;

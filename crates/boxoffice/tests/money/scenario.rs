@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use messaging::Random;
-use payment::sandbox::Script;
+use toss_sandbox::FaultScript;
 
 use crate::fault_profile::FaultProfile;
 
@@ -113,7 +113,7 @@ pub struct KillMoment {
 #[derive(PartialEq, Eq)]
 pub struct Phase {
     pub specs: Vec<BuyerSpec>,
-    pub script: Script,
+    pub script: FaultScript,
     pub kills: Vec<KillMoment>,
 }
 

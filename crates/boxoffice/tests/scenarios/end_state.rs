@@ -16,11 +16,7 @@ pub struct EndState(BTreeMap<String, usize>);
 
 impl EndState {
     /// Reads a store in which nothing is pending; `stocks` are the last answers about each event's stock.
-    pub fn read(
-        snapshot: &Snapshot,
-        stocks: Vec<Value>,
-        gateway: &payment::sandbox::Books,
-    ) -> Self {
+    pub fn read(snapshot: &Snapshot, stocks: Vec<Value>, gateway: &toss_sandbox::Totals) -> Self {
         let (mut end, books) = (Self::default(), Books::read(snapshot).unwrap());
         for stock in stocks {
             let names = ["quantity", "sold", "waiting", "completed", "available"];

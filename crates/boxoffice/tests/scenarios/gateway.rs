@@ -1,17 +1,17 @@
 //! The sandbox gateway beside the app, with the same clock: scenarios script its faults, act as buyers, banks and
 //! merchants, receive its webhooks and read its books.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use contract::Timestamp;
+use futures::{FutureExt, future::BoxFuture};
 use messaging::{Clock, ShutdownSwitch};
-use payment::{
-    gateway::SecretKey,
-    sandbox::{Books, Sandbox, SandboxSettings, Script},
-};
 use reqwest::{Client, Method};
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use toss::SecretKey;
+use toss_sandbox::{FaultScript, Sandbox, SandboxSettings, Totals};
 
 use crate::{actions::Purchase, test_app::TIMEOUT};
 
@@ -30,6 +30,21 @@ pub enum GatewayMode {
     LosesAnswers,
 }
 
+/// The clock of the services as the sandbox's.
+#[derive(Debug)]
+struct SharedClock(Clock);
+
+impl toss_sandbox::Clock for SharedClock {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.0.now().as_millis()).unwrap()
+    }
+
+    fn wait_until(&self, at: jiff::Timestamp) -> BoxFuture<'_, ()> {
+        let at = Timestamp::from_millis(at.as_millisecond());
+        async move { self.0.wait_until(at).await }.boxed()
+    }
+}
+
 pub struct TestGateway {
     pub url: String,
     sandbox: Sandbox,
@@ -44,12 +59,13 @@ impl TestGateway {
         let folder = tempfile::tempdir().unwrap();
         let settings = SandboxSettings {
             path: Some(folder.path().join(FILE)),
-            clock,
+            clock: Arc::new(SharedClock(clock)),
             ..SandboxSettings::new(SecretKey::new(SECRET))
         };
         let sandbox = Sandbox::open(settings).unwrap();
-        let (switch, shutdown) = ShutdownSwitch::new();
-        let served = sandbox.serve(([127, 0, 0, 1], 0).into(), shutdown).await;
+        let (switch, mut shutdown) = ShutdownSwitch::new();
+        let stopped = async move { shutdown.requested().await };
+        let served = sandbox.serve(([127, 0, 0, 1], 0).into(), stopped).await;
         Self {
             url: format!("http://{}", served.unwrap().0),
             sandbox,
@@ -79,8 +95,8 @@ impl TestGateway {
     /// Replaces the fault rules.
     pub fn script(&self, rules: Value) {
         let text = json!({ "rules": rules }).to_string();
-        let script = Script::parse(text.as_bytes()).unwrap();
-        self.sandbox.play(script).unwrap();
+        let script = FaultScript::parse(text.as_bytes()).unwrap();
+        self.sandbox.set_faults(script).unwrap();
     }
 
     /// Status, amount and balance of a payment in its file.
@@ -97,8 +113,8 @@ impl TestGateway {
         self.file().query_row(text, [key], read).optional().unwrap()
     }
 
-    pub fn books(&self) -> Books {
-        self.sandbox.books().unwrap()
+    pub fn books(&self) -> Totals {
+        self.sandbox.totals().unwrap()
     }
 
     /// Its file, for changes that no gateway makes by itself.

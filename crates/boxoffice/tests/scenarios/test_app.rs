@@ -14,14 +14,12 @@ use contract::{
     topic,
 };
 use messaging::{Clock, Commit, Message, Random, Snapshot};
-use payment::{
-    gateway::SecretKey,
-    record::{PaymentRecord, Refund, WebhookRecord, WebhookState},
-};
+use payment::record::{PaymentRecord, Refund, WebhookRecord, WebhookState};
 use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use toss::SecretKey;
 
 use crate::{
     deployment::{DeploymentKind, Environment, PublishedMessage},

@@ -3,12 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use messaging::ShutdownSwitch;
-use payment::{
-    gateway::SecretKey,
-    sandbox::{Books, Sandbox, SandboxSettings},
-};
 use reqwest::Client;
 use serde_json::json;
+use toss::SecretKey;
+use toss_sandbox::{Sandbox, SandboxSettings, Totals};
 
 pub const SECRET: &str = "test_sk_topology";
 /// Scales webhook retry delays of one minute to three days down to 0.2 seconds to some minutes.
@@ -28,9 +26,10 @@ impl TestGateway {
             ..SandboxSettings::new(SecretKey::new(SECRET))
         };
         let sandbox = Sandbox::open(settings).unwrap();
-        let (switch, shutdown) = ShutdownSwitch::new();
+        let (switch, mut shutdown) = ShutdownSwitch::new();
+        let stopped = async move { shutdown.requested().await };
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
-        let (address, _) = sandbox.serve(listen, shutdown).await.unwrap();
+        let (address, _) = sandbox.serve(listen, stopped).await.unwrap();
         Self {
             sandbox,
             address,
@@ -43,8 +42,8 @@ impl TestGateway {
         self.sandbox.send_webhooks_to(Some(url.to_owned())).unwrap();
     }
 
-    pub fn books(&self) -> Books {
-        self.sandbox.books().unwrap()
+    pub fn books(&self) -> Totals {
+        self.sandbox.totals().unwrap()
     }
 
     /// Charges a card for an order, without the service.

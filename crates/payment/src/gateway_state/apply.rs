@@ -1,27 +1,25 @@
-//! What a lookup changes: whoever has looked a payment up, for whatever reason, brings it to what the gateway shows
-//! in the same way.
+//! The Commit that brings a payment to its state at the gateway, for the settler, webhooks and the reconciliation alike.
 
 use contract::{Money, domain::PaymentStatus};
 use messaging::{Commit, StoreError};
+use toss::Charge;
 
 use crate::{
     Service,
     confirm::AttemptOutcome,
-    gateway::Charge,
     gateway_state::{self, GatewayState},
     model::Change,
     record::{OrphanChargeRecord, PaymentRecord},
 };
 
-/// The decline code of an attempt for which the gateway charged something else than was asked.
+/// The decline code of an attempt that the gateway charged with another amount.
 pub const WRONG_AMOUNT: &str = "WRONG_AMOUNT";
 
 impl Service {
-    /// The Commit that brings a payment to what the gateway shows of it; `None` where nothing is to be done, or where
-    /// a person must say who is right.
+    /// The Commit that applies `state` to `payment`; `None` if nothing has to be done, or an operator must decide.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub(crate) async fn apply_gateway_state(
         &self,
         payment: &PaymentRecord,
@@ -30,7 +28,7 @@ impl Service {
     ) -> Result<Option<Commit>, StoreError> {
         let now = self.inner.clock.now();
         let changed = match state {
-            GatewayState::Outcome(verdict) => {
+            GatewayState::GatewayOutcome(verdict) => {
                 return self.outcome_commit(payment, verdict).await.map(Some);
             }
             GatewayState::Orphan => return self.refund_orphan(payment, charge).await,
@@ -54,7 +52,7 @@ impl Service {
         Ok(changed.map(|change| commit_of(&change)))
     }
 
-    /// A charge that was to go back has gone: by our asking, or by somebody's hand at the gateway.
+    /// Finishes the refund of an orphan charge that is cancelled, by this service or at the gateway itself.
     async fn finish_returned_orphan(&self, charge: &Charge) -> Result<Option<Commit>, StoreError> {
         let orphan = self.open_orphan(charge).await?;
         Ok(orphan.map(|orphan| {
@@ -70,7 +68,7 @@ impl Service {
         Ok(known.filter(OrphanChargeRecord::is_open))
     }
 
-    /// What was charged goes back, and the attempt has failed.
+    /// Refunds the charge and fails the attempt.
     async fn refund_wrong_amount(
         &self,
         payment: &PaymentRecord,
@@ -87,7 +85,7 @@ impl Service {
         Ok(commit)
     }
 
-    /// A charge that nobody asked for is asked back, once each time that it is found to be there.
+    /// Requests the refund of an orphan charge, once each time that it is found charged.
     async fn refund_orphan(
         &self,
         payment: &PaymentRecord,
@@ -96,20 +94,20 @@ impl Service {
         let now = self.inner.clock.now();
         let key = charge.payment_key.as_str();
         let known = self.inner.store.load(key).await?;
-        // An account that waits may show nothing: it is closed all the same.
+        // A waiting account may have no balance: it is closed all the same.
         let amount = Money::new(charge.balance_amount).unwrap_or(Money::ZERO);
         let Some(orphan) = payment.orphan_to_refund(key, amount, known, now) else {
             return Ok(None);
         };
         self.inner.metrics.orphan_charge();
-        tracing::error!(payment.id = %payment.payment_id, ?charge, "an order was charged beside its payment: it goes back");
+        tracing::error!(payment.id = %payment.payment_id, ?charge, "an order has an orphan charge, which is refunded");
         let mut commit = Commit::new();
         commit.put(&orphan);
         Ok(Some(commit))
     }
 }
 
-/// A change of a refund with the answer to the saga that asked for it, where there is one.
+/// The Commit of a change, with the response to the saga that requested the refund, if any.
 pub(crate) fn commit_of(change: &Change) -> Commit {
     let mut commit = Commit::new();
     change.save(&mut commit);

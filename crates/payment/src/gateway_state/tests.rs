@@ -28,7 +28,7 @@ fn state(status: PaymentStatus, refund: Refund, at: ChargeStatus, balance: i64) 
 }
 
 fn approved() -> GatewayState {
-    GatewayState::Outcome(AttemptOutcome::Approved {
+    GatewayState::GatewayOutcome(AttemptOutcome::Approved {
         pg_payment_id: "pg-1".to_owned(),
     })
 }
@@ -83,7 +83,7 @@ fn money_that_went_back_is_noticed_whoever_sent_it() {
     assert_eq!(canceled(Cancelled, Refund::Done), GatewayState::InSync);
     assert!(matches!(
         canceled(Confirming, Refund::None),
-        GatewayState::Outcome(AttemptOutcome::Declined { .. })
+        GatewayState::GatewayOutcome(AttemptOutcome::Declined { .. })
     ));
 }
 
@@ -113,7 +113,7 @@ fn an_account_that_was_opened_after_its_attempt_was_given_up_is_closed() {
 #[test]
 fn an_end_without_money_declines_an_open_attempt_and_never_undoes_a_payment() {
     for end in [ChargeStatus::Aborted, ChargeStatus::Expired] {
-        let declined = GatewayState::Outcome(AttemptOutcome::Declined {
+        let declined = GatewayState::GatewayOutcome(AttemptOutcome::Declined {
             code: end.as_str().to_owned(),
         });
         assert_eq!(state(Confirming, Refund::None, end.clone(), 0), declined);

@@ -1,4 +1,4 @@
-//! Reconciliations: asked for, and looked at afterwards.
+//! Requests and reports of reconciliations.
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use contract::Timestamp;
@@ -9,27 +9,26 @@ use web::{Body, Id, IdempotentRequest, Page, Params, Problem, ProblemDetails};
 
 use crate::{
     Service,
-    gateway::Period,
-    reconcile::{Error, PERIOD_SECS_DEFAULT, Report, Summary},
+    reconcile::{Error, PERIOD_SECS_DEFAULT, Period, Report, Summary},
     record::ReconciliationRecord,
 };
 
-/// Which period; the last 24 hours where nothing is said.
+/// The period; the last 24 hours by default.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ReconcileBody {
-    /// Where it is missing: 24 hours before the end.
+    /// Default: 24 hours before the end.
     #[serde(default)]
     from: Option<Timestamp>,
-    /// Not included. Where it is missing: now.
+    /// Exclusive. Default: now.
     #[serde(default)]
     to: Option<Timestamp>,
 }
 
-/// Compare our payments with the gateway's transactions
+/// Compare the payments with the gateway's transactions
 ///
-/// Of a period of at most 31 days. What can be settled is settled; the rest is listed. It goes on where the caller goes
-/// away, and its report is kept.
+/// For a period of at most 31 days. What can be settled is settled; the report lists the rest. It continues if the caller
+/// disconnects, and the report is stored.
 #[utoipa::path(
     post, path = "/payment/reconciliation", tag = "payment", request_body = Option<ReconcileBody>,
     responses(
@@ -65,9 +64,9 @@ pub(super) struct ReconciliationsWhere {
     limit: Option<u32>,
 }
 
-/// List the reconciliations that were made, newest first
+/// List reconciliations, newest first
 ///
-/// Without what differed: see `GET /payment/reconciliation/{id}`.
+/// Without their differences: see `GET /payment/reconciliation/{id}`.
 #[utoipa::path(
     get, path = "/payment/reconciliation", tag = "payment", params(ReconciliationsWhere),
     responses(
@@ -92,7 +91,7 @@ pub(super) async fn list(
     )))
 }
 
-/// Show what a reconciliation found
+/// Show the report of a reconciliation
 #[utoipa::path(
     get, path = "/payment/reconciliation/{id}", tag = "payment",
     params(("id" = String, Path)),

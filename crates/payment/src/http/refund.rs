@@ -1,4 +1,4 @@
-//! What operators see and do about money that goes back.
+//! Refunds, orphan charges and open attempts, for operators.
 
 use axum::{
     Json,
@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct PaymentsWhere {
     /// Payments with this status.
     status: Option<PaymentStatus>,
-    /// Payments whose refund stands so: `PARKED` lists what waits for a person.
+    /// Payments whose refund has this state; `PARKED` waits for an operator.
     refund: Option<Refund>,
     /// The last id seen.
     after: Option<PaymentId>,
@@ -33,7 +33,7 @@ pub(super) struct PaymentsWhere {
     limit: Option<u32>,
 }
 
-/// List payments, by status and by how their refund stands
+/// List payments by their status and by the state of their refund
 #[utoipa::path(
     get, path = "/payment", tag = "payment", params(PaymentsWhere),
     responses(
@@ -48,7 +48,9 @@ pub(super) async fn list(
     let limit = web::page::limit(wanted.limit)?;
     let mut find = Find::all(PaymentRecord::TABLE, limit).after(wanted.after);
     find = match (wanted.status, wanted.refund) {
-        (Some(status), Some(refund)) => find.equals("status", name(&status)).only(those(refund)),
+        (Some(status), Some(refund)) => find
+            .equals("status", name(&status))
+            .only(only_refund(refund)),
         (Some(status), None) => find.equals("status", name(&status)),
         (None, Some(refund)) => find.equals("refund", name(&refund)),
         (None, None) => find,
@@ -63,7 +65,7 @@ pub(super) async fn list(
     })))
 }
 
-const fn those(refund: Refund) -> &'static str {
+const fn only_refund(refund: Refund) -> &'static str {
     match refund {
         Refund::None => "refund = 'NONE'",
         Refund::Requested => "refund = 'REQUESTED'",
@@ -76,9 +78,9 @@ fn name(of: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(of).expect("the name of a state is a text")
 }
 
-/// Ask for a parked refund again
+/// Request a parked refund again
 ///
-/// After what was in the way has been removed: see what the payment's `refundCode` says.
+/// First remove the obstacle that the payment's `refundCode` names.
 #[utoipa::path(
     post, path = "/payment/{paymentId}/refund", tag = "payment",
     params(("paymentId" = PaymentId, Path)),
@@ -96,10 +98,10 @@ pub(super) async fn resume(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// Give an attempt up of which the gateway says nothing
+/// Give up an attempt whose outcome the gateway does not tell
 ///
-/// For a person who has asked the gateway otherwise, `give_up_after_millis` after it began. The buyer may pay again; an
-/// approval that comes later counts all the same.
+/// For an operator who has asked the gateway by another way, `give_up_after_millis` after the attempt started. The buyer
+/// may pay again; an approval that arrives later counts all the same.
 #[utoipa::path(
     post, path = "/payment/{paymentId}/abandon", tag = "payment",
     params(("paymentId" = PaymentId, Path), Asker),
@@ -119,11 +121,11 @@ pub(super) async fn abandon(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// The account, and who names it.
+/// The account, and the caller.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NameAccountBody {
-    /// Who asks; where it is given, it must be the payment's owner. The query may say it too.
+    /// The caller; if set, it must be the payment's owner. Also accepted in the query.
     #[serde(default)]
     user_id: Option<UserId>,
     /// The gateway's code of the bank.
@@ -146,7 +148,7 @@ impl NameAccountBody {
     }
 }
 
-/// Name the account that the money of a virtual account goes back to
+/// Set the account that receives the refund of a deposit
 #[utoipa::path(
     put, path = "/payment/{paymentId}/refund-account", tag = "payment",
     params(("paymentId" = PaymentId, Path), Asker), request_body = NameAccountBody,
@@ -170,7 +172,7 @@ pub(super) async fn name_account(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A charge that no payment stands for.
+/// An orphan charge: a charge that is not its payment's.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StrayView {
@@ -180,9 +182,9 @@ pub(super) struct StrayView {
     amount: Money,
     refund: Refund,
     reason: String,
-    /// Why the gateway refused to give the money back, or its last word why it did not.
+    /// Why the gateway refused the refund, or the last code of an answer that did not execute it.
     refund_code: Option<String>,
-    /// Since when the refund is asked for.
+    /// When the refund was requested.
     refund_requested_at: Option<Timestamp>,
     found_at: Timestamp,
     updated_at: Timestamp,
@@ -192,7 +194,7 @@ pub(super) struct StrayView {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StraysWhere {
-    /// Those whose refund stands so: `PARKED` lists what waits for a person.
+    /// Those whose refund has this state; `PARKED` waits for an operator.
     refund: Option<Refund>,
     /// The last pgPaymentId seen.
     after: Option<String>,
@@ -200,9 +202,10 @@ pub(super) struct StraysWhere {
     limit: Option<u32>,
 }
 
-/// List charges that no payment stands for
+/// List orphan charges
 ///
-/// A second charge of an order, found by its outcome, a webhook or the reconciliation. They go back by themselves.
+/// For example a second charge of an order, found by its outcome, a webhook or the reconciliation. They are refunded
+/// automatically.
 #[utoipa::path(
     get, path = "/payment/stray", tag = "payment", params(StraysWhere),
     responses(
@@ -227,7 +230,7 @@ pub(super) async fn list_strays(
     })))
 }
 
-/// Ask a parked orphan charge back again
+/// Request the parked refund of an orphan charge again
 #[utoipa::path(
     post, path = "/payment/stray/{pgPaymentId}/refund", tag = "payment",
     params(("pgPaymentId" = String, Path)),

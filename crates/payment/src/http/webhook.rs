@@ -1,10 +1,11 @@
-//! The door for the gateway.
+//! The entry point for the gateway's webhooks.
 
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
 use serde_json::Value;
+use toss::protocol::{PAYMENT_STATUS_CHANGED, WEBHOOK_ID_HEADER};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
@@ -13,15 +14,13 @@ use web::{Body, Problem, ProblemDetails};
 
 use crate::{
     Service,
-    gateway::protocol::{PAYMENT_STATUS_CHANGED, WEBHOOK_ID_HEADER},
     webhook::{Error, ReceiveWebhookInput},
 };
 
-/// Take a webhook of the gateway
+/// Receive a webhook of the gateway
 ///
-/// `PAYMENT_STATUS_CHANGED` or `DEPOSIT_CALLBACK`. It is durable when it is answered, and handled afterwards: what it
-/// says is a hint, and the gateway is asked what is so. Sent again, it changes nothing; of another kind, or about a
-/// payment that is not ours, it is passed over.
+/// `PAYMENT_STATUS_CHANGED` or `DEPOSIT_CALLBACK`. It is stored before it is answered, and handled afterwards by looking
+/// the payment up at the gateway. A repeated delivery changes nothing; other kinds and other payments are ignored.
 #[utoipa::path(
     post, path = "/payment/webhook/toss", tag = "payment", request_body = Webhook,
     params(("tosspayments-webhook-transmission-id" = Option<String>, Header, description = "Names the webhook, however often it is sent")),
@@ -49,7 +48,7 @@ pub(super) async fn hear(
     Ok(StatusCode::OK)
 }
 
-/// What the gateway sends, for the page alone: what is read of it is in [`crate::webhook`].
+/// The schema of a webhook, for the OpenAPI page only; [`crate::webhook`] reads the body.
 struct Webhook;
 
 impl PartialSchema for Webhook {

@@ -1,4 +1,4 @@
-//! How a payment opens, and how it closes before anybody has paid. Either request may come first, and more than once.
+//! Opening a payment, and closing it before it is paid. Either request may arrive first, and more than once.
 
 use contract::{
     PaymentId, SagaId, Timestamp,
@@ -10,15 +10,15 @@ use messaging::Rejection;
 use super::Change;
 use crate::record::{PaymentRecord, Refund, TombstoneReason, TombstoneRecord};
 
-/// What a request to create comes to.
+/// The decision about a request to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "made once for each message and taken apart at once"
+    reason = "created once per message and matched at once"
 )]
 pub enum Creation {
     Opened(Change),
-    /// It can never be opened, and that is remembered.
+    /// The payment can never open; the tombstone refuses later requests.
     Tombstoned(TombstoneRecord),
     /// It was decided before.
     Decided {
@@ -26,25 +26,24 @@ pub enum Creation {
     },
 }
 
-/// What a request to delete comes to.
+/// The decision about a request to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
     Closed(Change),
-    /// The request to create it has not come, and is refused when it does.
+    /// The request to create has not arrived; the tombstone refuses it.
     Tombstoned(TombstoneRecord),
-    /// It was decided before, or money was taken.
+    /// It was decided before, or the payment was charged.
     Decided {
         succeed: bool,
     },
-    /// An attempt is at the gateway: nobody can say yet. The answer comes with its outcome; `None` where that was
-    /// noted before.
+    /// An attempt is at the gateway: its outcome answers the request. `None` if that was noted before.
     Deferred(Option<Change>),
 }
 
 /// Opens a payment, once for each saga.
 ///
 /// # Errors
-/// A [`Rejection`] where the same saga opened another payment than the one asked for.
+/// A [`Rejection`] if the saga has opened a different payment before.
 pub fn create(
     request: &CreateRequest,
     known: Option<&PaymentRecord>,
@@ -102,7 +101,7 @@ pub fn create(
     Ok(Creation::Opened(Change { payment, note }))
 }
 
-/// Closes a payment that nobody has paid.
+/// Closes a payment that was not paid.
 pub fn delete(
     request: &DeleteRequest,
     known: Option<&PaymentRecord>,
@@ -141,7 +140,7 @@ impl PaymentRecord {
             Ok(Creation::Decided { succeed })
         } else {
             Err(Rejection::new(format_args!(
-                "saga {} opened a payment before, and it was another",
+                "saga {} has opened a different payment before",
                 self.saga_id
             )))
         }
@@ -163,7 +162,7 @@ impl PaymentRecord {
                 }))
             }
             PaymentStatus::Succeeded => Deletion::Decided { succeed: false },
-            // Its money is back, as that of a payment that was never made.
+            // It is refunded, as if it had never been paid.
             PaymentStatus::Cancelled => Deletion::Decided { succeed: true },
         }
     }

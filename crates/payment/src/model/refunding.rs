@@ -1,25 +1,24 @@
-//! How the money of a payment goes back: asked for, done, refused; or found to be gone already.
+//! The refund of a payment: requested, done, refused, parked, or found done at the gateway.
 
 use contract::{Timestamp, payment::CancelRequest};
 use messaging::{Commit, Message, Rejection};
 
 use super::Change;
-use crate::{
-    gateway::protocol::RefundAccount,
-    record::{PaymentRecord, Refund},
-};
+use toss::protocol::RefundAccount;
+
+use crate::record::{PaymentRecord, Refund};
 use contract::{SagaId, domain::PaymentStatus, payment::CancelResponse};
 
-/// What a request for a refund comes to.
+/// The decision about a request for a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundReply {
     Requested(Box<Change>),
-    /// The money is back, or there was none to give: whoever waits is told so.
+    /// The refund is done, or impossible: the saga that waits gets the answer.
     Decided {
         succeed: bool,
         code: Option<String>,
     },
-    /// Nobody can say yet; whoever asks asks again.
+    /// Not decided yet; the saga repeats its request.
     Undecided,
 }
 
@@ -31,10 +30,10 @@ fn refused(code: &str) -> RefundReply {
 }
 
 impl PaymentRecord {
-    /// Wants the money back: there is no ticket for it, or its buyer gives the ticket back.
+    /// Requests a refund, because no ticket could be issued or the buyer cancels the ticket.
     ///
     /// # Errors
-    /// A [`Rejection`] while an attempt is at the gateway and nobody asks again by himself: whether there is money
+    /// A [`Rejection`] while an attempt is at the gateway and no saga repeats the request: whether the payment is charged
     /// is not known yet.
     pub fn request_refund(
         &self,
@@ -55,14 +54,14 @@ impl PaymentRecord {
                 });
                 RefundReply::Requested(Box::new(change))
             }
-            // The gateway has neither done nor refused it: the saga goes on when a person has found out.
+            // The gateway has neither done nor refused it: the saga waits for an operator.
             (PaymentStatus::Succeeded, Refund::Parked)
                 if saga.is_some() && self.refund_saga == saga =>
             {
                 RefundReply::Undecided
             }
             (PaymentStatus::Succeeded, Refund::Parked) => refused("REFUND_PARKED"),
-            // It goes back whoever asks, and its ticket is cancelled already.
+            // The refund is open already, and its ticket is cancelled.
             (PaymentStatus::Succeeded, Refund::Requested) if self.refund_saga.is_none() => {
                 RefundReply::Decided {
                     succeed: true,
@@ -73,7 +72,7 @@ impl PaymentRecord {
             (PaymentStatus::Confirming, _) if saga.is_some() => RefundReply::Undecided,
             (PaymentStatus::Confirming, _) => {
                 return Err(Rejection::new(format_args!(
-                    "payment {} is being confirmed: its refund must wait",
+                    "payment {} is being confirmed: request its refund later",
                     self.payment_id
                 )));
             }
@@ -89,7 +88,7 @@ impl PaymentRecord {
         })
     }
 
-    /// The money went back.
+    /// The refund is done.
     #[must_use]
     pub fn finish_refund(&self, now: Timestamp) -> Option<Change> {
         matches!(self.refund, Refund::Requested | Refund::Parked).then(|| {
@@ -101,8 +100,8 @@ impl PaymentRecord {
         })
     }
 
-    /// The gateway refused to give the money back. A saga that asked turns back, and the payment stands as before;
-    /// otherwise a person is needed.
+    /// The gateway refused the refund. A saga that requested it compensates, and the payment stays paid; otherwise the refund
+    /// is parked.
     #[must_use]
     pub fn refuse_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
         (self.refund == Refund::Requested).then(|| {
@@ -116,21 +115,21 @@ impl PaymentRecord {
         })
     }
 
-    /// The gateway has not given the money back, for this reason, and is asked on. Said once for each reason.
+    /// The refund is not done so far, for this reason, and is repeated. Recorded once for each reason.
     #[must_use]
     pub fn delay_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
-        let is_news = self.refund_code.as_deref() != Some(code);
-        (self.refund == Refund::Requested && is_news).then(|| {
+        let is_new = self.refund_code.as_deref() != Some(code);
+        (self.refund == Refund::Requested && is_new).then(|| {
             self.change(now, format!("not refunded so far: {code}"), |payment| {
                 payment.refund_code = Some(code.to_owned());
-                // Of an earlier version's record, the time from which its age is counted.
+                // An earlier version did not store it.
                 payment.refund_requested_at = Some(self.refund_requested_since());
             })
         })
     }
 
-    /// The gateway was asked for too long, and its answers prove nothing: a person is needed. A saga that asked is not
-    /// answered, because the money may be back.
+    /// The refund stays without a proven result, and an operator is needed. A saga that requested it gets no answer, because
+    /// the refund may be done.
     #[must_use]
     pub fn park_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
         (self.refund == Refund::Requested).then(|| {
@@ -143,13 +142,13 @@ impl PaymentRecord {
         })
     }
 
-    /// Since when the current refund is asked for.
+    /// When the current refund was requested.
     #[must_use]
     pub fn refund_requested_since(&self) -> Timestamp {
         self.refund_requested_at.unwrap_or(self.updated_at)
     }
 
-    /// A person has removed what was in the way: a parked refund is asked for again.
+    /// Requests a parked refund again, after an operator has removed the obstacle.
     #[must_use]
     pub fn resume_refund(&self, now: Timestamp) -> Option<Change> {
         (self.refund == Refund::Parked).then(|| {
@@ -162,7 +161,7 @@ impl PaymentRecord {
         })
     }
 
-    /// Somebody gave the money back at the gateway itself.
+    /// The payment was cancelled at the gateway itself.
     #[must_use]
     pub fn cancelled_at_gateway(&self, now: Timestamp) -> Option<Change> {
         let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
@@ -177,8 +176,7 @@ impl PaymentRecord {
         })
     }
 
-    /// The bank took a deposit back: there is no money for the ticket any more. The account is closed, so that none
-    /// comes later.
+    /// The bank reversed the deposit. The refund closes the account, so that no later deposit arrives.
     #[must_use]
     pub fn deposit_reversed(&self, now: Timestamp) -> Option<Change> {
         let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
@@ -190,7 +188,7 @@ impl PaymentRecord {
         })
     }
 
-    /// Where money goes back to that came by a virtual account.
+    /// Sets the account that receives the refund of a deposit.
     pub fn set_refund_account(&self, account: &RefundAccount, now: Timestamp) -> Change {
         let note = "an account for refunds was named".to_owned();
         self.change(now, note, |payment| payment.store_refund_account(account))
@@ -228,7 +226,7 @@ impl PaymentRecord {
 }
 
 impl Change {
-    /// Tells the saga that asked for the refund what became of it, where that is known now.
+    /// Publishes the response to the saga that requested the refund, if the result is known.
     pub(crate) fn answer_saga(&self, commit: &mut Commit) {
         let payment = &self.payment;
         let Some(saga_id) = payment.refund_saga else {

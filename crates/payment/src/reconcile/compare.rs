@@ -1,5 +1,5 @@
-//! One payment against its charges: what the list does not explain is looked up, followed where it can be, and told
-//! where it cannot.
+//! Compares one payment with its charges. A charge that the list does not explain is looked up, and its state applied; what
+//! cannot be applied becomes a difference in the report.
 
 use contract::{Timestamp, domain::PaymentStatus};
 use messaging::StoreError;
@@ -8,16 +8,17 @@ use super::{
     gateway_ledger::{self, LedgerRow, OpenCharge},
     report::{Difference, DifferenceKind, Finding},
 };
+use toss::{Charge, ChargeStatus, Lookup};
+
 use crate::{
     Service,
-    gateway::{Charge, ChargeStatus, Lookup},
     gateway_state::{self, GatewayState},
     record::{OrphanChargeRecord, PaymentRecord, Refund},
     refund::is_overdue,
 };
 
 impl Service {
-    /// What comes of one payment, of which the gateway listed these rows.
+    /// Compares a payment with the gateway's rows of its order.
     pub(super) async fn compare(
         &self,
         seen: PaymentRecord,
@@ -27,11 +28,11 @@ impl Service {
             return Ok(vec![explained(&seen, &rows)]);
         }
         let id = seen.payment_id;
-        // An attempt of this process that is at the gateway says more, and soon.
+        // A request of this process that is in flight will tell the outcome.
         let Some(_attempt) = self.inner.in_flight.enter(id) else {
             return Ok(vec![Finding::UnderWay]);
         };
-        // It was read before the gateway was asked for its list, or long after: what it is now counts.
+        // Loaded again: it may have changed since it was read.
         let Some(payment) = self.show(id).await? else {
             return Ok(vec![Finding::UnderWay]);
         };
@@ -53,7 +54,7 @@ impl Service {
     ) -> Result<Finding, StoreError> {
         match self.inner.gateway.find_by_key(&open.payment_key).await {
             Lookup::Unknown { reason } => {
-                tracing::warn!(payment.id = %payment.payment_id, reason, "a payment could not be reconciled");
+                tracing::warn!(payment.id = %payment.payment_id, reason, "cannot look a payment up for its reconciliation");
                 Ok(unanswered(payment, open, reason))
             }
             Lookup::NotFound => Ok(absent(payment, open, "the gateway does not know it")),
@@ -61,7 +62,7 @@ impl Service {
         }
     }
 
-    /// Follows what the gateway shows; where there is nothing to follow, tells how the two stand.
+    /// Applies the state of the charge, or reports it.
     async fn apply_charge(
         &self,
         payment: &PaymentRecord,
@@ -73,7 +74,7 @@ impl Service {
             let is_settled = self.settled(commit).await?;
             return Ok(match is_settled {
                 true => Finding::Settled,
-                // Somebody else has changed it: whoever it was looks at the same gateway.
+                // A concurrent change, made with the same state of the gateway.
                 false => Finding::UnderWay,
             });
         }
@@ -84,7 +85,7 @@ impl Service {
                 self.orphan_finding(payment, charge).await?
             }
             GatewayState::Mismatch(note) => {
-                // A charge stands, with another amount; or a part of it was cancelled at the gateway's own console.
+                // Charged with another amount, or cancelled in part at the gateway's console.
                 let is_amount = charge.total_amount != payment.final_amount.get()
                     || matches!(
                         charge.status,
@@ -94,18 +95,18 @@ impl Service {
                     true => DifferenceKind::DifferentAmount,
                     false => DifferenceKind::DifferentStatus,
                 };
-                beside(kind, payment, charge, note)
+                both_sides(kind, payment, charge, note)
             }
             GatewayState::Pending
             | GatewayState::AwaitingDeposit
-            | GatewayState::Outcome(_)
+            | GatewayState::GatewayOutcome(_)
             | GatewayState::CancelledAtGateway
             | GatewayState::DepositReversed
             | GatewayState::Refunded => Finding::UnderWay,
         })
     }
 
-    /// A charge that is known to be nobody's: it is on its way back, or was refused.
+    /// The finding about a known orphan charge.
     async fn orphan_finding(
         &self,
         payment: &PaymentRecord,
@@ -116,26 +117,26 @@ impl Service {
         Ok(match orphan {
             Some(orphan) if orphan.refund == Refund::Parked => {
                 let note = orphan.refund_code.unwrap_or_default();
-                beside(DifferenceKind::ParkedRefund, payment, charge, &note)
+                both_sides(DifferenceKind::ParkedRefund, payment, charge, &note)
             }
             Some(orphan) if is_overdue(orphan.refund_requested_since(), self.inner.clock.now()) => {
                 let note = overdue_note(
                     orphan.refund_requested_since(),
                     orphan.refund_code.as_deref(),
                 );
-                beside(DifferenceKind::ParkedRefund, payment, charge, &note)
+                both_sides(DifferenceKind::ParkedRefund, payment, charge, &note)
             }
             Some(_) => Finding::UnderWay,
             None => {
-                let note = "it holds an amount that cannot be given back";
-                beside(DifferenceKind::DifferentAmount, payment, charge, note)
+                let note = "it has an amount that cannot be refunded";
+                both_sides(DifferenceKind::DifferentAmount, payment, charge, note)
             }
         })
     }
 }
 
 impl Service {
-    /// An orphan charge that does not go back by itself, or not soon; whatever the gateway lists of it.
+    /// An orphan charge whose refund is parked or overdue.
     pub(super) fn overdue_orphan(&self, orphan: &OrphanChargeRecord) -> Option<Difference> {
         let since = orphan.refund_requested_since();
         let note = match orphan.refund {
@@ -159,7 +160,7 @@ impl Service {
     }
 }
 
-/// The list alone says that both sides agree.
+/// The list alone proves that both sides agree.
 fn explained(payment: &PaymentRecord, rows: &[LedgerRow]) -> Finding {
     let is_free = payment.is_free() && rows.is_empty();
     match payment.status {
@@ -173,18 +174,18 @@ fn explained(payment: &PaymentRecord, rows: &[LedgerRow]) -> Finding {
     }
 }
 
-/// Nothing is to be followed, and a refund may still be wanted.
+/// Both sides agree; a refund may be open.
 fn agreed(payment: &PaymentRecord, open: &OpenCharge, charge: &Charge, now: Timestamp) -> Finding {
     match payment.refund {
         Refund::Parked if open.is_named => {
             let note = payment.refund_code.as_deref().unwrap_or_default();
-            beside(DifferenceKind::ParkedRefund, payment, charge, note)
+            both_sides(DifferenceKind::ParkedRefund, payment, charge, note)
         }
         Refund::Requested if open.is_named => {
             let since = payment.refund_requested_since();
             if is_overdue(since, now) {
                 let note = overdue_note(since, payment.refund_code.as_deref());
-                return beside(DifferenceKind::ParkedRefund, payment, charge, &note);
+                return both_sides(DifferenceKind::ParkedRefund, payment, charge, &note);
             }
             Finding::UnderWay
         }
@@ -192,10 +193,10 @@ fn agreed(payment: &PaymentRecord, open: &OpenCharge, charge: &Charge, now: Time
     }
 }
 
-/// For a person: a refund that is asked for and not done.
+/// The note about an overdue refund.
 pub(super) fn overdue_note(since: Timestamp, code: Option<&str>) -> String {
     let answer = code.map_or_else(String::new, |code| format!(", last answer {code}"));
-    format!("asked for since {since}, and not done{answer}")
+    format!("requested at {since} and not done{answer}")
 }
 
 /// The gateway has no such charge of this order.
@@ -204,7 +205,7 @@ fn absent(payment: &PaymentRecord, open: &OpenCharge, note: &str) -> Finding {
         PaymentStatus::Succeeded | PaymentStatus::Cancelled if open.is_named => {
             DifferenceKind::MissingThere
         }
-        // Whether it is asked for again is the settler's to say.
+        // The settler decides whether to repeat the confirm.
         PaymentStatus::Confirming => return Finding::UnderWay,
         PaymentStatus::Created
         | PaymentStatus::Succeeded
@@ -225,8 +226,13 @@ fn unanswered(payment: &PaymentRecord, open: &OpenCharge, reason: String) -> Fin
     }))
 }
 
-/// Both sides, beside each other.
-fn beside(kind: DifferenceKind, payment: &PaymentRecord, charge: &Charge, note: &str) -> Finding {
+/// A difference with both sides.
+fn both_sides(
+    kind: DifferenceKind,
+    payment: &PaymentRecord,
+    charge: &Charge,
+    note: &str,
+) -> Finding {
     Finding::Differs(Box::new(Difference {
         theirs: Some(charge.status.as_str().to_owned()),
         amount_theirs: Some(charge.balance_amount),

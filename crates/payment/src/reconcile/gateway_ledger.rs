@@ -1,21 +1,23 @@
-//! What the gateway lists of a period, by order; and what that alone says of a payment. Pure but for the listing.
+//! The gateway's transactions of a period, by order, and what they alone prove about a payment. Pure except for reading
+//! the list.
 
 use std::collections::BTreeMap;
 
 use contract::{Timestamp, domain::PaymentStatus};
 
-use super::Error;
+use super::{Error, Period};
+use toss::{ChargeStatus, Listing, Transaction};
+
 use crate::{
     Service,
-    gateway::{ChargeStatus, Listing, Period, Transaction},
     record::{PaymentRecord, Refund},
 };
 
-/// Our clock and the gateway's differ, and an approval is recorded after it was made: the list is read so much wider.
+/// The list is read this much wider: clocks differ, and the gateway lists an approval later than it happened.
 pub(super) const MARGIN_MILLIS: i64 = 600_000;
 /// Rows of a page.
 const PAGE_ROWS: u32 = 1_000;
-/// Transactions that one reconciliation takes on: some hundred bytes each, in memory.
+/// Transactions that one reconciliation holds in memory, a few hundred bytes each.
 const TRANSACTIONS_MAX: usize = 200_000;
 
 /// One transaction of an order.
@@ -30,13 +32,13 @@ pub(super) struct LedgerRow {
 }
 
 impl LedgerRow {
-    /// Not only in the margin; so is one of which nobody knows when it was.
+    /// Whether it is in the period and not in the margin; a row without a time is.
     pub fn is_inside(&self, period: &Period) -> bool {
         self.at
             .is_none_or(|at| (period.from..period.to).contains(&at))
     }
 
-    /// In the margin before the period: it may have been listed only after the period before was compared.
+    /// Whether it is in the margin before the period: the gateway may have listed it after that period was compared.
     pub fn is_late(&self, period: &Period) -> bool {
         self.at.is_some_and(|at| at < period.from)
     }
@@ -47,18 +49,18 @@ impl LedgerRow {
 pub(super) struct GatewayLedger {
     pub orders: BTreeMap<String, Vec<LedgerRow>>,
     pub unreadable: u64,
-    /// Up to where they were read: the end of the period, or earlier where there are too many.
+    /// The end of what was read: the end of the period, or earlier if there are too many.
     pub to: Timestamp,
 }
 
-/// What the transactions of one charge come to.
+/// What the transactions of one charge prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChargeState {
-    /// Approved, and nothing since.
+    /// Approved and not cancelled.
     Held(i64),
-    /// Approved, and cancelled as a whole.
+    /// Approved and cancelled in full.
     Refunded(i64),
-    /// Anything else: only a lookup says where it stands.
+    /// Anything else: only a lookup tells the state.
     Unclear,
 }
 
@@ -66,13 +68,13 @@ pub(super) enum ChargeState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpenCharge {
     pub payment_key: String,
-    /// The payment names it as its own.
+    /// Whether it is the payment's own.
     pub is_named: bool,
 }
 
 impl Service {
-    /// Reads the list of a period. Where the margin before it alone is too much, it is read without that: the period
-    /// always begins, and the next one goes on where it was left.
+    /// Reads the list of a period. If the margin before it alone is too long, reads without it, so that every period makes
+    /// progress and the next one continues.
     pub(super) async fn read_gateway_ledger(
         &self,
         period: Period,
@@ -90,7 +92,7 @@ impl Service {
         Err(Error::TooMany)
     }
 
-    /// Page by page; `None` where nothing of the period is among the first `rows_max`.
+    /// Reads page by page; `None` if the first `rows_max` rows contain nothing of the period.
     async fn read_ledger_within(
         &self,
         wide: &Period,
@@ -105,10 +107,14 @@ impl Service {
         };
         let (mut after, mut read, mut latest): (Option<String>, usize, Option<Timestamp>) =
             (None, 0, None);
+        let listed = toss::Period {
+            from: instant(wide.from),
+            to: instant(wide.to),
+        };
         loop {
             let gateway = &self.inner.gateway;
             let page = gateway
-                .transactions(wide, after.as_deref(), page_rows)
+                .transactions(&listed, after.as_deref(), page_rows)
                 .await;
             let (transactions, is_last, unreadable) = match page {
                 Listing::Page {
@@ -122,8 +128,8 @@ impl Service {
             read += transactions.len() + unreadable;
             after = transactions.last().map(|it| it.transaction_key.clone());
             for transaction in transactions {
-                latest = latest.max(transaction.at);
-                ledger.take(transaction);
+                latest = latest.max(transaction.at.map(timestamp));
+                ledger.add(transaction);
             }
             if is_last {
                 return Ok(Some(ledger));
@@ -135,15 +141,23 @@ impl Service {
     }
 }
 
-/// As many as [`Service::read_gateway_ledger`] reads.
+fn timestamp(at: jiff::Timestamp) -> Timestamp {
+    Timestamp::from_millis(at.as_millisecond())
+}
+
+fn instant(at: Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or(jiff::Timestamp::MAX)
+}
+
+/// The limit of [`Service::read_gateway_ledger`].
 pub(super) fn rows_max() -> usize {
     TRANSACTIONS_MAX
 }
 
 impl GatewayLedger {
-    fn take(&mut self, transaction: Transaction) {
+    fn add(&mut self, transaction: Transaction) {
         let rows = self.orders.entry(transaction.order_id).or_default();
-        // A gateway that repeats a row has charged no second time.
+        // A repeated row is no second charge.
         if rows
             .iter()
             .any(|row| row.transaction_key == transaction.transaction_key)
@@ -155,12 +169,12 @@ impl GatewayLedger {
             payment_key: transaction.payment_key,
             status: transaction.status,
             amount: transaction.amount.saturating_abs(),
-            at: transaction.at,
+            at: transaction.at.map(timestamp),
         });
     }
 
-    /// Ends the period where the list was left: it comes in the order of time. Less the margin, or without one where not
-    /// so much was read: then what our payments have beyond the end is looked up one by one.
+    /// Ends the period at the last row read, minus the margin. If less than the margin was read, ends it without a margin:
+    /// then the payments beyond the end are looked up one by one.
     fn cut(mut self, period: &Period, latest: Option<Timestamp>) -> Option<Self> {
         let left = latest?;
         let short = left.plus_millis(-MARGIN_MILLIS);
@@ -170,22 +184,22 @@ impl GatewayLedger {
     }
 }
 
-/// What the rows of each charge of an order come to.
+/// The state of each charge of an order.
 pub(super) fn charges(rows: &[LedgerRow]) -> BTreeMap<&str, ChargeState> {
     let mut by_key: BTreeMap<&str, Vec<&LedgerRow>> = BTreeMap::new();
     for row in rows {
         by_key.entry(&row.payment_key).or_default().push(row);
     }
-    let shape = |rows: Vec<&LedgerRow>| match rows.as_slice() {
+    let state = |rows: Vec<&LedgerRow>| match rows.as_slice() {
         [row] if row.status == ChargeStatus::Done => ChargeState::Held(row.amount),
         [one, other] if is_refund_pair(one, other) => ChargeState::Refunded(one.amount),
         _ => ChargeState::Unclear,
     };
-    let shaped = by_key.into_iter().map(|(key, rows)| (key, shape(rows)));
-    shaped.collect()
+    let states = by_key.into_iter().map(|(key, rows)| (key, state(rows)));
+    states.collect()
 }
 
-/// Both may have happened within one moment, and come in either order.
+/// An approval and a cancellation, which may have the same time and any order.
 fn is_refund_pair(one: &LedgerRow, other: &LedgerRow) -> bool {
     let (done, canceled) = (ChargeStatus::Done, ChargeStatus::Canceled);
     let is_both = (one.status == done && other.status == canceled)
@@ -193,12 +207,12 @@ fn is_refund_pair(one: &LedgerRow, other: &LedgerRow) -> bool {
     is_both && one.amount == other.amount
 }
 
-/// Which charges of a payment the list alone does not explain: none, where both sides say the same.
+/// The charges of a payment that the list alone does not explain; none if both sides agree.
 pub(super) fn open_charges(payment: &PaymentRecord, rows: &[LedgerRow]) -> Vec<OpenCharge> {
     let named = payment.charge_key();
     let amount = payment.final_amount.get();
     let listed = charges(rows);
-    let is_explained = |shape: ChargeState| match (payment.status, shape) {
+    let is_explained = |state: ChargeState| match (payment.status, state) {
         (PaymentStatus::Succeeded, ChargeState::Held(held)) => {
             payment.refund == Refund::None && held == amount
         }
@@ -222,14 +236,14 @@ pub(super) fn open_charges(payment: &PaymentRecord, rows: &[LedgerRow]) -> Vec<O
         PaymentStatus::Confirming | PaymentStatus::Succeeded | PaymentStatus::Cancelled
     );
     let unlisted = named.filter(|key| expects_charge && !listed.contains_key(key));
-    let open = listed.iter().filter(|(key, shape)| {
+    let open = listed.iter().filter(|(key, state)| {
         if Some(**key) == named {
-            !is_explained(**shape)
+            !is_explained(**state)
         } else {
-            !matches!(shape, ChargeState::Refunded(_))
+            !matches!(state, ChargeState::Refunded(_))
         }
     });
-    // Its own first: what is beside it can be told from it only then.
+    // The own charge first: only then can the others be told apart from it.
     let mut charges: Vec<OpenCharge> = unlisted
         .into_iter()
         .chain(open.map(|(key, _)| *key))

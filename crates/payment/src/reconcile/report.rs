@@ -1,4 +1,4 @@
-//! What a reconciliation found. Plain data.
+//! The report of a reconciliation. Plain data.
 
 use contract::{PaymentId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 /// Differences that a report lists; further ones are only counted.
 pub const LISTED_MAX: usize = 1_000;
 
-/// What a reconciliation found, with what differs.
+/// The result of a reconciliation with its differences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -15,17 +15,17 @@ pub struct Report {
     pub summary: Summary,
     /// The first 1000.
     pub differences: Vec<Difference>,
-    /// Differences that were counted and are not listed.
+    /// Differences that are counted but not listed.
     pub left_out: u64,
 }
 
-/// What was compared, and how much came of it.
+/// The period and the counts of a reconciliation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
     pub id: String,
     pub from: Timestamp,
-    /// Earlier than was asked for, where there was more than one reconciliation takes on: the next goes on from here.
+    /// Earlier than requested if the gateway lists too many transactions: the next reconciliation continues here.
     pub to: Timestamp,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
@@ -36,21 +36,21 @@ pub struct Summary {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Payments of which both sides say the same.
+    /// Payments on which both sides agree.
     pub matched: u64,
-    /// Payments that points paid for: the gateway was never asked.
+    /// Payments that points paid in full: the gateway was never asked.
     pub free_payments: u64,
-    /// Payments of which the gateway knew more, and that were brought to it.
+    /// Payments that were brought to their state at the gateway.
     pub settled: u64,
-    /// Payments that are being settled anyway.
+    /// Payments that are being settled.
     pub under_way: u64,
-    /// Charges whose order is no payment of ours: another shop of the same merchant, perhaps.
+    /// Charges whose order has no payment here, perhaps of another shop of the same merchant.
     pub missing_here: u64,
     /// Paid payments that the gateway does not know.
     pub missing_there: u64,
     pub different_amount: u64,
     pub different_status: u64,
-    /// Refunds that the gateway refused: a person is needed.
+    /// Refunds that are parked or overdue: an operator is needed.
     pub parked_refunds: u64,
     /// Payments that the gateway did not answer about.
     pub not_asked: u64,
@@ -58,7 +58,7 @@ pub struct Counts {
     pub unreadable: u64,
 }
 
-/// Where the two sides say different things and nobody could put it right, or one side says nothing.
+/// A difference between the two sides that could not be settled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
@@ -147,7 +147,7 @@ impl Counts {
 }
 
 impl Report {
-    /// Whether nothing is left for a person to look at.
+    /// Whether no difference is left for an operator.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let counts = &self.summary.counts;
@@ -155,7 +155,7 @@ impl Report {
     }
 }
 
-/// What came of one payment, of one of its charges.
+/// The result of comparing one charge of a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finding {
     Matched,
@@ -166,7 +166,7 @@ pub(crate) enum Finding {
 }
 
 impl Finding {
-    /// Whether more came of it than that all is well, or soon will be.
+    /// Whether it is a change or a difference.
     pub fn is_news(&self) -> bool {
         match self {
             Self::Settled | Self::Differs(_) => true,
@@ -175,7 +175,7 @@ impl Finding {
     }
 }
 
-/// Counts while it goes.
+/// The report under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub counts: Counts,
@@ -184,7 +184,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// What was found of all charges of one payment: it is counted once, unless it differs in several ways.
+    /// Adds the findings about one payment, which counts once, except for its differences.
     pub fn add(&mut self, findings: Vec<Finding>) {
         let has = |wanted: &Finding| findings.contains(wanted);
         let counter = match () {
@@ -204,7 +204,7 @@ impl Tally {
         }
     }
 
-    /// As [`Self::differ`], unless the same charge is listed as the same.
+    /// As [`Self::differ`], unless the same difference of the charge is listed.
     pub fn differ_once(&mut self, difference: Difference) {
         let is_same = |it: &Difference| {
             it.kind == difference.kind && it.pg_payment_id == difference.pg_payment_id

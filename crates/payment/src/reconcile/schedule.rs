@@ -1,21 +1,22 @@
-//! Reconciling on schedule: each period begins where the last one ended, so that none is left out. Which that was is
-//! read from the reports that were kept; in memory is only how long to wait after a failure.
+//! Scheduled reconciliations. Each period starts at the end of the last one, which the stored reports tell. Only the
+//! backoff after a failure is in memory.
 
 use contract::Timestamp;
 use messaging::{BackoffPolicy, Commit, Find, Record, Shutdown, StoreError};
 
-use super::{DAY_SECS, Error, PERIOD_DAYS_MAX, PERIOD_SECS_DEFAULT, Report};
-use crate::{Service, gateway::Period, record::ReconciliationRecord, retries::Retries};
+use super::{DAY_SECS, Error, PERIOD_DAYS_MAX, PERIOD_SECS_DEFAULT, Period, Report};
 
-/// How late a reconciliation that is due may begin.
+use crate::{Service, record::ReconciliationRecord, retries::Retries};
+
+/// The interval at which a due reconciliation is noticed.
 const TICK_MILLIS: i64 = 5_000;
-/// After a failure.
+/// The wait after a failure.
 const FAILURE_BACKOFF: BackoffPolicy = BackoffPolicy {
     millis_min: 5_000,
     millis_max: 600_000,
 };
 
-/// Reconciles, until told to stop.
+/// Runs scheduled reconciliations.
 #[derive(Clone)]
 pub struct Reconciler {
     service: Service,
@@ -27,7 +28,7 @@ impl Reconciler {
         Self { service }
     }
 
-    /// Reconciles what is due until told to stop. One that is stopped half way is made again at the next start.
+    /// Reconciles what is due until `shutdown`. An interrupted reconciliation is repeated after the next start.
     pub async fn run(self, mut shutdown: Shutdown) {
         let inner = &self.service.inner;
         let failures = Retries::new(FAILURE_BACKOFF);
@@ -41,12 +42,12 @@ impl Reconciler {
                 match done {
                     Ok(report) => {
                         failures.forget(&());
-                        report.as_ref().inspect(|report| tell(report));
+                        report.as_ref().inspect(|report| log(report));
                     }
                     Err(Error::Store(StoreError::Poisoned(_))) => return,
                     Err(Error::Running) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "a reconciliation on schedule has failed, and is tried again");
+                        tracing::warn!(%error, "a scheduled reconciliation has failed and is retried");
                         failures.retry_later(&(), &inner.random, inner.clock.now());
                     }
                 }
@@ -58,10 +59,10 @@ impl Reconciler {
         }
     }
 
-    /// Reconciles the period that is due; `None` where none is.
+    /// Reconciles the due period; `None` if none is due.
     ///
     /// # Errors
-    /// As [`Service::reconcile`]; the same period stays due.
+    /// As [`Service::reconcile`]; the period stays due.
     pub async fn reconcile_due(&self) -> Result<Option<Report>, Error> {
         let service = &self.service;
         let every_secs = i64::from(service.inner.settings.reconcile_every_secs);
@@ -77,15 +78,15 @@ impl Reconciler {
             Some(last) => begin(last, to),
             None => to.plus_secs(-PERIOD_SECS_DEFAULT),
         };
-        let turn = service.turn()?;
+        let slot = service.reconcile_slot()?;
         let period = Period { from, to };
         let report = |_: &mut Commit, report: &Report| report.clone();
-        let report = service.run_reconciliation(turn, period, true, report);
+        let report = service.run_reconciliation(slot, period, true, report);
         Ok(Some(report.await?))
     }
 
-    /// Where the last reconciliation on schedule ended, up to `to`. One that was made with the clock far ahead ended
-    /// where no time has come yet: it has compared nothing of what is still to come, and is passed over.
+    /// The end of the last scheduled reconciliation, up to `to`. One that ran while the clock was ahead ended in the future
+    /// and has not compared that time: it is ignored.
     async fn last_to(&self, to: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let store = &self.service.inner.store;
         let find = Find::all(ReconciliationRecord::TABLE, 1)
@@ -101,20 +102,20 @@ impl Reconciler {
     }
 }
 
-/// Where the last one ended; what is longer ago than a period may be is left out, and said so.
+/// The end of the last one, limited to the longest period; a gap is logged.
 fn begin(last: Timestamp, to: Timestamp) -> Timestamp {
     let earliest = to.plus_secs(-PERIOD_DAYS_MAX * DAY_SECS);
     if last < earliest {
-        tracing::error!(from = %last, to = %earliest, "no schedule reconciles this time any more: run `boxoffice reconcile` for it");
+        tracing::error!(from = %last, to = %earliest, "scheduled reconciliations skip this time: run `boxoffice reconcile` for it");
     }
     last.max(earliest)
 }
 
-fn tell(report: &Report) {
+fn log(report: &Report) {
     let summary = &report.summary;
     if report.is_clean() {
         tracing::info!(reconciliation.id = summary.id, ?summary.counts, "reconciled");
     } else {
-        tracing::error!(reconciliation.id = summary.id, ?summary.counts, "our payments and the gateway's differ: see GET /payment/reconciliation");
+        tracing::error!(reconciliation.id = summary.id, ?summary.counts, "the payments and the gateway's transactions differ: see GET /payment/reconciliation");
     }
 }

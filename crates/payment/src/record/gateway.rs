@@ -1,15 +1,15 @@
-//! Which gateway the payments of this store belong to: one row, written when they are first served.
+//! The gateway that a store is bound to: one row, inserted at the first start.
 
 use contract::Timestamp;
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::Identity;
+use super::Identity;
 
 /// The key of the only row.
 const ONLY: &str = "gateway";
 
-/// The gateway whose charges the payments of this store are. Never holds a secret.
+/// The gateway that charged the payments of this store. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayRecord {
     name: String,

@@ -1,25 +1,25 @@
-//! Charges at the gateway that no payment stands for: a second charge of an order, or money that came back to a
-//! payment that was cancelled. Nobody asked for them, and they go back by themselves.
+//! Orphan charges: charges at the gateway that are not their payment's, such as a second charge of an order, or a charge
+//! of a cancelled payment. The settler refunds them. The table keeps the name `payment_stray`.
 
 use contract::{Money, PaymentId, Timestamp, domain::Refund};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
-/// A charge that is to be given back, by the gateway's name for it.
+/// A charge to refund, by the gateway's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrphanChargeRecord {
     pub pg_payment_id: String,
-    /// The payment whose order it was charged under.
+    /// The payment of its order.
     pub payment_id: PaymentId,
-    /// What is to go back, as the gateway told it when it was found.
+    /// The balance to refund, as the gateway showed it.
     pub amount: Money,
     pub refund: Refund,
     pub reason: String,
-    /// How often it was asked back: each has an idempotency key of its own.
+    /// Refunds requested so far; each has its own idempotency key.
     pub refund_number: u32,
-    /// Why the gateway refused to give it back, or the last code with which it did not.
+    /// Why the gateway refused the refund, or the last code of an answer that did not execute it.
     pub refund_code: Option<String>,
-    /// Since when it is asked back; not known of one that an earlier version of the program found.
+    /// When the refund was requested; an earlier version of the program did not store it.
     pub refund_requested_at: Option<Timestamp>,
     pub found_at: Timestamp,
     pub updated_at: Timestamp,
@@ -50,13 +50,13 @@ impl OrphanChargeRecord {
         }
     }
 
-    /// Whether it is still to go back.
+    /// Whether the refund is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.refund, Refund::Requested | Refund::Parked)
     }
 
-    /// The idempotency key under which it is asked back.
+    /// The idempotency key of the current refund.
     #[must_use]
     pub fn refund_key(&self) -> String {
         format!("{}:stray:{}", self.payment_id, self.refund_number)
@@ -72,7 +72,7 @@ impl OrphanChargeRecord {
         }
     }
 
-    /// The gateway refused: a person is needed.
+    /// An operator is needed.
     #[must_use]
     pub fn parked(&self, code: &str, now: Timestamp) -> Self {
         Self {
@@ -83,25 +83,25 @@ impl OrphanChargeRecord {
         }
     }
 
-    /// The gateway has not given it back, for this reason, and is asked on.
+    /// The refund is not done so far, for this reason, and is repeated.
     #[must_use]
     pub fn delayed(&self, code: &str, now: Timestamp) -> Self {
         Self {
             refund_code: Some(code.to_owned()),
-            // Of an earlier version's record, the time from which its age is counted.
+            // An earlier version did not store it.
             refund_requested_at: Some(self.refund_requested_since()),
             updated_at: now,
             ..self.clone()
         }
     }
 
-    /// Since when it is asked back.
+    /// When the current refund was requested.
     #[must_use]
     pub fn refund_requested_since(&self) -> Timestamp {
         self.refund_requested_at.unwrap_or(self.updated_at)
     }
 
-    /// It is asked back once more, under a new key: found again after it had gone back, or by a person's word.
+    /// Requests the refund again with a new key: it was found charged again, or an operator retries it.
     #[must_use]
     pub fn refund_requested_again(&self, now: Timestamp) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Reconciliations that were made: what was compared, what came of it, and what differed.
+//! Reports of reconciliations.
 
 use contract::Timestamp;
 use messaging::{Column, Key, Record, Table};
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::reconcile::{Counts, Difference, Report, Summary};
 
-/// One comparison of our payments with the gateway's transactions.
+/// One comparison of the payments with the gateway's transactions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReconciliationRecord {
-    /// A UUID of version 7: the time of its start and chance, so that the newest sorts last.
+    /// A UUID of version 7, so that the newest sorts last.
     pub reconciliation_id: String,
-    /// Whether it was made on schedule: the next one goes on where the last of these ended.
+    /// Whether it was scheduled: the next scheduled one starts at the end of the last.
     pub scheduled: bool,
     pub period_from: Timestamp,
     pub period_to: Timestamp,
@@ -29,7 +29,7 @@ pub struct ReconciliationRecord {
     pub not_asked: u64,
     pub unreadable: u64,
     pub differences: Vec<Difference>,
-    /// Differences that were counted and are not listed.
+    /// Differences that are counted but not listed.
     pub left_out: u64,
     pub version: i64,
 }

@@ -1,4 +1,4 @@
-//! A payment for tests: of 700, charged under `pg-1` by its first attempt.
+//! A payment for tests: of 700, charged with the key `pg-1` by its first attempt.
 
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,

@@ -1,36 +1,36 @@
-//! Webhooks as they came: durable before they are answered, handled afterwards.
+//! Received webhooks: committed before they are answered, handled afterwards.
 
 use contract::{PaymentId, Timestamp};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
-/// What has become of a webhook.
+/// The state of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WebhookState {
-    /// The gateway is still to be asked what it is about.
+    /// The gateway has not been asked yet.
     Received,
     Handled,
-    /// It said nothing that the gateway confirms.
+    /// The gateway does not confirm it.
     Ignored,
 }
 
-/// A webhook about a payment of ours. What it says is a hint; the gateway is asked what is so.
+/// A webhook about a payment of this service. It is only a hint to look the payment up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebhookRecord {
-    /// The gateway's name for it, the same however often it is sent.
+    /// The gateway's id, the same for every delivery.
     pub transmission_id: String,
     /// `PAYMENT_STATUS_CHANGED` or `DEPOSIT_CALLBACK`.
     pub kind: String,
     pub payment_id: PaymentId,
-    /// Which charge it is about, where it says so.
+    /// The charge, if the webhook names one.
     pub pg_payment_id: Option<String>,
-    /// The status that it tells; not believed.
+    /// The status in the webhook; not trusted.
     pub told_status: String,
-    /// A deposit's webhook counts only where this is the secret of its charge.
+    /// A deposit webhook counts only if this is the secret of its charge.
     pub secret: Option<String>,
     pub state: WebhookState,
-    /// What came of it, for people.
+    /// The result, for people.
     pub note: Option<String>,
     pub received_at: Timestamp,
     pub updated_at: Timestamp,
@@ -44,7 +44,7 @@ impl WebhookRecord {
             state,
             note: Some(note.to_owned()),
             updated_at: now,
-            // It has served.
+            // No longer needed.
             secret: None,
             ..self.clone()
         }

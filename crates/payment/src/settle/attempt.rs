@@ -1,31 +1,31 @@
-//! A payment that was left open: its attempt is looked up, its refund asked for.
+//! Settles one payment: looks its attempt up, or requests its refund.
 
 use contract::{PaymentId, Timestamp, domain::PaymentStatus};
 use messaging::{Commit, StoreError};
+use toss::{Charge, Lookup};
 
 use crate::{
     Service,
     confirm::AttemptOutcome,
-    gateway::{Charge, Lookup},
     gateway_state::{self, GatewayState},
     model::DEADLINE_PASSED,
     record::{PaymentRecord, Refund},
     refund::RefundOutcome,
 };
 
-/// The decline code of an attempt that the gateway does not charge, however often it is asked.
+/// The decline code of an attempt that the gateway never charges.
 pub const NOT_CHARGED: &str = "NOT_CHARGED";
-/// The decline code of a virtual account into which nothing was paid in time.
+/// The decline code of a virtual account without a deposit in time.
 pub const NO_DEPOSIT: &str = "NO_DEPOSIT";
-/// An attempt that the gateway neither charges nor declines is asked for again at least so often before it is given up.
-const ASKED_AGAIN_MIN: u32 = 6;
+/// The confirm of an attempt is repeated at least so often before the attempt is given up.
+const REPEATS_MIN: u32 = 6;
 
-/// What was found at the gateway, and what it means.
+/// What the lookups of an attempt prove.
 enum AttemptLookup {
     Charge(Box<Charge>, GatewayState),
-    /// The gateway knows of nothing that was charged.
+    /// The gateway has no charge.
     NotCharged,
-    /// Nothing was learnt.
+    /// No lookup was answered.
     Unknown,
 }
 
@@ -45,7 +45,7 @@ impl Service {
         }
     }
 
-    /// Settles one payment, as it is now; returns whether that came to an end.
+    /// Settles the current state of a payment; returns whether that ended.
     pub(super) async fn settle_payment(&self, seen: PaymentRecord) -> Result<bool, StoreError> {
         let inner = &self.inner;
         if !self.is_due(&seen, inner.clock.now()) {
@@ -73,7 +73,7 @@ impl Service {
             None => Ok(false),
         };
         fail::fail_point!("settler.after_commit", |_| std::process::abort());
-        // What was published is still to be taken in by the consumer: until then it looks open.
+        // If the settlement did not end it, the payment is still open.
         self.look_later(id);
         settled
     }
@@ -93,7 +93,7 @@ impl Service {
             {
                 self.end_wait(payment).await
             }
-            // Another charge of the order goes back, and the attempt goes on.
+            // Another charge of the order is refunded, and the attempt continues.
             AttemptLookup::Charge(charge, GatewayState::Orphan) => {
                 let mut commit = self
                     .apply_gateway_state(payment, &charge, &GatewayState::Orphan)
@@ -116,7 +116,7 @@ impl Service {
         self.outcome_commit(payment, &verdict).await.map(Some)
     }
 
-    /// Looks an attempt up by its key, and then by its order: another attempt may have paid for it.
+    /// Looks an attempt up by its key, and then by its order, which another attempt may have paid.
     async fn look_up(&self, payment: &PaymentRecord) -> AttemptLookup {
         let Some(key) = payment.pg_payment_id.as_deref() else {
             return AttemptLookup::Unknown;
@@ -126,8 +126,8 @@ impl Service {
         }
         let gateway = &self.inner.gateway;
         match read(payment, gateway.find_by_key(key).await) {
-            // The key that the buyer sent names another order: asked for it, the gateway refuses. Or it names nothing
-            // that the gateway would speak of: what was charged for our order is found by the order.
+            // The buyer's key may belong to another order, or the gateway may refuse to show it. A charge of this order is
+            // found by the order.
             AttemptLookup::NotCharged
             | AttemptLookup::Unknown
             | AttemptLookup::Charge(_, GatewayState::Pending | GatewayState::OtherOrder) => {
@@ -137,19 +137,18 @@ impl Service {
         }
     }
 
-    /// The gateway shows no charge: it is asked again for the same attempt, while there is time. It is given up when
-    /// there is none, or when asking does not help, and nothing can be under way any more: a further attempt may be
-    /// made then.
+    /// Without a charge, the confirm is repeated until the deadline. The attempt is given up after the deadline, or if
+    /// repeating does not help, but only when no request can be in flight. Then a further attempt is possible.
     async fn finish(&self, payment: &PaymentRecord) -> Option<AttemptOutcome> {
         let now = self.inner.clock.now();
         let age = now.millis_since(self.began(payment.attempt_started_at?));
         let is_old = age >= self.inner.settings.give_up_after_millis();
-        let asked = self.inner.payment_retries.repeats(&payment.payment_id);
+        let repeats = self.inner.payment_retries.repeats(&payment.payment_id);
         let code = match payment.is_unwanted(now) {
             true if is_old && payment.is_past_deadline(now) => DEADLINE_PASSED,
             true if is_old => NOT_CHARGED,
             true => return None,
-            false if is_old && asked >= ASKED_AGAIN_MIN => NOT_CHARGED,
+            false if is_old && repeats >= REPEATS_MIN => NOT_CHARGED,
             false => {
                 self.inner
                     .payment_retries
@@ -162,13 +161,13 @@ impl Service {
         })
     }
 
-    /// A virtual account is waited for until the deadline, and closed then.
+    /// Closes a virtual account after the deadline.
     async fn end_wait(&self, payment: &PaymentRecord) -> Option<AttemptOutcome> {
         match self.close_virtual_account(payment).await? {
             RefundOutcome::Done => Some(AttemptOutcome::Declined {
                 code: NO_DEPOSIT.to_owned(),
             }),
-            // Money came at the last moment, or the gateway is not itself: it is looked up again.
+            // A deposit may have arrived, or the gateway has failed: look it up again.
             RefundOutcome::Refused { .. }
             | RefundOutcome::Delayed { .. }
             | RefundOutcome::Unknown { .. } => None,
@@ -184,7 +183,7 @@ fn read(payment: &PaymentRecord, lookup: Lookup) -> AttemptLookup {
         }
         Lookup::NotFound => AttemptLookup::NotCharged,
         Lookup::Unknown { reason } => {
-            tracing::warn!(payment.id = %payment.payment_id, reason, "an attempt could not be looked up");
+            tracing::warn!(payment.id = %payment.payment_id, reason, "cannot look an attempt up");
             AttemptLookup::Unknown
         }
     }

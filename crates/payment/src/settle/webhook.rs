@@ -1,36 +1,35 @@
-//! A webhook that came: the gateway is asked what is so, and that is followed.
+//! Handles a received webhook: looks the charge up at the gateway, and applies its state.
 
 use messaging::{Commit, StoreError};
+use toss::{Charge, Lookup, protocol};
 
 use crate::{
     Service,
-    gateway::{Charge, Lookup, protocol},
     gateway_state::{self, GatewayState},
     record::{PaymentRecord, WebhookRecord, WebhookState},
 };
 
-/// The gateway tells of a charge before its own lookups show it, for so long at most.
+/// A lookup may lag behind the webhook by this much.
 const LAG_MILLIS_MAX: i64 = 60_000;
-/// A webhook about a charge that the gateway does not know is looked up so often: at once, soon, and when the lag above
-/// is over. Anybody can send one, and each lookup is a request to the gateway.
+/// The lookups for a webhook about an unknown charge: at once, soon, and after the lag. Anybody can send a webhook, and
+/// each lookup is a request to the gateway.
 const LOOKUPS_MAX: u32 = 3;
-/// A gateway that says nothing understandable about a charge is asked for so long: three days. The reconciliation
-/// asks on.
-const SILENCE_MILLIS_MAX: i64 = 3 * 24 * 3_600_000;
-/// While it says nothing understandable, it is asked no more often than this after the first tries.
-const SILENCE_WAIT_MILLIS: i64 = 3_600_000;
-/// How many tries come before that.
-const SILENCE_TRIES_SOON: u32 = 8;
+/// How long the lookup is repeated if the gateway gives no usable answer; afterwards the reconciliation looks it up.
+const UNKNOWN_MILLIS_MAX: i64 = 3 * 24 * 3_600_000;
+/// The wait between two lookups without a usable answer, after the first tries.
+const UNKNOWN_WAIT_MILLIS: i64 = 3_600_000;
+/// The number of first tries.
+const UNKNOWN_TRIES_SOON: u32 = 8;
 
 impl Service {
-    /// Handles one webhook; returns whether that came to an end.
+    /// Handles one webhook; returns whether that ended.
     pub(super) async fn settle_webhook(&self, webhook: WebhookRecord) -> Result<bool, StoreError> {
         let inner = &self.inner;
         let id = &webhook.transmission_id;
         if inner.webhook_retries.is_due(id, inner.clock.now()) == Some(false) {
             return Ok(false);
         }
-        // An attempt of this process that is at the gateway says more, and soon.
+        // A request of this process that is in flight will tell the outcome.
         let Some(_attempt) = inner.in_flight.enter(webhook.payment_id) else {
             return Ok(false);
         };
@@ -48,19 +47,19 @@ impl Service {
             Lookup::Found(charge) => self.apply_webhook(&webhook, &payment, &charge).await,
             Lookup::NotFound => self.retry_not_found(&webhook).await,
             Lookup::Unknown { reason } => {
-                tracing::warn!(payment.id = %webhook.payment_id, reason, "what a webhook is about could not be looked up");
+                tracing::warn!(payment.id = %webhook.payment_id, reason, "cannot look the charge of a webhook up");
                 self.retry_unknown(&webhook).await
             }
         }
     }
 
-    /// The gateway knows of no such charge: it is asked again, for as long as its lookups may lag behind.
+    /// The gateway does not know the charge: repeat the lookup until the lag has passed.
     async fn retry_not_found(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         let id = &webhook.transmission_id;
         let lag_ends_at = self.began(webhook.received_at).plus_millis(LAG_MILLIS_MAX);
         if now >= lag_ends_at {
-            let note = "the gateway knows of no such charge";
+            let note = "the gateway does not know the charge";
             return self.ignore(webhook, note).await;
         }
         if inner.webhook_retries.tries(id) + 2 >= LOOKUPS_MAX {
@@ -71,16 +70,16 @@ impl Service {
         Ok(false)
     }
 
-    /// Nothing was learnt: the gateway is asked again, ever less often.
+    /// No usable answer: repeat the lookup, less and less often.
     async fn retry_unknown(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         let id = &webhook.transmission_id;
-        if now.millis_since(self.began(webhook.received_at)) >= SILENCE_MILLIS_MAX {
-            let note = "the gateway never said what became of it";
+        if now.millis_since(self.began(webhook.received_at)) >= UNKNOWN_MILLIS_MAX {
+            let note = "the gateway gave no usable answer";
             return self.ignore(webhook, note).await;
         }
-        if inner.webhook_retries.tries(id) >= SILENCE_TRIES_SOON {
-            let later = now.plus_millis(SILENCE_WAIT_MILLIS);
+        if inner.webhook_retries.tries(id) >= UNKNOWN_TRIES_SOON {
+            let later = now.plus_millis(UNKNOWN_WAIT_MILLIS);
             inner.webhook_retries.retry_at(id, later);
         } else {
             inner.webhook_retries.retry_later(id, &inner.random, now);
@@ -106,8 +105,8 @@ impl Service {
         let commit = self.apply_gateway_state(payment, charge, &state).await?;
         let note = match &state {
             GatewayState::Mismatch(difference) => difference,
-            _ if commit.is_some() => "followed",
-            _ => "known",
+            _ if commit.is_some() => "applied",
+            _ => "already known",
         };
         self.close(webhook, commit.unwrap_or_default(), note).await
     }
@@ -119,7 +118,7 @@ impl Service {
         self.settled(commit).await
     }
 
-    /// What the webhook led to, and that it has served, are one Commit.
+    /// Commits the change together with the end of the webhook.
     async fn close(
         &self,
         webhook: &WebhookRecord,
@@ -133,7 +132,7 @@ impl Service {
         let (inner, id) = (&self.inner, &webhook.transmission_id);
         match settled {
             Ok(true) => inner.webhook_retries.forget(id),
-            // Changed meanwhile, or refused by the store: not at once again.
+            // A concurrent change, or a refusal of the store: not at once again.
             Ok(false) | Err(_) => inner.webhook_retries.retry_later(id, &inner.random, now),
         }
         settled

@@ -4,7 +4,8 @@ use contract::{
     domain::PaymentStatus,
     payment::{DeleteRequest, DeleteResponse},
 };
-use payment::{gateway::ChargeStatus, record::OrphanChargeRecord};
+use payment::record::OrphanChargeRecord;
+use toss::ChargeStatus;
 
 use crate::world::{Peer, World, assert_pending, creation, input, settings};
 

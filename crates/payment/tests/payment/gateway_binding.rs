@@ -2,9 +2,9 @@
 
 use payment::{
     Settings,
-    gateway::SecretKey,
     gateway_binding::{BindPolicy, Error, adopt, bind},
 };
+use toss::SecretKey;
 
 use crate::world::{Peer, START, World, assert_pending, input_with, settings};
 

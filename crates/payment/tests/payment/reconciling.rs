@@ -6,14 +6,16 @@ mod double;
 mod histories;
 mod schedule;
 
+use std::sync::Arc;
+
 use contract::{PaymentId, domain::PaymentStatus, payment::CancelRequest};
-use messaging::{Clock, Find, Record};
-use payment::{
-    gateway::{Cancel, Period, SecretKey},
-    reconcile::{Counts, DifferenceKind, Error, Report},
-    sandbox::{Fault, On, Rule, Sandbox, SandboxSettings, Script},
-};
+use messaging::{Find, Record};
+use payment::reconcile::{Counts, DifferenceKind, Error, Period, Report};
 use tempfile::TempDir;
+use toss::{Cancel, SecretKey};
+use toss_sandbox::{
+    Fault, FaultRule, FaultScript, FaultTarget, ManualClock, Sandbox, SandboxSettings,
+};
 
 use crate::world::{
     Peer, SECRET, START, World, assert_pending, input, input_with, settings, settled,
@@ -24,13 +26,14 @@ pub struct Theatre {
     pub world: World,
     pub sandbox: Sandbox,
     pub peer: Peer,
-    gateway_clock: Clock,
+    gateway_clock: Arc<ManualClock>,
     _folder: TempDir,
 }
 
 impl Theatre {
     pub async fn open() -> Self {
-        let gateway_clock = Clock::manual(START);
+        let start = jiff::Timestamp::from_millisecond(START.as_millis()).unwrap();
+        let gateway_clock = Arc::new(ManualClock::new(start));
         let sandbox = Sandbox::open(SandboxSettings {
             clock: gateway_clock.clone(),
             ..SandboxSettings::new(SecretKey::new(SECRET))
@@ -138,8 +141,8 @@ async fn what_both_sides_say_is_matched_and_nothing_is_touched() {
     let versions = [kept, back, declined];
     let before = versions_of(&theatre.world, &versions).await;
     // Whoever looks anything up now gets no answer.
-    let lookups = rule(On::Lookup, Fault::DoThen500, None);
-    theatre.sandbox.play(lookups).unwrap();
+    let lookups = rule(FaultTarget::Lookup, Fault::DoThen500, None);
+    theatre.sandbox.set_faults(lookups).unwrap();
 
     let report = theatre.reconcile().await;
 
@@ -156,10 +159,10 @@ async fn versions_of(world: &World, ids: &[PaymentId]) -> Vec<i64> {
     versions
 }
 
-pub fn rule(on: On, fault: Fault, times: Option<u32>) -> Script {
-    Script {
+pub fn rule(on: FaultTarget, fault: Fault, times: Option<u32>) -> FaultScript {
+    FaultScript {
         seed: 1,
-        rules: vec![Rule {
+        rules: vec![FaultRule {
             on,
             order_id: None,
             payment_key: None,
@@ -307,8 +310,8 @@ async fn a_paid_payment_that_the_gateway_does_not_know_is_listed() {
 async fn a_gateway_that_lists_nothing_leaves_everything_unconcluded() {
     let mut theatre = Theatre::open().await;
     theatre.paid(1).await;
-    let silent = rule(On::Transactions, Fault::DoThen500, None);
-    theatre.sandbox.play(silent).unwrap();
+    let silent = rule(FaultTarget::Transactions, Fault::DoThen500, None);
+    theatre.sandbox.set_faults(silent).unwrap();
 
     let refused = theatre
         .world
@@ -318,7 +321,7 @@ async fn a_gateway_that_lists_nothing_leaves_everything_unconcluded() {
 
     assert!(matches!(refused, Err(Error::Gateway { .. })), "{refused:?}");
     assert_eq!(kept(&theatre.world).await, 0);
-    theatre.sandbox.play(Script::default()).unwrap();
+    theatre.sandbox.set_faults(FaultScript::default()).unwrap();
     assert_eq!(
         theatre.reconcile().await.summary.counts,
         counts(|it| it.matched = 1)
@@ -335,8 +338,8 @@ async fn a_payment_that_the_gateway_does_not_answer_about_is_told_as_not_asked()
             .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
             .await,
     );
-    let silent = rule(On::Lookup, Fault::DoThen500, None);
-    theatre.sandbox.play(silent).unwrap();
+    let silent = rule(FaultTarget::Lookup, Fault::DoThen500, None);
+    theatre.sandbox.set_faults(silent).unwrap();
 
     let report = theatre.reconcile().await;
 

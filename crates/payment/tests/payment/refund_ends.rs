@@ -5,11 +5,11 @@ use contract::{
     payment::{CancelRequest, CancelResponse, ConfirmedRequest},
 };
 use payment::{
-    gateway::protocol::RefundAccount,
     reconcile::DifferenceKind,
     record::{OrphanChargeRecord, Refund},
-    sandbox::{Fault, On, Script},
 };
+use toss::protocol::RefundAccount;
+use toss_sandbox::{Fault, FaultScript, FaultTarget};
 
 use crate::reconciling::{Theatre, rule};
 use crate::world::creation;
@@ -25,9 +25,11 @@ fn refuse(code: &str) -> Fault {
 }
 
 /// Strikes cancellations with one fault after the other, once each.
-fn in_turn(faults: Vec<Fault>) -> Script {
-    let rules = faults.into_iter().map(|it| rule(On::Cancel, it, Some(1)));
-    Script {
+fn in_turn(faults: Vec<Fault>) -> FaultScript {
+    let rules = faults
+        .into_iter()
+        .map(|it| rule(FaultTarget::Cancel, it, Some(1)));
+    FaultScript {
         seed: 1,
         rules: rules.flat_map(|script| script.rules).collect(),
     }
@@ -76,7 +78,7 @@ fn answers(theatre: &Theatre) -> Vec<bool> {
 }
 
 async fn assert_refunded(theatre: &mut Theatre, id: PaymentId) {
-    theatre.sandbox.play(Script::default()).unwrap();
+    theatre.sandbox.set_faults(FaultScript::default()).unwrap();
     assert_eq!(theatre.world.settle().await, 1);
     assert_eq!(refund(theatre, id).await, (Refund::Done, None));
     let charge = theatre.peer.charge(id).await.expect("a charge");
@@ -89,7 +91,7 @@ async fn a_second_question_without_an_answer_leaves_the_refund_open() {
         let mut theatre = Theatre::open().await;
         let id = paid_with_account(&mut theatre).await;
         let script = in_turn(vec![refuse(REFUSED), Fault::DropBefore]);
-        theatre.sandbox.play(script).unwrap();
+        theatre.sandbox.set_faults(script).unwrap();
 
         theatre.world.send("cancel", &request(id)).await;
         assert_eq!(theatre.world.settle().await, 0);
@@ -106,7 +108,7 @@ async fn a_second_question_that_is_refused_decides_by_its_own_code() {
     let mut theatre = Theatre::open().await;
     let id = paid_with_account(&mut theatre).await;
     let script = in_turn(vec![refuse(REFUSED), refuse("NOT_CANCELABLE_PAYMENT")]);
-    theatre.sandbox.play(script).unwrap();
+    theatre.sandbox.set_faults(script).unwrap();
 
     theatre.world.send("cancel", &cancellation(id)).await;
     assert_eq!(theatre.world.settle().await, 1);
@@ -120,7 +122,7 @@ async fn a_bank_that_is_closed_is_not_asked_without_its_account() {
     let mut theatre = Theatre::open().await;
     let id = paid_with_account(&mut theatre).await;
     let script = in_turn(vec![refuse("NOT_AVAILABLE_BANK"), refuse(REFUSED)]);
-    theatre.sandbox.play(script).unwrap();
+    theatre.sandbox.set_faults(script).unwrap();
 
     theatre.world.send("cancel", &cancellation(id)).await;
     assert_eq!(theatre.world.settle().await, 0);
@@ -134,9 +136,9 @@ async fn a_refusal_decides_only_once_no_earlier_request_can_be_under_way() {
     let mut theatre = Theatre::open().await;
     let id = theatre.paid(1).await;
     let mut script = in_turn(vec![Fault::DropBefore]);
-    let refusal = rule(On::Cancel, refuse("NOT_CANCELABLE_PAYMENT"), None);
+    let refusal = rule(FaultTarget::Cancel, refuse("NOT_CANCELABLE_PAYMENT"), None);
     script.rules.extend(refusal.rules);
-    theatre.sandbox.play(script).unwrap();
+    theatre.sandbox.set_faults(script).unwrap();
 
     theatre.world.send("cancel", &by_saga(id)).await;
     assert_eq!(theatre.world.settle().await, 0);
@@ -156,8 +158,8 @@ async fn a_refusal_decides_only_once_no_earlier_request_can_be_under_way() {
 async fn a_refund_that_is_never_done_is_told_and_parked_with_its_last_code() {
     let mut theatre = Theatre::open().await;
     let id = theatre.paid(1).await;
-    let never = rule(On::Cancel, refuse(NEVER_HEARD_OF), None);
-    theatre.sandbox.play(never).unwrap();
+    let never = rule(FaultTarget::Cancel, refuse(NEVER_HEARD_OF), None);
+    theatre.sandbox.set_faults(never).unwrap();
     theatre.world.send("cancel", &by_saga(id)).await;
     assert_eq!(theatre.world.settle().await, 0);
     let code = Some(NEVER_HEARD_OF.to_owned());
@@ -210,8 +212,8 @@ async fn assert_told(theatre: &mut Theatre, code: &str) {
 async fn a_gateway_that_is_silent_for_days_parks_nothing_and_is_told() {
     let mut theatre = Theatre::open().await;
     let id = theatre.paid(1).await;
-    let silence = rule(On::Cancel, Fault::DropBefore, None);
-    theatre.sandbox.play(silence).unwrap();
+    let silence = rule(FaultTarget::Cancel, Fault::DropBefore, None);
+    theatre.sandbox.set_faults(silence).unwrap();
     theatre.world.send("cancel", &cancellation(id)).await;
     for _ in 0..3 {
         theatre.advance_secs(24 * 3_600);
@@ -240,8 +242,8 @@ async fn a_stray_charge_that_never_goes_back_is_told_and_parked_with_its_last_co
         attempt: Some(1),
         decline_code: None,
     };
-    let never = rule(On::Cancel, refuse(NEVER_HEARD_OF), None);
-    theatre.sandbox.play(never).unwrap();
+    let never = rule(FaultTarget::Cancel, refuse(NEVER_HEARD_OF), None);
+    theatre.sandbox.set_faults(never).unwrap();
     theatre.world.send("second", &second).await;
     assert_eq!(theatre.world.settle().await, 0);
     theatre.advance_secs(7_201);

@@ -7,12 +7,11 @@ use contract::{
     payment::{CancelRequest, CancelResponse, ConfirmedRequest, DeleteRequest},
 };
 use payment::{
-    audit,
-    gateway::{Cancel, ChargeStatus, Confirm, protocol::RefundAccount},
-    operator,
+    audit, operator,
     record::{OrphanChargeRecord, Refund},
-    sandbox::{Fault, On, Script},
 };
+use toss::{Cancel, ChargeStatus, Confirm, protocol::RefundAccount};
+use toss_sandbox::{Fault, FaultScript, FaultTarget};
 
 use serde_json::json;
 
@@ -324,7 +323,7 @@ async fn a_refund_whose_bank_is_closed_is_asked_for_again_in_the_morning() {
     };
     theatre
         .sandbox
-        .play(rule(On::Cancel, closed, None))
+        .set_faults(rule(FaultTarget::Cancel, closed, None))
         .unwrap();
     theatre.world.send("cancel", &cancellation(id)).await;
     for _ in 0..3 {
@@ -333,7 +332,7 @@ async fn a_refund_whose_bank_is_closed_is_asked_for_again_in_the_morning() {
         theatre.advance_secs(120);
     }
 
-    theatre.sandbox.play(Script::default()).unwrap();
+    theatre.sandbox.set_faults(FaultScript::default()).unwrap();
     assert_eq!(theatre.world.settle().await, 1);
 
     assert_eq!(theatre.world.status(id).await, PaymentStatus::Cancelled);

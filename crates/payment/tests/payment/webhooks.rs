@@ -4,11 +4,11 @@
 use contract::{PaymentId, domain::PaymentStatus};
 use messaging::ShutdownSwitch;
 use payment::{
-    gateway::Cancel,
     record::{Refund, WebhookRecord, WebhookState},
     webhook::{ReceiveWebhookInput, ReceiveWebhookOutput},
 };
 use serde_json::{Value, json};
+use toss::Cancel;
 
 use crate::world::{Peer, World, assert_pending, input, input_with, settings, settled, until};
 

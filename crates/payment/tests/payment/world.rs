@@ -14,13 +14,13 @@ use messaging::{
 use payment::{
     PaymentConsumer, Service, Settings, Settler,
     confirm::{ConfirmInput, ConfirmOutput, Error, Settled},
-    gateway::{self, Charge, Confirm, Gateway, Lookup, Outcome, SecretKey},
     record::{HistoryEntry, PaymentRecord},
-    sandbox::{Sandbox, SandboxSettings},
 };
 use prometheus_client::registry::Registry;
 use reqwest::Method;
 use tokio::task::JoinHandle;
+use toss::{self, Charge, Client, Confirm, GatewayOutcome, Lookup, SecretKey};
+use toss_sandbox::{Sandbox, SandboxSettings};
 
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub const SECRET: &str = "test_sk_of_the_tests";
@@ -50,8 +50,9 @@ impl Peer {
     }
 
     async fn serving_at(sandbox: &Sandbox, address: SocketAddr) -> Self {
-        let (switch, shutdown) = ShutdownSwitch::new();
-        let served = sandbox.serve(address, shutdown).await;
+        let (switch, mut shutdown) = ShutdownSwitch::new();
+        let stopped = async move { shutdown.requested().await };
+        let served = sandbox.serve(address, stopped).await;
         let (address, server) = served.unwrap();
         Self {
             address,
@@ -65,8 +66,8 @@ impl Peer {
         self.server.await.unwrap();
     }
 
-    pub fn client(&self) -> Gateway {
-        Gateway::new(&settings(self.address).gateway).unwrap()
+    pub fn client(&self) -> Client {
+        Client::new(&settings(self.address).gateway).unwrap()
     }
 
     /// What a buyer, a bank or a merchant does at the gateway itself.
@@ -105,7 +106,10 @@ impl Peer {
     /// Charges a payment past our service.
     pub async fn charge_directly(&self, payment: PaymentId, pg_payment_id: &str, amount: i64) {
         let outcome = self.confirm_directly(payment, pg_payment_id, amount).await;
-        assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+        assert!(
+            matches!(outcome, GatewayOutcome::Approved(_)),
+            "{outcome:?}"
+        );
     }
 
     /// Confirms a payment past our service.
@@ -114,7 +118,7 @@ impl Peer {
         payment: PaymentId,
         pg_payment_id: &str,
         amount: i64,
-    ) -> Outcome {
+    ) -> GatewayOutcome {
         let confirm = Confirm {
             payment_key: pg_payment_id.to_owned(),
             order_id: payment.to_string(),
@@ -128,11 +132,11 @@ impl Peer {
 
 pub fn settings(address: SocketAddr) -> Settings {
     Settings {
-        gateway: gateway::Settings {
+        gateway: toss::Settings {
             base_url: format!("http://{address}"),
             secret_key: SecretKey::new(SECRET),
             request_timeout_millis: 10_000,
-            ..gateway::Settings::default()
+            ..toss::Settings::default()
         },
         forward_test_codes: true,
         ..Settings::default()

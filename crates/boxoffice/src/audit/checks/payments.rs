@@ -224,8 +224,7 @@ fn webhooks_are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for (id, webhook) in &books.webhooks {
         let is_open = webhook.state == WebhookState::Received;
         let is_deposit = webhook.kind == payment::webhook::DEPOSIT_CALLBACK;
-        let is_known =
-            is_deposit || webhook.kind == payment::gateway::protocol::PAYMENT_STATUS_CHANGED;
+        let is_known = is_deposit || webhook.kind == toss::protocol::PAYMENT_STATUS_CHANGED;
         let flaw = if !books.payments.contains_key(&webhook.payment_id) {
             "its payment does not exist"
         } else if !is_known {

@@ -112,7 +112,7 @@ async fn one_charge_a_second(folder: &std::path::Path) -> Service {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = crate::Settings::default();
     settings.gateway.base_url = format!("http://{}", listener.local_addr().unwrap());
-    settings.gateway.secret_key = crate::gateway::SecretKey::new("test_sk_of_the_tests");
+    settings.gateway.secret_key = toss::SecretKey::new("test_sk_of_the_tests");
     let router = Router::new().route("/v1/transactions", get(page));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let metrics = messaging::Metrics::unregistered();

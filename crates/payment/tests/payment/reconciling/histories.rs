@@ -2,10 +2,8 @@
 
 use contract::domain::PaymentStatus;
 use messaging::{Find, Random, Record};
-use payment::{
-    record::PaymentRecord,
-    sandbox::{Fault, On, Rule, Script},
-};
+use payment::record::PaymentRecord;
+use toss_sandbox::{Fault, FaultRule, FaultScript, FaultTarget};
 
 use super::{Theatre, cancellation};
 use crate::world::input;
@@ -14,8 +12,8 @@ use crate::world::input;
 const SEEDS: u64 = 12;
 const PAYMENTS: u64 = 8;
 
-fn faults(seed: u64) -> Script {
-    let rule = |on, per_mille, fault| Rule {
+fn faults(seed: u64) -> FaultScript {
+    let rule = |on, per_mille, fault| FaultRule {
         on,
         order_id: None,
         payment_key: None,
@@ -28,18 +26,18 @@ fn faults(seed: u64) -> Script {
         code: code.to_owned(),
         status: None,
     };
-    Script {
+    FaultScript {
         seed,
         rules: vec![
-            rule(On::Confirm, 150, refuse("REJECT_CARD_PAYMENT")),
-            rule(On::Confirm, 150, Fault::DoThen500),
-            rule(On::Confirm, 150, Fault::DoThenDrop),
-            rule(On::Confirm, 100, Fault::DropBefore),
-            rule(On::Confirm, 100, Fault::LieProviderError),
-            rule(On::Confirm, 100, Fault::TruncatedBody),
-            rule(On::Cancel, 200, Fault::DoThen500),
-            rule(On::Cancel, 200, Fault::DropBefore),
-            rule(On::Lookup, 200, Fault::DoThen500),
+            rule(FaultTarget::Confirm, 150, refuse("REJECT_CARD_PAYMENT")),
+            rule(FaultTarget::Confirm, 150, Fault::DoThen500),
+            rule(FaultTarget::Confirm, 150, Fault::DoThenDrop),
+            rule(FaultTarget::Confirm, 100, Fault::DropBefore),
+            rule(FaultTarget::Confirm, 100, Fault::LieProviderError),
+            rule(FaultTarget::Confirm, 100, Fault::TruncatedBody),
+            rule(FaultTarget::Cancel, 200, Fault::DoThen500),
+            rule(FaultTarget::Cancel, 200, Fault::DropBefore),
+            rule(FaultTarget::Lookup, 200, Fault::DoThen500),
         ],
     }
 }
@@ -51,7 +49,7 @@ async fn all(theatre: &Theatre) -> Vec<PaymentRecord> {
 
 /// One history with everything in it that a seed draws.
 async fn play(theatre: &mut Theatre, seed: u64) {
-    theatre.sandbox.play(faults(seed)).unwrap();
+    theatre.sandbox.set_faults(faults(seed)).unwrap();
     let random = Random::seeded(seed);
     for number in 1..=PAYMENTS {
         let id = theatre.world.open_payment(number).await;
@@ -78,7 +76,7 @@ async fn after_a_reconciliation_the_gateway_holds_what_our_paid_payments_say() {
         play(&mut theatre, seed).await;
 
         // The gateway is itself again.
-        theatre.sandbox.play(Script::default()).unwrap();
+        theatre.sandbox.set_faults(FaultScript::default()).unwrap();
         theatre.reconcile().await;
         let is_open = |it: &PaymentRecord| {
             it.status == PaymentStatus::Confirming
@@ -100,7 +98,7 @@ async fn after_a_reconciliation_the_gateway_holds_what_our_paid_payments_say() {
             .iter()
             .filter(|it| it.status == PaymentStatus::Succeeded);
         let ours: i64 = paid.map(|it| it.final_amount.get()).sum();
-        let books = theatre.sandbox.books().unwrap();
+        let books = theatre.sandbox.totals().unwrap();
         assert_eq!(books.held, ours, "seed {seed}: {books:?}");
         assert_eq!(books.orders_charged_twice, [""; 0], "seed {seed}");
     }

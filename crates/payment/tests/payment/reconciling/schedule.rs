@@ -2,11 +2,8 @@
 
 use contract::{PaymentId, Timestamp, domain::PaymentStatus};
 use messaging::ShutdownSwitch;
-use payment::{
-    Reconciler,
-    reconcile::Error,
-    sandbox::{Fault, On, Script},
-};
+use payment::{Reconciler, reconcile::Error};
+use toss_sandbox::{Fault, FaultScript, FaultTarget};
 
 use super::{Theatre, counts, double::Double, kept, rule};
 use crate::world::{Peer, START, World, settings};
@@ -26,11 +23,11 @@ async fn on_schedule_each_period_begins_where_the_last_one_ended() {
     theatre.reconcile().await;
     theatre.paid(1).await;
     theatre.advance_secs(3_600);
-    let silent = rule(On::Transactions, Fault::DoThen500, Some(3));
-    theatre.sandbox.play(silent).unwrap();
+    let silent = rule(FaultTarget::Transactions, Fault::DoThen500, Some(3));
+    theatre.sandbox.set_faults(silent).unwrap();
     let failed = reconciler.reconcile_due().await;
     assert!(matches!(failed, Err(Error::Gateway { .. })), "{failed:?}");
-    theatre.sandbox.play(Script::default()).unwrap();
+    theatre.sandbox.set_faults(FaultScript::default()).unwrap();
 
     theatre.advance_secs(60);
     let second = reconciler.reconcile_due().await.unwrap().expect("a second");
