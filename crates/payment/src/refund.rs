@@ -107,11 +107,11 @@ impl Service {
         let change = match self.next(given_back, &age) {
             RefundDecision::Finish => payment.finish_refund(now()),
             RefundDecision::Refuse(code) => {
-                tracing::error!(payment.id = %id, code, "the gateway refused a refund: see POST /payment/{paymentId}/refund");
+                tracing::error!(payment.id = %id, code, "the gateway refused a refund: see POST /payment/{{paymentId}}/refund");
                 payment.refuse_refund(&code, now())
             }
             RefundDecision::Park(code) => {
-                tracing::error!(payment.id = %id, code, since = %age.since, "a refund stays without a result and is parked: see POST /payment/{paymentId}/refund");
+                tracing::error!(payment.id = %id, code, since = %age.since, "a refund stays without a result and is parked: see POST /payment/{{paymentId}}/refund");
                 payment.park_refund(&code, now())
             }
             RefundDecision::Retry { code } => {
@@ -158,11 +158,11 @@ impl Service {
         let after = match self.next(given_back, &age) {
             RefundDecision::Finish => orphan.finished(now()),
             RefundDecision::Refuse(code) => {
-                tracing::error!(payment.id = %orphan.payment_id, charge, code, "the gateway refused the refund of an orphan charge: see POST /payment/stray/{pgPaymentId}/refund");
+                tracing::error!(payment.id = %orphan.payment_id, charge, code, "the gateway refused the refund of an orphan charge: see POST /payment/stray/{{pgPaymentId}}/refund");
                 orphan.parked(&code, now())
             }
             RefundDecision::Park(code) => {
-                tracing::error!(payment.id = %orphan.payment_id, charge, code, since = %age.since, "the refund of an orphan charge stays without a result and is parked: see POST /payment/stray/{pgPaymentId}/refund");
+                tracing::error!(payment.id = %orphan.payment_id, charge, code, since = %age.since, "the refund of an orphan charge stays without a result and is parked: see POST /payment/stray/{{pgPaymentId}}/refund");
                 orphan.parked(&code, now())
             }
             RefundDecision::Retry { code } => {
