@@ -134,7 +134,7 @@ impl PaymentRecord {
     pub fn park_refund(&self, code: &str, now: Timestamp) -> Option<Change> {
         (self.refund == Refund::Requested).then(|| {
             let since = self.refund_requested_since();
-            let note = format!("refund parked: asked for since {since}, last answer {code}");
+            let note = format!("refund parked: requested at {since}, last answer {code}");
             self.change(now, note, |payment| {
                 payment.refund_code = Some(code.to_owned());
                 payment.refund = Refund::Parked;

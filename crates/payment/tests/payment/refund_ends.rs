@@ -219,7 +219,7 @@ async fn a_gateway_that_is_silent_for_days_parks_nothing_and_is_told() {
         theatre.advance_secs(24 * 3_600);
         assert_eq!(theatre.world.settle().await, 0);
         assert_eq!(refund(&theatre, id).await, (Refund::Requested, None));
-        assert_told(&mut theatre, "asked for since").await;
+        assert_told(&mut theatre, "requested at").await;
     }
 
     theatre.advance_secs(120);
