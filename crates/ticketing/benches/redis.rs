@@ -17,7 +17,7 @@ use ticketing::{
     RedisSettings, Reservations,
     model::Allocation,
     redis_server::RedisServer,
-    reservations::{RedisHold, Wish},
+    reservations::{ClaimId, Deadlines, RedisHold, ReserveRequest},
 };
 
 #[path = "../tests/common/redis.rs"]
@@ -25,7 +25,7 @@ mod redis_place;
 
 const TTL_MILLIS: i64 = 1_890_000;
 const QUANTITY: i64 = 100_000_000;
-/// As `redis-benchmark` does it: one wish a call, and as many as a batch of ours has with 64 callers.
+/// For `redis-benchmark`: one request a call, and as many as a batch of this program has with 64 callers.
 const WISHES_PER_CALL: [usize; 2] = [1, 64];
 
 fn main() {
@@ -55,8 +55,8 @@ fn main() {
         report("sold out", callers, refused, seconds, latencies);
         redis_place::empty(&settings).await;
     });
-    for wishes in WISHES_PER_CALL {
-        beside(&runtime, &settings, callers, wishes);
+    for requests in WISHES_PER_CALL {
+        run_redis_benchmark(&runtime, &settings, callers, requests);
     }
     runtime.block_on(redis_place::empty(&settings));
 }
@@ -105,7 +105,7 @@ async fn measure(
     (i64::try_from(latencies.len()).unwrap(), latencies)
 }
 
-/// Each wish is a new user's.
+/// Each request is a new user's.
 async fn call(
     reservations: Reservations,
     event_id: EventId,
@@ -116,16 +116,20 @@ async fn call(
     while Instant::now() < ends {
         let now = Clock::System.now();
         let lapses_at = now.plus_millis(TTL_MILLIS);
-        let wish = Wish {
-            event_id,
-            user_id: UserId(users.fetch_add(1, Ordering::Relaxed)),
-            ticket_id: TicketId(Random::System.uuid(now)),
-            expires_at: lapses_at,
-            lapses_at,
+        let request = ReserveRequest {
+            claim: ClaimId {
+                event_id,
+                user_id: UserId(users.fetch_add(1, Ordering::Relaxed)),
+                ticket_id: TicketId(Random::System.uuid(now)),
+            },
+            deadlines: Deadlines {
+                expires_at: lapses_at,
+                lapses_at,
+            },
             also: Commit::new(),
         };
         let began = Instant::now();
-        let _ = reservations.reserve(wish, now).await;
+        let _ = reservations.reserve(request, now).await;
         latencies.push(u64::try_from(began.elapsed().as_micros()).unwrap());
     }
     latencies
@@ -146,11 +150,11 @@ fn sale(event_id: EventId, quantity: i64) -> Allocation {
 }
 
 /// The same script on the same server, called by `redis-benchmark` with random users.
-fn beside(
+fn run_redis_benchmark(
     runtime: &tokio::runtime::Runtime,
     settings: &RedisSettings,
     callers: usize,
-    wishes: usize,
+    requests: usize,
 ) {
     let script = redis::Script::new(concat!(
         include_str!("../src/reservations/redis/scripts/shared.lua"),
@@ -169,7 +173,7 @@ fn beside(
             .arg(QUANTITY);
         let _: i64 = set.query_async(&mut connection).await.unwrap();
     });
-    let calls = 400_000 / wishes.max(4) * 4;
+    let calls = 400_000 / requests.max(4) * 4;
     let mut benchmark = Command::new("redis-benchmark");
     benchmark
         .args(["-h", host, "-p", port, "-q", "-r", "1000000000"])
@@ -186,7 +190,7 @@ fn beside(
     ] {
         benchmark.arg(format!("{}:{{9}}:{part}", settings.prefix));
     }
-    for _ in 0..wishes {
+    for _ in 0..requests {
         benchmark.args([
             "__rand_int__",
             "00000000-0000-7000-8000-__rand_int__",
@@ -201,12 +205,12 @@ fn beside(
         .split(['\r', '\n'])
         .filter(|line| line.contains("per second"));
     let figures = last.next_back().unwrap_or_default();
-    // What it calls stands in front, up to the last colon.
+    // The script's call stands in front, up to the last colon.
     let figures = figures
         .rsplit_once(": ")
         .map_or(figures, |(_, figures)| figures);
     println!(
-        "redis-benchmark, {wishes} wishes a call, calls: {figures}{}",
+        "redis-benchmark, {requests} requests a call, calls: {figures}{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

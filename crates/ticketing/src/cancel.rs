@@ -1,5 +1,5 @@
-//! Cancel: the buyer gives an issued ticket back. A saga refunds the payment, restores the points and frees the stock;
-//! where the gateway refuses, the ticket stays, and the buyer may try again.
+//! Cancel: the buyer cancels an issued ticket. A saga refunds the payment, restores the points and returns the ticket to
+//! the stock. If the gateway refuses the refund, the ticket stays valid, and the buyer may try again.
 
 use contract::{SagaId, TicketId, UserId, domain::TicketStatus, ticketing::Cancel};
 use messaging::{Commit, Message, StoreError, coordinator::SagaRecord};
@@ -7,27 +7,27 @@ use saga::SagaState;
 
 use crate::{Service, model::Ticket};
 
-/// What the gateway is told where the buyer says nothing.
+/// The reason sent to the gateway if the buyer gives none.
 const REASON: &str = "cancelled by the buyer";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelInput {
     pub ticket_id: TicketId,
-    /// Who asks, where that is known.
+    /// The user who cancels, if that is known.
     pub user_id: Option<UserId>,
     pub reason: Option<String>,
 }
 
-/// A try to give a ticket back, in the making.
+/// A cancellation that is ready to be committed.
 #[derive(Debug)]
 pub struct CancelOutput {
     pub saga_id: SagaId,
     pub cancellation: u32,
-    /// Begins it; where this conflicts, the ticket has changed meanwhile.
+    /// Starts it; a conflict means that the ticket changed meanwhile.
     pub commit: Commit,
 }
 
-/// Why a ticket is not given back.
+/// Why a ticket cannot be cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no ticket {0}")]
@@ -36,7 +36,7 @@ pub enum Refusal {
     OwnerMismatch,
     #[error("the ticket is not valid any more")]
     Cancelled,
-    #[error("the ticket is being given back already")]
+    #[error("the ticket is being cancelled already")]
     InProgress,
 }
 
@@ -48,20 +48,20 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
-/// How far a try has come.
+/// How far a cancellation has come.
 #[derive(Debug, Clone)]
 pub struct CancellationProgress {
-    /// The number of the last try.
+    /// Counted from 1 for each ticket.
     pub cancellation: u32,
-    /// `None` for a moment after it was asked for.
+    /// `None` until the saga worker has started it.
     pub saga: Option<SagaRecord>,
 }
 
 impl Service {
-    /// Checks the ticket and makes the Commit that begins to give it back.
+    /// Checks the ticket and makes the Commit that starts its cancellation.
     ///
     /// # Errors
-    /// The first [`Refusal`] that holds.
+    /// The first [`Refusal`] that applies.
     pub async fn cancel(&self, input: CancelInput) -> Result<CancelOutput, Error> {
         let ticket_id = input.ticket_id;
         let ticket: Option<Ticket> = self.0.store.load(ticket_id).await?;
@@ -76,16 +76,16 @@ impl Service {
             }
         }
         let last = self.last_cancellation(&ticket).await?;
-        if last.is_some_and(|last| !last.came_to_nothing()) {
+        if last.is_some_and(|last| !last.has_failed()) {
             return Err(Refusal::InProgress.into());
         }
-        Ok(self.begin_cancellation(ticket, input.reason))
+        Ok(self.start_cancellation(ticket, input.reason))
     }
 
-    /// The last try to give this ticket back; `None` where there was none.
+    /// The last cancellation of this ticket, if there was one.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store does not answer.
     pub async fn last_cancellation(
         &self,
         ticket: &Ticket,
@@ -99,16 +99,16 @@ impl Service {
         Ok(Some(CancellationProgress { cancellation, saga }))
     }
 
-    /// Whether this try has ended with everything as it was.
+    /// Whether this cancellation has failed, and left the ticket valid.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
-    pub async fn came_to_nothing(&self, saga_id: SagaId) -> Result<bool, StoreError> {
+    /// [`StoreError`] if the store does not answer.
+    pub async fn cancellation_has_failed(&self, saga_id: SagaId) -> Result<bool, StoreError> {
         let saga: Option<SagaRecord> = self.0.store.load(saga_id).await?;
         Ok(saga.is_some_and(|saga| saga.state == SagaState::Compensated))
     }
 
-    fn begin_cancellation(&self, ticket: Ticket, reason: Option<String>) -> CancelOutput {
+    fn start_cancellation(&self, ticket: Ticket, reason: Option<String>) -> CancelOutput {
         let (ticket_id, cancellation) = (ticket.ticket_id, ticket.cancellation + 1);
         let request = Cancel {
             ticket_id,
@@ -135,8 +135,8 @@ impl Service {
 }
 
 impl CancellationProgress {
-    /// Whether it has ended with everything as it was, so that it may be tried again.
-    fn came_to_nothing(&self) -> bool {
+    /// Whether it has failed and left the ticket valid, so that it may be tried again.
+    fn has_failed(&self) -> bool {
         let saga = self.saga.as_ref();
         saga.is_some_and(|saga| saga.state == SagaState::Compensated)
     }

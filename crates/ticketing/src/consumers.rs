@@ -1,4 +1,4 @@
-//! The doors for messages: one group moves the sagas, one owns the stock.
+//! The consumers: one group advances the sagas, one owns the stock.
 
 mod stock;
 
@@ -14,21 +14,21 @@ use messaging::{
     coordinator::SagaRecord,
 };
 
-use crate::{Service, model::Purchase, progress, reservations::Held, sagas::read_answer};
+use crate::{Service, model::Purchase, progress, reservations::Reservation, sagas::read_reply};
 
 pub use stock::{STOCK_GROUP, STOCK_TOPICS, StockConsumer};
 
 pub const SAGA_GROUP: &str = "ticketing.saga";
 
-/// Moves the sagas.
+/// Advances the sagas.
 pub struct SagaConsumer(pub Service);
 
-/// Tickets whose purchase is to start, but whose reservation was gone before its message came.
+/// Tickets whose purchase is to start, and whose reservation has ended before.
 #[derive(Default)]
-pub struct Gone(HashSet<TicketId>);
+pub struct EndedReservations(HashSet<TicketId>);
 
 impl Consumer for SagaConsumer {
-    type Prefetched = Gone;
+    type Prefetched = EndedReservations;
 
     fn group(&self) -> &'static str {
         SAGA_GROUP
@@ -66,34 +66,34 @@ impl Consumer for SagaConsumer {
             SAGA_TIMEOUT => Ok(vec![Ref::to::<SagaRecord>(
                 message.parse::<SagaTimeout>()?.saga_id,
             )]),
-            _ => Ok(vec![Ref::to::<SagaRecord>(read_answer(message)?.saga_id)]),
+            _ => Ok(vec![Ref::to::<SagaRecord>(read_reply(message)?.saga_id)]),
         }
     }
 
     fn prefetch<'a>(
         &'a self,
         messages: &'a [Arc<Message>],
-    ) -> BoxFuture<'a, Result<Gone, StoreError>> {
-        Box::pin(self.0.find_gone(messages))
+    ) -> BoxFuture<'a, Result<EndedReservations, StoreError>> {
+        Box::pin(self.0.find_ended(messages))
     }
 
     fn decide(
         &self,
         message: &Message,
         records: &Records,
-        gone: &Gone,
+        ended: &EndedReservations,
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
         match message.topic.as_str() {
             Process::TOPIC => {
                 let process: Process = message.parse()?;
-                let is_gone = gone.0.contains(&process.ticket_id);
-                progress::start(&process, is_gone, records, now)
+                let has_ended = ended.0.contains(&process.ticket_id);
+                progress::start(&process, has_ended, records, now)
             }
             Expire::TOPIC => progress::expire(message, records, now),
             Cancel::TOPIC => progress::cancel(message.parse()?, records, now),
             SAGA_TIMEOUT => progress::time_out(&message.parse()?, records, now),
-            _ => progress::answer(message, records, now),
+            _ => progress::apply_reply(message, records, now),
         }
     }
 
@@ -107,7 +107,7 @@ impl Consumer for SagaConsumer {
 }
 
 impl SagaConsumer {
-    /// Counts a saga where it begins, ends or needs a person; the steps between are in its history.
+    /// Counts a saga when it starts, ends or is parked.
     fn count(&self, put: &messaging::commit::Put) {
         let text = |column| put.row.get(column).and_then(serde_json::Value::as_str);
         let (saga_type, state) = (
@@ -125,19 +125,19 @@ impl SagaConsumer {
 }
 
 impl Service {
-    /// Purchases that are to start, and whose reservation is not held any more.
-    async fn find_gone(&self, messages: &[Arc<Message>]) -> Result<Gone, StoreError> {
+    /// Finds the purchases that are to start whose reservation has ended.
+    async fn find_ended(&self, messages: &[Arc<Message>]) -> Result<EndedReservations, StoreError> {
         let starts = messages
             .iter()
             .filter(|message| message.topic == Process::TOPIC);
         let processes = starts.filter_map(|message| message.parse::<Process>().ok());
         let found = processes.map(async |process| {
-            let held = self.0.reservations.find(process.event_id, process.user_id);
-            let is_held = |held: Held| held.ticket_id == process.ticket_id;
-            let is_gone = !held.await?.is_some_and(is_held);
-            Ok::<_, StoreError>(is_gone.then_some(process.ticket_id))
+            let found = self.0.reservations.find(process.event_id, process.user_id);
+            let is_held = |found: Reservation| found.ticket_id == process.ticket_id;
+            let has_ended = !found.await?.is_some_and(is_held);
+            Ok::<_, StoreError>(has_ended.then_some(process.ticket_id))
         });
-        let gone = try_join_all(found).await?;
-        Ok(Gone(gone.into_iter().flatten().collect()))
+        let ended = try_join_all(found).await?;
+        Ok(EndedReservations(ended.into_iter().flatten().collect()))
     }
 }

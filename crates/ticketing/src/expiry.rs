@@ -1,22 +1,22 @@
-//! Expiry: reservations that were not paid in time lapse, each exactly once, and their tickets are on sale again. One whose
-//! purchase was begun stays until its payment is closed: an attempt may be at the gateway, and keeps its ticket.
+//! Expiry: unpaid reservations expire, each exactly once, and their tickets are on sale again. One whose purchase has begun
+//! stays until its payment is closed: an attempt may be at the gateway, and keeps its ticket.
 
 use messaging::{Pace, Shutdown, StoreError};
 
 use crate::{
     Service,
-    release::take_back,
-    reservations::{Claimed, Lapse},
+    release::publish_expiry,
+    reservations::{ClaimId, DueClaim},
 };
 
-/// How late a lapse may be looked at.
+/// How late an expiry may be.
 const TICK_MILLIS: i64 = 200;
-/// Reservations lapsed by one commit.
-const LAPSED_MAX: usize = 512;
+/// Reservations that one submission expires.
+const BATCH_CLAIMS_MAX: usize = 512;
 
 impl Service {
-    /// Lapses what is due until told to stop. It begins a grace period after its start: who paid before the process
-    /// stopped, or was being charged, has the ticket before its reservation lapses, however long the process was away.
+    /// Expires reservations until shutdown. The first round is a grace period after the start, so that payments made
+    /// before the process stopped are handled before their reservations expire, however long the process was down.
     pub async fn run_expiry(self, mut shutdown: Shutdown) {
         let clock = self.0.clock.clone();
         let begins_at = clock.now().plus_secs(self.0.settings.hold_grace_secs);
@@ -26,14 +26,16 @@ impl Service {
         }
         let mut pace = Pace::every(TICK_MILLIS);
         loop {
-            // Before looking: what becomes due during a look is looked for at once.
+            // Taken before the round: claims that become due during it do not wait a whole tick more.
             let now = clock.now();
-            let lapsed = self.expire_due().await;
-            let pause_millis = pace.after(&lapsed);
-            match lapsed {
+            let expired = self.expire_due().await;
+            let pause_millis = pace.after(&expired);
+            match expired {
                 Ok(_) => {}
                 Err(StoreError::Poisoned(_)) => return,
-                Err(error) => tracing::warn!(%error, pause_millis, "expiry waits for the store"),
+                Err(error) => {
+                    tracing::warn!(%error, pause_millis, "cannot expire reservations; trying again")
+                }
             }
             tokio::select! {
                 () = shutdown.requested() => return,
@@ -42,32 +44,33 @@ impl Service {
         }
     }
 
-    /// Lapses everything that is due now, and tells which are free.
+    /// Expires all reservations that are due now, and returns those whose tickets are on sale again.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer; what did not lapse stays due.
-    pub async fn expire_due(&self) -> Result<Vec<Claimed>, StoreError> {
+    /// [`StoreError`] if the store does not answer; what did not expire stays due.
+    pub async fn expire_due(&self) -> Result<Vec<ClaimId>, StoreError> {
         let mut all = Vec::new();
         loop {
             let now = self.0.clock.now();
-            // The same lapse is told of in the same words, whoever ends it; another lapse of the same claim is not.
-            let telling =
-                |lapse: Lapse| take_back(lapse.claimed, &lapse.lapses_at.as_millis(), now);
-            let lapsed = self.0.reservations.expire(now, LAPSED_MAX, telling).await?;
-            if lapsed.is_empty() {
+            // The message id is the same in every process that ends this expiry, and another for a later expiry.
+            let publish =
+                |due: DueClaim| publish_expiry(due.claim, &due.lapses_at.as_millis(), now);
+            let reservations = &self.0.reservations;
+            let expired = reservations.expire(now, BATCH_CLAIMS_MAX, publish).await?;
+            if expired.is_empty() {
                 return Ok(all);
             }
             fail::fail_point!("ticketing.after_lapse", |_| std::process::abort());
             let metrics = &self.0.metrics;
-            lapsed
+            expired
                 .freed
                 .iter()
                 .for_each(|_| metrics.reservation("lapsed"));
-            lapsed
+            expired
                 .closing
                 .iter()
                 .for_each(|_| metrics.reservation("closing"));
-            all.extend(lapsed.freed);
+            all.extend(expired.freed);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The door for requests.
+//! The HTTP routes of the ticketing service.
 
 mod cancel;
 mod progress;
@@ -22,7 +22,7 @@ use crate::{
     process::{self, ProcessInput},
     release,
     reservations::{Granted, Refusal},
-    reserve::{self, Reserving},
+    reserve,
 };
 
 /// Every route of the ticketing service.
@@ -43,7 +43,8 @@ pub fn router(service: Service) -> OpenApiRouter {
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReserveRequest {
+#[schema(as = ReserveRequest)]
+struct ReserveBody {
     event_id: EventId,
     user_id: UserId,
 }
@@ -59,7 +60,7 @@ struct ReserveAnswer {
 
 /// Reserve a ticket. The answer comes when the reservation is durable. The same key gets the same reservation as long as
 /// it stands; once it was released, has lapsed or was refunded, the key reserves anew.
-#[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveRequest, responses(
+#[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveBody, responses(
     (status = 200, body = ReserveAnswer),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails),
@@ -68,44 +69,47 @@ struct ReserveAnswer {
 async fn reserve_ticket(
     State(service): State<Service>,
     once: Once,
-    Body(request): Body<ReserveRequest>,
+    Body(body): Body<ReserveBody>,
 ) -> Result<Response, Problem> {
     if let Some(first) = once.first::<ReserveAnswer>() {
         let reservations = service.reservations();
-        let held = reservations.find(request.event_id, request.user_id).await?;
-        let stands = held.is_some_and(|held| held.ticket_id == first.ticket_id);
+        let found = reservations.find(body.event_id, body.user_id).await?;
+        let stands = found.is_some_and(|found| found.ticket_id == first.ticket_id);
         if let Some(again) = once.replay().filter(|_| stands) {
             return Ok(again);
         }
     }
-    let mut reserving = service.reserving(request.event_id, request.user_id);
+    let mut request = service.reserve_request(body.event_id, body.user_id);
     if let Some(digest) = once.digest() {
-        reserving = reserving.of_request(digest);
+        request = request.keyed(digest);
     }
-    let (response, also) = answer_reserved(&once, reserving);
-    let granted = match service.reserve(reserving, also).await {
+    let (ticket_id, expires_at) = (request.claim.ticket_id, request.deadlines.expires_at);
+    let (response, also) = answer_reserved(&once, ticket_id, expires_at);
+    request.also = also;
+    let granted = match service.reserve(request).await {
         Err(reserve::Error::Refused(Refusal::AlreadyReserved)) => {
-            return Err(already_reserved(&service, request).await);
+            return Err(already_reserved(&service, body).await);
         }
         decided => decided?,
     };
-    if granted == Granted::Now {
+    let Granted::Before {
+        ticket_id,
+        expires_at,
+    } = granted
+    else {
         return Ok(response);
-    }
-    let (response, answered) = answer_reserved(&once, reserving.granted(granted));
-    service.0.store.commit(answered).await?;
+    };
+    let (response, commit) = answer_reserved(&once, ticket_id, expires_at);
+    service.0.store.commit(commit).await?;
     Ok(response)
 }
 
-/// Names the reservation that the user has; that may have ended since.
-async fn already_reserved(service: &Service, request: ReserveRequest) -> Problem {
-    let found = service
-        .0
-        .reservations
-        .find(request.event_id, request.user_id);
-    let held = found.await.ok().flatten().map(|held| HeldTicket {
-        ticket_id: held.ticket_id,
-        expires_at: held.expires_at,
+/// Names the reservation that the user has; it may have ended since.
+async fn already_reserved(service: &Service, body: ReserveBody) -> Problem {
+    let found = service.0.reservations.find(body.event_id, body.user_id);
+    let held = found.await.ok().flatten().map(|found| HeldTicket {
+        ticket_id: found.ticket_id,
+        expires_at: found.expires_at,
     });
     Problem {
         held,
@@ -116,7 +120,7 @@ async fn already_reserved(service: &Service, request: ReserveRequest) -> Problem
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct ReservationOf {
+struct ReservationQuery {
     event_id: EventId,
     user_id: UserId,
 }
@@ -148,41 +152,41 @@ enum HeldState {
 }
 
 /// Find the reservation that a user has for an event, such as one whose answer was lost.
-#[utoipa::path(get, path = "/ticketing/reserve", tag = "ticketing", params(ReservationOf), responses(
+#[utoipa::path(get, path = "/ticketing/reserve", tag = "ticketing", params(ReservationQuery), responses(
     (status = 200, description = "what the user has", body = ReservationAnswer),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
     (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
 async fn read_reservation(
     State(service): State<Service>,
-    Params(of): Params<ReservationOf>,
+    Params(query): Params<ReservationQuery>,
 ) -> Result<Json<ReservationAnswer>, Problem> {
-    let ReservationOf { event_id, user_id } = of;
-    let held = service.0.reservations.find(event_id, user_id).await?;
-    let held = held.ok_or_else(|| {
+    let ReservationQuery { event_id, user_id } = query;
+    let found = service.0.reservations.find(event_id, user_id).await?;
+    let found = found.ok_or_else(|| {
         let detail = format_args!("user {user_id} has no reservation for event {event_id}");
         Problem::not_found("RESERVATION_NOT_FOUND", detail)
     })?;
-    let state = match held.state {
+    let state = match found.state {
         ReservationState::Completed => HeldState::Completed,
-        ReservationState::Waiting if service.0.clock.now() > held.expires_at => HeldState::Expired,
+        ReservationState::Waiting if service.0.clock.now() > found.expires_at => HeldState::Expired,
         ReservationState::Waiting => HeldState::Waiting,
     };
     Ok(Json(ReservationAnswer {
-        ticket_id: held.ticket_id,
+        ticket_id: found.ticket_id,
         event_id,
         user_id,
         state,
-        expires_at: held.expires_at,
-        price: held.price,
+        expires_at: found.expires_at,
+        price: found.price,
     }))
 }
 
-/// The answer, and the Commit that keeps it for the request's key.
-fn answer_reserved(once: &Once, reserving: Reserving) -> (Response, Commit) {
+/// The answer, and the Commit that stores it under the request's key.
+fn answer_reserved(once: &Once, ticket_id: TicketId, expires_at: Timestamp) -> (Response, Commit) {
     let answer = ReserveAnswer {
-        ticket_id: reserving.ticket_id,
-        expires_at: reserving.expires_at,
+        ticket_id,
+        expires_at,
     };
     let mut commit = Commit::new();
     let response = once.attach_revisable(&mut commit, StatusCode::OK, &answer);
@@ -424,7 +428,7 @@ async fn read_ticket(
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct TicketsOf {
+struct TicketsQuery {
     user_id: UserId,
     /// The last id seen.
     after: Option<TicketId>,
@@ -434,15 +438,17 @@ struct TicketsOf {
 
 /// List a user's tickets, in the order in which they were issued: what is asked for after the last one seen is never
 /// missed, however long ago it was reserved.
-#[utoipa::path(get, path = "/ticket", tag = "ticketing", params(TicketsOf), responses(
+#[utoipa::path(get, path = "/ticket", tag = "ticketing", params(TicketsQuery), responses(
     (status = 200, body = Page<TicketAnswer>),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails)))]
 async fn list_tickets(
     State(service): State<Service>,
-    Params(of): Params<TicketsOf>,
+    Params(query): Params<TicketsQuery>,
 ) -> Result<Json<Page<TicketAnswer>>, Problem> {
-    let limit = web::page::limit(of.limit)?;
-    let tickets = service.tickets_of(of.user_id, of.after, limit).await?;
+    let limit = web::page::limit(query.limit)?;
+    let tickets = service
+        .tickets_of(query.user_id, query.after, limit)
+        .await?;
     let answers = tickets.into_iter().map(TicketAnswer::from).collect();
     Ok(Json(Page::new(answers, limit, |ticket: &TicketAnswer| {
         ticket.ticket_id.to_string()

@@ -1,14 +1,15 @@
 //! The ticketing service: who gets a ticket.
 //!
-//! A reservation takes the ticket first, with a deadline ([`reserve`]). A purchase then runs as a saga over the user
-//! and payment services ([`process`], [`sagas`]). When the payment has succeeded the ticket is issued ([`issue`]);
-//! when the deadline passes unpaid, everything that the purchase took is given back ([`expiry`]). Money for which there
-//! is no ticket goes back, and a ticket goes with its money ([`refund`]), as when its buyer gives it back ([`cancel`]).
+//! A reservation takes a ticket first, with a deadline ([`reserve`]). A purchase then runs as a saga over the user and
+//! payment services ([`process`], [`sagas`]). When the payment succeeds the ticket is issued ([`issue`]); if the deadline
+//! passes unpaid, everything that the purchase took is undone ([`expiry`]), as when the buyer releases the reservation
+//! ([`release`]). A payment that gets no ticket is refunded, and a refunded payment cancels its ticket ([`refund`]), as
+//! when the buyer cancels it ([`cancel`]).
 //!
-//! - [`model`]: allocation, ticket, reservation and purchase
-//! - [`reservations`]: one atomic operation decides who gets a ticket
-//! - [`consumers`] and [`http`]: the two doors to the use cases
-//! - [`redis_server`]: a server that several processes share
+//! - [`model`]: the records: allocation, ticket, reservation and purchase
+//! - [`reservations`]: one atomic operation decides who gets a ticket; the backend is hidden here
+//! - [`consumers`] and [`http`]: messages and requests, both to the same use cases
+//! - [`redis_server`]: the connection to Redis
 //! - [`lock`]: a lease with fencing, for what is not one atomic operation
 
 pub mod cancel;
@@ -29,8 +30,9 @@ pub mod reserve;
 pub mod sagas;
 pub mod tickets;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use contract::EventId;
 use messaging::{Clock, Random, Record, Store, StoreError, Table};
 use serde::Deserialize;
 
@@ -39,13 +41,13 @@ pub use redis_server::RedisSettings;
 pub use reservations::Reservations;
 
 use redis_server::{ConnectError, RedisServer};
-use reservations::RedisHold;
+use reservations::{ClaimSnapshot, RedisHold, SnapshotError};
 
 /// The tables of this service.
 pub const TABLES: &[&Table] = &[
     <model::Allocation as Record>::TABLE,
     <model::Ticket as Record>::TABLE,
-    <model::Reservation as Record>::TABLE,
+    <model::ReservationRecord as Record>::TABLE,
     <model::Purchase as Record>::TABLE,
     <refund::PurchaseRefund as Record>::TABLE,
 ];
@@ -55,11 +57,11 @@ pub const TABLES: &[&Table] = &[
 pub struct Settings {
     /// How long a reservation waits for payment.
     pub hold_ttl_secs: i64,
-    /// How much later than its deadline a reservation lapses: longer than the gateway's timeouts together.
+    /// How much later than its deadline a reservation expires: longer than the gateway's timeouts together.
     pub hold_grace_secs: i64,
     /// Where reservations are decided.
     pub reservations: ReservationsBackend,
-    /// Where that is Redis.
+    /// Used if that is Redis.
     pub redis: RedisSettings,
 }
 
@@ -73,7 +75,7 @@ pub enum ReservationsBackend {
     Redis,
 }
 
-/// Why the service cannot begin.
+/// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -83,7 +85,7 @@ pub enum OpenError {
 }
 
 impl Settings {
-    /// Says what is wrong without asking any server.
+    /// Checks the settings without connecting to a server.
     ///
     /// # Errors
     /// A [`ConnectError`] naming the setting.
@@ -91,6 +93,23 @@ impl Settings {
         match self.reservations {
             ReservationsBackend::Local => Ok(()),
             ReservationsBackend::Redis => self.redis.validate(),
+        }
+    }
+
+    /// Claims that are kept outside the store, for audits; `None` if all claims are rows of the store.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] if the server does not answer.
+    pub async fn read_claims(
+        &self,
+        events: &[EventId],
+    ) -> Result<Option<BTreeMap<EventId, ClaimSnapshot>>, SnapshotError> {
+        match self.reservations {
+            ReservationsBackend::Local => Ok(None),
+            ReservationsBackend::Redis if events.is_empty() => Ok(Some(BTreeMap::new())),
+            ReservationsBackend::Redis => {
+                ClaimSnapshot::read_all(&self.redis, events).await.map(Some)
+            }
         }
     }
 
@@ -117,7 +136,7 @@ impl Default for Settings {
     }
 }
 
-/// The use cases, with what they need; clones share it.
+/// The use cases and their dependencies; clones share them.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
@@ -131,10 +150,10 @@ struct Inner {
 }
 
 impl Service {
-    /// Opens the service. In the process itself, reservations are rebuilt from what is stored.
+    /// Opens the service. Reservations in memory are rebuilt from the store.
     ///
     /// # Errors
-    /// [`OpenError`] where the store cannot be read, or Redis cannot be reached.
+    /// [`OpenError`] if the store cannot be read, or Redis cannot be reached.
     pub async fn open(
         store: Store,
         clock: Clock,

@@ -1,4 +1,4 @@
-//! What the ticketing service keeps, and how it changes. Pure: records and their transitions.
+//! The records of the ticketing service and their transitions. Pure.
 
 use contract::{EventId, Money, PaymentId, Points, TicketId, Timestamp, UserId, domain};
 use messaging::record::{Column, Key, Record, Table};
@@ -6,20 +6,19 @@ use serde::{Deserialize, Serialize};
 
 pub use contract::domain::TicketStatus;
 
-/// An event's stock: the last arbiter against overselling, and what the sale's rules are.
+/// An event's stock, with the rules of its sale: the last guard against overselling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocation {
     pub event_id: EventId,
-    /// What may be sold.
+    /// How many tickets may be sold.
     pub quantity: i64,
-    /// What the event service has lowered the quantity to, where more was sold already: `quantity` follows down to it
-    /// as tickets are given back.
+    /// The event's quantity, if that is below what was sold already: `quantity` falls towards it as tickets are returned.
     pub lowered_to: Option<i64>,
     pub sold: i64,
     pub price: Option<Money>,
     pub sale_opens_at: Option<Timestamp>,
     pub sale_closes_at: Option<Timestamp>,
-    /// The version of the `domain.event` message that this was taken from.
+    /// The version of the `domain.event` message that was applied last.
     pub event_version: i64,
     pub version: i64,
 }
@@ -66,36 +65,36 @@ impl Allocation {
         }
     }
 
-    /// Takes over a newer state of the event; an older one changes nothing. A quantity below what is sold already
-    /// leaves exactly what is sold: no buyer loses a ticket.
+    /// Applies a newer version of the event; `None` for any other. The quantity never falls below what is sold: no buyer
+    /// loses a ticket.
     #[must_use]
-    pub fn follow(&self, event: &domain::Event, event_version: i64) -> Option<Self> {
+    pub fn apply_event(&self, event: &domain::Event, event_version: i64) -> Option<Self> {
         (event_version > self.event_version).then(|| Self {
             sold: self.sold,
             version: self.version,
-            ..Self::new(event, event_version).holding(self.sold)
+            ..Self::new(event, event_version).at_least(self.sold)
         })
     }
 
-    /// The same sale where this many are bought: never for fewer than that.
+    /// The same sale with a quantity of at least what is sold.
     #[must_use]
-    pub fn holding(self, bought: i64) -> Self {
-        let lowered_to = (self.quantity < bought).then_some(self.quantity);
+    pub fn at_least(self, sold: i64) -> Self {
+        let lowered_to = (self.quantity < sold).then_some(self.quantity);
         Self {
-            quantity: self.quantity.max(bought),
+            quantity: self.quantity.max(sold),
             lowered_to,
             ..self
         }
     }
 
-    /// What may be sold once no more than this many are bought.
+    /// The quantity after tickets were returned, and this many are still sold.
     #[must_use]
-    pub fn quantity_with(&self, bought: i64) -> i64 {
-        let wanted = self.lowered_to.map(|wanted| wanted.max(bought));
-        wanted.map_or(self.quantity, |wanted| wanted.min(self.quantity))
+    pub fn quantity_after(&self, sold: i64) -> i64 {
+        let target = self.lowered_to.map(|target| target.max(sold));
+        target.map_or(self.quantity, |target| target.min(self.quantity))
     }
 
-    /// One more ticket sold; `None` where that would be one too many.
+    /// One more ticket sold; `None` if all are sold.
     #[must_use]
     pub fn sell_one(&self) -> Option<Self> {
         (self.sold < self.quantity).then(|| Self {
@@ -104,14 +103,14 @@ impl Allocation {
         })
     }
 
-    /// One ticket less sold; `None` where none is. Where the quantity was lowered below what was sold, what is given
-    /// back is not on sale again: the quantity follows down.
+    /// One ticket returned; `None` if none is sold. After the quantity was lowered below what was sold, a returned ticket
+    /// is not on sale again: the quantity falls with it.
     #[must_use]
-    pub fn give_back_one(&self) -> Option<Self> {
+    pub fn return_one(&self) -> Option<Self> {
         let sold = self.sold - 1;
         (sold >= 0).then(|| Self {
             sold,
-            quantity: self.quantity_with(sold),
+            quantity: self.quantity_after(sold),
             ..self.clone()
         })
     }
@@ -125,9 +124,9 @@ pub struct Ticket {
     pub user_id: UserId,
     pub payment_id: PaymentId,
     pub status: TicketStatus,
-    /// The version of the payment that decided about this ticket last; what an older one says changes nothing.
+    /// The version of the payment that changed this ticket last; messages of older versions are ignored.
     pub payment_version: i64,
-    /// How often its buyer has asked to give it back; each time is a saga of its own.
+    /// How many cancellations its buyer has requested; each is a saga of its own.
     pub cancellation: u32,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -178,7 +177,7 @@ impl Ticket {
         }
     }
 
-    /// The ticket given back; `None` where nobody owns it any more.
+    /// The ticket cancelled; `None` if it is not valid.
     #[must_use]
     pub fn cancelled(&self, now: Timestamp) -> Option<Self> {
         (self.status == TicketStatus::Reserved).then(|| Self {
@@ -188,7 +187,7 @@ impl Ticket {
         })
     }
 
-    /// What other services are told.
+    /// The payload of `domain.ticket`.
     #[must_use]
     pub fn public(&self) -> domain::Ticket {
         domain::Ticket {
@@ -210,8 +209,8 @@ pub enum ReservationState {
     Completed,
 }
 
-/// What a ticket costs, agreed when it was reserved: whatever becomes of the event's price, its buyer pays this. Written
-/// as the price, or as nothing where the buyer names it.
+/// The price that a reservation was granted at: later changes of the event's price do not affect it. Stored as the
+/// price, or as the empty string if the buyer names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum AgreedPrice {
@@ -225,7 +224,7 @@ impl AgreedPrice {
         price.map_or(Self::NamedByBuyer, Self::Of)
     }
 
-    /// `None` where the buyer names it.
+    /// `None` if the buyer names it.
     #[must_use]
     pub fn price(self) -> Option<Money> {
         match self {
@@ -234,7 +233,7 @@ impl AgreedPrice {
         }
     }
 
-    /// `None` for what was never written.
+    /// `None` for a text that no program wrote.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         if text.is_empty() {
@@ -258,23 +257,23 @@ impl TryFrom<String> for AgreedPrice {
     }
 }
 
-/// A buyer's claim on one ticket, as the embedded backend keeps it. One that lapsed or was released has no row.
+/// A claim on one ticket, as the embedded backend stores it. A claim that expired or was released has no row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reservation {
+pub struct ReservationRecord {
     pub ticket_id: TicketId,
     pub event_id: EventId,
     pub user_id: UserId,
     pub state: ReservationState,
     /// The buyer's deadline.
     pub expires_at: Timestamp,
-    /// When the claim lapses: a grace period after the deadline.
+    /// When the claim expires: a grace period after the deadline.
     pub lapses_at: Timestamp,
-    /// `None` in a row of a program that did not keep it: the event's price counts.
+    /// `None` in a row of an earlier program: the event's price counts.
     pub agreed_price: Option<AgreedPrice>,
     pub version: i64,
 }
 
-impl Record for Reservation {
+impl Record for ReservationRecord {
     const TABLE: &'static Table = &Table {
         name: "reservation",
         columns: &[
@@ -299,7 +298,7 @@ impl Record for Reservation {
     }
 }
 
-/// A buyer's word that the purchase of a reserved ticket shall start. Its key makes sure that it starts once.
+/// A buyer's request to start the purchase of a reserved ticket. Its key makes sure that the purchase starts once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purchase {
     pub ticket_id: TicketId,
@@ -309,7 +308,7 @@ pub struct Purchase {
     pub point: Points,
     pub expires_at: Timestamp,
     pub requested_at: Timestamp,
-    /// When the buyer gave the reservation back: money that comes after that buys nothing.
+    /// When the buyer released the reservation: a payment after that is refunded.
     pub released_at: Option<Timestamp>,
     pub version: i64,
 }
@@ -367,37 +366,37 @@ mod tests {
     }
 
     #[test]
-    fn a_quantity_update_is_followed_once_and_never_below_what_is_sold() {
+    fn a_quantity_update_is_applied_once_and_never_below_what_is_sold() {
         let sold_two = Allocation {
             sold: 2,
             ..Allocation::new(&event(5), 3)
         };
-        assert_eq!(sold_two.follow(&event(9), 4).unwrap().quantity, 9);
-        assert_eq!(sold_two.follow(&event(1), 4).unwrap().quantity, 2);
+        assert_eq!(sold_two.apply_event(&event(9), 4).unwrap().quantity, 9);
+        assert_eq!(sold_two.apply_event(&event(1), 4).unwrap().quantity, 2);
         assert_eq!(
-            sold_two.follow(&event(9), 3),
+            sold_two.apply_event(&event(9), 3),
             None,
-            "an update seen before changes nothing"
+            "an update of the same version is ignored"
         );
     }
 
     #[test]
-    fn what_is_given_back_is_on_sale_again_but_never_more_than_is_wanted() {
+    fn a_returned_ticket_is_on_sale_again_within_the_current_quantity() {
         let sold_out = Allocation {
             sold: 3,
             ..Allocation::new(&event(3), 1)
         };
         let numbers = |it: &Allocation| (it.sold, it.quantity);
-        assert_eq!(numbers(&sold_out.give_back_one().unwrap()), (2, 3));
+        assert_eq!(numbers(&sold_out.return_one().unwrap()), (2, 3));
 
-        let lowered = sold_out.follow(&event(1), 2).unwrap();
+        let lowered = sold_out.apply_event(&event(1), 2).unwrap();
         assert_eq!(numbers(&lowered), (3, 3));
-        let once = lowered.give_back_one().unwrap();
+        let once = lowered.return_one().unwrap();
         assert_eq!(numbers(&once), (2, 2));
-        assert_eq!(once.sell_one(), None, "one is wanted, and two are sold");
-        let twice = once.give_back_one().unwrap();
-        let thrice = twice.give_back_one().unwrap();
+        assert_eq!(once.sell_one(), None, "one is offered, and two are sold");
+        let twice = once.return_one().unwrap();
+        let thrice = twice.return_one().unwrap();
         assert_eq!(numbers(&thrice), (0, 1));
-        assert_eq!(thrice.give_back_one(), None);
+        assert_eq!(thrice.return_one(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Process: the buyer of a reserved ticket starts the purchase.
+//! Process: the buyer starts the purchase of a reserved ticket.
 
 use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Process};
 use messaging::{Commit, Message};
@@ -33,7 +33,7 @@ pub enum Refusal {
         "the purchase of this ticket has been started already: GET /ticketing/process/{{ticketId}} shows how far it is"
     )]
     AlreadyProcessing,
-    #[error("the reservation had to be paid before {at}, and is being taken back")]
+    #[error("the reservation had to be paid before {at}, and is being released")]
     DeadlinePassed { at: Timestamp },
 }
 
@@ -41,17 +41,17 @@ pub enum Refusal {
 pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The reservation could not be looked at.
+    /// The reservation could not be read.
     #[error(transparent)]
     Reservations(#[from] reservations::Error),
 }
 
 impl Service {
-    /// Checks the reservation and makes the Commit that starts the purchase. Where that Commit conflicts, the
-    /// purchase had been started already.
+    /// Checks the reservation and makes the Commit that starts the purchase. A conflict means that the purchase was
+    /// started before.
     ///
     /// # Errors
-    /// The first [`Refusal`] that holds, or [`Error::Reservations`].
+    /// The first [`Refusal`] that applies, or [`Error::Reservations`].
     pub async fn process(&self, input: ProcessInput) -> Result<Commit, Error> {
         let now = self.0.clock.now();
         let ProcessInput {
@@ -61,24 +61,24 @@ impl Service {
             total_amount,
             point,
         } = input;
-        let held = self
+        let reservation = self
             .0
             .reservations
             .find(event_id, user_id)
             .await?
             .ok_or(Refusal::ReservationNotFound)?;
-        if held.ticket_id != ticket_id {
+        if reservation.ticket_id != ticket_id {
             return Err(Refusal::TicketMismatch.into());
         }
-        match held.state {
+        match reservation.state {
             ReservationState::Completed => return Err(Refusal::AlreadyProcessing.into()),
-            ReservationState::Waiting if now > held.expires_at => {
-                let at = held.expires_at;
+            ReservationState::Waiting if now > reservation.expires_at => {
+                let at = reservation.expires_at;
                 return Err(Refusal::DeadlinePassed { at }.into());
             }
             ReservationState::Waiting => {}
         }
-        if let Some(price) = held.price.filter(|price| *price != total_amount) {
+        if let Some(price) = reservation.price.filter(|price| *price != total_amount) {
             return Err(Refusal::PriceMismatch { price }.into());
         }
         total_amount.less(point).ok_or(Refusal::TooManyPoints)?;
@@ -88,7 +88,7 @@ impl Service {
             user_id,
             total_amount,
             point,
-            expires_at: held.expires_at,
+            expires_at: reservation.expires_at,
             requested_at: now,
             released_at: None,
             version: 0,

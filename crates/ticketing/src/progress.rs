@@ -1,4 +1,4 @@
-//! Progress: how far a purchase has come. Everything a message can do to a saga is decided here.
+//! Progress: how far a purchase has come. Decides everything that a message does to a saga.
 
 use contract::{
     Payload as _, PaymentId, Points, SagaId, TicketId, Timestamp,
@@ -17,29 +17,29 @@ use crate::{
     model::{Purchase, Ticket},
     refund::PurchaseRefund,
     sagas::{
-        CANCEL, CATALOG, Cancellation, EXPIRE, PURCHASE, Payload, Purchases, is_payment_closed,
-        read_answer,
+        CANCEL, CATALOG, CancellationPayload, EXPIRE, PURCHASE, PurchasePayload, Sagas,
+        is_payment_closed, read_reply,
     },
 };
 
-/// What a purchase looks like from outside.
+/// How far a purchase has come.
 #[derive(Debug, Clone)]
 pub struct PurchaseProgress {
     pub purchase: Option<Purchase>,
     pub saga: Option<SagaRecord>,
-    /// The saga that takes an unpaid purchase back, where it has begun.
+    /// The saga that undoes an unpaid purchase, if it has started.
     pub expiry: Option<SagaRecord>,
-    /// Where money has bought one.
+    /// The issued ticket, if the payment got one.
     pub ticket: Option<Ticket>,
-    /// Where the money goes back, went back, or was to.
+    /// The state of the refund, if there is one.
     pub refund: Option<PurchaseRefund>,
 }
 
 impl Service {
-    /// How far the purchase of this ticket has come; `None` where none was started.
+    /// How far the purchase of this ticket has come; `None` if none was started.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store does not answer.
     pub async fn progress(
         &self,
         ticket_id: TicketId,
@@ -74,7 +74,7 @@ impl Service {
                 progress.purchase = store.load(ticket_id).await?;
                 return Ok(progress.purchase.is_some().then_some(progress));
             }
-            // Nothing comes of a purchase while it is under way.
+            // A purchase in progress has neither.
             Some(saga) if saga.state.is_terminal() => {
                 progress.ticket = store.load(ticket_id).await?;
                 progress.refund = store.load(ticket_id).await?;
@@ -85,18 +85,18 @@ impl Service {
     }
 }
 
-/// Why a purchase turns back whose reservation is gone.
+/// The failure of a purchase whose reservation has ended.
 const RESERVATION_EXPIRED: &str = "RESERVATION_EXPIRED";
 
-/// `ticketing.process`: the purchase begins, once for each ticket. If the reservation ended between the request and this
-/// message, the purchase has turned back before it began, so that its buyer sees what became of it and nothing is
-/// taken. A `ticketing.expire` that is handled at the same moment saves the same saga, so one of the two conflicts.
+/// `ticketing.process`: starts the purchase, once for each ticket. If the reservation ended between the request and this
+/// message, the saga is stored as compensated before its first step: nothing is taken, and the buyer can read why. A
+/// `ticketing.expire` that is handled at the same moment stores the same saga, so one of the two conflicts.
 ///
 /// # Errors
-/// A [`Rejection`] where its first request cannot be made.
+/// A [`Rejection`] if its first request cannot be made.
 pub fn start(
     process: &Process,
-    is_gone: bool,
+    has_ended: bool,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
@@ -105,7 +105,7 @@ pub fn start(
         return Ok(Commit::new());
     }
     let purchase: Option<Purchase> = records.get(process.ticket_id)?;
-    let payload = Payload {
+    let payload = PurchasePayload {
         ticket_id: process.ticket_id,
         event_id: process.event_id,
         user_id: process.user_id,
@@ -114,14 +114,14 @@ pub fn start(
         expires_at: purchase.map(|purchase| purchase.expires_at),
         payment_id: None,
     };
-    if is_gone {
+    if has_ended {
         return forestall(&payload, now);
     }
     let new_saga = new_saga(&payload);
-    Ok(coordinator::begin(&Purchases, &PURCHASE, new_saga, now)?.commit)
+    Ok(coordinator::begin(&Sagas, &PURCHASE, new_saga, now)?.commit)
 }
 
-fn new_saga(payload: &Payload) -> NewSaga {
+fn new_saga(payload: &PurchasePayload) -> NewSaga {
     NewSaga {
         saga_id: payload.ticket_id.purchase_saga(),
         reference_id: payload.ticket_id.to_string(),
@@ -129,24 +129,24 @@ fn new_saga(payload: &Payload) -> NewSaga {
     }
 }
 
-/// A purchase whose reservation ended before it began: it takes nothing, and gives what may be left of its claim back.
-fn forestall(payload: &Payload, now: Timestamp) -> Result<Commit, Rejection> {
+/// A purchase whose reservation ended before its first step: it takes nothing, and releases what may be left of its claim.
+fn forestall(payload: &PurchasePayload, now: Timestamp) -> Result<Commit, Rejection> {
     let new_saga = new_saga(payload);
-    let ended = coordinator::forestall(&Purchases, &PURCHASE, new_saga, RESERVATION_EXPIRED, now)?;
+    let ended = coordinator::forestall(&Sagas, &PURCHASE, new_saga, RESERVATION_EXPIRED, now)?;
     release_when_compensated(ended, now)
 }
 
-/// `ticketing.cancel`: the giving back of a ticket begins, once for each try.
+/// `ticketing.cancel`: starts the cancellation of a ticket, once for each cancellation number.
 ///
 /// # Errors
-/// A [`Rejection`] where its first request cannot be made.
+/// A [`Rejection`] if its first request cannot be made.
 pub fn cancel(cancel: Cancel, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
     let saga_id = cancel.ticket_id.cancel_saga(cancel.cancellation);
     if records.get::<SagaRecord>(saga_id)?.is_some() {
         return Ok(Commit::new());
     }
     let purchase: Option<Purchase> = records.get(cancel.ticket_id)?;
-    let payload = Cancellation {
+    let payload = CancellationPayload {
         ticket_id: cancel.ticket_id,
         event_id: cancel.event_id,
         user_id: cancel.user_id,
@@ -159,16 +159,20 @@ pub fn cancel(cancel: Cancel, records: &Records, now: Timestamp) -> Result<Commi
         reference_id: cancel.ticket_id.to_string(),
         payload: payload.to_json(),
     };
-    Ok(coordinator::begin(&Purchases, &CANCEL, new_saga, now)?.commit)
+    Ok(coordinator::begin(&Sagas, &CANCEL, new_saga, now)?.commit)
 }
 
-/// A participant's response.
+/// Applies a participant's response.
 ///
 /// # Errors
-/// A [`Rejection`] where it cannot be read, or answers a saga that does not exist.
-pub fn answer(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
-    let answer = read_answer(message)?;
-    let mut saga = load(records, answer.saga_id)?;
+/// A [`Rejection`] if it cannot be read, or its saga does not exist or does not wait for it.
+pub fn apply_reply(
+    message: &Message,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
+    let reply = read_reply(message)?;
+    let mut saga = load(records, reply.saga_id)?;
     let definition = CATALOG.find(&saga.saga_type, saga.definition_version);
     let waits_for = definition.and_then(|definition| definition.find_by_response(&message.topic));
     let Some((step, direction)) = waits_for else {
@@ -180,25 +184,25 @@ pub fn answer(message: &Message, records: &Records, now: Timestamp) -> Result<Co
     let input = Input::Reply {
         step,
         direction,
-        outcome: answer.outcome,
+        outcome: reply.outcome,
     };
-    let is_named = match answer.payment_id {
-        Some(payment_id) => name_payment(&mut saga, payment_id)?,
+    let is_changed = match reply.payment_id {
+        Some(payment_id) => set_payment_id(&mut saga, payment_id)?,
         None => false,
     };
-    let named = saga.clone();
-    let mut commit = move_on(saga, input, now)?;
-    // It came too late to move the saga, which may have to name the payment yet.
-    if is_named && commit.is_empty() {
-        commit.put(&named);
+    let changed = saga.clone();
+    let mut commit = advance(saga, input, now)?;
+    // A late reply does not advance the saga, but a later compensation needs the payment's id.
+    if is_changed && commit.is_empty() {
+        commit.put(&changed);
     }
     Ok(commit)
 }
 
-/// Keeps what the payment service has named its payment; whether that is new. The first name stays, and a saga that has
-/// ended never changes.
-fn name_payment(saga: &mut SagaRecord, payment_id: PaymentId) -> Result<bool, Rejection> {
-    let mut payload = Payload::of(saga)?;
+/// Stores the payment's id in the saga's payload; whether that changed it. The first id stays, and a saga that has ended
+/// never changes.
+fn set_payment_id(saga: &mut SagaRecord, payment_id: PaymentId) -> Result<bool, Rejection> {
+    let mut payload = PurchasePayload::of(saga)?;
     if payload.payment_id.is_some() || saga.state.is_terminal() {
         return Ok(false);
     }
@@ -207,38 +211,38 @@ fn name_payment(saga: &mut SagaRecord, payment_id: PaymentId) -> Result<bool, Re
     Ok(true)
 }
 
-/// A request or compensation got no answer in time.
+/// A request or compensation got no reply in time.
 ///
 /// # Errors
-/// A [`Rejection`] where the saga does not exist.
+/// A [`Rejection`] if the saga does not exist.
 pub fn time_out(
     timeout: &SagaTimeout,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    move_on(
+    advance(
         load(records, timeout.saga_id)?,
         coordinator::timeout_input(timeout),
         now,
     )
 }
 
-/// `ticketing.expire`: the reservation's time is over, or its buyer gave it back. A purchase under way turns back; one that
-/// is waiting for payment is taken back by a saga of its own. One that was asked for and has not begun never begins: its
-/// `ticketing.process` may be handled later, or by another member of the group at this moment. Its claim stays until no
-/// payment of it can take money any more. It is said again while the claim stays: what was to free it may be lost.
+/// `ticketing.expire`: the reservation expired, or its buyer released it. A purchase in progress is compensated; one that
+/// waits for payment is undone by a saga of its own; one that was requested and has not started never starts, because
+/// its `ticketing.process` may be handled later, or by another member of the group at this moment. The claim stays until
+/// no payment can take money any more. While it stays this message is repeated, because the release may be lost.
 ///
 /// # Errors
-/// A [`Rejection`] where a stored saga cannot be read.
+/// A [`Rejection`] if a stored saga cannot be read.
 pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
     let Expire { ticket_id, .. } = message.parse()?;
     let Some(purchase) = records.get::<SagaRecord>(ticket_id.purchase_saga())? else {
-        let asked_for: Option<Purchase> = records.get(ticket_id)?;
-        return asked_for.map_or(Ok(Commit::new()), |it| forestall(&Payload::from(it), now));
+        let requested: Option<Purchase> = records.get(ticket_id)?;
+        return requested.map_or(Ok(Commit::new()), |it| forestall(&it.into(), now));
     };
-    let again = format!("{}:release", message.id);
+    let release_id = format!("{}:release", message.id);
     match purchase.state {
-        SagaState::Started => move_on(
+        SagaState::Started => advance(
             purchase,
             Input::Abort {
                 reason: RESERVATION_EXPIRED.to_owned(),
@@ -246,29 +250,29 @@ pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Co
             now,
         ),
         SagaState::Compensating | SagaState::Compensated => {
-            release_if_closed(&purchase, again, now)
+            release_if_closed(&purchase, release_id, now)
         }
         SagaState::Completed => {
             let saga_id = ticket_id.expire_saga();
-            if let Some(begun) = records.get::<SagaRecord>(saga_id)? {
-                return release_if_closed(&begun, again, now);
+            if let Some(expiry) = records.get::<SagaRecord>(saga_id)? {
+                return release_if_closed(&expiry, release_id, now);
             }
             let new_saga = NewSaga {
                 saga_id,
                 reference_id: ticket_id.to_string(),
                 payload: purchase.payload,
             };
-            Ok(coordinator::begin(&Purchases, &EXPIRE, new_saga, now)?.commit)
+            Ok(coordinator::begin(&Sagas, &EXPIRE, new_saga, now)?.commit)
         }
     }
 }
 
-/// A person wants a parked saga tried again.
+/// An operator resumes a parked saga.
 ///
 /// # Errors
-/// A [`Rejection`] where the stored saga does not fit its definition.
+/// A [`Rejection`] if the stored saga does not fit its definition.
 pub fn resume(saga: SagaRecord, now: Timestamp) -> Result<Commit, Rejection> {
-    move_on(saga, Input::Resume, now)
+    advance(saga, Input::Resume, now)
 }
 
 fn load(records: &Records, saga_id: SagaId) -> Result<SagaRecord, Rejection> {
@@ -277,19 +281,19 @@ fn load(records: &Records, saga_id: SagaId) -> Result<SagaRecord, Rejection> {
         .ok_or_else(|| Rejection::new(format_args!("there is no saga {saga_id}")))
 }
 
-fn move_on(saga: SagaRecord, input: Input, now: Timestamp) -> Result<Commit, Rejection> {
+fn advance(saga: SagaRecord, input: Input, now: Timestamp) -> Result<Commit, Rejection> {
     let was_closed = is_payment_closed(&saga);
-    let Some(progress) = coordinator::advance(&Purchases, saga, input, now)? else {
+    let Some(progress) = coordinator::advance(&Sagas, saga, input, now)? else {
         return Ok(Commit::new());
     };
-    let is_taken_back = progress.record.saga_type == EXPIRE.kind;
-    if is_taken_back && !was_closed && is_payment_closed(&progress.record) {
+    let is_expiry = progress.record.saga_type == EXPIRE.kind;
+    if is_expiry && !was_closed && is_payment_closed(&progress.record) {
         return release(progress, now);
     }
     release_when_compensated(progress, now)
 }
 
-/// A purchase that came to nothing gives its reservation back at once.
+/// A compensated purchase releases its reservation at once.
 fn release_when_compensated(progress: Progress, now: Timestamp) -> Result<Commit, Rejection> {
     let is_over = progress.finished == Some(SagaState::Compensated);
     if is_over && progress.record.saga_type == PURCHASE.kind {
@@ -314,12 +318,12 @@ fn release_if_closed(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Co
 }
 
 fn release_message(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Message, Rejection> {
-    let Payload {
+    let PurchasePayload {
         ticket_id,
         event_id,
         user_id,
         ..
-    } = Payload::of(saga)?;
+    } = PurchasePayload::of(saga)?;
     let release = Release {
         ticket_id,
         event_id,
@@ -328,7 +332,7 @@ fn release_message(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Mess
     Ok(saga.traced(Message::new(id, &release, now)))
 }
 
-/// The topics that move sagas.
+/// The topics that start or advance sagas.
 pub const TOPICS: &[&str] = &[
     Process::TOPIC,
     Expire::TOPIC,

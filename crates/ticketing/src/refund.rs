@@ -1,6 +1,5 @@
-//! Refund: money that goes back. A payment that is cancelled takes its ticket with it: ticket, allocation,
-//! reservation and `domain.ticket` are one Commit. What the payment service says of a refund is remembered, for the
-//! buyer to see; an ordinary purchase has none, and no row here.
+//! Refund: a cancelled payment cancels its ticket. Ticket, allocation, reservation and `domain.ticket` are one Commit.
+//! The state of a refund is stored for the buyer to see; a purchase without a refund has no row here.
 
 use contract::{
     EventId, PaymentId, TicketId, Timestamp, domain,
@@ -15,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Allocation, Ticket};
 
-/// What the payment service last said of a purchase whose money goes, or went, or was to go back.
+/// The latest state of a purchase's refund, as the payment service published it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PurchaseRefund {
     pub ticket_id: TicketId,
     pub payment_id: PaymentId,
-    /// The version of the payment that said so.
+    /// The version of the payment that this state is of.
     pub payment_version: i64,
     pub payment_status: PaymentStatus,
     pub refund: Refund,
@@ -55,22 +54,22 @@ impl Record for PurchaseRefund {
 }
 
 impl PurchaseRefund {
-    /// Whether money goes or went back. It does not where a refund that the buyer asked for was refused since.
+    /// Whether a refund is requested or done; false after the gateway refused a refund that the buyer had requested.
     #[must_use]
-    pub fn is_told(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.is_final() || self.refund != Refund::None
     }
 
-    /// Whether no ticket is issued for this payment any more, whatever it becomes later.
+    /// Whether no ticket is issued for this payment, whatever state it reaches later.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.payment_status == PaymentStatus::Cancelled
     }
 }
 
-/// Whether a payment in this state says nothing that the stock must know: neither paid nor given back.
+/// Whether a payment in this state does not concern the stock: neither paid nor refunded.
 #[must_use]
-pub fn is_silent(payment: &domain::Payment) -> bool {
+pub fn is_irrelevant(payment: &domain::Payment) -> bool {
     match payment.status {
         PaymentStatus::Succeeded | PaymentStatus::Cancelled => false,
         PaymentStatus::Created
@@ -80,22 +79,22 @@ pub fn is_silent(payment: &domain::Payment) -> bool {
     }
 }
 
-/// Remembers what a payment says of its refund; an older word changes nothing, and one that says nothing of a refund
-/// is written only over one that did.
+/// Stores the state of a payment's refund. An older version is ignored; a state without a refund is stored only over
+/// one with a refund.
 ///
 /// # Errors
-/// A [`Rejection`] where the stored row cannot be read.
-pub fn note(
+/// A [`Rejection`] if the stored row cannot be read.
+pub fn record_refund(
     message: &DomainMessage<domain::Payment>,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
     let payment = &message.payload;
     let known: Option<PurchaseRefund> = records.get(payment.ticket_id)?;
-    let says = payment.status == PaymentStatus::Cancelled || payment.refund != Refund::None;
-    let heard_at = known.as_ref().map_or(-1, |known| known.payment_version);
+    let has_refund = payment.status == PaymentStatus::Cancelled || payment.refund != Refund::None;
+    let known_at = known.as_ref().map_or(-1, |known| known.payment_version);
     let mut commit = Commit::new();
-    if message.version > heard_at && (says || known.is_some()) {
+    if message.version > known_at && (has_refund || known.is_some()) {
         commit.put(&PurchaseRefund {
             ticket_id: payment.ticket_id,
             payment_id: payment.id,
@@ -110,12 +109,11 @@ pub fn note(
     Ok(commit)
 }
 
-/// What a cancelled payment changes: its ticket is nobody's any more, and on sale again. `released` gives its claim
-/// back.
+/// Handles a cancelled payment: its ticket is cancelled, and on sale again. `released` releases its claim.
 ///
 /// # Errors
-/// A [`Rejection`] where the event's allocation is missing.
-pub fn cancel(
+/// A [`Rejection`] if the event's allocation is missing.
+pub fn apply_cancelled_payment(
     message: &DomainMessage<domain::Payment>,
     released: Commit,
     records: &Records,
@@ -129,19 +127,20 @@ pub fn cancel(
     if message.version <= ticket.payment_version {
         return Ok(Commit::new());
     }
-    let decided = Ticket {
+    let ticket = Ticket {
         payment_version: message.version,
         ..ticket
     };
-    commit.merge(take_back(&decided, payment.event_id, records, now)?);
+    commit.merge(cancel_ticket(&ticket, payment.event_id, records, now)?);
     Ok(commit)
 }
 
-/// `ticketing.ticket.cancel.request`: the money has gone back, and the ticket follows. Said again, it changes nothing.
+/// Handles `ticketing.ticket.cancel.request`: the payment was refunded, so its ticket is cancelled. A duplicate changes
+/// nothing.
 ///
 /// # Errors
-/// A [`Rejection`] where the event's allocation is missing.
-pub fn cancel_ticket(
+/// A [`Rejection`] if the event's allocation is missing.
+pub fn apply_cancel_request(
     message: &Message,
     request: &CancelTicketRequest,
     released: Commit,
@@ -157,7 +156,7 @@ pub fn cancel_ticket(
     let mut commit = released;
     let ticket: Option<Ticket> = records.get(ticket_id)?;
     if let Some(ticket) = &ticket {
-        commit.merge(take_back(ticket, event_id, records, now)?);
+        commit.merge(cancel_ticket(ticket, event_id, records, now)?);
     }
     let response = CancelTicketResponse {
         saga_id,
@@ -169,7 +168,7 @@ pub fn cancel_ticket(
     Ok(commit)
 }
 
-fn take_back(
+fn cancel_ticket(
     ticket: &Ticket,
     event_id: EventId,
     records: &Records,
@@ -180,16 +179,17 @@ fn take_back(
         return Ok(commit);
     };
     let allocation: Option<Allocation> = records.get(event_id)?;
-    let given_back = allocation.and_then(|allocation| allocation.give_back_one());
-    let given_back = given_back.ok_or_else(|| {
+    let returned = allocation.and_then(|allocation| allocation.return_one());
+    let returned = returned.ok_or_else(|| {
         Rejection::new(format_args!(
-            "event {event_id} has sold no ticket that could be given back"
+            "event {event_id} has no sold ticket to return"
         ))
     })?;
-    let told = DomainMessage::new(cancelled.public(), cancelled.version + 1, now);
-    commit
-        .put(&given_back)
-        .put(&cancelled)
-        .publish(Message::new(told.event_id.clone(), &told, now));
+    let message = DomainMessage::new(cancelled.public(), cancelled.version + 1, now);
+    commit.put(&returned).put(&cancelled).publish(Message::new(
+        message.event_id.clone(),
+        &message,
+        now,
+    ));
     Ok(commit)
 }

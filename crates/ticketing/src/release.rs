@@ -1,5 +1,5 @@
-//! Release: the buyer gives a reservation back. It goes to the stock at once, and what a purchase of it took is taken
-//! back as if it had lapsed.
+//! Release: the buyer gives up a reservation. Its ticket is on sale again at once; a purchase of it is undone as if the
+//! reservation had expired.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use messaging::{Commit, Message, StoreError};
 use crate::{
     Service,
     model::Purchase,
-    reservations::{self, Claimed},
+    reservations::{self, ClaimId},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -25,26 +25,26 @@ pub enum Error {
 }
 
 impl Service {
-    /// `user_id` asks, where that is known.
+    /// Releases a waiting reservation, for `user_id` if that is known.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where it lapsed, was released or is paid; else nothing was released.
+    /// [`Error::NotFound`] if it has expired, was released or is paid; other errors if nothing was released.
     pub async fn release(&self, ticket_id: TicketId, user_id: Option<UserId>) -> Result<(), Error> {
-        let named = self.0.reservations.named(ticket_id).await?;
-        let claimed = named.ok_or(Error::NotFound(ticket_id))?;
-        if user_id.is_some_and(|user| user != claimed.user_id) {
+        let found = self.0.reservations.find_by_ticket(ticket_id).await?;
+        let claim = found.ok_or(Error::NotFound(ticket_id))?;
+        if user_id.is_some_and(|user| user != claim.user_id) {
             return Err(Error::OwnerMismatch);
         }
         let now = self.0.clock.now();
-        let mut told = take_back(claimed, &format_args!("released:{}", now.as_millis()), now);
+        let mut also = publish_expiry(claim, &format_args!("released:{}", now.as_millis()), now);
         if let Some(purchase) = self.0.store.load::<Purchase>(ticket_id).await? {
-            told.put(&Purchase {
+            also.put(&Purchase {
                 released_at: Some(now),
                 ..purchase
             });
         }
         fail::fail_point!("ticketing.before_release", |_| std::process::abort());
-        if !self.0.reservations.give_up(claimed, told).await? {
+        if !self.0.reservations.release_by_buyer(claim, also).await? {
             return Err(Error::NotFound(ticket_id));
         }
         fail::fail_point!("ticketing.after_release", |_| std::process::abort());
@@ -53,14 +53,14 @@ impl Service {
     }
 }
 
-/// Tells the saga worker that a reservation is gone. `which` of its ends this is belongs to the message's name: a claim
-/// that Redis lost and that was rebuilt ends once more, and that is not a repetition.
-pub(crate) fn take_back(claimed: Claimed, which: &dyn Display, now: Timestamp) -> Commit {
-    let Claimed {
+/// Publishes `ticketing.expire`: the saga worker undoes what the purchase took. `which` distinguishes the message ids:
+/// a claim that Redis lost and that was rebuilt ends once more, and that is not a duplicate.
+pub(crate) fn publish_expiry(claim: ClaimId, which: &dyn Display, now: Timestamp) -> Commit {
+    let ClaimId {
         event_id,
         user_id,
         ticket_id,
-    } = claimed;
+    } = claim;
     let expire = Expire {
         ticket_id,
         event_id,

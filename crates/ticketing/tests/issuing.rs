@@ -1,8 +1,5 @@
-//! Issuing a ticket: all or nothing, once, and never more than there are.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
+//! Issuing a ticket: all or nothing, once, and never more than the quantity.
+#![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain,
@@ -11,9 +8,9 @@ use contract::{
 use messaging::{Commit, Fence, Random, Records};
 use ticketing::{
     issue::issue,
-    model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
-    refund::{PurchaseRefund, cancel},
-    reservations::{Completion, Keeping},
+    model::{Allocation, Purchase, ReservationRecord, ReservationState, Ticket},
+    refund::{PurchaseRefund, apply_cancelled_payment},
+    reservations::{ClaimProof, Completion},
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -57,9 +54,9 @@ fn allocation(quantity: i64, sold: i64) -> Allocation {
     }
 }
 
-fn reservation(state: ReservationState) -> Reservation {
+fn reservation(state: ReservationState) -> ReservationRecord {
     let payment = payment().payload;
-    Reservation {
+    ReservationRecord {
         ticket_id: payment.ticket_id,
         event_id: payment.event_id,
         user_id: payment.user_id,
@@ -72,7 +69,7 @@ fn reservation(state: ReservationState) -> Reservation {
 }
 
 fn completed() -> Completion {
-    Completion::Completed(Keeping::Row(reservation(ReservationState::Completed)))
+    Completion::Completed(ClaimProof::Row(reservation(ReservationState::Completed)))
 }
 
 fn ticket(status: TicketStatus, payment_version: i64) -> Ticket {
@@ -104,7 +101,7 @@ fn topics(commit: &Commit) -> Vec<&str> {
         .collect()
 }
 
-/// Which rows are put, over which version of each.
+/// The tables and expected versions of the put rows.
 fn puts(commit: &Commit) -> Vec<(&str, i64)> {
     let puts = commit.puts.iter();
     puts.map(|put| (put.table.name, put.expected)).collect()
@@ -131,7 +128,7 @@ fn a_ticket_of_a_claim_without_a_row_carries_the_proof_of_its_claim_instead() {
         lease: "reservations/1".to_owned(),
         token: 7,
     };
-    let completed = Completion::Completed(Keeping::Fence(fence.clone()));
+    let completed = Completion::Completed(ClaimProof::Fence(fence.clone()));
     let sold_out = Records::default().with(&allocation(1, 1));
     let on_sale = Records::default().with(&allocation(1, 0));
     let commit = issue(&payment(), Some(&completed), &on_sale, NOW).unwrap();
@@ -143,7 +140,7 @@ fn a_ticket_of_a_claim_without_a_row_carries_the_proof_of_its_claim_instead() {
 }
 
 #[test]
-fn a_ticket_that_was_taken_again_has_no_row_to_be_put_over() {
+fn a_retaken_claim_is_stored_as_a_new_row() {
     let records = Records::default().with(&allocation(1, 0));
     let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
     assert_eq!(puts(&commit)[0], ("reservation", 0));
@@ -151,14 +148,14 @@ fn a_ticket_that_was_taken_again_has_no_row_to_be_put_over() {
 }
 
 #[test]
-fn a_payment_told_twice_issues_one_ticket_whichever_version_tells_it() {
+fn a_payment_published_twice_issues_one_ticket_in_any_version() {
     let records = Records::default()
         .with(&allocation(2, 1))
         .with(&ticket(TicketStatus::Reserved, PAID_AT));
     let paid = payment().payload;
     for version in [PAID_AT, PAID_AT + 1] {
-        let told = DomainMessage::new(paid.clone(), version, NOW);
-        let commit = issue(&told, Some(&completed()), &records, NOW).unwrap();
+        let message = DomainMessage::new(paid.clone(), version, NOW);
+        let commit = issue(&message, Some(&completed()), &records, NOW).unwrap();
         assert!(commit.is_empty(), "version {version}");
     }
 }
@@ -177,29 +174,31 @@ fn a_payment_that_succeeded_before_it_was_cancelled_issues_no_ticket_again() {
 }
 
 #[test]
-fn an_older_word_that_the_payment_was_cancelled_takes_no_ticket() {
+fn an_older_cancellation_of_the_payment_cancels_no_ticket() {
     let records = || {
         Records::default()
             .with(&allocation(1, 1))
             .with(&ticket(TicketStatus::Reserved, PAID_AT))
     };
-    let told = |version| {
+    let message = |version| {
         let cancelled = domain::Payment {
             status: PaymentStatus::Cancelled,
             ..payment().payload
         };
         DomainMessage::new(cancelled, version, NOW)
     };
-    let older = cancel(&told(PAID_AT - 1), Commit::new(), &records(), NOW).unwrap();
+    let older =
+        apply_cancelled_payment(&message(PAID_AT - 1), Commit::new(), &records(), NOW).unwrap();
     assert!(older.is_empty());
-    let newer = cancel(&told(PAID_AT + 1), Commit::new(), &records(), NOW).unwrap();
+    let newer =
+        apply_cancelled_payment(&message(PAID_AT + 1), Commit::new(), &records(), NOW).unwrap();
     assert_eq!(puts(&newer), [("allocation", 5), ("ticket", 1)]);
     assert_eq!(newer.puts[0].row["sold"], 0);
     assert_eq!(topics(&newer), ["domain.ticket"]);
 }
 
 #[test]
-fn money_that_comes_after_its_payment_was_cancelled_goes_back() {
+fn a_payment_that_succeeds_after_its_cancellation_is_refunded() {
     let cancelled = [
         Records::default().with(&ticket(TicketStatus::Cancelled, PAID_AT - 1)),
         Records::default().with(&refunded(PaymentStatus::Cancelled, PAID_AT - 1)),
@@ -213,14 +212,14 @@ fn money_that_comes_after_its_payment_was_cancelled_goes_back() {
 }
 
 #[test]
-fn money_that_is_on_its_way_back_buys_nothing_until_the_refund_is_refused() {
+fn a_payment_with_a_requested_refund_gets_no_ticket_until_the_refund_is_refused() {
     let records = Records::default()
         .with(&allocation(1, 0))
         .with(&refunded(PaymentStatus::Succeeded, PAID_AT - 1));
-    let mut going = payment();
-    going.payload.refund = Refund::Requested;
+    let mut refunding = payment();
+    refunding.payload.refund = Refund::Requested;
     assert!(
-        issue(&going, Some(&completed()), &records, NOW)
+        issue(&refunding, Some(&completed()), &records, NOW)
             .unwrap()
             .is_empty()
     );
@@ -229,7 +228,7 @@ fn money_that_is_on_its_way_back_buys_nothing_until_the_refund_is_refused() {
 }
 
 #[test]
-fn money_for_a_reservation_that_is_gone_goes_back() {
+fn a_payment_for_a_reservation_that_is_gone_is_refunded() {
     let records = Records::default().with(&allocation(1, 0));
     let commit = issue(&payment(), Some(&Completion::Gone), &records, NOW).unwrap();
     assert_eq!(puts(&commit), [], "no ticket is issued");
@@ -237,7 +236,7 @@ fn money_for_a_reservation_that_is_gone_goes_back() {
 }
 
 #[test]
-fn money_for_a_reservation_that_its_buyer_gave_back_goes_back() {
+fn a_payment_for_a_reservation_that_its_buyer_released_is_refunded() {
     let paid = payment().payload;
     let purchase = Purchase {
         ticket_id: paid.ticket_id,
@@ -257,7 +256,7 @@ fn money_for_a_reservation_that_its_buyer_gave_back_goes_back() {
 }
 
 #[test]
-fn the_allocation_forbids_one_ticket_too_many_and_the_money_goes_back() {
+fn the_allocation_forbids_one_ticket_too_many_and_its_payment_is_refunded() {
     let records = Records::default()
         .with(&allocation(1, 1))
         .with(&reservation(ReservationState::Waiting));
@@ -266,12 +265,12 @@ fn the_allocation_forbids_one_ticket_too_many_and_the_money_goes_back() {
     assert_eq!(topics(&commit), ["payment.cancel.request"]);
     assert_eq!(
         commit.deletes[0].table.name, "reservation",
-        "the claim goes too"
+        "the claim is removed too"
     );
 }
 
 #[test]
-fn a_payment_for_an_unknown_event_is_a_dead_letter_and_not_lost() {
+fn a_payment_for_an_unknown_event_is_rejected_to_a_dead_letter() {
     let rejection = issue(&payment(), Some(&completed()), &Records::default(), NOW).unwrap_err();
     assert!(rejection.reason.contains("allocation"), "{rejection}");
 }

@@ -1,9 +1,6 @@
-//! A purchase that begins when its reservation is gone already takes nothing.
+//! A purchase that starts after its reservation has ended takes nothing.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
 use std::sync::Arc;
 
@@ -27,14 +24,14 @@ const EVENT: EventId = EventId(1);
 const USER: UserId = UserId(2);
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// One event with one ticket, and the worker that moves sagas, stepped by hand.
+/// One event with one ticket, and the worker that advances sagas, stepped by hand.
 async fn service(folder: &TempDir) -> (Store, Service, Worker<SagaConsumer>) {
-    let (store, service, context) = house(folder).await;
+    let (store, service, context) = deployment(folder).await;
     let worker = Worker::new(SagaConsumer(service.clone()), context).unwrap();
     (store, service, worker)
 }
 
-async fn house(folder: &TempDir) -> (Store, Service, WorkerContext) {
+async fn deployment(folder: &TempDir) -> (Store, Service, WorkerContext) {
     let tables: Vec<_> = messaging::TABLES
         .iter()
         .chain(ticketing::TABLES)
@@ -74,12 +71,12 @@ async fn house(folder: &TempDir) -> (Store, Service, WorkerContext) {
     (store, service, context)
 }
 
-/// A member of the group that has the partitions of one topic. It can be held up between looking and deciding.
+/// A member of the group that owns the partitions of one topic. It can be paused between reading and deciding.
 struct Member {
     consumer: SagaConsumer,
     topic: &'static [&'static str],
-    looked: Arc<Notify>,
-    goes_on: Arc<Semaphore>,
+    has_read: Arc<Notify>,
+    resume: Arc<Semaphore>,
 }
 
 impl Member {
@@ -87,8 +84,8 @@ impl Member {
         Self {
             consumer: SagaConsumer(service.clone()),
             topic,
-            looked: Arc::default(),
-            goes_on: Arc::new(Semaphore::new(0)),
+            has_read: Arc::default(),
+            resume: Arc::new(Semaphore::new(0)),
         }
     }
 }
@@ -96,7 +93,7 @@ impl Member {
 impl Consumer for Member {
     type Prefetched = <SagaConsumer as Consumer>::Prefetched;
 
-    // The store of one process keeps one position for each group; the brokers keep one for each partition.
+    // The embedded bus keeps one position for each group, where Kafka keeps one for each partition.
     fn group(&self) -> &'static str {
         self.topic[0]
     }
@@ -115,8 +112,8 @@ impl Consumer for Member {
     ) -> BoxFuture<'a, Result<Self::Prefetched, StoreError>> {
         Box::pin(async {
             let prefetched = self.consumer.prefetch(messages).await;
-            self.looked.notify_one();
-            let _goes_on = self.goes_on.acquire().await.unwrap();
+            self.has_read.notify_one();
+            let _resume = self.resume.acquire().await.unwrap();
             prefetched
         })
     }
@@ -132,11 +129,11 @@ impl Consumer for Member {
     }
 }
 
-/// The buyer starts the purchase of a ticket that lapses before its message was handled. The member that reads
-/// `first` has looked, and is held up until the other has decided.
-async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
+/// The buyer starts the purchase of a ticket that expires before its message is handled. The member for topic `first`
+/// reads first, and is paused until the other has decided.
+async fn purchase_that_expires(first: &'static str) -> SagaRecord {
     let folder = TempDir::new().unwrap();
-    let (store, service, context) = house(&folder).await;
+    let (store, service, context) = deployment(&folder).await;
     let [process, expire] = [
         Member::of(&service, &[Process::TOPIC]),
         Member::of(&service, &[Expire::TOPIC]),
@@ -146,8 +143,8 @@ async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
     } else {
         (expire, process)
     };
-    fast.goes_on.add_permits(1);
-    let (looked, goes_on) = (Arc::clone(&slow.looked), Arc::clone(&slow.goes_on));
+    fast.resume.add_permits(1);
+    let (has_read, resume) = (Arc::clone(&slow.has_read), Arc::clone(&slow.resume));
     let mut slow = Worker::new(slow, context.clone()).unwrap();
     let mut fast = Worker::new(fast, context.clone()).unwrap();
 
@@ -160,23 +157,23 @@ async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
         point: Points::ZERO,
     });
     store.commit(asked.await.unwrap()).await.unwrap();
-    let lapses = async {
+    let expires = async {
         context.clock.advance_millis(2_000_000_000);
         service.expire_due().await.unwrap();
     };
     if first == Process::TOPIC {
         let slow = tokio::spawn(async move { slow.step().await });
-        looked.notified().await;
-        lapses.await;
+        has_read.notified().await;
+        expires.await;
         fast.step().await.unwrap();
-        goes_on.add_permits(1);
+        resume.add_permits(1);
         slow.await.unwrap().unwrap();
     } else {
-        lapses.await;
+        expires.await;
         let slow = tokio::spawn(async move { slow.step().await });
-        looked.notified().await;
+        has_read.notified().await;
         fast.step().await.unwrap();
-        goes_on.add_permits(1);
+        resume.add_permits(1);
         slow.await.unwrap().unwrap();
     }
     store
@@ -187,21 +184,22 @@ async fn purchase_that_lapses(first: &'static str) -> SagaRecord {
 }
 
 #[tokio::test]
-async fn a_lapse_that_overtakes_the_start_of_its_purchase_forestalls_it() {
+async fn an_expiry_that_overtakes_the_start_of_its_purchase_prevents_it() {
     for first in [Process::TOPIC, Expire::TOPIC] {
-        let saga = purchase_that_lapses(first).await;
+        let saga = purchase_that_expires(first).await;
         assert_eq!(
             (saga.state, saga.failure.as_deref()),
             (SagaState::Compensated, Some("RESERVATION_EXPIRED")),
-            "{first} was looked at first"
+            "{first} was read first"
         );
     }
 }
 
 async fn reserve(service: &Service) -> TicketId {
-    let reserving = service.reserving(EVENT, USER);
-    service.reserve(reserving, Commit::new()).await.unwrap();
-    reserving.ticket_id
+    let request = service.reserve_request(EVENT, USER);
+    let ticket_id = request.claim.ticket_id;
+    service.reserve(request).await.unwrap();
+    ticket_id
 }
 
 async fn process(store: &Store, ticket_id: TicketId) {
@@ -228,7 +226,7 @@ async fn saga(store: &Store, worker: &mut Worker<SagaConsumer>, ticket_id: Ticke
 }
 
 #[tokio::test]
-async fn a_purchase_of_a_held_ticket_goes_forward() {
+async fn a_purchase_of_a_reserved_ticket_starts() {
     let folder = TempDir::new().unwrap();
     let (store, service, mut worker) = service(&folder).await;
     let ticket_id = reserve(&service).await;
@@ -243,11 +241,11 @@ async fn a_purchase_of_a_held_ticket_goes_forward() {
 }
 
 #[tokio::test]
-async fn a_purchase_whose_reservation_was_released_first_turns_back() {
+async fn a_purchase_whose_reservation_was_released_first_is_compensated() {
     let folder = TempDir::new().unwrap();
     let (store, service, mut worker) = service(&folder).await;
     let ticket_id = reserve(&service).await;
-    // The release overtakes the request to process, which had looked at the reservation before.
+    // The release overtakes the request to process, which had read the reservation before.
     service.release(ticket_id, None).await.unwrap();
     while worker.step().await.unwrap() > 0 {}
 
@@ -261,8 +259,7 @@ async fn a_purchase_whose_reservation_was_released_first_turns_back() {
 }
 
 #[tokio::test]
-async fn a_claim_that_stands_though_its_purchase_came_to_nothing_is_released_when_it_is_looked_at_again()
- {
+async fn a_claim_whose_purchase_was_compensated_is_released_again_at_its_next_expiry() {
     let folder = TempDir::new().unwrap();
     let (store, service, mut worker) = service(&folder).await;
     let ticket_id = reserve(&service).await;
@@ -270,7 +267,7 @@ async fn a_claim_that_stands_though_its_purchase_came_to_nothing_is_released_whe
     process(&store, ticket_id).await;
     saga(&store, &mut worker, ticket_id).await;
 
-    // What freed it was lost: its lapse is told of another time.
+    // The first release was lost: the expiry is published again.
     let expire = Expire {
         ticket_id,
         event_id: EVENT,
@@ -283,8 +280,8 @@ async fn a_claim_that_stands_though_its_purchase_came_to_nothing_is_released_whe
 
     let bus = Bus::Local(store.clone());
     let mut reader = bus.subscribe("reader", &[Release::TOPIC]).unwrap();
-    let said = reader.try_next(10).await.unwrap().unwrap();
-    let ids: Vec<&str> = said.messages.iter().map(|it| it.id.as_str()).collect();
+    let published = reader.try_next(10).await.unwrap().unwrap();
+    let ids: Vec<&str> = published.messages.iter().map(|it| it.id.as_str()).collect();
     assert_eq!(
         ids,
         [format!("{ticket_id}:release").as_str(), "again:release"]

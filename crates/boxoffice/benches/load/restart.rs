@@ -8,7 +8,7 @@ use contract::{
 };
 use messaging::{Clock, Commit, Metrics, Random, Store, Submission};
 use tempfile::TempDir;
-use ticketing::model::{Allocation, Reservation, ReservationState, Ticket};
+use ticketing::model::{Allocation, ReservationRecord, ReservationState, Ticket};
 
 use crate::server::Server;
 
@@ -68,7 +68,7 @@ async fn fill(folder: &Path, state: ReservationState) -> anyhow::Result<()> {
             let lapses_at = expires_at.plus_secs(90);
             let user_id = UserId(user + 1);
             let mut commit = Commit::new();
-            commit.put(&Reservation {
+            commit.put(&ReservationRecord {
                 ticket_id,
                 event_id,
                 user_id,

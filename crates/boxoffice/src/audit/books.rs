@@ -13,9 +13,9 @@ use payment::record::{
     HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund, TombstoneRecord, WebhookRecord,
 };
 use ticketing::{
-    model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
+    model::{Allocation, Purchase, ReservationRecord, ReservationState, Ticket},
     refund::PurchaseRefund,
-    reservations::Claims,
+    reservations::ClaimSnapshot,
 };
 use user::{model::User, points::Hold};
 
@@ -26,7 +26,7 @@ use super::{Counts, ledger::PointsLedger};
 pub struct Books {
     pub events: BTreeMap<EventId, Event>,
     pub allocations: BTreeMap<EventId, Allocation>,
-    pub reservations: BTreeMap<TicketId, Reservation>,
+    pub reservations: BTreeMap<TicketId, ReservationRecord>,
     pub tickets: BTreeMap<TicketId, Ticket>,
     pub purchases: BTreeMap<TicketId, Purchase>,
     pub purchase_refunds: BTreeMap<TicketId, PurchaseRefund>,
@@ -49,7 +49,7 @@ pub struct Books {
     /// the caller knows the settings.
     pub claims_are_rows: bool,
     /// The claims in Redis by event, if Redis keeps them.
-    pub claims: BTreeMap<EventId, Claims>,
+    pub claims: BTreeMap<EventId, ClaimSnapshot>,
     /// Dead letters whose message was reissued and is not handled yet.
     pub reissued: HashSet<DeadLetterId>,
     /// Each text in an unhandled message or an open dead letter, which includes the ids that it names.
@@ -140,7 +140,7 @@ impl Books {
     fn read_sales(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         snapshot.each(|it: Event| _ = self.events.insert(it.id, it))?;
         snapshot.each(|it: Allocation| _ = self.allocations.insert(it.event_id, it))?;
-        snapshot.each(|it: Reservation| _ = self.reservations.insert(it.ticket_id, it))?;
+        snapshot.each(|it: ReservationRecord| _ = self.reservations.insert(it.ticket_id, it))?;
         self.claims_are_rows = !self.reservations.is_empty();
         snapshot.each(|it: Ticket| _ = self.tickets.insert(it.ticket_id, it))?;
         snapshot.each(|it: Purchase| _ = self.purchases.insert(it.ticket_id, it))?;

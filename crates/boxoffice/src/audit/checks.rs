@@ -8,7 +8,7 @@ use contract::{
 };
 use payment::record::Refund;
 use saga::SagaState;
-use ticketing::model::{Reservation, ReservationState, Ticket};
+use ticketing::model::{ReservationRecord, ReservationState, Ticket};
 use user::points::HoldState;
 
 use super::{Books, Violation};
@@ -171,7 +171,7 @@ fn compensated_purchases_hold_nothing(books: &Books, found: &mut Vec<Violation>)
 /// Promise 3: quantity = available + waiting + completed, and each completed claim is a ticket. A claim that an unhandled
 /// message names may be about to be released, and another buyer may already hold its ticket.
 fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
-    let is_staying = |reservation: &&Reservation| {
+    let is_staying = |reservation: &&ReservationRecord| {
         let ticket_id = reservation.ticket_id.to_string();
         !books.under_way.contains(&ticket_id)
     };
@@ -188,7 +188,7 @@ fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
             found.push(violation(3, format_args!("event {event}"), detail));
         }
     }
-    for Reservation {
+    for ReservationRecord {
         ticket_id, state, ..
     } in books.reservations.values()
     {
@@ -206,7 +206,7 @@ fn claims_are_conserved(books: &Books, found: &mut Vec<Violation>) {
         }
     }
     let mut buyers: BTreeMap<_, TicketId> = BTreeMap::new();
-    for Reservation {
+    for ReservationRecord {
         ticket_id,
         event_id,
         user_id,

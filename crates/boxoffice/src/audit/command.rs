@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use contract::EventId;
 use messaging::Clock;
-use ticketing::{ReservationsBackend, reservations::Claims};
+use ticketing::ReservationsBackend;
 
 use super::{Books, Report, Violation};
 use crate::{
@@ -143,13 +143,11 @@ async fn read(configs: &[Config]) -> anyhow::Result<Report> {
     let mut all = Books::default();
     for (config, mut books) in configs.iter().zip(reading.await??) {
         let events: Vec<EventId> = books.allocations.keys().copied().collect();
-        let is_on_redis = config.ticketing.reservations == ReservationsBackend::Redis;
-        books.claims_are_rows = !is_on_redis && !books.allocations.is_empty();
-        if is_on_redis && !events.is_empty() {
-            books.claims = Claims::read_all(&config.ticketing.redis, &events)
-                .await
-                .context("cannot read the claims in Redis (setting ticketing.redis)")?;
-        }
+        let outside = config.ticketing.read_claims(&events).await;
+        let outside =
+            outside.context("cannot read the claims in Redis (setting ticketing.redis)")?;
+        books.claims_are_rows = outside.is_none() && !books.allocations.is_empty();
+        books.claims = outside.unwrap_or_default();
         all.add(books);
     }
     Ok(Report::of(&all, Clock::System.now()))

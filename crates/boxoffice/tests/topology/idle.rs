@@ -12,7 +12,7 @@ use contract::{
 use futures::future;
 use messaging::{Clock, Snapshot, StoreError};
 use payment::record::Refund;
-use ticketing::reservations::Claims;
+use ticketing::reservations::ClaimSnapshot;
 
 use crate::{
     buyer::{BuyerOutcome, stock},
@@ -195,15 +195,15 @@ async fn every_message_was_handled(deployment: &Deployment) {
 /// Redis has exactly the claims of the tickets in the database.
 async fn redis_says_the_same(deployment: &Deployment, events: &[i64], books: &Books) {
     let events: Vec<EventId> = events.iter().map(|event| EventId(*event)).collect();
-    let claims = Claims::read_all(&deployment.redis(), &events).await;
+    let claims = ClaimSnapshot::read_all(&deployment.redis(), &events).await;
     let claims = claims.unwrap();
     for event in events {
         let tickets = books.tickets.values();
         let owned = tickets.filter(|it| it.event_id == event);
         let owned = owned.filter(|it| it.status == TicketStatus::Reserved);
-        let expected = Claims {
+        let expected = ClaimSnapshot {
             completed: owned.map(|it| it.ticket_id).collect(),
-            ..Claims::default()
+            ..ClaimSnapshot::default()
         };
         assert_eq!(claims.get(&event), Some(&expected), "event {event}");
     }

@@ -1,4 +1,4 @@
-//! The stock group: takes over what the event service says, issues tickets, and takes back what is given back.
+//! The stock group: applies changes of events, issues paid tickets, and returns released and cancelled ones to the stock.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,9 +15,9 @@ use messaging::{
 
 use crate::{
     Service, issue,
-    model::{Allocation, Purchase, Reservation, Ticket},
+    model::{Allocation, Purchase, Ticket},
     refund::{self, PurchaseRefund},
-    reservations::{Claimed, Completion},
+    reservations::{ClaimId, Completion, stores_retaken_claim},
 };
 
 type EventMessage = DomainMessage<domain::Event>;
@@ -35,18 +35,18 @@ pub const STOCK_TOPICS: &[&str] = &[
 /// Owns every event's stock.
 pub struct StockConsumer(pub Service);
 
-/// What the reservations said before the decision.
+/// What the reservations did for a batch before its messages are decided.
 #[derive(Default)]
-pub struct Asked {
+pub struct ReservationOutcomes {
     completions: HashMap<TicketId, Completion>,
     releases: HashMap<TicketId, Commit>,
-    /// What goes with the allocation of an event whose sale has changed.
+    /// To be committed with the allocation of an event whose sale changed.
     sales: HashMap<EventId, Commit>,
 }
 
-impl Asked {
-    fn release(&mut self, claims: &[Claimed], commits: Vec<Commit>) {
-        let ids = claims.iter().map(|claimed| claimed.ticket_id);
+impl ReservationOutcomes {
+    fn add_releases(&mut self, claims: &[ClaimId], commits: Vec<Commit>) {
+        let ids = claims.iter().map(|claim| claim.ticket_id);
         self.releases.extend(ids.zip(commits));
     }
 
@@ -56,7 +56,7 @@ impl Asked {
 }
 
 impl Consumer for StockConsumer {
-    type Prefetched = Asked;
+    type Prefetched = ReservationOutcomes;
 
     fn group(&self) -> &'static str {
         STOCK_GROUP
@@ -69,19 +69,17 @@ impl Consumer for StockConsumer {
     fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
         Ok(match StockMessage::read(message)? {
             StockMessage::Event(event) => vec![Ref::to::<Allocation>(event.payload.id)],
-            StockMessage::Payment(payment) if refund::is_silent(&payment.payload) => Vec::new(),
+            StockMessage::Payment(payment) if refund::is_irrelevant(&payment.payload) => Vec::new(),
             StockMessage::Payment(payment) => {
                 let ticket_id = payment.payload.ticket_id;
-                let mut concerned = vec![
+                let mut required = vec![
                     Ref::to::<Allocation>(payment.payload.event_id),
                     Ref::to::<Ticket>(ticket_id),
                     Ref::to::<Purchase>(ticket_id),
                     Ref::to::<PurchaseRefund>(ticket_id),
                 ];
-                if self.0.reservations().keeps_rows() {
-                    concerned.push(Ref::to::<Reservation>(ticket_id));
-                }
-                concerned
+                required.extend(self.0.reservations().required_record(ticket_id));
+                required
             }
             StockMessage::Release(_) => Vec::new(),
             StockMessage::Cancel(request) => vec![
@@ -94,29 +92,29 @@ impl Consumer for StockConsumer {
     fn prefetch<'a>(
         &'a self,
         messages: &'a [Arc<Message>],
-    ) -> BoxFuture<'a, Result<Asked, StoreError>> {
-        Box::pin(self.0.ask_reservations(messages))
+    ) -> BoxFuture<'a, Result<ReservationOutcomes, StoreError>> {
+        Box::pin(self.0.apply_to_reservations(messages))
     }
 
     fn decide(
         &self,
         message: &Message,
         records: &Records,
-        asked: &Asked,
+        outcomes: &ReservationOutcomes,
         now: Timestamp,
     ) -> Result<Commit, Rejection> {
         match StockMessage::read(message)? {
             StockMessage::Event(event) => {
-                let mut commit = follow(&event, records.get(event.payload.id)?);
-                let with = asked.sales.get(&event.payload.id).cloned();
-                commit.merge(with.unwrap_or_default());
+                let mut commit = apply_event(&event, records.get(event.payload.id)?);
+                let also = outcomes.sales.get(&event.payload.id).cloned();
+                commit.merge(also.unwrap_or_default());
                 Ok(commit)
             }
-            StockMessage::Payment(payment) => follow_payment(&payment, records, asked, now),
-            StockMessage::Release(release) => Ok(asked.released(release.ticket_id)),
+            StockMessage::Payment(payment) => apply_payment(&payment, records, outcomes, now),
+            StockMessage::Release(release) => Ok(outcomes.released(release.ticket_id)),
             StockMessage::Cancel(request) => {
-                let released = asked.released(request.ticket_id);
-                refund::cancel_ticket(message, &request, released, records, now)
+                let released = outcomes.released(request.ticket_id);
+                refund::apply_cancel_request(message, &request, released, records, now)
             }
         }
     }
@@ -127,7 +125,7 @@ impl Consumer for StockConsumer {
         match put(Ticket::TABLE.name).and_then(status) {
             Some(TicketStatus::Reserved) => {
                 metrics.ticket("issued");
-                if put(Reservation::TABLE.name).is_some_and(|put| put.expected == 0) {
+                if stores_retaken_claim(commit) {
                     metrics.ticket("retaken");
                 }
             }
@@ -145,7 +143,7 @@ fn status(put: &Put) -> Option<TicketStatus> {
     put.row.read::<Ticket>().ok().map(|ticket| ticket.status)
 }
 
-/// A message, read.
+/// A parsed message.
 enum StockMessage {
     Event(Box<EventMessage>),
     Payment(Box<PaymentMessage>),
@@ -168,56 +166,58 @@ impl StockMessage {
 }
 
 /// The allocation after a domain message of its event.
-fn follow(event: &EventMessage, known: Option<Allocation>) -> Commit {
-    let followed = match known {
+fn apply_event(event: &EventMessage, known: Option<Allocation>) -> Commit {
+    let updated = match known {
         None => Some(Allocation::new(&event.payload, event.version)),
-        Some(known) => known.follow(&event.payload, event.version),
+        Some(known) => known.apply_event(&event.payload, event.version),
     };
     let mut commit = Commit::new();
-    if let Some(allocation) = followed {
+    if let Some(allocation) = updated {
         commit.put(&allocation);
     }
     commit
 }
 
-fn follow_payment(
+fn apply_payment(
     message: &PaymentMessage,
     records: &Records,
-    asked: &Asked,
+    outcomes: &ReservationOutcomes,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    if refund::is_silent(&message.payload) {
+    if refund::is_irrelevant(&message.payload) {
         return Ok(Commit::new());
     }
     let ticket_id = message.payload.ticket_id;
     let mut commit = match message.payload.status {
         PaymentStatus::Succeeded => {
-            issue::issue(message, asked.completions.get(&ticket_id), records, now)?
+            let completion = outcomes.completions.get(&ticket_id);
+            issue::issue(message, completion, records, now)?
         }
         PaymentStatus::Cancelled => {
-            refund::cancel(message, asked.released(ticket_id), records, now)?
+            let released = outcomes.released(ticket_id);
+            refund::apply_cancelled_payment(message, released, records, now)?
         }
         PaymentStatus::Created
         | PaymentStatus::Confirming
         | PaymentStatus::Failed
         | PaymentStatus::Deleted => Commit::new(),
     };
-    commit.merge(refund::note(message, records, now)?);
+    commit.merge(refund::record_refund(message, records, now)?);
     Ok(commit)
 }
 
-/// What one message wants of the reservations.
-enum Wish {
+/// What one message does to the reservations before it is decided.
+enum ReservationAction {
     SetSale(Allocation),
-    Complete(Claimed),
-    GiveBack(Claimed),
-    ReleaseUnpaid(Claimed),
+    Complete(ClaimId),
+    Release(ClaimId),
+    ReleaseUnpaid(ClaimId),
 }
 
-impl Wish {
-    /// `None` where it wants nothing, or cannot be read: it is rejected when it is decided.
+impl ReservationAction {
+    /// `None` if it does nothing, or cannot be read: then `decide` rejects the message.
     fn of(message: &Message) -> Option<Self> {
-        let claimed = |event_id: EventId, user_id: UserId, ticket_id: TicketId| Claimed {
+        let claim = |event_id: EventId, user_id: UserId, ticket_id: TicketId| ClaimId {
             event_id,
             user_id,
             ticket_id,
@@ -229,131 +229,137 @@ impl Wish {
             }
             StockMessage::Payment(payment) => {
                 let it = &payment.payload;
-                let claimed = claimed(it.event_id, it.user_id, it.ticket_id);
+                let claim = claim(it.event_id, it.user_id, it.ticket_id);
                 match it.status {
                     PaymentStatus::Succeeded => {
-                        (it.refund == domain::Refund::None).then_some(Self::Complete(claimed))
+                        (it.refund == domain::Refund::None).then_some(Self::Complete(claim))
                     }
-                    PaymentStatus::Cancelled => Some(Self::GiveBack(claimed)),
+                    PaymentStatus::Cancelled => Some(Self::Release(claim)),
                     PaymentStatus::Created
                     | PaymentStatus::Confirming
                     | PaymentStatus::Failed
                     | PaymentStatus::Deleted => None,
                 }
             }
-            StockMessage::Release(it) => Some(Self::ReleaseUnpaid(claimed(
+            StockMessage::Release(it) => Some(Self::ReleaseUnpaid(claim(
                 it.event_id,
                 it.user_id,
                 it.ticket_id,
             ))),
-            StockMessage::Cancel(it) => Some(Self::GiveBack(claimed(
-                it.event_id,
-                it.user_id,
-                it.ticket_id,
-            ))),
+            StockMessage::Cancel(it) => {
+                Some(Self::Release(claim(it.event_id, it.user_id, it.ticket_id)))
+            }
         }
     }
 }
 
-/// Claims that messages between two changes of a sale speak of.
+/// The claims of a batch's messages, up to the next change of a sale.
 #[derive(Default)]
-struct Claims {
-    paid: Vec<Claimed>,
-    given_back: Vec<Claimed>,
-    unpaid: Vec<Claimed>,
+struct ClaimBatch {
+    paid: Vec<ClaimId>,
+    cancelled: Vec<ClaimId>,
+    unpaid: Vec<ClaimId>,
 }
 
 impl Service {
-    /// Everything that a batch wants of the reservations. A change of the sale is taken over in its place among the
-    /// claims, so that the stock in memory and the allocation come to the same quantity.
-    async fn ask_reservations(&self, messages: &[Arc<Message>]) -> Result<Asked, StoreError> {
-        let mut asked = Asked::default();
-        let mut claims = Claims::default();
-        for wish in messages.iter().filter_map(|message| Wish::of(message)) {
-            match wish {
-                Wish::Complete(claimed) => claims.paid.push(claimed),
-                Wish::GiveBack(claimed) => claims.given_back.push(claimed),
-                Wish::ReleaseUnpaid(claimed) => claims.unpaid.push(claimed),
-                Wish::SetSale(sale) => {
-                    self.ask_claims(std::mem::take(&mut claims), &mut asked)
+    /// Applies a batch to the reservations. A change of a sale keeps its place between the claims, so that the stock in
+    /// memory and the allocation reach the same quantity.
+    async fn apply_to_reservations(
+        &self,
+        messages: &[Arc<Message>],
+    ) -> Result<ReservationOutcomes, StoreError> {
+        let mut outcomes = ReservationOutcomes::default();
+        let mut batch = ClaimBatch::default();
+        let actions = messages
+            .iter()
+            .filter_map(|message| ReservationAction::of(message));
+        for action in actions {
+            match action {
+                ReservationAction::Complete(claim) => batch.paid.push(claim),
+                ReservationAction::Release(claim) => batch.cancelled.push(claim),
+                ReservationAction::ReleaseUnpaid(claim) => batch.unpaid.push(claim),
+                ReservationAction::SetSale(sale) => {
+                    self.apply_claims(std::mem::take(&mut batch), &mut outcomes)
                         .await?;
-                    let with = self.0.reservations.set_sale(&sale).await?;
-                    asked.sales.insert(sale.event_id, with);
+                    let also = self.0.reservations.set_sale(&sale).await?;
+                    outcomes.sales.insert(sale.event_id, also);
                 }
             }
         }
-        self.ask_claims(claims, &mut asked).await?;
-        Ok(asked)
+        self.apply_claims(batch, &mut outcomes).await?;
+        Ok(outcomes)
     }
 
-    /// What is paid is completed before anything is released, so that a payment that succeeds and is cancelled within
-    /// one batch leaves no claim.
-    async fn ask_claims(&self, claims: Claims, asked: &mut Asked) -> Result<(), StoreError> {
-        let Claims {
+    /// Completes paid claims before it releases any, so that a payment that succeeds and is cancelled within one batch
+    /// leaves no claim.
+    async fn apply_claims(
+        &self,
+        batch: ClaimBatch,
+        outcomes: &mut ReservationOutcomes,
+    ) -> Result<(), StoreError> {
+        let ClaimBatch {
             paid,
-            given_back,
+            cancelled,
             unpaid,
-        } = claims;
+        } = batch;
         let reservations = &self.0.reservations;
-        let completions = self.complete_or_retake(&paid, &asked.releases).await?;
-        asked.completions.extend(completions);
+        let completions = self.complete_or_retake(&paid, &outcomes.releases).await?;
+        outcomes.completions.extend(completions);
         fail::fail_point!("ticketing.after_complete", !paid.is_empty(), |_| {
             std::process::abort()
         });
-        let released = reservations.release(&given_back).await?;
-        asked.release(&given_back, released);
+        let released = reservations.release(&cancelled).await?;
+        outcomes.add_releases(&cancelled, released);
         let released = reservations.release_unpaid(&unpaid).await?;
-        asked.release(&unpaid, released);
+        outcomes.add_releases(&unpaid, released);
         fail::fail_point!(
             "ticketing.after_take_back",
-            !given_back.is_empty() || !unpaid.is_empty(),
+            !cancelled.is_empty() || !unpaid.is_empty(),
             |_| std::process::abort()
         );
         Ok(())
     }
 
-    /// Completes what is paid; where a claim is gone, and was not released within this batch, its ticket is taken again.
+    /// Completes paid claims. One that is gone, and was not released within this batch, is retaken first.
     async fn complete_or_retake(
         &self,
-        paid: &[Claimed],
+        paid: &[ClaimId],
         released: &HashMap<TicketId, Commit>,
     ) -> Result<HashMap<TicketId, Completion>, StoreError> {
         let reservations = &self.0.reservations;
         let completed = reservations.complete(paid).await?;
         let mut completions: HashMap<_, _> = paid
             .iter()
-            .map(|claimed| claimed.ticket_id)
+            .map(|claim| claim.ticket_id)
             .zip(completed)
             .collect();
-        let is_gone = |claimed: &&Claimed| {
-            matches!(completions[&claimed.ticket_id], Completion::Gone)
-                && !released.contains_key(&claimed.ticket_id)
+        let is_gone = |claim: &&ClaimId| {
+            matches!(completions[&claim.ticket_id], Completion::Gone)
+                && !released.contains_key(&claim.ticket_id)
         };
-        let gone: Vec<Claimed> = paid.iter().filter(is_gone).copied().collect();
-        let wanted_again = self.without_decided(gone).await?;
-        if wanted_again.is_empty() {
+        let gone: Vec<ClaimId> = paid.iter().filter(is_gone).copied().collect();
+        let undecided = self.without_decided(gone).await?;
+        if undecided.is_empty() {
             return Ok(completions);
         }
-        reservations
-            .retake(&wanted_again, self.0.clock.now())
-            .await?;
-        // This member may have slept since it looked, and another have issued the ticket, cancelled it and released the
-        // claim. What it took again then waits for nobody. What is decided from here on finds the claim.
-        let wanted = self.without_decided(wanted_again.clone()).await?;
-        let (buying, decided): (Vec<Claimed>, Vec<Claimed>) = wanted_again
+        reservations.retake(&undecided, self.0.clock.now()).await?;
+        // This process may have been paused since it looked, while another issued the ticket, cancelled it and released
+        // the claim. A claim retaken after that is released again. Any decision from here on finds the claim.
+        let still_undecided = self.without_decided(undecided.clone()).await?;
+        let (buying, decided): (Vec<ClaimId>, Vec<ClaimId>) = undecided
             .into_iter()
-            .partition(|claimed| wanted.contains(claimed));
+            .partition(|claim| still_undecided.contains(claim));
         reservations.release_unpaid(&decided).await?;
         let retaken = reservations.complete(&buying).await?;
-        let ids = buying.iter().map(|claimed| claimed.ticket_id);
+        let ids = buying.iter().map(|claim| claim.ticket_id);
         completions.extend(ids.zip(retaken));
         Ok(completions)
     }
 
-    /// Leaves out the claims that nothing is to be taken again for: their ticket was issued before, their payment was
-    /// cancelled, or their buyer gave them back. It only saves taking what the decision would not use, and what a
-    /// decision does not use is released when its payment is told as CANCELLED.
-    async fn without_decided(&self, mut gone: Vec<Claimed>) -> Result<Vec<Claimed>, StoreError> {
+    /// Leaves out claims that need no ticket: it was issued before, the payment was cancelled, or the buyer released the
+    /// claim. This only avoids retaking them in vain: a retaken claim without a ticket is released when its payment is
+    /// CANCELLED.
+    async fn without_decided(&self, mut gone: Vec<ClaimId>) -> Result<Vec<ClaimId>, StoreError> {
         if gone.is_empty() {
             return Ok(gone);
         }
@@ -370,7 +376,7 @@ impl Service {
             let purchase: Purchase = row.read()?;
             decided.extend(purchase.released_at.map(|_| purchase.ticket_id));
         }
-        gone.retain(|claimed| !decided.contains(&claimed.ticket_id));
+        gone.retain(|claim| !decided.contains(&claim.ticket_id));
         Ok(gone)
     }
 }

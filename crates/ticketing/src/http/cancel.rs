@@ -58,7 +58,7 @@ pub(super) async fn cancel_ticket(
     check_reason(request.reason.as_deref())?;
     if let Some(first) = once.first::<CancellationBegun>()
         && let Some(again) = once.replay()
-        && !service.came_to_nothing(first.saga_id).await?
+        && !service.cancellation_has_failed(first.saga_id).await?
     {
         return Ok(again);
     }

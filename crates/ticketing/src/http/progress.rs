@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use web::{Id, Problem, ProblemDetails};
 
-use crate::{Service, progress::PurchaseProgress, refund::PurchaseRefund, sagas::Payload};
+use crate::{Service, progress::PurchaseProgress, refund::PurchaseRefund, sagas::PurchasePayload};
 
 /// How far a purchase has come.
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,12 +113,12 @@ fn progress_answer(
         let requested_at = purchase.map_or(Timestamp::default(), |purchase| purchase.requested_at);
         return Ok(not_begun(ticket_id, requested_at));
     };
-    let payload = Payload::of(&saga).map_err(messaging::StoreError::from)?;
+    let payload = PurchasePayload::of(&saga).map_err(messaging::StoreError::from)?;
     let ticket_status = ticket.as_ref().map(|ticket| ticket.status);
     let is_bought = ticket_status == Some(TicketStatus::Reserved);
     let expired = expiry.filter(|expiry| expiry.state != SagaState::Compensated);
     // One that was refused by the gateway has left everything as it was.
-    let refund = refund.filter(PurchaseRefund::is_told);
+    let refund = refund.filter(PurchaseRefund::is_active);
     // What lapsed cannot be paid any more, and neither can what was refunded.
     let can_be_paid = saga.state == SagaState::Completed && expired.is_none() && refund.is_none();
     let failure = match (&refund, expired) {

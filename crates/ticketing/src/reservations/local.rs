@@ -1,8 +1,8 @@
-//! The embedded backend: all stocks in memory behind one lock, held for a decision and never over a wait. What a
-//! decision changes is handed to the store's writer under the same lock, so that the log of changes has the order
-//! of the decisions, and dropping a caller undoes nothing. At start the memory is rebuilt from the rows.
+//! The embedded backend: all stocks in memory behind one mutex, held for a decision and never across an await. Each
+//! decision is submitted to the store's writer under the same mutex, so the log of changes has the order of the
+//! decisions, and a dropped caller undoes nothing. At start the memory is rebuilt from the rows.
 
-mod lapses;
+mod expiry;
 
 use std::{
     cmp::Reverse,
@@ -16,16 +16,17 @@ use messaging::{
 };
 
 use super::{
-    Claimed, Completion, Error, Granted, Held, Keeping, LOOK_AGAIN_SECS, Lapse, Lapsed, Refusal,
-    Stats, Stock, Wish, was_not_applied,
+    ClaimId, ClaimProof, Completion, Deadlines, DueClaim, Error, ExpiredClaims, Granted,
+    RECHECK_SECS, Refusal, Reservation, ReserveRequest, Stats, claim::Claim, stock::Stock,
+    was_not_applied, with_open_purchase,
 };
-use crate::model::{Allocation, Reservation, ReservationState};
+use crate::model::{Allocation, ReservationRecord, ReservationState};
 
-/// Rows read at once when the memory is rebuilt.
+/// Rows of one read during the rebuild.
 const REBUILD_ROWS: u32 = 10_000;
 
 #[derive(Clone)]
-pub struct Local {
+pub(super) struct Local {
     store: Store,
     state: Arc<Mutex<State>>,
 }
@@ -33,14 +34,14 @@ pub struct Local {
 #[derive(Default)]
 struct State {
     stocks: HashMap<EventId, Stock>,
-    /// When claims lapse. Entries of claims that ended otherwise are passed over when their time comes.
-    lapses: BinaryHeap<Reverse<(Timestamp, EventId, UserId)>>,
-    /// Stored claims beside which their user has another one, or whose ticket is another's by now; they lapse at once.
-    superseded: Vec<Claimed>,
+    /// When claims expire. An entry whose claim has ended otherwise is skipped when it is due.
+    expiry_queue: BinaryHeap<Reverse<(Timestamp, EventId, UserId)>>,
+    /// Stored claims whose user has another claim, or whose ticket went to another user. They are due at once.
+    superseded: Vec<ClaimId>,
 }
 
 impl Local {
-    pub(super) async fn rebuild(store: Store, now: Timestamp) -> Result<Self, StoreError> {
+    pub async fn rebuild(store: Store, now: Timestamp) -> Result<Self, StoreError> {
         let mut state = State::default();
         let mut after = None;
         loop {
@@ -56,13 +57,12 @@ impl Local {
         }
         let mut after = None;
         loop {
-            let page: Vec<Reservation> = store
-                .find(Find::all(Reservation::TABLE, REBUILD_ROWS).after(after))
+            let page: Vec<ReservationRecord> = store
+                .find(Find::all(ReservationRecord::TABLE, REBUILD_ROWS).after(after))
                 .await?;
             let Some(last) = page.last() else { break };
             after = Some(last.ticket_id);
-            page.into_iter()
-                .for_each(|reservation| state.restore(&reservation, now));
+            page.iter().for_each(|row| state.restore(row, now));
         }
         Ok(Self {
             store,
@@ -71,10 +71,10 @@ impl Local {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
+        lock(&self.state)
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
@@ -85,21 +85,22 @@ impl Local {
         })
     }
 
-    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Granted, Error> {
-        let claimed = wish.claimed();
-        let (granted, receipt) = self.grant(wish, now)?;
+    pub async fn reserve(&self, request: ReserveRequest, now: Timestamp) -> Result<Granted, Error> {
+        let claim = request.claim;
+        let (granted, receipt) = self.grant(request, now)?;
         match (granted, receipt) {
             (Granted::Before { ticket_id, .. }, _) => self.check_stored(ticket_id).await?,
             (Granted::Now, None) => {}
             (Granted::Now, Some(receipt)) => {
-                let forget = move |state: &mut State| state.forget(claimed);
-                self.stored_or(receipt, forget).await?;
+                let undo = move |state: &mut State| state.undo_grant(claim);
+                self.stored_or(receipt, undo).await?;
             }
         }
         Ok(granted)
     }
 
-    /// Undoes in memory what is known not to be stored, though the caller go away or not hear of it in time.
+    /// Waits for the commit, and undoes the decision in memory if it certainly was not stored, even if the caller is
+    /// dropped or times out.
     async fn stored_or(
         &self,
         receipt: Receipt,
@@ -108,19 +109,19 @@ impl Local {
         let state = Arc::clone(&self.state);
         let settle = move |outcomes: &[Outcome]| {
             if outcomes.iter().any(was_not_applied) {
-                undo(&mut state.lock().expect("no holder of this lock panics"));
+                undo(&mut lock(&state));
             }
         };
         let mut outcomes = receipt.settled(settle).await;
         outcomes.pop().expect("one outcome for one commit")
     }
 
-    /// The first grant to the same request may not be stored yet. What becomes of it is known behind an empty
-    /// submission, since the store applies them in order.
+    /// The first grant to the same request may not be stored yet. The store applies submissions in order, so its
+    /// outcome is known after an empty one.
     async fn check_stored(&self, ticket_id: TicketId) -> Result<(), Error> {
-        let behind = self.store.submit(Submission::default()).outcomes().await;
-        behind.into_iter().collect::<Result<(), CommitError>>()?;
-        match self.store.load::<Reservation>(ticket_id).await? {
+        let barrier = self.store.submit(Submission::default()).outcomes().await;
+        barrier.into_iter().collect::<Result<(), CommitError>>()?;
+        match self.store.load::<ReservationRecord>(ticket_id).await? {
             Some(_) => Ok(()),
             None => {
                 let reason = "the first grant to this request was not stored".to_owned();
@@ -129,141 +130,118 @@ impl Local {
         }
     }
 
-    fn grant(&self, wish: Wish, now: Timestamp) -> Result<(Granted, Option<Receipt>), Refusal> {
-        let Wish {
-            event_id,
-            user_id,
-            ticket_id,
-            expires_at,
-            lapses_at,
-            also: mut commit,
-        } = wish;
+    fn grant(
+        &self,
+        request: ReserveRequest,
+        now: Timestamp,
+    ) -> Result<(Granted, Option<Receipt>), Refusal> {
+        let (id, deadlines) = (request.claim, request.deadlines);
         let mut state = self.state();
         let stock = state
             .stocks
-            .get_mut(&event_id)
+            .get_mut(&id.event_id)
             .ok_or(Refusal::EventNotFound)?;
-        let granted = stock.reserve(user_id, ticket_id, (expires_at, lapses_at), now)?;
+        let granted = stock.reserve(&request, now)?;
         if granted != Granted::Now {
             return Ok((granted, None));
         }
-        commit.put(&Reservation {
-            ticket_id,
-            event_id,
-            user_id,
-            state: ReservationState::Waiting,
-            expires_at,
-            lapses_at,
-            agreed_price: stock.agreed(user_id),
-            version: 0,
+        let mut commit = request.also;
+        commit.put(&ReservationRecord {
+            agreed_price: stock.agreed_price(id.user_id),
+            ..row(id, ReservationState::Waiting, deadlines)
         });
         fail::fail_point!("ticketing.before_grant", |_| std::process::abort());
         let receipt = self.submit(commit);
         if receipt.refusal().is_some() {
-            stock.release(user_id, ticket_id);
+            stock.release(id);
         } else {
-            state.lapses.push(Reverse((lapses_at, event_id, user_id)));
+            state.schedule_expiry(id, deadlines.lapses_at);
         }
         Ok((granted, Some(receipt)))
     }
 
-    pub(super) fn find(&self, event_id: EventId, user_id: UserId) -> Option<Held> {
+    pub fn find(&self, event_id: EventId, user_id: UserId) -> Option<Reservation> {
         self.state().stocks.get(&event_id)?.find(user_id)
     }
 
-    pub(super) async fn named(&self, ticket_id: TicketId) -> Result<Option<Claimed>, StoreError> {
-        let stored: Option<Reservation> = self.store.load(ticket_id).await?;
-        Ok(stored.map(|stored| Claimed {
-            event_id: stored.event_id,
-            user_id: stored.user_id,
-            ticket_id,
-        }))
+    pub async fn find_by_ticket(&self, ticket_id: TicketId) -> Result<Option<ClaimId>, StoreError> {
+        let stored: Option<ReservationRecord> = self.store.load(ticket_id).await?;
+        Ok(stored.as_ref().map(ClaimId::from))
     }
 
-    pub(super) fn complete(&self, claimed: Claimed) -> Completion {
+    pub fn complete(&self, claim: ClaimId) -> Completion {
         let mut state = self.state();
-        let stock = state.stocks.get_mut(&claimed.event_id);
-        let deadlines = stock.and_then(|stock| stock.complete(claimed.user_id, claimed.ticket_id));
-        deadlines.map_or(Completion::Gone, |deadlines| completed(claimed, deadlines))
+        let stock = state.stocks.get_mut(&claim.event_id);
+        let deadlines = stock.and_then(|stock| stock.complete(claim));
+        deadlines.map_or(Completion::Gone, |deadlines| {
+            let row = row(claim, ReservationState::Completed, deadlines);
+            Completion::Completed(ClaimProof::Row(row))
+        })
     }
 
-    pub(super) fn retake(&self, claims: &[Claimed], lapses_at: Timestamp) {
+    pub fn retake(&self, claims: &[ClaimId], lapses_at: Timestamp) {
         let mut state = self.state();
-        for claimed in claims {
-            let Claimed {
-                event_id,
-                user_id,
-                ticket_id,
-            } = *claimed;
-            let stock = state.stocks.get_mut(&event_id);
-            if stock.is_some_and(|stock| stock.retake(user_id, ticket_id, lapses_at)) {
-                state.lapses.push(Reverse((lapses_at, event_id, user_id)));
+        for claim in claims {
+            let stock = state.stocks.get_mut(&claim.event_id);
+            if stock.is_some_and(|stock| stock.retake(*claim, lapses_at)) {
+                state.schedule_expiry(*claim, lapses_at);
             }
         }
     }
 
-    pub(super) fn release(&self, claimed: Claimed) -> Commit {
+    pub fn release(&self, claim: ClaimId) -> Commit {
         let mut state = self.state();
-        if let Some(stock) = state.stocks.get_mut(&claimed.event_id) {
-            stock.release(claimed.user_id, claimed.ticket_id);
+        if let Some(stock) = state.stocks.get_mut(&claim.event_id) {
+            stock.release(claim);
         }
-        removal(claimed)
+        removal(claim)
     }
 
-    pub(super) fn release_unpaid(&self, claimed: Claimed) -> Commit {
-        let Claimed {
-            event_id,
-            user_id,
-            ticket_id,
-        } = claimed;
+    pub fn release_unpaid(&self, claim: ClaimId) -> Commit {
         let mut state = self.state();
-        if let Some(stock) = state.stocks.get_mut(&event_id) {
-            if stock.is_completed(user_id, ticket_id) {
+        if let Some(stock) = state.stocks.get_mut(&claim.event_id) {
+            if stock.is_completed(claim) {
                 return Commit::new();
             }
-            stock.release(user_id, ticket_id);
+            stock.release(claim);
         }
-        removal(claimed)
+        removal(claim)
     }
 
-    /// What could not be stored is put back: its row still waits, whoever asked and went away.
-    pub(super) async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
+    pub async fn release_by_buyer(&self, claim: ClaimId, also: Commit) -> Result<bool, Error> {
         let mut commit = also;
-        commit.remove::<Reservation>(claimed.ticket_id);
-        let (price, deadlines, receipt) = {
+        commit.remove::<ReservationRecord>(claim.ticket_id);
+        let (released, receipt) = {
             let mut state = self.state();
-            let Some(stock) = state.stocks.get_mut(&claimed.event_id) else {
+            let stock = state.stocks.get_mut(&claim.event_id);
+            let Some(released) = stock.and_then(|stock| stock.release_waiting(claim)) else {
                 return Ok(false);
             };
-            let price = stock.agreed(claimed.user_id);
-            let Some(deadlines) = stock.give_up(claimed.user_id, claimed.ticket_id) else {
-                return Ok(false);
-            };
-            (price, deadlines, self.submit(commit))
+            (released, self.submit(commit))
         };
-        let put_back = move |state: &mut State| state.put_back(claimed, deadlines, price);
+        let put_back = move |state: &mut State| state.put_back(claim, released);
         self.stored_or(receipt, put_back).await?;
         Ok(true)
     }
 
-    pub(super) async fn expire(
+    pub async fn expire(
         &self,
         now: Timestamp,
         max: usize,
-        telling: impl Fn(Lapse) -> Commit,
-    ) -> Result<Lapsed, StoreError> {
+        publish: impl Fn(DueClaim) -> Commit,
+    ) -> Result<ExpiredClaims, StoreError> {
         let due = self.state().due(now, max);
         if due.is_empty() {
-            return Ok(Lapsed::default());
+            return Ok(ExpiredClaims::default());
         }
-        let begun = super::begun(&self.store, &due).await?;
+        let open = with_open_purchase(&self.store, &due).await?;
         let (ended, receipt) = {
             let mut state = self.state();
-            let ended = state.end_due(due, &begun, now.plus_secs(LOOK_AGAIN_SECS));
-            let commits = ended.iter().map(|(lapse, is_free)| {
-                let mut commit = telling(*lapse);
-                if *is_free {
-                    commit.remove::<Reservation>(lapse.claimed.ticket_id);
+            let ended = state.end_due(due, &open, now.plus_secs(RECHECK_SECS));
+            let commits = ended.iter().map(|(due, is_freed)| {
+                let mut commit = publish(*due);
+                if *is_freed {
+                    commit.remove::<ReservationRecord>(due.claim.ticket_id);
                 }
                 commit
             });
@@ -274,34 +252,26 @@ impl Local {
             fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
             (ended, self.store.submit(submission))
         };
-        let (state, told) = (Arc::clone(&self.state), ended.clone());
-        let settle = move |outcomes: &[Outcome]| {
-            let mut state = state.lock().expect("no holder of this lock panics");
-            for ((Lapse { claimed, lapses_at }, is_free), outcome) in told.into_iter().zip(outcomes)
-            {
-                // One that stays is told of again when it is looked at again.
-                if is_free && was_not_applied(outcome) {
-                    state.put_back(claimed, (lapses_at, lapses_at), None);
-                }
-            }
-        };
-        let mut done = Lapsed::default();
+        let (state, submitted) = (Arc::clone(&self.state), ended.clone());
+        let settle = move |outcomes: &[Outcome]| lock(&state).settle_expiry(&submitted, outcomes);
+        let outcomes = receipt.settled(settle).await;
+        let mut expired = ExpiredClaims::default();
         let mut failure = None;
-        for ((lapse, is_free), outcome) in ended.into_iter().zip(receipt.settled(settle).await) {
+        for ((due, is_freed), outcome) in ended.into_iter().zip(outcomes) {
             match outcome {
-                Ok(()) if is_free => done.freed.push(lapse.claimed),
-                Ok(()) => done.closing.push(lapse.claimed),
+                Ok(()) if is_freed => expired.freed.push(due.claim),
+                Ok(()) => expired.closing.push(due.claim),
                 Err(error) => failure = Some(error),
             }
         }
         match failure {
-            None => Ok(done),
+            None => Ok(expired),
             Some(CommitError::Store(error)) => Err(error),
             Some(error) => Err(StoreError::Unavailable(error.to_string())),
         }
     }
 
-    pub(super) fn set_sale(&self, sale: &Allocation) {
+    pub fn set_sale(&self, sale: &Allocation) {
         let mut state = self.state();
         state
             .stocks
@@ -310,69 +280,64 @@ impl Local {
             .set_sale(sale);
     }
 
-    pub(super) fn stats(&self, event_id: EventId) -> Option<Stats> {
+    pub fn stats(&self, event_id: EventId) -> Option<Stats> {
         self.state().stocks.get(&event_id).map(Stock::stats)
     }
 }
 
-fn completed(claimed: Claimed, (expires_at, lapses_at): (Timestamp, Timestamp)) -> Completion {
-    let Claimed {
-        event_id,
-        user_id,
-        ticket_id,
-    } = claimed;
-    Completion::Completed(Keeping::Row(Reservation {
-        ticket_id,
-        event_id,
-        user_id,
-        state: ReservationState::Completed,
-        expires_at,
-        lapses_at,
-        agreed_price: None,
-        version: 0,
-    }))
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().expect("no holder of this lock panics")
 }
 
-fn removal(claimed: Claimed) -> Commit {
+fn row(claim: ClaimId, state: ReservationState, deadlines: Deadlines) -> ReservationRecord {
+    ReservationRecord {
+        ticket_id: claim.ticket_id,
+        event_id: claim.event_id,
+        user_id: claim.user_id,
+        state,
+        expires_at: deadlines.expires_at,
+        lapses_at: deadlines.lapses_at,
+        agreed_price: None,
+        version: 0,
+    }
+}
+
+fn removal(claim: ClaimId) -> Commit {
     let mut commit = Commit::new();
-    commit.remove::<Reservation>(claimed.ticket_id);
+    commit.remove::<ReservationRecord>(claim.ticket_id);
     commit
 }
 
 impl State {
-    fn restore(&mut self, stored: &Reservation, now: Timestamp) {
-        let Reservation {
-            ticket_id,
-            event_id,
-            user_id,
-            state,
-            expires_at,
-            lapses_at,
-            agreed_price,
-            ..
-        } = *stored;
-        let lapses_at = ticket_id.no_later_than(lapses_at, now);
-        let Some(stock) = self.stocks.get_mut(&event_id) else {
+    fn restore(&mut self, row: &ReservationRecord, now: Timestamp) {
+        let id = ClaimId::from(row);
+        let Some(stock) = self.stocks.get_mut(&id.event_id) else {
             return;
         };
-        let gave_way = stock.restore_stored(user_id, ticket_id, state, (expires_at, lapses_at));
-        if gave_way != Some(ticket_id) {
-            stock.agree(user_id, agreed_price);
+        let claim = Claim {
+            ticket_id: id.ticket_id,
+            deadlines: Deadlines {
+                expires_at: row.expires_at,
+                lapses_at: id.ticket_id.no_later_than(row.lapses_at, now),
+            },
+            price: row.agreed_price,
+        };
+        let superseded = stock.restore(id.user_id, claim, row.state);
+        if superseded != Some(id.ticket_id) && row.state == ReservationState::Waiting {
+            self.schedule_expiry(id, claim.deadlines.lapses_at);
         }
-        if gave_way != Some(ticket_id) && state == ReservationState::Waiting {
-            self.lapses.push(Reverse((lapses_at, event_id, user_id)));
-        }
-        self.superseded.extend(gave_way.map(|ticket_id| Claimed {
-            event_id,
-            user_id,
-            ticket_id,
-        }));
+        let superseded = superseded.map(|ticket_id| ClaimId { ticket_id, ..id });
+        self.superseded.extend(superseded);
     }
 
-    /// Takes back a grant that is not stored.
-    fn forget(&mut self, claimed: Claimed) {
-        if let Some(stock) = self.stocks.get_mut(&claimed.event_id) {
-            stock.release_waiting(claimed.user_id, claimed.ticket_id);
+    fn undo_grant(&mut self, claim: ClaimId) {
+        if let Some(stock) = self.stocks.get_mut(&claim.event_id) {
+            stock.release_waiting(claim);
         }
+    }
+
+    fn schedule_expiry(&mut self, claim: ClaimId, lapses_at: Timestamp) {
+        let entry = (lapses_at, claim.event_id, claim.user_id);
+        self.expiry_queue.push(Reverse(entry));
     }
 }

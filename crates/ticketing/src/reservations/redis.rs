@@ -1,189 +1,192 @@
-//! The distributed backend: all stocks in Redis, one script an operation, shared by every process.
+//! The distributed backend: all stocks in Redis, one script for each operation, shared by every process.
 //!
-//! **What is durable.** A claim that waits for payment is as durable as Redis itself is configured to be, and no row of
-//! the store says it: nothing but Redis is written before a grant is answered, except what the caller wants stored
-//! with it. Redis is fast, not sacred. What is bought is in the store (tickets, allocation), and where Redis comes
-//! back without its data it is rebuilt from there (`rebuild`), while reservations are refused as
+//! **Durability.** A waiting claim is as durable as Redis is configured to be, and has no row in the store: before a
+//! grant is answered, only Redis and the request's own Commit are written. Completed claims are in the store (tickets,
+//! allocation). If Redis loses its data it is rebuilt from the store (`rebuild`); meanwhile requests are refused with
 //! [`Refusal::Rebuilding`].
 //!
-//! **Time** is the caller's: no script reads a clock. **Keys** of one event share a hash tag. State here: the queue
-//! of wishes (`batcher`), and which events this process rebuilds.
+//! **Time** comes from the caller: no script reads a clock. **Keys** of one event share a hash tag. State here: the
+//! queue of requests (`batcher`), the events that this process rebuilds (`core`), and the events that do not exist
+//! (`missing_events`).
 
-mod absent;
 mod batcher;
-mod claims;
 mod core;
 mod expiry;
+mod missing_events;
 mod rebuild;
 mod scripts;
+mod snapshot;
 
 use std::sync::Arc;
 
-use contract::{EventId, TicketId, Timestamp, UserId};
-use messaging::{Clock, Commit, Store, StoreError};
+use contract::{EventId, Money, TicketId, Timestamp, UserId};
+use messaging::{Clock, Commit, CommitError, Store, StoreError};
 use redis::ScriptInvocation;
 use tokio::sync::{mpsc, oneshot};
 
-pub use claims::{Claims, ClaimsError};
+pub use snapshot::{ClaimSnapshot, SnapshotError};
 
 use self::{
-    batcher::{Pending, QUEUE_WISHES_MAX},
-    core::{Answered, Core, fence},
-    rebuild::Rebuilt,
-    scripts::{Claim, on_event},
+    batcher::{PendingRequest, QUEUE_REQUESTS_MAX},
+    core::{Core, ScriptReply, epoch_fence},
+    expiry::Ending,
+    rebuild::RebuildOutcome,
+    scripts::on_event,
 };
 use super::{
-    Claimed, Completion, Error, Granted, Held, Keeping, Lapse, Lapsed, Refusal, Stats, Wish,
+    ClaimId, ClaimProof, Completion, DueClaim, Error, ExpiredClaims, Granted, Refusal, Reservation,
+    ReserveRequest, Stats, claim::Claim,
 };
 use crate::{
     model::{AgreedPrice, Allocation, Purchase, ReservationState},
     redis_server::RedisServer,
 };
 
-/// How long what began to lapse, or to be given up, is left to the one who began it.
-pub(crate) const LAPSE_AGAIN_MILLIS: i64 = 30_000;
+/// When an expiry or release that has begun and was not ended is due again.
+const EXPIRY_RETRY_MILLIS: i64 = 30_000;
 
-/// What the backend must know of how long claims stand.
+/// How long claims last, as far as the backend must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedisHold {
-    /// No claim lapses sooner than this after its grant.
+    /// No claim expires sooner than this after its grant.
     pub claim_millis_min: i64,
-    /// How much later than its deadline a claim lapses that was rebuilt.
+    /// How much later than its deadline a rebuilt claim expires.
     pub grace_millis: i64,
 }
 
 #[derive(Clone)]
-pub struct Redis {
+pub(super) struct Redis {
     core: Arc<Core>,
-    wishes: mpsc::Sender<Pending>,
+    requests: mpsc::Sender<PendingRequest>,
 }
 
 impl Redis {
     /// Must be called on the runtime.
-    pub(super) fn open(server: RedisServer, store: Store, clock: Clock, hold: RedisHold) -> Self {
+    pub fn open(server: RedisServer, store: Store, clock: Clock, hold: RedisHold) -> Self {
         let core = Arc::new(Core::new(server, store, clock, hold));
-        let (wishes, queue) = mpsc::channel(QUEUE_WISHES_MAX);
+        let (requests, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
         tokio::spawn(batcher::run(Arc::downgrade(&core), queue));
-        Self { core, wishes }
+        Self { core, requests }
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub fn store(&self) -> &Store {
         &self.core.store
     }
 
-    pub(super) async fn reserve(&self, wish: Wish, now: Timestamp) -> Result<Granted, Error> {
+    pub async fn reserve(&self, request: ReserveRequest, now: Timestamp) -> Result<Granted, Error> {
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { wish, now, answer };
-        if self.wishes.try_send(pending).is_err() {
+        let pending = PendingRequest {
+            request,
+            now,
+            answer,
+        };
+        if self.requests.try_send(pending).is_err() {
             return Err(StoreError::Overloaded.into());
         }
         let stopped = || StoreError::Unavailable("the process is stopping".to_owned());
         answered.await.unwrap_or_else(|_| Err(stopped().into()))
     }
 
-    pub(super) async fn find(
+    pub async fn find(
         &self,
         event_id: EventId,
         user_id: UserId,
-    ) -> Result<Option<Held>, Error> {
+    ) -> Result<Option<Reservation>, Error> {
         let mut call = on_event(&self.core.scripts.find, &self.core.server, event_id);
         call.arg(user_id.0);
-        let known: Option<(String, String, String)> = self.core.server.call(&call).await?;
-        let Some((price, waiting, completed)) = known else {
-            return self.nothing(event_id).await;
+        let reply: Option<(String, String, String)> = self.core.server.call(&call).await?;
+        let Some((price, waiting, completed)) = reply else {
+            return self.none_unless_lost(event_id).await;
         };
-        let price = price
-            .parse()
-            .ok()
-            .and_then(|price| contract::Money::new(price).ok());
-        let held = |text: &str, state| {
-            Claim::read(text).map(|claim| Held {
+        let price = price.parse().ok().and_then(|price| Money::new(price).ok());
+        let reservation = |text: &str, state| {
+            Claim::decode(text).map(|claim| Reservation {
                 ticket_id: claim.ticket_id,
                 state,
-                expires_at: claim.expires_at,
+                expires_at: claim.deadlines.expires_at,
                 price: claim.price.map_or(price, AgreedPrice::price),
             })
         };
-        Ok(held(&waiting, ReservationState::Waiting)
-            .or_else(|| held(&completed, ReservationState::Completed)))
+        Ok(reservation(&waiting, ReservationState::Waiting)
+            .or_else(|| reservation(&completed, ReservationState::Completed)))
     }
 
-    /// A ticket whose purchase was begun is in the store; the others, Redis knows.
-    pub(super) async fn named(&self, ticket_id: TicketId) -> Result<Option<Claimed>, Error> {
+    /// The store has the tickets whose purchase has begun; the index in Redis has the others.
+    pub async fn find_by_ticket(&self, ticket_id: TicketId) -> Result<Option<ClaimId>, Error> {
         let purchase: Option<Purchase> = self.core.store.load(ticket_id).await?;
         match purchase {
-            Some(purchase) => Ok(Some(Claimed {
+            Some(purchase) => Ok(Some(ClaimId {
                 event_id: purchase.event_id,
                 user_id: purchase.user_id,
                 ticket_id,
             })),
-            None => Ok(batcher::recall(&self.core, ticket_id).await?),
+            None => Ok(batcher::lookup_ticket(&self.core, ticket_id).await?),
         }
     }
 
-    pub(super) async fn complete(&self, claims: &[Claimed]) -> Result<Vec<Completion>, StoreError> {
+    pub async fn complete(&self, claims: &[ClaimId]) -> Result<Vec<Completion>, StoreError> {
         let script = &self.core.scripts.complete;
-        let answers = self.core.ask_of_claims(script, "", claims).await?;
-        self.vouch(claims, &answers).await?;
-        Ok(answers.into_iter().map(completion).collect())
+        let replies = self.core.call_for_claims(script, "", claims).await?;
+        self.verify_epoch(claims, &replies).await?;
+        Ok(replies.into_iter().map(completion).collect())
     }
 
-    pub(super) async fn retake(
-        &self,
-        claims: &[Claimed],
-        lapses_at: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub async fn retake(&self, claims: &[ClaimId], lapses_at: Timestamp) -> Result<(), StoreError> {
         let (script, at) = (&self.core.scripts.retake, lapses_at.as_millis().to_string());
-        let answers = self.core.ask_of_claims(script, &at, claims).await?;
-        self.vouch(claims, &answers).await
+        let replies = self.core.call_for_claims(script, &at, claims).await?;
+        self.verify_epoch(claims, &replies).await
     }
 
-    pub(super) async fn release(
+    pub async fn release(
         &self,
-        claims: &[Claimed],
+        claims: &[ClaimId],
         which: &str,
     ) -> Result<Vec<Commit>, StoreError> {
         let script = &self.core.scripts.release;
-        let answers = self.core.ask_of_claims(script, which, claims).await?;
-        self.vouch(claims, &answers).await?;
-        Ok(answers.into_iter().map(fenced).collect())
+        let replies = self.core.call_for_claims(script, which, claims).await?;
+        self.verify_epoch(claims, &replies).await?;
+        Ok(replies.into_iter().map(fenced).collect())
     }
 
-    async fn vouch(&self, claims: &[Claimed], answers: &[Answered]) -> Result<(), StoreError> {
-        let events = claims.iter().map(|claimed| claimed.event_id);
-        let fences = answers.iter().map(|answered| answered.fence.clone());
-        self.core.vouch(events.zip(fences)).await
+    async fn verify_epoch(
+        &self,
+        claims: &[ClaimId],
+        replies: &[ScriptReply],
+    ) -> Result<(), StoreError> {
+        let events = claims.iter().map(|claim| claim.event_id);
+        let fences = replies.iter().map(|reply| reply.fence.clone());
+        self.core.verify_epoch(events.zip(fences)).await
     }
 
-    /// Ends whether or not the caller goes away: what began to be given up is given up, or stands.
-    pub(super) async fn give_up(&self, claimed: Claimed, also: Commit) -> Result<bool, Error> {
+    /// Runs to its end even if the caller is dropped: a release that has begun is ended or undone.
+    pub async fn release_by_buyer(&self, claim: ClaimId, also: Commit) -> Result<bool, Error> {
         let core = Arc::clone(&self.core);
-        let given = tokio::spawn(async move { give_up(&core, claimed, also).await });
-        match given.await {
-            Ok(given) => given,
+        let released = tokio::spawn(async move { release_by_buyer(&core, claim, also).await });
+        match released.await {
+            Ok(released) => released,
             Err(stopped) => Err(StoreError::Unavailable(stopped.to_string()).into()),
         }
     }
 
-    pub(super) async fn expire(
+    pub async fn expire(
         &self,
         now: Timestamp,
         max: usize,
-        telling: impl Fn(Lapse) -> Commit,
-    ) -> Result<Lapsed, StoreError> {
-        expiry::expire(&self.core, now, max, telling).await
+        publish: impl Fn(DueClaim) -> Commit,
+    ) -> Result<ExpiredClaims, StoreError> {
+        expiry::expire(&self.core, now, max, publish).await
     }
 
-    pub(super) async fn set_sale(&self, sale: &Allocation) -> Result<Commit, StoreError> {
+    pub async fn set_sale(&self, sale: &Allocation) -> Result<Commit, StoreError> {
         let (core, event_id) = (&self.core, sale.event_id);
-        core.absent.forget(event_id);
+        core.missing_events.remove(event_id);
         let mut call = on_event(&core.scripts.set_sale, &core.server, event_id);
         call.arg(sale.event_version).arg(sale.quantity);
         add_rules(&mut call, sale);
         let epoch: Option<i64> = core.server.call(&call).await?;
-        let fence = epoch.map(|epoch| fence(event_id, epoch));
+        let fence = epoch.map(|epoch| epoch_fence(event_id, epoch));
         if let Some(fence) = fence
-            && core.is_last(&fence).await?
+            && core.is_current(&fence).await?
         {
             let mut commit = Commit::new();
             commit.fenced_by(fence);
@@ -193,20 +196,20 @@ impl Redis {
             return Err(core.rebuild_first(event_id));
         }
         match rebuild::open(core, sale).await? {
-            // What is decided now carries no fence: there is no older answer that it could be based on.
-            Rebuilt::Done => Ok(Commit::new()),
-            Rebuilt::ByAnother => {
-                let text = format!("event {event_id} is being opened by another process");
+            // No fence: no decision can rest on an older reply.
+            RebuildOutcome::Done => Ok(Commit::new()),
+            RebuildOutcome::ByAnother => {
+                let text = format!("another process is opening event {event_id}");
                 Err(StoreError::Unavailable(text))
             }
         }
     }
 
-    pub(super) async fn stats(&self, event_id: EventId) -> Result<Option<Stats>, Error> {
+    pub async fn stats(&self, event_id: EventId) -> Result<Option<Stats>, Error> {
         let call = on_event(&self.core.scripts.stats, &self.core.server, event_id);
-        let known: Option<(i64, i64, i64)> = self.core.server.call(&call).await?;
-        let Some((quantity, waiting, completed)) = known else {
-            return self.nothing(event_id).await;
+        let reply: Option<(i64, i64, i64)> = self.core.server.call(&call).await?;
+        let Some((quantity, waiting, completed)) = reply else {
+            return self.none_unless_lost(event_id).await;
         };
         Ok(Some(Stats {
             quantity,
@@ -216,24 +219,24 @@ impl Redis {
         }))
     }
 
-    /// Nothing can be said of an event that is being rebuilt; of one that does not exist there is nothing to say.
-    async fn nothing<T>(&self, event_id: EventId) -> Result<Option<T>, Error> {
-        match self.core.unknown(event_id).await {
+    /// `None` if the event does not exist; an error if it is being rebuilt.
+    async fn none_unless_lost<T>(&self, event_id: EventId) -> Result<Option<T>, Error> {
+        match self.core.unknown_event(event_id).await {
             Error::Refused(Refusal::EventNotFound) => Ok(None),
             error => Err(error),
         }
     }
 }
 
-async fn give_up(core: &Arc<Core>, claimed: Claimed, also: Commit) -> Result<bool, Error> {
-    let again = core.again_after(core.clock.now());
-    let mut call = on_event(&core.scripts.give_up, &core.server, claimed.event_id);
-    call.arg(claimed.user_id.0)
-        .arg(claimed.ticket_id.to_string())
-        .arg(again.as_millis());
-    let known: Option<String> = core.server.call(&call).await?;
-    let Some(epoch) = known else {
-        return match core.unknown(claimed.event_id).await {
+async fn release_by_buyer(core: &Arc<Core>, claim: ClaimId, also: Commit) -> Result<bool, Error> {
+    let retry_at = core.clock.now().plus_millis(EXPIRY_RETRY_MILLIS);
+    let mut call = on_event(&core.scripts.release_by_buyer, &core.server, claim.event_id);
+    call.arg(claim.user_id.0)
+        .arg(claim.ticket_id.to_string())
+        .arg(retry_at.as_millis());
+    let reply: Option<String> = core.server.call(&call).await?;
+    let Some(epoch) = reply else {
+        return match core.unknown_event(claim.event_id).await {
             Error::Refused(Refusal::EventNotFound) => Ok(false),
             error => Err(error),
         };
@@ -242,44 +245,44 @@ async fn give_up(core: &Arc<Core>, claimed: Claimed, also: Commit) -> Result<boo
         return Ok(false);
     };
     let mut commit = also;
-    commit.fenced_by(fence(claimed.event_id, epoch));
+    commit.fenced_by(epoch_fence(claim.event_id, epoch));
     let stored = core.store.commit(commit).await;
-    let how = match &stored {
-        Ok(()) => Some("done"),
+    let ending = match &stored {
+        Ok(()) => Some(Ending::Free),
         Err(error) if error.may_be_applied() => None,
-        Err(_) => Some("undo"),
+        Err(_) => Some(Ending::Undo),
     };
-    // Where this fails, or nobody knows, it lapses a little later, with the same message.
-    if let Some(how) = how
-        && let Err(error) = expiry::end(core, &[claimed], how).await
+    // If this fails, or the outcome is unknown, the claim expires a little later, with the same message.
+    if let Some(ending) = ending
+        && let Err(error) = expiry::end(core, &[claim], ending).await
     {
-        tracing::warn!(ticket.id = %claimed.ticket_id, %error, "what was given up lapses later");
+        tracing::warn!(ticket.id = %claim.ticket_id, %error, "cannot end a release in Redis; the claim expires later");
     }
     match stored {
         Ok(()) => Ok(true),
-        Err(messaging::CommitError::Fenced { .. }) => Err(Refusal::Rebuilding.into()),
+        Err(CommitError::Fenced { .. }) => Err(Refusal::Rebuilding.into()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A claim that is completed has no row here: its Commit holds as long as the epoch does.
-fn completion(answered: Answered) -> Completion {
-    match (Claim::read(&answered.text), answered.fence) {
-        (Some(_), Some(fence)) => Completion::Completed(Keeping::Fence(fence)),
+/// A completed claim has no row here: its Commit is valid as long as the epoch is.
+fn completion(reply: ScriptReply) -> Completion {
+    match (Claim::decode(&reply.text), reply.fence) {
+        (Some(_), Some(fence)) => Completion::Completed(ClaimProof::Fence(fence)),
         _ => Completion::Gone,
     }
 }
 
-fn fenced(answered: Answered) -> Commit {
+fn fenced(reply: ScriptReply) -> Commit {
     let mut commit = Commit::new();
-    if let Some(fence) = answered.fence {
+    if let Some(fence) = reply.fence {
         commit.fenced_by(fence);
     }
     commit
 }
 
 fn add_rules(call: &mut ScriptInvocation<'_>, sale: &Allocation) {
-    call.arg(or_empty(sale.price.map(contract::Money::get)))
+    call.arg(or_empty(sale.price.map(Money::get)))
         .arg(or_empty(sale.sale_opens_at.map(Timestamp::as_millis)))
         .arg(or_empty(sale.sale_closes_at.map(Timestamp::as_millis)));
 }

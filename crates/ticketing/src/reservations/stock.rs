@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use contract::{TicketId, Timestamp, UserId};
 
-use super::{Granted, Held, Stats};
+use super::{ClaimId, Deadlines, Granted, Reservation, ReserveRequest, Stats, claim::Claim};
 use crate::model::{AgreedPrice, Allocation, ReservationState};
 
-/// Why a wish was not granted.
+/// Why a request was not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no such event")]
@@ -20,32 +20,33 @@ pub enum Refusal {
     SaleNotOpen,
     #[error("there is no ticket left")]
     SoldOut,
-    /// For a moment: what was lost is taken together again.
+    /// Passes within moments.
     #[error("the reservations of this event are being rebuilt; try again shortly")]
     Rebuilding,
 }
 
 /// An event's claims and the rules of its sale.
 #[derive(Debug)]
-pub struct Stock {
+pub(super) struct Stock {
     sale: Allocation,
     waiting: i64,
     completed: i64,
-    claims: HashMap<UserId, Claim>,
+    claims: HashMap<UserId, HeldClaim>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Claim {
-    ticket_id: TicketId,
+struct HeldClaim {
+    claim: Claim,
     state: ReservationState,
-    expires_at: Timestamp,
-    lapses_at: Timestamp,
-    /// `None`: the price of the sale counts.
-    price: Option<AgreedPrice>,
+}
+
+impl HeldClaim {
+    fn is_waiting(&self) -> bool {
+        self.state == ReservationState::Waiting
+    }
 }
 
 impl Stock {
-    #[must_use]
     pub fn new(sale: Allocation) -> Self {
         Self {
             sale,
@@ -55,33 +56,31 @@ impl Stock {
         }
     }
 
-    /// Takes over a newer version of the sale's rules. As in the allocation, a quantity below what is bought already
-    /// leaves exactly what is bought.
+    /// Applies a newer version of the sale. As in the allocation, the quantity never falls below what is completed.
     pub fn set_sale(&mut self, sale: &Allocation) {
         if sale.event_version > self.sale.event_version {
-            self.sale = sale.clone().holding(self.completed);
+            self.sale = sale.clone().at_least(self.completed);
         }
     }
 
-    /// A claim that waits is granted again to the request that it was granted to.
+    /// Grants a claim at the current price. A repeated keyed request is granted the claim that it already has.
     ///
     /// # Errors
-    /// The first [`Refusal`] that holds.
+    /// The first [`Refusal`] that applies.
     pub fn reserve(
         &mut self,
-        user_id: UserId,
-        ticket_id: TicketId,
-        (expires_at, lapses_at): (Timestamp, Timestamp),
+        request: &ReserveRequest,
         now: Timestamp,
     ) -> Result<Granted, Refusal> {
+        let ClaimId {
+            user_id, ticket_id, ..
+        } = request.claim;
         match self.claims.get(&user_id) {
-            Some(claim) if claim.state == ReservationState::Completed => {
-                return Err(Refusal::AlreadyPurchased);
-            }
-            Some(claim) if claim.ticket_id.is_of_same_request(ticket_id) => {
+            Some(held) if !held.is_waiting() => return Err(Refusal::AlreadyPurchased),
+            Some(HeldClaim { claim, .. }) if claim.ticket_id.is_of_same_request(ticket_id) => {
                 return Ok(Granted::Before {
                     ticket_id: claim.ticket_id,
-                    expires_at: claim.expires_at,
+                    expires_at: claim.deadlines.expires_at,
                 });
             }
             Some(_) => return Err(Refusal::AlreadyReserved),
@@ -95,104 +94,68 @@ impl Stock {
         if self.stats().available <= 0 {
             return Err(Refusal::SoldOut);
         }
-        self.restore(
-            user_id,
+        let claim = Claim {
             ticket_id,
-            ReservationState::Waiting,
-            (expires_at, lapses_at),
-        );
-        self.agree(user_id, Some(AgreedPrice::now(self.sale.price)));
+            deadlines: request.deadlines,
+            price: Some(AgreedPrice::now(self.sale.price)),
+        };
+        self.insert(user_id, claim, ReservationState::Waiting);
         Ok(Granted::Now)
     }
 
-    /// Puts a claim in as it was stored; false where the user has another.
-    pub fn restore(
-        &mut self,
-        user_id: UserId,
-        ticket_id: TicketId,
-        state: ReservationState,
-        (expires_at, lapses_at): (Timestamp, Timestamp),
-    ) -> bool {
+    /// Adds a claim; false if the user has another.
+    pub fn insert(&mut self, user_id: UserId, claim: Claim, state: ReservationState) -> bool {
         if self.claims.contains_key(&user_id) {
             return false;
         }
         *self.count(state) += 1;
-        self.claims.insert(
-            user_id,
-            Claim {
-                ticket_id,
-                state,
-                expires_at,
-                lapses_at,
-                price: None,
-            },
-        );
+        self.claims.insert(user_id, HeldClaim { claim, state });
         true
     }
 
-    /// Puts a claim in as it was stored, behind those with earlier tickets. Of two that wait for one user the later
-    /// stands, and one that is bought stands over both: the ticket that gave way.
-    pub fn restore_stored(
+    /// Adds a stored claim, after those with earlier tickets. Of two waiting claims of one user the later stands, and
+    /// a completed one stands over both. Returns the ticket of the claim that was superseded.
+    pub fn restore(
         &mut self,
         user_id: UserId,
-        ticket_id: TicketId,
+        claim: Claim,
         state: ReservationState,
-        deadlines: (Timestamp, Timestamp),
     ) -> Option<TicketId> {
-        let gave_way = match self.claims.get(&user_id) {
-            Some(bought) if bought.state == ReservationState::Completed => return Some(ticket_id),
-            Some(waits) => Some(waits.ticket_id),
+        let superseded = match self.claims.get(&user_id) {
+            Some(held) if !held.is_waiting() => return Some(claim.ticket_id),
+            Some(held) => Some(held.claim.ticket_id),
             None => None,
         };
         if self.claims.remove(&user_id).is_some() {
             self.waiting -= 1;
         }
-        self.restore(user_id, ticket_id, state, deadlines);
-        gave_way
+        self.insert(user_id, claim, state);
+        superseded
     }
 
-    #[must_use]
-    pub fn find(&self, user_id: UserId) -> Option<Held> {
-        let claim = self.claims.get(&user_id)?;
-        let Claim {
-            ticket_id,
+    pub fn find(&self, user_id: UserId) -> Option<Reservation> {
+        let HeldClaim { claim, state } = *self.claims.get(&user_id)?;
+        Some(Reservation {
+            ticket_id: claim.ticket_id,
             state,
-            expires_at,
-            price,
-            ..
-        } = *claim;
-        Some(Held {
-            ticket_id,
-            state,
-            expires_at,
-            price: price.map_or(self.sale.price, AgreedPrice::price),
+            expires_at: claim.deadlines.expires_at,
+            price: claim.price.map_or(self.sale.price, AgreedPrice::price),
         })
     }
 
-    /// What this user's claim costs.
-    #[must_use]
-    pub fn agreed(&self, user_id: UserId) -> Option<AgreedPrice> {
-        self.claims.get(&user_id)?.price
+    /// The price that this user's claim was granted at.
+    pub fn agreed_price(&self, user_id: UserId) -> Option<AgreedPrice> {
+        self.claims.get(&user_id)?.claim.price
     }
 
-    pub fn agree(&mut self, user_id: UserId, price: Option<AgreedPrice>) {
-        if let Some(claim) = self.claims.get_mut(&user_id) {
-            claim.price = price;
+    /// WAITING to COMPLETED, or still COMPLETED: the claim's deadlines. `None` if it is gone.
+    pub fn complete(&mut self, id: ClaimId) -> Option<Deadlines> {
+        let held = self.claims.get_mut(&id.user_id)?;
+        if held.claim.ticket_id != id.ticket_id {
+            return None;
         }
-    }
-
-    /// WAITING to COMPLETED, or still COMPLETED: the deadlines that the claim had. `None` where it is gone.
-    pub fn complete(
-        &mut self,
-        user_id: UserId,
-        ticket_id: TicketId,
-    ) -> Option<(Timestamp, Timestamp)> {
-        let claim = self
-            .claims
-            .get_mut(&user_id)
-            .filter(|claim| claim.ticket_id == ticket_id)?;
-        let deadlines = (claim.expires_at, claim.lapses_at);
-        match std::mem::replace(&mut claim.state, ReservationState::Completed) {
+        let deadlines = held.claim.deadlines;
+        match std::mem::replace(&mut held.state, ReservationState::Completed) {
             ReservationState::Completed => {}
             ReservationState::Waiting => {
                 self.waiting -= 1;
@@ -202,75 +165,58 @@ impl Stock {
         Some(deadlines)
     }
 
-    /// Takes a ticket again for a claim that is gone, to be completed before it lapses; whether it did. The window of the
-    /// sale does not matter: it was reserved within it.
-    pub fn retake(&mut self, user_id: UserId, ticket_id: TicketId, lapses_at: Timestamp) -> bool {
-        let deadlines = (lapses_at, lapses_at);
-        self.stats().available > 0
-            && self.restore(user_id, ticket_id, ReservationState::Waiting, deadlines)
+    /// Grants a claim that is gone once more, to be completed before it expires; whether it did. The sale's window does
+    /// not matter: the claim was first granted within it.
+    pub fn retake(&mut self, id: ClaimId, lapses_at: Timestamp) -> bool {
+        let claim = Claim {
+            ticket_id: id.ticket_id,
+            deadlines: Deadlines {
+                expires_at: lapses_at,
+                lapses_at,
+            },
+            price: None,
+        };
+        self.stats().available > 0 && self.insert(id.user_id, claim, ReservationState::Waiting)
     }
 
-    /// Removes the claim on this ticket; whether there was one.
-    pub fn release(&mut self, user_id: UserId, ticket_id: TicketId) -> bool {
-        if self
-            .claims
-            .get(&user_id)
-            .is_none_or(|claim| claim.ticket_id != ticket_id)
-        {
-            return false;
+    /// Removes the claim on this ticket; `None` if there is none.
+    pub fn release(&mut self, id: ClaimId) -> Option<Claim> {
+        let held = *self.claims.get(&id.user_id)?;
+        if held.claim.ticket_id != id.ticket_id {
+            return None;
         }
-        if let Some(claim) = self.claims.remove(&user_id) {
-            *self.count(claim.state) -= 1;
-        }
-        // As in the allocation: where fewer are wanted than were bought, what is given back is not on sale again.
-        self.sale.quantity = self.sale.quantity_with(self.completed);
-        true
+        self.claims.remove(&id.user_id);
+        *self.count(held.state) -= 1;
+        // As in the allocation: after the quantity was lowered below what was sold, a returned ticket is not on sale.
+        self.sale.quantity = self.sale.quantity_after(self.completed);
+        Some(held.claim)
     }
 
-    /// Removes the claim on this ticket where it waits for payment; whether it did.
-    pub fn release_waiting(&mut self, user_id: UserId, ticket_id: TicketId) -> bool {
-        let is_waiting = self
-            .claims
-            .get(&user_id)
-            .is_some_and(|claim| claim.state == ReservationState::Waiting);
-        is_waiting && self.release(user_id, ticket_id)
+    /// Removes the claim on this ticket if it waits for payment.
+    pub fn release_waiting(&mut self, id: ClaimId) -> Option<Claim> {
+        let is_waiting = self.claims.get(&id.user_id)?.is_waiting();
+        if is_waiting { self.release(id) } else { None }
     }
 
-    /// Removes the claim on this ticket where it waits for payment: the deadlines that it had.
-    pub fn give_up(
-        &mut self,
-        user_id: UserId,
-        ticket_id: TicketId,
-    ) -> Option<(Timestamp, Timestamp)> {
-        let claim = *self.claims.get(&user_id)?;
-        self.release_waiting(user_id, ticket_id)
-            .then_some((claim.expires_at, claim.lapses_at))
+    pub fn is_completed(&self, id: ClaimId) -> bool {
+        self.claims
+            .get(&id.user_id)
+            .is_some_and(|held| held.claim.ticket_id == id.ticket_id && !held.is_waiting())
     }
 
-    /// Whether the user has bought exactly this ticket.
-    #[must_use]
-    pub fn is_completed(&self, user_id: UserId, ticket_id: TicketId) -> bool {
-        self.claims.get(&user_id).is_some_and(|claim| {
-            claim.ticket_id == ticket_id && claim.state == ReservationState::Completed
-        })
+    /// The ticket of this user's claim, if it waits for payment and expires at exactly this time.
+    pub fn due_ticket(&self, user_id: UserId, lapses_at: Timestamp) -> Option<TicketId> {
+        let held = self.claims.get(&user_id)?;
+        (held.is_waiting() && held.claim.deadlines.lapses_at == lapses_at)
+            .then_some(held.claim.ticket_id)
     }
 
-    /// The ticket of this user's claim, where it waits for payment and is due to lapse at exactly this time.
-    #[must_use]
-    pub fn lapsing(&self, user_id: UserId, lapses_at: Timestamp) -> Option<TicketId> {
-        let claim = self.claims.get(&user_id)?;
-        (claim.state == ReservationState::Waiting && claim.lapses_at == lapses_at)
-            .then_some(claim.ticket_id)
-    }
-
-    /// The claim of this user waits on until then.
     pub fn postpone(&mut self, user_id: UserId, lapses_at: Timestamp) {
-        if let Some(claim) = self.claims.get_mut(&user_id) {
-            claim.lapses_at = lapses_at;
+        if let Some(held) = self.claims.get_mut(&user_id) {
+            held.claim.deadlines.lapses_at = lapses_at;
         }
     }
 
-    #[must_use]
     pub fn stats(&self) -> Stats {
         let (quantity, waiting, completed) = (self.sale.quantity, self.waiting, self.completed);
         Stats {

@@ -1,80 +1,84 @@
-//! What giving a ticket back asks of its participants.
+//! The cancellation of a ticket by its buyer. The money is refunded first: if the gateway refuses, everything stays as it
+//! was, and the buyer may try again.
 
 use contract::{
-    EventId, PaymentId, Points, TicketId, Timestamp, UserId, payment::CancelRequest,
-    ticketing::CancelTicketRequest, user::RestorePointRequest,
+    EventId, Payload as _, PaymentId, Points, TicketId, UserId,
+    payment::{CancelRequest, CancelResponse},
+    ticketing::{CancelTicketRequest, CancelTicketResponse},
+    user::{RestorePointRequest, RestorePointResponse},
 };
-use messaging::{
-    Message, Rejection,
-    coordinator::{SagaRecord, Send},
-};
+use saga::Definition;
 use serde::{Deserialize, Serialize};
 
-use super::{CANCEL_PAYMENT, CANCEL_TICKET, RESTORE_POINT};
+use super::{
+    reply::reply,
+    step::{SagaStep, definitions, refusable, required},
+};
 
-/// What a cancellation is about.
+pub static CANCEL: Definition = Definition {
+    kind: "ticketing.cancel",
+    version: 1,
+    steps: &definitions(&STEPS),
+};
+
+pub(super) static STEPS: [SagaStep<CancellationPayload>; 3] = [
+    SagaStep {
+        definition: refusable("payment.cancel", CancelRequest::TOPIC),
+        request: |cancellation, out| {
+            out.message(&CancelRequest {
+                payment_id: cancellation.payment_id,
+                reason: cancellation.reason.clone(),
+                saga_id: Some(out.saga_id),
+            })
+        },
+        reply: reply::<CancelResponse>(),
+        compensation: None,
+    },
+    SagaStep {
+        definition: required("user.restore.point", RestorePointRequest::TOPIC),
+        request: |cancellation, out| {
+            out.message(&RestorePointRequest {
+                saga_id: out.saga_id,
+                user_id: cancellation.user_id,
+                point: cancellation.point,
+                held_by: Some(cancellation.ticket_id.purchase_saga()),
+                refunded: true,
+            })
+        },
+        reply: reply::<RestorePointResponse>(),
+        compensation: None,
+    },
+    SagaStep {
+        definition: required("ticket.cancel", CancelTicketRequest::TOPIC),
+        request: |cancellation, out| {
+            out.message(&CancelTicketRequest {
+                saga_id: out.saga_id,
+                ticket_id: cancellation.ticket_id,
+                event_id: cancellation.event_id,
+                user_id: cancellation.user_id,
+            })
+        },
+        reply: reply::<CancelTicketResponse>(),
+        compensation: None,
+    },
+];
+
+/// The payload of a cancellation's saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Cancellation {
+pub struct CancellationPayload {
     pub ticket_id: TicketId,
     pub event_id: EventId,
     pub user_id: UserId,
     pub payment_id: PaymentId,
-    /// What the purchase took; the user service gives back what its own books say.
+    /// What the purchase reserved; the user service restores what its own ledger holds.
     pub point: Points,
     pub reason: String,
 }
 
-impl Cancellation {
+impl CancellationPayload {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).expect("a payload has string keys only")
-    }
-}
-
-pub(super) fn request(
-    saga: &SagaRecord,
-    send: &Send,
-    now: Timestamp,
-) -> Result<Message, Rejection> {
-    let Cancellation {
-        ticket_id,
-        event_id,
-        user_id,
-        payment_id,
-        point,
-        reason,
-    } = super::read_payload(saga)?;
-    let saga_id = saga.saga_id;
-    let id = send.message_id.as_str();
-    match super::step_name(saga, send) {
-        CANCEL_PAYMENT => {
-            let request = CancelRequest {
-                payment_id,
-                reason,
-                saga_id: Some(saga_id),
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        RESTORE_POINT => {
-            let request = RestorePointRequest {
-                saga_id,
-                user_id,
-                point,
-                held_by: Some(ticket_id.purchase_saga()),
-                refunded: true,
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        CANCEL_TICKET => {
-            let request = CancelTicketRequest {
-                saga_id,
-                ticket_id,
-                event_id,
-                user_id,
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        unknown => Err(super::no_such_step(saga, unknown)),
     }
 }

@@ -1,35 +1,121 @@
-//! What a purchase asks of its participants, forward and back.
+//! The purchase: from a reservation to a payment that the buyer can settle.
 
-use contract::{EventId, Money, PaymentId, Points, TicketId, Timestamp, UserId, payment, user};
-use messaging::{
-    Message, Rejection,
-    coordinator::{SagaRecord, Send},
+use contract::{
+    EventId, Money, Payload as _, PaymentId, Points, TicketId, Timestamp, UserId, payment, user,
 };
-use saga::Direction;
+use messaging::{Message, Rejection, coordinator::SagaRecord};
+use saga::Definition;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    reply::reply,
+    step::{Compensation, Outgoing, SagaStep, definitions, read_payload, undoable},
+};
 use crate::model::Purchase;
 
-use super::{
-    CHECK_ACTIVE, CHECK_FRAUD, CREATE_PAYMENT, DELETE_PAYMENT, RESERVE_POINT, RESTORE_POINT,
+pub static PURCHASE: Definition = Definition {
+    kind: "ticketing.process",
+    version: 1,
+    steps: &definitions(&STEPS),
 };
 
-/// What a purchase is about.
+pub(super) const CREATE_PAYMENT: &str = "payment.create";
+
+pub(super) static STEPS: [SagaStep<PurchasePayload>; 4] = [
+    SagaStep {
+        definition: undoable("user.check.active", user::CheckActiveRequest::TOPIC),
+        request: |purchase, out| {
+            out.message(&user::CheckActiveRequest {
+                saga_id: out.saga_id,
+                user_id: purchase.user_id,
+            })
+        },
+        reply: reply::<user::CheckActiveResponse>(),
+        compensation: None,
+    },
+    SagaStep {
+        definition: undoable("user.reserve.point", user::ReservePointRequest::TOPIC)
+            .compensated_by(user::RestorePointRequest::TOPIC),
+        request: |purchase, out| {
+            out.message(&user::ReservePointRequest {
+                saga_id: out.saga_id,
+                user_id: purchase.user_id,
+                point: purchase.point,
+            })
+        },
+        reply: reply::<user::ReservePointResponse>(),
+        compensation: Some(Compensation {
+            request: restore_point,
+            reply: reply::<user::RestorePointResponse>(),
+        }),
+    },
+    SagaStep {
+        definition: undoable("user.check.fraud", user::CheckFraudRequest::TOPIC),
+        request: |purchase, out| {
+            out.message(&user::CheckFraudRequest {
+                saga_id: out.saga_id,
+                user_id: purchase.user_id,
+                total_amount: Some(purchase.total_amount),
+            })
+        },
+        reply: reply::<user::CheckFraudResponse>(),
+        compensation: None,
+    },
+    SagaStep {
+        definition: undoable(CREATE_PAYMENT, payment::CreateRequest::TOPIC)
+            .compensated_by(payment::DeleteRequest::TOPIC),
+        request: |purchase, out| {
+            out.message(&payment::CreateRequest {
+                saga_id: out.saga_id,
+                ticket_id: purchase.ticket_id,
+                event_id: purchase.event_id,
+                user_id: purchase.user_id,
+                total_amount: purchase.total_amount,
+                point: purchase.point,
+                expires_at: purchase.expires_at,
+            })
+        },
+        reply: reply::<payment::CreateResponse>(),
+        compensation: Some(Compensation {
+            request: delete_payment,
+            reply: reply::<payment::DeleteResponse>(),
+        }),
+    },
+];
+
+pub(super) fn restore_point(purchase: &PurchasePayload, out: &Outgoing<'_>) -> Message {
+    out.message(&user::RestorePointRequest {
+        saga_id: out.saga_id,
+        user_id: purchase.user_id,
+        point: purchase.point,
+        held_by: Some(purchase.ticket_id.purchase_saga()),
+        refunded: false,
+    })
+}
+
+pub(super) fn delete_payment(purchase: &PurchasePayload, out: &Outgoing<'_>) -> Message {
+    out.message(&payment::DeleteRequest {
+        saga_id: out.saga_id,
+        payment_id: purchase.payment_id(),
+    })
+}
+
+/// The payload of a purchase's saga, and of its expiry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Payload {
+pub struct PurchasePayload {
     pub ticket_id: TicketId,
     pub event_id: EventId,
     pub user_id: UserId,
     pub total_amount: Money,
     pub point: Points,
     pub expires_at: Option<Timestamp>,
-    /// The payment, as the service that opened it names it; absent while no answer said so.
+    /// The id that the payment service gave to the payment; `None` until its reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payment_id: Option<PaymentId>,
 }
 
-impl From<Purchase> for Payload {
+impl From<Purchase> for PurchasePayload {
     fn from(purchase: Purchase) -> Self {
         Self {
             ticket_id: purchase.ticket_id,
@@ -43,15 +129,15 @@ impl From<Purchase> for Payload {
     }
 }
 
-impl Payload {
+impl PurchasePayload {
     /// # Errors
-    /// A [`Rejection`] where the stored payload is not one.
+    /// A [`Rejection`] if the stored payload cannot be read.
     pub fn of(saga: &SagaRecord) -> Result<Self, Rejection> {
-        super::read_payload(saga)
+        read_payload(saga)
     }
 
-    /// What names the payment of this purchase: what the answer said, or what our own payment service would say, which
-    /// is known before any answer.
+    /// The id of this purchase's payment: from the reply, or the one that this program's payment service derives from
+    /// the saga, which is known before any reply.
     #[must_use]
     pub fn payment_id(&self) -> PaymentId {
         let derived = || PaymentId::of_saga(self.ticket_id.purchase_saga());
@@ -61,78 +147,5 @@ impl Payload {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).expect("a payload has string keys only")
-    }
-}
-
-/// The message of a step of a purchase, or of the taking back of one.
-pub(super) fn request(
-    saga: &SagaRecord,
-    send: &Send,
-    now: Timestamp,
-) -> Result<Message, Rejection> {
-    let payload = Payload::of(saga)?;
-    let payment_id = payload.payment_id();
-    let Payload {
-        ticket_id,
-        event_id,
-        user_id,
-        total_amount,
-        point,
-        expires_at,
-        ..
-    } = payload;
-    let saga_id = saga.saga_id;
-    let id = send.message_id.as_str();
-    match (super::step_name(saga, send), send.direction) {
-        (CHECK_ACTIVE, _) => {
-            let request = user::CheckActiveRequest { saga_id, user_id };
-            Ok(Message::new(id, &request, now))
-        }
-        (RESERVE_POINT, Direction::Request) => {
-            let request = user::ReservePointRequest {
-                saga_id,
-                user_id,
-                point,
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        (RESERVE_POINT, Direction::Compensation) | (RESTORE_POINT, _) => {
-            let request = user::RestorePointRequest {
-                saga_id,
-                user_id,
-                point,
-                held_by: Some(ticket_id.purchase_saga()),
-                refunded: false,
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        (CHECK_FRAUD, _) => {
-            let request = user::CheckFraudRequest {
-                saga_id,
-                user_id,
-                total_amount: Some(total_amount),
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        (CREATE_PAYMENT, Direction::Request) => {
-            let request = payment::CreateRequest {
-                saga_id,
-                ticket_id,
-                event_id,
-                user_id,
-                total_amount,
-                point,
-                expires_at,
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        (CREATE_PAYMENT, Direction::Compensation) | (DELETE_PAYMENT, _) => {
-            let request = payment::DeleteRequest {
-                saga_id,
-                payment_id,
-            };
-            Ok(Message::new(id, &request, now))
-        }
-        (unknown, _) => Err(super::no_such_step(saga, unknown)),
     }
 }

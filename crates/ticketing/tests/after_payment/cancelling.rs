@@ -1,4 +1,4 @@
-//! A buyer gives a ticket back.
+//! A buyer cancels a ticket.
 
 use contract::{
     SagaId, TicketId, UserId,
@@ -8,9 +8,9 @@ use contract::{
     user::RestorePointRequest,
 };
 
-use crate::house::{EVENT, House, call, cancelled, paid, payment, payment_id};
+use crate::test_app::{EVENT, TestApp, call, cancelled, paid, payment, payment_id};
 
-fn answer(ticket: TicketId, saga_id: SagaId, code: Option<&str>) -> CancelResponse {
+fn response(ticket: TicketId, saga_id: SagaId, code: Option<&str>) -> CancelResponse {
     CancelResponse {
         saga_id,
         payment_id: payment_id(ticket),
@@ -19,7 +19,7 @@ fn answer(ticket: TicketId, saga_id: SagaId, code: Option<&str>) -> CancelRespon
     }
 }
 
-fn going_back(
+fn refund_requested(
     ticket: TicketId,
     version: i64,
 ) -> contract::domain::DomainMessage<contract::domain::Payment> {
@@ -32,45 +32,45 @@ fn going_back(
 }
 
 #[tokio::test]
-async fn a_ticket_given_back_is_refunded_with_its_points_and_on_sale_again() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
+async fn a_cancelled_ticket_is_refunded_with_its_points_and_on_sale_again() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
     let saga_id = ticket.cancel_saga(1);
 
-    let (status, begun) = house.cancel(ticket).await;
+    let (status, begun) = app.cancel(ticket).await;
     assert_eq!(status, 202, "{begun}");
     assert_eq!(
         begun,
         serde_json::json!({"ticketId": ticket, "sagaId": saga_id, "cancellation": 1})
     );
-    assert_eq!(house.cancellation(ticket).await["sagaState"], "STARTED");
-    house.work().await;
-    let asked = house.published::<CancelRequest>().remove(0);
+    assert_eq!(app.cancellation(ticket).await["sagaState"], "STARTED");
+    app.run_workers().await;
+    let asked = app.published::<CancelRequest>().remove(0);
     assert_eq!(
         (asked.payment_id, asked.saga_id, asked.reason.as_str()),
         (payment_id(ticket), Some(saga_id), "cancelled by the buyer")
     );
-    house.hear(&going_back(ticket, 4)).await;
+    app.deliver(&refund_requested(ticket, 4)).await;
     assert_eq!(
-        house.process(ticket).await["failure"],
+        app.progress(ticket).await["failure"],
         "PAYMENT_REFUND_REQUESTED"
     );
     assert_eq!(
-        house.ticket_status(ticket).await,
+        app.ticket_status(ticket).await,
         Some(TicketStatus::Reserved),
-        "it is the buyer's until the money is back"
+        "it is valid until the refund is done"
     );
 
-    house.say(&cancelled(ticket, 1, 5)).await;
-    house.hear(&answer(ticket, saga_id, None)).await;
-    let restore = house.published::<RestorePointRequest>().pop().unwrap();
+    app.publish(&cancelled(ticket, 1, 5)).await;
+    app.deliver(&response(ticket, saga_id, None)).await;
+    let restore = app.published::<RestorePointRequest>().pop().unwrap();
     assert_eq!(
         (restore.held_by, restore.refunded, restore.point.get()),
         (Some(ticket.purchase_saga()), true, 30)
     );
-    house.restored(ticket, saga_id, 1).await;
+    app.restore_points(ticket, saga_id, 1).await;
 
-    let done = house.cancellation(ticket).await;
+    let done = app.cancellation(ticket).await;
     assert_eq!(done["sagaState"], "COMPLETED");
     let steps = done["stepHistory"].as_array().unwrap().iter();
     let steps: Vec<_> = steps.map(|step| step["name"].as_str().unwrap()).collect();
@@ -78,12 +78,12 @@ async fn a_ticket_given_back_is_refunded_with_its_points_and_on_sale_again() {
         steps,
         ["payment.cancel", "user.restore.point", "ticket.cancel"]
     );
-    let process = house.process(ticket).await;
+    let progress = app.progress(ticket).await;
     assert_eq!(
         (
-            &process["ticketStatus"],
-            &process["failure"],
-            &process["sagaState"]
+            &progress["ticketStatus"],
+            &progress["failure"],
+            &progress["sagaState"]
         ),
         (
             &"CANCELLED".into(),
@@ -91,195 +91,194 @@ async fn a_ticket_given_back_is_refunded_with_its_points_and_on_sale_again() {
             &"COMPLETED".into()
         )
     );
-    assert_eq!(house.check_books().await, 0);
-    assert_eq!(house.cancel(ticket).await.1["code"], "TICKET_CANCELLED");
-    house.bought(1).await;
+    assert_eq!(app.check_consistency().await, 0);
+    assert_eq!(app.cancel(ticket).await.1["code"], "TICKET_CANCELLED");
+    app.buy(1).await;
 }
 
 #[tokio::test]
-async fn the_ticket_goes_by_the_saga_where_the_payment_has_not_been_heard_of() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
+async fn the_saga_cancels_the_ticket_if_the_payment_message_has_not_arrived() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
     let saga_id = ticket.cancel_saga(1);
-    house.cancel(ticket).await;
-    house.work().await;
-    house.hear(&answer(ticket, saga_id, None)).await;
-    house.restored(ticket, saga_id, 1).await;
+    app.cancel(ticket).await;
+    app.run_workers().await;
+    app.deliver(&response(ticket, saga_id, None)).await;
+    app.restore_points(ticket, saga_id, 1).await;
     assert_eq!(
-        house.ticket_status(ticket).await,
+        app.ticket_status(ticket).await,
         Some(TicketStatus::Cancelled)
     );
-    assert_eq!(house.check_books().await, 0);
+    assert_eq!(app.check_consistency().await, 0);
 
-    // An old word of the payment takes no ticket again.
-    house.hear(&paid(ticket, 1, 3)).await;
-    assert_eq!(house.stats().await.available, 1);
+    // An old message of the payment issues no ticket again.
+    app.deliver(&paid(ticket, 1, 3)).await;
+    assert_eq!(app.stats().await.available, 1);
 
-    // Told again, and told by the payment too, it changes nothing.
-    house
-        .hear(&CancelTicketRequest {
-            saga_id,
-            ticket_id: ticket,
-            event_id: EVENT,
-            user_id: UserId(1),
-        })
-        .await;
-    house.hear(&cancelled(ticket, 1, 5)).await;
-    assert_eq!(house.check_books().await, 0);
-    let answers = house.published::<CancelTicketResponse>();
+    // A duplicate, and the message of the payment, change nothing.
+    app.deliver(&CancelTicketRequest {
+        saga_id,
+        ticket_id: ticket,
+        event_id: EVENT,
+        user_id: UserId(1),
+    })
+    .await;
+    app.deliver(&cancelled(ticket, 1, 5)).await;
+    assert_eq!(app.check_consistency().await, 0);
+    let answers = app.published::<CancelTicketResponse>();
     assert!(answers.iter().all(|it| it.succeed), "{answers:?}");
     assert_eq!(answers.len(), 2);
 }
 
 #[tokio::test]
-async fn a_refund_that_the_gateway_refuses_leaves_the_ticket_and_may_be_tried_again() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
-    house.cancel(ticket).await;
+async fn a_refund_that_the_gateway_refuses_leaves_the_ticket_valid_and_may_be_tried_again() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
+    app.cancel(ticket).await;
     assert_eq!(
-        house.cancel(ticket).await.1["code"],
+        app.cancel(ticket).await.1["code"],
         "CANCELLATION_IN_PROGRESS",
-        "before its saga has begun"
+        "before its saga has started"
     );
-    house.work().await;
+    app.run_workers().await;
     assert_eq!(
-        house.cancel(ticket).await.1["code"],
+        app.cancel(ticket).await.1["code"],
         "CANCELLATION_IN_PROGRESS"
     );
-    house.say(&going_back(ticket, 4)).await;
-    house
-        .say(&payment(
-            ticket,
-            1,
-            5,
-            (PaymentStatus::Succeeded, Refund::None),
-        ))
-        .await;
-    house
-        .hear(&answer(
-            ticket,
-            ticket.cancel_saga(1),
-            Some("NOT_CANCELABLE_PAYMENT"),
-        ))
-        .await;
+    app.publish(&refund_requested(ticket, 4)).await;
+    app.publish(&payment(
+        ticket,
+        1,
+        5,
+        (PaymentStatus::Succeeded, Refund::None),
+    ))
+    .await;
+    app.deliver(&response(
+        ticket,
+        ticket.cancel_saga(1),
+        Some("NOT_CANCELABLE_PAYMENT"),
+    ))
+    .await;
 
-    let refused = house.cancellation(ticket).await;
+    let refused = app.cancellation(ticket).await;
     assert_eq!(
         (&refused["sagaState"], &refused["failure"]),
         (&"COMPENSATED".into(), &"NOT_CANCELABLE_PAYMENT".into())
     );
-    let process = house.process(ticket).await;
-    assert_eq!(process["ticketStatus"], "RESERVED");
-    assert_eq!(process.get("failure"), None, "{process}");
-    assert_eq!(house.check_books().await, 1);
+    let progress = app.progress(ticket).await;
+    assert_eq!(progress["ticketStatus"], "RESERVED");
+    assert_eq!(progress.get("failure"), None, "{progress}");
+    assert_eq!(app.check_consistency().await, 1);
 
-    let (status, again) = house.cancel(ticket).await;
+    let (status, again) = app.cancel(ticket).await;
     assert_eq!((status, &again["cancellation"]), (202, &2.into()));
-    house.work().await;
-    let asked = house.published::<CancelRequest>().pop().unwrap();
+    app.run_workers().await;
+    let asked = app.published::<CancelRequest>().pop().unwrap();
     assert_eq!(asked.saga_id, Some(ticket.cancel_saga(2)));
-    let (_, shown) = house.get(&format!("/ticket/{ticket}")).await;
+    let (_, shown) = app.get(&format!("/ticket/{ticket}")).await;
     assert_eq!(shown["cancellation"], 2);
 }
 
-/// The gateway says nothing, as often as it is asked.
-async fn silence(house: &mut House, saga_id: SagaId) {
+/// Lets every request to the gateway time out.
+async fn time_out_all(app: &mut TestApp, saga_id: SagaId) {
     for attempt in 1..=61 {
-        house
-            .time_out(&SagaTimeout {
-                saga_id,
-                step: 0,
-                compensating: false,
-                attempt,
-            })
-            .await;
+        app.time_out(&SagaTimeout {
+            saga_id,
+            step: 0,
+            compensating: false,
+            attempt,
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn a_silent_gateway_parks_the_cancellation_and_a_late_answer_sets_it_going() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
+async fn a_silent_gateway_parks_the_cancellation_and_a_late_response_resumes_it() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
     let saga_id = ticket.cancel_saga(1);
-    house.cancel(ticket).await;
-    house.work().await;
-    silence(&mut house, saga_id).await;
+    app.cancel(ticket).await;
+    app.run_workers().await;
+    time_out_all(&mut app, saga_id).await;
 
-    let parked = house.cancellation(ticket).await;
+    let parked = app.cancellation(ticket).await;
     assert_eq!(
         parked["failure"],
         "payment.cancel: no answer to the request after attempt 61"
     );
     assert_eq!(
-        house.cancel(ticket).await.1["code"],
+        app.cancel(ticket).await.1["code"],
         "CANCELLATION_IN_PROGRESS"
     );
 
-    house.hear(&answer(ticket, saga_id, None)).await;
-    let going = house.cancellation(ticket).await;
-    assert_eq!(going["currentStep"], "user.restore.point");
-    assert_eq!(going.get("failure"), None);
+    app.deliver(&response(ticket, saga_id, None)).await;
+    let resumed = app.cancellation(ticket).await;
+    assert_eq!(resumed["currentStep"], "user.restore.point");
+    assert_eq!(resumed.get("failure"), None);
 }
 
 #[tokio::test]
-async fn a_key_of_a_try_that_came_to_nothing_begins_the_next() {
-    let mut house = House::with_quantity(1).await;
-    let ask = |ticket: TicketId| {
+async fn a_key_of_a_failed_cancellation_starts_the_next() {
+    let mut app = TestApp::with_quantity(1).await;
+    let request_for = |ticket: TicketId| {
         let request = axum::http::Request::post(format!("/ticket/{ticket}/cancel"));
         let request = request.header("Idempotency-Key", "give-back");
         request.body(axum::body::Body::from("{}")).unwrap()
     };
-    // A moment too early: there is no ticket yet.
-    let ticket = house.purchase(1).await;
-    let (status, early) = call(house.another_door(99).await, ask(ticket)).await;
+    // Too early: there is no ticket yet.
+    let ticket = app.purchase(1).await;
+    let (status, early) = call(app.another_process(99).await, request_for(ticket)).await;
     assert_eq!((status, &early["code"]), (404, &"TICKET_NOT_FOUND".into()));
-    house.hear(&paid(ticket, 1, 3)).await;
+    app.deliver(&paid(ticket, 1, 3)).await;
 
-    let first = call(house.another_door(99).await, ask(ticket)).await;
+    let first = call(app.another_process(99).await, request_for(ticket)).await;
     assert_eq!((first.0, &first.1["cancellation"]), (202, &1.into()));
-    house.work().await;
-    assert_eq!(call(house.another_door(99).await, ask(ticket)).await, first);
-    let refused = answer(
+    app.run_workers().await;
+    assert_eq!(
+        call(app.another_process(99).await, request_for(ticket)).await,
+        first
+    );
+    let refused = response(
         ticket,
         ticket.cancel_saga(1),
         Some("NOT_CANCELABLE_PAYMENT"),
     );
-    house.hear(&refused).await;
+    app.deliver(&refused).await;
 
-    let second = call(house.another_door(99).await, ask(ticket)).await;
+    let second = call(app.another_process(99).await, request_for(ticket)).await;
     assert_eq!((second.0, &second.1["cancellation"]), (202, &2.into()));
-    house.work().await;
+    app.run_workers().await;
     assert_eq!(
-        call(house.another_door(99).await, ask(ticket)).await,
+        call(app.another_process(99).await, request_for(ticket)).await,
         second
     );
 }
 
 #[tokio::test]
-async fn a_parked_cancellation_is_asked_for_again_by_a_person() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
+async fn an_operator_resumes_a_parked_cancellation() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
     let saga_id = ticket.cancel_saga(1);
-    house.cancel(ticket).await;
-    house.work().await;
-    silence(&mut house, saga_id).await;
-    let asked = house.published::<CancelRequest>().len();
+    app.cancel(ticket).await;
+    app.run_workers().await;
+    time_out_all(&mut app, saga_id).await;
+    let asked = app.published::<CancelRequest>().len();
     assert_eq!(asked, 61);
 
-    let (status, _) = house
+    let (status, _) = app
         .post(&format!("/saga/{saga_id}/resume"), String::new())
         .await;
 
     assert_eq!(status, 202);
-    assert_eq!(house.published::<CancelRequest>().len(), 62);
-    assert_eq!(house.cancellation(ticket).await.get("failure"), None);
+    assert_eq!(app.published::<CancelRequest>().len(), 62);
+    assert_eq!(app.cancellation(ticket).await.get("failure"), None);
 }
 
 #[tokio::test]
-async fn a_cancellation_is_refused_by_name_and_changes_nothing() {
-    let mut house = House::with_quantity(2).await;
-    let ticket = house.bought(1).await;
-    let unpaid = house.purchase(2).await;
+async fn a_refused_cancellation_has_a_code_and_changes_nothing() {
+    let mut app = TestApp::with_quantity(2).await;
+    let ticket = app.buy(1).await;
+    let unpaid = app.purchase(2).await;
     let path = |ticket: TicketId| format!("/ticket/{ticket}/cancel");
     let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(201));
     for (ticket, body, status, code, field) in [
@@ -309,7 +308,7 @@ async fn a_cancellation_is_refused_by_name_and_changes_nothing() {
         (ticket, r#"{"who":1}"#, 400, "INVALID_REQUEST", Some("who")),
         (ticket, "{", 400, "INVALID_REQUEST", Some("body")),
     ] {
-        let (refused, problem) = house.post(&path(ticket), body.to_owned()).await;
+        let (refused, problem) = app.post(&path(ticket), body.to_owned()).await;
         assert_eq!(
             (refused, problem["code"].as_str()),
             (status, Some(code)),
@@ -321,20 +320,20 @@ async fn a_cancellation_is_refused_by_name_and_changes_nothing() {
             "{body}"
         );
     }
-    house.work().await;
-    assert_eq!(house.ticket(ticket).await.unwrap().cancellation, 0);
+    app.run_workers().await;
+    assert_eq!(app.ticket(ticket).await.unwrap().cancellation, 0);
     assert_eq!(
-        house.get(&path(ticket)).await.1["code"],
+        app.get(&path(ticket)).await.1["code"],
         "CANCELLATION_NOT_FOUND"
     );
-    assert_eq!(house.get(&path(unpaid)).await.1["code"], "TICKET_NOT_FOUND");
-    let (status, begun) = house
+    assert_eq!(app.get(&path(unpaid)).await.1["code"], "TICKET_NOT_FOUND");
+    let (status, begun) = app
         .post(
             &path(ticket),
             r#"{"userId":1,"reason":"I am ill"}"#.to_owned(),
         )
         .await;
     assert_eq!(status, 202, "{begun}");
-    house.work().await;
-    assert_eq!(house.published::<CancelRequest>()[0].reason, "I am ill");
+    app.run_workers().await;
+    assert_eq!(app.published::<CancelRequest>()[0].reason, "I am ill");
 }

@@ -1,4 +1,4 @@
-//! The payment service is another company's: it names its payments itself, counts their versions from 0, and knows no saga.
+//! Another company's payment service: it chooses its payment ids, counts versions from 0, and knows no saga.
 
 use contract::{
     PaymentId, TicketId, UserId,
@@ -7,18 +7,18 @@ use contract::{
     ticketing::{Expire, SagaTimeout},
 };
 
-use crate::house::{EVENT, House, cancelled, paid, payment_id};
+use crate::test_app::{EVENT, TestApp, cancelled, paid, payment_id};
 
-/// What nobody could derive.
-fn theirs() -> PaymentId {
+/// An id that cannot be derived from the saga.
+fn foreign_id() -> PaymentId {
     "1a2b3c4d-0000-4000-8000-000000000001".parse().unwrap()
 }
 
-fn another() -> PaymentId {
+fn another_id() -> PaymentId {
     "1a2b3c4d-0000-4000-8000-000000000002".parse().unwrap()
 }
 
-fn opened(ticket: TicketId, payment_id: PaymentId) -> CreateResponse {
+fn created(ticket: TicketId, payment_id: PaymentId) -> CreateResponse {
     CreateResponse {
         saga_id: ticket.purchase_saga(),
         succeed: true,
@@ -28,143 +28,141 @@ fn opened(ticket: TicketId, payment_id: PaymentId) -> CreateResponse {
     }
 }
 
-/// As their service tells of its payment.
-fn told(ours: DomainMessage<domain::Payment>, version: i64) -> DomainMessage<domain::Payment> {
+/// The message as that service publishes it.
+fn foreign(ours: DomainMessage<domain::Payment>, version: i64) -> DomainMessage<domain::Payment> {
     let payload = domain::Payment {
-        id: theirs(),
+        id: foreign_id(),
         saga_id: None,
         ..ours.payload
     };
     DomainMessage::new(payload, version, ours.time_stamp)
 }
 
-impl House {
-    async fn purchase_at_theirs(&mut self) -> TicketId {
-        let ticket = self.checked(1).await;
-        self.hear(&opened(ticket, theirs())).await;
+impl TestApp {
+    async fn purchase_with_foreign_payment(&mut self) -> TicketId {
+        let ticket = self.purchase_without_payment(1).await;
+        self.deliver(&created(ticket, foreign_id())).await;
         ticket
     }
 
     fn deletions(&self) -> Vec<PaymentId> {
-        let asked = self.published::<DeleteRequest>().into_iter();
-        asked.map(|it| it.payment_id).collect()
+        let requests = self.published::<DeleteRequest>().into_iter();
+        requests.map(|it| it.payment_id).collect()
     }
 }
 
 #[tokio::test]
-async fn a_buyer_is_shown_the_payment_by_the_name_that_its_service_gave_it() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.purchase_at_theirs().await;
-    let shown = house.process(ticket).await;
+async fn a_buyer_reads_the_payment_id_that_the_payment_service_chose() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase_with_foreign_payment().await;
+    let shown = app.progress(ticket).await;
     assert_eq!(shown["sagaState"], "COMPLETED");
-    assert_eq!(shown["paymentId"], theirs().to_string());
+    assert_eq!(shown["paymentId"], foreign_id().to_string());
 
-    // It opened another for the same request: the buyer has the first.
-    house.hear(&opened(ticket, another())).await;
+    // It created another payment for the same request: the first id stays.
+    app.deliver(&created(ticket, another_id())).await;
     assert_eq!(
-        house.process(ticket).await["paymentId"],
-        theirs().to_string()
+        app.progress(ticket).await["paymentId"],
+        foreign_id().to_string()
     );
 }
 
 #[tokio::test]
-async fn a_service_that_names_no_payment_is_taken_to_use_the_derived_name() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.checked(1).await;
+async fn a_response_without_a_payment_id_means_the_derived_id() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase_without_payment(1).await;
     let unnamed = CreateResponse {
         payment_id: None,
-        ..opened(ticket, theirs())
+        ..created(ticket, foreign_id())
     };
-    house.hear(&unnamed).await;
-    let shown = house.process(ticket).await;
+    app.deliver(&unnamed).await;
+    let shown = app.progress(ticket).await;
     assert_eq!(shown["paymentId"], payment_id(ticket).to_string());
 }
 
 #[tokio::test]
-async fn a_lapsed_purchase_closes_the_payment_by_its_own_name() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.purchase_at_theirs().await;
-    house.lapse_clock();
-    house.service.expire_due().await.unwrap();
-    house.work().await;
-    assert_eq!(house.deletions(), [theirs()]);
+async fn an_expired_purchase_deletes_the_payment_by_its_foreign_id() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase_with_foreign_payment().await;
+    app.advance_past_expiry();
+    app.service.expire_due().await.unwrap();
+    app.run_workers().await;
+    assert_eq!(app.deletions(), [foreign_id()]);
 
     let saga_id = ticket.expire_saga();
-    house
-        .hear(&DeleteResponse {
-            saga_id,
-            succeed: true,
-            payment_id: theirs(),
-        })
-        .await;
-    house.restored(ticket, saga_id, 1).await;
-    assert_eq!(house.stats().await.available, 1);
+    app.deliver(&DeleteResponse {
+        saga_id,
+        succeed: true,
+        payment_id: foreign_id(),
+    })
+    .await;
+    app.restore_points(ticket, saga_id, 1).await;
+    assert_eq!(app.stats().await.available, 1);
 }
 
 #[tokio::test]
-async fn a_payment_whose_name_comes_late_is_closed_by_it_when_asked_again() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.checked(1).await;
-    // The reservation goes while the payment is being opened: whether it is, nobody knows.
+async fn a_payment_whose_id_arrives_late_is_deleted_by_it_when_the_request_is_repeated() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase_without_payment(1).await;
+    // The reservation expires while the payment is being created, with an unknown outcome.
     let expire = Expire {
         ticket_id: ticket,
         event_id: EVENT,
         user_id: UserId(1),
     };
-    house.hear(&expire).await;
-    assert_eq!(house.deletions(), [payment_id(ticket)]);
+    app.deliver(&expire).await;
+    assert_eq!(app.deletions(), [payment_id(ticket)]);
 
-    house.hear(&opened(ticket, theirs())).await;
-    house.hear(&opened(ticket, another())).await;
-    house
-        .time_out(&SagaTimeout {
-            saga_id: ticket.purchase_saga(),
-            step: 3,
-            compensating: true,
-            attempt: 1,
-        })
-        .await;
-    assert_eq!(house.deletions(), [payment_id(ticket), theirs()]);
+    app.deliver(&created(ticket, foreign_id())).await;
+    app.deliver(&created(ticket, another_id())).await;
+    app.time_out(&SagaTimeout {
+        saga_id: ticket.purchase_saga(),
+        step: 3,
+        compensating: true,
+        attempt: 1,
+    })
+    .await;
+    assert_eq!(app.deletions(), [payment_id(ticket), foreign_id()]);
 }
 
 #[tokio::test]
-async fn money_that_is_told_of_at_version_0_and_without_a_saga_buys_a_ticket() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.purchase_at_theirs().await;
-    house.hear(&told(paid(ticket, 1, 1), 0)).await;
+async fn a_payment_at_version_0_and_without_a_saga_gets_a_ticket() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase_with_foreign_payment().await;
+    app.deliver(&foreign(paid(ticket, 1, 1), 0)).await;
     assert_eq!(
-        house.ticket_status(ticket).await,
+        app.ticket_status(ticket).await,
         Some(TicketStatus::Reserved)
     );
     assert_eq!(
-        house.process(ticket).await["paymentId"],
-        theirs().to_string()
+        app.progress(ticket).await["paymentId"],
+        foreign_id().to_string()
     );
-    // Said again, it changes nothing.
-    house.hear(&told(paid(ticket, 1, 1), 0)).await;
-    assert_eq!(house.check_books().await, 1);
+    // A duplicate changes nothing.
+    app.deliver(&foreign(paid(ticket, 1, 1), 0)).await;
+    assert_eq!(app.check_consistency().await, 1);
 
-    let (status, _) = house.cancel(ticket).await;
+    let (status, _) = app.cancel(ticket).await;
     assert_eq!(status, 202);
-    house.work().await;
-    assert_eq!(house.published::<CancelRequest>()[0].payment_id, theirs());
-    house.hear(&told(cancelled(ticket, 1, 1), 1)).await;
+    app.run_workers().await;
+    assert_eq!(app.published::<CancelRequest>()[0].payment_id, foreign_id());
+    app.deliver(&foreign(cancelled(ticket, 1, 1), 1)).await;
     assert_eq!(
-        house.ticket_status(ticket).await,
+        app.ticket_status(ticket).await,
         Some(TicketStatus::Cancelled)
     );
 }
 
 #[tokio::test]
-async fn a_refund_that_is_told_of_at_version_0_is_known() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.purchase_at_theirs().await;
-    house.hear(&told(cancelled(ticket, 1, 1), 0)).await;
-    let shown = house.process(ticket).await;
+async fn a_refund_at_version_0_is_stored() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase_with_foreign_payment().await;
+    app.deliver(&foreign(cancelled(ticket, 1, 1), 0)).await;
+    let shown = app.progress(ticket).await;
     assert_eq!(shown["refund"], serde_json::json!(Refund::Done));
     assert_eq!(
         shown["paymentStatus"],
         serde_json::json!(PaymentStatus::Cancelled)
     );
-    assert_eq!(shown["paymentId"], theirs().to_string());
+    assert_eq!(shown["paymentId"], foreign_id().to_string());
 }

@@ -1,4 +1,4 @@
-//! Promises 1 to 3 over any history of reservations, payments and refunds, with restarts and old messages in between.
+//! Promises 1 to 3 over any history of reservations, payments and refunds, with restarts and old messages.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,9 @@ use contract::{
     payment::CancelRequest,
     ticketing::{CancelTicketRequest, Release},
 };
-use messaging::Commit;
 use proptest::prelude::*;
 
-use crate::house::{EVENT, House, paid, payment, payment_id};
+use crate::test_app::{EVENT, TestApp, paid, payment, payment_id};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -19,17 +18,17 @@ enum Step {
     Pay(usize),
     /// The payment is cancelled at the gateway.
     Withdraw(usize),
-    /// A saga has refunded it.
+    /// Its saga has refunded it.
     CancelTicket(usize),
-    /// A purchase that had turned back says so late.
+    /// The release of a compensated purchase arrives late.
     Release(usize),
-    /// The word that it was paid is heard again.
+    /// The message that it was paid is delivered again.
     PaidAgain(usize),
-    Lapse,
+    Expire,
     Offer(i64),
     Work,
     Restart,
-    /// What the backend can lose is lost.
+    /// The backend loses all data outside the store.
     Lose,
 }
 
@@ -42,7 +41,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => which.clone().prop_map(Step::CancelTicket),
         1 => which.clone().prop_map(Step::Release),
         2 => which.prop_map(Step::PaidAgain),
-        2 => Just(Step::Lapse),
+        2 => Just(Step::Expire),
         1 => (0..4_i64).prop_map(Step::Offer),
         4 => Just(Step::Work),
         1 => Just(Step::Restart),
@@ -51,31 +50,31 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..50)
 }
 
-/// A reservation, and what its payment has become.
+/// A reservation, and the state of its payment.
 #[derive(Debug, Clone, Copy)]
-struct Bid {
+struct TrackedPurchase {
     ticket: TicketId,
     user: i64,
     version: i64,
     status: PaymentStatus,
 }
 
-struct Play {
-    house: House,
-    bids: Vec<Bid>,
+struct Run {
+    app: TestApp,
+    purchases: Vec<TrackedPurchase>,
     event_version: i64,
 }
 
-impl Play {
+impl Run {
     async fn act(&mut self, step: Step) {
         match step {
             Step::Reserve(user) => self.reserve(user).await,
             Step::Pay(which) => {
-                if let Some(bid) =
-                    self.turn(which, PaymentStatus::Created, PaymentStatus::Succeeded)
+                if let Some(purchase) =
+                    self.transition(which, PaymentStatus::Created, PaymentStatus::Succeeded)
                 {
-                    self.house
-                        .say(&paid(bid.ticket, bid.user, bid.version))
+                    self.app
+                        .publish(&paid(purchase.ticket, purchase.user, purchase.version))
                         .await;
                 }
             }
@@ -83,30 +82,38 @@ impl Play {
             Step::CancelTicket(which) => self.cancel_ticket(which).await,
             Step::Release(which) => self.release(which).await,
             Step::PaidAgain(which) => {
-                if let Some(bid) = self.bids.get(which).filter(|bid| bid.version >= 3).copied() {
-                    self.house.say(&paid(bid.ticket, bid.user, 3)).await;
+                if let Some(purchase) = self
+                    .purchases
+                    .get(which)
+                    .filter(|purchase| purchase.version >= 3)
+                    .copied()
+                {
+                    self.app
+                        .publish(&paid(purchase.ticket, purchase.user, 3))
+                        .await;
                 }
             }
-            Step::Lapse => {
-                self.house.lapse_clock();
-                self.house.service.expire_due().await.unwrap();
+            Step::Expire => {
+                self.app.advance_past_expiry();
+                self.app.service.expire_due().await.unwrap();
             }
             Step::Offer(quantity) => {
                 self.event_version += 1;
-                self.house.event(quantity, self.event_version).await;
+                self.app.event(quantity, self.event_version).await;
             }
-            Step::Work => self.house.work().await,
-            Step::Restart => self.house.restart().await,
-            Step::Lose => crate::backend::lose(&self.house.settings).await,
+            Step::Work => self.app.run_workers().await,
+            Step::Restart => self.app.restart().await,
+            Step::Lose => crate::backend::lose(&self.app.settings).await,
         }
     }
 
     async fn reserve(&mut self, user: i64) {
-        let reserving = self.house.service.reserving(EVENT, UserId(user));
-        let reserved = self.house.service.reserve(reserving, Commit::new()).await;
+        let request = self.app.service.reserve_request(EVENT, UserId(user));
+        let ticket = request.claim.ticket_id;
+        let reserved = self.app.service.reserve(request).await;
         if reserved.is_ok() {
-            self.bids.push(Bid {
-                ticket: reserving.ticket_id,
+            self.purchases.push(TrackedPurchase {
+                ticket,
                 user,
                 version: 2,
                 status: PaymentStatus::Created,
@@ -114,70 +121,83 @@ impl Play {
         }
     }
 
-    /// Moves a payment on; `None` where it is in another state.
-    fn turn(&mut self, which: usize, from: PaymentStatus, to: PaymentStatus) -> Option<Bid> {
-        let bid = self.bids.get_mut(which).filter(|bid| bid.status == from)?;
-        bid.status = to;
-        bid.version += 1;
-        Some(*bid)
+    /// Changes the state of a payment; `None` if it is in another state.
+    fn transition(
+        &mut self,
+        which: usize,
+        from: PaymentStatus,
+        to: PaymentStatus,
+    ) -> Option<TrackedPurchase> {
+        let purchase = self
+            .purchases
+            .get_mut(which)
+            .filter(|purchase| purchase.status == from)?;
+        purchase.status = to;
+        purchase.version += 1;
+        Some(*purchase)
     }
 
     async fn withdraw(&mut self, which: usize) {
         let (from, to) = (PaymentStatus::Succeeded, PaymentStatus::Cancelled);
-        if let Some(bid) = self.turn(which, from, to) {
-            let told = payment(bid.ticket, bid.user, bid.version, (to, Refund::Done));
-            self.house.say(&told).await;
+        if let Some(purchase) = self.transition(which, from, to) {
+            let told = payment(
+                purchase.ticket,
+                purchase.user,
+                purchase.version,
+                (to, Refund::Done),
+            );
+            self.app.publish(&told).await;
         }
     }
 
     async fn cancel_ticket(&mut self, which: usize) {
-        let Some(bid) = self.bids.get(which).copied() else {
+        let Some(purchase) = self.purchases.get(which).copied() else {
             return;
         };
-        // Its saga asks only for a ticket that was issued, and once its money is back.
-        let status = self.house.ticket_status(bid.ticket).await;
+        // Its saga requests this only for an issued ticket, after the refund.
+        let status = self.app.ticket_status(purchase.ticket).await;
         if status != Some(TicketStatus::Reserved) {
             return;
         }
         self.withdraw(which).await;
-        self.house
-            .say(&CancelTicketRequest {
-                saga_id: bid.ticket.cancel_saga(1),
-                ticket_id: bid.ticket,
+        self.app
+            .publish(&CancelTicketRequest {
+                saga_id: purchase.ticket.cancel_saga(1),
+                ticket_id: purchase.ticket,
                 event_id: EVENT,
-                user_id: UserId(bid.user),
+                user_id: UserId(purchase.user),
             })
             .await;
     }
 
     async fn release(&mut self, which: usize) {
-        let Some(bid) = self.bids.get(which).copied() else {
+        let Some(purchase) = self.purchases.get(which).copied() else {
             return;
         };
-        // A purchase turns back only where it is not paid, or where its reservation has lapsed.
-        if bid.status == PaymentStatus::Created {
-            self.house
-                .say(&Release {
-                    ticket_id: bid.ticket,
+        // A purchase is compensated only if it is not paid, or if its reservation has expired.
+        if purchase.status == PaymentStatus::Created {
+            self.app
+                .publish(&Release {
+                    ticket_id: purchase.ticket,
                     event_id: EVENT,
-                    user_id: UserId(bid.user),
+                    user_id: UserId(purchase.user),
                 })
                 .await;
         }
     }
 
-    /// Everybody works until nothing is left to do; the payments that are to go back do.
+    /// Runs the workers until nothing is left to do, and cancels the payments whose refund is requested.
     async fn settle(&mut self) {
         loop {
-            self.house.work().await;
-            let asked: Vec<_> = self.house.published::<CancelRequest>();
-            let is_asked = |bid: &Bid| {
-                bid.status == PaymentStatus::Succeeded
+            self.app.run_workers().await;
+            let asked: Vec<_> = self.app.published::<CancelRequest>();
+            let is_asked = |purchase: &TrackedPurchase| {
+                purchase.status == PaymentStatus::Succeeded
                     && asked
                         .iter()
-                        .any(|it| it.payment_id == payment_id(bid.ticket))
+                        .any(|it| it.payment_id == payment_id(purchase.ticket))
             };
-            let Some(which) = self.bids.iter().position(is_asked) else {
+            let Some(which) = self.purchases.iter().position(is_asked) else {
                 return;
             };
             self.withdraw(which).await;
@@ -185,51 +205,51 @@ impl Play {
     }
 
     async fn check(&self) {
-        self.house.check_books().await;
+        self.app.check_consistency().await;
         let mut owners: BTreeMap<i64, TicketId> = BTreeMap::new();
-        for bid in &self.bids {
-            let status = self.house.ticket_status(bid.ticket).await;
+        for purchase in &self.purchases {
+            let status = self.app.ticket_status(purchase.ticket).await;
             let is_owned = status == Some(TicketStatus::Reserved);
             assert_eq!(
                 is_owned,
-                bid.status == PaymentStatus::Succeeded,
-                "money and ticket of {bid:?}"
+                purchase.status == PaymentStatus::Succeeded,
+                "money and ticket of {purchase:?}"
             );
             if is_owned {
                 assert_eq!(
-                    owners.insert(bid.user, bid.ticket),
+                    owners.insert(purchase.user, purchase.ticket),
                     None,
-                    "one for each user"
+                    "one ticket for each user"
                 );
             }
         }
     }
 }
 
-async fn play(steps: Vec<Step>) {
-    let mut play = Play {
-        house: House::with_quantity(3).await,
-        bids: Vec::new(),
+async fn run(steps: Vec<Step>) {
+    let mut run = Run {
+        app: TestApp::with_quantity(3).await,
+        purchases: Vec::new(),
         event_version: 1,
     };
     for step in steps {
-        play.act(step).await;
+        run.act(step).await;
     }
-    play.settle().await;
-    play.check().await;
-    play.house.restart().await;
-    play.check().await;
+    run.settle().await;
+    run.check().await;
+    run.app.restart().await;
+    run.check().await;
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_history_of_payments_ends_with_a_ticket_for_the_money_or_the_money_back(steps in steps()) {
+    fn any_history_of_payments_ends_with_a_ticket_or_a_refund(steps in steps()) {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap()
-            .block_on(play(steps));
+            .block_on(run(steps));
     }
 }

@@ -1,16 +1,12 @@
-//! What comes after a payment: tickets taken again for late money, tickets that go with their money, and tickets that
-//! their buyers give back.
+//! After the payment: late payments, refunds that cancel their tickets, and tickets that their buyers cancel.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
 mod backend;
 mod cancelling;
 mod foreign;
 mod history;
-mod house;
-mod keys;
-mod late_money;
+mod idempotency_keys;
+mod late_payments;
 mod refunds;
+mod test_app;

@@ -1,125 +1,121 @@
-//! Payments whose money goes back, whoever wanted it: their tickets go with them, and their buyers are told.
+//! Refunded payments: their tickets are cancelled, and their buyers can follow the refund.
 
 use contract::{
     UserId, domain,
     domain::{DomainMessage, PaymentStatus, Refund, TicketStatus},
 };
-use messaging::{Commit, Find, Record};
+use messaging::{Find, Record};
 use ticketing::refund::PurchaseRefund;
 
-use crate::house::{EVENT, House, cancelled, paid, payment};
+use crate::test_app::{EVENT, TestApp, cancelled, paid, payment};
 
 #[tokio::test]
-async fn a_payment_that_is_cancelled_at_the_gateway_takes_its_ticket_with_it() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
+async fn a_payment_that_is_cancelled_at_the_gateway_cancels_its_ticket() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
 
     for version in [4, 5] {
-        house.hear(&cancelled(ticket, 1, version)).await;
+        app.deliver(&cancelled(ticket, 1, version)).await;
         assert_eq!(
-            house.ticket_status(ticket).await,
+            app.ticket_status(ticket).await,
             Some(TicketStatus::Cancelled)
         );
-        assert_eq!(house.check_books().await, 0);
-        assert_eq!(house.stats().await.available, 1);
+        assert_eq!(app.check_consistency().await, 0);
+        assert_eq!(app.stats().await.available, 1);
     }
-    let told: Vec<DomainMessage<domain::Ticket>> = house.published();
-    let told: Vec<_> = told.iter().map(|it| it.payload.status).collect();
-    assert_eq!(told, [TicketStatus::Reserved, TicketStatus::Cancelled]);
-    house.restart().await;
-    assert_eq!(house.check_books().await, 0);
-    house.bought(1).await;
+    let published: Vec<DomainMessage<domain::Ticket>> = app.published();
+    let statuses: Vec<_> = published.iter().map(|it| it.payload.status).collect();
+    assert_eq!(statuses, [TicketStatus::Reserved, TicketStatus::Cancelled]);
+    app.restart().await;
+    assert_eq!(app.check_consistency().await, 0);
+    app.buy(1).await;
 }
 
 #[tokio::test]
-async fn an_older_word_that_the_payment_succeeded_issues_no_ticket_again() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
-    house.hear(&cancelled(ticket, 1, 5)).await;
+async fn an_older_success_of_a_cancelled_payment_issues_no_ticket() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
+    app.deliver(&cancelled(ticket, 1, 5)).await;
 
-    house.hear(&paid(ticket, 1, 4)).await;
+    app.deliver(&paid(ticket, 1, 4)).await;
 
     assert_eq!(
-        house.ticket_status(ticket).await,
+        app.ticket_status(ticket).await,
         Some(TicketStatus::Cancelled)
     );
-    assert_eq!(house.stats().await.available, 1, "nothing was taken again");
-    assert_eq!(house.check_books().await, 0);
+    assert_eq!(app.stats().await.available, 1, "nothing was retaken");
+    assert_eq!(app.check_consistency().await, 0);
 }
 
 #[tokio::test]
-async fn a_payment_that_succeeds_and_is_cancelled_within_one_batch_leaves_nothing() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.purchase(1).await;
-    house.say(&paid(ticket, 1, 3)).await;
-    house.hear(&cancelled(ticket, 1, 4)).await;
+async fn a_payment_that_succeeds_and_is_cancelled_within_one_batch_leaves_no_claim() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase(1).await;
+    app.publish(&paid(ticket, 1, 3)).await;
+    app.deliver(&cancelled(ticket, 1, 4)).await;
     assert_eq!(
-        house.ticket_status(ticket).await,
+        app.ticket_status(ticket).await,
         Some(TicketStatus::Cancelled)
     );
-    assert_eq!(house.check_books().await, 0);
-    assert_eq!(house.stats().await.available, 1);
+    assert_eq!(app.check_consistency().await, 0);
+    assert_eq!(app.stats().await.available, 1);
 }
 
 #[tokio::test]
-async fn a_payment_that_is_cancelled_before_it_was_kept_frees_its_reservation() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.purchase(1).await;
-    house.hear(&cancelled(ticket, 1, 3)).await;
-    assert_eq!(house.ticket_status(ticket).await, None);
-    assert_eq!(house.stats().await.available, 1);
-    house.hear(&paid(ticket, 1, 2)).await;
-    assert_eq!(house.ticket_status(ticket).await, None);
-    assert_eq!(house.check_books().await, 0);
+async fn a_payment_that_is_cancelled_before_its_success_arrives_releases_its_reservation() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase(1).await;
+    app.deliver(&cancelled(ticket, 1, 3)).await;
+    assert_eq!(app.ticket_status(ticket).await, None);
+    assert_eq!(app.stats().await.available, 1);
+    app.deliver(&paid(ticket, 1, 2)).await;
+    assert_eq!(app.ticket_status(ticket).await, None);
+    assert_eq!(app.check_consistency().await, 0);
 }
 
 #[tokio::test]
-async fn a_ticket_given_back_is_not_sold_again_beyond_what_is_offered_by_now() {
-    let mut house = House::with_quantity(3).await;
-    let tickets = [
-        house.bought(1).await,
-        house.bought(2).await,
-        house.bought(3).await,
-    ];
-    house.event(1, 2).await;
-    for (given_back, expected) in [(0, 2), (1, 1), (2, 1)] {
-        let user = i64::try_from(given_back).unwrap() + 1;
-        house.hear(&cancelled(tickets[given_back], user, 4)).await;
-        house.check_books().await;
-        assert_eq!(house.stats().await.quantity, expected);
+async fn a_returned_ticket_is_not_sold_again_beyond_the_lowered_quantity() {
+    let mut app = TestApp::with_quantity(3).await;
+    let tickets = [app.buy(1).await, app.buy(2).await, app.buy(3).await];
+    app.event(1, 2).await;
+    for (returned, expected) in [(0, 2), (1, 1), (2, 1)] {
+        let user = i64::try_from(returned).unwrap() + 1;
+        app.deliver(&cancelled(tickets[returned], user, 4)).await;
+        app.check_consistency().await;
+        assert_eq!(app.stats().await.quantity, expected);
     }
-    assert_eq!(house.stats().await.available, 1);
-    house.restart().await;
-    assert_eq!(house.stats().await.available, 1);
+    assert_eq!(app.stats().await.available, 1);
+    app.restart().await;
+    assert_eq!(app.stats().await.available, 1);
 }
 
 #[tokio::test]
-async fn the_buyer_is_told_what_becomes_of_the_money() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.purchase(1).await;
+async fn the_buyer_can_follow_the_refund() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase(1).await;
     for (version, refund, failure) in [
         (3, Refund::Requested, "PAYMENT_REFUND_REQUESTED"),
         (4, Refund::Parked, "PAYMENT_REFUND_PARKED"),
         (5, Refund::Done, "PAYMENT_REFUNDED"),
     ] {
-        let told = payment(ticket, 1, version, (PaymentStatus::Cancelled, refund));
-        house.hear(&told).await;
-        let process = house.process(ticket).await;
-        assert_eq!(process["failure"], failure);
-        assert_eq!(process["failureDetail"], "a reason");
-        assert_eq!(process["paymentStatus"], "CANCELLED");
+        let message = payment(ticket, 1, version, (PaymentStatus::Cancelled, refund));
+        app.deliver(&message).await;
+        let progress = app.progress(ticket).await;
+        assert_eq!(progress["failure"], failure);
+        assert_eq!(progress["failureDetail"], "a reason");
+        assert_eq!(progress["paymentStatus"], "CANCELLED");
         assert_eq!(
-            process["refund"],
+            progress["refund"],
             failure_word(refund),
-            "in the payment's own words"
+            "the same word as in the payment"
         );
-        assert_eq!(process["sagaState"], "COMPLETED");
-        assert_eq!(process.get("finalAmount"), None, "it cannot be paid");
-        assert_eq!(process.get("ticketStatus"), None);
+        assert_eq!(progress["sagaState"], "COMPLETED");
+        assert_eq!(progress.get("finalAmount"), None, "it cannot be paid");
+        assert_eq!(progress.get("ticketStatus"), None);
     }
     let older = payment(ticket, 1, 4, (PaymentStatus::Cancelled, Refund::Parked));
-    house.hear(&older).await;
-    assert_eq!(house.process(ticket).await["failure"], "PAYMENT_REFUNDED");
+    app.deliver(&older).await;
+    assert_eq!(app.progress(ticket).await["failure"], "PAYMENT_REFUNDED");
 }
 
 fn failure_word(refund: Refund) -> serde_json::Value {
@@ -127,23 +123,23 @@ fn failure_word(refund: Refund) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn an_ordinary_purchase_leaves_no_word_of_a_refund() {
-    let mut house = House::with_quantity(1).await;
-    let ticket = house.bought(1).await;
-    let rows: Vec<PurchaseRefund> = house
+async fn a_purchase_without_a_refund_stores_none() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.buy(1).await;
+    let rows: Vec<PurchaseRefund> = app
         .store
         .find(Find::all(PurchaseRefund::TABLE, 10))
         .await
         .unwrap();
     assert_eq!(rows, []);
-    let process = house.process(ticket).await;
-    assert_eq!(process["ticketStatus"], "RESERVED");
-    assert_eq!(process["finalAmount"], 70);
+    let progress = app.progress(ticket).await;
+    assert_eq!(progress["ticketStatus"], "RESERVED");
+    assert_eq!(progress["finalAmount"], 70);
     for absent in ["paymentStatus", "refund", "failure", "failureDetail"] {
-        assert_eq!(process.get(absent), None, "{absent}");
+        assert_eq!(progress.get(absent), None, "{absent}");
     }
-    let reserving = house.service.reserving(EVENT, UserId(1));
-    let refused = house.service.reserve(reserving, Commit::new()).await;
+    let request = app.service.reserve_request(EVENT, UserId(1));
+    let refused = app.service.reserve(request).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
         "this user has a ticket already"

@@ -4,6 +4,8 @@ use ticketing::{ReservationsBackend, Settings};
 
 use crate::redis_place;
 
+pub const CLAIMS_ARE_ROWS: bool = false;
+
 pub fn settings() -> Settings {
     Settings {
         reservations: ReservationsBackend::Redis,

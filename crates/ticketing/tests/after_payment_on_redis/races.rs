@@ -1,20 +1,20 @@
-//! Two processes are asked the same at the same moment.
+//! Several processes get the same keyed request at the same moment.
 
 use std::collections::BTreeSet;
 
 use contract::{TicketId, UserId};
 
 use crate::{
-    house::{EVENT, House, call},
-    keys::reserve,
+    app::{EVENT, TestApp, call},
+    idempotency_keys::reserve,
 };
 
 const ROUNDS: i64 = 60;
 
 #[tokio::test]
-async fn two_processes_that_are_asked_at_once_grant_one_ticket_and_tell_the_same() {
-    let house = House::with_quantity(1_000).await;
-    let (one, other) = (house.another_door(1).await, house.another_door(2).await);
+async fn two_processes_with_the_same_request_grant_one_ticket_and_answer_the_same() {
+    let app = TestApp::with_quantity(1_000).await;
+    let (one, other) = (app.another_process(1).await, app.another_process(2).await);
     for user in 1..=ROUNDS {
         let key = format!("key-{user}");
         let (first, second) = futures::join!(
@@ -23,25 +23,27 @@ async fn two_processes_that_are_asked_at_once_grant_one_ticket_and_tell_the_same
         );
         assert_eq!(first.0, 200, "{}", first.1);
         assert_eq!(first, second);
-        let told: TicketId = first.1["ticketId"].as_str().unwrap().parse().unwrap();
-        let held = house.service.reservations().find(EVENT, UserId(user)).await;
-        assert_eq!(held.unwrap().unwrap().ticket_id, told);
+        let answered: TicketId = first.1["ticketId"].as_str().unwrap().parse().unwrap();
+        let held = app.service.reservations().find(EVENT, UserId(user)).await;
+        assert_eq!(held.unwrap().unwrap().ticket_id, answered);
     }
-    assert_eq!(house.stats().await.waiting, ROUNDS);
+    assert_eq!(app.stats().await.waiting, ROUNDS);
 }
 
 #[tokio::test]
-async fn a_crowd_over_three_processes_that_asks_again_and_again_holds_one_ticket_each() {
-    let house = House::with_quantity(20).await;
-    let mut doors = Vec::new();
+async fn repeated_requests_over_three_processes_hold_one_ticket_for_each_user() {
+    let app = TestApp::with_quantity(20).await;
+    let mut processes = Vec::new();
     for seed in 1..=3 {
-        doors.push(house.another_door(seed).await);
+        processes.push(app.another_process(seed).await);
     }
-    let asked = (0..30).flat_map(|user| doors.iter().map(move |door| (user, door.clone())));
-    let asking = asked.map(async |(user, door)| {
+    let asked =
+        (0..30).flat_map(|user| processes.iter().map(move |process| (user, process.clone())));
+    let asking = asked.map(async |(user, process)| {
         let mut answers = BTreeSet::new();
         for _ in 0..3 {
-            let (status, answer) = call(door.clone(), reserve(user, &format!("key-{user}"))).await;
+            let (status, answer) =
+                call(process.clone(), reserve(user, &format!("key-{user}"))).await;
             assert!([200, 409].contains(&status), "{answer}");
             answers.insert((status, answer.to_string()));
         }
@@ -59,5 +61,5 @@ async fn a_crowd_over_three_processes_that_asks_again_and_again_holds_one_ticket
         .flatten()
         .filter(|(status, _)| *status == 200);
     assert_eq!(granted.count(), 20);
-    assert_eq!(house.stats().await.waiting, 20);
+    assert_eq!(app.stats().await.waiting, 20);
 }

@@ -1,6 +1,6 @@
-//! A Redis server for the tests: the one that `BOXOFFICE_TEST_REDIS_URL` names, or one that `scripts/redis` starts,
-//! once for each test binary. That one serves until its standard input ends, so it goes when this process goes,
-//! however that happens. Each test has keys of its own. Where no server can be had, the tests fail.
+//! A Redis server for the tests: the one at `BOXOFFICE_TEST_REDIS_URL`, or one that `scripts/redis` starts once for each
+//! test binary. That one runs until its standard input ends, so it stops with this process, however that ends. Each test
+//! has keys of its own. Without a server the tests fail.
 
 use std::{
     io::{BufRead, BufReader},
@@ -16,7 +16,7 @@ use ticketing::redis_server::RedisSettings;
 
 struct Server {
     url: String,
-    /// Holds the server's standard input open as long as this process lives.
+    /// Holds the server's standard input open while this process lives.
     _process: Option<Child>,
 }
 
@@ -27,7 +27,7 @@ pub fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/redis")
 }
 
-/// Keys on the common server that nobody else uses.
+/// The shared server, with a key prefix that no other test uses.
 pub fn settings() -> RedisSettings {
     let number = PREFIXES.fetch_add(1, Ordering::Relaxed);
     RedisSettings {
@@ -64,7 +64,7 @@ fn start() -> Server {
     }
 }
 
-/// Everything under these settings' prefix is gone at once, as after a restart without data.
+/// Deletes everything under the prefix at once, as a restart without data does.
 pub async fn empty(settings: &RedisSettings) {
     let client = redis::Client::open(settings.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

@@ -3,6 +3,8 @@
 use messaging::Store;
 use ticketing::Reservations;
 
+pub const CLAIMS_ARE_ROWS: bool = true;
+
 pub struct Backend;
 
 impl Backend {
@@ -11,7 +13,7 @@ impl Backend {
     }
 
     pub async fn open(&self, store: Store) -> Reservations {
-        // Later than all that the suite plays, so that nothing looks as if the clock had been set back.
+        // Later than every time of the suite, so that no claim seems to be from before the clock was set back.
         let now = crate::suite::at(1_000_000_000_000);
         Reservations::open_local(store, now).await.unwrap()
     }

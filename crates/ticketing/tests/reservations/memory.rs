@@ -1,26 +1,26 @@
-//! What is in memory is rebuilt from the rows: what has none is gone.
+//! What only the backend in memory promises: the memory is rebuilt from the rows, and undone if a commit is not stored.
 
 use std::time::Duration;
 
 use futures::FutureExt;
 use messaging::{Commit, StoreError};
 use ticketing::{
-    model::{Reservation, ReservationState},
+    model::{ReservationRecord, ReservationState},
     reservations::Completion,
 };
 
-use crate::suite::{Deployment, EVENT, TTL_MILLIS, at, claimed, refused};
+use crate::suite::{Deployment, EVENT, TTL_MILLIS, at, claim_id, conflicting};
 
-/// What must come does so within this.
+/// A test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn what_was_taken_again_and_not_stored_is_free_after_a_crash() {
+async fn a_retaken_claim_that_is_not_stored_is_free_after_a_crash() {
     let mut deployment = Deployment::with_quantity(1).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
     deployment.expire(at(TTL_MILLIS)).await;
-    let taken = deployment.retake(1, ticket, at(TTL_MILLIS)).await;
-    assert!(matches!(taken, Completion::Completed(_)));
+    let retaken = deployment.retake(1, ticket, at(TTL_MILLIS)).await;
+    assert!(matches!(retaken, Completion::Completed(_)));
 
     deployment.restart().await;
 
@@ -30,35 +30,38 @@ async fn what_was_taken_again_and_not_stored_is_free_after_a_crash() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_given_up_is_put_back_though_its_caller_went_away() {
+async fn a_release_that_is_not_stored_is_undone_even_if_its_caller_is_dropped() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
-    let claim = claimed(1, ticket_id);
+    let claim = claim_id(1, ticket_id);
 
-    // The caller asks, and goes away; the store's writer is a thread of its own and may have answered by then.
-    let asked = deployment.reservations().give_up(claim, refused());
-    drop(asked.now_or_never());
+    // The caller is dropped after one poll; the store's writer thread may have answered by then.
+    let released = deployment
+        .reservations()
+        .release_by_buyer(claim, conflicting());
+    drop(released.now_or_never());
 
     let put_back = async {
         while deployment.find(1).await.is_none() {
             tokio::task::yield_now().await;
         }
     };
-    let patience = std::time::Duration::from_secs(20);
-    tokio::time::timeout(patience, put_back).await.unwrap();
+    tokio::time::timeout(PATIENCE, put_back).await.unwrap();
     assert_eq!(deployment.find(1).await.unwrap().ticket_id, ticket_id);
 }
 
 #[tokio::test]
-async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
+async fn a_released_claim_that_is_not_stored_and_went_to_another_buyer_expires_at_once() {
     let mut deployment = Deployment::with_quantity(1).await;
     let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
-    let claim = claimed(1, ticket_id);
+    let claim = claim_id(1, ticket_id);
 
-    let asked = deployment.reservations().give_up(claim, refused());
-    drop(asked.now_or_never());
+    let released = deployment
+        .reservations()
+        .release_by_buyer(claim, conflicting());
+    drop(released.now_or_never());
     let Ok(other) = deployment.reserve(2, at(1)).await else {
-        // The writer was faster: the claim is back, and nobody else has the ticket.
+        // The writer was faster: the claim is restored, and no other buyer has the ticket.
         assert_eq!(deployment.find(1).await.unwrap().ticket_id, ticket_id);
         return;
     };
@@ -66,7 +69,7 @@ async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
     assert_eq!(
         deployment.stats().await.waiting,
         1,
-        "nobody has claimed too much"
+        "no more is claimed than there is"
     );
     let expired = async {
         loop {
@@ -77,8 +80,7 @@ async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
             tokio::task::yield_now().await;
         }
     };
-    let patience = std::time::Duration::from_secs(20);
-    let expired = tokio::time::timeout(patience, expired).await.unwrap();
+    let expired = tokio::time::timeout(PATIENCE, expired).await.unwrap();
     assert_eq!(expired, [claim]);
     deployment.restart().await;
     let held = deployment.find(2).await;
@@ -87,32 +89,32 @@ async fn what_could_not_be_given_up_and_went_to_another_buyer_lapses_at_once() {
 }
 
 #[tokio::test]
-async fn a_grant_that_could_not_be_stored_is_forgotten_though_its_caller_went_away() {
+async fn a_grant_that_is_not_stored_is_undone_even_if_its_caller_is_dropped() {
     let deployment = Deployment::with_quantity(1).await;
-    // The caller asks, and goes away; the store's writer is a thread of its own and may have answered by then.
-    let asked = deployment.reserve_with(1, at(0), refused());
-    drop(asked.now_or_never());
+    // The caller is dropped after one poll; the store's writer thread may have answered by then.
+    let reserved = deployment.reserve_with(1, at(0), conflicting());
+    drop(reserved.now_or_never());
 
-    let forgotten = async {
+    let undone = async {
         while deployment.stats().await.waiting > 0 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, forgotten).await.unwrap();
+    tokio::time::timeout(PATIENCE, undone).await.unwrap();
     assert!(deployment.reserve(2, at(0)).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_request_that_is_asked_again_is_not_told_of_a_grant_that_is_not_stored() {
+async fn a_repeated_keyed_request_is_not_answered_with_a_grant_that_is_not_stored() {
     let mut deployment = Deployment::with_quantity(1).await;
-    let first = deployment.ask_with(1, at(0), *b"thekey", refused());
+    let first = deployment.reserve_keyed_with(1, at(0), *b"thekey", conflicting());
     drop(first.now_or_never());
 
-    // The first grant may be in memory still, and will not be stored: until it is forgotten, nothing is granted.
+    // The first grant may still be in memory, and will not be stored: nothing is granted until it is undone.
     let granted = async {
         loop {
             let again = deployment
-                .ask_with(1, at(0), *b"thekey", Commit::new())
+                .reserve_keyed_with(1, at(0), *b"thekey", Commit::new())
                 .await;
             match again {
                 Ok((ticket_id, _)) => return ticket_id,
@@ -127,19 +129,19 @@ async fn a_request_that_is_asked_again_is_not_told_of_a_grant_that_is_not_stored
     let ticket_id = tokio::time::timeout(PATIENCE, granted).await.unwrap();
 
     deployment.restart().await;
-    let held = deployment.find(1).await.expect("what was told is stored");
+    let held = deployment.find(1).await.expect("a granted claim is stored");
     assert_eq!(held.ticket_id, ticket_id);
 }
 
-/// What a process left that granted a ticket, thought it lost, and granted the next.
+/// A process granted a ticket, believed that the grant was lost, and granted another.
 #[tokio::test]
-async fn of_two_stored_claims_of_one_user_the_later_stands_and_one_that_is_bought_over_both() {
+async fn of_two_stored_claims_of_one_user_the_later_stands_and_a_completed_one_over_both() {
     let mut deployment = Deployment::with_quantity(3).await;
     let earlier = deployment.reserve(1, at(0)).await.unwrap();
     let bought = deployment.reserve(2, at(0)).await.unwrap();
     let row = |user, millis: i64, state| {
         let ticket_id = contract::TicketId(messaging::Random::seeded(9).uuid(at(millis)));
-        Reservation {
+        ReservationRecord {
             ticket_id,
             event_id: EVENT,
             user_id: contract::UserId(user),
@@ -152,13 +154,13 @@ async fn of_two_stored_claims_of_one_user_the_later_stands_and_one_that_is_bough
     };
     let completed = deployment
         .reservations()
-        .complete(&[claimed(2, bought)])
+        .complete(&[claim_id(2, bought)])
         .await
         .unwrap();
-    let Completion::Completed(keeping) = &completed[0] else {
+    let Completion::Completed(proof) = &completed[0] else {
         panic!("it waited");
     };
-    deployment.save(bought, keeping.clone()).await;
+    deployment.save(bought, proof.clone()).await;
     let (later, second) = (
         row(1, 5, ReservationState::Waiting),
         row(2, 6, ReservationState::Waiting),
@@ -178,9 +180,9 @@ async fn of_two_stored_claims_of_one_user_the_later_stands_and_one_that_is_bough
     assert_eq!(deployment.find(2).await.unwrap().ticket_id, bought);
     let stats = deployment.stats().await;
     assert_eq!((stats.waiting, stats.completed, stats.available), (1, 1, 1));
-    let mut lapsed = deployment.expire(at(7)).await;
-    lapsed.sort_unstable();
-    let mut superseded = [claimed(1, earlier), claimed(2, second.ticket_id)];
+    let mut expired = deployment.expire(at(7)).await;
+    expired.sort_unstable();
+    let mut superseded = [claim_id(1, earlier), claim_id(2, second.ticket_id)];
     superseded.sort_unstable();
-    assert_eq!(lapsed, superseded);
+    assert_eq!(expired, superseded);
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL goes away in the middle of a grant's commit, and for longer than anybody waits.
+//! PostgreSQL becomes unavailable during a grant's commit, for longer than any caller waits.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use messaging::{
 };
 use tempfile::TempDir;
 use ticketing::{
-    model::Reservation,
+    model::ReservationRecord,
     reservations::{Error, Granted},
 };
 
@@ -38,7 +38,7 @@ fn is_unknown(error: &Error) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_of_which_nobody_knows_stands_until_it_is_known() {
+async fn a_grant_with_an_unknown_outcome_stands_until_it_is_known() {
     for (cut, is_there) in [(Cut::BehindCommit, true), (Cut::BeforeCommit, false)] {
         let schema = postgres::Schema::new();
         let line = Line::lay(postgres::url()).await;
@@ -53,27 +53,27 @@ async fn a_grant_of_which_nobody_knows_stands_until_it_is_known() {
 
         line.cut_for_long(cut);
         let asked = deployment
-            .ask_with(1, at(0), *b"thekey", Commit::new())
+            .reserve_keyed_with(1, at(0), *b"thekey", Commit::new())
             .await;
         assert!(is_unknown(asked.as_ref().unwrap_err()), "{asked:?}");
 
-        // The seat is not another's, and the same request is told nothing that may not be so.
+        // No other buyer gets the ticket, and the repeated request gets no answer that may turn out wrong.
         assert_eq!(deployment.stats().await.waiting, 1, "{cut:?}");
         let held = deployment.find(1).await.unwrap().ticket_id;
         let again = deployment
-            .ask_with(1, at(0), *b"thekey", Commit::new())
+            .reserve_keyed_with(1, at(0), *b"thekey", Commit::new())
             .await;
         assert!(again.is_err(), "{again:?}");
 
         line.mend();
-        // The same request is told the truth: the ticket that it was granted, or one of which it had not heard.
+        // The repeated request is granted its first ticket if that was stored, otherwise a new one.
         let granted = async {
             loop {
                 let asked = deployment
-                    .ask_with(1, at(0), *b"thekey", Commit::new())
+                    .reserve_keyed_with(1, at(0), *b"thekey", Commit::new())
                     .await;
                 match asked {
-                    Ok((wished, Granted::Now)) => return wished,
+                    Ok((named, Granted::Now)) => return named,
                     Ok((_, Granted::Before { ticket_id, .. })) => return ticket_id,
                     Err(_) => tokio::task::yield_now().await,
                 }
@@ -83,11 +83,11 @@ async fn a_grant_of_which_nobody_knows_stands_until_it_is_known() {
         assert_eq!(granted == held, is_there, "{cut:?}");
         assert_eq!(deployment.stats().await.waiting, 1);
 
-        // And so it is after a restart: there is one row.
+        // After a restart there is one row.
         drop(deployment);
         let store = open(&settings).await;
-        let find = messaging::Find::all(<Reservation as messaging::Record>::TABLE, 10);
-        let rows: Vec<Reservation> = store.find(find).await.unwrap();
+        let find = messaging::Find::all(<ReservationRecord as messaging::Record>::TABLE, 10);
+        let rows: Vec<ReservationRecord> = store.find(find).await.unwrap();
         let tickets: Vec<_> = rows.iter().map(|row| row.ticket_id).collect();
         assert_eq!(tickets, [granted]);
     }

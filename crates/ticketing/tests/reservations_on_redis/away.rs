@@ -1,4 +1,4 @@
-//! Redis goes away and comes back empty, under processes that go on.
+//! Redis crashes and comes back empty, while the processes keep running.
 
 use std::process::Command;
 
@@ -12,10 +12,10 @@ use ticketing::{
 use crate::{
     backend::Backend,
     redis_place,
-    suite::{Deployment, TTL_MILLIS, at, claimed},
+    suite::{Deployment, TTL_MILLIS, at, claim},
 };
 
-/// A server that this test may kill.
+/// A Redis server that this test may kill.
 struct OwnServer(TempDir);
 
 impl OwnServer {
@@ -23,7 +23,7 @@ impl OwnServer {
         Self(TempDir::new().unwrap())
     }
 
-    /// Starts it, again on the same port; its URL.
+    /// Starts it, always on the same port, and returns its URL.
     fn start(&self) -> String {
         self.run("start").trim().to_owned()
     }
@@ -47,13 +47,13 @@ impl Drop for OwnServer {
     }
 }
 
-fn is_away(error: &Error) -> bool {
+fn is_unavailable(error: &Error) -> bool {
     matches!(StoreError::from(error.clone()), StoreError::Unavailable(_))
         && *error != Error::Refused(Refusal::Rebuilding)
 }
 
 #[tokio::test]
-async fn while_redis_is_away_requests_are_refused_consumers_wait_and_then_all_goes_on() {
+async fn while_redis_is_unavailable_requests_are_refused_and_consumers_wait_until_it_is_back() {
     let server = OwnServer::new();
     let settings = RedisSettings {
         url: server.start(),
@@ -65,16 +65,16 @@ async fn while_redis_is_away_requests_are_refused_consumers_wait_and_then_all_go
     server.crash();
 
     let refused = deployment.reserve(2, at(0)).await.unwrap_err();
-    assert!(is_away(&refused), "{refused}");
-    let claims = [claimed(1, ticket)];
+    assert!(is_unavailable(&refused), "{refused}");
+    let claims = [claim_id(1, ticket)];
     let waits = deployment.reservations().complete(&claims).await;
     assert!(matches!(waits, Err(StoreError::Unavailable(_))));
 
     server.start();
 
-    // The same process, on the same connection, finds out by itself.
+    // The same process recovers by itself, on the same connection.
     while let Err(error) = deployment.reserve(3, at(0)).await {
-        let is_passing = is_away(&error) || error == Error::Refused(Refusal::Rebuilding);
+        let is_passing = is_unavailable(&error) || error == Error::Refused(Refusal::Rebuilding);
         assert!(is_passing, "{error}");
         tokio::task::yield_now().await;
     }
@@ -83,7 +83,7 @@ async fn while_redis_is_away_requests_are_refused_consumers_wait_and_then_all_go
     let done = deployment.reservations().complete(&claims).await.unwrap();
     assert!(
         matches!(done[..], [Completion::Gone]),
-        "its buyer had begun no purchase"
+        "its buyer had started no purchase"
     );
     assert_eq!(deployment.stats().await.waiting, 1);
 }

@@ -6,6 +6,7 @@ use ticketing::{RedisSettings, Reservations, redis_server::RedisServer, reservat
 
 use crate::redis_place;
 
+pub const CLAIMS_ARE_ROWS: bool = false;
 const GRACE_MILLIS: i64 = 500;
 
 pub struct Backend {

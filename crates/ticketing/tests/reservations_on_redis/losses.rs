@@ -1,15 +1,15 @@
-//! Redis loses its data, and processes that knew the old state go on.
+//! Redis loses its data, and processes that know the old state keep running.
 
 use contract::UserId;
 use messaging::{Commit, CommitError, StoreError};
 use ticketing::{
     model::Allocation,
-    reservations::{Completion, Error, Keeping, Refusal},
+    reservations::{ClaimProof, Completion, Error, Refusal},
 };
 
 use crate::{
     redis_place, snapshot,
-    suite::{Deployment, EVENT, TTL_MILLIS, at, claimed, sale, store},
+    suite::{Deployment, EVENT, TTL_MILLIS, at, claim_id, sale, store},
 };
 
 impl Deployment {
@@ -36,12 +36,12 @@ impl Deployment {
 }
 
 #[tokio::test]
-async fn what_was_decided_on_the_state_before_a_loss_cannot_be_committed_after_it() {
+async fn a_decision_on_the_state_before_a_loss_cannot_be_committed_after_it() {
     let deployment = Deployment::with_quantity(2).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
-    let claims = [claimed(1, ticket)];
+    let claims = [claim_id(1, ticket)];
     let mut done = deployment.reservations().complete(&claims).await.unwrap();
-    let Some(Completion::Completed(Keeping::Fence(fence))) = done.pop() else {
+    let Some(Completion::Completed(ClaimProof::Fence(fence))) = done.pop() else {
         panic!("it waits for payment")
     };
     let released = deployment.reservations().release(&claims).await.unwrap();
@@ -55,19 +55,19 @@ async fn what_was_decided_on_the_state_before_a_loss_cannot_be_committed_after_i
         let refused = store(&deployment).commit(stale).await.unwrap_err();
         assert!(matches!(refused, CommitError::Fenced { .. }), "{refused}");
     }
-    // Asked again, it says what holds now.
+    // A new call returns the current state.
     let mut done = deployment.reservations().complete(&claims).await.unwrap();
     assert!(matches!(done.pop(), Some(Completion::Gone)));
 }
 
 #[tokio::test]
-async fn consumers_wait_while_an_event_is_rebuilt_and_hear_nothing_untrue() {
+async fn consumers_wait_while_an_event_is_rebuilt() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
     deployment.lose().await;
     let asked = deployment
         .reservations()
-        .complete(&[claimed(1, ticket)])
+        .complete(&[claim_id(1, ticket)])
         .await;
     assert!(matches!(asked, Err(StoreError::Unavailable(_))));
     deployment.wait_until_rebuilt().await;
@@ -77,10 +77,10 @@ async fn consumers_wait_while_an_event_is_rebuilt_and_hear_nothing_untrue() {
 }
 
 #[tokio::test]
-async fn a_state_of_an_older_epoch_is_not_believed() {
+async fn replies_of_an_older_epoch_are_rejected() {
     let deployment = Deployment::with_quantity(3).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
-    // Redis comes back with what it had before the last rebuilding.
+    // Redis comes back with its data from before the last rebuild.
     let saved = snapshot::save(&deployment.backend.settings).await;
     deployment.lose().await;
     deployment.wait_until_rebuilt().await;
@@ -88,7 +88,7 @@ async fn a_state_of_an_older_epoch_is_not_believed() {
 
     let asked = deployment
         .reservations()
-        .complete(&[claimed(1, ticket)])
+        .complete(&[claim_id(1, ticket)])
         .await;
 
     assert!(matches!(asked, Err(StoreError::Unavailable(_))));
@@ -96,11 +96,11 @@ async fn a_state_of_an_older_epoch_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_crash_between_the_halves_of_a_lapse_lapses_it_again_in_the_same_words() {
+async fn an_expiry_whose_commit_fails_is_repeated() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
-    // The commit does not come through: the store has gone away.
-    let poison = |_| {
+    // The commit fails.
+    let fenced = |_| {
         let mut commit = Commit::new();
         commit.fenced_by(messaging::Fence {
             lease: "nobody's".to_owned(),
@@ -110,18 +110,18 @@ async fn a_crash_between_the_halves_of_a_lapse_lapses_it_again_in_the_same_words
     };
     let failed = deployment
         .reservations()
-        .expire(at(TTL_MILLIS), 10, poison)
+        .expire(at(TTL_MILLIS), 10, fenced)
         .await;
     assert!(failed.is_err());
     assert_eq!(deployment.stats().await.waiting, 1, "it is not free yet");
     assert_eq!(
         deployment.expire(at(TTL_MILLIS)).await,
-        [claimed(1, ticket)]
+        [claim_id(1, ticket)]
     );
 }
 
 #[tokio::test]
-async fn who_dies_between_the_halves_of_a_lapse_is_followed_by_another() {
+async fn an_expiry_whose_process_dies_between_its_halves_is_taken_over() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
     let dies = |_| -> Commit { panic!("the process dies here") };
@@ -130,15 +130,15 @@ async fn who_dies_between_the_halves_of_a_lapse_is_followed_by_another() {
     assert!(died.await.is_err());
 
     let others = deployment.expire(at(TTL_MILLIS + 29_999)).await;
-    assert_eq!(others, [], "it may be at work still");
-    assert_eq!(deployment.find(1).await, None, "nobody can buy it");
+    assert_eq!(others, [], "the first process may still be running");
+    assert_eq!(deployment.find(1).await, None, "no buyer can pay it");
     let others = deployment.expire(at(TTL_MILLIS + 30_000)).await;
-    assert_eq!(others, [claimed(1, ticket)]);
+    assert_eq!(others, [claim_id(1, ticket)]);
     assert_eq!(deployment.stats().await.available, 1);
 }
 
 #[tokio::test]
-async fn a_payment_that_comes_between_the_halves_of_a_lapse_keeps_its_ticket() {
+async fn a_payment_between_the_halves_of_an_expiry_keeps_its_ticket() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
     let dies = |_| -> Commit { panic!("the process dies here") };
@@ -146,7 +146,7 @@ async fn a_payment_that_comes_between_the_halves_of_a_lapse_keeps_its_ticket() {
     let died = tokio::spawn(async move { reservations.expire(at(TTL_MILLIS), 10, dies).await });
     assert!(died.await.is_err());
 
-    let claims = [claimed(1, ticket)];
+    let claims = [claim_id(1, ticket)];
     let done = deployment.reservations().complete(&claims).await.unwrap();
     assert!(matches!(done[..], [Completion::Completed(_)]));
     assert_eq!(deployment.expire(at(TTL_MILLIS + 60_000)).await, []);
@@ -154,9 +154,9 @@ async fn a_payment_that_comes_between_the_halves_of_a_lapse_keeps_its_ticket() {
 }
 
 #[tokio::test]
-async fn a_grant_whose_answer_cannot_be_stored_is_taken_back() {
+async fn a_grant_whose_commit_conflicts_is_undone() {
     let deployment = Deployment::with_quantity(1).await;
-    // Something is stored under that key already.
+    // A row with this key exists.
     let mut also = Commit::new();
     also.put(&Allocation {
         event_id: EVENT,
@@ -171,18 +171,22 @@ async fn a_grant_whose_answer_cannot_be_stored_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_reservation_is_found_by_its_ticket_alone_and_given_up_once() {
+async fn a_reservation_is_found_by_its_ticket_alone_and_released_by_its_buyer_once() {
     let deployment = Deployment::with_quantity(1).await;
     let ticket = deployment.reserve(1, at(0)).await.unwrap();
-    let named = deployment.reservations().named(ticket).await.unwrap();
-    assert_eq!(named, Some(claimed(1, ticket)));
-    let give_up = || {
+    let found = deployment
+        .reservations()
+        .find_by_ticket(ticket)
+        .await
+        .unwrap();
+    assert_eq!(found, Some(claim_id(1, ticket)));
+    let release = || {
         deployment
             .reservations()
-            .give_up(claimed(1, ticket), Commit::new())
+            .release_by_buyer(claim_id(1, ticket), Commit::new())
     };
-    assert_eq!(give_up().await, Ok(true));
-    assert_eq!(give_up().await, Ok(false));
+    assert_eq!(release().await, Ok(true));
+    assert_eq!(release().await, Ok(false));
     assert_eq!(deployment.find(1).await, None);
     assert_eq!(
         deployment.reservations().find(EVENT, UserId(2)).await,
@@ -191,11 +195,11 @@ async fn a_reservation_is_found_by_its_ticket_alone_and_given_up_once() {
 }
 
 #[tokio::test]
-async fn of_two_processes_that_share_redis_no_ticket_goes_to_both() {
+async fn two_processes_that_share_redis_never_grant_the_same_ticket() {
     let deployment = Deployment::with_quantity(10).await;
     let other = deployment.backend.open(store(&deployment).clone()).await;
     let ours = (0..100).map(|user| deployment.reserve(user, at(0)));
-    let theirs = (100..200).map(|user| deployment.wish(&other, user, at(0), Commit::new()));
+    let theirs = (100..200).map(|user| deployment.reserve_on(&other, user, at(0), Commit::new()));
     let (ours, theirs) = tokio::join!(
         futures::future::join_all(ours),
         futures::future::join_all(theirs)
@@ -206,13 +210,13 @@ async fn of_two_processes_that_share_redis_no_ticket_goes_to_both() {
 }
 
 #[tokio::test]
-async fn a_claim_from_before_the_clock_was_set_back_lapses_no_later_than_it_was_meant_to() {
+async fn a_claim_from_before_the_clock_was_set_back_expires_after_its_hold() {
     const SET_BACK_MILLIS: i64 = 1_200_000;
     let mut deployment = Deployment::with_quantity(1).await;
-    let claim = claimed(1, deployment.reserve(1, at(SET_BACK_MILLIS)).await.unwrap());
+    let claim = claim_id(1, deployment.reserve(1, at(SET_BACK_MILLIS)).await.unwrap());
     assert_eq!(deployment.expire(at(SET_BACK_MILLIS)).await, []);
 
-    // Every process is started again, and the clock says what it said twenty minutes ago.
+    // All processes restart, and the clock was set back by twenty minutes.
     deployment.restart().await;
     assert_eq!(deployment.expire(at(0)).await, []);
     assert_eq!(deployment.expire(at(TTL_MILLIS - 1)).await, []);

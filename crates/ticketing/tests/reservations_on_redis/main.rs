@@ -1,16 +1,13 @@
-//! The contract of reservations, on Redis, and what only that backend promises.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
+//! The contract of reservations on Redis, and what only that backend promises.
+#![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
 mod away;
 mod backend;
-#[expect(dead_code, reason = "a part of it is for other suites")]
+#[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../../../messaging/tests/common/line.rs"]
 mod line;
 mod losses;
-#[expect(dead_code, reason = "a part of it is for other suites")]
+#[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../../../messaging/tests/common/postgres.rs"]
 mod postgres;
 mod postgres_away;

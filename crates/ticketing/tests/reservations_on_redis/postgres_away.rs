@@ -1,4 +1,4 @@
-//! PostgreSQL goes away, or does not answer, under reservations that Redis decides.
+//! PostgreSQL is unavailable, or does not answer, under reservations that Redis decides.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,14 +10,14 @@ use messaging::{
 use tempfile::TempDir;
 use ticketing::{
     Reservations,
-    reservations::{Error, Granted, Refusal, Wish},
+    reservations::{ClaimId, Deadlines, Error, Granted, Refusal, ReserveRequest},
 };
 
 use crate::{
     backend::Backend,
     line::{Cut, Line},
     postgres,
-    suite::{Deployment, TTL_MILLIS, at},
+    suite::{Deployment, TTL_MILLIS, at, claim_id},
 };
 
 /// What must come does so within this.
@@ -34,7 +34,7 @@ async fn deployed(settings: &PostgresSettings) -> Deployment {
     Deployment::over(folder, store, Backend::new(TTL_MILLIS), 2).await
 }
 
-/// Something that becomes durable with a grant, as the answer to its key does.
+/// A Commit that is stored with a grant, as the answer to a keyed request is.
 fn also() -> Commit {
     let expire = contract::ticketing::Expire {
         ticket_id: TicketId(Random::seeded(3).uuid(at(0))),
@@ -47,7 +47,7 @@ fn also() -> Commit {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_of_which_nobody_knows_whether_its_answer_is_stored_stands_until_it_is_known() {
+async fn a_grant_whose_commit_has_an_unknown_outcome_stands_until_it_is_known() {
     for (cut, is_there) in [(Cut::BehindCommit, true), (Cut::BeforeCommit, false)] {
         let schema = postgres::Schema::new();
         let line = Line::lay(postgres::url()).await;
@@ -67,7 +67,7 @@ async fn a_grant_of_which_nobody_knows_whether_its_answer_is_stored_stands_until
         assert!(deployment.find(1).await.is_some(), "{cut:?}");
 
         line.mend();
-        // Behind this the truth is told.
+        // After this commit the outcome of the first is known.
         let known = async {
             while deployment
                 .reservations()
@@ -78,7 +78,7 @@ async fn a_grant_of_which_nobody_knows_whether_its_answer_is_stored_stands_until
             {
                 tokio::task::yield_now().await;
             }
-            // What is to be taken back is, a little later.
+            // A grant that was not stored is undone a little later.
             while !is_there && deployment.find(1).await.is_some() {
                 deployment.backend.clock.advance_millis(100);
                 tokio::task::yield_now().await;
@@ -93,39 +93,42 @@ async fn a_grant_of_which_nobody_knows_whether_its_answer_is_stored_stands_until
     }
 }
 
-/// Whether a wish for this event is answered, by whoever is asked.
 async fn reserve(reservations: &Reservations, event_id: i64, user: i64) -> Result<Granted, Error> {
-    let wish = Wish {
-        event_id: EventId(event_id),
-        user_id: UserId(user),
-        ticket_id: TicketId(Random::seeded(user.unsigned_abs()).uuid(at(0))),
-        expires_at: at(TTL_MILLIS),
-        lapses_at: at(TTL_MILLIS),
+    let random = Random::seeded(user.unsigned_abs());
+    let request = ReserveRequest {
+        claim: ClaimId {
+            event_id: EventId(event_id),
+            ..claim_id(user, TicketId(random.uuid(at(0))))
+        },
+        deadlines: Deadlines {
+            expires_at: at(TTL_MILLIS),
+            lapses_at: at(TTL_MILLIS),
+        },
         also: Commit::new(),
     };
-    reservations.reserve(wish, at(0)).await
+    reservations.reserve(request, at(0)).await
 }
 
-/// Another session has the table to itself, so nobody is answered, until this is dropped.
-async fn hold_up(schema: &postgres::Schema) -> tokio_postgres::Client {
+/// Locks the table from another session, so that no query is answered, until this is dropped.
+async fn lock_allocation(schema: &postgres::Schema) -> tokio_postgres::Client {
     let connected = tokio_postgres::connect(postgres::url(), tokio_postgres::NoTls).await;
     let (client, connection) = connected.unwrap();
     tokio::spawn(connection);
     let name = &schema.settings.schema;
-    let lock = format!("BEGIN; LOCK TABLE {name}.allocation IN ACCESS EXCLUSIVE MODE");
-    client.batch_execute(&lock).await.unwrap();
+    let statement = format!("BEGIN; LOCK TABLE {name}.allocation IN ACCESS EXCLUSIVE MODE");
+    client.batch_execute(&statement).await.unwrap();
     client
 }
 
-/// Returns once somebody waits for the table.
-async fn somebody_waits(holding: &tokio_postgres::Client, schema: &postgres::Schema) {
+/// Returns when a query waits for the lock.
+async fn query_waits(lock: &tokio_postgres::Client, schema: &postgres::Schema) {
     let name = &schema.settings.schema;
     let text = format!(
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{name}.allocation'::regclass"
     );
     let waiting = async {
         loop {
-            let waiting: i64 = holding.query_one(&text, &[]).await.unwrap().get(0);
+            let waiting: i64 = lock.query_one(&text, &[]).await.unwrap().get(0);
             if waiting > 0 {
                 return;
             }
@@ -135,20 +138,20 @@ async fn somebody_waits(holding: &tokio_postgres::Client, schema: &postgres::Sch
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_waits_for_what_the_store_says_of_an_event_that_redis_does_not_know() {
+async fn no_request_waits_for_the_store_lookup_of_an_event_that_redis_does_not_know() {
     const UNKNOWN: i64 = 99;
     let schema = postgres::Schema::new();
     let deployment = Arc::new(deployed(&schema.settings).await);
-    let holding = hold_up(&schema).await;
+    let lock = lock_allocation(&schema).await;
     let asked = |user| {
         let deployment = Arc::clone(&deployment);
         tokio::spawn(async move { reserve(deployment.reservations(), UNKNOWN, user).await })
     };
 
-    // Given a wish for an event of which the store must be asked, and which it does not answer,
+    // Given requests for an event that the store must look up, while it does not answer,
     let (first, second) = (asked(11), asked(12));
-    somebody_waits(&holding, &schema).await;
-    // then every other wish is answered meanwhile, whichever batch it is in;
+    query_waits(&lock, &schema).await;
+    // then every other request is answered meanwhile, in any batch;
     for user in 1..=2 {
         let granted = reserve(deployment.reservations(), 1, user);
         let granted = tokio::time::timeout(PATIENCE / 4, granted).await.unwrap();
@@ -156,21 +159,21 @@ async fn nobody_waits_for_what_the_store_says_of_an_event_that_redis_does_not_kn
     }
     assert!(!first.is_finished() && !second.is_finished());
 
-    // when it answers, both are told;
-    drop(holding);
+    // when the store answers, so are both;
+    drop(lock);
     let unknown = Err(Error::Refused(Refusal::EventNotFound));
     assert_eq!(first.await.unwrap(), unknown);
     assert_eq!(second.await.unwrap(), unknown);
 
-    // and for a moment nobody asks again.
-    let holding = hold_up(&schema).await;
+    // and for a second the store is not asked again.
+    let lock = lock_allocation(&schema).await;
     assert_eq!(asked(13).await.unwrap(), unknown);
     deployment.backend.clock.advance_millis(1_000);
     let later = asked(14);
-    somebody_waits(&holding, &schema).await;
+    query_waits(&lock, &schema).await;
     let granted = reserve(deployment.reservations(), 1, 15).await;
     assert_eq!(granted, Err(Refusal::SoldOut.into()));
     assert!(!later.is_finished());
-    drop(holding);
+    drop(lock);
     assert_eq!(later.await.unwrap(), unknown);
 }

@@ -1,4 +1,4 @@
-//! Two who rebuild the same event: the one with the older epoch has slept, and writes nothing any more.
+//! Two processes rebuild the same event: the one with the older epoch was paused, and writes nothing any more.
 
 use redis::{Script, aio::MultiplexedConnection};
 use ticketing::RedisSettings;
@@ -7,7 +7,7 @@ use crate::redis_place;
 
 const TICKET: &str = "00000000-0000-7000-8000-000000000001";
 
-/// An event without a state, and the scripts that give it one.
+/// An event that Redis does not know, and the scripts that rebuild it.
 struct Event {
     settings: RedisSettings,
     connection: MultiplexedConnection,
@@ -61,7 +61,7 @@ impl Event {
         self.call(script, &[epoch, "1", "10", "", "", "", ""]).await
     }
 
-    /// Of `payment:waiting` or `completed`.
+    /// `part` is `payment:waiting` or `completed`.
     async fn count(&mut self, part: &str) -> i64 {
         let mut count = redis::cmd("HLEN");
         count.arg(format!("{}:{{1}}:{part}", self.settings.prefix));
@@ -70,12 +70,12 @@ impl Event {
 }
 
 #[tokio::test]
-async fn a_rebuilder_that_slept_writes_nothing_over_a_newer_state() {
+async fn a_paused_rebuilder_writes_nothing_over_a_newer_epoch() {
     let mut event = Event::new().await;
     assert!(event.begin("5").await);
     assert!(event.fill("5", "completed", "1").await);
     assert!(event.begin("6").await, "the lease of the first ran out");
-    assert_eq!(event.count("completed").await, 0, "it begins anew");
+    assert_eq!(event.count("completed").await, 0, "it starts empty");
 
     assert!(!event.fill("5", "completed", "2").await);
     assert!(!event.finish("5").await);
@@ -93,7 +93,7 @@ async fn a_rebuilder_that_slept_writes_nothing_over_a_newer_state() {
 }
 
 #[tokio::test]
-async fn a_rebuilding_that_is_lost_itself_is_not_finished_half() {
+async fn a_rebuild_whose_data_is_lost_is_not_finished() {
     let mut event = Event::new().await;
     assert!(event.begin("5").await);
     assert!(event.fill("5", "completed", "1").await);
@@ -103,7 +103,7 @@ async fn a_rebuilding_that_is_lost_itself_is_not_finished_half() {
 }
 
 #[tokio::test]
-async fn who_has_bought_does_not_wait_as_well() {
+async fn a_user_with_a_completed_claim_gets_no_waiting_claim() {
     let mut event = Event::new().await;
     assert!(event.begin("5").await);
     assert!(event.fill("5", "completed", "1").await);

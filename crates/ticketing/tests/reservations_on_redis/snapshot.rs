@@ -1,4 +1,4 @@
-//! What Redis has, kept and put back, as by a snapshot that it starts from.
+//! Saves and restores the data of Redis, as a start from an old snapshot does.
 
 use ticketing::RedisSettings;
 
@@ -18,7 +18,7 @@ pub async fn save(settings: &RedisSettings) -> Vec<(String, Vec<u8>)> {
     saved
 }
 
-/// As it was saved, as after a restart from an old snapshot.
+/// Puts back what was saved.
 pub async fn restore(settings: &RedisSettings, saved: Vec<(String, Vec<u8>)>) {
     let client = redis::Client::open(settings.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

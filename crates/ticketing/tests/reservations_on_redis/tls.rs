@@ -1,4 +1,4 @@
-//! The way to Redis is encrypted, the server must be who it says, and so must we.
+//! TLS to Redis: the server is verified, and the client authenticates.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use ticketing::{
 
 use crate::redis_place;
 
-/// A server that has not started by then does not start.
+/// A server that has not started by then has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server with a certificate for `localhost`, an authority of its own, and one user.
@@ -28,7 +28,7 @@ struct TlsServer {
 
 impl TlsServer {
     fn start() -> Self {
-        // Sees to it that Redis is installed.
+        // Checks that Redis is installed.
         let _ = redis_place::settings();
         let folder = TempDir::new().unwrap();
         make_certificate(folder.path());
@@ -86,7 +86,7 @@ fn make_certificate(folder: &Path) {
 }
 
 #[tokio::test]
-async fn a_server_is_reached_over_tls_by_name_and_password() {
+async fn a_server_is_reached_over_tls_with_user_and_password() {
     let server = TlsServer::start();
     let connected = tokio::time::timeout(PATIENCE, async {
         loop {
@@ -109,7 +109,7 @@ async fn a_server_is_reached_over_tls_by_name_and_password() {
     let refused = RedisServer::connect(&others).await.err().unwrap();
     assert!(
         matches!(refused, ConnectError::Unreachable(_)),
-        "its authority is nobody's: {refused:?}"
+        "its authority is not trusted: {refused:?}"
     );
     let wrong = RedisSettings {
         password: Some("wrong".to_owned()),

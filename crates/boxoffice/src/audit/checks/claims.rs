@@ -7,13 +7,13 @@ use contract::{PaymentId, TicketId, domain::PaymentStatus};
 use saga::SagaState;
 use ticketing::{
     model::{Purchase, ReservationState},
-    reservations::Claims,
+    reservations::ClaimSnapshot,
 };
 
 use super::{Books, Violation, owned, violation};
 
 pub(super) fn match_tickets(books: &Books, found: &mut Vec<Violation>) {
-    for (event, Claims { waiting, completed }) in &books.claims {
+    for (event, ClaimSnapshot { waiting, completed }) in &books.claims {
         let tickets = books.tickets.values().filter(owned);
         let tickets = tickets.filter(|it| it.event_id == *event);
         let owned: BTreeSet<TicketId> = tickets.map(|it| it.ticket_id).collect();

@@ -11,8 +11,8 @@ use messaging::coordinator::SagaRecord;
 use payment::record::PaymentRecord;
 use saga::SagaState;
 use ticketing::{
-    model::{AgreedPrice, Purchase, Reservation, ReservationState},
-    sagas::{CANCEL, Cancellation, PURCHASE, Payload},
+    model::{AgreedPrice, Purchase, ReservationRecord, ReservationState},
+    sagas::{CANCEL, CancellationPayload, PURCHASE, PurchasePayload},
 };
 
 use super::{Books, Violation, owned, violation};
@@ -54,8 +54,8 @@ impl From<&PaymentRecord> for PurchaseTerms {
     }
 }
 
-impl From<Payload> for PurchaseTerms {
-    fn from(it: Payload) -> Self {
+impl From<PurchasePayload> for PurchaseTerms {
+    fn from(it: PurchasePayload) -> Self {
         Self {
             ticket_id: it.ticket_id,
             event_id: it.event_id,
@@ -101,7 +101,7 @@ fn saga_flaw(books: &Books, saga: &SagaRecord) -> Option<String> {
         return Some(format!("ticket {ticket_id} has no purchase"));
     };
     let says_the_same = if saga.saga_type == CANCEL.kind {
-        serde_json::from_value(saga.payload.clone()).is_ok_and(|it: Cancellation| {
+        serde_json::from_value(saga.payload.clone()).is_ok_and(|it: CancellationPayload| {
             it.ticket_id == ticket_id
                 && it.event_id == purchase.event_id
                 && it.user_id == purchase.user_id
@@ -112,7 +112,7 @@ fn saga_flaw(books: &Books, saga: &SagaRecord) -> Option<String> {
                     .is_none_or(|it| it.ticket_id == ticket_id)
         })
     } else {
-        Payload::of(saga).is_ok_and(|it| {
+        PurchasePayload::of(saga).is_ok_and(|it| {
             let named = it.payment_id.and_then(|id| books.payments.get(&id));
             let is_known = it.payment_id.is_none() || books.payments.is_empty();
             let is_its_own = named.map_or(is_known, |payment| payment.ticket_id == ticket_id);
@@ -134,13 +134,13 @@ fn payment_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> 
         saga.saga_type == PURCHASE.kind && PaymentId::of_saga(saga.saga_id) == payment.payment_id;
     // If another payment has its id, the saga compensated, and that payment was never paid.
     let came_to_nothing = saga.state == SagaState::Compensated && payment.attempt == 0;
-    let says_the_same =
-        Payload::of(saga).is_ok_and(|it| PurchaseTerms::from(it) == PurchaseTerms::from(payment));
+    let says_the_same = PurchasePayload::of(saga)
+        .is_ok_and(|it| PurchaseTerms::from(it) == PurchaseTerms::from(payment));
     (!is_its_own || !says_the_same && !came_to_nothing)
         .then_some("it differs from its saga's request")
 }
 
-fn reservation_flaw(books: &Books, reservation: &Reservation) -> Option<&'static str> {
+fn reservation_flaw(books: &Books, reservation: &ReservationRecord) -> Option<&'static str> {
     if !books.allocations.contains_key(&reservation.event_id) {
         return Some("its event has no allocation");
     }

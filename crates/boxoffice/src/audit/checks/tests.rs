@@ -8,8 +8,8 @@ use messaging::{Random, coordinator::SagaRecord};
 use payment::record::{PaymentRecord, Refund};
 use saga::SagaState;
 use ticketing::{
-    model::{Allocation, Purchase, Reservation, ReservationState, Ticket},
-    reservations::Claims,
+    model::{Allocation, Purchase, ReservationRecord, ReservationState, Ticket},
+    reservations::ClaimSnapshot,
 };
 use user::{
     model::{Status, User},
@@ -117,7 +117,7 @@ fn good() -> Books {
     };
     books.allocations.insert(EVENT, allocation);
     let state = ReservationState::Completed;
-    let reservation = Reservation {
+    let reservation = ReservationRecord {
         ticket_id,
         event_id,
         user_id,
@@ -251,7 +251,7 @@ fn a_compensated_purchase_that_still_holds_something_is_reported() {
         let again = good().reservations.remove(&id).unwrap();
         books.reservations.insert(
             id,
-            Reservation {
+            ReservationRecord {
                 state: ReservationState::Waiting,
                 ..again
             },
@@ -359,11 +359,11 @@ fn a_ticket_whose_claim_still_waits_is_reported() {
 
 #[test]
 fn claims_in_redis_that_differ_from_the_tickets_are_reported() {
-    let claims = |waiting: &[TicketId], completed: &[TicketId]| Claims {
+    let claims = |waiting: &[TicketId], completed: &[TicketId]| ClaimSnapshot {
         waiting: waiting.iter().copied().collect(),
         completed: completed.iter().copied().collect(),
     };
-    let says = |claims: Claims| broken(|books, _| _ = books.claims.insert(EVENT, claims));
+    let says = |claims: ClaimSnapshot| broken(|books, _| _ = books.claims.insert(EVENT, claims));
     let (ticket, other) = (ticket_id(), TicketId(Random::seeded(2).uuid(NOW)));
     assert!(says(claims(&[other], &[ticket])).is_empty());
     assert_eq!(says(claims(&[], &[ticket, other])), [3]);
@@ -490,7 +490,7 @@ fn parked_refunds_are_counted_and_are_no_violation() {
 fn a_ticket_that_is_being_released_may_already_belong_to_the_next_buyer() {
     let mut books = good();
     let next = TicketId(Random::seeded(2).uuid(NOW));
-    let waiting = Reservation {
+    let waiting = ReservationRecord {
         ticket_id: next,
         state: ReservationState::Waiting,
         ..books.reservations[&ticket_id()].clone()

@@ -1,96 +1,106 @@
-//! Wishes that arrive together go in one call: a queue with a limit, and one task that takes everything that waits
-//! there as soon as the call before has been answered. Nobody waits for company.
+//! Batches reserve requests: a bounded queue, and one task that sends everything queued in one call per event as soon
+//! as the previous call was answered. Batches are never delayed to fill up.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
 };
 
-use contract::{EventId, TicketId, Timestamp, UserId};
+use contract::{EventId, TicketId, Timestamp};
 use futures::future::join_all;
 use messaging::{Commit, Outcome, StoreError, Submission, Unresolved};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     core::Core,
-    scripts::{self, Claim, on_event},
+    scripts::{self, on_event},
 };
-use crate::reservations::{Claimed, Error, Granted, Refusal, Wish, was_not_applied};
+use crate::reservations::{
+    ClaimId, Deadlines, Error, Granted, Refusal, ReserveRequest, claim::Claim, was_not_applied,
+};
 
-/// Wishes waiting in this process; one more is refused.
-pub(super) const QUEUE_WISHES_MAX: usize = 16_384;
-/// Wishes of one call, all events together: what a script may hold the server up for.
-const BATCH_WISHES_MAX: usize = 512;
-/// How often, and with how much time between, wishes are taken back whose answer was lost.
-const TAKE_BACK_TRIES: u32 = 10;
-const TAKE_BACK_MILLIS: i64 = 1_000;
-/// How much longer than its claim the way from a ticket to its event is kept.
-const TICKET_KEPT_MILLIS: i64 = 60_000;
+/// Requests queued in this process; one more is refused as overloaded.
+pub(super) const QUEUE_REQUESTS_MAX: usize = 16_384;
+/// Requests of one batch, all events together: bounds how long a script blocks the server.
+const BATCH_REQUESTS_MAX: usize = 512;
+/// How often, and how far apart, the undoing of grants whose answer was lost is tried.
+const UNDO_TRIES: u32 = 10;
+const UNDO_RETRY_MILLIS: i64 = 1_000;
+/// How much longer than its claim a ticket's index entry is kept.
+const INDEX_EXTRA_MILLIS: i64 = 60_000;
 
-/// A wish, and who waits for its answer.
-pub(super) struct Pending {
-    pub wish: Wish,
+/// A request, and the caller who waits for its answer.
+pub(super) struct PendingRequest {
+    pub request: ReserveRequest,
     pub now: Timestamp,
     pub answer: oneshot::Sender<Result<Granted, Error>>,
 }
 
-impl Pending {
-    /// The same request was granted this before: that is what is remembered and told, and its answer is for the caller
-    /// to make.
-    fn granted_before(self, claim: Claim) -> Self {
-        let Claim {
-            ticket_id,
-            expires_at,
-            lapses_at,
-            price: _,
-        } = claim;
-        let wish = Wish {
-            ticket_id,
-            expires_at,
-            lapses_at,
+impl PendingRequest {
+    /// Replaces the requested claim by the one that the same request was granted before. Nothing is committed with it.
+    fn granted_before(mut self, claim: Claim) -> Self {
+        self.request = ReserveRequest {
+            claim: ClaimId {
+                ticket_id: claim.ticket_id,
+                ..self.request.claim
+            },
+            deadlines: claim.deadlines,
             also: Commit::new(),
-            ..self.wish
         };
-        Self { wish, ..self }
+        self
     }
 }
 
-/// A wish that was granted.
+/// A request that Redis granted, and that is not answered yet.
 struct Grant {
-    pending: Pending,
+    pending: PendingRequest,
     granted: Granted,
 }
 
-/// Ends when the last sender has gone. Idle, it keeps nothing open: whoever lets go of the backend closes its store.
-pub(super) async fn run(core: Weak<Core>, mut queue: mpsc::Receiver<Pending>) {
-    let mut batch = Vec::with_capacity(BATCH_WISHES_MAX);
-    while queue.recv_many(&mut batch, BATCH_WISHES_MAX).await > 0 {
+/// A grant that its caller was not told: undone unless it was granted again since, with a later `lapses_at`.
+struct UnconfirmedGrant {
+    claim: ClaimId,
+    lapses_at: Timestamp,
+}
+
+impl From<&PendingRequest> for UnconfirmedGrant {
+    fn from(PendingRequest { request, .. }: &PendingRequest) -> Self {
+        Self {
+            claim: request.claim,
+            lapses_at: request.deadlines.lapses_at,
+        }
+    }
+}
+
+/// Ends when the last sender is dropped. Holds no strong reference while idle, so dropping the backend closes its store.
+pub(super) async fn run(core: Weak<Core>, mut queue: mpsc::Receiver<PendingRequest>) {
+    let mut batch = Vec::with_capacity(BATCH_REQUESTS_MAX);
+    while queue.recv_many(&mut batch, BATCH_REQUESTS_MAX).await > 0 {
         let Some(core) = core.upgrade() else { return };
-        let mut by_event: HashMap<EventId, Vec<Pending>> = HashMap::new();
+        let mut by_event: HashMap<EventId, Vec<PendingRequest>> = HashMap::new();
         for pending in batch.drain(..) {
-            let same = by_event.entry(pending.wish.event_id).or_default();
+            let same = by_event.entry(pending.request.claim.event_id).or_default();
             same.push(pending);
         }
         let calls = by_event
             .into_iter()
-            .map(|(event_id, wishes)| grant(&core, event_id, wishes));
+            .map(|(event_id, requests)| grant(&core, event_id, requests));
         let mut granted = Vec::new();
-        for answered in join_all(calls).await {
-            match answered {
+        for answer in join_all(calls).await {
+            match answer {
                 Ok(some) => granted.extend(some),
-                Err(error) => refuse_waiting(&mut queue, &error.into()),
+                Err(error) => refuse_queued(&mut queue, &error.into()),
             }
         }
         if !granted.is_empty() {
-            // The next call need not wait for what becomes durable elsewhere.
+            // The next call does not wait for these commits.
             tokio::spawn(settle(Arc::clone(&core), granted));
         }
     }
 }
 
-/// Redis does not answer: who has waited that long is told so, rather than each batch after the other. None of these
-/// was sent.
-fn refuse_waiting(queue: &mut mpsc::Receiver<Pending>, error: &Error) {
+/// Redis does not answer: requests queued during the call fail now instead of after a timeout each. None was sent.
+fn refuse_queued(queue: &mut mpsc::Receiver<PendingRequest>, error: &Error) {
     for _ in 0..queue.len() {
         if let Ok(pending) = queue.try_recv() {
             let _ = pending.answer.send(Err(error.clone()));
@@ -98,48 +108,42 @@ fn refuse_waiting(queue: &mut mpsc::Receiver<Pending>, error: &Error) {
     }
 }
 
-/// Answers what is refused, and returns what is granted.
+/// Answers the refused requests, and returns the granted ones.
 async fn grant(
     core: &Arc<Core>,
     event_id: EventId,
-    wishes: Vec<Pending>,
+    requests: Vec<PendingRequest>,
 ) -> Result<Vec<Grant>, StoreError> {
-    let (answers, before) = match decide(core, event_id, &wishes).await {
+    let (answers, before) = match decide(core, event_id, &requests).await {
         Ok(Some(answers)) => answers,
         Ok(None) => {
-            answer_unknown_event(core, event_id, wishes);
+            answer_unknown_event(core, event_id, requests);
             return Ok(Vec::new());
         }
         Err(error) => {
-            let untold: Vec<Untold> = wishes.iter().map(Untold::from).collect();
-            tokio::spawn(take_back(Arc::clone(core), event_id, untold));
-            answer_all(wishes, &error.clone().into());
+            let unconfirmed = requests.iter().map(UnconfirmedGrant::from).collect();
+            tokio::spawn(undo_grants(Arc::clone(core), event_id, unconfirmed));
+            answer_all(requests, &error.clone().into());
             return Err(error);
         }
     };
-    let mut granted = Vec::new();
+    let mut grants = Vec::new();
     let mut before = before.into_iter();
-    for (pending, answer) in wishes.into_iter().zip(answers.bytes()) {
+    for (pending, answer) in requests.into_iter().zip(answers.bytes()) {
         let refusal = match answer {
             b'G' => {
-                let how = Granted::Now;
-                granted.push(Grant {
-                    pending,
-                    granted: how,
-                });
+                let granted = Granted::Now;
+                grants.push(Grant { pending, granted });
                 continue;
             }
             b'B' => {
                 if let Some(claim) = before.next() {
-                    let how = Granted::Before {
+                    let granted = Granted::Before {
                         ticket_id: claim.ticket_id,
-                        expires_at: claim.expires_at,
+                        expires_at: claim.deadlines.expires_at,
                     };
                     let pending = pending.granted_before(claim);
-                    granted.push(Grant {
-                        pending,
-                        granted: how,
-                    });
+                    grants.push(Grant { pending, granted });
                 }
                 continue;
             }
@@ -148,116 +152,101 @@ async fn grant(
             b'N' => Refusal::SaleNotOpen,
             _ => Refusal::SoldOut,
         };
-        // Who asked may have gone away.
+        // The caller may be gone.
         let _ = pending.answer.send(Err(refusal.into()));
     }
-    Ok(granted)
+    Ok(grants)
 }
 
-/// What is to be said of an event that Redis does not know, the store must be asked for. No other wish waits for that.
-fn answer_unknown_event(core: &Arc<Core>, event_id: EventId, wishes: Vec<Pending>) {
-    let Ok(place) = Arc::clone(&core.lookups).try_acquire_owned() else {
-        return answer_all(wishes, &StoreError::Overloaded.into());
+/// Asks the store whether an event that Redis does not know exists. No other request waits for that.
+fn answer_unknown_event(core: &Arc<Core>, event_id: EventId, requests: Vec<PendingRequest>) {
+    let Ok(permit) = Arc::clone(&core.lookups).try_acquire_owned() else {
+        return answer_all(requests, &StoreError::Overloaded.into());
     };
     let core = Arc::clone(core);
     tokio::spawn(async move {
-        let error = core.unknown(event_id).await;
-        drop(place);
-        answer_all(wishes, &error);
+        let error = core.unknown_event(event_id).await;
+        drop(permit);
+        answer_all(requests, &error);
     });
 }
 
-/// Wishes may have been granted though no answer came, and their buyers were told that there is none: they are taken
-/// back once Redis answers again, unless they were granted again since. What cannot be by then stands until it lapses.
-async fn take_back(core: Arc<Core>, event_id: EventId, untold: Vec<Untold>) {
-    for _ in 0..TAKE_BACK_TRIES {
-        let next = core.clock.now().plus_millis(TAKE_BACK_MILLIS);
+/// Undoes grants once Redis answers again: their callers were told of a failure. What cannot be undone by the last try
+/// stands until it expires.
+async fn undo_grants(core: Arc<Core>, event_id: EventId, unconfirmed: Vec<UnconfirmedGrant>) {
+    for _ in 0..UNDO_TRIES {
+        let next = core.clock.now().plus_millis(UNDO_RETRY_MILLIS);
         core.clock.wait_until(next).await;
-        if take_back_now(&core, event_id, &untold).await.is_ok() {
+        if undo_grants_now(&core, event_id, &unconfirmed).await.is_ok() {
             return;
         }
     }
 }
 
-async fn take_back_now(
+async fn undo_grants_now(
     core: &Core,
     event_id: EventId,
-    untold: &[Untold],
+    unconfirmed: &[UnconfirmedGrant],
 ) -> Result<(), StoreError> {
-    let mut call = on_event(&core.scripts.take_back, &core.server, event_id);
-    for it in untold {
-        call.arg(it.user_id.0)
-            .arg(it.ticket_id.to_string())
-            .arg(it.lapses_at.as_millis());
+    let mut call = on_event(&core.scripts.undo_grant, &core.server, event_id);
+    for UnconfirmedGrant { claim, lapses_at } in unconfirmed {
+        call.arg(claim.user_id.0)
+            .arg(claim.ticket_id.to_string())
+            .arg(lapses_at.as_millis());
     }
-    // Of an event that is not known nothing is granted.
+    // Nothing is granted for an event that Redis does not know.
     let _: Option<bool> = core.server.call(&call).await?;
     Ok(())
 }
 
-/// What may have been granted, exactly as it was.
-struct Untold {
-    user_id: UserId,
-    ticket_id: TicketId,
-    lapses_at: Timestamp,
-}
-
-impl From<&Pending> for Untold {
-    fn from(Pending { wish, .. }: &Pending) -> Self {
-        Self {
-            user_id: wish.user_id,
-            ticket_id: wish.ticket_id,
-            lapses_at: wish.lapses_at,
-        }
-    }
-}
-
-/// One letter for each wish, and the claims of those that were granted before; `None` where Redis does not know the
+/// One letter for each request, and the claims of those that were granted before; `None` if Redis does not know the
 /// event.
 async fn decide(
     core: &Core,
     event_id: EventId,
-    wishes: &[Pending],
+    requests: &[PendingRequest],
 ) -> Result<Option<(String, Vec<Claim>)>, StoreError> {
     let mut call = on_event(&core.scripts.reserve, &core.server, event_id);
-    for Pending { wish, now, .. } in wishes {
-        call.arg(wish.user_id.0)
-            .arg(wish.ticket_id.to_string())
+    for PendingRequest { request, now, .. } in requests {
+        let Deadlines {
+            expires_at,
+            lapses_at,
+        } = request.deadlines;
+        call.arg(request.claim.user_id.0)
+            .arg(request.claim.ticket_id.to_string())
             .arg(now.as_millis())
-            .arg(wish.expires_at.as_millis())
-            .arg(wish.lapses_at.as_millis());
+            .arg(expires_at.as_millis())
+            .arg(lapses_at.as_millis());
     }
     let answers: Option<Vec<String>> = match core.server.call(&call).await {
         Ok(answers) => answers,
-        // The answer may have been lost after all was done; a wish that was granted is granted again.
+        // Only the answer may have been lost; the script grants a granted request again.
         Err(_) => core.server.call(&call).await?,
     };
     Ok(answers.map(|answers| {
         let mut answers = answers.into_iter();
         let letters = answers.next().unwrap_or_default();
-        (
-            letters,
-            answers.filter_map(|text| Claim::read(&text)).collect(),
-        )
+        let claims = answers.filter_map(|text| Claim::decode(&text));
+        (letters, claims.collect())
     }))
 }
 
-fn answer_all(wishes: Vec<Pending>, error: &Error) {
-    for pending in wishes {
+fn answer_all(requests: Vec<PendingRequest>, error: &Error) {
+    for pending in requests {
         let _ = pending.answer.send(Err(error.clone()));
     }
 }
 
-/// Makes durable what goes with each grant, and answers. If that fails the grant is taken back; while nobody knows,
-/// it stands.
+/// Commits what goes with each grant, indexes the tickets, and answers. A grant whose commit failed is undone; one
+/// whose commit has an unknown outcome stands until that is known.
 async fn settle(core: Arc<Core>, granted: Vec<Grant>) {
     fail::fail_point!("ticketing.before_answer", |_| std::process::abort());
     let (mut with, mut without): (Vec<Grant>, Vec<Grant>) = granted
         .into_iter()
-        .partition(|grant| !grant.pending.wish.also.is_empty());
+        .partition(|grant| !grant.pending.request.also.is_empty());
     let commits: Vec<Commit> = with
         .iter_mut()
-        .map(|grant| std::mem::take(&mut grant.pending.wish.also))
+        .map(|grant| std::mem::take(&mut grant.pending.request.also))
         .collect();
     let commit = async {
         if commits.is_empty() {
@@ -270,7 +259,8 @@ async fn settle(core: Arc<Core>, granted: Vec<Grant>) {
         let receipt = core.store.submit(submission);
         receipt.outcomes_or_unresolved().await
     };
-    let (outcomes, ()) = tokio::join!(commit, remember(&core, with.iter().chain(&without)));
+    let index = index_tickets(&core, with.iter().chain(&without));
+    let (outcomes, ()) = tokio::join!(commit, index);
     for Grant { pending, granted } in without.drain(..) {
         let _ = pending.answer.send(Ok(granted));
     }
@@ -281,18 +271,19 @@ async fn settle(core: Arc<Core>, granted: Vec<Grant>) {
             }
         }
         Err(unresolved) => {
-            let core_then = Arc::downgrade(&core);
+            let weak = Arc::downgrade(&core);
             drop(core);
-            answer_unknown(core_then, with, unresolved).await;
+            answer_unknown(weak, with, unresolved).await;
         }
     }
 }
 
-/// Tells that it is not known, waits until it is, and takes back what was not stored. Meanwhile it keeps nothing open.
+/// Answers that the outcome is unknown, waits until it is known, and undoes what was not stored. Holds no strong
+/// reference meanwhile.
 async fn answer_unknown(core: Weak<Core>, grants: Vec<Grant>, unresolved: Unresolved) {
-    let mut untold = Vec::with_capacity(grants.len());
+    let mut unconfirmed = Vec::with_capacity(grants.len());
     for Grant { pending, .. } in grants {
-        untold.push((pending.wish.event_id, Untold::from(&pending)));
+        unconfirmed.push(UnconfirmedGrant::from(&pending));
         let unknown = StoreError::Unknown(unresolved.reason.clone());
         let _ = pending.answer.send(Err(unknown.into()));
     }
@@ -300,26 +291,29 @@ async fn answer_unknown(core: Weak<Core>, grants: Vec<Grant>, unresolved: Unreso
         return;
     };
     let Some(core) = core.upgrade() else { return };
-    let mut by_event: HashMap<EventId, Vec<Untold>> = HashMap::new();
-    for ((event_id, untold), outcome) in untold.into_iter().zip(outcomes) {
+    let mut by_event: HashMap<EventId, Vec<UnconfirmedGrant>> = HashMap::new();
+    for (grant, outcome) in unconfirmed.into_iter().zip(outcomes) {
         if was_not_applied(&outcome) {
-            by_event.entry(event_id).or_default().push(untold);
+            let same = by_event.entry(grant.claim.event_id).or_default();
+            same.push(grant);
         }
     }
-    for (event_id, untold) in by_event {
-        take_back(Arc::clone(&core), event_id, untold).await;
+    for (event_id, unconfirmed) in by_event {
+        undo_grants(Arc::clone(&core), event_id, unconfirmed).await;
     }
 }
 
-/// A process that was asked the same may have been faster: then it was granted again there, and is not taken back.
+/// Answers by the outcome of the grant's commit. A commit may conflict because another process answered the same keyed
+/// request first: then the claim was granted again there, and `undo_grant` leaves it.
 async fn answer(core: &Core, grant: Grant, outcome: Outcome) {
     let Grant { pending, granted } = grant;
     if let Err(error) = &outcome
         && was_not_applied(&outcome)
     {
-        let untold = Untold::from(&pending);
-        if let Err(also) = take_back_now(core, pending.wish.event_id, &[untold]).await {
-            tracing::warn!(ticket.id = %pending.wish.ticket_id, %error, %also, "a grant that was not stored stands until it lapses");
+        let claim = pending.request.claim;
+        let unconfirmed = UnconfirmedGrant::from(&pending);
+        if let Err(undo_error) = undo_grants_now(core, claim.event_id, &[unconfirmed]).await {
+            tracing::warn!(ticket.id = %claim.ticket_id, %error, %undo_error, "cannot undo a grant that was not stored; it stands until it expires");
         }
     }
     let _ = pending
@@ -327,18 +321,24 @@ async fn answer(core: &Core, grant: Grant, outcome: Outcome) {
         .send(outcome.map(|()| granted).map_err(Error::from));
 }
 
-/// Writes down which event each ticket is of: some requests name the ticket alone. Without it a reservation cannot
-/// be given back before it lapses; everything else goes on.
-async fn remember<'a>(core: &Core, granted: impl Iterator<Item = &'a Grant>) {
+/// Indexes event and user by ticket, for requests that name only the ticket. Without its entry a reservation cannot be
+/// released before it expires; nothing else depends on it.
+async fn index_tickets<'a>(core: &Core, granted: impl Iterator<Item = &'a Grant>) {
     let mut by_key: HashMap<String, (Vec<String>, i64)> = HashMap::new();
     for Grant { pending, .. } in granted {
-        let Pending { wish, now, .. } = pending;
+        let PendingRequest { request, now, .. } = pending;
+        let ClaimId {
+            event_id,
+            user_id,
+            ticket_id,
+        } = request.claim;
         let (fields, keep_millis) = by_key
-            .entry(ticket_key(core, wish.ticket_id))
+            .entry(ticket_key(core, ticket_id))
             .or_insert((Vec::new(), 0));
-        fields.push(wish.ticket_id.to_string());
-        fields.push(format!("{}|{}", wish.event_id, wish.user_id));
-        *keep_millis = (*keep_millis).max(wish.lapses_at.millis_since(*now) + TICKET_KEPT_MILLIS);
+        fields.push(ticket_id.to_string());
+        fields.push(format!("{event_id}|{user_id}"));
+        let claim_millis = request.deadlines.lapses_at.millis_since(*now);
+        *keep_millis = (*keep_millis).max(claim_millis + INDEX_EXTRA_MILLIS);
     }
     let written = by_key.into_iter().map(async |(key, (fields, millis))| {
         let (set, keep) = (
@@ -348,7 +348,7 @@ async fn remember<'a>(core: &Core, granted: impl Iterator<Item = &'a Grant>) {
         tokio::try_join!(core.server.ask::<()>(&set), core.server.ask::<()>(&keep))
     });
     for failed in join_all(written).await.into_iter().filter_map(Result::err) {
-        tracing::warn!(error = %failed, "reservations cannot be found by their tickets");
+        tracing::warn!(error = %failed, "cannot index tickets: their reservations cannot be released by ticketId");
     }
 }
 
@@ -357,29 +357,28 @@ fn pairs(fields: &[String]) -> Vec<(&str, &str)> {
     pairs.map(|it| (it[0].as_str(), it[1].as_str())).collect()
 }
 
-/// The tickets of one second share a key, so that a batch writes few: a ticket's name begins with its time.
+/// The tickets of one second share a key, so a batch writes few keys: a ticket's id begins with its time.
 fn ticket_key(core: &Core, ticket_id: TicketId) -> String {
     let second = ticket_id.second();
     core.server.key(format_args!("tickets:{{{second}}}"))
 }
 
-/// Which claim this ticket names; `None` where it is not known here.
-pub(super) async fn recall(
+/// The claim on this ticket; `None` if it is not indexed.
+pub(super) async fn lookup_ticket(
     core: &Core,
     ticket_id: TicketId,
-) -> Result<Option<Claimed>, StoreError> {
+) -> Result<Option<ClaimId>, StoreError> {
     let mut command = redis::cmd("HGET");
     command
         .arg(ticket_key(core, ticket_id))
         .arg(ticket_id.to_string());
     let known: Option<String> = core.server.ask(&command).await?;
-    let claimed = known.and_then(|known| {
+    Ok(known.and_then(|known| {
         let (event, user) = known.split_once('|')?;
-        Some(Claimed {
+        Some(ClaimId {
             event_id: event.parse().ok()?,
             user_id: scripts::read_user(user)?,
             ticket_id,
         })
-    });
-    Ok(claimed)
+    }))
 }

@@ -1,9 +1,11 @@
-//! Lapses, over all events. A list of events says when each is to be looked at; it is never behind the first claim
-//! that is due, because a new claim lapses no sooner than its whole time from now. So reserving costs nothing here.
+//! Expires claims, over all events. A sorted set holds when each event is to be checked next. That is never later than
+//! the event's first `lapses_at`, because a new claim expires no sooner than its whole hold from now; so reserving need
+//! not update the set.
 //!
-//! A lapse has two halves: what is due begins to lapse in Redis, then its messages are committed, then it is freed, or
-//! waits on if its purchase was begun. Who crashes between leaves it to be taken up again, with the same messages. The list is gone where Redis lost its
-//! data; a marker beside it says that every event of the store is there.
+//! An expiry has two halves: `begin_expiry` marks due claims in Redis, then their messages are committed, then
+//! `end_expiry` frees each claim, or postpones it if its purchase has begun. After a crash in between, the claim is due
+//! again with the same messages. When Redis loses its data it loses the set, and with it the marker key that says that
+//! every event of the store is known.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,34 +13,48 @@ use contract::{EventId, TicketId, Timestamp};
 use messaging::{Commit, CommitError, Find, Record as _, StoreError, Submission};
 
 use super::{
+    EXPIRY_RETRY_MILLIS,
     core::Core,
-    rebuild::{Rebuilt, rebuild},
-    scripts::{Claim, key, on_event, read_user},
+    rebuild::{RebuildOutcome, rebuild},
+    scripts::{key, on_event, read_user},
 };
 use crate::{
     model::Allocation,
-    reservations::{self, Claimed, LOOK_AGAIN_SECS, Lapse, Lapsed},
+    reservations::{
+        ClaimId, DueClaim, ExpiredClaims, RECHECK_SECS, claim::Claim, with_open_purchase,
+    },
 };
 
-/// Events looked at in one round.
+/// Events checked in one round.
 const EVENTS_MAX: usize = 64;
-/// Events of the store read at once, where Redis lost its list.
+/// Events of the store read at once, after Redis lost its data.
 const PAGE_EVENTS: u32 = 500;
-/// An event with nothing waiting is looked at so often.
-const LOOK_MILLIS_MAX: i64 = 60_000;
+/// How often an event with nothing waiting is checked.
+const CHECK_MILLIS_MAX: i64 = 60_000;
 /// How far the clocks of two processes may differ.
-const CLOCKS_DIFFER_MILLIS: i64 = 10_000;
-/// How long until an event that is being rebuilt is looked at again.
+const CLOCK_SKEW_MILLIS: i64 = 10_000;
+/// When an event that is being rebuilt is checked again.
 const REBUILDING_MILLIS: i64 = 1_000;
 
-/// Lapses up to `max` claims that are due by `now`.
+/// How an expiry that has begun ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The claim is freed.
+    Free,
+    /// The claim waits on as before.
+    Undo,
+    /// The claim waits on, and expires at this time.
+    Postpone(Timestamp),
+}
+
+/// Expires up to `max` claims that are due by `now`.
 pub(super) async fn expire(
     core: &Arc<Core>,
     now: Timestamp,
     max: usize,
-    telling: impl Fn(Lapse) -> Commit,
-) -> Result<Lapsed, StoreError> {
-    find_lost(core).await?;
+    publish: impl Fn(DueClaim) -> Commit,
+) -> Result<ExpiredClaims, StoreError> {
+    rebuild_lost_events(core).await?;
     let mut due = Vec::new();
     while due.len() < max {
         let events = events_due(core, now).await?;
@@ -52,38 +68,38 @@ pub(super) async fn expire(
         }
     }
     if due.is_empty() {
-        return Ok(Lapsed::default());
+        return Ok(ExpiredClaims::default());
     }
-    // A purchase that begins behind this look finds that its claim is gone.
-    let begun = reservations::begun(&core.store, &due).await?;
+    // A purchase that begins after this read finds its claim gone.
+    let open = with_open_purchase(&core.store, &due).await?;
     let submission = Submission {
-        commits: due.iter().map(|lapse| telling(*lapse)).collect(),
+        commits: due.iter().map(|due| publish(*due)).collect(),
         position: None,
     };
     fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
     let outcomes = core.store.submit(submission).outcomes().await;
-    let (mut ended, failure) = Ended::of(due, &begun, outcomes);
-    let again = now.plus_secs(LOOK_AGAIN_SECS);
-    // If any of this fails they are due again a little later.
-    let _ = end(core, &ended.failed, "undo").await;
-    for event_id in ended.failed.iter().map(|claimed| claimed.event_id) {
-        let _ = enlist(core, event_id).await;
+    let (mut published, failure) = Published::of(due, &open, outcomes);
+    let recheck = Ending::Postpone(now.plus_secs(RECHECK_SECS));
+    // If one of these calls fails, its claims are due again a little later.
+    let _ = end(core, &published.failed, Ending::Undo).await;
+    for event_id in published.failed.iter().map(|claim| claim.event_id) {
+        let _ = check_now(core, event_id).await;
     }
-    let _ = end(core, &ended.lapsed.closing, &again.as_millis().to_string()).await;
-    ended.lapsed.freed = end(core, &ended.lapsed.freed, "done").await?;
+    let _ = end(core, &published.expired.closing, recheck).await;
+    published.expired.freed = end(core, &published.expired.freed, Ending::Free).await?;
     match failure {
-        None => Ok(ended.lapsed),
+        None => Ok(published.expired),
         Some(CommitError::Store(error)) => Err(error),
         Some(error) => Err(StoreError::Unavailable(error.to_string())),
     }
 }
 
-/// Puts an event on the list, to be looked at at once.
-pub(super) async fn enlist(core: &Core, event_id: EventId) -> Result<(), StoreError> {
-    look_at(core, event_id, Timestamp::from_millis(0)).await
+/// Schedules a check of this event in the next round.
+pub(super) async fn check_now(core: &Core, event_id: EventId) -> Result<(), StoreError> {
+    check_at(core, event_id, Timestamp::from_millis(0)).await
 }
 
-async fn look_at(core: &Core, event_id: EventId, at: Timestamp) -> Result<(), StoreError> {
+async fn check_at(core: &Core, event_id: EventId, at: Timestamp) -> Result<(), StoreError> {
     let mut command = redis::cmd("ZADD");
     command
         .arg(core.server.key("events"))
@@ -97,12 +113,12 @@ async fn events_due(core: &Core, now: Timestamp) -> Result<Vec<EventId>, StoreEr
     if !due.is_empty() {
         return Ok(due);
     }
-    // No event is put so far ahead: the clock was set back since.
-    let misdated = now.plus_millis(LOOK_MILLIS_MAX + CLOCKS_DIFFER_MILLIS);
+    // No check is scheduled that far ahead: the clock was set back since.
+    let misdated = now.plus_millis(CHECK_MILLIS_MAX + CLOCK_SKEW_MILLIS);
     events_between(core, misdated.as_millis().to_string(), "+inf".to_owned()).await
 }
 
-/// Up to `EVENTS_MAX` events that are to be looked at within this time.
+/// Up to `EVENTS_MAX` events whose next check is within this time.
 async fn events_between(core: &Core, from: String, to: String) -> Result<Vec<EventId>, StoreError> {
     let mut command = redis::cmd("ZRANGE");
     command
@@ -117,91 +133,106 @@ async fn events_between(core: &Core, from: String, to: String) -> Result<Vec<Eve
     Ok(events.into_iter().map(EventId).collect())
 }
 
-/// What begins to lapse now, and when the event is to be looked at next.
+/// Begins the expiry of an event's due claims, and schedules the event's next check.
 async fn begin(
     core: &Arc<Core>,
     event_id: EventId,
     now: Timestamp,
     max: usize,
-) -> Result<Vec<Lapse>, StoreError> {
-    let mut call = on_event(&core.scripts.lapse, &core.server, event_id);
-    let latest = now.plus_millis(core.hold.claim_millis_min + CLOCKS_DIFFER_MILLIS);
+) -> Result<Vec<DueClaim>, StoreError> {
+    let mut call = on_event(&core.scripts.begin_expiry, &core.server, event_id);
+    let latest = now.plus_millis(core.hold.claim_millis_min + CLOCK_SKEW_MILLIS);
     call.arg(now.as_millis())
         .arg(max)
-        .arg(core.again_after(now).as_millis())
+        .arg(now.plus_millis(EXPIRY_RETRY_MILLIS).as_millis())
         .arg(latest.as_millis());
-    let answer: Option<Vec<String>> = core.server.call(&call).await?;
-    let Some(answer) = answer else {
-        core.begin_rebuilding(event_id);
-        look_at(core, event_id, now.plus_millis(REBUILDING_MILLIS)).await?;
+    let reply: Option<Vec<String>> = core.server.call(&call).await?;
+    let Some(reply) = reply else {
+        core.start_rebuild(event_id);
+        check_at(core, event_id, now.plus_millis(REBUILDING_MILLIS)).await?;
         return Ok(Vec::new());
     };
-    let (next, claims) = answer
+    let (next, claims) = reply
         .split_first()
         .map_or(("", &[][..]), |(next, claims)| (next.as_str(), claims));
-    // No claim that is granted from now on lapses before this.
-    let latest = now.plus_millis(core.hold.claim_millis_min.min(LOOK_MILLIS_MAX));
+    // No claim that is granted from now on expires before this.
+    let latest = now.plus_millis(core.hold.claim_millis_min.min(CHECK_MILLIS_MAX));
     let next = next.parse::<i64>().map_or(latest, Timestamp::from_millis);
-    look_at(core, event_id, next.min(latest)).await?;
-    let lapse = |pair: &[String]| {
-        let claim = Claim::read(&pair[1])?;
-        let claimed = Claimed {
+    check_at(core, event_id, next.min(latest)).await?;
+    let due_claim = |pair: &[String]| {
+        let Claim {
+            ticket_id,
+            deadlines,
+            ..
+        } = Claim::decode(&pair[1])?;
+        let claim = ClaimId {
             event_id,
             user_id: read_user(&pair[0])?,
-            ticket_id: claim.ticket_id,
+            ticket_id,
         };
-        let lapses_at = claim.lapses_at;
-        Some(Lapse { claimed, lapses_at })
+        Some(DueClaim {
+            claim,
+            lapses_at: deadlines.lapses_at,
+        })
     };
-    Ok(claims.chunks_exact(2).filter_map(lapse).collect())
+    Ok(claims.chunks_exact(2).filter_map(due_claim).collect())
 }
 
-/// What became of the messages of claims that began to lapse.
+/// Due claims, by the outcome of the commit about them.
 #[derive(Default)]
-struct Ended {
-    lapsed: Lapsed,
-    failed: Vec<Claimed>,
+struct Published {
+    expired: ExpiredClaims,
+    failed: Vec<ClaimId>,
 }
 
-impl Ended {
+impl Published {
     fn of(
-        due: Vec<Lapse>,
-        begun: &HashSet<TicketId>,
+        due: Vec<DueClaim>,
+        open: &HashSet<TicketId>,
         outcomes: Vec<Result<(), CommitError>>,
     ) -> (Self, Option<CommitError>) {
-        let (mut ended, mut failure) = (Self::default(), None);
-        for (Lapse { claimed, .. }, outcome) in due.into_iter().zip(outcomes) {
+        let (mut published, mut failure) = (Self::default(), None);
+        let expired = &mut published.expired;
+        for (DueClaim { claim, .. }, outcome) in due.into_iter().zip(outcomes) {
             match outcome {
-                Ok(()) if begun.contains(&claimed.ticket_id) => ended.lapsed.closing.push(claimed),
-                Ok(()) => ended.lapsed.freed.push(claimed),
+                Ok(()) if open.contains(&claim.ticket_id) => expired.closing.push(claim),
+                Ok(()) => expired.freed.push(claim),
                 Err(error) => {
-                    // What may have been told lapses a little later, with the same message.
-                    let is_untold = !error.may_be_applied();
-                    ended.failed.extend(is_untold.then_some(claimed));
+                    // A claim whose message may be stored is due again a little later, with the same message.
+                    let is_failed = !error.may_be_applied();
+                    published.failed.extend(is_failed.then_some(claim));
                     failure = Some(error);
                 }
             }
         }
-        (ended, failure)
+        (published, failure)
     }
 }
 
-/// Ends what began to lapse: `done` frees it, `undo` lets it wait on, a time lets it wait until then. Returns what was freed. What was paid meanwhile is not.
+/// Ends the expiry of claims. Returns those that were freed; a claim that was paid meanwhile is not.
 pub(super) async fn end(
     core: &Core,
-    claims: &[Claimed],
-    how: &str,
-) -> Result<Vec<Claimed>, StoreError> {
-    let answers = core
-        .ask_of_claims(&core.scripts.lapsed, how, claims)
+    claims: &[ClaimId],
+    ending: Ending,
+) -> Result<Vec<ClaimId>, StoreError> {
+    let argument = match ending {
+        Ending::Free => "done".to_owned(),
+        Ending::Undo => "undo".to_owned(),
+        Ending::Postpone(at) => at.as_millis().to_string(),
+    };
+    let replies = core
+        .call_for_claims(&core.scripts.end_expiry, &argument, claims)
         .await?;
-    let freed = claims.iter().zip(answers).filter(|(_, it)| it.text == "F");
-    Ok(freed.map(|(claimed, _)| *claimed).collect())
+    let freed = claims
+        .iter()
+        .zip(replies)
+        .filter(|(_, reply)| reply.text == "F");
+    Ok(freed.map(|(claim, _)| *claim).collect())
 }
 
-/// Where the marker is missing, every event of the store that Redis does not know is rebuilt. Claims that nobody asks
-/// for would else never lapse.
-async fn find_lost(core: &Core) -> Result<(), StoreError> {
+/// If the marker key is missing, rebuilds every event of the store that Redis does not know. Otherwise claims of events
+/// that nobody requests would never expire.
+async fn rebuild_lost_events(core: &Core) -> Result<(), StoreError> {
     let marker = core.server.key("whole");
     let is_whole: i64 = core.server.ask(redis::cmd("EXISTS").arg(&marker)).await?;
     if is_whole == 1 {
@@ -218,9 +249,9 @@ async fn find_lost(core: &Core) -> Result<(), StoreError> {
             command.arg(key(&core.server, event_id, "sale"));
             let is_known: i64 = core.server.ask(&command).await?;
             if is_known == 1 {
-                enlist(core, event_id).await?;
+                check_now(core, event_id).await?;
             } else {
-                is_whole &= rebuild(core, event_id).await? == Rebuilt::Done;
+                is_whole &= rebuild(core, event_id).await? == RebuildOutcome::Done;
             }
         }
     }

@@ -1,12 +1,12 @@
-//! What Redis lost is rebuilt from the store, event by event, under the event's lease.
+//! Rebuilds what Redis lost from the store, event by event, under the event's lease.
 //!
-//! The token of the lease is the event's **epoch**. It grows before anything is read, and every Commit that was decided
-//! on an answer of Redis carries the epoch of that answer as a fence: what was decided on the old state cannot become
-//! durable once the new one is being read, so nothing is missed in between. In Redis the epoch fences the other way:
-//! a rebuilder that slept writes nothing over a newer one. While an event has no `sale` key nothing is granted.
+//! The lease's token is the event's **epoch**. It is raised before anything is read, and every Commit that was decided
+//! on a reply of Redis carries the epoch of that reply as a fence. So a decision on the old state cannot become durable
+//! once the store is being read, and the rebuild misses nothing. In Redis the epoch fences the other way: a rebuilder
+//! that was paused writes nothing over a newer epoch. While an event has no `sale` key nothing is granted.
 //!
-//! Tickets that are RESERVED are completed claims; purchases under way wait for payment, with a grace period from
-//! now. A reservation for which no purchase was begun is known to nobody else: its buyer reserves again.
+//! RESERVED tickets are completed claims; open purchases are waiting claims, with a grace period from now. A
+//! reservation without a purchase is only in Redis: its buyer reserves again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,78 +20,79 @@ use serde::de::DeserializeOwned;
 
 use super::{
     core::{Core, lease_name},
-    scripts::{Claim, key, on_event},
+    scripts::{key, on_event},
 };
 use crate::{
     model::{Allocation, Purchase, Ticket},
     refund::PurchaseRefund,
+    reservations::{Deadlines, claim::Claim},
     sagas::is_payment_closed,
 };
 
-/// Rows read at once: what a rebuilding holds in memory.
+/// Rows of one page: bounds the memory of a rebuild.
 const PAGE_ROWS: u32 = 500;
-/// How long the others wait for a rebuilder that crashed. It is renewed with every page.
+/// How long other processes wait for a rebuilder that crashed. Renewed with every page.
 const LEASE_MILLIS: i64 = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rebuilt {
-    /// The event can be asked again.
+pub(super) enum RebuildOutcome {
+    /// The event is known to Redis in the current epoch.
     Done,
-    /// Another has the lease, or was faster.
+    /// Another process holds the lease, or was faster.
     ByAnother,
 }
 
-/// Rebuilds an event that the store knows, where Redis does not know it in its last epoch.
-pub(super) async fn rebuild(core: &Core, event_id: EventId) -> Result<Rebuilt, StoreError> {
-    let Some(mut lease) = Tenure::take(core, event_id).await? else {
-        return Ok(Rebuilt::ByAnother);
+/// Rebuilds an event of the store, unless Redis has it in the current epoch.
+pub(super) async fn rebuild(core: &Core, event_id: EventId) -> Result<RebuildOutcome, StoreError> {
+    let Some(mut lease) = RebuildLease::acquire(core, event_id).await? else {
+        return Ok(RebuildOutcome::ByAnother);
     };
     let rebuilt = async {
         if lease.epoch_in_redis().await? == Some(lease.record.token) {
-            return Ok(Rebuilt::Done);
+            return Ok(RebuildOutcome::Done);
         }
-        if !lease.grow().await? || !lease.begin().await? {
-            return Ok(Rebuilt::ByAnother);
+        if !lease.raise_epoch().await? || !lease.begin().await? {
+            return Ok(RebuildOutcome::ByAnother);
         }
-        tracing::info!(event.id = %event_id, epoch = lease.record.token, "the reservations of an event are being rebuilt");
+        tracing::info!(event.id = %event_id, epoch = lease.record.token, "rebuilding the reservations of an event");
         let is_filled = lease.fill_completed().await? && lease.fill_waiting().await?;
         let allocation: Option<Allocation> = core.store.load(event_id).await?;
         let Some(allocation) = allocation.filter(|_| is_filled) else {
-            return Ok(Rebuilt::ByAnother);
+            return Ok(RebuildOutcome::ByAnother);
         };
         lease.finish(&allocation).await
     };
     let rebuilt = rebuilt.await;
-    lease.end().await;
+    lease.release().await;
     rebuilt
 }
 
-/// Opens an event that the store does not know yet, with nothing claimed.
-pub(super) async fn open(core: &Core, sale: &Allocation) -> Result<Rebuilt, StoreError> {
-    let Some(mut lease) = Tenure::take(core, sale.event_id).await? else {
-        return Ok(Rebuilt::ByAnother);
+/// Opens an event that is not in the store yet, with nothing claimed.
+pub(super) async fn open(core: &Core, sale: &Allocation) -> Result<RebuildOutcome, StoreError> {
+    let Some(mut lease) = RebuildLease::acquire(core, sale.event_id).await? else {
+        return Ok(RebuildOutcome::ByAnother);
     };
     let opened = async {
-        if !lease.grow().await? || !lease.begin().await? {
-            return Ok(Rebuilt::ByAnother);
+        if !lease.raise_epoch().await? || !lease.begin().await? {
+            return Ok(RebuildOutcome::ByAnother);
         }
         lease.finish(sale).await
     };
     let opened = opened.await;
-    lease.end().await;
+    lease.release().await;
     opened
 }
 
-/// Holding the event's lease.
-struct Tenure<'a> {
+/// The event's lease, held.
+struct RebuildLease<'a> {
     core: &'a Core,
     event_id: EventId,
     record: LeaseRecord,
 }
 
-impl<'a> Tenure<'a> {
-    /// `None` where another holds it. The token stays as it is: looking is not rebuilding.
-    async fn take(core: &'a Core, event_id: EventId) -> Result<Option<Self>, StoreError> {
+impl<'a> RebuildLease<'a> {
+    /// `None` if another process holds it. The token stays the same until the epoch is raised.
+    async fn acquire(core: &'a Core, event_id: EventId) -> Result<Option<Self>, StoreError> {
         let name = lease_name(event_id);
         let now = core.clock.now();
         let known: Option<LeaseRecord> = core.store.load(name.as_str()).await?;
@@ -106,30 +107,30 @@ impl<'a> Tenure<'a> {
                 version: 0,
             },
         };
-        let mut tenure = Self {
+        let mut lease = Self {
             core,
             event_id,
             record,
         };
-        Ok(tenure.renew().await?.then_some(tenure))
+        Ok(lease.renew().await?.then_some(lease))
     }
 
-    /// Whether it was still held.
+    /// Whether the lease was still held.
     async fn renew(&mut self) -> Result<bool, StoreError> {
         let expires_at = self.core.clock.now().plus_millis(LEASE_MILLIS);
         self.save(self.record.token, expires_at).await
     }
 
-    /// From here on nothing that was decided on the state before can be committed. An epoch is never below the time
-    /// in milliseconds, so that a store that was set up anew outgrows what Redis still has of the one before.
-    async fn grow(&mut self) -> Result<bool, StoreError> {
+    /// Raises the epoch: Commits decided on the state before are fenced from here on. An epoch is at least the time in
+    /// milliseconds, so the epochs of a new store exceed those that Redis kept of an earlier store.
+    async fn raise_epoch(&mut self) -> Result<bool, StoreError> {
         let now = self.core.clock.now().as_millis();
         let epoch = now.max(self.record.token + 1);
         self.save(epoch, self.record.expires_at).await
     }
 
-    /// Lets the next have it; the token stays, because it is the epoch. Where that fails it runs out.
-    async fn end(mut self) {
+    /// Releases the lease; the token stays, because it is the epoch. If this fails the lease runs out.
+    async fn release(mut self) {
         let _ = self
             .save(self.record.token, Timestamp::from_millis(0))
             .await;
@@ -172,7 +173,7 @@ impl<'a> Tenure<'a> {
         Ok(begun == 1)
     }
 
-    /// False where this rebuilding is not the one under way any more.
+    /// False if this is no longer the rebuild in progress.
     async fn fill(&mut self, state: &str, claims: &[(i64, Claim)]) -> Result<bool, StoreError> {
         if !self.renew().await? {
             return Ok(false);
@@ -182,8 +183,8 @@ impl<'a> Tenure<'a> {
         call.arg(self.record.token).arg(state);
         for (user, claim) in claims {
             call.arg(user)
-                .arg(claim.write())
-                .arg(claim.lapses_at.as_millis());
+                .arg(claim.encode())
+                .arg(claim.deadlines.lapses_at.as_millis());
         }
         let filled: i64 = self.core.server.call(&call).await?;
         Ok(filled == 1)
@@ -205,8 +206,10 @@ impl<'a> Tenure<'a> {
                 let (ticket_id, at) = (ticket.ticket_id, ticket.created_at);
                 let claim = Claim {
                     ticket_id,
-                    expires_at: at,
-                    lapses_at: at,
+                    deadlines: Deadlines {
+                        expires_at: at,
+                        lapses_at: at,
+                    },
                     price: None,
                 };
                 (ticket.user_id.0, claim)
@@ -229,17 +232,19 @@ impl<'a> Tenure<'a> {
                 return Ok(true);
             };
             after = Some(last.ticket_id);
-            let ends = Ends::load(self.core, &purchases).await?;
-            let under_way = purchases.iter().filter(|purchase| ends.leave(purchase));
-            let claims = under_way.map(|purchase| {
+            let outcomes = PurchaseOutcomes::load(self.core, &purchases).await?;
+            let open = purchases.iter().filter(|it| outcomes.leave_open(it));
+            let claims = open.map(|purchase| {
                 let expires_at = purchase.expires_at;
-                // Who pays at this moment, or has paid and is not heard of yet, comes before the lapse.
+                // A payment that is in progress, or whose message is still to come, is handled within the grace period.
                 let ends_at = purchase.ticket_id.no_later_than(expires_at, now).max(now);
                 let lapses_at = ends_at.plus_millis(self.core.hold.grace_millis);
                 let claim = Claim {
                     ticket_id: purchase.ticket_id,
-                    expires_at,
-                    lapses_at,
+                    deadlines: Deadlines {
+                        expires_at,
+                        lapses_at,
+                    },
                     price: None,
                 };
                 (purchase.user_id.0, claim)
@@ -250,10 +255,10 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    async fn finish(&mut self, sale: &Allocation) -> Result<Rebuilt, StoreError> {
-        super::expiry::enlist(self.core, self.event_id).await?;
+    async fn finish(&mut self, sale: &Allocation) -> Result<RebuildOutcome, StoreError> {
+        super::expiry::check_now(self.core, self.event_id).await?;
         if !self.renew().await? {
-            return Ok(Rebuilt::ByAnother);
+            return Ok(RebuildOutcome::ByAnother);
         }
         let script = &self.core.scripts.rebuild_finish;
         let mut call = on_event(script, &self.core.server, self.event_id);
@@ -264,21 +269,21 @@ impl<'a> Tenure<'a> {
         super::add_rules(&mut call, sale);
         let finished: i64 = self.core.server.call(&call).await?;
         Ok(if finished == 1 {
-            Rebuilt::Done
+            RebuildOutcome::Done
         } else {
-            Rebuilt::ByAnother
+            RebuildOutcome::ByAnother
         })
     }
 }
 
-/// What has become of some purchases.
-struct Ends {
+/// How far the purchases of a page have come.
+struct PurchaseOutcomes {
     sagas: HashMap<SagaId, SagaRecord>,
-    /// Issued before, or their money went back: no claim waits for payment any more.
+    /// Their ticket was issued, or their payment cancelled: no claim waits for payment.
     settled: HashSet<TicketId>,
 }
 
-impl Ends {
+impl PurchaseOutcomes {
     async fn load(core: &Core, purchases: &[Purchase]) -> Result<Self, StoreError> {
         let ids = || purchases.iter().map(|purchase| purchase.ticket_id);
         let sagas: Vec<Key> = ids()
@@ -306,9 +311,9 @@ impl Ends {
         })
     }
 
-    /// Whether this purchase still has a claim. One that turns back has it until it has turned back, one that is taken
-    /// back until its payment is closed.
-    fn leave(&self, purchase: &Purchase) -> bool {
+    /// Whether this purchase still has a waiting claim: a compensating one until it is compensated, an expiring one until
+    /// its payment is closed.
+    fn leave_open(&self, purchase: &Purchase) -> bool {
         let id = purchase.ticket_id;
         let (saga, expiry) = (
             self.sagas.get(&id.purchase_saga()),

@@ -1,23 +1,27 @@
-//! The scripts, one for each operation, and the keys of an event. Every script has the same keys in the same order,
-//! all with the event's hash tag: one event is one slot of a cluster, and one script is atomic.
+//! The Lua scripts, one for each operation, and the keys of an event. Every script gets the same keys in the same
+//! order, all with the event's hash tag: one event is one slot of a cluster, and one script is atomic.
 
-use contract::{EventId, TicketId, Timestamp, UserId};
+use contract::{EventId, Timestamp, UserId};
 use redis::{Script, ScriptInvocation};
 
-use crate::{model::AgreedPrice, redis_server::RedisServer};
+use crate::{
+    model::AgreedPrice,
+    redis_server::RedisServer,
+    reservations::{Deadlines, claim::Claim},
+};
 
 pub(super) struct Scripts {
     pub reserve: Script,
-    pub take_back: Script,
+    pub undo_grant: Script,
     pub find: Script,
     pub stats: Script,
     pub complete: Script,
     pub retake: Script,
     pub release: Script,
     pub set_sale: Script,
-    pub give_up: Script,
-    pub lapse: Script,
-    pub lapsed: Script,
+    pub release_by_buyer: Script,
+    pub begin_expiry: Script,
+    pub end_expiry: Script,
     pub rebuild_begin: Script,
     pub rebuild_fill: Script,
     pub rebuild_finish: Script,
@@ -27,16 +31,16 @@ impl Default for Scripts {
     fn default() -> Self {
         Self {
             reserve: script(include_str!("scripts/reserve.lua")),
-            take_back: script(include_str!("scripts/take_back.lua")),
+            undo_grant: script(include_str!("scripts/undo_grant.lua")),
             find: script(include_str!("scripts/find.lua")),
             stats: script(include_str!("scripts/stats.lua")),
             complete: script(include_str!("scripts/complete.lua")),
             retake: script(include_str!("scripts/retake.lua")),
             release: script(include_str!("scripts/release.lua")),
             set_sale: script(include_str!("scripts/set_sale.lua")),
-            give_up: script(include_str!("scripts/give_up.lua")),
-            lapse: script(include_str!("scripts/lapse.lua")),
-            lapsed: script(include_str!("scripts/lapsed.lua")),
+            release_by_buyer: script(include_str!("scripts/release_by_buyer.lua")),
+            begin_expiry: script(include_str!("scripts/begin_expiry.lua")),
+            end_expiry: script(include_str!("scripts/end_expiry.lua")),
             rebuild_begin: script(include_str!("scripts/rebuild_begin.lua")),
             rebuild_fill: script(include_str!("scripts/rebuild_fill.lua")),
             rebuild_finish: script(include_str!("scripts/rebuild_finish.lua")),
@@ -48,7 +52,7 @@ fn script(text: &str) -> Script {
     Script::new(&format!("{}{text}", include_str!("scripts/shared.lua")))
 }
 
-/// A script on one event.
+/// Prepares a call of a script on one event.
 pub(super) fn on_event<'a>(
     script: &'a Script,
     server: &RedisServer,
@@ -72,21 +76,16 @@ pub(super) fn key(server: &RedisServer, event_id: EventId, part: &str) -> String
     server.key(format_args!("{{{event_id}}}:{part}"))
 }
 
-/// A claim as it is written: `ticket|expires|lapses|price|lapses`, the price empty where the buyer names it. The last part
-/// counts. The one in the middle is for the program of the version before, which wrote `ticket|expires|lapses`: it reads
-/// the third part, and its scripts the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub ticket_id: TicketId,
-    pub expires_at: Timestamp,
-    pub lapses_at: Timestamp,
-    /// `None` where none was agreed: the price of the sale counts.
-    pub price: Option<AgreedPrice>,
-}
-
+/// In Redis a claim is `ticket|expires|lapses|price|lapses`; the price is empty if the buyer names it, and the last part
+/// counts. Programs of the previous version wrote `ticket|expires|lapses`: they read the third part, and their scripts
+/// the last.
 impl Claim {
-    pub fn write(&self) -> String {
-        let (expires, lapses) = (self.expires_at.as_millis(), self.lapses_at.as_millis());
+    pub(super) fn encode(&self) -> String {
+        let Deadlines {
+            expires_at,
+            lapses_at,
+        } = self.deadlines;
+        let (expires, lapses) = (expires_at.as_millis(), lapses_at.as_millis());
         let text = format!("{}|{expires}|{lapses}", self.ticket_id);
         match self.price {
             Some(price) => format!("{text}|{}|{lapses}", String::from(price)),
@@ -94,8 +93,8 @@ impl Claim {
         }
     }
 
-    /// `None` for what no script has written, such as the empty text.
-    pub fn read(text: &str) -> Option<Self> {
+    /// `None` for a text that is no claim, such as the empty one.
+    pub(super) fn decode(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('|').collect();
         let [ticket, expires, lapses, ref more @ ..] = parts[..] else {
             return None;
@@ -107,8 +106,10 @@ impl Claim {
         let time = |text: &str| text.parse().ok().map(Timestamp::from_millis);
         Some(Self {
             ticket_id: ticket.parse().ok()?,
-            expires_at: time(expires)?,
-            lapses_at: time(lapses)?,
+            deadlines: Deadlines {
+                expires_at: time(expires)?,
+                lapses_at: time(lapses)?,
+            },
             price,
         })
     }
@@ -125,22 +126,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_read_as_it_was_written_with_and_without_a_price() {
+    fn a_claim_is_decoded_as_it_was_encoded_with_and_without_a_price() {
         let ticket_id = "0192f0c1-2f00-7abc-8def-0123456789ab".parse().unwrap();
         let [expires_at, lapses_at] = [5, 6].map(Timestamp::from_millis);
         let fifty = AgreedPrice::Of(Money::new(50).unwrap());
         for price in [None, Some(AgreedPrice::NamedByBuyer), Some(fifty)] {
             let claim = Claim {
                 ticket_id,
-                expires_at,
-                lapses_at,
+                deadlines: Deadlines {
+                    expires_at,
+                    lapses_at,
+                },
                 price,
             };
-            assert_eq!(Claim::read(&claim.write()), Some(claim));
+            assert_eq!(Claim::decode(&claim.encode()), Some(claim));
         }
-        // A script moved the lapse: the last part counts.
-        let moved = Claim::read(&format!("{ticket_id}|5|6|50|9")).unwrap();
-        assert_eq!(moved.lapses_at, Timestamp::from_millis(9));
-        assert_eq!(Claim::read(""), None);
+        // A script postponed the expiry: the last part counts.
+        let postponed = Claim::decode(&format!("{ticket_id}|5|6|50|9")).unwrap();
+        assert_eq!(postponed.deadlines.lapses_at, Timestamp::from_millis(9));
+        assert_eq!(Claim::decode(""), None);
     }
 }

@@ -1,5 +1,5 @@
--- Claims that wait become bought. ARGV: nothing, then user and ticket of each.
--- Answers the epoch, then each claim, empty where it is gone; nothing for an unknown event.
+-- Completes waiting claims. ARGV: an empty string, then user and ticket of each.
+-- Returns the epoch, then each claim, or the empty string if it is gone; nil for an unknown event.
 local epoch = redis.call('HGET', sale, 'epoch')
 if not epoch then return false end
 local answers = { epoch }

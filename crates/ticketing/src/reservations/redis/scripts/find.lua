@@ -1,5 +1,5 @@
--- ARGV: user. Answers price, then the claim that waits, then the one that is bought; nothing for an unknown event.
--- A claim that is lapsing does not stand any more.
+-- ARGV: user. Returns the price, then the waiting and the completed claim, each empty if there is none; nil for an
+-- unknown event. A claim whose expiry has begun is not returned.
 local rules = redis.call('HMGET', sale, 'epoch', 'price')
 if not rules[1] then return false end
 local waits = redis.call('HGET', waiting, ARGV[1])

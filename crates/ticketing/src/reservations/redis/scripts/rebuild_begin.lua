@@ -1,5 +1,5 @@
--- Empties an event to be filled from the store. ARGV: the epoch to come. Answers 1, or 0 where a newer one is there
--- or under way: who rebuilds has slept.
+-- Empties an event before it is filled from the store. ARGV: the new epoch. Returns 1, or 0 if this epoch or a newer
+-- one is complete or in progress: this rebuilder was paused.
 local known = tonumber(redis.call('HGET', sale, 'epoch') or redis.call('GET', rebuild) or 0)
 local under_way = tonumber(redis.call('GET', rebuild) or 0)
 local epoch = tonumber(ARGV[1])

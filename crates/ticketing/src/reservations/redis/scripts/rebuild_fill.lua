@@ -1,6 +1,6 @@
--- Puts claims in. ARGV: the epoch to come, 'completed' or 'waiting', then user, claim and lapses of each. Of two
--- that wait for one user the later call stands; one that is bought stands over both.
--- Answers 1, or 0 where this rebuilding is not the one under way any more.
+-- Adds claims. ARGV: the new epoch, 'completed' or 'waiting', then user, claim and lapses of each. Of two waiting claims
+-- of one user the later call counts; a completed one counts over both.
+-- Returns 1, or 0 if this is no longer the rebuild in progress.
 if redis.call('GET', rebuild) ~= ARGV[1] then return 0 end
 for i = 3, #ARGV, 3 do
   local user, claim = ARGV[i], ARGV[i + 1]

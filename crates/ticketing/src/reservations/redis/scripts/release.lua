@@ -1,5 +1,5 @@
--- Gives claims back. ARGV: which ('any', or 'waiting': what is bought stands), then user and ticket of each.
--- Answers the epoch, then for each: R released, C bought and standing, or G gone; nothing for an unknown event.
+-- Releases claims. ARGV: 'any', or 'waiting' to keep completed ones; then user and ticket of each.
+-- Returns the epoch, then for each: R released, C completed and kept, or G gone; nil for an unknown event.
 local epoch = redis.call('HGET', sale, 'epoch')
 if not epoch then return false end
 local answers = { epoch }
@@ -17,7 +17,7 @@ for i = 2, #ARGV, 2 do
     forget_waiting(user)
     answer = 'R'
   end
-  if answer == 'R' then follow_down() end
+  if answer == 'R' then lower_quantity() end
   answers[#answers + 1] = answer
 end
 return answers

@@ -1,9 +1,9 @@
--- Grants or refuses wishes, in order: G granted, B granted before to the same request, R already reserved, P already
+-- Grants or refuses requests, in order: G granted, B granted before to the same request, R already reserved, P already
 -- purchased, N not on sale, S sold out.
--- A wish whose ticket its user holds already is granted again: the answer to the first call was lost.
--- ARGV: five for each wish: user, ticket, now, expires, lapses. Answers one letter for each, then the claim of each
--- that was granted before; nothing for an unknown event. The wishes are read and written at once, so that a batch
--- costs few commands.
+-- A request for a ticket that its user holds already is granted again: the answer to the first call was lost.
+-- ARGV: five for each request: user, ticket, now, expires, lapses. Returns one letter for each, then the claim of each
+-- that was granted before; nil for an unknown event. Claims are read and written in bulk, so a batch costs few
+-- commands.
 local rules = redis.call('HMGET', sale, 'quantity', 'opens', 'closes', 'price')
 if not rules[1] then return false end
 local left = tonumber(rules[1]) - redis.call('HLEN', waiting) - redis.call('HLEN', completed)
@@ -15,8 +15,8 @@ for i = 1, #ARGV, 5 do users[#users + 1] = ARGV[i] end
 local held = redis.call('HMGET', waiting, unpack(users))
 local bought = redis.call('HMGET', completed, unpack(users))
 
--- What is granted to one request lapses a millisecond later each time it is granted again, so that whoever takes back
--- a grant whose answer was lost (take_back) leaves it to those who were told of it since.
+-- A claim that is granted again to its request lapses a millisecond later, so that `undo_grant` of the first grant,
+-- whose answer was lost, leaves it to the caller who was told of the second.
 local function grant_before(user, claim)
   if redis.call('HEXISTS', lapsing, user) == 1 then return nil end
   local head, lapses_at = string.match(claim, '^(.*|)(%-?%d+)$')

@@ -1,6 +1,6 @@
--- Takes tickets again for claims that are gone, if there is one left and the user has no other claim. They wait to be
--- completed, and lapse by themselves if nobody does. ARGV: when they lapse, then user and ticket of each.
--- Answers the epoch, then T for each that was taken and nothing for the others; nothing for an unknown event.
+-- Grants claims that are gone once more, if a ticket is left and the user has no other claim. They wait to be completed,
+-- and expire if they are not. ARGV: when they lapse, then user and ticket of each.
+-- Returns the epoch, then T for each that was granted and the empty string for the others; nil for an unknown event.
 local rules = redis.call('HMGET', sale, 'epoch', 'quantity')
 if not rules[1] then return false end
 local quantity, answers = tonumber(rules[2]), { rules[1] }

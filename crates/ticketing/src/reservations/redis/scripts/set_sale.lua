@@ -1,5 +1,5 @@
--- Takes a newer version of the sale over. ARGV: version, quantity, price, opens, closes; empty where there is none.
--- Answers the epoch, or nothing for an unknown event. Fewer than are bought already leave exactly what is bought.
+-- Applies a newer version of the sale. ARGV: version, quantity, price, opens, closes; empty if there is none.
+-- Returns the epoch, or nil for an unknown event. The quantity never falls below what is completed.
 local rules = redis.call('HMGET', sale, 'epoch', 'version')
 if not rules[1] then return false end
 if tonumber(ARGV[1]) > tonumber(rules[2]) then

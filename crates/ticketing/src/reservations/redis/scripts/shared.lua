@@ -1,14 +1,14 @@
--- Stands before every script: the keys of one event, always in this order, and how a claim is written there.
+-- Prepended to every script: the keys of one event, always in this order, and the encoding of a claim.
 local sale, waiting, completed, lapses, lapsing, rebuild =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
--- A claim is `ticket|expires|lapses|price|lapses`, or without the last two; a ticket's name has 36 characters. The last
+-- A claim is `ticket|expires|lapses|price|lapses`, or without the last two; a ticket's id has 36 characters. The last
 -- number is when it lapses.
 local function ticket_of(claim) return string.sub(claim, 1, 36) end
 
 local function is_for(claim, ticket) return claim and ticket_of(claim) == ticket end
 
--- Whether the request that wishes for this ticket is the one that the claim was granted to: `TicketId::of_request`.
+-- Whether this ticket was requested by the request that the claim was granted to: `TicketId::of_request`.
 local function is_of_request(claim, ticket)
   return string.sub(claim, 15, 15) == '8' and string.sub(ticket, 15, 15) == '8'
     and string.sub(claim, 25, 36) == string.sub(ticket, 25, 36)
@@ -20,8 +20,8 @@ local function forget_waiting(user)
   redis.call('HDEL', lapsing, user)
 end
 
--- As in the allocation: where fewer are wanted than were bought, what is given back is not on sale again.
-local function follow_down()
+-- As in the allocation: after the quantity was lowered below what was sold, a returned ticket is not on sale.
+local function lower_quantity()
   local rules = redis.call('HMGET', sale, 'quantity', 'wanted')
   local quantity, wanted = tonumber(rules[1]), tonumber(rules[2])
   if quantity and wanted then

@@ -1,5 +1,5 @@
-//! All claims of some events as Redis has them, for audits. They are read page by page, so that nobody waits for it;
-//! what moves meanwhile may be seen twice, or not at all.
+//! Reads all claims of some events from Redis, for audits. Reading is paged and blocks nobody; a claim that moves
+//! meanwhile may appear twice or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,36 +7,39 @@ use contract::{EventId, TicketId};
 use messaging::StoreError;
 use redis::Cmd;
 
-use super::scripts::{Claim, key};
-use crate::redis_server::{ConnectError, RedisServer, RedisSettings};
+use super::scripts::key;
+use crate::{
+    redis_server::{ConnectError, RedisServer, RedisSettings},
+    reservations::claim::Claim,
+};
 
-/// Claims asked for at once.
+/// Claims of one page.
 const PAGE_CLAIMS: usize = 1_000;
 
-/// The tickets that are claimed of an event.
+/// The claimed tickets of an event.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Claims {
+pub struct ClaimSnapshot {
     pub waiting: BTreeSet<TicketId>,
     pub completed: BTreeSet<TicketId>,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ClaimsError {
+pub enum SnapshotError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-impl Claims {
-    /// Those of each event that Redis knows: one that is still to be rebuilt is left out.
+impl ClaimSnapshot {
+    /// The claims of each event that Redis knows; an event that is still to be rebuilt is left out.
     ///
     /// # Errors
-    /// [`ClaimsError`] where the server cannot be asked.
+    /// [`SnapshotError`] if the server does not answer.
     pub async fn read_all(
         settings: &RedisSettings,
         events: &[EventId],
-    ) -> Result<BTreeMap<EventId, Self>, ClaimsError> {
+    ) -> Result<BTreeMap<EventId, Self>, SnapshotError> {
         let server = RedisServer::connect(settings).await?;
         let mut all = BTreeMap::new();
         for event in events {
@@ -60,7 +63,7 @@ async fn read(server: &RedisServer, key: &str) -> Result<BTreeSet<TicketId>, Sto
         let mut scan = redis::cmd("HSCAN");
         scan.arg(key).arg(cursor).arg("COUNT").arg(PAGE_CLAIMS);
         let (next, page): (u64, Vec<(String, String)>) = server.ask(&scan).await?;
-        let claims = page.iter().filter_map(|(_, text)| Claim::read(text));
+        let claims = page.iter().filter_map(|(_, text)| Claim::decode(text));
         tickets.extend(claims.map(|claim| claim.ticket_id));
         cursor = next;
         if cursor == 0 {

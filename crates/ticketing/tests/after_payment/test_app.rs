@@ -1,5 +1,5 @@
-//! The ticketing service on a store of its own, its workers stepped by hand. The other services are played by the
-//! tests: they answer when and what a test wants.
+//! The ticketing service on a store of its own, its workers stepped by hand. The tests play the other services: they
+//! publish the responses.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use ticketing::{
     Service, Settings,
     consumers::{SagaConsumer, StockConsumer},
-    model::{Allocation, Reservation, ReservationState, Ticket},
+    model::{Allocation, ReservationRecord, ReservationState, Ticket},
     reservations::{Refusal, Stats},
 };
 use tower::ServiceExt;
@@ -31,7 +31,7 @@ use web::idempotency::{AnswerRecord, Idempotency, once};
 pub const EVENT: EventId = EventId(1);
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-pub struct House {
+pub struct TestApp {
     _folder: TempDir,
     pub settings: Settings,
     pub store: Store,
@@ -44,7 +44,7 @@ pub struct House {
     sent: u32,
 }
 
-impl House {
+impl TestApp {
     pub async fn with_quantity(quantity: i64) -> Self {
         let folder = TempDir::new().unwrap();
         let tables: Vec<_> = messaging::TABLES
@@ -57,7 +57,7 @@ impl House {
         let (clock, random) = (Clock::manual(START), Random::seeded(11));
         let settings = crate::backend::settings();
         let (service, stock, sagas) = open(&store, &clock, &random, &settings).await;
-        let mut house = Self {
+        let mut app = Self {
             _folder: folder,
             settings,
             router: router(&service, &store, &clock),
@@ -69,11 +69,11 @@ impl House {
             random,
             sent: 0,
         };
-        house.event(quantity, 1).await;
-        house
+        app.event(quantity, 1).await;
+        app
     }
 
-    /// What is in memory is rebuilt, as after a crash.
+    /// Rebuilds what is in memory, as after a crash.
     pub async fn restart(&mut self) {
         let (service, stock, sagas) =
             open(&self.store, &self.clock, &self.random, &self.settings).await;
@@ -81,46 +81,46 @@ impl House {
         (self.service, self.stock, self.sagas) = (service, stock, sagas);
     }
 
-    /// The door of another process over the same store and reservations.
-    pub async fn another_door(&self, seed: u64) -> Router {
+    /// The routes of another process over the same store and reservations.
+    pub async fn another_process(&self, seed: u64) -> Router {
         let random = Random::seeded(seed);
         let (service, ..) = open(&self.store, &self.clock, &random, &self.settings).await;
         router(&service, &self.store, &self.clock)
     }
 
-    /// Publishes, and lets nobody work.
-    pub async fn say<P: Payload>(&mut self, payload: &P) {
+    /// Publishes without running the workers.
+    pub async fn publish<P: Payload>(&mut self, payload: &P) {
         let message = Message::new(self.next_id(), payload, self.clock.now());
-        self.publish(message).await;
+        self.publish_message(message).await;
     }
 
     fn next_id(&mut self) -> String {
         self.sent += 1;
-        format!("said:{}", self.sent)
+        format!("published:{}", self.sent)
     }
 
-    async fn publish(&self, message: Message) {
+    async fn publish_message(&self, message: Message) {
         let mut commit = Commit::new();
         commit.publish(message);
         self.store.commit(commit).await.unwrap();
     }
 
-    /// The timer of a saga's step is due.
+    /// Delivers the timeout of a saga's step.
     pub async fn time_out(&mut self, timeout: &SagaTimeout) {
         let (key, id) = (timeout.saga_id.to_string(), self.next_id());
         let message = Message::on(SAGA_TIMEOUT, key, id, timeout, self.clock.now());
-        self.publish(message).await;
-        self.work().await;
+        self.publish_message(message).await;
+        self.run_workers().await;
     }
 
-    pub async fn work(&mut self) {
+    pub async fn run_workers(&mut self) {
         while self.stock.step().await.unwrap() + self.sagas.step().await.unwrap() > 0 {}
     }
 
-    /// Publishes, and lets everybody work until nothing is left to do.
-    pub async fn hear<P: Payload>(&mut self, payload: &P) {
-        self.say(payload).await;
-        self.work().await;
+    /// Publishes, and runs the workers until nothing is left to do.
+    pub async fn deliver<P: Payload>(&mut self, payload: &P) {
+        self.publish(payload).await;
+        self.run_workers().await;
     }
 
     pub async fn event(&mut self, ticket_quantity: i64, version: i64) {
@@ -134,14 +134,15 @@ impl House {
             created_at: START,
             updated_at: START,
         };
-        self.hear(&DomainMessage::new(event, version, START)).await;
+        self.deliver(&DomainMessage::new(event, version, START))
+            .await;
     }
 
-    /// A reservation whose purchase has come as far as its payment.
+    /// A reservation whose purchase has created its payment.
     pub async fn purchase(&mut self, user: i64) -> TicketId {
-        let ticket_id = self.checked(user).await;
+        let ticket_id = self.purchase_without_payment(user).await;
         let saga_id = ticket_id.purchase_saga();
-        self.hear(&CreateResponse {
+        self.deliver(&CreateResponse {
             saga_id,
             succeed: true,
             user_id: UserId(user),
@@ -152,36 +153,33 @@ impl House {
         ticket_id
     }
 
-    /// A reservation whose purchase waits for a payment to be opened.
-    pub async fn checked(&mut self, user: i64) -> TicketId {
-        let reserving = self.service.reserving(EVENT, UserId(user));
-        self.service
-            .reserve(reserving, Commit::new())
-            .await
-            .unwrap();
-        let ticket_id = reserving.ticket_id;
-        self.begin(ticket_id, user).await;
-        self.agree(ticket_id, UserId(user)).await;
+    /// A reservation whose purchase waits until its payment is created.
+    pub async fn purchase_without_payment(&mut self, user: i64) -> TicketId {
+        let request = self.service.reserve_request(EVENT, UserId(user));
+        let ticket_id = request.claim.ticket_id;
+        self.service.reserve(request).await.unwrap();
+        self.start_purchase(ticket_id, user).await;
+        self.approve_checks(ticket_id, UserId(user)).await;
         ticket_id
     }
 
-    pub async fn agree(&mut self, ticket_id: TicketId, user_id: UserId) {
+    pub async fn approve_checks(&mut self, ticket_id: TicketId, user_id: UserId) {
         let saga_id = ticket_id.purchase_saga();
         let point = Points::new(30).unwrap();
-        self.hear(&CheckActiveResponse {
+        self.deliver(&CheckActiveResponse {
             saga_id,
             user_id,
             is_active: true,
         })
         .await;
-        self.hear(&ReservePointResponse {
+        self.deliver(&ReservePointResponse {
             saga_id,
             user_id,
             point,
             reserved: true,
         })
         .await;
-        self.hear(&CheckFraudResponse {
+        self.deliver(&CheckFraudResponse {
             saga_id,
             user_id,
             is_fraudulent: false,
@@ -189,10 +187,10 @@ impl House {
         .await;
     }
 
-    /// A purchase that has been paid, and its ticket.
-    pub async fn bought(&mut self, user: i64) -> TicketId {
+    /// A paid purchase with its ticket.
+    pub async fn buy(&mut self, user: i64) -> TicketId {
         let ticket_id = self.purchase(user).await;
-        self.hear(&paid(ticket_id, user, 3)).await;
+        self.deliver(&paid(ticket_id, user, 3)).await;
         assert_eq!(
             self.ticket_status(ticket_id).await,
             Some(TicketStatus::Reserved)
@@ -200,29 +198,34 @@ impl House {
         ticket_id
     }
 
-    /// So much time passes that every reservation of now lapses.
-    pub fn lapse_clock(&self) {
+    /// Advances the clock until every present reservation is due.
+    pub fn advance_past_expiry(&self) {
         let secs = self.settings.hold_ttl_secs + self.settings.hold_grace_secs;
         self.clock.advance_millis(secs * 1000);
     }
 
-    /// The reservation lapses, and what its purchase took is given back.
-    pub async fn lapse(&mut self, ticket_id: TicketId, user: i64) {
-        self.lapse_clock();
+    /// Expires the reservation, and undoes what its purchase took.
+    pub async fn expire(&mut self, ticket_id: TicketId, user: i64) {
+        self.advance_past_expiry();
         self.service.expire_due().await.unwrap();
-        self.work().await;
+        self.run_workers().await;
         let saga_id = ticket_id.expire_saga();
-        self.hear(&DeleteResponse {
+        self.deliver(&DeleteResponse {
             saga_id,
             succeed: true,
             payment_id: payment_id(ticket_id),
         })
         .await;
-        self.restored(ticket_id, saga_id, user).await;
+        self.restore_points(ticket_id, saga_id, user).await;
     }
 
-    pub async fn restored(&mut self, _ticket_id: TicketId, saga_id: contract::SagaId, user: i64) {
-        self.hear(&RestorePointResponse {
+    pub async fn restore_points(
+        &mut self,
+        _ticket_id: TicketId,
+        saga_id: contract::SagaId,
+        user: i64,
+    ) {
+        self.deliver(&RestorePointResponse {
             saga_id,
             user_id: UserId(user),
             point: Points::new(30).unwrap(),
@@ -246,16 +249,16 @@ impl House {
     }
 
     pub async fn reserve_by_key(&self, user: i64, key: &str) -> (u16, Value) {
-        self.call(crate::keys::reserve(user, key)).await
+        self.call(crate::idempotency_keys::reserve(user, key)).await
     }
 
     /// The buyer starts the purchase of a reserved ticket.
-    pub async fn begin(&mut self, ticket_id: TicketId, user: i64) {
+    pub async fn start_purchase(&mut self, ticket_id: TicketId, user: i64) {
         let body = serde_json::json!({"ticketId": ticket_id, "eventId": 1, "userId": user,
             "totalAmount": 100, "point": 30});
         let (status, answer) = self.post("/ticketing/process", body.to_string()).await;
         assert_eq!(status, 202, "{answer}");
-        self.work().await;
+        self.run_workers().await;
     }
 
     pub async fn cancel(&self, ticket_id: TicketId) -> (u16, Value) {
@@ -269,7 +272,7 @@ impl House {
         answer
     }
 
-    pub async fn process(&self, ticket_id: TicketId) -> Value {
+    pub async fn progress(&self, ticket_id: TicketId) -> Value {
         let (status, answer) = self.get(&format!("/ticketing/process/{ticket_id}")).await;
         assert_eq!(status, 200, "{answer}");
         answer
@@ -287,14 +290,14 @@ impl House {
         loop {
             match self.service.reservations().stats(EVENT).await {
                 Ok(stats) => return stats.unwrap(),
-                // Refused while what was lost is rebuilt, and nothing else.
+                // No other refusal while a lost event is rebuilt.
                 Err(error) => assert_eq!(error, Refusal::Rebuilding.into()),
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Everything of this topic that was published so far.
+    /// All messages of this topic so far.
     pub fn published<P: Payload>(&self) -> Vec<P> {
         let mut found = Vec::new();
         let bus = Bus::Local(self.store.clone());
@@ -306,20 +309,23 @@ impl House {
         found
     }
 
-    /// Tickets, allocation, stored claims and the reservations say the same; returns how many are sold.
-    pub async fn check_books(&self) -> i64 {
+    /// Checks that tickets, allocation, stored claims and the reservations agree; returns how many tickets are sold.
+    pub async fn check_consistency(&self) -> i64 {
         let tickets: Vec<Ticket> = self.find().await;
         let owned = tickets
             .iter()
             .filter(|it| it.status == TicketStatus::Reserved);
         let owned: Vec<_> = owned.map(|it| it.ticket_id).collect();
-        let claims: Vec<Reservation> = self.find().await;
+        let claims: Vec<ReservationRecord> = self.find().await;
         let bought = claims
             .iter()
             .filter(|it| it.state == ReservationState::Completed);
         let bought: Vec<_> = bought.map(|it| it.ticket_id).collect();
-        let keeps_rows = self.service.reservations().keeps_rows();
-        let stored = if keeps_rows { &owned } else { &Vec::new() };
+        let stored = if crate::backend::CLAIMS_ARE_ROWS {
+            &owned
+        } else {
+            &Vec::new()
+        };
         assert_eq!(&bought, stored, "tickets and stored claims");
         let allocation: Allocation = self.store.load(EVENT).await.unwrap().unwrap();
         let sold = i64::try_from(owned.len()).unwrap();
@@ -330,7 +336,11 @@ impl House {
             ..
         } = self.stats().await;
         let waiting = i64::try_from(claims.len()).unwrap() - sold;
-        let waiting = if keeps_rows { waiting } else { waits };
+        let waiting = if crate::backend::CLAIMS_ARE_ROWS {
+            waiting
+        } else {
+            waits
+        };
         assert_eq!(
             (allocation.sold, completed, waits, quantity),
             (sold, sold, waiting, allocation.quantity),
@@ -378,8 +388,8 @@ async fn open(
     (service, stock, sagas)
 }
 
-pub async fn call(door: Router, request: Request<Body>) -> (u16, Value) {
-    let response = door.oneshot(request).await.unwrap();
+pub async fn call(router: Router, request: Request<Body>) -> (u16, Value) {
+    let response = router.oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);

@@ -1,5 +1,6 @@
--- The second half of a lapse: `done` frees what was told of, `undo` lets it wait on, a time lets it wait until then.
--- ARGV: which, then user and ticket of each. Answers the epoch, then F for each that was freed, and S for one that stands, or has ended otherwise.
+-- The second half of an expiry: `done` frees the claims, `undo` lets them wait as before, a time postpones them until
+-- then. ARGV: one of these, then user and ticket of each claim.
+-- Returns the epoch, then F for each claim that was freed and S for each other; nil for an unknown event.
 local epoch = redis.call('HGET', sale, 'epoch')
 if not epoch then return false end
 local answers = { epoch }
@@ -10,7 +11,7 @@ for i = 2, #ARGV, 2 do
   if is_for(claim, ticket) and redis.call('HGET', lapsing, user) == ticket then
     if ARGV[1] == 'done' then
       forget_waiting(user)
-      follow_down()
+      lower_quantity()
       freed = 'F'
     else
       local head, lapses_at = string.match(claim, '^(.*|)(%-?%d+)$')

@@ -1,6 +1,6 @@
--- The first half of giving a waiting claim back: nobody can buy it any more, and it still counts as taken until
--- `lapsed` ends it, or until `again` where nobody does. ARGV: user, ticket, again.
--- Answers the epoch, empty where it does not wait; nothing for an unknown event.
+-- The first half of a release by the buyer: the claim is marked as lapsing, and still counts as waiting until
+-- `end_expiry`; if that does not come it is due at `retry_at`. ARGV: user, ticket, retry_at.
+-- Returns the epoch, or the empty string if the claim does not wait; nil for an unknown event.
 local epoch = redis.call('HGET', sale, 'epoch')
 if not epoch then return false end
 if not is_for(redis.call('HGET', waiting, ARGV[1]), ARGV[2])
