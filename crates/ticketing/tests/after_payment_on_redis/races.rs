@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use contract::{TicketId, UserId};
 
 use crate::{
-    app::{EVENT, TestApp, call},
     idempotency_keys::reserve,
+    test_app::{EVENT, TestApp, call},
 };
 
 const ROUNDS: i64 = 60;

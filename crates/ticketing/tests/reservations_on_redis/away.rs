@@ -12,7 +12,7 @@ use ticketing::{
 use crate::{
     backend::Backend,
     redis_place,
-    suite::{Deployment, TTL_MILLIS, at, claim},
+    suite::{Deployment, TTL_MILLIS, at, claim_id},
 };
 
 /// A Redis server that this test may kill.
