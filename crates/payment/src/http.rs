@@ -20,7 +20,7 @@ use toss::protocol::{RefundAccount, TEST_CODE_HEADER};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use web::{
-    Asker, Body, Id, IdempotentRequest, Params, Problem, ProblemDetails, schema::HOLDER_CHARS_MAX,
+    Body, Caller, Id, IdempotentRequest, Params, Problem, ProblemDetails, schema::HOLDER_CHARS_MAX,
 };
 
 use crate::{
@@ -186,7 +186,7 @@ struct HistoryView {
 /// answer; any other is `ALREADY_CONFIRMED`. A purchase that points pay in full, or that is free, is confirmed with
 /// `amount` 0 and without a `pgPaymentId`.
 #[utoipa::path(
-    post, path = "/payment/confirmed", tag = "payment", params(Asker), request_body = ConfirmBody,
+    post, path = "/payment/confirmed", tag = "payment", params(Caller), request_body = ConfirmBody,
     responses(
         (status = 200, description = "The gateway approved or declined", body = Settled),
         (status = 202, description = "The gateway's answer is not known yet", body = Pending),
@@ -201,7 +201,7 @@ struct HistoryView {
 )]
 async fn confirm(
     State(service): State<Service>,
-    Params(asker): Params<Asker>,
+    Params(caller): Params<Caller>,
     idempotent: IdempotentRequest,
     headers: HeaderMap,
     Body(body): Body<ConfirmBody>,
@@ -210,7 +210,7 @@ async fn confirm(
         payment_id: body.payment_id,
         pg_payment_id: pg_payment_id(&body)?,
         amount: body.amount,
-        user_id: asker.or(body.user_id)?,
+        user_id: caller.or(body.user_id)?,
         refund_account: body
             .refund_account
             .map(|account| account.read("refundAccount."))
@@ -242,7 +242,7 @@ fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
 ///
 /// The same as `POST /payment/confirmed`.
 #[utoipa::path(
-    post, path = "/payment/confirm", tag = "payment", params(Asker), request_body = ConfirmBody,
+    post, path = "/payment/confirm", tag = "payment", params(Caller), request_body = ConfirmBody,
     responses(
         (status = 200, description = "The gateway approved or declined", body = Settled),
         (status = 202, description = "The gateway's answer is not known yet", body = Pending),
@@ -257,12 +257,12 @@ fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
 )]
 async fn confirm_by_verb(
     state: State<Service>,
-    asker: Params<Asker>,
+    caller: Params<Caller>,
     idempotent: IdempotentRequest,
     headers: HeaderMap,
     body: Body<ConfirmBody>,
 ) -> Result<Response, Problem> {
-    confirm(state, asker, idempotent, headers, body).await
+    confirm(state, caller, idempotent, headers, body).await
 }
 
 /// Show a payment with its history

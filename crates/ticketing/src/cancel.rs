@@ -2,7 +2,7 @@
 //! the stock. If the gateway refuses the refund, the ticket stays valid, and the buyer may try again.
 
 use contract::{SagaId, TicketId, UserId, domain::TicketStatus, ticketing::Cancel};
-use messaging::{Commit, Message, StoreError, coordinator::SagaRecord};
+use messaging::{Commit, CommitError, Message, Record, StoreError, coordinator::SagaRecord};
 use saga::SagaState;
 
 use crate::{Service, model::Ticket};
@@ -18,13 +18,15 @@ pub struct CancelInput {
     pub reason: Option<String>,
 }
 
-/// A cancellation that is ready to be committed.
-#[derive(Debug)]
+/// Tries to commit a cancellation while others change the same ticket.
+const TRIES_MAX: u32 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CancelOutput {
+    pub ticket_id: TicketId,
     pub saga_id: SagaId,
+    /// Counted from 1 for each ticket.
     pub cancellation: u32,
-    /// Starts it; a conflict means that the ticket changed meanwhile.
-    pub commit: Commit,
 }
 
 /// Why a ticket cannot be cancelled.
@@ -44,8 +46,17 @@ pub enum Refusal {
 pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Each try conflicted with another writer.
+    #[error("another request changed the ticket at the same time")]
+    Contended,
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Commit(#[from] CommitError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
+    }
 }
 
 /// How far a cancellation has come.
@@ -58,11 +69,38 @@ pub struct CancellationProgress {
 }
 
 impl Service {
-    /// Checks the ticket and makes the Commit that starts its cancellation.
+    /// Checks the ticket and starts its cancellation. `answer` may add to the Commit what must become durable with it; it is
+    /// called for each try. `saved` is the saga of the request's saved answer and that answer, which is returned unless
+    /// that cancellation has failed.
     ///
     /// # Errors
-    /// The first [`Refusal`] that applies.
-    pub async fn cancel(&self, input: CancelInput) -> Result<CancelOutput, Error> {
+    /// The first [`Refusal`] that applies; [`Error::Contended`]; [`Error::Commit`].
+    pub async fn cancel<T>(
+        &self,
+        input: CancelInput,
+        saved: Option<(SagaId, T)>,
+        answer: impl Fn(&mut Commit, &CancelOutput) -> T,
+    ) -> Result<T, Error> {
+        if let Some((saga_id, saved)) = saved
+            && !self.cancellation_has_failed(saga_id).await?
+        {
+            return Ok(saved);
+        }
+        for _ in 0..TRIES_MAX {
+            let ticket = self.cancellable(&input).await?;
+            let (output, mut commit) = self.start_cancellation(ticket, input.reason.clone());
+            let answer = answer(&mut commit, &output);
+            fail::fail_point!("ticketing.before_cancel", |_| std::process::abort());
+            let stored = self.0.store.try_commit(commit, Ticket::TABLE).await;
+            fail::fail_point!("ticketing.after_cancel", |_| std::process::abort());
+            if stored? {
+                return Ok(answer);
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    async fn cancellable(&self, input: &CancelInput) -> Result<Ticket, Error> {
         let ticket_id = input.ticket_id;
         let ticket: Option<Ticket> = self.0.store.load(ticket_id).await?;
         let ticket = ticket.ok_or(Refusal::TicketNotFound(ticket_id))?;
@@ -79,7 +117,7 @@ impl Service {
         if last.is_some_and(|last| !last.has_failed()) {
             return Err(Refusal::InProgress.into());
         }
-        Ok(self.start_cancellation(ticket, input.reason))
+        Ok(ticket)
     }
 
     /// The last cancellation of this ticket, if there was one.
@@ -108,7 +146,8 @@ impl Service {
         Ok(saga.is_some_and(|saga| saga.state == SagaState::Compensated))
     }
 
-    fn start_cancellation(&self, ticket: Ticket, reason: Option<String>) -> CancelOutput {
+    /// The cancellation, and the Commit that starts it.
+    fn start_cancellation(&self, ticket: Ticket, reason: Option<String>) -> (CancelOutput, Commit) {
         let (ticket_id, cancellation) = (ticket.ticket_id, ticket.cancellation + 1);
         let request = Cancel {
             ticket_id,
@@ -126,11 +165,12 @@ impl Service {
                 ..ticket
             })
             .publish(Message::new(id, &request, self.0.clock.now()));
-        CancelOutput {
+        let output = CancelOutput {
+            ticket_id,
             saga_id: ticket_id.cancel_saga(cancellation),
             cancellation,
-            commit,
-        }
+        };
+        (output, commit)
     }
 }
 

@@ -10,19 +10,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use contract::{EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId};
-use messaging::{Commit, CommitError, coordinator::SagaRecord};
+use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Asker, Body, HeldTicket, Id, Once, Page, Params, Problem, ProblemDetails};
+use web::{Body, Caller, HeldTicket, Id, IdempotentRequest, Page, Params, Problem, ProblemDetails};
 
 use crate::{
     Service,
-    model::{Allocation, ReservationState, Ticket, TicketStatus},
+    model::{Allocation, Purchase, ReservationState, Ticket, TicketStatus},
     process::{self, ProcessInput},
     release,
-    reservations::{Granted, Refusal},
-    reserve,
+    reservations::Refusal,
+    reserve::{self, ReserveInput, ReserveOutput},
+    resume,
 };
 
 /// Every route of the ticketing service.
@@ -68,40 +69,29 @@ struct ReserveAnswer {
     (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OVERLOADED, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn reserve_ticket(
     State(service): State<Service>,
-    once: Once,
+    idempotent: IdempotentRequest,
     Body(body): Body<ReserveBody>,
 ) -> Result<Response, Problem> {
-    if let Some(first) = once.first::<ReserveAnswer>() {
-        let reservations = service.reservations();
-        let found = reservations.find(body.event_id, body.user_id).await?;
-        let stands = found.is_some_and(|found| found.ticket_id == first.ticket_id);
-        if let Some(again) = once.replay().filter(|_| stands) {
-            return Ok(again);
-        }
-    }
-    let mut request = service.reserve_request(body.event_id, body.user_id);
-    if let Some(digest) = once.digest() {
-        request = request.keyed(digest);
-    }
-    let (ticket_id, expires_at) = (request.claim.ticket_id, request.deadlines.expires_at);
-    let (response, also) = answer_reserved(&once, ticket_id, expires_at);
-    request.also = also;
-    let granted = match service.reserve(request).await {
+    let input = ReserveInput {
+        event_id: body.event_id,
+        user_id: body.user_id,
+        request_digest: idempotent.short_digest(),
+    };
+    let saved = idempotent.saved::<ReserveAnswer>();
+    let saved = saved.map(|saved| (saved.answer.ticket_id, saved.response));
+    let answer = |commit: &mut Commit, reserved: &ReserveOutput| {
+        let answer = ReserveAnswer {
+            ticket_id: reserved.ticket_id,
+            expires_at: reserved.expires_at,
+        };
+        idempotent.revisable_answer(commit, StatusCode::OK, &answer)
+    };
+    match service.reserve(input, saved, answer).await {
         Err(reserve::Error::Refused(Refusal::AlreadyReserved)) => {
-            return Err(already_reserved(&service, body).await);
+            Err(already_reserved(&service, body).await)
         }
-        decided => decided?,
-    };
-    let Granted::Before {
-        ticket_id,
-        expires_at,
-    } = granted
-    else {
-        return Ok(response);
-    };
-    let (response, commit) = answer_reserved(&once, ticket_id, expires_at);
-    service.0.store.commit(commit).await?;
-    Ok(response)
+        reserved => Ok(reserved?),
+    }
 }
 
 /// Names the reservation that the user has; it may have ended since.
@@ -182,17 +172,6 @@ async fn read_reservation(
     }))
 }
 
-/// The answer, and the Commit that stores it under the request's key.
-fn answer_reserved(once: &Once, ticket_id: TicketId, expires_at: Timestamp) -> (Response, Commit) {
-    let answer = ReserveAnswer {
-        ticket_id,
-        expires_at,
-    };
-    let mut commit = Commit::new();
-    let response = once.attach_revisable(&mut commit, StatusCode::OK, &answer);
-    (response, commit)
-}
-
 impl From<reserve::Error> for Problem {
     fn from(error: reserve::Error) -> Self {
         let refusal = match error {
@@ -212,7 +191,7 @@ impl From<reserve::Error> for Problem {
 
 /// Give a reservation back. A purchase of it that is under way is taken back too.
 #[utoipa::path(delete, path = "/ticketing/reserve/{ticketId}", tag = "ticketing",
-    params(("ticketId" = TicketId, Path), Asker), responses(
+    params(("ticketId" = TicketId, Path), Caller), responses(
     (status = 204),
     (status = 403, description = "TICKET_OWNER_MISMATCH", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
@@ -220,9 +199,9 @@ impl From<reserve::Error> for Problem {
 async fn release_reservation(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
-    Params(asker): Params<Asker>,
+    Params(caller): Params<Caller>,
 ) -> Result<StatusCode, Problem> {
-    match service.release(ticket_id, asker.user_id()).await {
+    match service.release(ticket_id, caller.user_id()).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error @ release::Error::NotFound(_)) => {
             Err(Problem::not_found("RESERVATION_NOT_FOUND", error))
@@ -263,7 +242,7 @@ struct ProcessAnswer {
     (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn start_purchase(
     State(service): State<Service>,
-    once: Once,
+    idempotent: IdempotentRequest,
     Body(request): Body<ProcessRequest>,
 ) -> Result<Response, Problem> {
     let ProcessRequest {
@@ -273,28 +252,17 @@ async fn start_purchase(
         total_amount,
         point,
     } = request;
-    let commit = service.process(ProcessInput {
+    let input = ProcessInput {
         ticket_id,
         event_id,
         user_id,
         total_amount,
         point,
-    });
-    let mut commit = commit.await?;
-    let response = once.attach(
-        &mut commit,
-        StatusCode::ACCEPTED,
-        &ProcessAnswer { ticket_id },
-    );
-    let stored = service.0.store.commit(commit).await;
-    fail::fail_point!("ticketing.after_process", |_| std::process::abort());
-    match stored {
-        Ok(()) => Ok(response),
-        Err(CommitError::Conflict { .. }) => {
-            Err(process::Error::from(process::Refusal::AlreadyProcessing).into())
-        }
-        Err(error) => Err(error.into()),
-    }
+    };
+    let answer = |commit: &mut Commit, _: &Purchase| {
+        idempotent.answer(commit, StatusCode::ACCEPTED, &ProcessAnswer { ticket_id })
+    };
+    Ok(service.process(input, answer).await?)
 }
 
 impl From<process::Error> for Problem {
@@ -465,17 +433,16 @@ async fn resume_saga(
     State(service): State<Service>,
     Id(saga_id): Id<SagaId>,
 ) -> Result<Response, Problem> {
-    let missing =
-        || Problem::not_found("SAGA_NOT_FOUND", format_args!("there is no saga {saga_id}"));
-    let saga: SagaRecord = service.0.store.load(saga_id).await?.ok_or_else(missing)?;
-    if saga.parked.is_none() {
-        return Err(Problem::conflict(
-            "SAGA_NOT_PARKED",
-            format_args!("saga {saga_id} is not parked"),
-        ));
-    }
-    let commit = crate::progress::resume(saga, service.0.clock.now())
-        .map_err(messaging::StoreError::from)?;
-    service.0.store.commit(commit).await?;
+    service.resume_saga(saga_id).await?;
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+impl From<resume::Error> for Problem {
+    fn from(error: resume::Error) -> Self {
+        match error {
+            resume::Error::NotFound(_) => Problem::not_found("SAGA_NOT_FOUND", error),
+            resume::Error::NotParked(_) => Problem::conflict("SAGA_NOT_PARKED", error),
+            resume::Error::Commit(error) => error.into(),
+        }
+    }
 }

@@ -27,6 +27,7 @@ pub mod refund;
 pub mod release;
 pub mod reservations;
 pub mod reserve;
+pub mod resume;
 pub mod sagas;
 pub mod tickets;
 

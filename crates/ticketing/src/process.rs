@@ -1,12 +1,12 @@
 //! Process: the buyer starts the purchase of a reserved ticket.
 
 use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Process};
-use messaging::{Commit, Message};
+use messaging::{Commit, Message, Record};
 
 use crate::{
     Service,
     model::{Purchase, ReservationState},
-    reservations,
+    reservations::{self, Reservation},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,48 +47,74 @@ pub enum Error {
 }
 
 impl Service {
-    /// Checks the reservation and makes the Commit that starts the purchase. A conflict means that the purchase was
-    /// started before.
+    /// Checks the reservation and starts the purchase. `answer` may add to the Commit what must become durable with it.
     ///
     /// # Errors
     /// The first [`Refusal`] that applies, or [`Error::Reservations`].
-    pub async fn process(&self, input: ProcessInput) -> Result<Commit, Error> {
+    pub async fn process<T>(
+        &self,
+        input: ProcessInput,
+        answer: impl FnOnce(&mut Commit, &Purchase) -> T,
+    ) -> Result<T, Error> {
         let now = self.0.clock.now();
-        let ProcessInput {
+        let reservation = self
+            .0
+            .reservations
+            .find(input.event_id, input.user_id)
+            .await?
+            .ok_or(Refusal::ReservationNotFound)?;
+        input.check(&reservation, now)?;
+        let (purchase, mut commit) = input.start(reservation.expires_at, now);
+        let answer = answer(&mut commit, &purchase);
+        let store = &self.0.store;
+        let stored = store.try_commit(commit, Purchase::TABLE).await;
+        fail::fail_point!("ticketing.after_process", |_| std::process::abort());
+        match stored.map_err(reservations::Error::from)? {
+            true => Ok(answer),
+            false => Err(Refusal::AlreadyProcessing.into()),
+        }
+    }
+}
+
+impl ProcessInput {
+    fn check(&self, reservation: &Reservation, now: Timestamp) -> Result<(), Refusal> {
+        if reservation.ticket_id != self.ticket_id {
+            return Err(Refusal::TicketMismatch);
+        }
+        match reservation.state {
+            ReservationState::Completed => return Err(Refusal::AlreadyProcessing),
+            ReservationState::Waiting if now > reservation.expires_at => {
+                let at = reservation.expires_at;
+                return Err(Refusal::DeadlinePassed { at });
+            }
+            ReservationState::Waiting => {}
+        }
+        let price = reservation
+            .price
+            .filter(|price| *price != self.total_amount);
+        if let Some(price) = price {
+            return Err(Refusal::PriceMismatch { price });
+        }
+        let paid = self.total_amount.less(self.point);
+        paid.map(drop).ok_or(Refusal::TooManyPoints)
+    }
+
+    /// The purchase, and the Commit that starts it.
+    fn start(self, expires_at: Timestamp, now: Timestamp) -> (Purchase, Commit) {
+        let Self {
             ticket_id,
             event_id,
             user_id,
             total_amount,
             point,
-        } = input;
-        let reservation = self
-            .0
-            .reservations
-            .find(event_id, user_id)
-            .await?
-            .ok_or(Refusal::ReservationNotFound)?;
-        if reservation.ticket_id != ticket_id {
-            return Err(Refusal::TicketMismatch.into());
-        }
-        match reservation.state {
-            ReservationState::Completed => return Err(Refusal::AlreadyProcessing.into()),
-            ReservationState::Waiting if now > reservation.expires_at => {
-                let at = reservation.expires_at;
-                return Err(Refusal::DeadlinePassed { at }.into());
-            }
-            ReservationState::Waiting => {}
-        }
-        if let Some(price) = reservation.price.filter(|price| *price != total_amount) {
-            return Err(Refusal::PriceMismatch { price }.into());
-        }
-        total_amount.less(point).ok_or(Refusal::TooManyPoints)?;
+        } = self;
         let purchase = Purchase {
             ticket_id,
             event_id,
             user_id,
             total_amount,
             point,
-            expires_at: reservation.expires_at,
+            expires_at,
             requested_at: now,
             released_at: None,
             version: 0,
@@ -104,6 +130,6 @@ impl Service {
         commit
             .put(&purchase)
             .publish(Message::new(format!("{ticket_id}:process"), &request, now));
-        Ok(commit)
+        (purchase, commit)
     }
 }

@@ -16,7 +16,11 @@ use messaging::{
 use saga::SagaState;
 use tempfile::TempDir;
 use ticketing::{
-    Service, Settings, consumers::SagaConsumer, model::Allocation, process::ProcessInput,
+    Service, Settings,
+    consumers::SagaConsumer,
+    model::Allocation,
+    process::ProcessInput,
+    reserve::{ReserveInput, ReserveOutput},
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -149,14 +153,14 @@ async fn purchase_that_expires(first: &'static str) -> SagaRecord {
     let mut fast = Worker::new(fast, context.clone()).unwrap();
 
     let ticket_id = reserve(&service).await;
-    let asked = service.process(ProcessInput {
+    let input = ProcessInput {
         ticket_id,
         event_id: EVENT,
         user_id: USER,
         total_amount: Money::new(100).unwrap(),
         point: Points::ZERO,
-    });
-    store.commit(asked.await.unwrap()).await.unwrap();
+    };
+    service.process(input, |_, _| ()).await.unwrap();
     let expires = async {
         context.clock.advance_millis(2_000_000_000);
         service.expire_due().await.unwrap();
@@ -196,10 +200,13 @@ async fn an_expiry_that_overtakes_the_start_of_its_purchase_prevents_it() {
 }
 
 async fn reserve(service: &Service) -> TicketId {
-    let request = service.reserve_request(EVENT, USER);
-    let ticket_id = request.claim.ticket_id;
-    service.reserve(request).await.unwrap();
-    ticket_id
+    let input = ReserveInput {
+        event_id: EVENT,
+        user_id: USER,
+        request_digest: None,
+    };
+    let ticket = |_: &mut Commit, reserved: &ReserveOutput| reserved.ticket_id;
+    service.reserve(input, None, ticket).await.unwrap()
 }
 
 async fn process(store: &Store, ticket_id: TicketId) {

@@ -194,12 +194,12 @@ where
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Asker {
+pub struct Caller {
     /// The caller, who must be the owner. If omitted, ownership is not checked.
     user_id: Option<UserId>,
 }
 
-impl Asker {
+impl Caller {
     /// The caller, whom the body may name too.
     ///
     /// # Errors

@@ -153,39 +153,5 @@ impl KeyedRequest {
     }
 }
 
-pub use IdempotentRequest as Once;
-pub use idempotent as once;
-
-impl IdempotentRequest {
-    #[must_use]
-    pub fn digest(&self) -> Option<[u8; 6]> {
-        self.short_digest()
-    }
-    #[must_use]
-    pub fn first<T: DeserializeOwned>(&self) -> Option<T> {
-        self.saved().map(|saved| saved.answer)
-    }
-    #[must_use]
-    pub fn replay(&self) -> Option<Response> {
-        Some(self.0.as_ref()?.saved.as_ref()?.replay())
-    }
-    pub fn attach<T: Serialize>(
-        &self,
-        commit: &mut Commit,
-        status: StatusCode,
-        answer: &T,
-    ) -> Response {
-        self.answer(commit, status, answer)
-    }
-    pub fn attach_revisable<T: Serialize>(
-        &self,
-        commit: &mut Commit,
-        status: StatusCode,
-        answer: &T,
-    ) -> Response {
-        self.revisable_answer(commit, status, answer)
-    }
-}
-
 #[cfg(test)]
 mod tests;

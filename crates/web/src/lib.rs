@@ -2,7 +2,7 @@
 //! state is the table of saved answers.
 //!
 //! - [`problem`]: [`Problem`], the form of all refusals (RFC 9457) with a stable `code`
-//! - [`extract`]: [`Body`], [`Id`], [`Params`] and [`Asker`], which name the wrong field
+//! - [`extract`]: [`Body`], [`Id`], [`Params`] and [`Caller`], which name the wrong field
 //! - [`idempotency`]: [`IdempotentRequest`], which runs a request with an `Idempotency-Key` once
 //! - [`page`]: paged lists
 //! - [`schema`]: OpenAPI schemas of texts that several services accept
@@ -13,7 +13,7 @@ pub mod page;
 pub mod problem;
 pub mod schema;
 
-pub use extract::{Asker, Body, Id, Params, optional_object};
-pub use idempotency::{IdempotentRequest, Once};
+pub use extract::{Body, Caller, Id, Params, optional_object};
+pub use idempotency::IdempotentRequest;
 pub use page::Page;
 pub use problem::{HeldTicket, Problem, ProblemDetails};

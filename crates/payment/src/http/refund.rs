@@ -10,7 +10,7 @@ use contract::{Money, PaymentId, Timestamp, UserId, domain::PaymentStatus};
 use messaging::{Find, Record};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use web::{Asker, Body, Id, Page, Params, Problem, ProblemDetails};
+use web::{Body, Caller, Id, Page, Params, Problem, ProblemDetails};
 
 use super::{PaymentView, RefundAccountBody};
 use crate::{
@@ -104,7 +104,7 @@ pub(super) async fn resume(
 /// may pay again; an approval that arrives later counts all the same.
 #[utoipa::path(
     post, path = "/payment/{paymentId}/abandon", tag = "payment",
-    params(("paymentId" = PaymentId, Path), Asker),
+    params(("paymentId" = PaymentId, Path), Caller),
     responses(
         (status = 202, description = "The attempt has failed: ABANDONED"),
         (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
@@ -115,9 +115,9 @@ pub(super) async fn resume(
 pub(super) async fn abandon(
     State(service): State<Service>,
     Id(id): Id<PaymentId>,
-    Params(asker): Params<Asker>,
+    Params(caller): Params<Caller>,
 ) -> Result<Response, Problem> {
-    service.abandon(id, asker.user_id()).await?;
+    service.abandon(id, caller.user_id()).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -151,7 +151,7 @@ impl NameAccountBody {
 /// Set the account that receives the refund of a deposit
 #[utoipa::path(
     put, path = "/payment/{paymentId}/refund-account", tag = "payment",
-    params(("paymentId" = PaymentId, Path), Asker), request_body = NameAccountBody,
+    params(("paymentId" = PaymentId, Path), Caller), request_body = NameAccountBody,
     responses(
         (status = 204),
         (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
@@ -163,10 +163,10 @@ impl NameAccountBody {
 pub(super) async fn name_account(
     State(service): State<Service>,
     Id(id): Id<PaymentId>,
-    Params(asker): Params<Asker>,
+    Params(caller): Params<Caller>,
     Body(body): Body<NameAccountBody>,
 ) -> Result<StatusCode, Problem> {
-    let user_id = asker.or(body.user_id)?;
+    let user_id = caller.or(body.user_id)?;
     let account = body.account().read("")?;
     service.set_refund_account(id, &account, user_id).await?;
     Ok(StatusCode::NO_CONTENT)

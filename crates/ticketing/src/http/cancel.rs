@@ -2,21 +2,20 @@
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use contract::{SagaId, TicketId, UserId, text};
-use messaging::CommitError;
+use messaging::Commit;
 use saga::SagaState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use web::{Asker, Body, Id, Once, Params, Problem, ProblemDetails, schema::REASON_CHARS_MAX};
+use web::{
+    Body, Caller, Id, IdempotentRequest, Params, Problem, ProblemDetails, schema::REASON_CHARS_MAX,
+};
 
 use super::progress::{StepAnswer, steps};
 use crate::{
     Service,
-    cancel::{self, CancelInput, Refusal},
+    cancel::{self, CancelInput, CancelOutput, Refusal},
     model::Ticket,
 };
-
-/// Times that a ticket which changes at the same moment is looked at again.
-const DECISIONS_MAX: u32 = 3;
 
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,7 +39,7 @@ pub(super) struct CancellationBegun {
 /// GET /ticket/{ticketId}/cancel. The body may be left out. The same key gets the same try, unless that came to nothing:
 /// then it begins the next one.
 #[utoipa::path(post, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
-    params(("ticketId" = TicketId, Path), Asker), request_body = Option<CancellationRequest>, responses(
+    params(("ticketId" = TicketId, Path), Caller), request_body = Option<CancellationRequest>, responses(
     (status = 202, body = CancellationBegun),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     (status = 403, description = "TICKET_OWNER_MISMATCH", body = ProblemDetails),
@@ -49,45 +48,29 @@ pub(super) struct CancellationBegun {
 pub(super) async fn cancel_ticket(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
-    Params(asker): Params<Asker>,
-    once: Once,
+    Params(caller): Params<Caller>,
+    idempotent: IdempotentRequest,
     body: Option<Body<CancellationRequest>>,
 ) -> Result<Response, Problem> {
     let request = body.map(|Body(request)| request).unwrap_or_default();
-    let user_id = asker.or(request.user_id)?;
+    let user_id = caller.or(request.user_id)?;
     check_reason(request.reason.as_deref())?;
-    if let Some(first) = once.first::<CancellationBegun>()
-        && let Some(again) = once.replay()
-        && !service.cancellation_has_failed(first.saga_id).await?
-    {
-        return Ok(again);
-    }
-    let mut decisions = 0;
-    loop {
-        let output = service
-            .cancel(CancelInput {
-                ticket_id,
-                user_id,
-                reason: request.reason.clone(),
-            })
-            .await?;
-        let mut commit = output.commit;
+    let input = CancelInput {
+        ticket_id,
+        user_id,
+        reason: request.reason,
+    };
+    let saved = idempotent.saved::<CancellationBegun>();
+    let saved = saved.map(|saved| (saved.answer.saga_id, saved.response));
+    let answer = |commit: &mut Commit, started: &CancelOutput| {
         let answer = CancellationBegun {
             ticket_id,
-            saga_id: output.saga_id,
-            cancellation: output.cancellation,
+            saga_id: started.saga_id,
+            cancellation: started.cancellation,
         };
-        let response = once.attach_revisable(&mut commit, StatusCode::ACCEPTED, &answer);
-        fail::fail_point!("ticketing.before_cancel", |_| std::process::abort());
-        let stored = service.0.store.commit(commit).await;
-        fail::fail_point!("ticketing.after_cancel", |_| std::process::abort());
-        decisions += 1;
-        match stored {
-            Ok(()) => return Ok(response),
-            Err(CommitError::Conflict { .. }) if decisions < DECISIONS_MAX => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+        idempotent.revisable_answer(commit, StatusCode::ACCEPTED, &answer)
+    };
+    Ok(service.cancel(input, saved, answer).await?)
 }
 
 fn check_reason(reason: Option<&str>) -> Result<(), Problem> {
@@ -105,7 +88,8 @@ impl From<cancel::Error> for Problem {
     fn from(error: cancel::Error) -> Self {
         let refusal = match error {
             cancel::Error::Refused(refusal) => refusal,
-            cancel::Error::Store(error) => return error.into(),
+            cancel::Error::Contended => return Problem::conflict("VERSION_CONFLICT", error),
+            cancel::Error::Commit(error) => return error.into(),
         };
         match refusal {
             Refusal::TicketNotFound(_) => Problem::not_found("TICKET_NOT_FOUND", refusal),

@@ -108,10 +108,7 @@ impl Run {
     }
 
     async fn reserve(&mut self, user: i64) {
-        let request = self.app.service.reserve_request(EVENT, UserId(user));
-        let ticket = request.claim.ticket_id;
-        let reserved = self.app.service.reserve(request).await;
-        if reserved.is_ok() {
+        if let Ok(ticket) = self.app.reserve(user).await {
             self.purchases.push(TrackedPurchase {
                 ticket,
                 user,

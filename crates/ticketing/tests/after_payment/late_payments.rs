@@ -203,8 +203,7 @@ async fn a_claim_that_the_allocation_refuses_is_released_when_its_payment_is_can
     app.deliver(&cancelled(second, 2, 4)).await;
 
     assert_eq!(app.check_consistency().await, 1);
-    let request = app.service.reserve_request(EVENT, UserId(2));
-    let refused = app.service.reserve(request).await;
+    let refused = app.reserve(2).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
         "there is no ticket left",

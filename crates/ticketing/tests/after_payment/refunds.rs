@@ -1,13 +1,13 @@
 //! Refunded payments: their tickets are cancelled, and their buyers can follow the refund.
 
 use contract::{
-    UserId, domain,
+    domain,
     domain::{DomainMessage, PaymentStatus, Refund, TicketStatus},
 };
 use messaging::{Find, Record};
 use ticketing::refund::PurchaseRefund;
 
-use crate::test_app::{EVENT, TestApp, cancelled, paid, payment};
+use crate::test_app::{TestApp, cancelled, paid, payment};
 
 #[tokio::test]
 async fn a_payment_that_is_cancelled_at_the_gateway_cancels_its_ticket() {
@@ -138,8 +138,7 @@ async fn a_purchase_without_a_refund_stores_none() {
     for absent in ["paymentStatus", "refund", "failure", "failureDetail"] {
         assert_eq!(progress.get(absent), None, "{absent}");
     }
-    let request = app.service.reserve_request(EVENT, UserId(1));
-    let refused = app.service.reserve(request).await;
+    let refused = app.reserve(1).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
         "this user has a ticket already"

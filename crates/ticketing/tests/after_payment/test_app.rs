@@ -24,9 +24,10 @@ use ticketing::{
     consumers::{SagaConsumer, StockConsumer},
     model::{Allocation, ReservationRecord, ReservationState, Ticket},
     reservations::{Refusal, Stats},
+    reserve::{self, ReserveInput, ReserveOutput},
 };
 use tower::ServiceExt;
-use web::idempotency::{AnswerRecord, Idempotency, once};
+use web::idempotency::{AnswerRecord, Idempotency, idempotent};
 
 pub const EVENT: EventId = EventId(1);
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -155,12 +156,20 @@ impl TestApp {
 
     /// A reservation whose purchase waits until its payment is created.
     pub async fn purchase_without_payment(&mut self, user: i64) -> TicketId {
-        let request = self.service.reserve_request(EVENT, UserId(user));
-        let ticket_id = request.claim.ticket_id;
-        self.service.reserve(request).await.unwrap();
+        let ticket_id = self.reserve(user).await.unwrap();
         self.start_purchase(ticket_id, user).await;
         self.approve_checks(ticket_id, UserId(user)).await;
         ticket_id
+    }
+
+    pub async fn reserve(&self, user: i64) -> Result<TicketId, reserve::Error> {
+        let input = ReserveInput {
+            event_id: EVENT,
+            user_id: UserId(user),
+            request_digest: None,
+        };
+        let ticket = |_: &mut Commit, reserved: &ReserveOutput| reserved.ticket_id;
+        self.service.reserve(input, None, ticket).await
     }
 
     pub async fn approve_checks(&mut self, ticket_id: TicketId, user_id: UserId) {
@@ -358,7 +367,7 @@ impl TestApp {
 fn router(service: &Service, store: &Store, clock: &Clock) -> Router {
     let idempotency = Idempotency::new(store.clone(), clock.clone());
     let (routes, _) = ticketing::http::router(service.clone()).split_for_parts();
-    routes.layer(from_fn_with_state(idempotency, once))
+    routes.layer(from_fn_with_state(idempotency, idempotent))
 }
 
 async fn open(

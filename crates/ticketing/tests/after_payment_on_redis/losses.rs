@@ -5,7 +5,8 @@ use contract::{
     domain::TicketStatus,
     payment::{CancelRequest, CreateResponse},
 };
-use ticketing::process::ProcessInput;
+use messaging::Commit;
+use ticketing::{model::Purchase, process::ProcessInput};
 
 use crate::test_app::{EVENT, TestApp, cancelled, paid};
 
@@ -58,9 +59,7 @@ async fn a_payment_that_succeeds_while_redis_is_empty_gets_its_ticket() {
 #[tokio::test]
 async fn a_reservation_without_a_purchase_is_lost_and_its_buyer_reserves_again() {
     let app = TestApp::with_quantity(1).await;
-    let first = app.service.reserve_request(EVENT, UserId(1));
-    let ticket_id = first.claim.ticket_id;
-    app.service.reserve(first).await.unwrap();
+    let ticket_id = app.reserve(1).await.unwrap();
 
     app.lose().await;
     assert_eq!(app.stats().await.available, 1);
@@ -72,8 +71,7 @@ async fn a_reservation_without_a_purchase_is_lost_and_its_buyer_reserves_again()
         (status, &answer["code"]),
         (404, &"RESERVATION_NOT_FOUND".into())
     );
-    let again = app.service.reserve_request(EVENT, UserId(1));
-    app.service.reserve(again).await.unwrap();
+    app.reserve(1).await.unwrap();
 }
 
 #[tokio::test]
@@ -114,22 +112,21 @@ async fn a_lost_claim_that_nobody_requests_expires_and_its_points_are_restored()
 #[tokio::test]
 async fn a_purchase_stored_after_its_expiry_and_rebuilt_is_undone_at_its_second_expiry() {
     let mut app = TestApp::with_quantity(1).await;
-    let request = app.service.reserve_request(EVENT, UserId(1));
-    let ticket_id = request.claim.ticket_id;
-    app.service.reserve(request).await.unwrap();
+    let ticket_id = app.reserve(1).await.unwrap();
     // The buyer's request is checked in time, and stored after the claim is gone.
-    let asked = app.service.process(ProcessInput {
+    let input = ProcessInput {
         ticket_id,
         event_id: EVENT,
         user_id: UserId(1),
         total_amount: Money::new(100).unwrap(),
         point: Points::new(30).unwrap(),
-    });
-    let asked = asked.await.unwrap();
+    };
+    let keep_back = |commit: &mut Commit, _: &Purchase| std::mem::take(commit);
+    let start = app.service.process(input, keep_back).await.unwrap();
     app.advance_past_expiry();
     app.service.expire_due().await.unwrap();
     app.run_workers().await;
-    app.store.commit(asked).await.unwrap();
+    app.store.commit(start).await.unwrap();
 
     // Redis is rebuilt from what is stored, so the claim waits again and the purchase goes on.
     app.lose().await;
