@@ -1,7 +1,12 @@
-//! Texts that people write and people read: what may be in them, and what may not. Pure.
+//! Rules for texts that people write: names and reasons. Pure.
 
-/// What a name must match, as a pattern of JSON Schema: no control characters, and one character that shows. It says the
-/// same as [`is_plain`] and [`is_visible`] together.
+/// Characters of a name of an event or a user.
+pub const NAME_CHARS_MAX: usize = 200;
+/// Characters of a reason.
+pub const REASON_CHARS_MAX: usize = 200;
+
+/// The JSON Schema pattern of a name: no control characters, and a visible character. Equivalent to [`is_plain`] and
+/// [`is_visible`] together.
 pub const NAME_PATTERN: &str = concat!(
     r"^[^\u0000-\u001f\u007f-\u009f]*",
     r"[^\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f",
@@ -10,17 +15,43 @@ pub const NAME_PATTERN: &str = concat!(
     r"[^\u0000-\u001f\u007f-\u009f]*$"
 );
 
-/// What a text on one line must match, as a pattern of JSON Schema. It says the same as [`is_plain`].
+/// The JSON Schema pattern of a text on one line. Equivalent to [`is_plain`].
 pub const PLAIN_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 
-/// Whether it has no control characters, so that it stays on its line wherever it is shown.
+/// Why a text is no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    #[error("the name has no visible character")]
+    Invisible,
+    #[error("the name is longer than {NAME_CHARS_MAX} characters")]
+    TooLong,
+    #[error("the name has control characters")]
+    ControlCharacters,
+}
+
+/// # Errors
+/// [`InvalidName`]: a name is visible, plain, and not too long.
+pub fn check_name(name: &str) -> Result<(), InvalidName> {
+    if !is_visible(name) {
+        return Err(InvalidName::Invisible);
+    }
+    if name.chars().count() > NAME_CHARS_MAX {
+        return Err(InvalidName::TooLong);
+    }
+    if !is_plain(name) {
+        return Err(InvalidName::ControlCharacters);
+    }
+    Ok(())
+}
+
+/// Whether a text has no control characters, so that it stays on one line.
 #[must_use]
 pub fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
-/// Whether somebody who looks at it sees anything: a character that is neither space, nor ignored when it is drawn
-/// (Unicode: `Default_Ignorable_Code_Point`, and the blanks among the letters).
+/// Whether a text has a visible character: neither white space nor ignored when rendered (Unicode:
+/// `Default_Ignorable_Code_Point`, and blank letters).
 #[must_use]
 pub fn is_visible(text: &str) -> bool {
     let shows = |it: char| !it.is_whitespace() && !it.is_control() && !is_ignored(it);
@@ -55,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_that_nobody_sees_is_not_visible() {
+    fn a_text_of_invisible_characters_is_not_visible() {
         for text in [
             "",
             " ",
@@ -85,9 +116,9 @@ mod tests {
         }
     }
 
-    /// The pattern's second class, read as its ranges: every character is in it exactly where it does not show.
+    /// The pattern's second class excludes exactly the characters that are not visible.
     #[test]
-    fn the_pattern_of_a_name_says_what_the_check_says() {
+    fn the_pattern_of_a_name_is_equivalent_to_the_check() {
         let class = NAME_PATTERN.split("[^").nth(2).unwrap();
         let class = class.split(']').next().unwrap();
         let mut characters = Vec::new();

@@ -4,7 +4,6 @@ use contract::{EventId, Money, Timestamp, domain, text};
 use messaging::{Column, Key, Record, Table};
 use serde::{Deserialize, Serialize};
 
-pub const NAME_CHARS_MAX: usize = 200;
 /// Tickets of one event at most: each reservation is one entry in memory.
 pub const TICKET_QUANTITY_MAX: i64 = 10_000_000;
 
@@ -139,15 +138,8 @@ impl EventDetails {
 
     fn check(&self, ticket_quantity_min: i64) -> Result<(), Invalid> {
         let invalid = |field, detail| Err(Invalid { field, detail });
-        if !text::is_visible(&self.name) {
-            return invalid("name", "the name has no visible character".to_owned());
-        }
-        if self.name.chars().count() > NAME_CHARS_MAX {
-            let detail = format!("the name is longer than {NAME_CHARS_MAX} characters");
-            return invalid("name", detail);
-        }
-        if !text::is_plain(&self.name) {
-            return invalid("name", "the name has control characters".to_owned());
+        if let Err(error) = text::check_name(&self.name) {
+            return invalid("name", error.to_string());
         }
         let quantities = ticket_quantity_min..=TICKET_QUANTITY_MAX;
         if !quantities.contains(&self.ticket_quantity) {

@@ -1,6 +1,9 @@
 //! The points ledger: one entry for each change of a balance. This module is the only one that changes a balance.
 
-use contract::{Points, SagaId, Timestamp, UserId};
+use contract::{
+    Points, SagaId, Timestamp, UserId,
+    text::{self, REASON_CHARS_MAX},
+};
 use messaging::{Column, Commit, Entry, Table};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,7 +15,6 @@ use crate::{
 
 /// The highest balance that a grant may reach; far below the 64-bit limit, so that restoring points never overflows.
 pub const BALANCE_MAX: i64 = 1_000_000_000_000_000;
-pub const REASON_CHARS_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -65,9 +67,8 @@ pub fn grant(
         let detail = format!("{amount} is not above 0");
         return Err(Invalid::new("amount", detail));
     }
-    let is_bad = |reason: &String| {
-        reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control)
-    };
+    let is_bad =
+        |reason: &String| reason.chars().count() > REASON_CHARS_MAX || !text::is_plain(reason);
     if reason.as_ref().is_some_and(is_bad) {
         let detail = format!("the reason is not up to {REASON_CHARS_MAX} characters of text");
         return Err(Invalid::new("reason", detail));

@@ -7,7 +7,6 @@ use utoipa::ToSchema;
 
 use crate::fraud::FraudVerdict;
 
-pub const NAME_CHARS_MAX: usize = 200;
 /// The highest id that a client may give. Ids generated above it still fit in a JSON number (2^53).
 pub const GIVEN_ID_MAX: i64 = 1_000_000_000_000_000;
 
@@ -104,17 +103,7 @@ impl User {
 /// # Errors
 /// [`Invalid`] if the name is blank, too long, or has control characters.
 pub fn check_name(name: &str) -> Result<(), Invalid> {
-    if !text::is_visible(name) {
-        return Err(Invalid::new("name", "the name has no visible character"));
-    }
-    if name.chars().count() > NAME_CHARS_MAX {
-        let detail = format!("the name is longer than {NAME_CHARS_MAX} characters");
-        return Err(Invalid::new("name", detail));
-    }
-    if !text::is_plain(name) {
-        return Err(Invalid::new("name", "the name has control characters"));
-    }
-    Ok(())
+    text::check_name(name).map_err(|invalid| Invalid::new("name", invalid))
 }
 
 /// # Errors

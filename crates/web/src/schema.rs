@@ -1,16 +1,12 @@
 //! OpenAPI schemas of texts that several services accept. They match the validation, so a request that fits its schema
 //! is not refused for its form.
 
-use contract::text::{NAME_PATTERN, PLAIN_PATTERN};
+use contract::text::{NAME_CHARS_MAX, NAME_PATTERN, PLAIN_PATTERN, REASON_CHARS_MAX};
 use utoipa::openapi::{
     ObjectBuilder, RefOr, Schema,
     schema::{SchemaType, Type},
 };
 
-/// Characters of a name of an event or a user.
-pub const NAME_CHARS_MAX: usize = 200;
-/// Characters of a reason.
-pub const REASON_CHARS_MAX: usize = 200;
 /// Characters of the name of an account holder.
 pub const HOLDER_CHARS_MAX: usize = 60;
 

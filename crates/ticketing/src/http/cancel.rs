@@ -1,14 +1,15 @@
 //! Giving a ticket back, and following that.
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
-use contract::{SagaId, TicketId, UserId, text};
+use contract::{
+    SagaId, TicketId, UserId,
+    text::{self, REASON_CHARS_MAX},
+};
 use messaging::Commit;
 use saga::SagaState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use web::{
-    Body, Caller, Id, IdempotentRequest, Params, Problem, ProblemDetails, schema::REASON_CHARS_MAX,
-};
+use web::{Body, Caller, Id, IdempotentRequest, Params, Problem, ProblemDetails};
 
 use super::progress::{StepAnswer, steps};
 use crate::{
