@@ -1,8 +1,7 @@
 //! The user service: which users may buy, their points, and the fraud check.
 //!
 //! The purchase saga asks it by message; a repeated request gets the same reply. Operators register and change users and
-//! grant points over HTTP. A balance changes only together with a ledger entry, in one Commit, and [`audit`] compares
-//! the two.
+//! grant points over HTTP. A balance changes only together with a ledger entry, in one Commit.
 //!
 //! - [`model`]: [`model::User`] and its rules
 //! - [`points`]: points held by a saga: reserve, restore, apply a payment
@@ -11,9 +10,7 @@
 //! - [`register`], [`modify`], [`grant`], [`read`]: the use cases of operators
 //! - [`consumers`]: the message consumer
 //! - [`http`]: the HTTP API
-//! - [`audit`]: whether each balance is the sum of its ledger entries
 
-pub mod audit;
 pub mod consumers;
 pub mod fraud;
 pub mod grant;

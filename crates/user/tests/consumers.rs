@@ -4,6 +4,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod common;
+
 use contract::{
     Money, Payload, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
     dead_letter::DeadLetter,
@@ -20,7 +22,7 @@ use messaging::{
 };
 use tempfile::TempDir;
 use user::{
-    Service, Settings, audit,
+    Service, Settings,
     consumers::UserConsumer,
     grant::GrantInput,
     ledger::{EntryKind, LedgerEntry},
@@ -141,7 +143,7 @@ impl TestApp {
     }
 
     async fn is_consistent(&self) -> bool {
-        audit::check(&audit::load(&self.store).await.unwrap()).is_empty()
+        common::is_consistent(&self.store).await
     }
 }
 

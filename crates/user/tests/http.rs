@@ -4,6 +4,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod common;
+
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -15,7 +17,7 @@ use messaging::{Clock, Metrics, Record, Store, Table};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
-use user::{Service, Settings, audit};
+use user::{Service, Settings};
 use web::idempotency::{AnswerRecord, Idempotency, idempotent};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -107,7 +109,7 @@ impl TestApp {
     }
 
     async fn is_consistent(&self) -> bool {
-        audit::check(&audit::load(&self.store).await.unwrap()).is_empty()
+        common::is_consistent(&self.store).await
     }
 }
 
