@@ -14,7 +14,9 @@ use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Body, Caller, HeldTicket, Id, IdempotentRequest, Page, Params, Problem, ProblemDetails};
+use web::{
+    Body, Caller, ExistingReservation, Id, IdempotentRequest, Page, Params, Problem, ProblemDetails,
+};
 
 use crate::{
     Service,
@@ -97,12 +99,12 @@ async fn reserve_ticket(
 /// Names the reservation that the user has; it may have ended since.
 async fn already_reserved(service: &Service, body: ReserveBody) -> Problem {
     let found = service.0.reservations.find(body.event_id, body.user_id);
-    let held = found.await.ok().flatten().map(|found| HeldTicket {
+    let existing = found.await.ok().flatten().map(|found| ExistingReservation {
         ticket_id: found.ticket_id,
         expires_at: found.expires_at,
     });
     Problem {
-        held,
+        existing,
         ..reserve::Error::from(Refusal::AlreadyReserved).into()
     }
 }

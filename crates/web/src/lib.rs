@@ -16,4 +16,4 @@ pub mod schema;
 pub use extract::{Body, Caller, Id, Params, optional_object};
 pub use idempotency::IdempotentRequest;
 pub use page::Page;
-pub use problem::{HeldTicket, Problem, ProblemDetails};
+pub use problem::{ExistingReservation, Problem, ProblemDetails};

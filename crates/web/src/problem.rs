@@ -23,12 +23,12 @@ pub struct Problem {
     pub field: Option<String>,
     pub retry_after_secs: Option<u32>,
     /// The reservation that the caller already has.
-    pub held: Option<HeldTicket>,
+    pub existing: Option<ExistingReservation>,
 }
 
 /// The user's existing reservation, because of which another one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldTicket {
+pub struct ExistingReservation {
     pub ticket_id: TicketId,
     pub expires_at: Timestamp,
 }
@@ -68,7 +68,7 @@ impl Problem {
             detail: detail.to_string(),
             field: None,
             retry_after_secs: None,
-            held: None,
+            existing: None,
         }
     }
 
@@ -121,8 +121,8 @@ impl Problem {
             code: self.code.to_owned(),
             detail: self.detail.clone(),
             field: self.field.clone(),
-            ticket_id: self.held.map(|held| held.ticket_id),
-            expires_at: self.held.map(|held| held.expires_at),
+            ticket_id: self.existing.map(|it| it.ticket_id),
+            expires_at: self.existing.map(|it| it.expires_at),
             trace_id: self.trace_id(),
         }
     }
