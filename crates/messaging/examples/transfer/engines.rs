@@ -1,0 +1,93 @@
+//! The store and the bus that the command line chooses: SQLite, or PostgreSQL, or PostgreSQL and Kafka.
+
+use messaging::{
+    Bus, Clock, DeadLetterSettings, MessageTable, Metrics, Postgres, PostgresSettings, Random,
+    Record, Shutdown, Store, Table, WorkerContext,
+};
+
+pub fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|it| it != name).nth(1)
+}
+
+pub async fn open(run: &str, stop: &Shutdown) -> WorkerContext {
+    let kafka = argument("--kafka");
+    let store = match argument("--postgres") {
+        Some(url) => postgres(url, run, kafka.is_some()).await,
+        None => {
+            let folder = std::env::temp_dir().join(format!("transfer-{run}"));
+            Store::open_embedded(&folder, &tables(), Metrics::unregistered()).unwrap()
+        }
+    };
+    let bus = match kafka {
+        Some(brokers) => open_kafka(brokers, run, &store, stop).await,
+        None => Bus::Local(store.clone()),
+    };
+    WorkerContext {
+        store,
+        bus,
+        clock: Clock::System,
+        random: Random::System,
+        metrics: Metrics::unregistered(),
+        dead_letters: DeadLetterSettings::default(),
+    }
+}
+
+fn tables() -> Vec<&'static Table> {
+    [messaging::TABLES, &[crate::Balance::TABLE]].concat()
+}
+
+async fn postgres(url: String, run: &str, is_outbox: bool) -> Store {
+    let settings = PostgresSettings {
+        url,
+        schema: format!("transfer_{run}"),
+        messages: match is_outbox {
+            true => MessageTable::Outbox,
+            false => MessageTable::Log,
+        },
+        ..PostgresSettings::default()
+    };
+    let tables = tables();
+    Postgres::migrate(&settings, &tables).await.unwrap();
+    let opened = Store::open_postgres(&settings, &tables, Metrics::unregistered());
+    opened.await.unwrap()
+}
+
+/// The relay publishes what the killed process has committed and not published.
+#[cfg(feature = "kafka")]
+async fn open_kafka(brokers: String, run: &str, store: &Store, stop: &Shutdown) -> Bus {
+    use messaging::{Consumer, Kafka, KafkaSettings, Relay};
+
+    let settings = KafkaSettings {
+        brokers,
+        prefix: format!("transfer-{run}."),
+        session_timeout_millis: 6_000,
+        relay_after_millis: 500,
+        relay_lease_millis: 3_000,
+        ..KafkaSettings::default()
+    };
+    let groups = [
+        (crate::NORTH.group(), crate::NORTH.topics()),
+        (crate::SOUTH.group(), crate::SOUTH.topics()),
+        (crate::Transfers.group(), crate::Transfers.topics()),
+    ];
+    let topics: Vec<_> = groups.iter().flat_map(|it| it.1).copied().collect();
+    let inbox_secs = settings.inbox_secs_min();
+    let opened = Kafka::open(settings, store, &topics, &groups, inbox_secs);
+    let kafka = opened.await.unwrap();
+    let metrics = Metrics::unregistered();
+    let relay = Relay::new(
+        kafka.clone(),
+        store.clone(),
+        Clock::System,
+        metrics,
+        "transfer".to_owned(),
+    );
+    tokio::spawn(relay.run(stop.clone()));
+    Bus::Kafka(kafka)
+}
+
+#[cfg(not(feature = "kafka"))]
+#[expect(clippy::unused_async, reason = "only Kafka is awaited")]
+async fn open_kafka(_: String, _: &str, _: &Store, _: &Shutdown) -> Bus {
+    panic!("--kafka needs --features kafka");
+}
