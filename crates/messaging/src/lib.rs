@@ -1,9 +1,6 @@
-//! Messages between services that are neither lost nor handled twice.
+#![doc = include_str!("../README.md")]
 //!
-//! A consumer is a pure decision: *which records does this message concern*, then *given these records and this
-//! message, what changes*. The answer is a [`Commit`]: records to save, rows to append, messages to publish now or at
-//! a time, and the mark that the message was handled. The store applies a Commit whole or not at all, so a crash
-//! between any two effects loses and doubles nothing.
+//! # Modules
 //!
 //! - [`payload`]: [`Payload`], what a message says, with its topic and key
 //! - [`message`]: [`Message`], and [`Rejection`] for what cannot be handled
