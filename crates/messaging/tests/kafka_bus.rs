@@ -1,5 +1,5 @@
-//! What the bus of several processes promises beyond what every bus does: order, whoever publishes; nothing lost and
-//! nothing twice, whoever dies; and who may publish for the dead.
+//! What the Kafka bus promises beyond every bus: order with several publishers, nothing lost or doubled if a process dies,
+//! and the relay's lease.
 #![cfg(feature = "kafka")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -35,7 +35,7 @@ fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> Rela
     )
 }
 
-/// The relay looks, time passes, the relay looks again; returns how many rows it published.
+/// Two rounds of the relay, far enough apart for rows to be overdue; returns how many rows it published.
 async fn relayed(relay: &mut Relay, clock: &Clock) -> usize {
     assert_eq!(relay.run_once().await, Ok(0));
     clock.advance_millis(RELAY_AFTER_MILLIS);
@@ -47,7 +47,7 @@ async fn deposits(store: &Store, group: &'static str) -> Vec<String> {
     all.iter().map(|message| message.id.clone()).collect()
 }
 
-/// The next messages that come.
+/// The next messages that arrive.
 async fn next_batch(subscription: &mut Subscription, max: usize) -> Batch {
     let coming = async {
         loop {
@@ -57,10 +57,10 @@ async fn next_batch(subscription: &mut Subscription, max: usize) -> Batch {
             subscription.changed().await;
         }
     };
-    within("messages come from the brokers", coming).await
+    within("messages arrive from the brokers", coming).await
 }
 
-/// What comes as soon as anything does, to a group that nobody else uses.
+/// The first messages that arrive, in a group of its own.
 async fn first_to_come(store: &Store) -> Vec<String> {
     let mut subscription = common::bus(store)
         .subscribe("early", &[Deposit::TOPIC])
@@ -74,7 +74,7 @@ async fn first_to_come(store: &Store) -> Vec<String> {
     early
 }
 
-/// Each id where it stood first.
+/// Without the later ones of equal ids.
 fn first_of_each(ids: Vec<String>) -> Vec<String> {
     let mut firsts: Vec<String> = Vec::new();
     for id in ids {
@@ -85,7 +85,7 @@ fn first_of_each(ids: Vec<String>) -> Vec<String> {
     firsts
 }
 
-/// Takes the deposits of an account only in the order of their amounts: 1, 2, 3 …
+/// Accepts the deposits of an account only in the order of their amounts: 1, 2, 3 …
 #[derive(Clone)]
 struct Sequenced;
 
@@ -113,7 +113,7 @@ impl Consumer for Sequenced {
         let account: Option<Account> = records.get(deposit.account)?;
         let account = account.ok_or_else(|| Rejection::new("there is no such account"))?;
         if deposit.amount != account.balance + 1 {
-            return Err(Rejection::new("it came out of its order"));
+            return Err(Rejection::new("it is out of order"));
         }
         let mut commit = Commit::new();
         commit
@@ -127,10 +127,10 @@ impl Consumer for Sequenced {
     }
 }
 
-// ---- once
+// ---- redelivery
 
 #[tokio::test]
-async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing() {
+async fn a_batch_committed_without_an_acknowledgement_is_redelivered_and_changes_nothing() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
@@ -139,7 +139,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
     store_all(&store, &[Account::new(1, 0)]).await;
     publish(&store, (0..50).map(|n| deposit(&n.to_string(), 1, 1))).await;
 
-    // The process dies between its commit and its acknowledgement: here, the batch is handled by hand and forgotten.
+    // The process dies between commit and acknowledgement: here, the batch is committed by hand and not acknowledged.
     let mut subscription = context.bus.subscribe("teller", &[Deposit::TOPIC]).unwrap();
     let mut handled = 0;
     while handled < 20 {
@@ -147,7 +147,7 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
         for message in batch.messages {
             let records = Records::default().with(&common::account(&store, 1).await);
             let teller = common::Teller { group: "teller" };
-            // A record in a test's hands counts as saved once more than it was loaded.
+            // `Records::with` counts as a save, so the version is one too high.
             let mut commit = teller.decide(&message, &records, &(), start()).unwrap();
             for put in &mut commit.puts {
                 put.expected -= 1;
@@ -177,9 +177,9 @@ async fn what_was_committed_and_not_acknowledged_comes_again_and_changes_nothing
     within("a bus closes", kafka.close()).await;
 }
 
-// ---- order, with the group's members coming and going
+// ---- order during rebalances
 
-/// Deposits 1, 2, 3 … to each account until it is enough; returns how many.
+/// Deposits 1, 2, 3 … to each account until `enough` is set; returns the last amount.
 async fn publish_in_order(store: Store, accounts: i64, enough: Arc<AtomicBool>) -> i64 {
     let mut amount = 0;
     while !enough.load(Ordering::Relaxed) {
@@ -194,11 +194,11 @@ async fn publish_in_order(store: Store, accounts: i64, enough: Arc<AtomicBool>) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reorder_nothing() {
+async fn members_that_join_and_leave_during_batches_lose_double_and_reorder_nothing() {
     const ACCOUNTS: i64 = 8;
     let mut brokers = Brokers::new();
     brokers.settings.partitions = 4;
-    // Two processes, each with a store, a bus and members of its own.
+    // Two processes, each with its own store, bus and member.
     let (one, two) = (brokers.open_silent().await, brokers.open_silent().await);
     let buses = [brokers.connect(&one).await, brokers.connect(&two).await];
     let accounts: Vec<_> = (0..ACCOUNTS).map(|id| Account::new(id, 0)).collect();
@@ -210,7 +210,7 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
     let metrics = Metrics::unregistered();
     let steady = Worker::new(Sequenced, context(&one, &metrics, &Clock::System)).unwrap();
     let steady = tokio::spawn(steady.run(still_stop));
-    // The other comes, gets partitions, handles some, and goes: in order, or cut off in the middle of a step.
+    // The other member joins, handles messages, and leaves: gracefully, or aborted in the middle of a step.
     for round in 0..3 {
         let metrics = Metrics::unregistered();
         let guest = Worker::new(Sequenced, context(&two, &metrics, &Clock::System)).unwrap();
@@ -254,7 +254,7 @@ async fn members_that_come_and_go_in_the_middle_of_batches_lose_double_and_reord
 // ---- the relay
 
 #[tokio::test]
-async fn what_a_dead_process_left_unpublished_is_published_in_its_order() {
+async fn unpublished_messages_of_a_dead_process_are_published_in_order() {
     let brokers = Brokers::new();
     let dead = brokers.open_silent().await;
     publish(&dead, (0..100).map(|n| deposit(&format!("{n:02}"), 1, 1))).await;
@@ -272,7 +272,7 @@ async fn what_a_dead_process_left_unpublished_is_published_in_its_order() {
 }
 
 #[tokio::test]
-async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left() {
+async fn a_message_does_not_overtake_an_unpublished_one_of_its_key_of_a_dead_process() {
     let brokers = Brokers::new();
     let dead = brokers.open_silent().await;
     publish(&dead, [deposit("left behind", 1, 1)]).await;
@@ -285,7 +285,7 @@ async fn a_message_does_not_overtake_the_one_of_its_key_that_a_dead_process_left
     )
     .await;
     publish(&store, [deposit("last", 1, 1)]).await;
-    // What is behind nothing comes at once.
+    // A message that nothing blocks is published at once.
     assert_eq!(first_to_come(&store).await, ["of another key"]);
 
     let clock = Clock::manual(start());
@@ -304,7 +304,7 @@ async fn messages_of_one_key_wait_only_for_their_own_subject() {
         subject: Some(subject.to_owned()),
         ..message
     };
-    // given a message that a dead process left, and others of its key: one of its subject, one of another
+    // given a message of a dead process, and two later ones of its key: one of its subject, one of another
     let brokers = Brokers::new();
     let dead = brokers.open_silent().await;
     publish(&dead, [about("one", deposit("left behind", 1, 1))]).await;
@@ -315,7 +315,7 @@ async fn messages_of_one_key_wait_only_for_their_own_subject() {
         about("two", deposit("of another subject", 1, 1)),
     ];
     publish(&store, later).await;
-    // then the one of the other subject comes at once, and the relay brings the rest in order
+    // then the one of the other subject is published at once, and the relay publishes the rest in order
     assert_eq!(first_to_come(&store).await, ["of another subject"]);
     let clock = Clock::manual(start());
     let mut relay = relay(&kafka, &store, &clock, "one");
@@ -326,15 +326,15 @@ async fn messages_of_one_key_wait_only_for_their_own_subject() {
 }
 
 #[tokio::test]
-async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
+async fn a_leader_suspended_past_its_lease_publishes_nothing() {
     let mut brokers = Brokers::new();
-    // It sees no reason to renew its lease yet, when rows are old enough for it.
+    // Rows are overdue before the leader renews its lease.
     brokers.settings.relay_lease_millis = 4 * RELAY_AFTER_MILLIS;
     let dead = brokers.open_silent().await;
     publish(&dead, [deposit("left behind", 1, 1)]).await;
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
-    // Its clock stands still while it sleeps, so it believes in its lease.
+    // The suspended leader's clock does not advance, so its lease looks valid to it.
     let (asleep, awake) = (Clock::manual(start()), Clock::manual(start()));
     let mut stale = relay(&kafka, &store, &asleep, "stale");
     let mut fresh = relay(&kafka, &store, &awake, "fresh");
@@ -354,10 +354,10 @@ async fn a_leader_that_slept_past_its_lease_publishes_nothing() {
     within("a bus closes", kafka.close()).await;
 }
 
-// ---- what is refused at the start
+// ---- settings rejected at the start
 
 #[tokio::test]
-async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_refused() {
+async fn a_topic_with_too_few_partitions_and_a_too_short_inbox_retention_are_rejected() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
@@ -382,7 +382,7 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
     assert!(refused(more, INBOX_SECS).await.contains("has 2 partitions"));
     let forgetful = refused(brokers.settings.clone(), 3_600).await;
     assert!(forgetful.contains("inbox_retention_secs"), "{forgetful}");
-    // The topics keep what they were made with, whatever is configured now.
+    // The topics keep the configuration they were created with.
     let shorter = KafkaSettings {
         retention_secs: 60,
         ..brokers.settings.clone()
@@ -411,7 +411,7 @@ async fn a_topic_with_too_few_partitions_and_an_inbox_that_forgets_too_soon_are_
 }
 
 #[tokio::test]
-async fn a_topic_of_somebody_else_s_making_is_refused_where_it_would_lose_messages() {
+async fn a_topic_created_by_others_is_rejected_if_it_would_lose_messages() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
@@ -437,10 +437,10 @@ async fn a_topic_of_somebody_else_s_making_is_refused_where_it_would_lose_messag
     );
 }
 
-// ---- standing still
+// ---- stalls
 
 #[tokio::test]
-async fn a_batch_in_hand_that_nobody_tries_any_more_is_told_of() {
+async fn a_batch_in_progress_that_is_not_retried_is_reported_as_stalled() {
     let mut brokers = Brokers::new();
     brokers.settings.stall_secs_max = 2;
     brokers.settings.revoke_millis_max = 1_000;
@@ -451,14 +451,14 @@ async fn a_batch_in_hand_that_nobody_tries_any_more_is_told_of() {
         .subscribe("slow", &[Deposit::TOPIC])
         .unwrap();
     let _in_hand = next_batch(&mut subscription, 10).await;
-    let reason = within("the watchdog tells of the stall", kafka.failed()).await;
+    let reason = within("the watchdog reports the stall", kafka.failed()).await;
     assert!(reason.contains("slow"), "{reason}");
 }
 
 // ---- dead letters
 
 #[tokio::test]
-async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
+async fn dead_letters_go_to_their_own_brokers_and_are_reissued_from_there() {
     let mut brokers = Brokers::new();
     let apart = &guarded().plain;
     brokers.settings.dead_letter_brokers = Some(apart.clone());
@@ -481,7 +481,7 @@ async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].letter.message_id, "a");
 
-    // Neither broker has what belongs to the other.
+    // Neither broker has the topics of the other.
     let letter_topics = [DeadLetter::TOPIC, DeadLetterResolved::TOPIC];
     let mut there = brokers.topics_at(apart);
     there.sort();
@@ -491,7 +491,7 @@ async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
     let here = brokers.topics_at(&brokers.settings.brokers);
     assert_eq!(here.len(), TOPICS.len() - letter_topics.len());
 
-    // And it goes back to its group, over the brokers of its own topic.
+    // The dead letter is reissued to its group over the brokers of its topic.
     store_all(&store, &[Account::new(1, 0)]).await;
     clock.advance_millis(10_000);
     let timers = messaging::timers::Timers {
@@ -505,10 +505,10 @@ async fn dead_letters_go_to_brokers_of_their_own_and_come_back_from_there() {
     within("a bus closes", kafka.close()).await;
 }
 
-// ---- what is told of
+// ---- reports
 
 #[tokio::test]
-async fn lag_and_what_is_not_published_are_told_as_they_are() {
+async fn lag_and_unpublished_messages_are_reported_exactly() {
     let brokers = Brokers::new();
     let dead = brokers.open_silent().await;
     publish(&dead, (0..7).map(|n| deposit(&format!("left {n}"), n, 1))).await;
@@ -524,7 +524,7 @@ async fn lag_and_what_is_not_published_are_told_as_they_are() {
     );
     assert_eq!(bus.unpublished().await, Ok(0));
 
-    // A group that has handled all has no lag, also where it saw some when it last had work.
+    // The lag of an idle group returns to 0, even if its last step saw some.
     let metrics = Metrics::unregistered();
     let worker = Worker::new(Sequenced, context(&store, &metrics, &Clock::System)).unwrap();
     let (switch, stop) = ShutdownSwitch::new();
@@ -532,7 +532,7 @@ async fn lag_and_what_is_not_published_are_told_as_they_are() {
     let label = messaging::metrics::GroupLabel { group: "sequenced" };
     let lag = metrics.lag.get_or_create(&label).clone();
     lag.set(1_000);
-    eventually("the lag is told to be none", async || lag.get() == 0).await;
+    eventually("the lag is reported as 0", async || lag.get() == 0).await;
     switch.stop();
     within("the worker ends", working).await.unwrap();
     within("a bus closes", kafka.close()).await;
@@ -541,7 +541,7 @@ async fn lag_and_what_is_not_published_are_told_as_they_are() {
 // ---- cleaning
 
 #[tokio::test]
-async fn cleaning_takes_old_marks_and_no_message_that_is_still_to_be_published() {
+async fn cleaning_removes_old_inbox_entries_and_no_unpublished_message() {
     let brokers = Brokers::new();
     let dead = brokers.open_silent().await;
     publish(&dead, [deposit("left behind", 2, 1)]).await;
@@ -568,7 +568,7 @@ async fn cleaning_takes_old_marks_and_no_message_that_is_still_to_be_published()
         expiries: Vec::new(),
     };
     let marked = async || !store.seen("teller", &["a"]).await.unwrap().is_empty();
-    // The walk over the inbox begins anew after each end.
+    // Each call continues the walk over the inbox, which restarts at its end.
     let clean = async || {
         for _ in 0..3 {
             housekeeping.clean().await.unwrap();
@@ -576,7 +576,7 @@ async fn cleaning_takes_old_marks_and_no_message_that_is_still_to_be_published()
     };
     clock.advance_millis(60_001);
     clean().await;
-    // What is not published yet may still come to anybody.
+    // An unpublished message may still reach any group.
     assert_eq!(kafka.unpublished().await, Ok(1));
     assert!(marked().await);
     let relays = Clock::manual(start());

@@ -1,4 +1,4 @@
-//! Records that somebody else sent, with whatever a client can put into one; and what others see of ours.
+//! Records of foreign producers, with anything that a client can send; and what foreign consumers see.
 #![cfg(feature = "kafka")]
 
 mod common;
@@ -19,7 +19,7 @@ use rdkafka::{
 const HOUR_MILLIS: i64 = 3_600_000;
 
 #[tokio::test]
-async fn foreign_records_with_names_that_no_store_takes_delay_nothing() {
+async fn foreign_records_with_ids_that_no_store_accepts_delay_nothing() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
@@ -30,7 +30,7 @@ async fn foreign_records_with_names_that_no_store_takes_delay_nothing() {
     let long: String = (0..5_000)
         .map(|n| char::from(33 + (n * n % 89) as u8))
         .collect();
-    // given records whose id, key, reissue and payload hold what a store refuses, some of them twice
+    // given records whose id, key, reissue and payload contain what no store accepts, each sent twice
     for _ in 0..2 {
         for (id, key, payload) in [
             (Some(&b"a\0b"[..]), &b"1"[..], good),
@@ -58,11 +58,11 @@ async fn foreign_records_with_names_that_no_store_takes_delay_nothing() {
     let reissue = br#"{"group":"teller","dead_letter":"0192f0c1-2f00-7abc-8def-0123456789ab","count":1,"message_id":"\u0000"}"#;
     let headers = [("ce_id", &b"reissued"[..]), ("ce_reissue", reissue)];
     brokers.send(Deposit::TOPIC, b"1", &headers, b"{").await;
-    // then each that can be read is handled once by its id (one without an id by its place), and the others are parked
+    // then each readable one is handled once by its id (without an id, by its position), and the others are parked
     drain(&mut teller(&context)).await;
     let by_id = 5;
-    let by_place = 2 * 3;
-    assert_eq!(balance(&store, 1).await, by_id + by_place);
+    let by_position = 2 * 3;
+    assert_eq!(balance(&store, 1).await, by_id + by_position);
     drain(&mut Worker::new(DeadLetterConsumer::default(), context.clone()).unwrap()).await;
     let letters = dead_letters::list(&store, None, None, 100).await.unwrap();
     let mut ids: Vec<_> = letters
@@ -76,10 +76,10 @@ async fn foreign_records_with_names_that_no_store_takes_delay_nothing() {
 }
 
 #[tokio::test]
-async fn a_record_is_as_old_as_its_sending_and_its_message_as_it_says() {
+async fn a_record_is_stamped_when_it_is_sent_and_its_message_keeps_its_own_time() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
-    // given a topic of somebody else's making, where the sender stamps, and those that are made here
+    // given a foreign topic with the sender's timestamps, and topics created here
     let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
     let theirs = NewTopic::new(&name, 2, TopicReplication::Fixed(1))
         .set("message.timestamp.type", "CreateTime")
@@ -91,29 +91,32 @@ async fn a_record_is_as_old_as_its_sending_and_its_message_as_it_says() {
         .await
         .unwrap();
     let kafka = brokers.connect(&store).await;
-    eventually("the broker knows a topic that was made here", async || {
-        let stamped = brokers
-            .configured(common::Noise::TOPIC, "message.timestamp.type")
-            .await;
-        stamped.as_deref() == Some("LogAppendTime")
-    })
+    eventually(
+        "the broker knows a topic that was created here",
+        async || {
+            let stamped = brokers
+                .configured(common::Noise::TOPIC, "message.timestamp.type")
+                .await;
+            stamped.as_deref() == Some("LogAppendTime")
+        },
+    )
     .await;
-    // when a message is published that was said before the topic's retention began
+    // when a message older than the topic's retention is published
     let before = Clock::System.now();
-    let said_at = before.plus_millis(-5 * HOUR_MILLIS);
+    let message_time = before.plus_millis(-5 * HOUR_MILLIS);
     let old = |message: Message| Message {
-        time: said_at,
+        time: message_time,
         ..message
     };
     publish(&store, [old(deposit("a", 1, 1)), old(common::noise(1))]).await;
     for topic in [Deposit::TOPIC, common::Noise::TOPIC] {
         let record = brokers.first_record(topic).await;
-        // then it has all of its retention before it, and consumers learn when it was said
+        // then its full retention is ahead, and consumers see the message's time
         let stamp = Timestamp::from_millis(record.timestamp().to_millis().unwrap());
         assert!(stamp.millis_since(before) > -HOUR_MILLIS, "{stamp}");
         let headers = record.headers().unwrap();
         let time = headers.iter().find(|it| it.key == "ce_time").unwrap().value;
-        assert_eq!(time.unwrap(), said_at.to_string().as_bytes());
+        assert_eq!(time.unwrap(), message_time.to_string().as_bytes());
     }
     within("a bus closes", kafka.close()).await;
 }

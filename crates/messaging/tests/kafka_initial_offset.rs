@@ -1,4 +1,4 @@
-//! Where a consumer group begins that is new at the brokers.
+//! The initial offsets of a group that has committed none.
 #![cfg(feature = "kafka")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +18,7 @@ use messaging::{
 
 const DEPOSITS: &[&str] = &[Deposit::TOPIC];
 
-/// A process of its own.
+/// Opens the bus as another process.
 async fn open(
     brokers: &Brokers,
     groups: &[Group],
@@ -33,7 +33,6 @@ async fn open(
     Ok((store, kafka))
 }
 
-/// What is handled with the bus of this process.
 fn shell_of(store: &Store, kafka: &Arc<Kafka>) -> WorkerContext {
     WorkerContext {
         bus: Bus::Kafka(Arc::clone(kafka)),
@@ -41,13 +40,13 @@ fn shell_of(store: &Store, kafka: &Arc<Kafka>) -> WorkerContext {
     }
 }
 
-/// How much a group that is new finds, and handles.
+/// How many messages a new group handles.
 async fn handled(context: &WorkerContext, group: &'static str) -> usize {
     drain(&mut Worker::new(Teller { group }, context.clone()).unwrap()).await
 }
 
 #[tokio::test]
-async fn a_new_group_on_topics_with_a_history_begins_where_it_is_told_to_and_nowhere_unless_told() {
+async fn a_new_group_on_topics_with_records_starts_at_the_configured_offset_or_not_at_all() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     // given topics with records, before and after some moment
@@ -60,7 +59,7 @@ async fn a_new_group_on_topics_with_a_history_begins_where_it_is_told_to_and_now
     eventually("it is later", async || Clock::System.now() > moment).await;
     publish(&store, [deposit("newer", 1, 1), deposit("newest", 1, 1)]).await;
     eventually("the newer ones are published", published).await;
-    // then a group that is new there is not begun by chance
+    // then a new group is rejected without the setting
     let refused = open(&brokers, &[("chance", DEPOSITS)], None).await;
     let refused = refused.err().unwrap().to_string();
     for told in [
@@ -72,7 +71,7 @@ async fn a_new_group_on_topics_with_a_history_begins_where_it_is_told_to_and_now
         assert!(refused.contains(told), "{told}: {refused}");
     }
     assert!(!refused.contains("store"), "{refused}");
-    // and one that is told to begins there, and is begun from then on
+    // and starts at the configured offset, which is committed from then on
     let future = moment.plus_secs(3_600);
     for (group, at, expected) in [
         ("earliest", InitialOffset::Earliest, 5),
@@ -96,11 +95,10 @@ async fn a_new_group_on_topics_with_a_history_begins_where_it_is_told_to_and_now
 }
 
 #[tokio::test]
-async fn what_others_published_since_a_deployment_began_is_no_history_of_a_group_that_starts_later()
-{
+async fn a_group_that_starts_later_handles_all_that_its_deployment_has_published() {
     let brokers = Brokers::new();
     let groups: &[Group] = &[("early", DEPOSITS), ("late", DEPOSITS)];
-    // given a deployment whose first process publishes at once
+    // given a deployment whose first process has published
     let (store, first) = open(&brokers, groups, None).await.unwrap();
     store_all(&store, &[Account::new(1, 0)]).await;
     publish(&store, (0..3).map(|n| deposit(&n.to_string(), 1, 1))).await;
@@ -108,7 +106,7 @@ async fn what_others_published_since_a_deployment_began_is_no_history_of_a_group
         first.unpublished().await == Ok(0)
     })
     .await;
-    // then one with another group starts, whatever it is told of histories, and misses nothing
+    // then another group starts later, with any setting, and misses nothing
     for initial_offset in [None, Some(InitialOffset::Latest)] {
         let (_, second) = open(&brokers, groups, initial_offset).await.unwrap();
         within("a bus closes", second.close()).await;

@@ -1,5 +1,5 @@
-//! Partitions that change hands: no message of a key is overtaken by another, and a batch in the middle of its commit is
-//! finished or dropped, whole. What happens is drawn from a printed seed; `REBALANCE_SEED` repeats it.
+//! Rebalances: no message of a key is overtaken by another, and a batch in the middle of its commit is finished or dropped as
+//! a whole. Events are drawn from a printed seed; `REBALANCE_SEED` repeats them.
 #![cfg(feature = "kafka")]
 #![expect(
     clippy::unwrap_used,
@@ -37,9 +37,9 @@ fn outbox(store: &Store) -> &Postgres {
     }
 }
 
-// ---- members that come and go
+// ---- members that join and leave
 
-/// Writes down what it sees of each key, in the commit itself: only the one behind the last is in its order.
+/// Records in its commit what it sees of each key, and rejects what is out of order.
 #[derive(Clone)]
 struct Recorder;
 
@@ -78,12 +78,12 @@ impl Consumer for Recorder {
     }
 }
 
-/// What a consumer has seen of a key stands in a row of its own.
+/// The row that stores what the consumer has seen of a key.
 fn seen_account(key: i64) -> i64 {
     1_000 + key
 }
 
-/// Publishes 1, 2, 3 … of each of these keys, as two processes do it: whoever read the last one publishes the next.
+/// Publishes 1, 2, 3 … for each key, in competition with the other process: each number is decided on the previous one.
 async fn publish_turns(store: Store, keys: i64, random: Random, enough: Arc<AtomicBool>) {
     while !enough.load(Ordering::Relaxed) {
         let key = i64::try_from(random.below(keys.unsigned_abs())).unwrap();
@@ -93,7 +93,7 @@ async fn publish_turns(store: Store, keys: i64, random: Random, enough: Arc<Atom
         commit
             .put(&last.with_balance(next))
             .publish(deposit(&format!("{key} {next}"), key, next));
-        // The other one was faster, or it is on the bus.
+        // It is published, or the other process was faster.
         let _ = store.commit(commit).await;
     }
 }
@@ -107,7 +107,7 @@ fn member(store: &Store) -> (ShutdownSwitch, JoinHandle<()>, Arc<Metrics>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_message_of_a_key_is_overtaken_while_members_come_and_go() {
+async fn no_message_of_a_key_is_overtaken_while_members_join_and_leave() {
     const KEYS: i64 = 6;
     const ROUNDS: u64 = 5;
     let seed = std::env::var("REBALANCE_SEED").map_or_else(
@@ -126,7 +126,7 @@ async fn no_message_of_a_key_is_overtaken_while_members_come_and_go() {
     let accounts =
         (0..KEYS).flat_map(|key| [Account::new(key, 0), Account::new(seen_account(key), 0)]);
     store_all(&stores[0], &accounts.collect::<Vec<_>>()).await;
-    // As in a process: what is held back for long is published by whoever has the lease.
+    // As in production, the relay publishes rows that are blocked for long.
     let mut relaying = Vec::new();
     for (store, bus) in stores.iter().zip(&buses) {
         let (switch, stop) = ShutdownSwitch::new();
@@ -153,7 +153,7 @@ async fn no_message_of_a_key_is_overtaken_while_members_come_and_go() {
         members.push(newcomer);
         let awaited = format!("a newcomer of round {round} handles messages");
         eventually(&awaited, async || handled.get() >= 20).await;
-        // Any member may go, in order or in the middle of whatever it does; somebody always stays.
+        // Any member may leave, gracefully or aborted; at least one stays.
         let (switch, going, _) = members.remove(random.below(members.len() as u64) as usize);
         if random.below(2) == 0 {
             switch.stop();
@@ -198,10 +198,10 @@ async fn no_message_of_a_key_is_overtaken_while_members_come_and_go() {
     }
 }
 
-// ---- a partition goes while a batch of it is committed
+// ---- a revocation while a batch is committed
 
-/// A teller that is held in the middle of a large batch: what it decides on is loaded, nothing is committed.
-struct Held {
+/// A teller that is paused in the middle of a large batch: its records are loaded, nothing is committed.
+struct PausingTeller {
     gate: Gate,
 }
 
@@ -223,7 +223,7 @@ impl Gate {
 
     async fn pass(&self, messages: &[Arc<Message>]) {
         let mut state = self.state.subscribe();
-        // Until everything that was published has had time to arrive behind this batch.
+        // Gives the published messages time to arrive after this batch.
         let _ = state.wait_for(|state| *state != 1).await;
         let keys: HashSet<_> = messages.iter().map(|it| it.key.clone()).collect();
         let is_large = keys.len() as i64 >= KEYS / 2;
@@ -234,7 +234,7 @@ impl Gate {
     }
 }
 
-impl Consumer for Held {
+impl Consumer for PausingTeller {
     type Prefetched = ();
     fn group(&self) -> &'static str {
         "teller"
@@ -265,9 +265,8 @@ impl Consumer for Held {
     }
 }
 
-/// A group whose first member is in the middle of a large batch, and whose second has been given a part of its
-/// partitions, or is about to.
-struct Caught {
+/// A group whose first member is in the middle of a large batch, and whose second one joins.
+struct PausedGroup {
     store: Store,
     gate: Gate,
     deposited: i64,
@@ -277,26 +276,25 @@ struct Caught {
     brokers: Brokers,
 }
 
-async fn caught(revoke_millis_max: u64) -> Caught {
+async fn paused_group(revoke_millis_max: u64) -> PausedGroup {
     let mut brokers = Brokers::new();
     brokers.settings.partitions = 8;
     brokers.settings.revoke_millis_max = revoke_millis_max;
-    // What is held here must not be taken for a process that has stalled.
+    // The watchdog must not report the paused batch as stalled.
     brokers.settings.stall_secs_max = 600;
     let store = brokers.open_silent().await;
-    // Kept by the place, as the suites' own are.
     let kafka = brokers.connect(&store).await;
     brokers.keep(&kafka);
     let accounts: Vec<_> = (0..KEYS).map(|id| Account::new(id, 0)).collect();
     store_all(&store, &accounts).await;
     let gate = Gate::new();
-    let consumer = Held { gate: gate.clone() };
+    let consumer = PausingTeller { gate: gate.clone() };
     let metrics = Metrics::unregistered();
     let worker = Worker::new(consumer, context(&store, &metrics, &Clock::System)).unwrap();
     let (switch, stop) = ShutdownSwitch::new();
     let first = (switch, tokio::spawn(worker.run(stop)));
 
-    // A batch that spans many keys is a matter of luck: what comes in parts is let go, and it is tried again.
+    // Messages may arrive in small batches: those are released, until a large one arrives.
     let mut deposited = 0;
     let is_held = || !gate.held.lock().unwrap().is_empty();
     while !is_held() {
@@ -309,7 +307,7 @@ async fn caught(revoke_millis_max: u64) -> Caught {
             outbox(&store).pending(1).await.unwrap().is_empty()
         })
         .await;
-        // A question to the brokers behind what they were just given: by its answer the consumer has most of it.
+        // By the answer to a request that follows the sends, the consumer has most of the messages.
         let bus = common::bus(&store);
         assert!(!bus.is_drained("teller", &[Deposit::TOPIC]).await.unwrap());
         gate.state.send_replace(2);
@@ -326,7 +324,7 @@ async fn caught(revoke_millis_max: u64) -> Caught {
     );
     let (switch, stop) = ShutdownSwitch::new();
     let second = (switch, tokio::spawn(second.unwrap().run(stop)));
-    Caught {
+    PausedGroup {
         store,
         gate,
         deposited,
@@ -337,13 +335,13 @@ async fn caught(revoke_millis_max: u64) -> Caught {
     }
 }
 
-impl Caught {
+impl PausedGroup {
     fn handled_by_second(&self) -> u64 {
         let label = GroupLabel { group: "teller" };
         self.metrics.messages_handled.get_or_create(&label).get()
     }
 
-    /// Publishes one more for each key, so that whoever has its partition now handles it.
+    /// Publishes one more for each key, for the current owner of its partition.
     async fn one_more(&mut self) {
         self.deposited += 1;
         let number = self.deposited;
@@ -378,50 +376,46 @@ impl Caught {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_partition_that_is_taken_away_waits_for_the_batch_in_hand() {
-    // Longer than this test waits for anything.
-    let mut caught = caught(250_000).await;
-    // Two members share the partitions out, and the first has to give some away.
+async fn a_revoked_partition_waits_for_the_batch_in_progress() {
+    // Longer than this test's timeouts.
+    let mut group = paused_group(250_000).await;
+    // The first member must give up some of its partitions.
     eventually("the newcomer is in the group", async || {
-        caught.brokers.group("teller") == ("Stable".to_owned(), 2)
+        group.brokers.group("teller") == ("Stable".to_owned(), 2)
     })
     .await;
-    caught.one_more().await;
+    group.one_more().await;
     eventually("the brokers have one more of each key", async || {
-        outbox(&caught.store).pending(1).await.unwrap().is_empty()
+        outbox(&group.store).pending(1).await.unwrap().is_empty()
     })
     .await;
-    let in_hand = caught.gate.held.lock().unwrap().len();
+    let in_hand = group.gate.held.lock().unwrap().len();
     assert!(in_hand as i64 >= KEYS / 2);
-    // Nobody else handles anything of it before it is finished: the newcomer gets its partitions afterwards.
-    assert_eq!(caught.handled_by_second(), 0);
-    caught.gate.state.send_replace(0);
+    // The newcomer gets the partitions only after the batch is finished.
+    assert_eq!(group.handled_by_second(), 0);
+    group.gate.state.send_replace(0);
     eventually("the newcomer has partitions", async || {
-        caught.handled_by_second() > 0
+        group.handled_by_second() > 0
     })
     .await;
     let label = GroupLabel { group: "teller" };
-    let again = caught
-        .metrics
-        .messages_duplicate
-        .get_or_create(&label)
-        .get();
+    let again = group.metrics.messages_duplicate.get_or_create(&label).get();
     assert_eq!(
         again, 0,
-        "what was finished was told to the brokers in time"
+        "the finished batch is committed to the brokers before the revocation"
     );
-    caught.ends_with_everything_once().await;
+    group.ends_with_everything_once().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_batch_that_comes_too_late_with_its_commit_is_dropped() {
-    let caught = caught(100).await;
-    // The newcomer does not wait for it: it handles what is in hand there, under the same ids.
+async fn a_batch_that_is_committed_too_late_is_dropped() {
+    let group = paused_group(100).await;
+    // The newcomer does not wait: it handles the messages of the paused batch, under the same ids.
     eventually(
         "the newcomer handles what another has in hand",
-        async || caught.handled_by_second() > 0,
+        async || group.handled_by_second() > 0,
     )
     .await;
-    caught.gate.state.send_replace(0);
-    caught.ends_with_everything_once().await;
+    group.gate.state.send_replace(0);
+    group.ends_with_everything_once().await;
 }

@@ -1,4 +1,4 @@
-//! Messages that the brokers refuse: each waits for a person, with what is behind it, and everything else goes on.
+//! Messages that the brokers reject: each waits for an operator, with the later ones of its key; all others are published.
 #![cfg(feature = "kafka")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -17,10 +17,10 @@ use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, Top
 
 const RELAY_AFTER_MILLIS: i64 = 5_000;
 const TOPIC_PAUSE_MILLIS: i64 = 30_000;
-/// What a message of [`large`] is over, in the topic that [`Given::new`] makes.
+/// The limit of the topic that [`Fixture::new`] creates; [`large`] exceeds it.
 const TOPIC_BYTES_MAX: usize = 100_000;
 
-struct Given {
+struct Fixture {
     brokers: Brokers,
     store: Store,
     kafka: Arc<Kafka>,
@@ -29,8 +29,8 @@ struct Given {
     relay: Relay,
 }
 
-impl Given {
-    /// Deposits may not be longer than [`TOPIC_BYTES_MAX`].
+impl Fixture {
+    /// The topic of deposits accepts at most [`TOPIC_BYTES_MAX`].
     async fn new() -> Self {
         let brokers = Brokers::new();
         let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
@@ -66,12 +66,12 @@ impl Given {
         }
     }
 
-    /// The relay looks as often as it takes.
+    /// Runs rounds of the relay until a condition holds.
     async fn relay_until(&mut self, awaited: &str, holds: impl AsyncFn(&Store) -> bool) {
         let mut last = Ok(0);
         let looking = async {
             while !holds(&self.store).await {
-                // Where the brokers are asked about a moment too early, it looks again.
+                // An early round may fail; the next one retries.
                 last = self.relay.run_once().await;
                 self.clock.advance_millis(RELAY_AFTER_MILLIS);
                 tokio::task::yield_now().await;
@@ -87,7 +87,7 @@ impl Given {
         }
     }
 
-    /// What the broker has of a topic, each message once, in the order of its coming.
+    /// The messages of a topic at the broker, each once, in order.
     async fn kept(&self, topic: &'static str) -> Vec<String> {
         let all = messaging::kafka::scan(&self.brokers.settings, &[topic]).await;
         let mut ids: Vec<String> = Vec::new();
@@ -104,14 +104,14 @@ impl Given {
     }
 }
 
-/// Letters that compress to little less than their number.
+/// Letters that hardly compress.
 fn noise_of(length: usize, seed: u64) -> String {
     let random = messaging::Random::seeded(seed);
     let letter = |_| char::from(b'a' + random.below(26) as u8);
     (0..length).map(letter).collect()
 }
 
-/// Too long for its topic.
+/// Exceeds the limit of its topic.
 fn large(id: &str, account: i64) -> Message {
     let message = deposit(id, account, 1);
     let pad = noise_of(2 * TOPIC_BYTES_MAX, 5);
@@ -138,7 +138,7 @@ async fn state(store: &Store, id: DeadLetterId) -> DeadLetterState {
     dead_letters::show(store, id).await.unwrap().state
 }
 
-/// Lets the topic of deposits take anything.
+/// Raises the limit of the topic of deposits.
 async fn widen(brokers: &Brokers) {
     let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
     let wide = AlterConfig::new(ResourceSpecifier::Topic(&name)).set("max.message.bytes", "900000");
@@ -155,9 +155,10 @@ async fn widen(brokers: &Brokers) {
 }
 
 #[tokio::test]
-async fn a_message_that_the_brokers_refuse_is_parked_with_what_is_behind_it_and_all_else_goes_on() {
-    let mut given = Given::new().await;
-    // given a message that is too large, one of its key behind it, and others
+async fn a_message_that_the_brokers_reject_is_parked_with_the_later_ones_of_its_key_and_all_others_are_published()
+ {
+    let mut given = Fixture::new().await;
+    // given a message that is too large, a later one of its key, and others
     let rows = [
         deposit("before", 1, 1),
         large("large", 1),
@@ -175,7 +176,7 @@ async fn a_message_that_the_brokers_refuse_is_parked_with_what_is_behind_it_and_
             pending(store).await == ["large", "behind", "last"] && letters(store).await.len() == 1
         })
         .await;
-    // then it is told of once, and the process goes on publishing
+    // then it is reported once, and the process publishes all others
     assert_eq!(given.deposits().await.len(), 3);
     assert_eq!(given.metrics.messages_parked.get(), 1);
     let letter = letters(&given.store).await.remove(0);
@@ -198,7 +199,7 @@ async fn a_message_that_the_brokers_refuse_is_parked_with_what_is_behind_it_and_
         })
         .await;
 
-    // when a person sends it again too early, it is parked again
+    // when an operator replays it too early, it is parked again
     let now = given.clock.now();
     dead_letters::replay(&given.store, letter.id, now)
         .await
@@ -209,7 +210,7 @@ async fn a_message_that_the_brokers_refuse_is_parked_with_what_is_behind_it_and_
         })
         .await;
     assert_eq!(pending(&given.store).await, behind);
-    // and when the brokers take it, all that waited comes in its order
+    // and when the brokers accept it, all waiting messages are published in order
     widen(&given.brokers).await;
     let now = given.clock.now();
     dead_letters::replay(&given.store, letter.id, now)
@@ -234,8 +235,8 @@ async fn a_message_that_the_brokers_refuse_is_parked_with_what_is_behind_it_and_
 }
 
 #[tokio::test]
-async fn a_refused_message_that_is_discarded_lets_those_behind_it_go_on() {
-    let mut given = Given::new().await;
+async fn discarding_a_rejected_message_lets_the_later_ones_be_published() {
+    let mut given = Fixture::new().await;
     // given one over the client's own limit, which no broker is asked about
     let huge = Message {
         payload: "x".repeat(1_100_000),
@@ -267,9 +268,9 @@ async fn a_refused_message_that_is_discarded_lets_those_behind_it_go_on() {
 }
 
 #[tokio::test]
-async fn small_messages_that_are_refused_together_are_published_one_by_one() {
-    let mut given = Given::new().await;
-    // given what a dead process left: small messages of one key, together over the topic's limit
+async fn small_messages_that_are_rejected_as_a_batch_are_published_one_by_one() {
+    let mut given = Fixture::new().await;
+    // given messages of a dead process, of one key, each small and together over the topic's limit
     let pad = |n: usize| {
         let pad = noise_of(6_000, n as u64);
         let message = deposit(&format!("{n:02}"), 1, 1);
@@ -294,11 +295,11 @@ async fn small_messages_that_are_refused_together_are_published_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_topic_that_the_brokers_take_nothing_of_waits_and_all_others_go_on() {
+async fn the_messages_of_a_topic_that_the_brokers_reject_wait_and_all_others_are_published() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
-    // given a topic that somebody has removed
+    // given a topic that was deleted
     let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
     let admin = brokers.admin();
     let removed = admin.delete_topics(&[&name], &AdminOptions::new()).await;
@@ -307,7 +308,7 @@ async fn a_topic_that_the_brokers_take_nothing_of_waits_and_all_others_go_on() {
         !brokers.topics_at(&brokers.settings.brokers).contains(&name)
     })
     .await;
-    let mut given = Given::with(brokers, store, kafka);
+    let mut given = Fixture::with(brokers, store, kafka);
     publish(&given.store, (0..5).map(|n| deposit(&n.to_string(), n, 1))).await;
     publish(&given.store, (0..5).map(noise)).await;
     // then the others are published, and its messages stay
@@ -319,7 +320,7 @@ async fn a_topic_that_the_brokers_take_nothing_of_waits_and_all_others_go_on() {
         .await;
     assert_eq!(letters(&given.store).await, []);
     assert_eq!(given.kept(Noise::TOPIC).await.len(), 5);
-    // and come in their order when it is there again, without anybody's word
+    // and they are published when the topic exists again, without an operator
     let topic = NewTopic::new(&name, 2, TopicReplication::Fixed(1));
     let made = admin.create_topics([&topic], &AdminOptions::new()).await;
     assert!(matches!(made.unwrap()[..], [Ok(_)]));

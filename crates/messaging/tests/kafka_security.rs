@@ -1,5 +1,4 @@
-//! The way to Kafka is encrypted, the broker must be who it says, and so must we; who is refused is told by which
-//! setting.
+//! TLS and authentication of both sides; the error of a rejected client names the setting.
 #![cfg(feature = "kafka")]
 #![expect(
     clippy::unwrap_used,
@@ -17,7 +16,7 @@ use common::{
 };
 use messaging::{Kafka, Payload, kafka::KafkaSecurity};
 
-/// Longer than a question to the brokers may take.
+/// Longer than a request to the brokers may take.
 const REFUSED_WITHIN: Duration = Duration::from_secs(40);
 
 fn by_password(broker: &Guarded, mechanism: &str) -> KafkaSecurity {
@@ -41,8 +40,8 @@ fn by_certificate(broker: &Guarded) -> KafkaSecurity {
     }
 }
 
-/// Publishes over these settings, and reads it again.
-async fn comes_through(brokers: &str, security: KafkaSecurity) {
+/// Publishes with these settings, and reads the messages back.
+async fn round_trip(brokers: &str, security: KafkaSecurity) {
     let place = Brokers::at(brokers, security);
     let store = place.open_silent().await;
     let kafka = place.connect(&store).await;
@@ -52,7 +51,7 @@ async fn comes_through(brokers: &str, security: KafkaSecurity) {
     within("a bus closes", kafka.close()).await;
 }
 
-/// Why these settings are refused.
+/// The error of opening the bus with these settings.
 async fn refusal(brokers: &str, security: KafkaSecurity) -> String {
     let place = Brokers::at(brokers, security);
     let store = place.open_silent().await;
@@ -67,17 +66,17 @@ async fn refusal(brokers: &str, security: KafkaSecurity) -> String {
 }
 
 #[tokio::test]
-async fn a_broker_is_reached_over_tls_by_name_and_password() {
+async fn a_client_connects_over_tls_by_user_name_and_password() {
     let broker = guarded();
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
-        comes_through(&broker.sasl_ssl, by_password(broker, mechanism)).await;
+        round_trip(&broker.sasl_ssl, by_password(broker, mechanism)).await;
     }
 }
 
 #[tokio::test]
-async fn a_broker_that_asks_for_a_certificate_is_shown_one() {
+async fn a_client_presents_its_certificate_to_a_broker_that_requires_one() {
     let broker = guarded();
-    comes_through(&broker.ssl, by_certificate(broker)).await;
+    round_trip(&broker.ssl, by_certificate(broker)).await;
     let nobody = KafkaSecurity {
         ssl_certificate_location: None,
         ssl_key_location: None,
@@ -91,7 +90,7 @@ async fn a_broker_that_asks_for_a_certificate_is_shown_one() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_by_its_setting_and_is_not_told() {
+async fn the_error_of_a_wrong_password_names_its_setting_and_not_the_password() {
     let broker = guarded();
     for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
         let wrong = KafkaSecurity {
@@ -105,7 +104,7 @@ async fn a_wrong_password_is_refused_by_its_setting_and_is_not_told() {
 }
 
 #[tokio::test]
-async fn a_broker_whose_authority_is_not_ours_is_refused() {
+async fn a_broker_with_an_untrusted_certificate_is_rejected() {
     let broker = guarded();
     let of_another = KafkaSecurity {
         ssl_ca_location: broker.file("other-ca.pem"),
@@ -113,7 +112,7 @@ async fn a_broker_whose_authority_is_not_ours_is_refused() {
     };
     let refused = refusal(&broker.sasl_ssl, of_another).await;
     assert!(refused.contains("security.ssl_ca_location"), "{refused}");
-    // Nor is it one of the system's.
+    // Nor is the certificate signed by an authority of the system.
     let of_the_system = KafkaSecurity {
         ssl_ca_location: None,
         ..by_password(broker, "PLAIN")
@@ -129,7 +128,7 @@ async fn a_broker_whose_authority_is_not_ours_is_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_plainly_to_a_guarded_broker_is_told_of_the_protocol() {
+async fn the_error_of_a_plaintext_client_of_a_tls_broker_names_the_protocol() {
     let refused = refusal(&guarded().sasl_ssl, KafkaSecurity::default()).await;
     assert!(refused.contains("security.protocol"), "{refused}");
 }

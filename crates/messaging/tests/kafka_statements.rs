@@ -1,5 +1,5 @@
-//! What a batch from Kafka costs PostgreSQL, counted on the line between them: as many statements for one message as for
-//! a full batch, and one transaction.
+//! What a batch from Kafka costs PostgreSQL, counted by a proxy: one transaction, and as many statements for one message as
+//! for a full batch.
 #![cfg(feature = "kafka")]
 #![expect(
     clippy::unwrap_used,
@@ -23,48 +23,47 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// As many as a worker takes at once.
 const FULL: usize = messaging::worker::BATCH_MESSAGES_MAX;
 
-/// What was asked of the server.
+/// What the server was sent.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Asked {
+struct Counts {
     statements: u64,
     transactions: u64,
 }
 
-/// A line to the server on which every statement is counted.
-struct Line {
-    asked: Arc<Mutex<Asked>>,
+/// A proxy of the server that counts statements.
+struct CountingProxy {
+    counts: Arc<Mutex<Counts>>,
     url: String,
 }
 
-impl Line {
-    async fn lay() -> Self {
-        let asked = Arc::<Mutex<Asked>>::default();
+impl CountingProxy {
+    async fn start() -> Self {
+        let counts = Arc::<Mutex<Counts>>::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here = listener.local_addr().unwrap();
         let server: tokio_postgres::Config = postgres::url().parse().unwrap();
         let there = format!("127.0.0.1:{}", server.get_ports()[0]);
         let url = postgres::url().replace(&there, &here.to_string());
-        assert_ne!(url, postgres::url(), "the line is not used");
-        let counted = Arc::clone(&asked);
+        assert_ne!(url, postgres::url(), "the proxy is not used");
+        let counted = Arc::clone(&counts);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&there).await.unwrap();
                 tokio::spawn(carry(client, server, Arc::clone(&counted)));
             }
         });
-        Self { asked, url }
+        Self { counts, url }
     }
 
-    fn asked(&self) -> Asked {
-        *self.asked.lock().unwrap()
+    fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap()
     }
 }
 
-/// Carries bytes both ways, and counts what goes up, until an end goes away.
-async fn carry(client: TcpStream, server: TcpStream, asked: Arc<Mutex<Asked>>) {
+/// Forwards bytes both ways and counts requests, until either side closes.
+async fn carry(client: TcpStream, server: TcpStream, counts: Arc<Mutex<Counts>>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let down = async { tokio::io::copy(&mut from_server, &mut to_client).await.ok() };
@@ -72,7 +71,7 @@ async fn carry(client: TcpStream, server: TcpStream, asked: Arc<Mutex<Asked>>) {
         let (mut read, mut unread, mut has_begun) = (vec![0; 65_536], Vec::new(), false);
         while let Ok(some @ 1..) = from_client.read(&mut read).await {
             unread.extend_from_slice(&read[..some]);
-            count(&mut unread, &mut has_begun, &asked);
+            count(&mut unread, &mut has_begun, &counts);
             if to_server.write_all(&read[..some]).await.is_err() {
                 break;
             }
@@ -81,8 +80,8 @@ async fn carry(client: TcpStream, server: TcpStream, asked: Arc<Mutex<Asked>>) {
     tokio::select! { _ = down => {}, () = up => {} }
 }
 
-/// Takes whole messages of the frontend off: a type, its length with itself, and what it says. The first has no type.
-fn count(unread: &mut Vec<u8>, has_begun: &mut bool, asked: &Mutex<Asked>) {
+/// Consumes whole messages of the frontend: type, length including itself, body. The first one has no type.
+fn count(unread: &mut Vec<u8>, has_begun: &mut bool, counts: &Mutex<Counts>) {
     loop {
         let head = usize::from(*has_begun);
         let Some(length) = unread.get(head..head + 4) else {
@@ -96,24 +95,24 @@ fn count(unread: &mut Vec<u8>, has_begun: &mut bool, asked: &Mutex<Asked>) {
         if !std::mem::replace(has_begun, true) {
             continue;
         }
-        let mut asked = asked.lock().unwrap();
-        // Execute, and Query: a statement by itself.
-        asked.statements += u64::from(matches!(message[0], b'E' | b'Q'));
-        asked.transactions += u64::from(message[0] == b'Q' && message[5..].starts_with(b"COMMIT"));
+        let mut counts = counts.lock().unwrap();
+        // Execute, and Query, which is a statement of its own.
+        counts.statements += u64::from(matches!(message[0], b'E' | b'Q'));
+        counts.transactions += u64::from(message[0] == b'Q' && message[5..].starts_with(b"COMMIT"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_costs_one_transaction_and_as_many_statements_whatever_is_in_it() {
+async fn a_batch_costs_one_transaction_and_the_same_statements_for_any_number_of_messages() {
     let brokers = Brokers::new();
-    // Another process publishes, so that nothing of that is counted.
+    // Another process publishes, so that publishing is not counted.
     let publisher = brokers.open_silent().await;
     let publishing = brokers.connect(&publisher).await;
     let accounts: Vec<_> = (0..FULL as i64).map(|id| Account::new(id, 0)).collect();
     store_all(&publisher, &accounts).await;
-    let line = Line::lay().await;
+    let proxy = CountingProxy::start().await;
     let settings = PostgresSettings {
-        url: line.url.clone(),
+        url: proxy.url.clone(),
         ..brokers.store_settings().clone()
     };
     let metrics = Metrics::unregistered();
@@ -122,8 +121,8 @@ async fn a_batch_costs_one_transaction_and_as_many_statements_whatever_is_in_it(
     let consuming = brokers.connect(&store).await;
     let mut worker = teller(&context(&store, &metrics, &Clock::manual(start())));
 
-    // What a step costs, by the number of its messages. The first time statements are prepared, which counts as well.
-    let mut costs = BTreeMap::<usize, Asked>::new();
+    // The cost of a step by the number of its messages. The first steps also prepare statements.
+    let mut costs = BTreeMap::<usize, Counts>::new();
     let (mut round, mut is_warm) = (0, false);
     let began = std::time::Instant::now();
     while !(costs.contains_key(&1) && costs.contains_key(&FULL)) {
@@ -143,19 +142,19 @@ async fn a_batch_costs_one_transaction_and_as_many_statements_whatever_is_in_it(
             outbox.pending(1).await.unwrap().is_empty()
         })
         .await;
-        // Asked through the other store, and behind what was published: most of it has arrived by the answer.
+        // By the answer to a request that follows the sends, most messages have arrived.
         let bus = common::bus(&publisher);
         assert!(!bus.is_drained("teller", &[Deposit::TOPIC]).await.unwrap());
         let handling = async {
             let mut handled = 0;
             while handled < size as usize {
-                let before = line.asked();
+                let before = proxy.counts();
                 let taken = worker.step().await.unwrap();
-                let after = line.asked();
+                let after = proxy.counts();
                 if taken == 0 {
                     worker.changed().await;
                 } else if is_warm {
-                    let cost = Asked {
+                    let cost = Counts {
                         statements: after.statements - before.statements,
                         transactions: after.transactions - before.transactions,
                     };

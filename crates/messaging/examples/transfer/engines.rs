@@ -87,7 +87,6 @@ async fn open_kafka(brokers: String, run: &str, store: &Store, stop: &Shutdown) 
 }
 
 #[cfg(not(feature = "kafka"))]
-#[expect(clippy::unused_async, reason = "only Kafka is awaited")]
-async fn open_kafka(_: String, _: &str, _: &Store, _: &Shutdown) -> Bus {
+fn open_kafka(_: String, _: &str, _: &Store, _: &Shutdown) -> std::future::Ready<Bus> {
     panic!("--kafka needs --features kafka");
 }

@@ -1,5 +1,5 @@
-//! Kafka for the tests: the broker that `BOXOFFICE_TEST_KAFKA` names, or one that `scripts/kafka` starts, once for each
-//! test binary; it goes when this process goes. Each place has topics and groups of its own.
+//! Kafka for the tests: the broker of `BOXOFFICE_TEST_KAFKA`, or one that `scripts/kafka` starts for each test binary, which
+//! stops with this process. Each test has its own topics and groups.
 
 use std::{
     io::{BufRead, BufReader},
@@ -40,10 +40,10 @@ pub const TOPICS: &[&str] = &[
     "trip.cancel",
     "trip.answer",
 ];
-/// Longer than any retention here.
+/// Longer than the retention of all topics of the tests.
 pub const INBOX_SECS: i64 = 10_000;
 
-/// How long a question that clears up may take.
+/// How long a request of the cleanup may take.
 const ANSWER: Duration = Duration::from_secs(20);
 
 struct Server {
@@ -54,13 +54,13 @@ struct Server {
 static SERVER: OnceLock<Server> = OnceLock::new();
 static GUARDED: OnceLock<(Server, Guarded)> = OnceLock::new();
 static PREFIXES: AtomicU32 = AtomicU32::new(0);
-/// Which bus belongs to which store: the suites hand around stores only.
+/// The bus of each store: the suites pass stores only.
 static BUSES: Mutex<Vec<(Weak<Postgres>, Weak<Kafka>)>> = Mutex::new(Vec::new());
 
-/// Where a broker listens to clients that prove themselves, and with what.
+/// The addresses of a broker that authenticates its clients, and the credentials.
 #[derive(Debug, Clone)]
 pub struct Guarded {
-    /// The same broker, where it asks for nothing.
+    /// The listener without authentication.
     pub plain: String,
     /// By password.
     pub sasl_ssl: String,
@@ -71,7 +71,7 @@ pub struct Guarded {
     pub password: String,
 }
 
-/// Starts a broker; returns it with what it says, as many lines as are asked for.
+/// Starts a broker; returns its process and the first lines of its output.
 fn run(arguments: &[&str], lines: usize) -> (Child, Vec<String>) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
     let mut process = Command::new(script)
@@ -102,13 +102,13 @@ fn start() -> Server {
     }
 }
 
-/// A second broker, once for each test binary that asks.
+/// A second broker, started at the first call in each test binary.
 pub fn guarded() -> &'static Guarded {
     let start = || {
         let (process, said) = run(&["--tls"], 2);
         let [sasl_ssl, ssl, folder, user, password] = said[1].split(' ').collect::<Vec<_>>()[..]
         else {
-            panic!("scripts/kafka says something else: {said:?}")
+            panic!("scripts/kafka prints something else: {said:?}")
         };
         let guarded = Guarded {
             plain: said[0].clone(),
@@ -133,12 +133,12 @@ impl Guarded {
     }
 }
 
-/// A schema and topics that nobody else uses.
+/// A schema and topics of one test.
 pub struct Brokers {
     pub schema: Schema,
     pub settings: KafkaSettings,
     opened: Mutex<Option<Arc<Kafka>>>,
-    /// Whether there may be topics.
+    /// Whether topics may exist.
     connected: AtomicBool,
 }
 
@@ -166,7 +166,7 @@ impl Brokers {
         }
     }
 
-    /// Topics, groups and clients are asked for at a guarded broker.
+    /// Uses another broker, with authentication.
     pub fn at(brokers: &str, security: KafkaSecurity) -> Self {
         let mut place = Self::new();
         place.settings.brokers = brokers.to_owned();
@@ -178,7 +178,7 @@ impl Brokers {
         &self.schema.settings
     }
 
-    /// A store that publishes nothing by itself.
+    /// Opens a store without a bus: nothing publishes its messages.
     pub async fn open_silent(&self) -> Store {
         Postgres::migrate(self.store_settings(), &tables())
             .await
@@ -189,7 +189,7 @@ impl Brokers {
             .unwrap()
     }
 
-    /// Lets a store publish, and lets [`bus`] find its bus.
+    /// Opens the bus of a store, which [`bus`] then finds.
     pub async fn connect(&self, store: &Store) -> Arc<Kafka> {
         self.connected.store(true, Ordering::Relaxed);
         let settings = self.settings.clone();
@@ -204,7 +204,7 @@ impl Brokers {
         kafka
     }
 
-    /// Every topic that a broker has of this place.
+    /// The topics of this test at a broker.
     pub fn topics_at(&self, brokers: &str) -> Vec<String> {
         let client: BaseProducer = self.client(brokers).create().unwrap();
         let all = client.client().fetch_metadata(None, ANSWER).unwrap();
@@ -228,13 +228,13 @@ impl Brokers {
         group.unwrap_or_default()
     }
 
-    /// For a test that makes topics of its own.
+    /// For a test that creates topics.
     pub fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.connected.store(true, Ordering::Relaxed);
         self.client(&self.settings.brokers).create().unwrap()
     }
 
-    /// Sends a record as somebody else's client would.
+    /// Sends a record as a foreign producer.
     pub async fn send(&self, topic: &str, key: &[u8], headers: &[(&str, &[u8])], payload: &[u8]) {
         let name = format!("{}{topic}", self.settings.prefix);
         let client: FutureProducer = self.client(&self.settings.brokers).create().unwrap();
@@ -250,7 +250,7 @@ impl Brokers {
         client.send(record, ANSWER).await.unwrap();
     }
 
-    /// The first record that comes of a topic, as the broker keeps it.
+    /// The first record of a topic, as the broker stores it.
     pub async fn first_record(&self, topic: &str) -> OwnedMessage {
         let mut client = self.client(&self.settings.brokers);
         client.set("group.id", format!("{}first", self.settings.prefix));
@@ -258,11 +258,11 @@ impl Brokers {
         let consumer: StreamConsumer = client.create().unwrap();
         let name = format!("{}{topic}", self.settings.prefix);
         consumer.subscribe(&[&name]).unwrap();
-        let record = super::within("a record comes", consumer.recv()).await;
+        let record = super::within("a record arrives", consumer.recv()).await;
         record.unwrap().detach()
     }
 
-    /// A client as the settings describe it.
+    /// A client with the security of the settings.
     fn client(&self, brokers: &str) -> ClientConfig {
         let mut client = ClientConfig::new();
         let security = &self.settings.security;
@@ -287,7 +287,7 @@ impl Brokers {
         client
     }
 
-    /// What the broker knows a topic's setting to be: of one that was made a moment ago, perhaps nothing yet.
+    /// A topic's configuration; `None` if the broker does not know the topic yet.
     pub async fn configured(&self, topic: &str, key: &str) -> Option<String> {
         let name = format!("{}{topic}", self.settings.prefix);
         let asked = [ResourceSpecifier::Topic(&name)];
@@ -299,7 +299,7 @@ impl Brokers {
         config.get(key)?.value.clone()
     }
 
-    /// Lets a bus live as long as its place.
+    /// Keeps a bus open until the end of the test.
     pub fn keep(&self, kafka: &Arc<Kafka>) {
         *self.opened.lock().unwrap() = Some(Arc::clone(kafka));
     }
@@ -314,7 +314,7 @@ impl Brokers {
 }
 
 impl Drop for Brokers {
-    /// Takes its topics with it: many places on one broker are a burden to it.
+    /// Deletes its topics, which would slow the broker down for the following tests.
     fn drop(&mut self) {
         self.opened.lock().unwrap().take();
         let settings = &self.settings;
@@ -323,7 +323,7 @@ impl Drop for Brokers {
             .iter()
             .chain([&settings.brokers]);
         for brokers in brokers {
-            // A place whose broker refused it has none there, and a broker that is gone took them along.
+            // A client that the broker rejects has created no topics there.
             let Ok(admin) = self
                 .client(brokers)
                 .create::<AdminClient<DefaultClientContext>>()
@@ -342,7 +342,7 @@ impl Drop for Brokers {
     }
 }
 
-/// On a thread of its own, since the caller may be one that must not wait.
+/// Runs on its own thread, since the caller may be an asynchronous task.
 fn wait_for<T: Send>(work: impl Future<Output = T> + Send) -> T {
     let waiting = || {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -351,7 +351,7 @@ fn wait_for<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| scope.spawn(waiting).join().unwrap())
 }
 
-/// The bus that a store publishes on: its own log, where it was not told of another.
+/// The bus of a store: the one that `connect` opened, or else its own log.
 pub fn bus(store: &Store) -> Bus {
     let Store::Postgres(wanted) = store else {
         return Bus::Local(store.clone());

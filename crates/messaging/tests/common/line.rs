@@ -1,4 +1,4 @@
-//! A line to PostgreSQL that can be cut at the worst moment: beside the `COMMIT` of a transaction.
+//! A connection to PostgreSQL that can be cut right before or after the `COMMIT` of a transaction.
 
 use std::sync::{Arc, Mutex};
 
