@@ -48,7 +48,8 @@ impl Domain for Transfers {
         now: Timestamp,
     ) -> Result<Message, Rejection> {
         let (key, id) = (saga.saga_id.to_string(), &send.message_id);
-        Ok(Message::on(send.topic, key, id, &AMOUNT, now))
+        let amount = &saga.payload["amount"];
+        Ok(Message::on(send.topic, key, id, amount, now))
     }
 }
 
@@ -172,7 +173,7 @@ async fn start(store: &Store, number: i64) {
     let new_saga = NewSaga {
         saga_id,
         reference_id: number.to_string(),
-        payload: serde_json::Value::Null,
+        payload: serde_json::json!({ "amount": AMOUNT }),
     };
     let progress = begin(&Transfers, &TRANSFER, new_saga, Clock::System.now()).unwrap();
     store.commit(twice(progress.commit)).await.unwrap();
