@@ -1,18 +1,11 @@
 //! The demo as a process: it ends well, reports what happened, and stops on SIGTERM.
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{path::Path, process::Command};
+
+use test_support::process::{self, ServerProcess};
 
 fn demo(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BOXOFFICE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = process::command(env!("CARGO_BIN_EXE_boxoffice"));
     command.args([
         "demo",
         "--buyers",
@@ -37,17 +30,6 @@ fn row(report: &str, what: &str) -> Option<u64> {
         .trim_matches(['│', ' '])
         .parse()
         .ok()
-}
-
-/// Kills the process when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Fails only if it has already exited.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -81,31 +63,11 @@ fn the_demo_sells_every_ticket_once_reports_and_ends() {
 #[test]
 fn the_demo_stops_cleanly_in_the_middle_of_its_sale() {
     let data = tempfile::tempdir().unwrap();
-    let started = demo(data.path(), &[]).stdout(Stdio::piped()).spawn();
-    let mut running = Running(started.unwrap());
-    let mut stdout = BufReader::new(running.0.stdout.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("is on sale") {
-        line.clear();
-        assert_ne!(
-            stdout.read_line(&mut line).unwrap(),
-            0,
-            "it ended before its sale began"
-        );
-    }
+    let running = ServerProcess::start(demo(data.path(), &[]));
+    running.wait_until_printed("is on sale");
 
-    let pid = running.0.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    let rest = running.stop("-TERM");
 
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).unwrap();
-    assert_eq!(running.0.wait().unwrap().code(), Some(0), "{rest}");
     assert!(!rest.contains("The promises"), "{rest}");
     assert!(!data.path().join(boxoffice::app::ADDRESS_FILE).exists());
 }

@@ -2,48 +2,24 @@
 //! same key by the same grant, and the purchase continues with it.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
-};
+use std::{process::Command, time::Duration};
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::{
+    Polling, api,
+    engines::Engine,
+    eventually,
+    process::{self, ExitKind, ServerProcess},
+};
 
-/// The test fails if an awaited condition takes longer.
-const TIMEOUT: Duration = Duration::from_secs(60);
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_boxoffice");
+const POLLING: Polling = Polling {
+    interval: Duration::from_millis(20),
+    timeout: Duration::from_secs(60),
+};
 const TICKETS: i64 = 3;
-
-/// A server of this test, since it leaves a schema and keys behind. It ends when its input is closed.
-struct Engine {
-    address: String,
-    _process: Child,
-}
-
-impl Engine {
-    fn start(name: &str) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../scripts/{name}"));
-        let mut process = Command::new(script)
-            .arg("run")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        let output = process.stdout.take().unwrap();
-        BufReader::new(output).read_line(&mut address).unwrap();
-        let address = address.trim().to_owned();
-        assert!(address.contains(':'), "scripts/{name} starts no server");
-        Self {
-            address,
-            _process: process,
-        }
-    }
-}
 
 /// The engines and the folder that all processes share.
 struct Cluster {
@@ -54,11 +30,10 @@ struct Cluster {
 
 impl Cluster {
     fn open() -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = Self {
             folder: tempfile::tempdir().unwrap(),
-            postgres: Engine::start("postgres"),
-            redis: Engine::start("redis"),
+            postgres: Engine::start("postgres", ""),
+            redis: Engine::start("redis", ""),
         };
         let migrated = cluster.command().arg("migrate").output().unwrap();
         assert!(migrated.status.success(), "{migrated:?}");
@@ -66,50 +41,37 @@ impl Cluster {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("BOXOFFICE_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = process::command(PROGRAM);
+        self.configure(&mut command);
+        command
+    }
+
+    fn configure(&self, command: &mut Command) {
         command
             .env("BOXOFFICE_STORE__BACKEND", "postgres")
             .env("BOXOFFICE_STORE__POSTGRES__URL", &self.postgres.address)
             .env("BOXOFFICE_TICKETING__RESERVATIONS", "redis")
             .env("BOXOFFICE_TICKETING__REDIS__URL", &self.redis.address)
-            .env("BOXOFFICE_LOG__LEVEL", "error")
-            // An abort may leave a core file in the working directory.
-            .current_dir(self.folder.path());
-        command
+            .env("BOXOFFICE_LOG__LEVEL", "error");
     }
 
     /// A process with `failpoints` in the syntax of the crate `fail`.
     fn serve(&self, failpoints: &str) -> Process {
-        let mut child = self
-            .command()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(self.folder.path())
-            .env("FAILPOINTS", failpoints)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let url = line.strip_prefix("listening on ").unwrap().trim_end();
+        let mut command = process::serve(PROGRAM, self.folder.path());
+        self.configure(&mut command);
+        command.env("FAILPOINTS", failpoints);
+        let process = ServerProcess::start(command);
         Process {
-            url: url.to_owned(),
-            child,
-            stdout,
-            client: Client::builder().no_proxy().build().unwrap(),
+            url: process.url(),
+            process,
+            client: api::client(),
         }
     }
 }
 
 struct Process {
     url: String,
-    child: Child,
-    stdout: BufReader<ChildStdout>,
+    process: ServerProcess,
     client: Client,
 }
 
@@ -129,21 +91,17 @@ impl Process {
 
     /// Polls a path until the JSON is as wanted.
     async fn until(&self, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        let polling = async {
-            let mut poll = tokio::time::interval(POLL_INTERVAL);
-            loop {
-                poll.tick().await;
-                let answer = self.client.get(format!("{}{path}", self.url)).send().await;
-                let bytes = answer.unwrap().bytes().await.unwrap();
-                last = serde_json::from_slice(&bytes).unwrap_or_default();
-                if is_wanted(&last) {
-                    return last.clone();
-                }
+        eventually(POLLING, path, async || {
+            let answer = self.client.get(format!("{}{path}", self.url)).send().await;
+            let bytes = answer.unwrap().bytes().await.unwrap();
+            let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            if is_wanted(&body) {
+                Ok(body)
+            } else {
+                Err(body)
             }
-        };
-        let found = tokio::time::timeout(TIMEOUT, polling).await;
-        found.unwrap_or_else(|_| panic!("{path} never became as wanted: {last}"))
+        })
+        .await
     }
 
     async fn stock(&self, event: &Value) -> Value {
@@ -153,18 +111,7 @@ impl Process {
 
     /// Waits until it has crashed.
     fn wait_for_crash(mut self) {
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        let status = self.child.wait().unwrap();
-        assert!(!status.success(), "{status}");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Fails only if it has already exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        assert_eq!(self.process.wait(), ExitKind::Aborted);
     }
 }
 

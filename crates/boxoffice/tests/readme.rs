@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use test_support::process::{self, ServerProcess};
+
 /// The test fails if an awaited condition takes longer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The headings of the section whose commands are run and of the section after it.
@@ -28,8 +30,8 @@ fn the_commands_of_the_readme_print_what_it_shows() {
     assert!(steps.len() >= 20, "only {} commands are found", steps.len());
 
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path());
-    let mut shell = Shell::start(&server.url);
+    let server = serve(folder.path());
+    let mut shell = Shell::start(&server.url());
     let mut ids = Ids::default();
     for step in &steps {
         let command = ids.with_real_ids(&step.command);
@@ -172,42 +174,13 @@ fn words(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The program as README starts it; dropping it kills the process.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("BOXOFFICE_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("BOXOFFICE_PAYMENT__FORWARD_TEST_CODES", "true")
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        let output = child.stdout.take().expect("the output is a pipe");
-        BufReader::new(output).read_line(&mut line).unwrap();
-        let url = line.trim_end().strip_prefix("listening on ");
-        let url = url.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { child, url }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails only if it has already exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The program as README starts it.
+fn serve(data: &Path) -> ServerProcess {
+    let mut command = process::serve(env!("CARGO_BIN_EXE_boxoffice"), data);
+    command
+        .env("BOXOFFICE_PAYMENT__FORWARD_TEST_CODES", "true")
+        .stderr(Stdio::null());
+    ServerProcess::start(command)
 }
 
 /// One shell for all commands, because they set variables for each other.

@@ -4,19 +4,16 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
+use test_support::process::{self, ServerProcess};
+
 fn boxoffice(arguments: &[&str], data: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BOXOFFICE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = process::command(env!("CARGO_BIN_EXE_boxoffice"));
     command
         .args(["sandbox", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
@@ -49,24 +46,12 @@ fn the_sandbox_prints_one_line_answers_by_its_options_and_stops_on_either_signal
         ("-INT", &[][..], "HTTP/1.1 200 OK"),
     ] {
         let arguments = [&["--secret-key", "test_sk_mine"], options].concat();
-        let mut child = boxoffice(&arguments, &data)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://");
-        let printed = post(address.unwrap(), "/v1/payments/confirm", confirm);
-
-        let pid = child.id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status();
-        assert!(sent.unwrap().success());
-        let mut rest = String::new();
-        stdout.read_to_string(&mut rest).unwrap();
-        let code = child.wait().unwrap().code();
-        assert_eq!((printed.as_str(), code), (expected, Some(0)), "{signal}");
-        assert_eq!(rest, "", "more than one line was printed");
+        let process = ServerProcess::start(boxoffice(&arguments, &data));
+        let url = process.url();
+        let address = url.strip_prefix("http://").unwrap();
+        let answered = post(address, "/v1/payments/confirm", confirm);
+        assert_eq!(answered, expected, "{signal}");
+        assert_eq!(process.stop(signal), "", "more than one line was printed");
     }
     let files: Vec<_> = fs::read_dir(&data)
         .unwrap()

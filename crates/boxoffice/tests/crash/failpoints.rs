@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use contract::domain::{PaymentStatus, TicketStatus};
 use messaging::{Clock, Commit, Message, Metrics, Store};
+use test_support::{eventually, process::ExitKind};
 
 use crate::{
     buyers::{ALL_KINDS, BuyerKind},
     calls::ApiRequest,
     harness::{CrashHarness, Ending, Moment, seed},
-    server::{ExitKind, POLL_INTERVAL, Server, TIMEOUT},
+    server::{POLLING, Server},
 };
 
 /// Every failpoint of the product, and for one server after the other the number of passes before it crashes.
@@ -381,24 +382,22 @@ async fn poisoned(name: &str) -> CrashHarness {
 /// Each message was retried up to its limit and then parked; the test discards it.
 async fn every_poison_is_parked(harness: CrashHarness) {
     let server = Server::start(harness.path());
-    let mut poll = tokio::time::interval(POLL_INTERVAL);
-    let parked = async {
-        loop {
-            poll.tick().await;
-            let page = server.get("/dead-letter?state=PARKED").await;
-            let items = page["items"].as_array().unwrap().clone();
-            if items.len() == POISONED {
-                return items;
-            }
+    let parked = eventually(POLLING, "every message is parked", async || {
+        let page = server.get("/dead-letter?state=PARKED").await;
+        let items = page["items"].as_array().unwrap().clone();
+        if items.len() == POISONED {
+            Ok(items)
+        } else {
+            Err(page)
         }
-    };
-    let parked = tokio::time::timeout(TIMEOUT, parked).await.unwrap();
+    })
+    .await;
     for letter in parked {
         assert_eq!(letter["reissues"], 3, "{letter}");
         let request =
             ApiRequest::delete(format!("/dead-letter/{}", letter["id"].as_str().unwrap()));
         assert_eq!(request.send(&server).await.unwrap().status, 200);
     }
-    server.kill().await;
+    server.kill();
     harness.close().await;
 }

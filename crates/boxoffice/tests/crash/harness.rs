@@ -11,12 +11,13 @@ use futures::{
 use messaging::{Clock, Random};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::{eventually, process::ExitKind};
 
 use crate::{
     buyers::{Buyer, BuyerKind, PRICE, draw},
     calls::{ApiRequest, CallLog},
     promises,
-    server::{ExitKind, POLL_INTERVAL, Server, StartingServer, TIMEOUT},
+    server::{self, POLLING, Server},
 };
 
 /// Buyers of one round, and how many of them act concurrently.
@@ -68,7 +69,7 @@ impl CrashHarness {
             on_sale(&server, event).await;
             events.push(event);
         }
-        server.kill().await;
+        server.kill();
         Self {
             folder: Some(folder),
             random: Random::seeded(seed),
@@ -94,15 +95,15 @@ impl CrashHarness {
         ending: Ending,
     ) -> ExitKind {
         self.rounds += 1;
-        let starting = StartingServer::spawn(self.path(), failpoints);
+        let starting = server::spawn(self.path(), failpoints);
         if let Ending::KillAtStart(after) = ending {
             // This sleep is the random moment; it waits for no condition.
             tokio::time::sleep(after).await;
-            starting.kill();
+            drop(starting);
             self.audit_stopped_folder();
             return ExitKind::Killed;
         }
-        let ended = match starting.listening() {
+        let ended = match Server::listening(starting) {
             Ok(server) => self.perform(server, kinds, ending).await,
             Err(ended) => ended,
         };
@@ -134,7 +135,7 @@ impl CrashHarness {
                 }
             }
         }
-        server.ended().await
+        server.exited().await
     }
 
     async fn end(&self, server: &Server, ending: Ending) {
@@ -229,7 +230,7 @@ impl CrashHarness {
             "a repeated request changed something"
         );
         server.signal("-TERM");
-        assert_eq!(server.ended().await, ExitKind::Stopped);
+        assert_eq!(server.exited().await, ExitKind::Stopped);
         let stopped = audit(self.path()).unwrap();
         assert_eq!(
             (stopped.violations, stopped.counts),
@@ -294,16 +295,13 @@ pub fn seed(name: &str) -> u64 {
 }
 
 async fn on_sale(server: &Server, event: i64) {
-    let mut poll = tokio::time::interval(POLL_INTERVAL);
-    let on_sale = async {
-        loop {
-            poll.tick().await;
-            let stock = server.get(&format!("/ticketing/event/{event}")).await;
-            if stock["available"].is_i64() {
-                return;
-            }
+    eventually(POLLING, "the event is on sale", async || {
+        let stock = server.get(&format!("/ticketing/event/{event}")).await;
+        if stock["available"].is_i64() {
+            Ok(())
+        } else {
+            Err(stock)
         }
-    };
-    let on_sale = tokio::time::timeout(TIMEOUT, on_sale).await;
-    on_sale.expect("the event was never on sale");
+    })
+    .await;
 }

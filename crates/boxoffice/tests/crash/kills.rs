@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use test_support::process::ExitKind;
+
 use crate::{
     buyers::ALL_KINDS,
     harness::{CrashHarness, Ending, Moment, seed},
-    server::ExitKind,
 };
 
 /// Number of servers that are killed on one folder.

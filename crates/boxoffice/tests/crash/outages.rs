@@ -2,12 +2,12 @@
 
 use contract::domain::PaymentStatus;
 use messaging::Clock;
+use test_support::process::ExitKind;
 
 use crate::{
     buyers::BuyerKind,
     harness::{CrashHarness, Ending, seed},
     promises,
-    server::{ExitKind, POLL_INTERVAL, TIMEOUT},
 };
 
 /// The server crashes at this failpoint and restarts when every reservation is overdue.
@@ -19,13 +19,9 @@ async fn away_until_everything_is_overdue(failpoint: &str) {
     assert_eq!(ended, ExitKind::Aborted);
     let books = promises::read(harness.path());
     let last = books.reservations.values().map(|it| it.lapses_at).max();
-    let mut poll = tokio::time::interval(POLL_INTERVAL);
-    let overdue = async {
-        while last.is_some_and(|last| Clock::System.now() < last) {
-            poll.tick().await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, overdue).await.unwrap();
+    if let Some(last) = last {
+        Clock::System.wait_until(last).await;
+    }
 
     let books = harness.close().await;
     let has = |status| {

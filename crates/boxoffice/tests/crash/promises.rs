@@ -15,6 +15,7 @@ use messaging::Snapshot;
 use payment::record::Refund;
 use saga::SagaState;
 use serde_json::Value;
+use test_support::{Polling, eventually};
 use web::idempotency::AnswerRecord;
 
 use crate::{
@@ -31,32 +32,31 @@ pub fn read(folder: &Path) -> Books {
 
 /// Waits until no saga is open, no message or payment is pending and no reservation waits.
 pub async fn wait_until_idle(folder: &Path) {
-    let mut left = String::new();
-    let resting = async {
-        let mut poll = tokio::time::interval(AUDIT_INTERVAL);
-        loop {
-            poll.tick().await;
-            let books = read(folder);
-            let counts = books.counts();
-            let at_gateway = books.payments.values().filter(|payment| {
-                payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
-            });
-            let open = [
-                ("sagas", counts.open_sagas),
-                ("messages", counts.messages_under_way),
-                ("dead letters", counts.open_dead_letters),
-                ("reservations", counts.waiting_reservations),
-                ("payments at the gateway", at_gateway.count()),
-            ];
-            if open.iter().all(|(_, count)| *count == 0) {
-                return counts;
-            }
-            left = format!("{open:?}");
+    let polling = Polling {
+        interval: AUDIT_INTERVAL,
+        timeout: TIMEOUT,
+    };
+    let counts = eventually(polling, "nothing is pending", async || {
+        let books = read(folder);
+        let counts = books.counts();
+        let at_gateway = books.payments.values().filter(|payment| {
+            payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
+        });
+        let open = [
+            ("sagas", counts.open_sagas),
+            ("messages", counts.messages_under_way),
+            ("dead letters", counts.open_dead_letters),
+            ("reservations", counts.waiting_reservations),
+            ("payments at the gateway", at_gateway.count()),
+        ];
+        let is_idle = open.iter().all(|(_, count)| *count == 0);
+        if is_idle {
+            Ok(counts)
+        } else {
+            Err(format!("{open:?}"))
         }
-    };
-    let Ok(counts) = tokio::time::timeout(TIMEOUT, resting).await else {
-        panic!("it never became idle: {left}");
-    };
+    })
+    .await;
     assert_eq!((counts.parked_sagas, counts.parked_refunds), (0, 0));
 }
 

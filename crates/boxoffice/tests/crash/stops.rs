@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use test_support::process::ExitKind;
+
 use crate::{
     buyers::ALL_KINDS,
     harness::{CrashHarness, Ending, Moment, seed},
     promises,
-    server::ExitKind,
 };
 
 #[tokio::test]

@@ -16,13 +16,6 @@ mod failing_writes;
 #[expect(dead_code, reason = "the scenarios use the rest")]
 mod gateway;
 mod messages;
-#[cfg(feature = "kafka")]
-#[path = "../../../messaging/tests/common/postgres.rs"]
-#[expect(dead_code, reason = "an engine namespace creates its schema itself")]
-mod postgres_place;
-#[path = "../../../ticketing/tests/common/redis.rs"]
-#[expect(dead_code, reason = "no test here empties Redis")]
-mod redis_place;
 mod sale;
 #[path = "../scenarios/test_app.rs"]
 #[expect(dead_code, reason = "the scenarios use the rest")]

@@ -5,10 +5,6 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
     time::Duration,
 };
 
@@ -21,19 +17,17 @@ use messaging::{Clock, KafkaSettings, MessageIdentity, PostgresSettings, Random}
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use ticketing::ReservationsBackend;
+use test_support::{Polling, api, engines, eventually};
+use ticketing::{ReservationsBackend, redis_server::RedisSettings};
 
-use crate::{postgres_place, redis_place};
-
-/// The test fails if an awaited condition takes longer, on a machine that may be busy.
-const TIMEOUT: Duration = Duration::from_secs(120);
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The machine may be busy.
+const POLLING: Polling = Polling {
+    interval: Duration::from_millis(100),
+    timeout: Duration::from_secs(120),
+};
 /// Points that each purchase uses.
 pub const POINTS: i64 = 100;
 pub const PRICE: i64 = 50_000;
-
-static BROKER: OnceLock<(String, Option<Child>)> = OnceLock::new();
-static DEPLOYMENTS: AtomicU32 = AtomicU32::new(0);
 
 pub struct ForeignDeployment {
     app: App,
@@ -53,7 +47,7 @@ struct ForeignService {
 impl ForeignDeployment {
     /// Starts these services of Boxoffice and the script in place of the missing one.
     pub async fn open(services: &str, script: &'static str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = api::client();
         let folder = tempfile::tempdir().unwrap();
         let flags = Flags {
             data: Some(folder.path().to_owned()),
@@ -68,7 +62,6 @@ impl ForeignDeployment {
         let brokers = config.bus.kafka.brokers.clone();
         let foreign = move || ForeignService::start(script, &brokers, &format!("{name}."));
         let foreign = tokio::task::spawn_blocking(foreign).await.unwrap();
-        let client = Client::builder().no_proxy().build().unwrap();
         Self {
             app,
             client,
@@ -112,18 +105,11 @@ impl ForeignDeployment {
 
     /// Polls the JSON at a path until it is as wanted.
     pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        let looking = async {
-            let mut poll = tokio::time::interval(POLL_INTERVAL);
-            while !wanted(&last) {
-                poll.tick().await;
-                last = self.call(Method::GET, path, Value::Null).await.1;
-            }
-        };
-        if tokio::time::timeout(TIMEOUT, looking).await.is_err() {
-            panic!("{path} never became what it should: {last}");
-        }
-        last
+        eventually(POLLING, path, async || {
+            let body = self.call(Method::GET, path, Value::Null).await.1;
+            if wanted(&body) { Ok(body) } else { Err(body) }
+        })
+        .await
     }
 
     /// Sends a command to the foreign service.
@@ -212,19 +198,22 @@ impl Drop for ForeignService {
 
 /// Configures PostgreSQL, Redis and Kafka with unique names; returns the name.
 async fn use_engines(config: &mut Config) -> String {
-    let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
-    let name = format!("foreign_{}_{number}", Random::System.below(1 << 30));
+    let name = engines::unique_name("foreign");
     config.store.backend = StoreBackend::Postgres;
     config.store.postgres = PostgresSettings {
-        url: postgres_place::url().to_owned(),
+        url: engines::postgres_url().to_owned(),
         schema: name.clone(),
         ..PostgresSettings::default()
     };
     config.ticketing.reservations = ReservationsBackend::Redis;
-    config.ticketing.redis = redis_place::settings();
+    config.ticketing.redis = RedisSettings {
+        url: engines::redis_url().to_owned(),
+        prefix: name.clone(),
+        ..RedisSettings::default()
+    };
     config.bus.backend = BusBackend::Kafka;
     config.bus.kafka = KafkaSettings {
-        brokers: BROKER.get_or_init(start_broker).0.clone(),
+        brokers: engines::kafka_brokers().to_owned(),
         prefix: format!("{name}."),
         partitions: 2,
         message_identity: MessageIdentity::Uuid,
@@ -233,22 +222,4 @@ async fn use_engines(config: &mut Config) -> String {
     };
     backends::migrate(config).await.unwrap();
     name
-}
-
-/// The broker that the environment names, or a new one that ends with this process.
-fn start_broker() -> (String, Option<Child>) {
-    if let Ok(address) = std::env::var("BOXOFFICE_TEST_KAFKA") {
-        return (address, None);
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
-    let mut process = Command::new(script)
-        .arg("run")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("scripts/kafka can be run");
-    let mut address = String::new();
-    let output = process.stdout.take().unwrap();
-    BufReader::new(output).read_line(&mut address).unwrap();
-    (address.trim().to_owned(), Some(process))
 }

@@ -6,10 +6,4 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod deployment;
-#[path = "../../../messaging/tests/common/postgres.rs"]
-#[expect(dead_code, reason = "the schema of a deployment is all that is used")]
-mod postgres_place;
 mod purchases;
-#[path = "../../../ticketing/tests/common/redis.rs"]
-#[expect(dead_code, reason = "nothing is lost in Redis here")]
-mod redis_place;

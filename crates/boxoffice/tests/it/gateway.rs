@@ -7,8 +7,9 @@ use std::{
 };
 
 use messaging::{Metrics, Store};
+use test_support::process::ServerProcess;
 
-use crate::program::{Serving, boxoffice, text};
+use crate::program::{boxoffice, text};
 
 /// Addresses without a listener.
 const GATEWAY: &str = "http://127.0.0.1:9";
@@ -29,8 +30,8 @@ fn at(gateway: &str, mut command: Command) -> Command {
 }
 
 fn serve_once(command: Command) {
-    let serving = Serving::from(command);
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    let serving = ServerProcess::start(command);
+    serving.stop("-TERM");
 }
 
 #[track_caller]

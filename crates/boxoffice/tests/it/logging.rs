@@ -8,9 +8,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use test_support::process::ServerProcess;
 
 use crate::{
-    program::{Serving, boxoffice},
+    program::boxoffice,
     support::{self, TIMEOUT},
 };
 
@@ -69,11 +70,11 @@ async fn a_closed_log_pipe_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command(folder.path(), "debug");
     command.stderr(Stdio::piped());
-    let mut serving = Serving::from(command);
+    let mut serving = ServerProcess::start(command);
     drop(serving.child.stderr.take());
-    serves_on(&serving.url).await;
-    assert!(lost_lines(&serving.url).await > 0);
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    serves_on(&serving.url()).await;
+    assert!(lost_lines(&serving.url()).await > 0);
+    serving.stop("-TERM");
 }
 
 #[tokio::test]
@@ -82,10 +83,10 @@ async fn a_full_disk_under_the_log_stops_neither_the_start_nor_the_server() {
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let mut command = command(folder.path(), "debug");
     command.stderr(full());
-    let serving = Serving::from(command);
-    serves_on(&serving.url).await;
-    assert!(lost_lines(&serving.url).await > 0);
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    let serving = ServerProcess::start(command);
+    serves_on(&serving.url()).await;
+    assert!(lost_lines(&serving.url()).await > 0);
+    serving.stop("-TERM");
     // The line with the server's address cannot be written either.
     let mut child = self::command(folder.path(), "debug")
         .stdout(full())
@@ -115,10 +116,10 @@ async fn an_unread_log_delays_no_answer_and_no_stop() {
     let mut command = command(folder.path(), "debug");
     command.stderr(Stdio::piped());
     // The pipe stays open and is never read.
-    let serving = Serving::from(command);
-    let (client, healthz) = (support::client(), format!("{}/healthz", serving.url));
+    let serving = ServerProcess::start(command);
+    let (client, healthz) = (support::client(), format!("{}/healthz", serving.url()));
     let full = async {
-        while lost_lines(&serving.url).await == 0 {
+        while lost_lines(&serving.url()).await == 0 {
             // Each request writes a line.
             let alive = (0..LINES_AT_ONCE).map(|_| client.get(&healthz).send());
             for answer in futures::future::join_all(alive).await {
@@ -128,6 +129,6 @@ async fn an_unread_log_delays_no_answer_and_no_stop() {
     };
     let full = tokio::time::timeout(FULL_WITHIN, full).await;
     full.expect("a request waits for the log, or the log's queue has no limit");
-    serves_on(&serving.url).await;
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    serves_on(&serving.url()).await;
+    serving.stop("-TERM");
 }

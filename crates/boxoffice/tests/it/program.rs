@@ -2,24 +2,21 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
     path::Path,
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use messaging::{Commit, Message, Metrics, Store};
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::process::{self, ExitKind, ServerProcess};
 
 use crate::support::client;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_boxoffice");
+
 pub fn boxoffice(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BOXOFFICE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = process::command(PROGRAM);
     command.args(arguments);
     command
 }
@@ -28,57 +25,9 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A server process; dropping it kills the process.
-pub struct Serving {
-    pub child: Child,
-    stdout: BufReader<ChildStdout>,
-    pub url: String,
-}
-
-impl Serving {
-    pub fn start(data: &Path) -> Self {
-        let data = data.to_str().unwrap();
-        Self::from(boxoffice(&[
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--data",
-            data,
-        ]))
-    }
-
-    pub fn from(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let url = line
-            .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("{line:?}"));
-        Self {
-            child,
-            stdout,
-            url: url.trim_end().to_owned(),
-        }
-    }
-
-    /// Sends a signal; returns the exit code and what else was printed.
-    pub fn stop(mut self, signal: &str) -> (Option<i32>, String) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
-        assert!(sent.success());
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap().code(), rest)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // Fails only if it has already exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A server on a folder; dropping it kills the process.
+pub fn serve(data: &Path) -> ServerProcess {
+    ServerProcess::start(process::serve(PROGRAM, data))
 }
 
 /// A folder with one dead letter.
@@ -100,8 +49,8 @@ async fn folder_with_a_dead_letter() -> (TempDir, String) {
         });
         store.commit(commit).await.unwrap();
     }
-    let serving = Serving::start(folder.path());
-    let url = format!("{}/dead-letter", serving.url);
+    let serving = serve(folder.path());
+    let url = format!("{}/dead-letter", serving.url());
     let client = client();
     let id = loop {
         let page: Value = client.get(&url).send().await.unwrap().json().await.unwrap();
@@ -110,7 +59,7 @@ async fn folder_with_a_dead_letter() -> (TempDir, String) {
         }
         tokio::task::yield_now().await;
     };
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    serving.stop("-TERM");
     (folder, id)
 }
 
@@ -118,16 +67,17 @@ async fn folder_with_a_dead_letter() -> (TempDir, String) {
 async fn serve_prints_one_line_answers_and_stops_on_either_signal() {
     let folder = tempfile::tempdir().unwrap();
     for signal in ["-TERM", "-INT"] {
-        let serving = Serving::start(folder.path());
+        let serving = serve(folder.path());
         let address_file = folder.path().join("server.addr");
         let address = fs::read_to_string(&address_file).unwrap();
-        assert_eq!(serving.url, format!("http://{address}"));
-        let answer = client().get(format!("{}/readyz", serving.url)).send().await;
+        assert_eq!(serving.url(), format!("http://{address}"));
+        let answer = client()
+            .get(format!("{}/readyz", serving.url()))
+            .send()
+            .await;
         assert_eq!(answer.unwrap().status(), 200);
 
-        let (code, rest) = serving.stop(signal);
-        assert_eq!(code, Some(0), "{signal}");
-        assert_eq!(rest, "", "more than one line was printed");
+        assert_eq!(serving.stop(signal), "", "more than one line was printed");
         assert!(!address_file.exists());
     }
 }
@@ -135,10 +85,10 @@ async fn serve_prints_one_line_answers_and_stops_on_either_signal() {
 #[tokio::test]
 async fn messages_of_another_program_end_the_process_and_the_next_one_continues() {
     let folder = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(folder.path());
-    let event = |serving: &Serving| {
+    let mut serving = serve(folder.path());
+    let event = |serving: &ServerProcess| {
         client()
-            .post(format!("{}/event", serving.url))
+            .post(format!("{}/event", serving.url()))
             .json(&serde_json::json!({ "name": "Show", "ticketQuantity": 1 }))
             .send()
     };
@@ -155,17 +105,17 @@ async fn messages_of_another_program_end_the_process_and_the_next_one_continues(
     drop(file);
     // They block every commit: the process logs that once and exits.
     assert_eq!(event(&serving).await.unwrap().status(), 503);
-    assert_eq!(serving.child.wait().unwrap().code(), Some(1));
+    assert_eq!(serving.wait(), ExitKind::Failed(1));
 
-    let serving = Serving::start(folder.path());
+    let serving = serve(folder.path());
     assert_eq!(event(&serving).await.unwrap().status(), 201);
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    serving.stop("-TERM");
 }
 
 #[test]
 fn a_second_server_on_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let first = Serving::start(folder.path());
+    let first = serve(folder.path());
     let data = folder.path().to_str().unwrap();
     let second = boxoffice(&["serve", "--listen", "127.0.0.1:0", "--data", data]).output();
     let second = second.unwrap();
@@ -176,7 +126,7 @@ fn a_second_server_on_the_same_folder_is_refused() {
         printed.contains("another process has the data folder"),
         "{printed}"
     );
-    assert_eq!(first.stop("-TERM").0, Some(0));
+    first.stop("-TERM");
 }
 
 #[test]
@@ -272,12 +222,12 @@ async fn dead_letters_are_handled_equally_on_the_folder_and_through_the_server()
     assert!(text(&dead_letter(&["show", &id]).stdout).contains("poison"));
 
     // When a server has the folder open, the answers are the same.
-    let serving = Serving::start(folder.path());
+    let serving = serve(folder.path());
     assert_eq!(json(&["list", "--json"]), on_folder);
     assert_eq!(json(&["show", &id, "--json"]), on_folder[0]);
     assert_unknown(&dead_letter(&["show", UNKNOWN]));
     assert_eq!(json(&["discard", &id, "--json"])["state"], "DISCARDED");
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    serving.stop("-TERM");
 
     // Then a decision made through the server holds on the folder.
     let closed = dead_letter(&["replay", &id]);
@@ -311,16 +261,16 @@ async fn a_store_that_cannot_write_stops_the_program_and_keeps_every_accepted_re
             "-c",
             "trap '' XFSZ; ulimit -f 2048; exec \"$0\" serve --listen 127.0.0.1:0 --data \"$1\"",
         ])
-        .arg(env!("CARGO_BIN_EXE_boxoffice"))
+        .arg(PROGRAM)
         .arg(folder.path());
-    let mut serving = Serving::from(limited);
+    let mut serving = ServerProcess::start(limited);
 
     // When requests write until it is full.
     let client = client();
     let event = serde_json::json!({ "name": "Show", "ticketQuantity": 1 });
     let mut accepted = Vec::new();
     while let Ok(answer) = client
-        .post(format!("{}/event", serving.url))
+        .post(format!("{}/event", serving.url()))
         .json(&event)
         .send()
         .await
@@ -331,11 +281,14 @@ async fn a_store_that_cannot_write_stops_the_program_and_keeps_every_accepted_re
     }
 
     // Then it stops by itself, and every accepted request is in the store.
-    assert_eq!(serving.child.wait().unwrap().code(), Some(1));
+    assert_eq!(serving.wait(), ExitKind::Failed(1));
     assert!(!accepted.is_empty());
-    let again = Serving::start(folder.path());
+    let again = serve(folder.path());
     for id in accepted {
-        let answer = client.get(format!("{}/event/{id}", again.url)).send().await;
+        let answer = client
+            .get(format!("{}/event/{id}", again.url()))
+            .send()
+            .await;
         assert_eq!(answer.unwrap().status(), 200, "event {id}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use toss::{Client, Confirm, GatewayOutcome, SecretKey, Settings};
 use toss_sandbox::{Sandbox, SandboxSettings};
 
-use crate::program::{Serving, boxoffice, text};
+use crate::program::{boxoffice, serve, text};
 
 /// The secret of the program's built-in sandbox.
 const SECRET: &str = "test_sk_sandbox";
@@ -60,7 +60,7 @@ async fn books_are_reconciled_equally_on_the_folder_and_through_the_server() {
     let folder = folder.path();
 
     // Given equal books; the start has stored the sandbox as their gateway.
-    assert_eq!(Serving::start(folder).stop("-TERM").0, Some(0));
+    serve(folder).stop("-TERM");
     let clean = reconcile(folder, &[]);
     assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stderr));
     assert!(text(&clean.stdout).contains("Nothing differs."));
@@ -79,7 +79,7 @@ async fn books_are_reconciled_equally_on_the_folder_and_through_the_server() {
     );
 
     // Then a server reports the same difference and stores the reports.
-    let serving = Serving::start(folder);
+    let serving = serve(folder);
     let output = reconcile(folder, &["--json"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(json(&output)["differences"], on_folder["differences"]);
@@ -97,7 +97,7 @@ async fn books_are_reconciled_equally_on_the_folder_and_through_the_server() {
         "{}",
         text(&long.stderr)
     );
-    assert_eq!(serving.stop("-TERM").0, Some(0));
+    serving.stop("-TERM");
 }
 
 #[test]

@@ -32,10 +32,7 @@ pub fn config(folder: &TempDir) -> Config {
     Config::load(None, [], &flags).unwrap()
 }
 
-pub fn client() -> Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().build().unwrap()
-}
+pub use test_support::api::client;
 
 impl Running {
     pub async fn start() -> Self {

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     calls::{ApiAnswer, ApiRequest},
     scenario::{Behaviour, BuyerSpec, CancelRequests, EVENTS, POINTS, UnrequestedCharge},
-    server::HOLD_GRACE_SECS,
-    service::{POLL_INTERVAL, RestartableService},
+    service::{HOLD_GRACE_SECS, POLL_INTERVAL, RestartableService},
 };
 
 /// How often a buyer polls before it gives up: about six seconds.

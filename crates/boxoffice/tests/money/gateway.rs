@@ -59,7 +59,7 @@ impl TestGateway {
             sandbox,
             url: format!("http://{address}"),
             closing_url: closing_listener().await,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: test_support::api::client(),
             folder,
             _switch: switch,
         };

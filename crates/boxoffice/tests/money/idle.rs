@@ -9,6 +9,7 @@ use messaging::{
     dead_letters::{DeadLetterRecord, DeadLetterState},
 };
 use payment::record::{OrphanChargeRecord, Refund, WebhookRecord, WebhookState};
+use test_support::{Polling, eventually};
 
 use crate::service::{RestartableService, TIMEOUT};
 
@@ -56,7 +57,7 @@ impl AllBooks {
     }
 
     /// Counts of everything that is pending.
-    fn moving(&self) -> Vec<(&'static str, usize)> {
+    fn pending(&self) -> Vec<(&'static str, usize)> {
         let counts = self.books.counts();
         let payments = || self.books.payments.values();
         let confirming = payments().filter(|it| it.status == PaymentStatus::Confirming);
@@ -85,20 +86,19 @@ impl AllBooks {
 
 /// The books once nothing is pending.
 pub async fn wait_until_idle(service: &RestartableService) -> AllBooks {
-    let mut left = String::new();
-    let resting = async {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        loop {
-            poll.tick().await;
-            let pending = service.gateway.webhooks_pending();
-            let all = AllBooks::read(service.path());
-            let moving = all.moving();
-            if pending == 0 && moving.iter().all(|(_, count)| *count == 0) {
-                return all;
-            }
-            left = format!("{moving:?}, {pending} webhooks on their behaviour");
-        }
+    let polling = Polling {
+        interval: POLL_INTERVAL,
+        timeout: TIMEOUT,
     };
-    let rested = tokio::time::timeout(TIMEOUT, resting).await;
-    rested.unwrap_or_else(|_| panic!("it never became idle: {left}"))
+    eventually(polling, "nothing is pending", async || {
+        let webhooks = service.gateway.webhooks_pending();
+        let all = AllBooks::read(service.path());
+        let pending = all.pending();
+        if webhooks == 0 && pending.iter().all(|(_, count)| *count == 0) {
+            Ok(all)
+        } else {
+            Err(format!("{pending:?}, {webhooks} pending webhooks"))
+        }
+    })
+    .await
 }

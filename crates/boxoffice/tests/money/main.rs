@@ -8,7 +8,7 @@
 //! - [`scenario`]: the whole scenario, drawn before the run; [`fault_profile`]: the gateway's faults
 //! - [`run`]: runs the phases and checks the end; [`operator`]: what a person does at the end
 //! - [`buyer`], [`virtual_account`]: buyers, and those who pay by virtual account
-//! - [`service`]: the service over its restarts; [`server`]: the program; [`gateway`]: the sandbox
+//! - [`service`]: the service over its restarts; [`gateway`]: the sandbox
 //! - [`calls`]: requests and answers; [`idle`], [`promises`]: the end of a run, and the invariants
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
@@ -21,7 +21,6 @@ mod operator;
 mod promises;
 mod run;
 mod scenario;
-mod server;
 mod service;
 mod virtual_account;
 

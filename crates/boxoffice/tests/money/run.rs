@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 use messaging::Clock;
 use serde_json::json;
 use toss_sandbox::FaultScript;
+use test_support::eventually;
 
 use crate::{
     buyer::Buyer,
@@ -17,7 +18,7 @@ use crate::{
     fault_profile::DELAY_MILLIS_MAX,
     idle, operator, promises,
     scenario::{EVENTS, KillMoment, Phase, Scenario},
-    service::{POLL_INTERVAL, RestartableService, TIMEOUT},
+    service::{POLLING, RestartableService},
 };
 
 const BUYERS_AT_ONCE: usize = 48;
@@ -28,8 +29,8 @@ pub async fn run_scenario(name: &str, scenario: &Scenario) -> usize {
     let service = RestartableService::new_folder().await;
     service.start().await;
     let events = put_on_sale(&service).await;
-    for act in &scenario.phases {
-        play(&service, act, &events).await;
+    for phase in &scenario.phases {
+        run_phase(&service, phase, &events).await;
     }
     let played_for = began_at.elapsed();
     service.gateway.play(FaultScript::default());
@@ -54,7 +55,7 @@ pub async fn run_scenario(name: &str, scenario: &Scenario) -> usize {
         scenario
             .phases
             .iter()
-            .map(|act| act.kills.len())
+            .map(|phase| phase.kills.len())
             .sum::<usize>(),
         began_at.elapsed(),
     );
@@ -74,26 +75,23 @@ async fn put_on_sale(service: &RestartableService) -> Vec<i64> {
 }
 
 async fn on_sale(service: &RestartableService, event: i64) {
-    let mut poll = tokio::time::interval(POLL_INTERVAL);
-    let on_sale = async {
-        loop {
-            poll.tick().await;
-            let stock = service.get(&format!("/ticketing/event/{event}")).await;
-            if stock.body["available"].is_i64() {
-                return;
-            }
+    eventually(POLLING, "the event is on sale", async || {
+        let stock = service.get(&format!("/ticketing/event/{event}")).await;
+        if stock.body["available"].is_i64() {
+            Ok(())
+        } else {
+            Err(stock.body)
         }
-    };
-    let on_sale = tokio::time::timeout(TIMEOUT, on_sale).await;
-    on_sale.expect("the event was never on sale");
+    })
+    .await;
 }
 
-async fn play(service: &RestartableService, act: &Phase, events: &[i64]) {
-    service.gateway.play(act.script.clone());
+async fn run_phase(service: &RestartableService, phase: &Phase, events: &[i64]) {
+    service.gateway.play(phase.script.clone());
     let from = service.calls.answers();
     let is_over = AtomicBool::new(false);
     let buying = async {
-        let buyers = act.specs.iter().map(|spec| Buyer {
+        let buyers = phase.specs.iter().map(|spec| Buyer {
             service,
             spec,
             events,
@@ -104,7 +102,7 @@ async fn play(service: &RestartableService, act: &Phase, events: &[i64]) {
         is_over.store(true, Ordering::Relaxed);
     };
     let killer = async {
-        for moment in &act.kills {
+        for moment in &phase.kills {
             reach(service, *moment, from, &is_over).await;
             service.kill().await;
         }

@@ -1,29 +1,53 @@
 //! The service over its restarts: each server has another port and the same folder.
 
-use std::{path::Path, time::Duration};
+use std::{fs::OpenOptions, path::Path, process::Command, time::Duration};
 
 use reqwest::{Client, Method};
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::{
+    Polling, api, eventually,
+    process::{self, ServerProcess},
+};
 use tokio::sync::{Mutex, watch};
 
 use crate::{
     calls::{ApiAnswer, ApiRequest, CallLog},
     gateway::{SECRET, TestGateway},
-    server::Server,
 };
 
-/// The test fails if an awaited condition takes longer.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a condition is polled.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(40);
+pub const POLLING: Polling = Polling {
+    interval: POLL_INTERVAL,
+    timeout: TIMEOUT,
+};
+/// Time between a reservation's deadline and its expiry.
+pub const HOLD_GRACE_SECS: i64 = 1;
+/// Short timeouts; the gateway is not the built-in one.
+const SETTINGS: &[(&str, &str)] = &[
+    ("BOXOFFICE_TICKETING__HOLD_TTL_SECS", "3"),
+    ("BOXOFFICE_TICKETING__HOLD_GRACE_SECS", "1"),
+    ("BOXOFFICE_PAYMENT__SANDBOX", "false"),
+    ("BOXOFFICE_PAYMENT__GATEWAY__REQUEST_TIMEOUT_MILLIS", "600"),
+    ("BOXOFFICE_PAYMENT__GATEWAY__CONNECT_TIMEOUT_MILLIS", "300"),
+    ("BOXOFFICE_PAYMENT__SETTLE_AFTER_MILLIS", "800"),
+    ("BOXOFFICE_PAYMENT__GIVE_UP_AFTER_MILLIS", "2000"),
+    ("BOXOFFICE_PAYMENT__RETRY_MILLIS_MIN", "50"),
+    ("BOXOFFICE_PAYMENT__RETRY_MILLIS_MAX", "400"),
+    (
+        "BOXOFFICE_MESSAGING__DEAD_LETTER_RETRY_INTERVAL_MILLIS",
+        "200",
+    ),
+    ("BOXOFFICE_LOG__LEVEL", "info"),
+];
 
 pub struct RestartableService {
     folder: TempDir,
     pub gateway: TestGateway,
     pub calls: CallLog,
     client: Client,
-    server: Mutex<Option<Server>>,
+    server: Mutex<Option<ServerProcess>>,
     /// The URL of the current server; `None` while there is none.
     address: watch::Sender<Option<String>>,
 }
@@ -31,12 +55,11 @@ pub struct RestartableService {
 impl RestartableService {
     /// A new folder without a server.
     pub async fn new_folder() -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             folder: tempfile::tempdir().unwrap(),
             gateway: TestGateway::open().await,
             calls: CallLog::default(),
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: api::client(),
             server: Mutex::new(None),
             address: watch::Sender::new(None),
         }
@@ -47,12 +70,24 @@ impl RestartableService {
     }
 
     pub async fn start(&self) {
-        let (folder, url) = (self.path().to_owned(), self.gateway.url.clone());
-        let starting = tokio::task::spawn_blocking(move || Server::start(&folder, &url, SECRET));
+        let command = self.command();
+        let starting = tokio::task::spawn_blocking(|| ServerProcess::start(command));
         let server = starting.await.unwrap();
-        self.gateway.send_webhooks_to(&server.url);
-        self.address.send_replace(Some(server.url.clone()));
+        self.gateway.send_webhooks_to(&server.url());
+        self.address.send_replace(Some(server.url()));
         *self.server.lock().await = Some(server);
+    }
+
+    fn command(&self) -> Command {
+        let log = self.path().join("server.log");
+        let log = OpenOptions::new().create(true).append(true).open(log);
+        let mut command = process::serve(env!("CARGO_BIN_EXE_boxoffice"), self.path());
+        command
+            .envs(SETTINGS.iter().copied())
+            .env("BOXOFFICE_PAYMENT__GATEWAY__BASE_URL", &self.gateway.url)
+            .env("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", SECRET)
+            .stderr(log.unwrap());
+        command
     }
 
     /// `kill -9`, followed by a restart.
@@ -64,10 +99,12 @@ impl RestartableService {
 
     pub async fn stop(&self) {
         let server = self.detach().await;
-        tokio::task::spawn_blocking(|| server.stop()).await.unwrap();
+        tokio::task::spawn_blocking(|| server.stop("-TERM"))
+            .await
+            .unwrap();
     }
 
-    async fn detach(&self) -> Server {
+    async fn detach(&self) -> ServerProcess {
         self.gateway.send_webhooks_to_closed_port();
         self.address.send_replace(None);
         self.server.lock().await.take().unwrap()
@@ -89,18 +126,13 @@ impl RestartableService {
 
     /// Sends a request with the same key until it is answered.
     pub async fn send(&self, request: &ApiRequest) -> ApiAnswer {
-        let sending = async {
-            let mut poll = tokio::time::interval(POLL_INTERVAL);
-            loop {
-                poll.tick().await;
-                match self.send_once(request).await {
-                    Some(answer) if !answer.is_retryable() => return answer,
-                    _ => {}
-                }
+        eventually(POLLING, "an answer", async || {
+            match self.send_once(request).await {
+                Some(answer) if !answer.is_retryable() => Ok(answer),
+                answer => Err(format!("{request:?} was answered {answer:?}")),
             }
-        };
-        let answer = tokio::time::timeout(TIMEOUT, sending).await;
-        answer.unwrap_or_else(|_| panic!("never answered: {request:?}"))
+        })
+        .await
     }
 
     /// The answer to a GET, once there is one.

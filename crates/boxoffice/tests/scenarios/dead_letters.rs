@@ -1,9 +1,8 @@
 //! Messages that no consumer can handle: dead-lettered, retried on schedule, parked, replayed, discarded.
 
-use std::process::Command;
-
 use contract::payment::ConfirmedRequest;
 use serde_json::{Value, json};
+use test_support::process;
 
 use crate::{
     actions::{payment_of, stock},
@@ -25,7 +24,7 @@ async fn operator(app: &TestApp, arguments: &[&str]) -> Value {
 }
 
 async fn command_line(app: &TestApp, arguments: &[&str]) -> Value {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
+    let mut command = process::command(env!("CARGO_BIN_EXE_boxoffice"));
     command
         .arg("dead-letter")
         .arg("--data")

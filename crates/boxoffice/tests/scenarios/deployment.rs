@@ -2,11 +2,11 @@
 
 use boxoffice::config::Config;
 use messaging::{Bus, Message};
+use test_support::engines;
 use ticketing::{ReservationsBackend, redis_server::RedisSettings};
 
 #[cfg(feature = "kafka")]
 use crate::engine_namespace::EngineNamespace;
-use crate::redis_place;
 
 /// No scenario stops Redis, so only a busy machine delays its answers.
 const ANSWER_MILLIS_MAX: u64 = 20_000;
@@ -68,7 +68,9 @@ impl Environment {
         config.ticketing.redis = RedisSettings {
             connect_timeout_millis: ANSWER_MILLIS_MAX,
             call_timeout_millis: ANSWER_MILLIS_MAX,
-            ..redis_place::settings()
+            url: engines::redis_url().to_owned(),
+            prefix: engines::unique_name("test"),
+            ..RedisSettings::default()
         };
         match deployment {
             DeploymentKind::Embedded | DeploymentKind::Redis => Self::Folder,

@@ -4,32 +4,26 @@
 //! takes longer than most scenarios. A trigger records every message in a table, since a row leaves the outbox as soon as
 //! the brokers have acknowledged it, and scenarios check which messages were published and consumed.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::{
-        Mutex, OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use boxoffice::{
     audit::books::subscriptions,
     backends::{self, BusBackend, StoreBackend},
     config::Config,
 };
-use messaging::{Bus, KafkaSettings, PostgresSettings, Random};
+use messaging::{Bus, KafkaSettings, PostgresSettings};
+use test_support::{Polling, engines, eventually};
 use tokio_postgres::{Client, NoTls};
 
-use crate::{deployment::PublishedMessage, postgres_place, test_app::TIMEOUT};
+use crate::{deployment::PublishedMessage, test_app::TIMEOUT};
 
 /// Long enough that nothing expires: the scenario's clock is independent of the brokers'.
 const RETENTION_SECS: i64 = 1_000_000_000;
 const INBOX_SECS: i64 = 2 * RETENTION_SECS;
-/// Time between two queries to the brokers.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+const POLLING: Polling = Polling {
+    interval: Duration::from_millis(10),
+    timeout: TIMEOUT,
+};
 /// Empties every table except those with the same rows for every app.
 const EMPTY: &str = "
     DO $$ DECLARE name text; BEGIN
@@ -55,14 +49,6 @@ const UNDER_WAY: &str = "
         SELECT FROM inbox WHERE inbox.consumer = subscription.consumer
         AND message_id IN (published.id, reissue ->> 'dead_letter' || ':handled'))";
 
-struct Broker {
-    address: String,
-    /// The server runs as long as its standard input is open.
-    _process: Option<Child>,
-}
-
-static BROKER: OnceLock<Broker> = OnceLock::new();
-static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 /// The names of namespaces that no app uses.
 static FREE_NAMESPACES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -76,12 +62,15 @@ pub struct EngineNamespace {
 impl EngineNamespace {
     pub async fn open(config: &mut Config) -> Self {
         let free = FREE_NAMESPACES.lock().unwrap().pop();
-        let (is_new, name) = (free.is_none(), free.unwrap_or_else(new_name));
+        let (is_new, name) = (
+            free.is_none(),
+            free.unwrap_or_else(|| engines::unique_name("scenario")),
+        );
         configure(config, &name);
         if is_new {
             backends::migrate(config).await.unwrap();
         }
-        let connecting = tokio_postgres::connect(postgres_place::url(), NoTls);
+        let connecting = tokio_postgres::connect(engines::postgres_url(), NoTls);
         let (client, connection) = connecting.await.unwrap();
         tokio::spawn(connection);
         let namespace = Self { name, client };
@@ -128,18 +117,15 @@ impl EngineNamespace {
     /// Waits until every published message is acknowledged to the brokers; returns the number of messages.
     pub async fn wait_until_consumed(&self, bus: &Bus) -> usize {
         let published = self.published().await.len();
-        let consuming = async {
-            let groups = subscriptions().into_iter();
-            let consumed = groups.map(async |(group, topics)| {
-                let mut poll = tokio::time::interval(POLL_INTERVAL);
-                while !bus.is_drained(group, topics).await.unwrap() {
-                    poll.tick().await;
-                }
-            });
-            futures::future::join_all(consumed).await;
-        };
-        let consumed = tokio::time::timeout(TIMEOUT, consuming).await;
-        consumed.expect("the brokers never got all acknowledgements");
+        let groups = subscriptions().into_iter();
+        let consuming = groups.map(async |(group, topics)| {
+            eventually(POLLING, "every message is acknowledged", async || {
+                let is_drained = bus.is_drained(group, topics).await.unwrap();
+                if is_drained { Ok(()) } else { Err(group) }
+            })
+            .await;
+        });
+        futures::future::join_all(consuming).await;
         published
     }
 
@@ -153,23 +139,17 @@ impl EngineNamespace {
     }
 }
 
-/// A unique name, since servers may be shared with other processes.
-fn new_name() -> String {
-    let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
-    format!("scenario_{}_{number}", Random::System.below(1 << 30))
-}
-
 fn configure(config: &mut Config, name: &str) {
     config.store.backend = StoreBackend::Postgres;
     config.store.postgres = PostgresSettings {
-        url: postgres_place::url().to_owned(),
+        url: engines::postgres_url().to_owned(),
         schema: name.to_owned(),
         connections_max: 2,
         ..PostgresSettings::default()
     };
     config.bus.backend = BusBackend::Kafka;
     config.bus.kafka = KafkaSettings {
-        brokers: BROKER.get_or_init(start).address.clone(),
+        brokers: engines::kafka_brokers().to_owned(),
         prefix: format!("{name}."),
         partitions: 2,
         retention_secs: RETENTION_SECS,
@@ -178,29 +158,4 @@ fn configure(config: &mut Config, name: &str) {
         ..KafkaSettings::default()
     };
     config.messaging.inbox_retention_secs = Some(INBOX_SECS);
-}
-
-fn start() -> Broker {
-    if let Ok(address) = std::env::var("BOXOFFICE_TEST_KAFKA") {
-        return Broker {
-            address,
-            _process: None,
-        };
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka");
-    let mut process = Command::new(script)
-        .arg("run")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("scripts/kafka can be run");
-    let mut address = String::new();
-    let output = process.stdout.take().expect("the output is a pipe");
-    BufReader::new(output).read_line(&mut address).unwrap();
-    let address = address.trim().to_owned();
-    assert!(address.contains(':'), "scripts/kafka starts no broker");
-    Broker {
-        address,
-        _process: Some(process),
-    }
 }

@@ -12,13 +12,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use toss::SecretKey;
 use toss_sandbox::{FaultScript, Sandbox, SandboxSettings, Totals};
+use test_support::{Polling, api, eventually};
 
 use crate::{actions::Purchase, test_app::TIMEOUT};
 
 pub const SECRET: &str = "test_sk_scenarios";
 const FILE: &str = "gateway.db";
-/// How often its webhooks are polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+const POLLING: Polling = Polling {
+    interval: Duration::from_millis(5),
+    timeout: TIMEOUT,
+};
 
 /// How the gateway behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +72,7 @@ impl TestGateway {
         Self {
             url: format!("http://{}", served.unwrap().0),
             sandbox,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: api::client(),
             folder,
             _switch: switch,
         }
@@ -191,22 +194,16 @@ impl TestGateway {
         .await;
     }
 
-    async fn webhooks_become(&self, wanted: impl Fn(&Value) -> bool) -> usize {
-        let mut last = Value::Null;
-        let looking = async {
-            let mut poll = tokio::time::interval(POLL_INTERVAL);
-            loop {
-                poll.tick().await;
-                last = self.request(Method::GET, "webhooks", None).await.1;
-                if wanted(&last) {
-                    return;
-                }
+    async fn webhooks_become(&self, is_wanted: impl Fn(&Value) -> bool) -> usize {
+        let webhooks = eventually(POLLING, "the webhooks are as wanted", async || {
+            let webhooks = self.request(Method::GET, "webhooks", None).await.1;
+            if is_wanted(&webhooks) {
+                Ok(webhooks)
+            } else {
+                Err(webhooks)
             }
-        };
-        if tokio::time::timeout(TIMEOUT, looking).await.is_err() {
-            panic!("the webhooks never became as wanted: {last}");
-        }
-        count(&last, "pending")
+        });
+        count(&webhooks.await, "pending")
     }
 
     async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {

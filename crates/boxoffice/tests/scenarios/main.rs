@@ -19,15 +19,8 @@ mod idempotency;
 mod late_payments;
 mod mutations;
 mod payments;
-#[cfg(feature = "kafka")]
-#[path = "../../../messaging/tests/common/postgres.rs"]
-#[expect(dead_code, reason = "an engine namespace creates its schema itself")]
-mod postgres_place;
 mod purchase;
 mod quantities;
-#[path = "../../../ticketing/tests/common/redis.rs"]
-#[expect(dead_code, reason = "no scenario empties Redis")]
-mod redis_place;
 mod refusals;
 mod restarts;
 mod silent_participant;

@@ -139,7 +139,7 @@ impl TestApp {
             clock,
             gateway,
             receives_webhooks: false,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: test_support::api::client(),
             folder,
             environment,
             messages_sent: 0,

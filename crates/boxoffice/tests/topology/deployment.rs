@@ -13,6 +13,7 @@ use std::{
 
 use messaging::{KafkaSettings, MessageTable, PostgresSettings, Random};
 use tempfile::TempDir;
+use test_support::api;
 use ticketing::RedisSettings;
 
 use crate::{
@@ -91,7 +92,7 @@ struct ActiveFaults {
 impl Deployment {
     /// Starts all processes and waits until they listen.
     pub async fn open() -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = api::client();
         let engines = tokio::task::spawn_blocking(Engines::get).await.unwrap();
         let number = DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}_{number}_", std::process::id());
@@ -282,11 +283,11 @@ fn settings(
         own.push(match target {
             Target::Postgres => (
                 "STORE__POSTGRES__URL",
-                engines.postgres.address_through(route),
+                engines.postgres.address_through(route.address),
             ),
             Target::Redis => (
                 "TICKETING__REDIS__URL",
-                engines.redis.address_through(route),
+                engines.redis.address_through(route.address),
             ),
             Target::Kafka => ("BUS__KAFKA__BROKERS", route.address.to_string()),
             Target::Gateway => (

@@ -33,7 +33,7 @@ impl TestGateway {
         Self {
             sandbox,
             address,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: test_support::api::client(),
             _switch: switch,
         }
     }

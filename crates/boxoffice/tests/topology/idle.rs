@@ -12,6 +12,7 @@ use contract::{
 use futures::future;
 use messaging::{Clock, Snapshot, StoreError};
 use payment::record::Refund;
+use test_support::{Polling, eventually};
 use ticketing::reservations::ClaimSnapshot;
 
 use crate::{
@@ -21,19 +22,15 @@ use crate::{
 
 /// Waits until nothing is pending and no reservation waits for a payment.
 pub async fn wait_until_idle(deployment: &Deployment, events: &[i64]) -> Books {
-    let mut remaining = String::new();
-    let resting = async {
-        let mut poll = tokio::time::interval(POLL_INTERVAL * 3);
-        loop {
-            poll.tick().await;
-            match try_idle(deployment, events).await {
-                Ok(books) => return books,
-                Err(Busy(what)) => remaining = what,
-            }
-        }
+    let polling = Polling {
+        interval: POLL_INTERVAL * 3,
+        timeout: TIMEOUT,
     };
-    let try_idle = tokio::time::timeout(TIMEOUT, resting).await;
-    try_idle.unwrap_or_else(|_| panic!("it never became idle: {remaining}"))
+    eventually(polling, "nothing is pending", async || {
+        let idle = try_idle(deployment, events).await;
+        idle.map_err(|busy| busy.0)
+    })
+    .await
 }
 
 /// Describes what is pending, for the message of a failed test.

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, process::Output};
 use messaging::{Commit, Message, Metrics, Store};
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::{Polling, eventually};
 use ticketing::model::Ticket;
-use tokio::time::Instant;
 
 use crate::{
     buyer::{BuyerKind, put_on_sale},
@@ -78,16 +78,16 @@ impl OperatorCli {
 
     /// The id of the only dead letter, once it is parked.
     async fn parked(&self) -> String {
-        let until = Instant::now() + TIMEOUT;
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        loop {
-            poll.tick().await;
+        let polling = Polling {
+            interval: POLL_INTERVAL,
+            timeout: TIMEOUT,
+        };
+        eventually(polling, "a parked dead letter", async || {
             let parked = self.dead_letter(&["list", "--state", "parked"]).await;
-            if let Some(id) = parked[0]["id"].as_str() {
-                return id.to_owned();
-            }
-            assert!(Instant::now() < until, "nothing is parked");
-        }
+            let id = parked[0]["id"].as_str().map(str::to_owned);
+            id.ok_or(parked)
+        })
+        .await
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex},
 };
+
+use test_support::process::{self, ServerProcess};
 
 use crate::{
     deployment::{POLL_INTERVAL, Target},
     proxy::Proxy,
 };
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_boxoffice");
 
 /// One process and its replacements.
 pub struct Process {
@@ -27,17 +30,16 @@ pub struct Process {
 }
 
 pub struct Running {
-    child: Child,
-    /// Its URL, once it listens.
-    url: Arc<Mutex<Option<String>>>,
-    /// It was killed, or will crash at a failpoint.
-    expects_exit: bool,
+    process: ServerProcess,
+    is_killed: bool,
+    has_failpoints: bool,
 }
 
 impl Process {
     pub fn url(&self) -> Option<String> {
         let running = self.running.lock().unwrap();
-        running.url.lock().unwrap().clone()
+        let url = running.process.url_if_listening();
+        url.filter(|_| !running.is_killed)
     }
 
     pub fn is_worker(&self) -> bool {
@@ -47,9 +49,8 @@ impl Process {
     /// `kill -9`; the supervisor starts it again.
     pub fn kill(&self) {
         let mut running = self.running.lock().unwrap();
-        running.expects_exit = true;
-        *running.url.lock().unwrap() = None;
-        running.child.kill().unwrap();
+        running.is_killed = true;
+        running.process.child.kill().unwrap();
     }
 
     /// Replaces it by a process with these failpoints; the replacement after that has none.
@@ -60,25 +61,25 @@ impl Process {
 
     /// Sends `-STOP` or `-CONT` to the current process.
     pub fn signal(&self, signal: &str) {
-        let pid = self.running.lock().unwrap().child.id().to_string();
-        // It may have just exited by itself.
-        let _ = Command::new("kill").args([signal, &pid]).status();
+        // A process that has just exited stays a zombie until it is restarted, so that the signal has a target.
+        self.running.lock().unwrap().process.signal(signal);
     }
 
     pub fn end(&self) {
         let mut running = self.running.lock().unwrap();
         // Fails only if it has already exited.
-        let _ = running.child.kill();
-        let _ = running.child.wait();
+        let _ = running.process.child.kill();
+        let _ = running.process.child.wait();
     }
 
     fn restart_if_exited(&self) {
         let mut running = self.running.lock().unwrap();
-        let Some(status) = running.child.try_wait().unwrap() else {
+        let Some(status) = running.process.child.try_wait().unwrap() else {
             return;
         };
         // A process that starts while an engine is down exits, and is restarted until the engine is up.
-        if !running.expects_exit && running.url.lock().unwrap().is_some() {
+        let is_expected = running.is_killed || running.has_failpoints;
+        if !is_expected && running.process.url_if_listening().is_some() {
             eprintln!("{} exited by itself: {status}", self.name);
         }
         let failpoints = std::mem::take(&mut *self.failpoints.lock().unwrap());
@@ -97,14 +98,9 @@ pub async fn supervise(processes: Vec<Arc<Process>>) {
     }
 }
 
-/// The program with these settings and none from the environment of the test.
+/// The program with these settings.
 pub fn command(settings: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_boxoffice"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BOXOFFICE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = process::command(PROGRAM);
     command.envs(settings.iter().map(|(key, value)| (key, value)));
     command
 }
@@ -115,35 +111,17 @@ pub fn spawn(
     settings: &[(String, String)],
     failpoints: &str,
 ) -> Running {
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"))
-        .unwrap();
-    let mut child = command(settings)
-        .args(["serve", "--listen", "127.0.0.1:0", "--services", services])
-        .arg("--data")
-        .arg(folder)
+    let log = folder.join("log");
+    let log = File::options().create(true).append(true).open(log);
+    let mut command = process::serve(PROGRAM, folder);
+    command
+        .args(["--services", services])
+        .envs(settings.iter().map(|(key, value)| (key, value)))
         .env("FAILPOINTS", failpoints)
-        // An abort may leave a core file in the working directory.
-        .current_dir(folder)
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let url = Arc::new(Mutex::new(None));
-    let (output, answer) = (child.stdout.take().unwrap(), Arc::clone(&url));
-    std::thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = String::new();
-        let read = output.read_line(&mut line);
-        if let (Ok(_), Some(url)) = (read, line.strip_prefix("listening on ")) {
-            *answer.lock().unwrap() = Some(url.trim_end().to_owned());
-        }
-    });
+        .stderr(log.unwrap());
     Running {
-        child,
-        url,
-        expects_exit: !failpoints.is_empty(),
+        process: ServerProcess::spawn(command),
+        is_killed: false,
+        has_failpoints: !failpoints.is_empty(),
     }
 }
