@@ -191,6 +191,11 @@ impl ApiAnswer {
         self.status >= 500 || self.headers.contains_key(header::RETRY_AFTER)
     }
 
+    /// The request was not decided: a 5xx, or another request with its key is in flight.
+    pub fn leaves_key_open(&self) -> bool {
+        self.status >= 500 || self.code() == "IDEMPOTENCY_KEY_IN_FLIGHT"
+    }
+
     /// A saved answer to an idempotency key.
     pub fn is_replayed(&self) -> bool {
         self.headers.contains_key("idempotency-replayed")

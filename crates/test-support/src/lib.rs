@@ -3,11 +3,14 @@
 //!
 //! - [`process`]: the program as a child process
 //! - [`engines`]: PostgreSQL, Redis and Kafka servers, and names in them that no other test uses
-//! - [`api`]: requests of the HTTP API and their answers
+//! - [`api`]: requests of the HTTP API and their answers; [`calls`]: a log of them
+//! - [`buyer`]: the steps of a purchase
 //! - [`eventually`]: polling with a timeout
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 pub mod api;
+pub mod buyer;
+pub mod calls;
 pub mod engines;
 mod eventually;
 pub mod process;

@@ -1,12 +1,15 @@
 //! Buyers of every kind. Each registers a user of its own and acts until it is done or the server has exited.
 
 use messaging::Random;
-use serde_json::{Value, json};
-
-use crate::{
-    calls::{ApiAnswer, ApiRequest, CallLog},
-    server::{POLL_INTERVAL, Server},
+use reqwest::Method;
+use serde_json::json;
+use test_support::{
+    api::{ApiAnswer, ApiRequest, Purchase},
+    buyer::{Buyer, PendingPayment, Transport},
+    calls::CallLog,
 };
+
+use crate::server::{POLL_INTERVAL, Server};
 
 pub const PRICE: i64 = 1000;
 /// Points of a new user, and the points that most purchases use.
@@ -87,49 +90,82 @@ pub fn draw(kinds: &[(BuyerKind, u64)], random: &Random) -> BuyerKind {
     unreachable!("the weights sum to all")
 }
 
+/// Sends a buyer's requests to the server and logs them. A GET is not logged.
+pub struct ServerTransport<'a> {
+    server: &'a Server,
+    calls: &'a CallLog,
+    /// Sends each POST twice at once.
+    is_twice: bool,
+}
+
+impl Transport for ServerTransport<'_> {
+    async fn send(&self, request: ApiRequest) -> Option<ApiAnswer> {
+        if request.method == Method::GET {
+            return self.server.send(&request).await;
+        }
+        if request.method != Method::POST || !self.is_twice {
+            return self.calls.log(&request, self.server.send(&request)).await;
+        }
+        let (one, other) = futures::join!(
+            self.calls.log(&request, self.server.send(&request)),
+            self.calls.log(&request, self.server.send(&request))
+        );
+        let (one, other) = (one?, other?);
+        Some(if one.is_retryable() { other } else { one })
+    }
+}
+
 /// One buyer of one round.
-pub struct Buyer<'a> {
-    pub server: &'a Server,
-    pub calls: &'a CallLog,
-    /// Prefix of the buyer's idempotency keys.
-    pub name: String,
-    pub kind: BuyerKind,
-    pub event: i64,
+pub struct CrashBuyer<'a> {
+    buyer: Buyer<ServerTransport<'a>>,
+    kind: BuyerKind,
+    event: i64,
 }
 
-struct Started {
-    ticket: String,
-    payment: String,
-    amount: i64,
-}
+impl<'a> CrashBuyer<'a> {
+    pub fn new(
+        server: &'a Server,
+        calls: &'a CallLog,
+        name: String,
+        kind: BuyerKind,
+        event: i64,
+    ) -> Self {
+        let transport = ServerTransport {
+            server,
+            calls,
+            is_twice: kind == BuyerKind::PaysTwiceAtOnce,
+        };
+        let buyer = Buyer {
+            transport,
+            name,
+            poll_interval: POLL_INTERVAL,
+            polls_max: POLLS_MAX,
+        };
+        Self { buyer, kind, event }
+    }
 
-impl Buyer<'_> {
     /// `None` if the server exited, or refused something that a later step needs.
     pub async fn act(&self) -> Option<()> {
-        if self.server.is_gone() {
+        if self.buyer.transport.server.is_gone() {
             return None;
         }
         if self.kind == BuyerKind::RegistersAnEvent {
-            return self.register_event().await;
+            let request = ApiRequest::register_event(&self.buyer.name, 3, PRICE);
+            return self.buyer.send("event", request).await.map(drop);
         }
         let user = self.register().await?;
         let ticket = self.reserve(user).await?;
         match self.kind {
             BuyerKind::NeverProcesses => return Some(()),
-            BuyerKind::ReleasesAtOnce => return self.release(&ticket).await,
+            BuyerKind::ReleasesAtOnce => return self.buyer.release(&ticket).await.map(drop),
             _ => {}
         }
         self.process(user, &ticket).await?;
         if self.kind == BuyerKind::ReleasesWhileProcessing {
-            return self.release(&ticket).await;
+            return self.buyer.release(&ticket).await.map(drop);
         }
-        let started = self.wait_for_payment(ticket).await?;
-        self.pay(&started).await
-    }
-
-    async fn register_event(&self) -> Option<()> {
-        let show = json!({ "name": self.name, "ticketQuantity": 3, "price": PRICE });
-        self.post("/event", "event", show).await.map(|_| ())
+        let pending = self.buyer.wait_for_payment(&ticket).await?;
+        self.pay(&pending).await
     }
 
     async fn register(&self) -> Option<i64> {
@@ -142,169 +178,108 @@ impl Buyer<'_> {
             BuyerKind::IsGrantedPointsLater => 0,
             _ => POINTS,
         };
-        let user = json!({ "name": self.name, "status": status, "points": points });
-        let answer = self.post("/user", "user", user).await?;
-        let id = answer.json()["id"].as_i64()?;
+        let id = self.buyer.register(status, points).await?;
         if self.kind == BuyerKind::IsGrantedPointsLater {
             let grant = json!({ "amount": POINTS });
-            self.post(&format!("/user/{id}/points"), "grant", grant)
-                .await?;
+            let request = ApiRequest::post(format!("/user/{id}/points"), grant);
+            self.buyer.send("grant", request).await?;
         }
         Some(id)
     }
 
     async fn reserve(&self, user: i64) -> Option<String> {
-        let (path, body) = (
-            "/ticketing/reserve",
-            json!({ "eventId": self.event, "userId": user }),
-        );
-        let answer = self.post(path, "reserve", body.clone()).await?;
-        let ticket = answer.json()["ticketId"].as_str()?.to_owned();
+        let answer = self.buyer.reserve(self.event, user).await?;
+        let ticket = answer.text_of("ticketId")?.to_owned();
         if self.kind == BuyerKind::SendsInvalidRequests {
-            self.post(path, "again", body).await?;
+            let again = ApiRequest::reserve(self.event, user);
+            self.buyer.send("again", again).await?;
         }
         Some(ticket)
     }
 
-    async fn release(&self, ticket: &str) -> Option<()> {
-        let request = ApiRequest::delete(format!("/ticketing/reserve/{ticket}"));
-        self.calls.send(self.server, request).await.map(|_| ())
-    }
-
     async fn process(&self, user: i64, ticket: &str) -> Option<()> {
-        let point = match self.kind {
+        let points = match self.kind {
             BuyerKind::PaysInPoints => PRICE,
             _ => POINTS_USED,
         };
-        let purchase = json!({ "ticketId": ticket, "eventId": self.event, "userId": user,
-            "totalAmount": PRICE, "point": point });
-        let answer = self.post("/ticketing/process", "process", purchase).await?;
-        (answer.status == 202).then_some(())
+        let purchase = Purchase {
+            ticket,
+            event: self.event,
+            user,
+            total_amount: PRICE,
+            points,
+        };
+        self.buyer.process(purchase).await
     }
 
-    /// Waits for the end of the purchase. `None` if the purchase is compensated or takes too long.
-    async fn wait_for_payment(&self, ticket: String) -> Option<Started> {
-        let url = format!("{}/ticketing/process/{ticket}", self.server.url);
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        for _ in 0..POLLS_MAX {
-            poll.tick().await;
-            let answer = self.server.client.get(&url).send().await.ok()?;
-            let progress: Value = answer.json().await.ok()?;
-            match progress["sagaState"].as_str() {
-                Some("COMPLETED") => {
-                    return Some(Started {
-                        payment: progress["paymentId"].as_str()?.to_owned(),
-                        amount: progress["finalAmount"].as_i64()?,
-                        ticket,
-                    });
-                }
-                Some("COMPENSATED") => return None,
-                _ => {}
-            }
-        }
-        None
-    }
-
-    async fn pay(&self, started: &Started) -> Option<()> {
+    async fn pay(&self, pending: &PendingPayment) -> Option<()> {
         match self.kind {
             BuyerKind::NeverPays => {}
             BuyerKind::PaysWithSecondCard => {
-                self.confirm(started, "declined", Some(DECLINED)).await?;
-                self.confirm(started, "confirm", None).await?;
+                self.confirm(pending, "declined", Some(DECLINED)).await?;
+                self.confirm(pending, "confirm", None).await?;
             }
-            BuyerKind::IsDeclined => _ = self.confirm(started, "declined", Some(DECLINED)).await?,
+            BuyerKind::IsDeclined => _ = self.confirm(pending, "declined", Some(DECLINED)).await?,
             BuyerKind::PaysWithLostAnswer => {
-                self.confirm(started, "confirm", Some(CHARGE_WITHOUT_ANSWER))
+                self.confirm(pending, "confirm", Some(CHARGE_WITHOUT_ANSWER))
                     .await?;
             }
             BuyerKind::PaysWithLostAnswerAndReleases => {
-                self.confirm(started, "confirm", Some(CHARGE_WITHOUT_ANSWER))
+                self.confirm(pending, "confirm", Some(CHARGE_WITHOUT_ANSWER))
                     .await?;
-                self.release(&started.ticket).await?;
+                self.buyer.release(&pending.ticket).await?;
             }
             BuyerKind::NotifiedByWebhook => {
-                self.confirm(started, "confirm", Some(CHARGE_WITHOUT_ANSWER))
+                self.confirm(pending, "confirm", Some(CHARGE_WITHOUT_ANSWER))
                     .await?;
-                self.receive_webhooks(started).await?;
+                self.receive_webhooks(pending).await?;
             }
             BuyerKind::CancelsTheTicket => {
-                self.confirm(started, "confirm", None).await?;
-                self.cancel(&started.ticket).await?;
+                self.confirm(pending, "confirm", None).await?;
+                self.cancel(&pending.ticket).await?;
             }
             BuyerKind::SendsInvalidRequests => {
-                let wrong = Started {
-                    ticket: started.ticket.clone(),
-                    payment: started.payment.clone(),
-                    amount: started.amount + 1,
+                let wrong = PendingPayment {
+                    amount: pending.amount + 1,
+                    ..pending.clone()
                 };
                 self.confirm(&wrong, "wrong", None).await?;
-                self.confirm(started, "confirm", None).await?;
+                self.confirm(pending, "confirm", None).await?;
             }
-            _ => _ = self.confirm(started, "confirm", None).await?,
+            _ => _ = self.confirm(pending, "confirm", None).await?,
         }
         Some(())
     }
 
     async fn confirm(
         &self,
-        started: &Started,
+        pending: &PendingPayment,
         step: &str,
-        test_code: Option<&'static str>,
+        test_code: Option<&str>,
     ) -> Option<ApiAnswer> {
-        let payment = json!({ "paymentId": started.payment, "amount": started.amount,
-            "pgPaymentId": format!("{}-{step}", self.name) });
-        let request = ApiRequest::post("/payment/confirmed", self.key(step), payment);
-        self.send_as_kind(ApiRequest {
-            test_code,
-            ..request
-        })
-        .await
+        let payment_key = self.buyer.key(step);
+        let mut request = ApiRequest::confirm(&pending.payment, &payment_key, pending.amount);
+        if let Some(code) = test_code {
+            request = request.with_test_code(code);
+        }
+        self.buyer.send(step, request).await
     }
 
     /// Delivers contradicting webhooks about the payment.
-    async fn receive_webhooks(&self, started: &Started) -> Option<()> {
+    async fn receive_webhooks(&self, pending: &PendingPayment) -> Option<()> {
         for status in ["ABORTED", "DONE", "ABORTED", "DONE"] {
-            let data = json!({ "orderId": started.payment, "status": status,
-                "paymentKey": self.key("confirm") });
-            let request = ApiRequest::webhook(self.key(status), data);
-            self.calls.send(self.server, request).await?;
+            let data = json!({ "orderId": pending.payment, "status": status,
+                "paymentKey": self.buyer.key("confirm") });
+            let request = ApiRequest::webhook(&self.buyer.key(status), data);
+            self.buyer.send(status, request).await?;
         }
         Some(())
     }
 
     /// Cancels the ticket once it is issued.
     async fn cancel(&self, ticket: &str) -> Option<()> {
-        let url = format!("{}/ticket/{ticket}", self.server.url);
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        for _ in 0..POLLS_MAX {
-            poll.tick().await;
-            let answer = self.server.client.get(&url).send().await.ok()?;
-            if answer.status() == 200 {
-                let path = format!("/ticket/{ticket}/cancel");
-                return self.post(&path, "cancel", json!({})).await.map(|_| ());
-            }
-        }
-        None
-    }
-
-    async fn post(&self, path: &str, step: &str, body: Value) -> Option<ApiAnswer> {
-        self.send_as_kind(ApiRequest::post(path, self.key(step), body))
-            .await
-    }
-
-    async fn send_as_kind(&self, request: ApiRequest) -> Option<ApiAnswer> {
-        if self.kind != BuyerKind::PaysTwiceAtOnce {
-            return self.calls.send(self.server, request).await;
-        }
-        let (one, other) = futures::join!(
-            self.calls.send(self.server, request.clone()),
-            self.calls.send(self.server, request)
-        );
-        let (one, other) = (one?, other?);
-        Some(if one.is_retryable { other } else { one })
-    }
-
-    fn key(&self, step: &str) -> String {
-        format!("{}-{step}", self.name)
+        let path = format!("/ticket/{ticket}");
+        self.buyer.wait_for(&path, |it| it.status == 200).await?;
+        self.buyer.cancel(ticket, "cancel").await.map(drop)
     }
 }

@@ -4,11 +4,10 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use contract::domain::{PaymentStatus, TicketStatus};
 use messaging::{Clock, Commit, Message, Metrics, Store};
-use test_support::{eventually, process::ExitKind};
+use test_support::{api::ApiRequest, eventually, process::ExitKind};
 
 use crate::{
     buyers::{ALL_KINDS, BuyerKind},
-    calls::ApiRequest,
     harness::{CrashHarness, Ending, Moment, seed},
     server::{POLLING, Server},
 };
@@ -396,7 +395,7 @@ async fn every_poison_is_parked(harness: CrashHarness) {
         assert_eq!(letter["reissues"], 3, "{letter}");
         let request =
             ApiRequest::delete(format!("/dead-letter/{}", letter["id"].as_str().unwrap()));
-        assert_eq!(request.send(&server).await.unwrap().status, 200);
+        assert_eq!(server.send(&request).await.unwrap().status, 200);
     }
     server.kill();
     harness.close().await;

@@ -11,11 +11,10 @@ use futures::{
 use messaging::{Clock, Random};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_support::{eventually, process::ExitKind};
+use test_support::{api::ApiRequest, calls::CallLog, eventually, process::ExitKind};
 
 use crate::{
-    buyers::{Buyer, BuyerKind, PRICE, draw},
-    calls::{ApiRequest, CallLog},
+    buyers::{BuyerKind, CrashBuyer, PRICE, draw},
     promises,
     server::{self, POLLING, Server},
 };
@@ -62,10 +61,10 @@ impl CrashHarness {
         let server = Server::start(folder.path());
         let mut events = Vec::new();
         for quantity in QUANTITIES {
-            let show = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
-            let request = ApiRequest::post("/event", format!("opening-{quantity}"), show);
-            let answer = calls.send(&server, request).await.unwrap();
-            let event = answer.json()["id"].as_i64().unwrap();
+            let request = ApiRequest::register_event("Show", quantity, PRICE)
+                .with_key(format!("opening-{quantity}"));
+            let answer = calls.log(&request, server.send(&request)).await.unwrap();
+            let event = answer.number_of("id").unwrap();
             on_sale(&server, event).await;
             events.push(event);
         }
@@ -163,15 +162,14 @@ impl CrashHarness {
 
     async fn buyers(&self, server: &Server, kinds: &[(BuyerKind, u64)]) {
         self.retry_unanswered(server).await;
-        let buyers = (0..BUYERS).map(|number| Buyer {
-            server,
-            calls: &self.calls,
-            name: format!("r{}b{number}", self.rounds),
-            kind: draw(kinds, &self.random),
-            event: self.events[usize::from(self.random.below(4) == 0)],
+        let buyers = (0..BUYERS).map(|number| {
+            let name = format!("r{}b{number}", self.rounds);
+            let kind = draw(kinds, &self.random);
+            let event = self.events[usize::from(self.random.below(4) == 0)];
+            CrashBuyer::new(server, &self.calls, name, kind, event)
         });
         let buyers: Vec<_> = buyers.collect();
-        let acting = stream::iter(&buyers).map(Buyer::act);
+        let acting = stream::iter(&buyers).map(CrashBuyer::act);
         acting.buffer_unordered(BUYERS_AT_ONCE).count().await;
     }
 
@@ -181,7 +179,8 @@ impl CrashHarness {
         let open = self.calls.unanswered().into_iter();
         let again: Vec<ApiRequest> = open.filter(|_| self.random.below(2) == 0).collect();
         let asking = stream::iter(again).map(|request| async move {
-            let answer = self.calls.send(server, request.clone()).await?;
+            let sending = server.send(&request);
+            let answer = self.calls.log(&request, sending).await?;
             let is_in_its_own_way = match request.path.as_str() {
                 "/ticketing/reserve" => {
                     answer.code() == "ALREADY_RESERVED" && !request.key.ends_with("-again")
@@ -245,17 +244,17 @@ impl CrashHarness {
         let answers = stream::iter(self.calls.final_answers());
         let replaying = answers.map(|(request, first)| async move {
             // If the reservation is gone, the key reserves again.
-            if request.path == "/ticketing/reserve" && !owns_ticket(server, &first.json()).await {
+            if request.path == "/ticketing/reserve" && !owns_ticket(server, &first.body).await {
                 return;
             }
-            let again = request
-                .send(server)
+            let again = server
+                .send(&request)
                 .await
                 .expect("this server is not killed");
-            assert!(again.is_replay, "{request:?} was answered {again:?}");
+            assert!(again.is_replayed(), "{request:?} was answered {again:?}");
             assert_eq!(
-                (again.status, again.body),
-                (first.status, first.body),
+                (again.status, again.text),
+                (first.status, first.text),
                 "{request:?}"
             );
         });

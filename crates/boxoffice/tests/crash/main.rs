@@ -6,12 +6,11 @@
 //!
 //! - [`failpoints`], [`kills`], [`stops`], [`outages`]: the tests
 //! - [`harness`]: one data folder and the servers on it, round after round
-//! - [`buyers`]: the buyers; [`calls`]: their requests and answers; [`server`]: the program
+//! - [`buyers`]: the buyers; [`server`]: the program
 //! - [`promises`]: the invariants that are checked
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod buyers;
-mod calls;
 mod failpoints;
 mod harness;
 mod kills;

@@ -13,15 +13,13 @@ use contract::{
 };
 use messaging::Snapshot;
 use payment::record::Refund;
+use reqwest::Method;
 use saga::SagaState;
 use serde_json::Value;
-use test_support::{Polling, eventually};
-use web::idempotency::AnswerRecord;
+use test_support::{Polling, api::ApiRequest, calls::CallLog, eventually};
+use web::idempotency::{AnswerRecord, record_key};
 
-use crate::{
-    calls::CallLog,
-    server::{HOLD_GRACE_SECS, TIMEOUT},
-};
+use crate::server::{HOLD_GRACE_SECS, TIMEOUT};
 
 /// How often the folder of a running server is polled.
 const AUDIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -64,9 +62,8 @@ pub async fn wait_until_idle(folder: &Path) {
 pub fn answers_stand(calls: &CallLog, books: &Books, now: Timestamp) {
     let releases = calls.releases();
     for (request, answer) in calls.answered("/ticketing/reserve", 200) {
-        let answer = answer.json();
-        let ticket = ticket(&answer);
-        let expires_at: Timestamp = text(&answer, "expiresAt").parse().unwrap();
+        let ticket = ticket(&answer.body);
+        let expires_at: Timestamp = text(&answer.body, "expiresAt").parse().unwrap();
         let may_be_gone = now >= expires_at.plus_secs(HOLD_GRACE_SECS)
             || releases.contains_key(&ticket.to_string())
             || saga_state(books, ticket) == Some(SagaState::Compensated);
@@ -112,7 +109,7 @@ fn payments_are_as_told(calls: &CallLog, books: &Books, charges: &BTreeMap<Strin
     for (request, answer) in calls.answered("/payment/confirmed", 200) {
         let id: PaymentId = text(&request.body, "paymentId").parse().unwrap();
         let payment = &books.payments[&id];
-        if answer.json()["succeeded"] == true {
+        if answer.body["succeeded"] == true {
             let is_kept =
                 payment.status == PaymentStatus::Succeeded && owns(books, payment.ticket_id);
             let ticket = payment.ticket_id.to_string();
@@ -199,7 +196,7 @@ fn points_are_where_they_belong(calls: &CallLog, books: &Books) {
         .map(|request| request.path)
         .collect();
     for (request, answer) in calls.answered("/user", 201) {
-        let id = answer.json()["id"].as_i64().unwrap();
+        let id = answer.body["id"].as_i64().unwrap();
         let grants = format!("/user/{id}/points");
         let registered = request.body["points"].as_i64().unwrap();
         let expected =
@@ -223,10 +220,16 @@ pub fn nothing_was_done_unanswered(calls: &CallLog, folder: &Path) {
     assert!(!answered.is_empty());
     for request in calls.unanswered() {
         assert!(
-            !answered.contains(&request.scope()),
+            !answered.contains(&saved_key(&request)),
             "{request:?} was done and not answered"
         );
     }
+}
+
+/// The key under which the server saves the answer to this request.
+fn saved_key(request: &ApiRequest) -> String {
+    let caller = request.body["userId"].as_i64().map(UserId);
+    record_key(&Method::POST, &request.path, caller, &request.key)
 }
 
 /// A charge in the books of the gateway.

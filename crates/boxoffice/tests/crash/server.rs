@@ -10,7 +10,8 @@ use std::{
 use reqwest::Client;
 use serde_json::Value;
 use test_support::{
-    Polling, api,
+    Polling,
+    api::{self, ApiAnswer, ApiRequest},
     process::{self, ExitKind, ServerProcess},
 };
 
@@ -96,12 +97,21 @@ impl Server {
         answer.json().await.unwrap()
     }
 
+    /// Sends a request; `None` if the server exited before it answered.
+    pub async fn send(&self, request: &ApiRequest) -> Option<ApiAnswer> {
+        let answer = request.send(&self.client, &self.url).await.ok();
+        if answer.is_none() {
+            self.mark_gone();
+        }
+        answer
+    }
+
     /// A request has already found that the server has exited.
     pub fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
     }
 
-    pub fn mark_gone(&self) {
+    fn mark_gone(&self) {
         self.is_gone.store(true, Ordering::Relaxed);
     }
 }

@@ -1,36 +1,73 @@
 //! A buyer acts as its [`BuyerSpec`] says. An impatient buyer gives up if the service dies during a request.
 
-use std::future::Future;
-
 use contract::Timestamp;
 use messaging::Clock;
-use serde_json::{Value, json};
+use reqwest::Method;
+use serde_json::json;
+use test_support::{
+    api::{ApiAnswer, ApiRequest, Purchase},
+    buyer::{Buyer, PendingPayment, Transport},
+};
 
 use crate::{
-    calls::{ApiAnswer, ApiRequest},
     scenario::{Behaviour, BuyerSpec, CancelRequests, EVENTS, POINTS, UnrequestedCharge},
     service::{HOLD_GRACE_SECS, POLL_INTERVAL, RestartableService},
 };
 
 /// How often a buyer polls before it gives up: about six seconds.
-const POLLS_MAX: usize = 150;
+pub const POLLS_MAX: usize = 150;
 
-pub struct Buyer<'a> {
+/// Sends a buyer's requests to the service, which may die before it answers.
+pub struct ServiceTransport<'a> {
+    service: &'a RestartableService,
+    /// Repeats a request if the service dies.
+    is_patient: bool,
+}
+
+impl Transport for ServiceTransport<'_> {
+    async fn send(&self, request: ApiRequest) -> Option<ApiAnswer> {
+        if self.is_patient || request.method == Method::GET {
+            return Some(self.service.send(&request).await);
+        }
+        self.service.send_once(&request).await
+    }
+}
+
+/// A buyer of a scenario.
+pub struct ScenarioBuyer<'a> {
     pub service: &'a RestartableService,
     pub spec: &'a BuyerSpec,
+    buyer: Buyer<ServiceTransport<'a>>,
     /// Event ids in the order of [`EVENTS`].
-    pub events: &'a [i64],
+    events: &'a [i64],
 }
 
 /// A purchase that can be paid.
 pub struct Started {
-    pub ticket: String,
-    pub payment: String,
-    pub amount: i64,
+    pub pending: PendingPayment,
     pub expires_at: Timestamp,
 }
 
-impl Buyer<'_> {
+impl<'a> ScenarioBuyer<'a> {
+    pub fn new(service: &'a RestartableService, spec: &'a BuyerSpec, events: &'a [i64]) -> Self {
+        let transport = ServiceTransport {
+            service,
+            is_patient: spec.is_patient,
+        };
+        let buyer = Buyer {
+            transport,
+            name: spec.name.clone(),
+            poll_interval: POLL_INTERVAL,
+            polls_max: POLLS_MAX,
+        };
+        Self {
+            service,
+            spec,
+            buyer,
+            events,
+        }
+    }
+
     /// `None` if the buyer gave up before its end.
     pub async fn act(&self) -> Option<()> {
         let started = self.begin().await?;
@@ -75,34 +112,24 @@ impl Buyer<'_> {
     async fn begin(&self) -> Option<Started> {
         let (price, _) = EVENTS[self.spec.event];
         let event = self.events[self.spec.event];
-        let point = match self.spec.behaviour {
+        let points = match self.spec.behaviour {
             Behaviour::PaysInPoints => price,
             _ => self.spec.points,
         };
-        let user = json!({ "name": self.spec.name, "status": "ACTIVE",
-            "points": POINTS + point });
-        let user = self.post("/user", "user", user).await?.body["id"].as_i64()?;
-        let body = json!({ "eventId": event, "userId": user });
-        let answer = self.post("/ticketing/reserve", "reserve", body).await?;
-        let ticket = answer.text("ticketId")?.to_owned();
-        let expires_at = answer.text("expiresAt")?.parse().unwrap();
-        let purchase = json!({ "ticketId": ticket, "eventId": event, "userId": user,
-            "totalAmount": price, "point": point });
-        let answer = self.post("/ticketing/process", "process", purchase).await?;
-        if answer.status != 202 {
-            return None;
-        }
-        let path = format!("/ticketing/process/{ticket}");
-        let done = self
-            .look(&path, |answer| {
-                answer.text("sagaState") == Some("COMPLETED")
-            })
-            .await?;
-        Some(Started {
-            payment: done.text("paymentId")?.to_owned(),
-            amount: done.body["finalAmount"].as_i64()?,
+        let user = self.buyer.register("ACTIVE", POINTS + points).await?;
+        let reserved = self.buyer.reserve(event, user).await?;
+        let ticket = reserved.text_of("ticketId")?;
+        let purchase = Purchase {
             ticket,
-            expires_at,
+            event,
+            user,
+            total_amount: price,
+            points,
+        };
+        self.buyer.process(purchase).await?;
+        Some(Started {
+            pending: self.buyer.wait_for_payment(ticket).await?,
+            expires_at: reserved.text_of("expiresAt")?.parse().unwrap(),
         })
     }
 
@@ -121,8 +148,9 @@ impl Buyer<'_> {
     async fn pay_and_cancel(&self, started: &Started, requests: CancelRequests) -> Option<()> {
         self.confirm(started, 1).await?;
         if requests != CancelRequests::AtOnce {
-            let path = format!("/ticket/{}", started.ticket);
-            self.look(&path, |answer| answer.text("status") == Some("RESERVED"))
+            let path = format!("/ticket/{}", started.pending.ticket);
+            self.buyer
+                .wait_for(&path, |answer| answer.text_of("status") == Some("RESERVED"))
                 .await?;
         }
         match requests {
@@ -138,83 +166,53 @@ impl Buyer<'_> {
 
     async fn be_charged(&self, started: &Started, when: UnrequestedCharge) -> Option<()> {
         if when == UnrequestedCharge::AfterPaymentIsClosed {
-            let path = format!("/payment/{}", started.payment);
+            let path = format!("/payment/{}", started.pending.payment);
             let at = started.expires_at.plus_secs(HOLD_GRACE_SECS);
             Clock::System.wait_until(at).await;
-            self.look(&path, |answer| answer.text("status") == Some("DELETED"))
+            self.buyer
+                .wait_for(&path, |answer| answer.text_of("status") == Some("DELETED"))
                 .await?;
         }
         let gateway = &self.service.gateway;
         gateway
-            .charge(&started.payment, &self.spec.key(1), started.amount)
+            .charge(
+                &started.pending.payment,
+                &self.spec.key(1),
+                started.pending.amount,
+            )
             .await;
         Some(())
     }
 
     pub async fn release(&self, started: &Started) -> Option<ApiAnswer> {
-        let path = format!("/ticketing/reserve/{}", started.ticket);
-        self.request(ApiRequest::delete(path)).await
+        self.buyer.release(&started.pending.ticket).await
     }
 
     pub async fn cancel(&self, started: &Started, number: u32) -> Option<ApiAnswer> {
-        let path = format!("/ticket/{}/cancel", started.ticket);
-        self.post(&path, &format!("cancel{number}"), json!({}))
-            .await
+        let step = format!("cancel{number}");
+        self.buyer.cancel(&started.pending.ticket, &step).await
     }
 
     /// Waits until the outcome of the payment is known and returns its status.
     pub async fn settled(&self, started: &Started) -> Option<String> {
-        let path = format!("/payment/{}", started.payment);
+        let path = format!("/payment/{}", started.pending.payment);
         let is_open =
-            |answer: &ApiAnswer| matches!(answer.text("status"), Some("CREATED" | "CONFIRMING"));
-        let settled = self.look(&path, |answer| !is_open(answer)).await?;
-        settled.text("status").map(str::to_owned)
+            |answer: &ApiAnswer| matches!(answer.text_of("status"), Some("CREATED" | "CONFIRMING"));
+        let settled = self
+            .buyer
+            .wait_for(&path, |answer| !is_open(answer))
+            .await?;
+        settled.text_of("status").map(str::to_owned)
     }
 
     pub async fn confirm(&self, started: &Started, number: usize) -> Option<ApiAnswer> {
-        let mut payment = json!({ "paymentId": started.payment, "amount": started.amount,
-            "pgPaymentId": self.spec.key(number) });
+        let pending = &started.pending;
+        let payment_key = self.spec.key(number);
+        let mut request = ApiRequest::confirm(&pending.payment, &payment_key, pending.amount);
         if matches!(self.spec.behaviour, Behaviour::Deposits(_)) && self.spec.names_account {
-            payment["refundAccount"] =
+            request.body["refundAccount"] =
                 json!({ "bank": "20", "accountNumber": "123", "holderName": "Kim" });
         }
-        self.post("/payment/confirmed", &format!("confirm{number}"), payment)
-            .await
-    }
-
-    async fn post(&self, path: &str, step: &str, body: Value) -> Option<ApiAnswer> {
-        let key = format!("{}-{step}", self.spec.name);
-        self.request(ApiRequest::post(path, key, body)).await
-    }
-
-    async fn request(&self, request: ApiRequest) -> Option<ApiAnswer> {
-        if self.spec.is_patient {
-            return Some(self.service.send(&request).await);
-        }
-        self.service.send_once(&request).await
-    }
-
-    /// Polls a path until the answer is as wanted; `None` if that takes too long.
-    async fn look(&self, path: &str, is_wanted: impl Fn(&ApiAnswer) -> bool) -> Option<ApiAnswer> {
-        self.until(|| async {
-            let answer = self.service.get(path).await;
-            is_wanted(&answer).then_some(answer)
-        })
-        .await
-    }
-
-    /// Repeats `attempt` until it returns something; `None` if that takes too long.
-    pub async fn until<T, F: Future<Output = Option<T>>>(
-        &self,
-        attempt: impl Fn() -> F,
-    ) -> Option<T> {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        for _ in 0..POLLS_MAX {
-            poll.tick().await;
-            if let Some(found) = attempt().await {
-                return Some(found);
-            }
-        }
-        None
+        self.buyer.send(&format!("confirm{number}"), request).await
     }
 }

@@ -9,11 +9,10 @@
 //! - [`run`]: runs the phases and checks the end; [`operator`]: what a person does at the end
 //! - [`buyer`], [`virtual_account`]: buyers, and those who pay by virtual account
 //! - [`service`]: the service over its restarts; [`gateway`]: the sandbox
-//! - [`calls`]: requests and answers; [`idle`], [`promises`]: the end of a run, and the invariants
+//! - [`idle`], [`promises`]: the end of a run, and the invariants
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod buyer;
-mod calls;
 mod fault_profile;
 mod gateway;
 mod idle;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use messaging::dead_letters::DeadLetterState;
 use payment::record::Refund;
-use reqwest::Method;
 use serde_json::{Value, json};
+use test_support::api::ApiRequest;
 
-use crate::{calls::ApiRequest, gateway::Charge, idle::AllBooks, service::RestartableService};
+use crate::{gateway::Charge, idle::AllBooks, service::RestartableService};
 
 /// Names an account for every parked refund and requests it again; returns the number of refunds.
 pub async fn settle_what_is_parked(service: &RestartableService, all: &AllBooks) -> usize {
@@ -20,15 +20,11 @@ pub async fn settle_what_is_parked(service: &RestartableService, all: &AllBooks)
     for payment in parked {
         let path = format!("/payment/{}", payment.payment_id);
         let account = json!({ "bank": "20", "accountNumber": "456", "holderName": "Lee" });
-        let named = ApiRequest {
-            method: Method::PUT,
-            path: format!("{path}/refund-account"),
-            key: format!("operator-names-{settled}"),
-            body: account,
-        };
+        let named = ApiRequest::put(format!("{path}/refund-account"), account)
+            .with_key(format!("operator-names-{settled}"));
         assert_eq!(service.send(&named).await.status, 204, "{payment:?}");
-        let key = format!("operator-{settled}");
-        let resumed = ApiRequest::post(&format!("{path}/refund"), key, Value::Null);
+        let resumed = ApiRequest::post(format!("{path}/refund"), Value::Null)
+            .with_key(format!("operator-{settled}"));
         assert_eq!(service.send(&resumed).await.status, 202, "{payment:?}");
         settled += 1;
     }
@@ -37,8 +33,8 @@ pub async fn settle_what_is_parked(service: &RestartableService, all: &AllBooks)
 
 /// Reconciles the service with the gateway and expects no difference.
 pub async fn reconcile(service: &RestartableService) {
-    let key = "operator-reconciles".to_owned();
-    let asked = ApiRequest::post("/payment/reconciliation", key, json!({}));
+    let asked =
+        ApiRequest::post("/payment/reconciliation", json!({})).with_key("operator-reconciles");
     let report = service.send(&asked).await;
     assert_eq!(report.status, 200, "{report:?}");
     assert_eq!(report.body["differences"], json!([]), "{report:?}");

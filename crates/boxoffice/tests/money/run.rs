@@ -8,13 +8,11 @@ use std::{
 
 use futures::{StreamExt, stream};
 use messaging::Clock;
-use serde_json::json;
+use test_support::{api::ApiRequest, eventually};
 use toss_sandbox::FaultScript;
-use test_support::eventually;
 
 use crate::{
-    buyer::Buyer,
-    calls::ApiRequest,
+    buyer::ScenarioBuyer,
     fault_profile::DELAY_MILLIS_MAX,
     idle, operator, promises,
     scenario::{EVENTS, KillMoment, Phase, Scenario},
@@ -65,8 +63,8 @@ pub async fn run_scenario(name: &str, scenario: &Scenario) -> usize {
 async fn put_on_sale(service: &RestartableService) -> Vec<i64> {
     let mut events = Vec::new();
     for (price, quantity) in EVENTS {
-        let show = json!({ "name": "Show", "ticketQuantity": quantity, "price": price });
-        let request = ApiRequest::post("/event", format!("show-{price}"), show);
+        let request =
+            ApiRequest::register_event("Show", quantity, price).with_key(format!("show-{price}"));
         let event = service.send(&request).await.body["id"].as_i64().unwrap();
         on_sale(service, event).await;
         events.push(event);
@@ -91,13 +89,12 @@ async fn run_phase(service: &RestartableService, phase: &Phase, events: &[i64]) 
     let from = service.calls.answers();
     let is_over = AtomicBool::new(false);
     let buying = async {
-        let buyers = phase.specs.iter().map(|spec| Buyer {
-            service,
-            spec,
-            events,
-        });
+        let buyers = phase
+            .specs
+            .iter()
+            .map(|spec| ScenarioBuyer::new(service, spec, events));
         let buyers: Vec<_> = buyers.collect();
-        let acting = stream::iter(&buyers).map(Buyer::act);
+        let acting = stream::iter(&buyers).map(ScenarioBuyer::act);
         acting.buffer_unordered(BUYERS_AT_ONCE).count().await;
         is_over.store(true, Ordering::Relaxed);
     };

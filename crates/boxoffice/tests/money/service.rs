@@ -2,19 +2,18 @@
 
 use std::{fs::OpenOptions, path::Path, process::Command, time::Duration};
 
-use reqwest::{Client, Method};
-use serde_json::Value;
+use reqwest::Client;
 use tempfile::TempDir;
 use test_support::{
-    Polling, api, eventually,
+    Polling,
+    api::{self, ApiAnswer, ApiRequest},
+    calls::CallLog,
+    eventually,
     process::{self, ServerProcess},
 };
 use tokio::sync::{Mutex, watch};
 
-use crate::{
-    calls::{ApiAnswer, ApiRequest, CallLog},
-    gateway::{SECRET, TestGateway},
-};
+use crate::gateway::{SECRET, TestGateway};
 
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 pub const POLL_INTERVAL: Duration = Duration::from_millis(40);
@@ -112,23 +111,16 @@ impl RestartableService {
 
     /// Sends a request once; `None` if the service died before it answered.
     pub async fn send_once(&self, request: &ApiRequest) -> Option<ApiAnswer> {
-        let url = format!("{}{}", self.address().await, request.path);
-        let mut http = self.client.request(request.method.clone(), url);
-        if request.method != Method::GET && request.method != Method::DELETE {
-            http = http
-                .header("Idempotency-Key", &request.key)
-                .json(&request.body);
-        }
-        let answer = ApiAnswer::read(http.send().await.ok()?).await?;
-        self.calls.note(request, &answer);
-        Some(answer)
+        let url = self.address().await;
+        let sending = async { request.send(&self.client, &url).await.ok() };
+        self.calls.log(request, sending).await
     }
 
     /// Sends a request with the same key until it is answered.
     pub async fn send(&self, request: &ApiRequest) -> ApiAnswer {
         eventually(POLLING, "an answer", async || {
             match self.send_once(request).await {
-                Some(answer) if !answer.is_retryable() => Ok(answer),
+                Some(answer) if !answer.leaves_key_open() => Ok(answer),
                 answer => Err(format!("{request:?} was answered {answer:?}")),
             }
         })
@@ -137,13 +129,7 @@ impl RestartableService {
 
     /// The answer to a GET, once there is one.
     pub async fn get(&self, path: &str) -> ApiAnswer {
-        let request = ApiRequest {
-            method: Method::GET,
-            path: path.to_owned(),
-            key: String::new(),
-            body: Value::Null,
-        };
-        self.send(&request).await
+        self.send(&ApiRequest::get(path)).await
     }
 
     async fn address(&self) -> String {

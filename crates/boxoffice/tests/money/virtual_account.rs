@@ -3,21 +3,22 @@
 use messaging::Clock;
 
 use crate::{
-    buyer::{Buyer, Started},
+    buyer::{POLLS_MAX, ScenarioBuyer, Started},
     scenario::Deposit,
+    service::POLL_INTERVAL,
 };
 
 /// Minimal time between the deadline and a late deposit.
 const LATE_MILLIS: i64 = 100;
 
-impl Buyer<'_> {
+impl ScenarioBuyer<'_> {
     pub async fn deposit(&self, started: &Started, deposit: Deposit) -> Option<()> {
         let gateway = &self.service.gateway;
         let key = self.spec.key(1);
         // Points may pay for everything.
-        if started.amount > 0 {
+        if started.pending.amount > 0 {
             gateway
-                .request_account(&started.payment, &key, started.amount)
+                .request_account(&started.pending.payment, &key, started.pending.amount)
                 .await;
         }
         self.confirm(started, 1).await?;
@@ -61,14 +62,18 @@ impl Buyer<'_> {
     /// The bank performs the action as soon as it is possible; `None` if it never is.
     async fn bank(&self, started: &Started, action: &str) -> Option<()> {
         let key = self.spec.key(1);
-        let path = format!("/payment/{}", started.payment);
-        let doing = || async {
+        let path = format!("/payment/{}", started.pending.payment);
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        for _ in 0..POLLS_MAX {
+            poll.tick().await;
             if self.service.gateway.act(&key, action).await {
-                return Some(true);
+                return Some(());
             }
-            let answer = self.service.get(&path).await;
-            (answer.text("status") != Some("CONFIRMING")).then_some(false)
-        };
-        self.until(doing).await?.then_some(())
+            let payment = self.service.get(&path).await;
+            if payment.text_of("status") != Some("CONFIRMING") {
+                return None;
+            }
+        }
+        None
     }
 }

@@ -2,8 +2,9 @@
 
 use contract::{PaymentId, SagaId, TicketId};
 use serde_json::{Value, json};
+use test_support::api::{self, ApiAnswer, ApiRequest};
 
-use crate::test_app::{Answer, TestApp};
+use crate::test_app::TestApp;
 
 /// The price of every ticket of [`TestApp::event`].
 pub const PRICE: i64 = 1000;
@@ -57,10 +58,8 @@ pub fn payment_of(ticket: &str) -> PaymentId {
 impl TestApp {
     /// Registers an event and waits until it is on sale.
     pub async fn event(&self, quantity: i64) -> i64 {
-        let body = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
-        let event = self.post("/event", body).await.ok(201)["id"]
-            .as_i64()
-            .unwrap();
+        let registered = self.call(ApiRequest::register_event("Show", quantity, PRICE));
+        let event = registered.await.ok(201)["id"].as_i64().unwrap();
         self.stock_becomes(event, stock(quantity, 0, 0, quantity))
             .await;
         event
@@ -83,25 +82,27 @@ impl TestApp {
         self.put(&path, body).await.ok(200);
     }
 
-    pub async fn reserve(&self, event: i64, user: i64) -> Answer {
-        let body = json!({ "eventId": event, "userId": user });
-        self.post("/ticketing/reserve", body).await
+    pub async fn reserve(&self, event: i64, user: i64) -> ApiAnswer {
+        self.call(ApiRequest::reserve(event, user)).await
     }
 
     pub async fn reserved(&self, event: i64, user: i64) -> String {
         text(&self.reserve(event, user).await.ok(200)["ticketId"])
     }
 
-    pub async fn release(&self, ticket: &str) -> Answer {
-        self.delete(&format!("/ticketing/reserve/{ticket}")).await
+    pub async fn release(&self, ticket: &str) -> ApiAnswer {
+        self.call(ApiRequest::release(ticket)).await
     }
 
-    pub async fn process(&self, ticket: &str, event: i64, user: i64, point: i64) -> Answer {
-        let body = json!({
-            "ticketId": ticket, "eventId": event, "userId": user,
-            "totalAmount": PRICE, "point": point,
-        });
-        self.post("/ticketing/process", body).await
+    pub async fn process(&self, ticket: &str, event: i64, user: i64, point: i64) -> ApiAnswer {
+        let purchase = api::Purchase {
+            ticket,
+            event,
+            user,
+            total_amount: PRICE,
+            points: point,
+        };
+        self.call(ApiRequest::process(purchase)).await
     }
 
     /// Waits until the purchase of a ticket is in this state.
@@ -132,9 +133,8 @@ impl TestApp {
         self.processed(&ticket, event, user, point).await
     }
 
-    pub async fn pay(&self, purchase: &Purchase, card: &str) -> Answer {
-        let body = confirmation(purchase, card);
-        self.post("/payment/confirmed", body).await
+    pub async fn pay(&self, purchase: &Purchase, card: &str) -> ApiAnswer {
+        self.call(confirmation(purchase, card)).await
     }
 
     /// Pays and waits until the ticket is issued.
@@ -145,10 +145,8 @@ impl TestApp {
     }
 
     /// As [`TestApp::pay`], under an idempotency key.
-    pub async fn pay_by_key(&self, purchase: &Purchase, card: &str, key: &str) -> Answer {
-        let body = confirmation(purchase, card);
-        self.post_with("/payment/confirmed", ("Idempotency-Key", key), &body)
-            .await
+    pub async fn pay_by_key(&self, purchase: &Purchase, card: &str, key: &str) -> ApiAnswer {
+        self.call(confirmation(purchase, card).with_key(key)).await
     }
 
     /// Advances the clock until the payment has succeeded and the ticket is issued; the card was charged once.
@@ -171,13 +169,9 @@ impl TestApp {
     }
 
     /// Delivers a webhook about a payment, genuine or forged.
-    pub async fn deliver_webhook(&self, transmission: &str, data: &Value) -> Answer {
-        let body = json!({
-            "eventType": "PAYMENT_STATUS_CHANGED", "createdAt": "2026-11-22T10:00:00.000000",
-            "data": data,
-        });
-        let header = ("tosspayments-webhook-transmission-id", transmission);
-        self.post_with("/payment/webhook/toss", header, &body).await
+    pub async fn deliver_webhook(&self, transmission: &str, data: &Value) -> ApiAnswer {
+        self.call(ApiRequest::webhook(transmission, data.clone()))
+            .await
     }
 
     pub async fn ticket_becomes(&self, purchase: &Purchase, status: &str) {
@@ -186,9 +180,8 @@ impl TestApp {
     }
 
     /// Requests the cancellation of a ticket.
-    pub async fn cancel(&self, purchase: &Purchase) -> Answer {
-        let path = format!("/ticket/{}/cancel", purchase.ticket);
-        self.post(&path, json!({})).await
+    pub async fn cancel(&self, purchase: &Purchase) -> ApiAnswer {
+        self.call(ApiRequest::cancel_ticket(&purchase.ticket)).await
     }
 
     /// Advances the clock until the ticket's last cancellation is in this state.
@@ -199,10 +192,10 @@ impl TestApp {
     }
 
     /// As [`TestApp::pay`], with a card that the gateway refuses.
-    pub async fn pay_with_refused_card(&self, purchase: &Purchase, card: &str) -> Answer {
-        let refusal = ("TossPayments-Test-Code", "REJECT_CARD_PAYMENT");
-        let body = confirmation(purchase, card);
-        self.post_with("/payment/confirmed", refusal, &body).await
+    pub async fn pay_with_refused_card(&self, purchase: &Purchase, card: &str) -> ApiAnswer {
+        let request = confirmation(purchase, card);
+        self.call(request.with_test_code("REJECT_CARD_PAYMENT"))
+            .await
     }
 
     pub async fn payment(&self, purchase: &Purchase) -> Value {
@@ -296,9 +289,9 @@ impl TestApp {
     }
 }
 
-/// The request body that confirms a payment.
-pub fn confirmation(purchase: &Purchase, card: &str) -> Value {
-    json!({ "paymentId": purchase.payment, "pgPaymentId": card, "amount": purchase.amount })
+/// The request that confirms a payment.
+pub fn confirmation(purchase: &Purchase, card: &str) -> ApiRequest {
+    ApiRequest::confirm(&purchase.payment, card, purchase.amount)
 }
 
 /// Owned pairs, for comparison with [`TestApp::steps`].

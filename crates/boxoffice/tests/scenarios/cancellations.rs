@@ -61,10 +61,7 @@ async fn a_ticket_is_cancelled_once_however_often_it_is_requested() {
         let (event, user) = (app.event(1).await, app.user(300).await);
         let purchase = bought(app, event, user, "card-1").await;
         let path = format!("/ticket/{}/cancel", purchase.ticket);
-        let ask = async |key: &str| {
-            let header = ("Idempotency-Key", key);
-            app.post_with(&path, header, &json!({})).await
-        };
+        let ask = async |key: &str| app.post_with_key(&path, key, &json!({})).await;
         app.gateway.set_mode(GatewayMode::Unreachable);
         let first = ask("one").await;
         assert_eq!(first.status, 202);

@@ -324,9 +324,8 @@ async fn the_key_of_a_decline_is_used_again(app: &mut TestApp) {
     let again = app.pay_by_key(&purchase, "d-4", "mine").await;
     assert!(again.is_replayed());
     assert_eq!(again.body, declined.body);
-    let body = confirmation(&purchase, "d-5");
-    let header = ("Idempotency-Key", "mine");
-    let reused = app.post_with("/payment/confirmed", header, &body).await;
+    let other = confirmation(&purchase, "d-5");
+    let reused = app.call(other.with_key("mine")).await;
     reused.refused(422, "IDEMPOTENCY_KEY_REUSED");
     app.pay_by_key(&purchase, "d-4", "next").await.ok(200);
     app.is_bought(&purchase, "d-4").await;

@@ -118,10 +118,8 @@ async fn a_released_purchase_is_undone_and_its_user_may_buy_again() {
         let again = app.purchase(event, user, 300).await;
         assert_ne!(again.ticket, first.ticket);
         app.paid(&again, "card-1").await;
-        let paid = confirmation(&first, "card-2");
-        app.post("/payment/confirmed", paid)
-            .await
-            .refused(409, "PAYMENT_CLOSED");
+        let paid = app.call(confirmation(&first, "card-2")).await;
+        paid.refused(409, "PAYMENT_CLOSED");
         app.release(&again.ticket)
             .await
             .refused(404, "RESERVATION_NOT_FOUND");

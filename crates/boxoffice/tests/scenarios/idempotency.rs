@@ -9,14 +9,14 @@ use crate::{
 
 /// Sends a request twice under one key, then another under the same key; returns the first answer.
 async fn once(app: &TestApp, path: &str, status: u16, body: Value, other: Value) -> Value {
-    let key = ("Idempotency-Key", "the-same-key");
-    let first = app.post_with(path, key, &body).await;
+    let key = "the-same-key";
+    let first = app.post_with_key(path, key, &body).await;
     assert!(!first.is_replayed(), "{path}");
     let first = first.ok(status);
-    let again = app.post_with(path, key, &body).await;
+    let again = app.post_with_key(path, key, &body).await;
     assert!(again.is_replayed(), "{path}");
     assert_eq!(again.ok(status), first, "{path}");
-    let reused = app.post_with(path, key, &other).await;
+    let reused = app.post_with_key(path, key, &other).await;
     reused.refused(422, "IDEMPOTENCY_KEY_REUSED");
     first
 }
@@ -64,16 +64,10 @@ async fn a_refusal_and_a_released_reservation_are_decided_again_with_the_same_ke
         let (event, user) = (app.event(1).await, app.user(0).await);
         let held = app.reserved(event, app.user(0).await).await;
         let claim = json!({ "eventId": event, "userId": user });
-        let key = |key: &'static str| ("Idempotency-Key", key);
-        let refused = app
-            .post_with("/ticketing/reserve", key("one"), &claim)
-            .await;
+        let refused = app.post_with_key("/ticketing/reserve", "one", &claim).await;
         refused.refused(409, "SOLD_OUT");
         app.release(&held).await.ok(204);
-        let reserve = async || {
-            app.post_with("/ticketing/reserve", key("one"), &claim)
-                .await
-        };
+        let reserve = async || app.post_with_key("/ticketing/reserve", "one", &claim).await;
         let granted = reserve().await;
         assert!(!granted.is_replayed());
         let granted = granted.ok(200);
@@ -95,23 +89,28 @@ async fn a_refusal_and_a_released_reservation_are_decided_again_with_the_same_ke
 async fn saved_answers_survive_a_restart() {
     on_every_deployment(async |app: &mut TestApp| {
         let (event, user) = (app.event(5).await, app.user(0).await);
-        let key = ("Idempotency-Key", "before-and-after");
+        let key = "before-and-after";
         let claim = json!({ "eventId": event, "userId": user });
         let first = app
-            .post_with("/ticketing/reserve", key, &claim)
+            .post_with_key("/ticketing/reserve", key, &claim)
             .await
             .ok(200);
         let ticket = first["ticketId"].as_str().unwrap();
         let purchase = app.processed(ticket, event, user, 0).await;
-        let body = confirmation(&purchase, "card-1");
-        let paid = app.post_with("/payment/confirm", key, &body).await.ok(200);
+        let body = confirmation(&purchase, "card-1").body;
+        let paid = app
+            .post_with_key("/payment/confirm", key, &body)
+            .await
+            .ok(200);
 
         app.restart().await;
-        let again = app.post_with("/ticketing/reserve", key, &claim).await;
+        let again = app.post_with_key("/ticketing/reserve", key, &claim).await;
         assert!(again.is_replayed());
         assert_eq!(again.ok(200), first);
         assert_eq!(
-            app.post_with("/payment/confirm", key, &body).await.ok(200),
+            app.post_with_key("/payment/confirm", key, &body)
+                .await
+                .ok(200),
             paid
         );
         app.stock_becomes(event, stock(5, 0, 1, 4)).await;

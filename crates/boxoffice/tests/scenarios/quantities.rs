@@ -1,13 +1,14 @@
 //! The organiser changes the quantity while tickets are sold.
 
 use serde_json::{Value, json};
+use test_support::api::ApiAnswer;
 
 use crate::{
     actions::{PRICE, Stock, stock},
-    test_app::{Answer, TestApp, on_every_deployment},
+    test_app::{TestApp, on_every_deployment},
 };
 
-async fn change(app: &TestApp, event: i64, quantity: i64, version: i64) -> Answer {
+async fn change(app: &TestApp, event: i64, quantity: i64, version: i64) -> ApiAnswer {
     let body: Value = json!({
         "name": "Show", "ticketQuantity": quantity, "price": PRICE, "version": version,
     });

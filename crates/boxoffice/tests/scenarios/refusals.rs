@@ -112,7 +112,7 @@ async fn a_confirmation_that_does_not_match_its_payment_is_refused() {
         let purchase = app.purchase(event, user, 0).await;
         let path = "/payment/confirmed";
         let altered = |name: &str, value: Value| {
-            let mut body = confirmation(&purchase, "card-1");
+            let mut body = confirmation(&purchase, "card-1").body;
             body[name] = value;
             body
         };

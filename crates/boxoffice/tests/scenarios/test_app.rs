@@ -15,9 +15,10 @@ use contract::{
 };
 use messaging::{Clock, Commit, Message, Random, Snapshot};
 use payment::record::{PaymentRecord, Refund, WebhookRecord, WebhookState};
-use reqwest::{Client, Method, RequestBuilder, header::HeaderMap};
+use reqwest::Client;
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::api::{self, ApiAnswer, ApiRequest};
 use tokio::sync::watch;
 use toss::SecretKey;
 
@@ -75,45 +76,9 @@ pub struct TestApp {
     pub orders_charged_twice: usize,
 }
 
-/// An answer, read to its end.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Value,
-}
-
-impl Answer {
-    /// The body of an answer that must have this status.
-    pub fn ok(self, status: u16) -> Value {
-        assert_eq!(self.status, status, "{}", self.body);
-        self.body
-    }
-
-    /// The problem that this answer must be.
-    pub fn refused(self, status: u16, code: &str) -> Value {
-        let Self {
-            status: answer,
-            headers,
-            body,
-        } = self;
-        assert_eq!(
-            (answer, body["code"].as_str()),
-            (status, Some(code)),
-            "{body}"
-        );
-        assert_eq!(headers["content-type"], "application/problem+json");
-        body
-    }
-
-    pub fn is_replayed(&self) -> bool {
-        self.headers.contains_key("idempotency-replayed")
-    }
-}
-
 impl TestApp {
     pub async fn open(deployment: DeploymentKind) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = api::client();
         let clock = Clock::manual(OPENING);
         let gateway = TestGateway::start(clock.clone()).await;
         let folder = tempfile::tempdir().unwrap();
@@ -139,7 +104,7 @@ impl TestApp {
             clock,
             gateway,
             receives_webhooks: false,
-            client: test_support::api::client(),
+            client,
             folder,
             environment,
             messages_sent: 0,
@@ -378,35 +343,38 @@ impl TestApp {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        answer(self.request(Method::GET, path)).await
+    pub async fn call(&self, request: ApiRequest) -> ApiAnswer {
+        let url = self.server().url();
+        request.send(&self.client, &url).await.unwrap()
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
-        answer(self.request(Method::DELETE, path)).await
+    pub async fn get(&self, path: &str) -> ApiAnswer {
+        self.call(ApiRequest::get(path)).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
-        answer(self.request(Method::POST, path).json(&body)).await
+    pub async fn delete(&self, path: &str) -> ApiAnswer {
+        self.call(ApiRequest::delete(path)).await
     }
 
-    pub async fn post_with(&self, path: &str, header: (&str, &str), body: &Value) -> Answer {
-        let request = self.request(Method::POST, path).json(body);
-        answer(request.header(header.0, header.1)).await
+    pub async fn post(&self, path: &str, body: Value) -> ApiAnswer {
+        self.call(ApiRequest::post(path, body)).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
-        answer(self.request(Method::PUT, path).json(&body)).await
+    pub async fn post_with_key(&self, path: &str, key: &str, body: &Value) -> ApiAnswer {
+        self.call(ApiRequest::post(path, body.clone()).with_key(key))
+            .await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> ApiAnswer {
+        self.call(ApiRequest::put(path, body)).await
     }
 
     /// A POST with a raw body.
-    pub async fn post_text(&self, path: &str, body: &str) -> Answer {
-        let request = self.request(Method::POST, path).body(body.to_owned());
-        answer(request.header("content-type", "application/json")).await
-    }
-
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, self.server().url() + path)
+    pub async fn post_text(&self, path: &str, body: &str) -> ApiAnswer {
+        let request = self.client.post(self.server().url() + path);
+        let request = request.header("content-type", "application/json");
+        let response = request.body(body.to_owned()).send().await.unwrap();
+        ApiAnswer::read(response).await.unwrap()
     }
 
     /// Waits until the JSON at `path` is as wanted; reads it again after each commit.
@@ -434,17 +402,5 @@ impl TestApp {
 async fn changed(committed: &mut watch::Receiver<i64>) {
     if let Ok(changed) = tokio::time::timeout(POLL_INTERVAL, committed.changed()).await {
         changed.unwrap();
-    }
-}
-
-async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let text = response.text().await.unwrap();
-    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-    Answer {
-        status,
-        headers,
-        body,
     }
 }

@@ -5,10 +5,11 @@ use std::time::Instant;
 use contract::TicketId;
 use reqwest::Client;
 use serde_json::{Value, json};
+use test_support::api::{ApiRequest, Purchase};
 
 use crate::{
     deployment::{Deployment, POLL_INTERVAL},
-    requests::{ApiAnswer, client},
+    requests::{FinalAnswer, client},
 };
 
 pub const PRICE: i64 = 1000;
@@ -68,7 +69,7 @@ struct PendingPayment {
     key: String,
 }
 
-pub struct Buyer<'a> {
+pub struct ClusterBuyer<'a> {
     pub deployment: &'a Deployment,
     pub client: Client,
     pub name: String,
@@ -77,9 +78,9 @@ pub struct Buyer<'a> {
     pub begun: Instant,
 }
 
-impl Buyer<'_> {
+impl ClusterBuyer<'_> {
     pub async fn act(&self) -> BuyerOutcome {
-        let body = json!({ "name": self.name, "status": "ACTIVE", "points": POINTS });
+        let body = ApiRequest::register_user(&self.name, "ACTIVE", POINTS).body;
         let answer = self.post("user,dead-letter", "/user", "user", body).await;
         let user = self.expect(&answer, 201)["id"].as_i64().unwrap();
         for attempt in 1.. {
@@ -138,13 +139,14 @@ impl Buyer<'_> {
             self.request_confirmation(pending, "-a", Some(0)),
             self.request_confirmation(pending, "-b", Some(1))
         );
-        let is_paid = |answer: &ApiAnswer| answer.status == 200 && answer.body["succeeded"] == true;
+        let is_paid =
+            |answer: &FinalAnswer| answer.status == 200 && answer.body["succeeded"] == true;
         assert!(
             !(is_paid(&one) && is_paid(&other)),
             "{} has paid twice: {one:?}, {other:?}",
             self.name
         );
-        let is_refused = |answer: &ApiAnswer| answer.status == 409;
+        let is_refused = |answer: &FinalAnswer| answer.status == 409;
         match (is_refused(&one), is_refused(&other)) {
             (true, false) => self.may_be_charged(pending, &other),
             // Both are refused if an answer was lost.
@@ -157,17 +159,23 @@ impl Buyer<'_> {
         pending: &PendingPayment,
         card: &str,
         number: Option<u64>,
-    ) -> ApiAnswer {
-        let paid = json!({ "paymentId": pending.payment, "amount": pending.amount,
-            "pgPaymentId": format!("{}{card}", pending.key),
-            "refundAccount": { "bank": "20", "accountNumber": "123", "holderName": "Kim" } });
+    ) -> FinalAnswer {
+        let payment_key = format!("{}{card}", pending.key);
+        let confirm = ApiRequest::confirm(&pending.payment, &payment_key, pending.amount);
+        let mut paid = confirm.body;
+        paid["refundAccount"] =
+            json!({ "bank": "20", "accountNumber": "123", "holderName": "Kim" });
         let key = format!("{}{card}", pending.payment);
         let path = "/payment/confirmed";
         self.post_at("payment-api", number, path, &key, &paid).await
     }
 
     /// Succeeds if the money may have been taken.
-    fn may_be_charged(&self, pending: &PendingPayment, answer: &ApiAnswer) -> Result<(), EarlyEnd> {
+    fn may_be_charged(
+        &self,
+        pending: &PendingPayment,
+        answer: &FinalAnswer,
+    ) -> Result<(), EarlyEnd> {
         match (answer.status, answer.code()) {
             // The outcome is not known yet, or the answer was lost and the attempt continues by itself.
             (202, _) => Ok(()),
@@ -230,7 +238,7 @@ impl Buyer<'_> {
     }
 
     async fn reserve(&self, user: i64, attempt: u32) -> Result<String, EarlyEnd> {
-        let body = json!({ "eventId": self.event, "userId": user });
+        let body = ApiRequest::reserve(self.event, user).body;
         let key = format!("reserve-{attempt}");
         let path = "/ticketing/reserve";
         let answer = self.post("ticketing-api", path, &key, body).await;
@@ -252,8 +260,14 @@ impl Buyer<'_> {
             BuyerKind::PaysInPoints => PRICE,
             _ => POINTS_USED,
         };
-        let purchase = json!({ "ticketId": ticket, "eventId": self.event, "userId": user,
-            "totalAmount": PRICE, "point": point });
+        let purchase = Purchase {
+            ticket,
+            event: self.event,
+            user,
+            total_amount: PRICE,
+            points: point,
+        };
+        let purchase = ApiRequest::process(purchase).body;
         let path = "/ticketing/process";
         let answer = self.post("ticketing-api", path, ticket, purchase).await;
         match (answer.status, answer.code()) {
@@ -310,7 +324,7 @@ impl Buyer<'_> {
         .await
     }
 
-    fn expect<'t>(&self, answer: &'t ApiAnswer, status: u16) -> &'t Value {
+    fn expect<'t>(&self, answer: &'t FinalAnswer, status: u16) -> &'t Value {
         let Self { name, kind, .. } = self;
         assert_eq!(
             answer.status, status,
@@ -330,7 +344,7 @@ fn is_without_money(payment: &Value) -> bool {
 
 /// Registers an event and waits until it is on sale.
 pub async fn put_on_sale(deployment: &Deployment, name: &str, quantity: i64) -> i64 {
-    let organiser = Buyer {
+    let organiser = ClusterBuyer {
         deployment,
         client: client(),
         name: name.to_owned(),
@@ -338,7 +352,7 @@ pub async fn put_on_sale(deployment: &Deployment, name: &str, quantity: i64) -> 
         event: 0,
         begun: Instant::now(),
     };
-    let show = json!({ "name": "Show", "ticketQuantity": quantity, "price": PRICE });
+    let show = ApiRequest::register_event("Show", quantity, PRICE).body;
     let answer = organiser.post("event", "/event", "show", show).await;
     let event = organiser.expect(&answer, 201)["id"].as_i64().unwrap();
     let stock = stock(deployment, event).await;
@@ -348,7 +362,7 @@ pub async fn put_on_sale(deployment: &Deployment, name: &str, quantity: i64) -> 
 
 /// The stock of an event, once ticketing knows it.
 pub async fn stock(deployment: &Deployment, event: i64) -> Value {
-    let anyone = Buyer {
+    let anyone = ClusterBuyer {
         deployment,
         client: client(),
         name: "anyone".to_owned(),

@@ -6,7 +6,7 @@ use reqwest::{Client, header};
 use serde_json::Value;
 
 use crate::{
-    buyer::{Buyer, BuyerKind},
+    buyer::{BuyerKind, ClusterBuyer},
     deployment::POLL_INTERVAL,
     idle,
 };
@@ -16,7 +16,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// A final answer, and whether an earlier attempt got no or only a retryable answer.
 #[derive(Debug)]
-pub struct ApiAnswer {
+pub struct FinalAnswer {
     pub status: u16,
     pub body: Value,
     pub had_lost_answer: bool,
@@ -27,13 +27,13 @@ pub fn client() -> Client {
     client.build().unwrap()
 }
 
-impl ApiAnswer {
+impl FinalAnswer {
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
     }
 }
 
-impl Buyer<'_> {
+impl ClusterBuyer<'_> {
     /// Polls until `see` returns something.
     pub async fn poll_until<T>(
         &self,
@@ -69,7 +69,7 @@ impl Buyer<'_> {
         answer.json().await.ok()
     }
 
-    pub async fn post(&self, services: &str, path: &str, step: &str, body: Value) -> ApiAnswer {
+    pub async fn post(&self, services: &str, path: &str, step: &str, body: Value) -> FinalAnswer {
         if self.kind != BuyerKind::SendsTwice {
             return self.post_at(services, None, path, step, &body).await;
         }
@@ -83,7 +83,7 @@ impl Buyer<'_> {
             "{} sent two requests to {path}",
             self.name
         );
-        ApiAnswer {
+        FinalAnswer {
             had_lost_answer: one.had_lost_answer || other.had_lost_answer,
             ..one
         }
@@ -97,7 +97,7 @@ impl Buyer<'_> {
         path: &str,
         step: &str,
         body: &Value,
-    ) -> ApiAnswer {
+    ) -> FinalAnswer {
         let key = format!("{}-{step}", self.name);
         let mut had_lost_answer = false;
         let mut poll = tokio::time::interval(POLL_INTERVAL);
@@ -123,7 +123,7 @@ impl Buyer<'_> {
                 continue;
             };
             if !is_retryable {
-                return ApiAnswer {
+                return FinalAnswer {
                     status,
                     body,
                     had_lost_answer,

@@ -7,7 +7,7 @@ use messaging::Random;
 use tokio::sync::Mutex;
 
 use crate::{
-    buyer::{Buyer, BuyerKind, BuyerOutcome, put_on_sale},
+    buyer::{BuyerKind, BuyerOutcome, ClusterBuyer, put_on_sale},
     chaos,
     deployment::Deployment,
     idle,
@@ -29,7 +29,7 @@ pub async fn run_buyers(
     let begun = Instant::now();
     let client = client();
     let buyers = wishes.into_iter().enumerate();
-    let buyers = buyers.map(|(number, (kind, event))| Buyer {
+    let buyers = buyers.map(|(number, (kind, event))| ClusterBuyer {
         deployment,
         client: client.clone(),
         name: format!("{name}b{number}"),
