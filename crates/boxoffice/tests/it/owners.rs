@@ -2,8 +2,9 @@
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use test_support::api::Purchase;
 
-use crate::support::{Running, assert_problem};
+use crate::support::{PRICE, Running, assert_problem};
 
 const ACCOUNT: &str = r#"{"bank":"88","accountNumber":"110123456789","holderName":"Kim Mina"}"#;
 
@@ -17,47 +18,26 @@ impl Running {
         request.send().await.unwrap()
     }
 
-    async fn done(&self, path: &str, body: Value) -> Value {
-        let response = self.asked(Method::POST, path.to_owned(), Some(body)).await;
-        assert!(response.status().is_success(), "{path}");
-        response.json().await.unwrap()
-    }
-
     /// Event, owner and ticket of a reservation; the event has one more ticket.
     async fn reservation(&self) -> (i64, i64, String) {
-        let event = json!({ "name": "Show", "ticketQuantity": 2, "price": 1000 });
-        let event = self.done("/event", event).await["id"].as_i64().unwrap();
-        let owner = self.done("/user", json!({ "name": "Owner" })).await["id"]
-            .as_i64()
-            .unwrap();
-        let stock = format!("/ticketing/event/{event}");
-        self.eventually(&stock, |stock| stock["available"] == 2)
-            .await;
-        let reserved = json!({ "eventId": event, "userId": owner });
-        let reserved = self.done("/ticketing/reserve", reserved).await;
-        (
-            event,
-            owner,
-            reserved["ticketId"].as_str().unwrap().to_owned(),
-        )
+        let event = self.event(2).await;
+        let owner = self.user("ACTIVE", 0).await;
+        (event, owner, self.reserved(event, owner).await)
     }
 
     /// Owner, payment and ticket of a purchase that waits for its payment.
     async fn payment(&self) -> (i64, String, String) {
         let (event, owner, ticket) = self.reservation().await;
-        let process = json!({
-            "ticketId": ticket, "eventId": event, "userId": owner, "totalAmount": 1000,
-        });
-        self.done("/ticketing/process", process).await;
-        let path = format!("/ticketing/process/{ticket}");
-        let progress = self
-            .eventually(&path, |it| it["sagaState"] == "COMPLETED")
-            .await;
-        (
-            owner,
-            progress["paymentId"].as_str().unwrap().to_owned(),
-            ticket,
-        )
+        let purchase = Purchase {
+            ticket: &ticket,
+            event,
+            user: owner,
+            total_amount: PRICE,
+            points: 0,
+        };
+        let progress = self.processed(purchase, "COMPLETED").await;
+        let payment = progress["paymentId"].as_str().unwrap().to_owned();
+        (owner, payment, ticket)
     }
 }
 

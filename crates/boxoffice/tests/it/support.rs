@@ -12,9 +12,14 @@ use messaging::{Clock, Random};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
+pub use test_support::api::client;
+use test_support::api::{ApiAnswer, ApiRequest, Purchase};
 
 /// The test fails if an awaited condition takes longer.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The price of every ticket of [`Running::event`].
+pub const PRICE: i64 = 1000;
 
 pub struct Running {
     pub app: App,
@@ -32,8 +37,6 @@ pub fn config(folder: &TempDir) -> Config {
     Config::load(None, [], &flags).unwrap()
 }
 
-pub use test_support::api::client;
-
 impl Running {
     pub async fn start() -> Self {
         Self::start_with(|_| {}, Router::new()).await
@@ -50,6 +53,38 @@ impl Running {
             client: client(),
             folder,
         }
+    }
+
+    pub async fn call(&self, request: ApiRequest) -> ApiAnswer {
+        let url = self.app.url();
+        request.send(&self.client, &url).await.unwrap()
+    }
+
+    /// Registers an event with tickets at [`PRICE`] and waits until it is on sale.
+    pub async fn event(&self, quantity: i64) -> i64 {
+        let registered = self.call(ApiRequest::register_event("Show", quantity, PRICE));
+        let event = registered.await.ok(201)["id"].as_i64().unwrap();
+        let stock = format!("/ticketing/event/{event}");
+        self.eventually(&stock, |stock| stock["available"] == quantity)
+            .await;
+        event
+    }
+
+    pub async fn user(&self, status: &str, points: i64) -> i64 {
+        let registered = self.call(ApiRequest::register_user("Buyer", status, points));
+        registered.await.ok(201)["id"].as_i64().unwrap()
+    }
+
+    pub async fn reserved(&self, event: i64, user: i64) -> String {
+        let reserved = self.call(ApiRequest::reserve(event, user)).await.ok(200);
+        reserved["ticketId"].as_str().unwrap().to_owned()
+    }
+
+    /// Processes a reservation and waits until its purchase is in this state.
+    pub async fn processed(&self, purchase: Purchase<'_>, state: &str) -> Value {
+        self.call(ApiRequest::process(purchase)).await.ok(202);
+        let path = format!("/ticketing/process/{}", purchase.ticket);
+        self.eventually(&path, |it| it["sagaState"] == state).await
     }
 
     pub fn url(&self, path: &str) -> String {

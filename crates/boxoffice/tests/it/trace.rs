@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use axum::{Router, routing};
 use contract::topic;
 use messaging::{Bus, Message};
-use serde_json::{Value, json};
+use serde_json::Value;
+use test_support::api::{ApiRequest, Purchase};
 
-use crate::support::Running;
+use crate::support::{PRICE, Running};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -16,14 +17,11 @@ fn traceparent() -> String {
 }
 
 impl Running {
-    async fn post_traced(&self, path: &str, traceparent: Option<&str>, body: Value) -> Value {
-        let mut request = self.client.post(self.url(path)).json(&body);
-        if let Some(text) = traceparent {
-            request = request.header("traceparent", text);
-        }
-        let answer = request.send().await.unwrap();
-        assert!(answer.status().is_success(), "{path}: {answer:?}");
-        answer.json().await.unwrap()
+    async fn call_traced(&self, traceparent: &str, request: ApiRequest) -> Value {
+        let answer = self.call(request.with_header("traceparent", traceparent));
+        let answer = answer.await;
+        assert!(answer.status < 300, "{answer:?}");
+        answer.body
     }
 
     /// All messages so far except `domain.event`.
@@ -42,28 +40,29 @@ impl Running {
 #[tokio::test]
 async fn every_message_of_a_purchase_carries_the_trace_of_its_requests() {
     let it = Running::start().await;
-    let show = json!({ "name": "Show", "ticketQuantity": 5, "price": 1000 });
-    let event = it.post_traced("/event", None, show).await["id"].clone();
-    let user = json!({ "name": "Buyer", "points": 300 });
-    let user = it.post_traced("/user", None, user).await["id"].clone();
-    it.eventually(&format!("/ticketing/event/{event}"), |it| {
-        it["available"] == 5
-    })
-    .await;
+    let event = it.event(5).await;
+    let user = it.user("ACTIVE", 300).await;
 
     let parent = traceparent();
-    let parent = Some(parent.as_str());
-    let body = json!({ "eventId": event, "userId": user });
-    let ticket = it.post_traced("/ticketing/reserve", parent, body).await["ticketId"].clone();
-    let purchase = json!({ "ticketId": ticket, "eventId": event, "userId": user,
-        "totalAmount": 1000, "point": 300 });
-    it.post_traced("/ticketing/process", parent, purchase).await;
-    let ticket = ticket.as_str().unwrap();
+    let reserved = it
+        .call_traced(&parent, ApiRequest::reserve(event, user))
+        .await;
+    let ticket = reserved["ticketId"].as_str().unwrap();
+    let purchase = Purchase {
+        ticket,
+        event,
+        user,
+        total_amount: PRICE,
+        points: 300,
+    };
+    it.call_traced(&parent, ApiRequest::process(purchase)).await;
     let path = format!("/ticketing/process/{ticket}");
-    let bought = it.eventually(&path, |it| it["sagaState"] == "COMPLETED");
-    let payment = bought.await["paymentId"].clone();
-    let paid = json!({ "paymentId": payment, "pgPaymentId": "pg-1", "amount": 700 });
-    it.post_traced("/payment/confirmed", parent, paid).await;
+    let bought = it
+        .eventually(&path, |it| it["sagaState"] == "COMPLETED")
+        .await;
+    let payment = bought["paymentId"].as_str().unwrap();
+    it.call_traced(&parent, ApiRequest::confirm(payment, "pg-1", 700))
+        .await;
     it.eventually(&format!("/ticket/{ticket}"), |it| {
         it["status"] == "RESERVED"
     })

@@ -5,9 +5,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use messaging::ShutdownSwitch;
-use reqwest::Client;
-use serde_json::json;
 use tempfile::TempDir;
+use test_support::gateway::GatewayClient;
 use tokio::net::TcpListener;
 use toss::SecretKey;
 use toss_sandbox::{FaultScript, Sandbox, SandboxSettings, Totals};
@@ -21,9 +20,8 @@ const FILE: &str = "gateway.db";
 
 pub struct TestGateway {
     sandbox: Sandbox,
-    pub url: String,
+    pub client: GatewayClient,
     closing_url: String,
-    client: Client,
     folder: TempDir,
     _switch: ShutdownSwitch,
 }
@@ -57,9 +55,8 @@ impl TestGateway {
         let (address, _) = sandbox.serve(listen, stopped).await.unwrap();
         let gateway = Self {
             sandbox,
-            url: format!("http://{address}"),
+            client: GatewayClient::new(format!("http://{address}"), SECRET),
             closing_url: closing_listener().await,
-            client: test_support::api::client(),
             folder,
             _switch: switch,
         };
@@ -83,33 +80,6 @@ impl TestGateway {
 
     pub fn books(&self) -> Totals {
         self.sandbox.totals().unwrap()
-    }
-
-    /// The buyer requests a virtual account.
-    pub async fn request_account(&self, order: &str, key: &str, amount: i64) {
-        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount,
-            "method": "VIRTUAL_ACCOUNT" });
-        let url = format!("{}/sandbox/payments", self.url);
-        let answer = self.client.post(url).json(&body).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{body}");
-    }
-
-    /// Charges a card without the service; the answer does not matter.
-    pub async fn charge(&self, order: &str, key: &str, amount: i64) {
-        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount });
-        let url = format!("{}/v1/payments/confirm", self.url);
-        let request = self.client.post(url).header("Idempotency-Key", key);
-        let _ = request
-            .basic_auth(SECRET, Some(""))
-            .json(&body)
-            .send()
-            .await;
-    }
-
-    /// Performs an action of the bank, or of the merchant at the gateway's console; returns whether it was possible.
-    pub async fn act(&self, key: &str, action: &str) -> bool {
-        let url = format!("{}/sandbox/payments/{key}/{action}", self.url);
-        self.client.post(url).send().await.unwrap().status() == 200
     }
 
     /// Number of webhooks that were never delivered. Repeated deliveries change nothing and are not counted.

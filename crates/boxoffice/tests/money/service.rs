@@ -83,7 +83,10 @@ impl RestartableService {
         let mut command = process::serve(env!("CARGO_BIN_EXE_boxoffice"), self.path());
         command
             .envs(SETTINGS.iter().copied())
-            .env("BOXOFFICE_PAYMENT__GATEWAY__BASE_URL", &self.gateway.url)
+            .env(
+                "BOXOFFICE_PAYMENT__GATEWAY__BASE_URL",
+                &self.gateway.client.url,
+            )
             .env("BOXOFFICE_PAYMENT__GATEWAY__SECRET_KEY", SECRET)
             .stderr(log.unwrap());
         command

@@ -13,7 +13,7 @@ const LATE_MILLIS: i64 = 100;
 
 impl ScenarioBuyer<'_> {
     pub async fn deposit(&self, started: &Started, deposit: Deposit) -> Option<()> {
-        let gateway = &self.service.gateway;
+        let gateway = &self.service.gateway.client;
         let key = self.spec.key(1);
         // Points may pay for everything.
         if started.pending.amount > 0 {
@@ -30,7 +30,7 @@ impl ScenarioBuyer<'_> {
                     .expires_at
                     .plus_millis(LATE_MILLIS + self.spec.millis);
                 Clock::System.wait_until(at).await;
-                gateway.act(&key, "deposit").await;
+                gateway.try_perform(&key, "deposit").await;
                 return Some(());
             }
             Deposit::InTime | Deposit::Withdrawn | Deposit::Returned | Deposit::Cancelled => {}
@@ -41,7 +41,7 @@ impl ScenarioBuyer<'_> {
             Deposit::Withdrawn => self.withdraw(started).await?,
             Deposit::Returned => {
                 self.withdraw(started).await?;
-                gateway.act(&key, "deposit").await;
+                gateway.try_perform(&key, "deposit").await;
             }
             Deposit::Cancelled => {
                 self.settled(started).await?;
@@ -66,7 +66,7 @@ impl ScenarioBuyer<'_> {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         for _ in 0..POLLS_MAX {
             poll.tick().await;
-            if self.service.gateway.act(&key, action).await {
+            if self.service.gateway.client.can_perform(&key, action).await {
                 return Some(());
             }
             let payment = self.service.get(&path).await;

@@ -168,6 +168,14 @@ impl TestApp {
         assert_ne!(ticket.body["status"], "RESERVED", "{ticket:?}");
     }
 
+    /// Requests a virtual account for a purchase.
+    pub async fn open_virtual_account(&self, purchase: &Purchase, key: &str) {
+        let gateway = &self.gateway.client;
+        gateway
+            .request_account(&purchase.payment, key, purchase.amount)
+            .await;
+    }
+
     /// Delivers a webhook about a payment, genuine or forged.
     pub async fn deliver_webhook(&self, transmission: &str, data: &Value) -> ApiAnswer {
         self.call(ApiRequest::webhook(transmission, data.clone()))

@@ -191,7 +191,10 @@ async fn a_ticket_cancelled_at_the_same_time_at_the_gateways_console_is_refunded
         let purchase = bought(app, event, user, "card-1").await;
         app.gateway.wait_for_all_webhooks().await;
         app.webhooks_are_applied().await;
-        let console = app.gateway.try_perform("card-1", "cancel-by-merchant");
+        let console = app
+            .gateway
+            .client
+            .try_perform("card-1", "cancel-by-merchant");
         let (asked, _) = tokio::join!(app.cancel(&purchase), console);
         app.gateway.wait_for_all_webhooks().await;
         app.webhooks_are_applied().await;

@@ -43,7 +43,8 @@ async fn command_line(app: &TestApp, arguments: &[&str]) -> Value {
 async fn approve_too_early(app: &mut TestApp, ticket: &str, amount: i64) -> String {
     let order = payment_of(ticket).to_string();
     app.gateway
-        .charge_directly("card-early", &order, amount)
+        .client
+        .charge(&order, "card-early", amount)
         .await;
     let word = ConfirmedRequest {
         payment_id: payment_of(ticket),
@@ -168,7 +169,7 @@ async fn a_dead_letter_without_a_group_waits_for_a_person_and_is_replayed_to_eve
         let ticket = app.reserved(event, user).await;
         app.processed(&ticket, event, user, 0).await;
         let order = payment_of(&ticket).to_string();
-        app.gateway.charge_directly("card-1", &order, 1000).await;
+        app.gateway.client.charge(&order, "card-1", 1000).await;
         let word = json!({"paymentId": order, "pgPaymentId": "card-1", "confirmed": true});
         let letter = json!({
             "eventId": "0f8c2a53-3c63-4fbd-90c5-0e2c1a6f5a01", "retryCount": 0, "maxRetryCount": 3,

@@ -11,7 +11,7 @@ use crate::{
 /// Processes a purchase of 700 won and 300 points until it waits for its deposit.
 async fn awaited(app: &TestApp, event: i64, user: i64, key: &str) -> Purchase {
     let purchase = app.purchase(event, user, 300).await;
-    app.gateway.open_virtual_account(&purchase, key).await;
+    app.open_virtual_account(&purchase, key).await;
     let answer = app.pay(&purchase, key).await.ok(202);
     assert_eq!(answer["status"], "CONFIRMING");
     assert_eq!(status(app, key), "WAITING_FOR_DEPOSIT");
@@ -92,7 +92,7 @@ async fn an_unpaid_account_is_closed_at_the_deadline_and_everything_is_released(
         app.payment_becomes_in_time(&purchase, "DELETED").await;
 
         // The bank accepts no deposit for a closed account.
-        let (refused, _) = app.gateway.try_perform("account", "deposit").await;
+        let (refused, _) = app.gateway.client.try_perform("account", "deposit").await;
         assert_eq!(refused, 409);
     })
     .await;
@@ -181,7 +181,7 @@ async fn a_ticket_whose_deposit_the_bank_withdraws_is_cancelled_and_its_account_
         app.stock_becomes(event, stock(1, 0, 0, 1)).await;
         app.points_become(user, 300).await;
         assert_eq!(status(app, "account"), "CANCELED");
-        let (refused, _) = app.gateway.try_perform("account", "deposit").await;
+        let (refused, _) = app.gateway.client.try_perform("account", "deposit").await;
         assert_eq!(refused, 409);
         webhooks_are_delivered_and_applied(app).await;
     })

@@ -6,15 +6,14 @@ use std::{sync::Arc, time::Duration};
 use contract::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 use messaging::{Clock, ShutdownSwitch};
-use reqwest::{Client, Method};
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::{Polling, eventually, gateway::GatewayClient};
 use toss::SecretKey;
 use toss_sandbox::{FaultScript, Sandbox, SandboxSettings, Totals};
-use test_support::{Polling, api, eventually};
 
-use crate::{actions::Purchase, test_app::TIMEOUT};
+use crate::test_app::TIMEOUT;
 
 pub const SECRET: &str = "test_sk_scenarios";
 const FILE: &str = "gateway.db";
@@ -49,9 +48,8 @@ impl toss_sandbox::Clock for SharedClock {
 }
 
 pub struct TestGateway {
-    pub url: String,
+    pub client: GatewayClient,
     sandbox: Sandbox,
-    client: Client,
     folder: TempDir,
     /// Dropping it ends the server.
     _switch: ShutdownSwitch,
@@ -70,9 +68,8 @@ impl TestGateway {
         let stopped = async move { shutdown.requested().await };
         let served = sandbox.serve(([127, 0, 0, 1], 0).into(), stopped).await;
         Self {
-            url: format!("http://{}", served.unwrap().0),
+            client: GatewayClient::new(format!("http://{}", served.unwrap().0), SECRET),
             sandbox,
-            client: api::client(),
             folder,
             _switch: switch,
         }
@@ -125,19 +122,10 @@ impl TestGateway {
         Connection::open(self.folder.path().join(FILE)).unwrap()
     }
 
-    /// Charges an order without the app.
-    pub async fn charge_directly(&self, key: &str, order: &str, amount: i64) {
-        let url = format!("{}/v1/payments/confirm", self.url);
-        let request = json!({ "paymentKey": key, "orderId": order, "amount": amount });
-        let request = self.client.post(url).json(&request);
-        let taken = request.basic_auth(SECRET, Some("")).send().await.unwrap();
-        assert_eq!(taken.status(), 200);
-    }
-
     /// Charges an order a second time, which the sandbox itself refuses.
     pub async fn charge_again(&self, key: &str, order: &str, amount: i64) {
         let elsewhere = format!("{key}-elsewhere");
-        self.charge_directly(key, &elsewhere, amount).await;
+        self.client.charge(&elsewhere, key, amount).await;
         let file = self.file();
         for text in [
             "UPDATE payment SET order_id = ?1, is_confirmed = 0 WHERE payment_key = ?2",
@@ -147,26 +135,10 @@ impl TestGateway {
         }
     }
 
-    /// The buyer requests a virtual account.
-    pub async fn open_virtual_account(&self, purchase: &Purchase, key: &str) {
-        let request = json!({
-            "orderId": purchase.payment, "amount": purchase.amount, "paymentKey": key,
-            "method": "VIRTUAL_ACCOUNT",
-        });
-        let (status, answer) = self.request(Method::POST, "payments", Some(request)).await;
+    /// Performs an action, which must be possible; see [`GatewayClient::try_perform`].
+    pub async fn perform(&self, key: &str, action: &str) {
+        let (status, answer) = self.client.try_perform(key, action).await;
         assert_eq!(status, 200, "{answer}");
-    }
-
-    /// Performs an action: a `deposit`, the bank's `withdraw`, or a `cancel-by-merchant` at the gateway's console.
-    pub async fn perform(&self, key: &str, what: &str) {
-        let (status, answer) = self.try_perform(key, what).await;
-        assert_eq!(status, 200, "{answer}");
-    }
-
-    /// As [`TestGateway::perform`], for actions that the gateway may refuse.
-    pub async fn try_perform(&self, key: &str, what: &str) -> (u16, Value) {
-        let path = format!("payments/{key}/{what}");
-        self.request(Method::POST, &path, None).await
     }
 
     pub fn send_webhooks_to(&self, url: Option<String>) {
@@ -196,7 +168,7 @@ impl TestGateway {
 
     async fn webhooks_become(&self, is_wanted: impl Fn(&Value) -> bool) -> usize {
         let webhooks = eventually(POLLING, "the webhooks are as wanted", async || {
-            let webhooks = self.request(Method::GET, "webhooks", None).await.1;
+            let webhooks = self.client.webhooks().await;
             if is_wanted(&webhooks) {
                 Ok(webhooks)
             } else {
@@ -204,20 +176,6 @@ impl TestGateway {
             }
         });
         count(&webhooks.await, "pending")
-    }
-
-    async fn request(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let url = format!("{}/sandbox/{path}", self.url);
-        let request = self.client.request(method, url);
-        let request = match body {
-            Some(body) => request.json(&body),
-            None => request,
-        };
-        let response = request.send().await.unwrap();
-        (
-            response.status().as_u16(),
-            response.json().await.unwrap_or_default(),
-        )
     }
 }
 

@@ -89,7 +89,7 @@ impl TestApp {
         };
         let mut config = Config::load(None, [], &flags).unwrap();
         config.payment.sandbox = false;
-        config.payment.gateway.base_url = gateway.url.clone();
+        config.payment.gateway.base_url = gateway.client.url.clone();
         config.payment.gateway.secret_key = SecretKey::new(SECRET);
         config.payment.forward_test_codes = true;
         // Scenarios start reconciliation themselves.

@@ -196,7 +196,7 @@ impl ClusterBuyer<'_> {
 
     /// Requests a virtual account and pays into it as soon as the bank knows it.
     async fn deposit(&self, pending: &PendingPayment) -> Result<(), EarlyEnd> {
-        let gateway = &self.deployment.gateway;
+        let gateway = &self.deployment.gateway.client;
         gateway
             .request_account(&pending.payment, &pending.key, pending.amount)
             .await;
@@ -205,7 +205,7 @@ impl ClusterBuyer<'_> {
             return Err(EarlyEnd::With(BuyerOutcome::Expired(pending.id)));
         }
         let mut poll = tokio::time::interval(POLL_INTERVAL);
-        while !gateway.deposit(&pending.key).await {
+        while !gateway.can_perform(&pending.key, "deposit").await {
             poll.tick().await;
             let path = format!("/payment/{}", pending.payment);
             let is_over = |it: &Value| Some(is_without_money(it));

@@ -3,8 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use messaging::ShutdownSwitch;
-use reqwest::Client;
-use serde_json::json;
+use test_support::gateway::GatewayClient;
 use toss::SecretKey;
 use toss_sandbox::{Sandbox, SandboxSettings, Totals};
 
@@ -15,7 +14,7 @@ const WEBHOOK_SPEED: u32 = 300;
 pub struct TestGateway {
     sandbox: Sandbox,
     pub address: SocketAddr,
-    client: Client,
+    pub client: GatewayClient,
     _switch: ShutdownSwitch,
 }
 
@@ -33,7 +32,7 @@ impl TestGateway {
         Self {
             sandbox,
             address,
-            client: test_support::api::client(),
+            client: GatewayClient::new(format!("http://{address}"), SECRET),
             _switch: switch,
         }
     }
@@ -44,29 +43,5 @@ impl TestGateway {
 
     pub fn books(&self) -> Totals {
         self.sandbox.totals().unwrap()
-    }
-
-    /// Charges a card for an order, without the service.
-    pub async fn charge(&self, order: &str, key: &str, amount: i64) {
-        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount });
-        let url = format!("http://{}/v1/payments/confirm", self.address);
-        let request = self.client.post(url).header("Idempotency-Key", key);
-        let request = request.basic_auth(SECRET, Some("")).json(&body);
-        assert_eq!(request.send().await.unwrap().status(), 200, "{body}");
-    }
-
-    /// The buyer requests a virtual account.
-    pub async fn request_account(&self, order: &str, key: &str, amount: i64) {
-        let body = json!({ "orderId": order, "paymentKey": key, "amount": amount,
-            "method": "VIRTUAL_ACCOUNT" });
-        let url = format!("http://{}/sandbox/payments", self.address);
-        let answer = self.client.post(url).json(&body).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{body}");
-    }
-
-    /// The buyer pays into the virtual account; returns whether that was possible.
-    pub async fn deposit(&self, key: &str) -> bool {
-        let url = format!("http://{}/sandbox/payments/{key}/deposit", self.address);
-        self.client.post(url).send().await.unwrap().status() == 200
     }
 }

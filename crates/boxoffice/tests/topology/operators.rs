@@ -219,6 +219,7 @@ async fn dead_letters_are_handled_and_payments_reconciled_beside_running_process
     // when the gateway has a charge for an unknown order, reconciliation reports it.
     deployment
         .gateway
+        .client
         .charge("another-shops-order", "pg-foreign", 500)
         .await;
     let answer = cli.run(&["payment-api-2"], &["reconcile", "--json"]).await;

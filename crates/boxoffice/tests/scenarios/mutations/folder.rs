@@ -109,9 +109,7 @@ async fn refused_purchases(app: &mut TestApp) {
 async fn work_for_a_person(app: &mut TestApp) {
     let (event, user) = (app.event(1).await, app.user(300).await);
     let late = app.purchase(event, user, 300).await;
-    app.gateway
-        .open_virtual_account(&late, "late-account")
-        .await;
+    app.open_virtual_account(&late, "late-account").await;
     app.pay(&late, "late-account").await.ok(202);
     app.gateway.set_mode(GatewayMode::Unreachable);
     app.release(&late.ticket).await.ok(204);
@@ -159,9 +157,7 @@ async fn pending_purchases(app: &mut TestApp) {
     let declined = app.purchase(event, app.user(300).await, 300).await;
     app.pay_with_refused_card(&declined, "declined-again").await;
     let deposit = app.purchase(event, app.user(0).await, 0).await;
-    app.gateway
-        .open_virtual_account(&deposit, "open-account")
-        .await;
+    app.open_virtual_account(&deposit, "open-account").await;
     app.pay(&deposit, "open-account").await.ok(202);
     let given_back = app.purchase(event, app.user(300).await, 300).await;
     app.paid(&given_back, "going-back").await;

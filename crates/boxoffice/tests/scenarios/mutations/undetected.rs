@@ -14,7 +14,7 @@ pub const IGNORED_TABLES: &[(&str, &str)] = &[
         "inbox",
         "which messages were handled; a wrong mark has effects in tables that are checked",
     ),
-    ("lease", "who leads in namespace operation, for seconds"),
+    ("lease", "who leads in distributed operation, for seconds"),
     (
         "message",
         "published messages; deleted once they are handled",
