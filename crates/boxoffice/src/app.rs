@@ -1,8 +1,8 @@
-//! Wiring: one store, the services over it that this process runs, their consumers, the HTTP door. [`App::start`] is used by the program and
-//! by tests in their own process, who hand in a clock that stands still.
+//! Wires the process: store, bus, services, consumers, HTTP server. Tests start it in their own process with a manual clock.
 //!
-//! It owns everything that runs. It stops from the outside in: no new requests, those in flight are finished, then
-//! workers and timers finish their batch, then the store writes what was submitted and is closed.
+//! - [`App`] owns everything that runs, and stops from the outside in: it refuses new requests and finishes those in
+//!   flight, then workers and timers finish their batch, then the store writes what was submitted and closes.
+//! - [`HeadlessApp`] is the same without the HTTP server, for commands that need running services.
 
 use std::{
     fs,
@@ -35,28 +35,33 @@ use crate::{
     services::Service,
 };
 
-/// In the data folder, as long as a server has it open: where that server listens.
+/// In the data folder while a server has it open: that server's address.
 pub const ADDRESS_FILE: &str = "server.addr";
-/// In the data folder: what the sandbox of the payment gateway has charged.
+/// In the data folder: the charges of the built-in sandbox.
 pub(crate) const SANDBOX_FILE: &str = "gateway.db";
-/// Between us and our own sandbox; it opens nothing else.
+/// The secret key of the built-in sandbox; valid nowhere else.
 pub(crate) const SANDBOX_SECRET: &str = "test_sk_sandbox";
 
-/// Its webhooks are sent again after seconds, not minutes.
+/// The built-in sandbox retries webhooks after seconds, not minutes.
 const SANDBOX_WEBHOOK_SPEED: u32 = 60;
 
-/// Everything, running.
+/// The running process.
 pub struct App {
     server: Server,
+    headless: HeadlessApp,
+    address_file: PathBuf,
+}
+
+/// The running process without an HTTP server.
+pub struct HeadlessApp {
     payment: Option<payment::Service>,
     crew: Crew,
     store: Store,
     bus: Bus,
-    address_file: PathBuf,
-    patience: Duration,
+    shutdown_timeout: Duration,
 }
 
-/// Every table of every service.
+/// The tables of all services.
 #[must_use]
 pub fn tables() -> Vec<&'static Table> {
     [
@@ -71,64 +76,37 @@ pub fn tables() -> Vec<&'static Table> {
 }
 
 impl App {
-    /// Opens the store, starts the services and binds; it answers when this returns.
+    /// Opens the store, starts the services and binds; the server answers when this returns.
     ///
     /// # Errors
-    /// Where the data folder or the address cannot be had, or a setting cannot work.
+    /// If the data folder or the address cannot be used, or a setting is invalid.
     pub async fn start(config: Config, clock: Clock, random: Random) -> anyhow::Result<Self> {
         Self::start_with(config, clock, random, Router::new()).await
     }
 
-    /// As [`App::start`], for a process of its own: under the system's clock, and its metrics tell of its log.
+    /// Like [`App::start`], for a process of its own: with the system's clock, and a metric of lost log lines.
     ///
     /// # Errors
-    /// As [`App::start`].
+    /// See [`App::start`].
     pub async fn serve(config: Config, log: &Log) -> anyhow::Result<Self> {
         let mut registry = new_registry();
-        let help = "Lines of the log that could not be written";
+        let help = "Log lines that could not be written";
         registry.register("log_lines_lost", help, log.lost_lines());
         let (clock, random) = (Clock::steady(), Random::System);
-        Self::start_on(
-            config,
-            clock,
-            random,
-            Router::new(),
-            registry,
-            BindPolicy::Any,
-        )
-        .await
+        Self::start_on(config, clock, random, Router::new(), registry).await
     }
 
-    /// As [`App::start`], under the system's clock, for payments that were served before: where they do not say which
-    /// gateway they belong to, the built-in sandbox is not taken for it.
+    /// Like [`App::start`], with more routes behind the same guard, for tests of the guard.
     ///
     /// # Errors
-    /// As [`App::start`].
-    pub async fn start_again(config: Config) -> anyhow::Result<Self> {
-        let (clock, random, registry) = (Clock::steady(), Random::System, new_registry());
-        let adopt = BindPolicy::ConfiguredOnly;
-        Self::start_on(config, clock, random, Router::new(), registry, adopt).await
-    }
-
-    /// As [`App::start`], with further routes behind the same guard: for tests of what surrounds a route.
-    ///
-    /// # Errors
-    /// As [`App::start`].
+    /// See [`App::start`].
     pub async fn start_with(
         config: Config,
         clock: Clock,
         random: Random,
         extra: Router,
     ) -> anyhow::Result<Self> {
-        Self::start_on(
-            config,
-            clock,
-            random,
-            extra,
-            new_registry(),
-            BindPolicy::Any,
-        )
-        .await
+        Self::start_on(config, clock, random, extra, new_registry()).await
     }
 
     async fn start_on(
@@ -137,62 +115,42 @@ impl App {
         random: Random,
         extra: Router,
         mut registry: Registry,
-        adopt: BindPolicy,
     ) -> anyhow::Result<Self> {
-        let metrics = Metrics::register(&mut registry);
-        let store = backends::open_store(&config, metrics.clone())
-            .await
-            .context("the store cannot be opened")?;
-        if config.services.has_payment() {
-            payment::gateway_binding::bind(&store, &config.payment, adopt, clock.now()).await?;
-        }
-        fs::create_dir_all(&config.data)
-            .map_err(|error| anyhow::anyhow!(messaging::sqlite::no_folder(&config.data, &error)))?;
-        let bus = backends::open_bus(&config, &store).await?;
-        let listening = BoundServer::bind(config.listen)
-            .await
-            .with_context(|| format!("the setting listen: {} cannot be had", config.listen))?;
-        // Port 0 has become one by now.
+        let context = open(&config, clock, random, &mut registry, BindPolicy::Any).await?;
+        create_data_folder(&config)?;
+        let listen = config.listen;
+        let bound = BoundServer::bind(listen).await.with_context(|| {
+            format!(
+                "cannot bind {listen}; choose another address with --listen or the setting listen"
+            )
+        })?;
+        // Replaces port 0 by the actual port.
         let config = Config {
-            listen: listening.address(),
+            listen: bound.address(),
             ..config
         };
-        let mut crew = Crew::new(WorkerContext {
-            store: store.clone(),
-            bus: bus.clone(),
-            clock: clock.clone(),
-            random: random.clone(),
-            metrics,
-            dead_letters: config.messaging.dead_letters(),
-        });
-        let (services, payment) = start_services(&config, &mut crew, &mut registry).await?;
-        start_upkeep(&config, &mut crew)?;
-        backends::start_bus(&bus, &store, &clock, &mut crew);
+        let (headless, services) =
+            HeadlessApp::start_on(&config, context.clone(), &mut registry).await?;
         let parts = http::Parts {
-            store: store.clone(),
-            bus: bus.clone(),
-            clock,
-            random,
+            store: context.store,
+            bus: context.bus,
+            clock: context.clock,
+            random: context.random,
             registry,
-            roster: crew.roster(),
+            roster: headless.crew.roster(),
             settings: config.http.clone(),
         };
-        let server = listening.serve(http::router(parts, services, extra));
+        let server = bound.serve(http::router(parts, services, extra));
         let address_file = config.data.join(ADDRESS_FILE);
         fs::write(&address_file, server.address().to_string())
-            .with_context(|| format!("{} cannot be written", address_file.display()))?;
+            .with_context(|| format!("cannot write {}", address_file.display()))?;
         Ok(Self {
             server,
-            payment,
-            crew,
-            store,
-            bus,
+            headless,
             address_file,
-            patience: Duration::from_millis(config.http.shutdown_timeout_millis),
         })
     }
 
-    /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.server.address()
@@ -206,79 +164,168 @@ impl App {
 
     #[must_use]
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.headless.store
     }
 
     #[must_use]
     pub fn bus(&self) -> &Bus {
-        &self.bus
+        &self.headless.bus
     }
 
-    /// Resolves with the reason when it can no longer do its work: the store has failed for good, or a task ended.
+    /// Resolves with the reason once it can no longer work: the store or the bus has failed, or a task has ended.
     pub async fn failed(&mut self) -> String {
+        let HeadlessApp {
+            store, bus, crew, ..
+        } = &mut self.headless;
         tokio::select! {
-            reason = self.store.failed() => format!("the store has failed: {reason}"),
-            reason = backends::bus_failed(&self.bus) => format!("the bus has failed: {reason}"),
-            reason = self.crew.ended() => reason,
+            reason = store.failed() => format!("the store has failed: {reason}"),
+            reason = backends::bus_failed(bus) => format!("the bus has failed: {reason}"),
+            reason = crew.ended() => reason,
         }
     }
 
-    /// Finishes what was accepted, and closes the store. What is not finished in time is logged and cut off; it
-    /// was not answered, and a Commit is whole or nothing.
+    /// Finishes the accepted requests, and closes the store. Requests that do not finish in time are cut off without an
+    /// answer; a Commit is applied completely or not at all.
     pub async fn stop(self) {
-        let Self {
-            server,
+        let timeout = self.headless.shutdown_timeout;
+        if !self.server.stop(timeout).await {
+            tracing::warn!(?timeout, "requests in flight were cut off");
+        }
+        // Another process that shares the folder may have removed it.
+        if let Err(error) = fs::remove_file(&self.address_file)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, file = %self.address_file.display(), "cannot remove the address file");
+        }
+        self.headless.stop().await;
+    }
+}
+
+impl HeadlessApp {
+    /// Opens the store and starts the services, with the system's clock. A store that does not name its gateway does not
+    /// adopt the built-in sandbox.
+    ///
+    /// # Errors
+    /// If the store cannot be opened, or a setting is invalid.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let (clock, random, mut registry) = (Clock::steady(), Random::System, new_registry());
+        let context = open(
+            config,
+            clock,
+            random,
+            &mut registry,
+            BindPolicy::ConfiguredOnly,
+        )
+        .await?;
+        let (app, _) = Self::start_on(config, context, &mut registry).await?;
+        Ok(app)
+    }
+
+    /// Returns the services' routes too.
+    async fn start_on(
+        config: &Config,
+        context: WorkerContext,
+        registry: &mut Registry,
+    ) -> anyhow::Result<(Self, OpenApiRouter)> {
+        let (store, bus, clock) = (
+            context.store.clone(),
+            context.bus.clone(),
+            context.clock.clone(),
+        );
+        let mut crew = Crew::new(context);
+        let (services, payment) = start_services(config, &mut crew, registry).await?;
+        start_upkeep(config, &mut crew)?;
+        backends::start_bus(&bus, &store, &clock, &mut crew);
+        let app = Self {
             payment,
             crew,
             store,
             bus,
-            address_file,
-            patience,
-        } = self;
-        if !server.stop(patience).await {
-            tracing::warn!(?patience, "requests in flight were cut off");
-        }
-        // A buyer who went away while the gateway was asked: what it says is still recorded.
-        if let Some(payment) = payment
-            && tokio::time::timeout(patience, payment.drained())
+            shutdown_timeout: Duration::from_millis(config.http.shutdown_timeout_millis),
+        };
+        Ok((app, services))
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The payment service, if this process runs it.
+    #[must_use]
+    pub fn payment(&self) -> Option<&payment::Service> {
+        self.payment.as_ref()
+    }
+
+    /// Finishes the work in hand, and closes the store.
+    pub async fn stop(self) {
+        let timeout = self.shutdown_timeout;
+        // If a buyer disconnects while the gateway confirms, the gateway's answer is still recorded.
+        if let Some(payment) = self.payment
+            && tokio::time::timeout(timeout, payment.drained())
                 .await
                 .is_err()
         {
-            tracing::warn!(?patience, "the gateway was still being asked");
+            tracing::warn!(?timeout, "requests to the gateway were cut off");
         }
-        for name in crew.stop(patience).await {
-            tracing::warn!(name, ?patience, "a task did not stop in time");
+        for name in self.crew.stop(timeout).await {
+            tracing::warn!(name, ?timeout, "a task did not stop in time");
         }
-        // Where processes share a folder, another may have been here.
-        if let Err(error) = fs::remove_file(&address_file)
-            && error.kind() != ErrorKind::NotFound
-        {
-            tracing::warn!(%error, file = %address_file.display(), "cannot be removed");
-        }
-        if tokio::time::timeout(patience, backends::close_bus(bus))
+        if tokio::time::timeout(timeout, backends::close_bus(self.bus))
             .await
             .is_err()
         {
             tracing::warn!(
-                ?patience,
-                "not everything was published: the relay of another process does it"
+                ?timeout,
+                "not all messages were published; the relay of another process publishes them"
             );
         }
-        let mut committed = store.committed();
-        drop(store);
-        // A connection's task lets go of the store a moment after its last answer.
+        let mut committed = self.store.committed();
+        drop(self.store);
+        // The tasks of connections release the store shortly after their last response.
         let closed = async { while committed.changed().await.is_ok() {} };
-        if tokio::time::timeout(patience, closed).await.is_err() {
+        if tokio::time::timeout(timeout, closed).await.is_err() {
             tracing::warn!("the store is still in use");
         }
     }
+}
+
+/// Opens the store and the bus, and checks that the payments belong to the gateway of the settings.
+async fn open(
+    config: &Config,
+    clock: Clock,
+    random: Random,
+    registry: &mut Registry,
+    policy: BindPolicy,
+) -> anyhow::Result<WorkerContext> {
+    let metrics = Metrics::register(registry);
+    let store = backends::open_store(config, metrics.clone())
+        .await
+        .context("cannot open the store")?;
+    if config.services.has_payment() {
+        payment::gateway_binding::bind(&store, &config.payment, policy, clock.now()).await?;
+    }
+    let bus = backends::open_bus(config, &store).await?;
+    Ok(WorkerContext {
+        store,
+        bus,
+        clock,
+        random,
+        metrics,
+        dead_letters: config.messaging.dead_letters(),
+    })
+}
+
+fn create_data_folder(config: &Config) -> anyhow::Result<()> {
+    fs::create_dir_all(&config.data)
+        .map_err(|error| anyhow::anyhow!(messaging::sqlite::no_folder(&config.data, &error)))
 }
 
 fn new_registry() -> Registry {
     Registry::with_prefix("boxoffice")
 }
 
-/// Starts the services that this process runs, their consumers and their timekeepers, and returns their routes.
+/// Starts the services of this process with their consumers and periodic tasks, and returns their routes.
 async fn start_services(
     config: &Config,
     crew: &mut Crew,
@@ -356,7 +403,7 @@ async fn start_payment(
         settings,
         payment::Metrics::register(registry),
     )
-    .context("the settings of payment.gateway cannot work")?;
+    .context("cannot use the settings of payment.gateway")?;
     if config.services.has(Service::PaymentWorker) {
         crew.consume(payment::PaymentConsumer::new(service.clone()))?;
         let settler = payment::Settler::new(service.clone());
@@ -367,12 +414,13 @@ async fn start_payment(
     Ok(service)
 }
 
-/// The gateway's double, on a port of its own that only this machine reaches; returns its address.
+/// Starts the gateway's sandbox on a free port of the loopback interface, and returns its URL.
 async fn start_sandbox(
     config: &Config,
     secret_key: toss::SecretKey,
     crew: &mut Crew,
 ) -> anyhow::Result<String> {
+    create_data_folder(config)?;
     let settings = toss_sandbox::SandboxSettings {
         path: Some(config.data.join(SANDBOX_FILE)),
         webhook_url: config.payment.sandbox_webhooks.then(|| {
@@ -384,26 +432,23 @@ async fn start_sandbox(
     };
     let sandbox = toss_sandbox::Sandbox::open(settings).with_context(|| {
         let file = config.data.join(SANDBOX_FILE);
-        format!(
-            "the gateway's sandbox cannot be opened on {}",
-            file.display()
-        )
+        format!("cannot open the sandbox's file {}", file.display())
     })?;
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
     let mut shutdown = crew.shutdown();
     let stopped = async move { shutdown.requested().await };
     let (address, served) = sandbox.serve(listen, stopped).await?;
     tracing::warn!(
-        "payments go to the built-in sandbox: no money is taken, and any text pays for a ticket; set payment.sandbox = false to sell"
+        "payments go to the built-in sandbox: no money is taken, and it accepts any payment key; set payment.sandbox = false to sell"
     );
     crew.spawn("payment.sandbox", |_| async {
-        // It logs for itself why it ends.
+        // The sandbox logs why it ends.
         let _ = served.await;
     });
     Ok(format!("http://{address}"))
 }
 
-/// Starts what every service needs: dead letters, timers, cleaning. Last, because cleaning must know every group.
+/// Starts dead letters, timers and housekeeping. Last, because housekeeping must know all consumer groups.
 fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
     if config.services.has(Service::DeadLetter) {
         crew.consume(DeadLetterConsumer::default())?;
@@ -426,7 +471,7 @@ fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is kept for a while and then goes: answers to idempotency keys, and dead letters that are closed.
+/// The rows that housekeeping deletes after their retention.
 fn expiries(config: &Config) -> Vec<Expiry> {
     vec![
         Expiry {

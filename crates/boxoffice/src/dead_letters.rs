@@ -1,15 +1,10 @@
-//! The commands for dead letters. They open the store themselves. A data folder, or the one log of a schema, that a
-//! server has open is its own: then they ask that server. Processes that share a schema and Kafka let them work beside
-//! them: what a person says is a Commit, checked by versions like any other.
+//! The commands for dead letters. They work on the store directly, or through the server that has the data folder open.
+//! Processes that share PostgreSQL and Kafka do not exclude them: each change is a Commit, whose versions are checked.
+//! State: none.
 
-use std::{
-    fs,
-    io::{self, Write},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::DeadLetterId;
@@ -17,43 +12,45 @@ use messaging::{
     Bus, Clock, Metrics, Store,
     dead_letters::{self, DeadLetterState},
 };
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    app::ADDRESS_FILE,
-    backends::{self, BusBackend, StoreBackend},
+    backends::{self, BusBackend},
+    client::{self, ServerClient},
     config::Config,
     http::dead_letter::DeadLetterView,
     log,
-    server::reachable,
+    output::print,
 };
 
-/// How long the brokers are waited for.
+/// How long a command waits until its message is published.
 const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Subcommand)]
 pub enum DeadLetterCommand {
-    /// Show them in the order of their making
+    /// List dead letters, the oldest first
     List(ListArgs),
-    /// Show one with its payload
+    /// Show a dead letter with its payload
     Show(OneArgs),
-    /// Send its message to the consumer that rejected it again
+    /// Send the message again to the consumer group that rejected it
     Replay(OneArgs),
-    /// Close it without handling its message
+    /// Close a dead letter without handling its message
     Discard(OneArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
+    /// Only dead letters in this state
     #[arg(long, value_enum)]
     state: Option<StateArg>,
-    /// The last id of the page before
+    /// The last id of the previous page
     #[arg(long)]
     after: Option<DeadLetterId>,
+    /// How many to list
     #[arg(long, default_value_t = web::page::LIMIT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(web::page::LIMIT_MAX)))]
     limit: u32,
-    /// JSON, for machines
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -61,7 +58,7 @@ pub struct ListArgs {
 #[derive(Debug, Args)]
 pub struct OneArgs {
     id: DeadLetterId,
-    /// JSON, for machines
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -87,16 +84,16 @@ impl From<StateArg> for DeadLetterState {
     }
 }
 
-/// Carries out one command and prints what came of it.
+/// Runs one command and prints its result.
 ///
 /// # Errors
-/// Where there is no such dead letter, it is closed, or neither the store nor its server can be had.
+/// If the dead letter does not exist or is closed, or neither the store nor its server can be used.
 pub async fn run(config: &Config, command: DeadLetterCommand) -> anyhow::Result<()> {
-    let needs_bus = matches!(
+    let publishes = matches!(
         command,
         DeadLetterCommand::Replay(_) | DeadLetterCommand::Discard(_)
     );
-    let client = OperatorClient::open(config, needs_bus).await?;
+    let client = OperatorClient::open(config, publishes).await?;
     let done = execute(&client, command).await;
     client.close().await;
     done
@@ -115,7 +112,7 @@ async fn execute(client: &OperatorClient, command: DeadLetterCommand) -> anyhow:
         DeadLetterCommand::Replay(args) => {
             let letter = client.one(Method::POST, args.id).await?;
             print(args.json, &letter, || {
-                format!("{} is sent again", letter.id)
+                format!("the message of {} is sent again", letter.id)
             })
         }
         DeadLetterCommand::Discard(args) => {
@@ -125,64 +122,50 @@ async fn execute(client: &OperatorClient, command: DeadLetterCommand) -> anyhow:
     }
 }
 
-/// Who carries it out.
+/// Where the commands are executed.
 enum OperatorClient {
-    /// Whoever commits publishes: nothing else may be running.
+    /// In this process. The bus publishes the messages of a command that publishes.
     Store(Store, Option<Bus>),
-    Server {
-        client: Client,
-        url: String,
-    },
+    Server(ServerClient),
 }
 
 impl OperatorClient {
-    async fn open(config: &Config, needs_bus: bool) -> anyhow::Result<Self> {
-        let data = &config.data;
-        if config.store.backend == StoreBackend::Sqlite && !data.is_dir() {
-            bail!("there is no data folder {}", data.display());
+    async fn open(config: &Config, publishes: bool) -> anyhow::Result<Self> {
+        backends::must_exist(config)?;
+        let store = match backends::open_store(config, Metrics::unregistered()).await {
+            Ok(store) => store,
+            // Several processes share such a store; none of them has it open alone.
+            Err(error) if config.bus.backend == BusBackend::Kafka => return Err(error.into()),
+            Err(error) => {
+                let server = ServerClient::of_folder(&config.data)?;
+                return server.map(Self::Server).ok_or_else(|| error.into());
+            }
+        };
+        if !publishes {
+            return Ok(Self::Store(store, None));
         }
-        match backends::open_store(config, Metrics::unregistered()).await {
-            Ok(store) if needs_bus => match backends::open_bus(config, &store).await {
-                Ok(bus) => Ok(Self::Store(store, Some(bus))),
-                Err(error) => {
-                    log::print_error(format_args!(
-                        "{error:#}: a process of this store publishes it"
-                    ));
-                    Ok(Self::Store(store, None))
-                }
-            },
-            Ok(store) => Ok(Self::Store(store, None)),
-            // Several processes may share what Kafka connects: none of them is meant more than another.
-            Err(error) if config.bus.backend == BusBackend::Kafka => Err(error.into()),
-            Err(error) => match fs::read_to_string(data.join(ADDRESS_FILE)) {
-                Ok(address) => Self::server(&address),
-                Err(_) => Err(error.into()),
-            },
+        match backends::open_bus(config, &store).await {
+            Ok(bus) => Ok(Self::Store(store, Some(bus))),
+            Err(error) => {
+                log::print_error(format_args!(
+                    "{error:#}; the relay of a running process will publish the message"
+                ));
+                Ok(Self::Store(store, None))
+            }
         }
     }
 
-    /// Publishes what was said.
+    /// Waits until the messages are published.
     async fn close(self) {
         if let Self::Store(_, Some(bus)) = self
             && tokio::time::timeout(PUBLISH_WAIT_MAX, backends::close_bus(bus))
                 .await
                 .is_err()
         {
-            log::print_error("not published yet; a process of this store does it");
+            log::print_error(
+                "the message is not published yet; the relay of a running process will publish it",
+            );
         }
-    }
-
-    fn server(address: &str) -> anyhow::Result<Self> {
-        let address: SocketAddr = address
-            .trim()
-            .parse()
-            .with_context(|| format!("{ADDRESS_FILE} does not hold an address"))?;
-        let address = reachable(address);
-        // The client wants to know who would encrypt, though nothing is encrypted here.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().no_proxy().build()?;
-        let url = format!("http://{address}/dead-letter");
-        Ok(Self::Server { client, url })
     }
 
     async fn list(&self, args: &ListArgs) -> anyhow::Result<Vec<DeadLetterView>> {
@@ -192,16 +175,16 @@ impl OperatorClient {
                 let records = dead_letters::list(store, state, args.after, args.limit).await?;
                 Ok(records.into_iter().map(DeadLetterView::from).collect())
             }
-            Self::Server { client, url } => {
-                let mut query = format!("limit={}", args.limit);
+            Self::Server(server) => {
+                let mut path = format!("/dead-letter?limit={}", args.limit);
                 if let Some(state) = state {
-                    query.push_str(&format!("&state={}", state_name(state)));
+                    path.push_str(&format!("&state={}", state_name(state)));
                 }
                 if let Some(after) = args.after {
-                    query.push_str(&format!("&after={after}"));
+                    path.push_str(&format!("&after={after}"));
                 }
-                let answer: Items = ask(client, Method::GET, &format!("{url}?{query}")).await?;
-                Ok(answer.items)
+                let page: Items = ask(server, Method::GET, &path).await?;
+                Ok(page.items)
             }
         }
     }
@@ -209,10 +192,10 @@ impl OperatorClient {
     /// GET shows, POST replays, DELETE discards.
     async fn one(&self, method: Method, id: DeadLetterId) -> anyhow::Result<DeadLetterView> {
         match self {
-            Self::Server { client, url } if method == Method::POST => {
-                ask(client, method, &format!("{url}/{id}/replay")).await
+            Self::Server(server) if method == Method::POST => {
+                ask(server, method, &format!("/dead-letter/{id}/replay")).await
             }
-            Self::Server { client, url } => ask(client, method, &format!("{url}/{id}")).await,
+            Self::Server(server) => ask(server, method, &format!("/dead-letter/{id}")).await,
             Self::Store(store, _) => {
                 let now = Clock::System.now();
                 let record = match method {
@@ -231,37 +214,15 @@ struct Items {
     items: Vec<DeadLetterView>,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
-    detail: String,
-}
-
-async fn ask<T: DeserializeOwned>(client: &Client, method: Method, url: &str) -> anyhow::Result<T> {
-    let response = client.request(method, url).send().await.with_context(|| {
-        format!("the server that has the data folder open does not answer at {url}")
-    })?;
-    if response.status().is_success() {
-        return Ok(response.json().await?);
-    }
-    let status = response.status();
-    match response.json::<Refusal>().await {
-        Ok(refusal) => Err(anyhow!(refusal.detail)),
-        Err(_) => Err(anyhow!("{url} answered {status}")),
-    }
-}
-
-fn print<T: serde::Serialize>(
-    as_json: bool,
-    value: &T,
-    text: impl FnOnce() -> String,
-) -> anyhow::Result<()> {
-    let text = if as_json {
-        serde_json::to_string_pretty(value)?
-    } else {
-        text()
-    };
-    writeln!(io::stdout(), "{text}")?;
-    Ok(())
+async fn ask<T: DeserializeOwned>(
+    server: &ServerClient,
+    method: Method,
+    path: &str,
+) -> anyhow::Result<T> {
+    let answer = client::send(server.request(method, path)).await;
+    answer
+        .with_context(|| format!("cannot use the server at {}", server.url()))?
+        .map_err(|refusal| anyhow!(refusal.detail))
 }
 
 fn table(letters: &[DeadLetterView]) -> String {

@@ -27,6 +27,7 @@ use messaging::Clock;
 
 use crate::{
     app::App,
+    client::ServerClient,
     config::{Config, Flags},
     log,
     signals::Signals,
@@ -96,7 +97,7 @@ async fn run_until_stopped(
 }
 
 async fn run_sale(address: SocketAddr, data: &Path, options: &DemoOptions) -> anyhow::Result<()> {
-    let api = Api::at(address)?;
+    let api = Api::new(ServerClient::at(address)?);
     let show = sale::open(&api, options.tickets).await?;
     let buyers = sale::invite(&api, options.buyers).await?;
     let sale = sale::run(&api, show, buyers.clone()).await?;

@@ -8,20 +8,23 @@
 //! - [`http`]: all routes behind one guard, and the routes that belong to no service
 //! - [`audit`]: the command `audit`, which checks the promises
 //! - [`dead_letters`], [`reconcile`]: the commands of these names, on a data folder or through the server that has it open
+//! - [`client`]: the HTTP client of such a server
 //! - [`demo`]: the command `demo`, a simulated sale
 //! - [`sandbox`]: the command `sandbox`, the payment gateway's sandbox alone
-//! - [`log`]: structured logs on standard error
+//! - [`log`]: structured logs on standard error; [`output`]: the output of commands
 
 pub mod app;
 pub mod audit;
 pub mod backends;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod crew;
 pub mod dead_letters;
 pub mod demo;
 pub mod http;
 pub mod log;
+pub mod output;
 pub mod reconcile;
 pub mod sandbox;
 pub mod server;

@@ -1,90 +1,64 @@
-//! The command `reconcile`. The server that has the store open does it; where there is none, one is started for it,
-//! without a door to the outside, and stopped again. It asks the gateway that the payments belong to, and no other. So it is where several processes share a schema: beside them. Two
-//! comparisons of the same payments at once settle each at most once, by versions and idempotency keys.
+//! The command `reconcile`. If a server has the data folder open, the server reconciles; otherwise this process opens the
+//! store and calls the payment service, without an HTTP server. With Kafka it runs beside the other processes. Two
+//! reconciliations at once settle each payment at most once, by versions and idempotency keys. State: none.
 
-use std::{
-    fs,
-    io::{self, Write},
-    net::{Ipv4Addr, SocketAddr},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::Timestamp;
-use messaging::{Record, StoreError};
+use messaging::{Clock, Record, StoreError};
 use payment::{
-    reconcile::{Difference, Report},
+    gateway::Period,
+    reconcile::{Difference, PERIOD_SECS_DEFAULT, Report},
     record::{OrphanChargeRecord, PaymentRecord},
 };
-use reqwest::Client;
-use serde::{Deserialize, Serialize};
+use reqwest::Method;
+use serde::Serialize;
 
 use crate::{
-    app::{ADDRESS_FILE, App},
+    app::HeadlessApp,
     audit::books,
     backends::{self, BusBackend},
+    client::{self, ServerClient},
     config::Config,
-    log,
-    server::reachable,
+    log, output,
 };
 
-/// How long a server that was started for it waits until what was settled is handled, refunds included.
+/// How long this process waits until the settlements' messages are handled and the refunds are done.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(20);
-const REFUND_WANTED: &str = "refund = 'REQUESTED'";
+const REFUND_REQUESTED: &str = "refund = 'REQUESTED'";
+/// How often the command tries again while the server's scheduled reconciliation is running,
+const TURNS_MAX: u32 = 240;
+/// and the pause between two tries.
+const TURN_WAIT: Duration = Duration::from_millis(500);
 
-#[derive(Debug, Args)]
+/// Serialized, it is the body of `POST /payment/reconciliation`.
+#[derive(Debug, Args, Serialize)]
 pub struct ReconcileArgs {
-    /// RFC 3339, or a day, which begins at midnight UTC; 24 hours before the end where it is left out
-    #[arg(long, value_name = "TIME", value_parser = instant)]
+    /// The start: an RFC 3339 time, or a day (midnight UTC); defaults to 24 hours before the end
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Timestamp>,
-    /// As --from, and not included; now where it is left out
-    #[arg(long, value_name = "TIME", value_parser = instant)]
+    /// The end, exclusive, in the same format; defaults to now
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<Timestamp>,
-    /// For machines: the report as JSON
+    /// Print the report as JSON
     #[arg(long)]
+    #[serde(skip)]
     json: bool,
 }
 
-/// What the server is request for.
-#[derive(Debug, Serialize)]
-struct ReconcileRequest {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    code: String,
-    detail: String,
-}
-
-/// The server's own reconciliation, on schedule, comes first: it is waited for so often,
-const TURNS_MAX: u32 = 240;
-/// so long each time.
-const TURN_WAIT: Duration = Duration::from_millis(500);
-
-/// Reconciles, prints the report, and returns whether nothing is left for a person.
+/// Reconciles and prints the report. The exit code is 1 if it lists differences.
 ///
 /// # Errors
-/// Where neither the folder nor its server can be had, or the gateway does not answer.
+/// If neither the store nor its server can be used, or the gateway does not answer.
 pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode> {
     backends::must_exist(&config)?;
-    let request = ReconcileRequest {
-        from: args.from,
-        to: args.to,
-    };
-    let report = reconcile(config, &request).await?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&report)?
-    } else {
-        to_table(&report)
-    };
-    writeln!(io::stdout(), "{text}")?;
+    let report = reconcile(config, &args).await?;
+    output::print(args.json, &report, || to_table(&report))?;
     Ok(if report.is_clean() {
         ExitCode::SUCCESS
     } else {
@@ -92,112 +66,70 @@ pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode
     })
 }
 
-async fn reconcile(config: Config, request: &ReconcileRequest) -> anyhow::Result<Report> {
-    if config.bus.backend == BusBackend::Kafka {
-        return beside_others(config, request).await;
+async fn reconcile(mut config: Config, args: &ReconcileArgs) -> anyhow::Result<Report> {
+    let is_shared = config.bus.backend == BusBackend::Kafka;
+    if is_shared {
+        if config.payment.sandbox {
+            bail!(
+                "the setting payment.sandbox is true: this process would start a sandbox of its own, which has no charges; \
+                 set payment.sandbox = false and payment.gateway"
+            );
+        }
+        config.services = "payment-api".parse()?;
     }
-    let data = config.data.clone();
-    match by_a_server_of_its_own(alone(config), request).await {
-        Err(error) if error.downcast_ref::<StoreError>().is_some() => {
-            match fs::read_to_string(data.join(ADDRESS_FILE)) {
-                Ok(address) => ask_server(&address, request).await,
-                Err(_) => Err(error),
+    // The command reconciles once, not on schedule.
+    config.payment.reconcile_every_secs = 0;
+    // No server receives them.
+    config.payment.sandbox_webhooks = false;
+    match HeadlessApp::start(&config).await {
+        Ok(app) => in_this_process(app, config, args).await,
+        Err(error) if !is_shared && error.downcast_ref::<StoreError>().is_some() => {
+            match ServerClient::of_folder(&config.data)? {
+                Some(server) => by_server(&server, args).await,
+                None => Err(error),
             }
         }
-        done => done,
+        Err(error) => Err(error),
     }
 }
 
-async fn by_a_server_of_its_own(
+async fn in_this_process(
+    app: HeadlessApp,
     config: Config,
-    request: &ReconcileRequest,
+    args: &ReconcileArgs,
 ) -> anyhow::Result<Report> {
-    let app = App::start_again(config.clone()).await?;
-    let report = ask(app.address(), request).await;
+    let payment = app.payment().context("no payment service runs")?;
+    let to = args.to.unwrap_or_else(|| Clock::System.now());
+    let from = args.from.unwrap_or(to.plus_secs(-PERIOD_SECS_DEFAULT));
+    let report = payment.reconcile(Period { from, to }).await;
     if report.is_ok() {
         wait_until_quiet(&app, config).await;
     }
     app.stop().await;
-    report
+    Ok(report?)
 }
 
-/// As one more `payment-api`, in a folder of its own: the others keep their addresses in theirs.
-async fn beside_others(config: Config, request: &ReconcileRequest) -> anyhow::Result<Report> {
-    if config.payment.sandbox {
-        bail!(
-            "the setting payment.sandbox is true: each process has a gateway of its own, and this one's knows no charge"
-        );
-    }
-    let name = format!("boxoffice-reconcile-{}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    let config = Config {
-        data: folder.clone(),
-        services: "payment-api".parse()?,
-        ..alone(config)
-    };
-    let report = by_a_server_of_its_own(config, request).await;
-    if let Err(error) = fs::remove_dir(&folder) {
-        log::print_error(format_args!(
-            "{} cannot be removed: {error}",
-            folder.display()
-        ));
-    }
-    report
-}
-
-/// The settings of a server for this one purpose.
-fn alone(mut config: Config) -> Config {
-    config.listen = (Ipv4Addr::LOCALHOST, 0).into();
-    config.payment.reconcile_every_secs = 0;
-    // Nobody waits for this request but this process.
-    config.http.request_timeout_millis = u64::from(u32::MAX);
-    config
-}
-
-async fn ask_server(address: &str, request: &ReconcileRequest) -> anyhow::Result<Report> {
-    let address: SocketAddr = address
-        .trim()
-        .parse()
-        .with_context(|| format!("{ADDRESS_FILE} does not hold an address"))?;
-    ask(reachable(address), request).await
-}
-
-async fn ask(address: SocketAddr, request: &ReconcileRequest) -> anyhow::Result<Report> {
-    // The client wants to know who would encrypt, though nothing is encrypted here.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().no_proxy().build()?;
-    let url = format!("http://{address}/payment/reconciliation");
-    let body = serde_json::to_vec(request)?;
+async fn by_server(server: &ServerClient, args: &ReconcileArgs) -> anyhow::Result<Report> {
+    let url = format!("{}/payment/reconciliation", server.url());
     for _ in 0..TURNS_MAX {
-        let request = client
-            .post(&url)
-            .header("content-type", "application/json")
-            .body(body.clone());
-        let response = request.send().await.with_context(|| {
-            format!("the server that has the data folder open does not answer at {url}")
-        })?;
-        if response.status().is_success() {
-            return Ok(response.json().await?);
-        }
-        let status = response.status();
-        if status.as_u16() == 504 {
-            bail!(
-                "it takes longer than a request may, and goes on: its report will be the newest at {url}"
-            );
-        }
-        match response.json::<Refusal>().await {
-            Ok(refusal) if refusal.code == "RECONCILIATION_RUNNING" => {
+        let request = server.request(Method::POST, "/payment/reconciliation");
+        let answer = client::send(request.json(args)).await;
+        match answer.with_context(|| format!("cannot use the server at {}", server.url()))? {
+            Ok(report) => return Ok(report),
+            Err(refusal) if refusal.code == "RECONCILIATION_RUNNING" => {
                 tokio::time::sleep(TURN_WAIT).await;
             }
-            Ok(refusal) => bail!(refusal.detail),
-            Err(_) => bail!("{url} answered {status}"),
+            Err(refusal) if refusal.status == 504 => bail!(
+                "the reconciliation takes longer than a request may, and continues; its report will be the newest at {url}"
+            ),
+            Err(refusal) => bail!(refusal.detail),
         }
     }
-    bail!("another reconciliation runs, and does not end: its report will be the newest at {url}")
+    bail!("another reconciliation is still running; its report will be the newest at {url}")
 }
 
-/// Waits until every consumer has handled what was settled, and what is to go back has gone.
-async fn wait_until_quiet(app: &App, config: Config) {
+/// Waits until all messages are handled and all requested refunds are done.
+async fn wait_until_quiet(app: &HeadlessApp, config: Config) {
     let mut committed = app.store().committed();
     let quiet = async {
         loop {
@@ -207,7 +139,7 @@ async fn wait_until_quiet(app: &App, config: Config) {
                 Ok(true) => return,
                 Err(error) => {
                     log::print_error(format_args!(
-                        "whether everything is handled cannot be read: {error}"
+                        "cannot check whether all messages are handled: {error}"
                     ));
                     return;
                 }
@@ -218,13 +150,13 @@ async fn wait_until_quiet(app: &App, config: Config) {
         }
     };
     if tokio::time::timeout(QUIET_WAIT_MAX, quiet).await.is_err() {
-        log::print_error("not everything is handled yet; the next start goes on with it");
+        log::print_error("not all messages and refunds are handled yet; the next start continues");
     }
 }
 
-async fn is_quiet(app: &App, config: &Config) -> Result<bool, StoreError> {
+async fn is_quiet(app: &HeadlessApp, config: &Config) -> Result<bool, StoreError> {
     let config = config.clone();
-    // A snapshot is read on a thread that may wait.
+    // Reading a snapshot blocks.
     let reading = tokio::task::spawn_blocking(move || {
         let snapshot = backends::snapshot(&config)?;
         for (group, topics) in books::subscriptions() {
@@ -242,7 +174,9 @@ async fn is_quiet(app: &App, config: &Config) -> Result<bool, StoreError> {
     }
     let store = app.store();
     for table in [PaymentRecord::TABLE, OrphanChargeRecord::TABLE] {
-        let wanted = store.count_by(table, "refund", Some(REFUND_WANTED)).await?;
+        let wanted = store
+            .count_by(table, "refund", Some(REFUND_REQUESTED))
+            .await?;
         if !wanted.is_empty() {
             return Ok(false);
         }
@@ -250,14 +184,14 @@ async fn is_quiet(app: &App, config: &Config) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-fn instant(text: &str) -> Result<Timestamp, String> {
+fn parse_time(text: &str) -> Result<Timestamp, String> {
     let midnight = format!("{text}T00:00:00Z");
     text.parse()
         .or_else(|_| midnight.parse())
-        .map_err(|_| format!("{text:?} is neither RFC 3339, such as 2026-11-22T09:00:00+09:00, nor a day, such as 2026-11-22"))
+        .map_err(|_| format!("{text:?} is not a time: use RFC 3339 such as 2026-11-22T09:00:00+09:00, or a day such as 2026-11-22"))
 }
 
-/// The report for people.
+/// The report as text.
 #[must_use]
 pub fn to_table(report: &Report) -> String {
     let counts = &report.summary.counts;
@@ -267,18 +201,18 @@ pub fn to_table(report: &Report) -> String {
     for (what, how_many) in [
         ("payments that agree", counts.matched),
         ("payments by points alone", counts.free_payments),
-        ("payments put right", counts.settled),
-        ("payments under way", counts.under_way),
-        ("charges that are none of ours", counts.missing_here),
-        (
-            "payments that the gateway does not know",
-            counts.missing_there,
-        ),
-        ("payments of another amount", counts.different_amount),
-        ("payments of another status", counts.different_status),
+        ("payments settled", counts.settled),
+        ("payments in progress", counts.under_way),
+        ("charges without a payment here", counts.missing_here),
+        ("payments unknown to the gateway", counts.missing_there),
+        ("payments with another amount", counts.different_amount),
+        ("payments with another status", counts.different_status),
         ("refunds that need a person", counts.parked_refunds),
-        ("payments not request about", counts.not_asked),
-        ("rows that could not be read", counts.unreadable),
+        ("payments not compared", counts.not_asked),
+        (
+            "rows of the gateway that could not be parsed",
+            counts.unreadable,
+        ),
     ] {
         table.add_row([what.to_owned(), how_many.to_string()]);
     }
@@ -325,11 +259,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_an_instant_or_a_day() {
-        let day = instant("2026-11-22").unwrap();
+    fn a_time_is_rfc_3339_or_a_day() {
+        let day = parse_time("2026-11-22").unwrap();
         assert_eq!(day.to_string(), "2026-11-22T00:00:00.000Z");
-        assert_eq!(instant("2026-11-22T09:00:00+09:00").unwrap(), day);
-        let refusal = instant("yesterday").unwrap_err();
+        assert_eq!(parse_time("2026-11-22T09:00:00+09:00").unwrap(), day);
+        let refusal = parse_time("yesterday").unwrap_err();
         assert!(refusal.contains("yesterday"), "{refusal}");
     }
 }

@@ -7,9 +7,9 @@ use utoipa::{
 };
 
 use crate::{
-    Payload, dead_letter,
-    domain::{self, Aggregate, DomainMessage},
-    payment, ticketing, user,
+    Payload,
+    domain::{Aggregate, DomainMessage},
+    ticketing, topic,
 };
 
 /// One topic.
@@ -23,42 +23,19 @@ pub struct Topic {
     pub schemas: Vec<(String, RefOr<Schema>)>,
 }
 
-/// Every topic, in the order of [`crate::topic::ALL`].
+/// All topics, in the order of [`topic::ALL`].
 #[must_use]
 pub fn topics() -> Vec<Topic> {
-    vec![
-        of::<ticketing::Process>(),
-        of::<ticketing::Release>(),
-        of::<ticketing::Expire>(),
-        of::<ticketing::Cancel>(),
-        of::<ticketing::CancelTicketRequest>(),
-        of::<ticketing::CancelTicketResponse>(),
-        on::<ticketing::SagaTimeout>(ticketing::SAGA_TIMEOUT, ticketing::SAGA_TIMEOUT_KEY),
-        of::<user::CheckActiveRequest>(),
-        of::<user::CheckActiveResponse>(),
-        of::<user::ReservePointRequest>(),
-        of::<user::ReservePointResponse>(),
-        of::<user::RestorePointRequest>(),
-        of::<user::RestorePointResponse>(),
-        of::<user::CheckFraudRequest>(),
-        of::<user::CheckFraudResponse>(),
-        of::<payment::CreateRequest>(),
-        of::<payment::CreateResponse>(),
-        of::<payment::DeleteRequest>(),
-        of::<payment::DeleteResponse>(),
-        of::<payment::ConfirmedRequest>(),
-        of::<payment::CancelRequest>(),
-        of::<payment::CancelResponse>(),
-        of_domain::<domain::Event>(),
-        of_domain::<domain::Payment>(),
-        of_domain::<domain::Ticket>(),
-        of::<dead_letter::DeadLetter>(),
-        of::<dead_letter::DeadLetterResolved>(),
-    ]
+    let entries = topic::ENTRIES.into_iter().flatten();
+    entries.map(|entry| (entry.schema)()).collect()
 }
 
-fn of<P: Payload + ToSchema>() -> Topic {
+pub(crate) fn of<P: Payload + ToSchema>() -> Topic {
     on::<P>(P::TOPIC, P::KEY)
+}
+
+pub(crate) fn saga_timeout() -> Topic {
+    on::<ticketing::SagaTimeout>(ticketing::SAGA_TIMEOUT, ticketing::SAGA_TIMEOUT_KEY)
 }
 
 fn on<S: ToSchema>(topic: &'static str, key: &str) -> Topic {
@@ -73,8 +50,8 @@ fn on<S: ToSchema>(topic: &'static str, key: &str) -> Topic {
     }
 }
 
-/// A generic schema does not bring that of its argument, nor a name that tells it from its brothers.
-fn of_domain<A: Aggregate + ToSchema>() -> Topic {
+/// A generic schema contains neither its argument's schema nor a unique name; both are added here.
+pub(crate) fn of_domain<A: Aggregate + ToSchema>() -> Topic {
     let topic = of::<DomainMessage<A>>();
     let payload = format!("{}_{}", topic.payload, A::name());
     let mut schemas = topic.schemas;
@@ -105,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_topic_is_published_with_a_schema_of_its_own() {
+    fn each_topic_is_published_with_its_own_schema() {
         let topics = topics();
         let names: Vec<_> = topics.iter().map(|topic| topic.name).collect();
         assert_eq!(names, crate::topic::ALL);
@@ -118,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_a_field_of_its_payload() {
+    fn each_key_is_a_field_of_its_payload() {
         for topic in topics() {
             let schemas: serde_json::Value = topic
                 .schemas

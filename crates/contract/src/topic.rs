@@ -1,64 +1,108 @@
-//! Topics: the list of all of them, and what a bus must know of their payloads.
+//! The list of all topics, and what a bus must know of their payloads.
 
 use messaging::{Payload, PayloadRules};
+use utoipa::ToSchema;
 
-use crate::{dead_letter, domain, payment, ticketing, user};
+use crate::{
+    dead_letter,
+    domain::{self, Aggregate, DomainMessage},
+    payment,
+    schema::{self, Topic},
+    ticketing, user,
+};
 
-/// Every topic, in the order of a purchase.
-pub const ALL: &[&str] = &[
-    ticketing::Process::TOPIC,
-    ticketing::Release::TOPIC,
-    ticketing::Expire::TOPIC,
-    ticketing::Cancel::TOPIC,
-    ticketing::CancelTicketRequest::TOPIC,
-    ticketing::CancelTicketResponse::TOPIC,
-    ticketing::SAGA_TIMEOUT,
-    user::CheckActiveRequest::TOPIC,
-    user::CheckActiveResponse::TOPIC,
-    user::ReservePointRequest::TOPIC,
-    user::ReservePointResponse::TOPIC,
-    user::RestorePointRequest::TOPIC,
-    user::RestorePointResponse::TOPIC,
-    user::CheckFraudRequest::TOPIC,
-    user::CheckFraudResponse::TOPIC,
-    payment::CreateRequest::TOPIC,
-    payment::CreateResponse::TOPIC,
-    payment::DeleteRequest::TOPIC,
-    payment::DeleteResponse::TOPIC,
-    payment::ConfirmedRequest::TOPIC,
-    payment::CancelRequest::TOPIC,
-    payment::CancelResponse::TOPIC,
-    domain::DomainMessage::<domain::Event>::TOPIC,
-    domain::DomainMessage::<domain::Payment>::TOPIC,
-    domain::DomainMessage::<domain::Ticket>::TOPIC,
-    dead_letter::DeadLetter::TOPIC,
-    dead_letter::DeadLetterResolved::TOPIC,
+/// A topic's name and its schema.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    name: &'static str,
+    pub schema: fn() -> Topic,
+}
+
+const TICKETING: [Entry; 7] = [
+    of::<ticketing::Process>(),
+    of::<ticketing::Release>(),
+    of::<ticketing::Expire>(),
+    of::<ticketing::Cancel>(),
+    of::<ticketing::CancelTicketRequest>(),
+    of::<ticketing::CancelTicketResponse>(),
+    Entry {
+        name: ticketing::SAGA_TIMEOUT,
+        schema: schema::saga_timeout,
+    },
 ];
 
-/// For services of others, which read no headers.
+/// The requests to the user and payment services, and their responses.
+const REQUEST_REPLY: [Entry; 15] = [
+    of::<user::CheckActiveRequest>(),
+    of::<user::CheckActiveResponse>(),
+    of::<user::ReservePointRequest>(),
+    of::<user::ReservePointResponse>(),
+    of::<user::RestorePointRequest>(),
+    of::<user::RestorePointResponse>(),
+    of::<user::CheckFraudRequest>(),
+    of::<user::CheckFraudResponse>(),
+    of::<payment::CreateRequest>(),
+    of::<payment::CreateResponse>(),
+    of::<payment::DeleteRequest>(),
+    of::<payment::DeleteResponse>(),
+    of::<payment::ConfirmedRequest>(),
+    of::<payment::CancelRequest>(),
+    of::<payment::CancelResponse>(),
+];
+
+const DOMAIN: [Entry; 3] = [
+    of_domain::<domain::Event>(),
+    of_domain::<domain::Payment>(),
+    of_domain::<domain::Ticket>(),
+];
+
+const DEAD_LETTERS: [Entry; 2] = [
+    of::<dead_letter::DeadLetter>(),
+    of::<dead_letter::DeadLetterResolved>(),
+];
+
+/// All topics with their schemas, in the order of a purchase.
+pub(crate) const ENTRIES: [&[Entry]; 4] = [&TICKETING, &REQUEST_REPLY, &DOMAIN, &DEAD_LETTERS];
+
+/// The names of all topics, in the same order.
+pub const ALL: &[&str] = &names::<
+    { TICKETING.len() + REQUEST_REPLY.len() + DOMAIN.len() + DEAD_LETTERS.len() },
+>(&ENTRIES);
+
+const fn of<P: Payload + ToSchema>() -> Entry {
+    Entry {
+        name: P::TOPIC,
+        schema: schema::of::<P>,
+    }
+}
+
+const fn of_domain<A: Aggregate + ToSchema>() -> Entry {
+    Entry {
+        name: DomainMessage::<A>::TOPIC,
+        schema: schema::of_domain::<A>,
+    }
+}
+
+const fn names<const N: usize>(groups: &[&[Entry]]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let (mut next, mut group) = (0, 0);
+    while group < groups.len() {
+        let mut at = 0;
+        while at < groups[group].len() {
+            names[next] = groups[group][at].name;
+            next += 1;
+            at += 1;
+        }
+        group += 1;
+    }
+    assert!(next == N, "every name has a place");
+    names
+}
+
+/// The rules for services of other companies, which read no headers.
 pub const PAYLOAD_RULES: PayloadRules = PayloadRules {
-    request_reply_topics: &[
-        user::CheckActiveRequest::TOPIC,
-        user::CheckActiveResponse::TOPIC,
-        user::ReservePointRequest::TOPIC,
-        user::ReservePointResponse::TOPIC,
-        user::RestorePointRequest::TOPIC,
-        user::RestorePointResponse::TOPIC,
-        user::CheckFraudRequest::TOPIC,
-        user::CheckFraudResponse::TOPIC,
-        payment::CreateRequest::TOPIC,
-        payment::CreateResponse::TOPIC,
-        payment::DeleteRequest::TOPIC,
-        payment::DeleteResponse::TOPIC,
-        payment::ConfirmedRequest::TOPIC,
-        payment::CancelRequest::TOPIC,
-        payment::CancelResponse::TOPIC,
-    ],
-    identified_topics: &[
-        domain::DomainMessage::<domain::Event>::TOPIC,
-        domain::DomainMessage::<domain::Payment>::TOPIC,
-        domain::DomainMessage::<domain::Ticket>::TOPIC,
-    ],
+    request_reply_topics: &names::<{ REQUEST_REPLY.len() }>(&[&REQUEST_REPLY]),
+    identified_topics: &names::<{ DOMAIN.len() }>(&[&DOMAIN]),
     time_fields: &[
         "timeStamp",
         "createdAt",
@@ -76,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_topic_that_asks_or_answers_a_user_or_payment_service_is_one_of_request_and_reply() {
+    fn each_topic_of_the_user_and_payment_services_is_a_request_reply_topic() {
         let is_between_services = |topic: &&str| {
             let is_of_theirs = topic.starts_with("user.") || topic.starts_with("payment.");
             is_of_theirs && (topic.ends_with(".request") || topic.ends_with(".response"))
@@ -92,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_time_of_the_contract_is_known_by_its_name() {
+    fn each_time_field_of_the_contract_is_in_the_payload_rules() {
         fn times(schema: &Value, found: &mut Vec<String>) {
             let Value::Object(fields) = schema else {
                 if let Value::Array(all) = schema {

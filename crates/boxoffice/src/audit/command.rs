@@ -2,12 +2,7 @@
 //! payment and not yet its ticket. So only violations that several readings, seconds apart, agree on are reported.
 //! State: none.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use contract::EventId;
@@ -18,6 +13,7 @@ use super::{Books, Report, Violation};
 use crate::{
     backends::{self, BusBackend, StoreBackend},
     config::Config,
+    output,
 };
 
 /// A violation must be in this many readings.
@@ -33,12 +29,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub async fn run(configs: Vec<Config>, json: bool) -> anyhow::Result<ExitCode> {
     are_distinct(&configs)?;
     let report = audit(configs).await?;
-    let text = if json {
-        serde_json::to_string_pretty(&report)?
-    } else {
-        report.to_table()
-    };
-    writeln!(io::stdout(), "{text}")?;
+    output::print(json, &report, || report.to_table())?;
     Ok(if report.violations.is_empty() {
         ExitCode::SUCCESS
     } else {

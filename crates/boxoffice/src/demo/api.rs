@@ -1,20 +1,19 @@
-//! The HTTP API as a buyer's client sees it. It owns a pool of keep-alive connections.
+//! The HTTP API as a buyer's client sees it. It owns the buyers' connections.
 
-use std::{fmt::Display, net::SocketAddr, time::Duration};
+use std::{fmt::Display, time::Duration};
 
 use anyhow::{Context, bail};
 use contract::{
     EventId, Money, PaymentId, Points, TicketId, UserId,
     domain::{PaymentStatus, TicketStatus},
 };
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder};
 use saga::SagaState;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::personas::{Behaviour, Card, Persona};
-
-use crate::server::reachable;
+use crate::client::{self, ServerAnswer, ServerClient};
 
 /// A request that takes longer fails the demo.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,20 +24,7 @@ const DECLINE: &str = "REJECT_CARD_PAYMENT";
 const LEDGER_ROWS: u32 = 500;
 
 /// The buyers' client.
-pub struct Api {
-    client: Client,
-    url: String,
-}
-
-/// A refusal of the server.
-#[derive(Debug, Deserialize)]
-pub struct Refusal {
-    pub code: String,
-    detail: String,
-}
-
-/// The response, or the refusal; any other failure is an error.
-pub type Answer<T> = anyhow::Result<Result<T, Refusal>>;
+pub struct Api(ServerClient);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -74,26 +60,14 @@ pub struct LedgerEntry {
 }
 
 impl Api {
-    /// # Errors
-    /// If the client cannot be created; it does not connect yet.
-    pub fn at(address: SocketAddr) -> anyhow::Result<Self> {
-        let address = reachable(address);
-        // reqwest needs a TLS provider even for plain HTTP.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .no_proxy()
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .context("cannot create the buyers' HTTP client")?;
-        Ok(Self {
-            client,
-            url: format!("http://{address}"),
-        })
+    #[must_use]
+    pub fn new(client: ServerClient) -> Self {
+        Self(client)
     }
 
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        self.0.url()
     }
 
     pub async fn register_event(
@@ -135,15 +109,14 @@ impl Api {
             let body =
                 json!({ "name": name, "status": status, "flagged": true, "version": version });
             let call = self
-                .client
-                .put(format!("{}/user/{id}", self.url))
+                .request(Method::PUT, &format!("/user/{id}"))
                 .json(&body);
             done::<serde_json::Value>(call, format_args!("flagging {name}")).await?;
         }
         Ok(id)
     }
 
-    pub async fn reserve(&self, event_id: EventId, user_id: UserId) -> Answer<TicketId> {
+    pub async fn reserve(&self, event_id: EventId, user_id: UserId) -> ServerAnswer<TicketId> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Reserved {
@@ -161,7 +134,7 @@ impl Api {
         ticket_id: TicketId,
         (event_id, user_id): (EventId, UserId),
         (total_amount, point): (Money, Points),
-    ) -> Answer<()> {
+    ) -> ServerAnswer<()> {
         let body = json!({
             "ticketId": ticket_id, "eventId": event_id, "userId": user_id,
             "totalAmount": total_amount, "point": point,
@@ -172,13 +145,13 @@ impl Api {
     }
 
     /// The purchase's current state.
-    pub async fn progress(&self, ticket_id: TicketId) -> Answer<Progress> {
+    pub async fn progress(&self, ticket_id: TicketId) -> ServerAnswer<Progress> {
         let call = self.get(&format!("/ticketing/process/{ticket_id}"));
         ask(call, format_args!("following the purchase of {ticket_id}")).await
     }
 
     /// Pays; `None` if the gateway's answer is not known yet.
-    pub async fn pay(&self, bill: Bill, attempt: usize, card: Card) -> Answer<Option<bool>> {
+    pub async fn pay(&self, bill: Bill, attempt: usize, card: Card) -> ServerAnswer<Option<bool>> {
         #[derive(Deserialize)]
         struct Paid {
             succeeded: Option<bool>,
@@ -244,37 +217,35 @@ impl Api {
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
-        self.client.get(format!("{}{path}", self.url))
+        self.request(Method::GET, path)
     }
 
     fn post(&self, path: &str) -> RequestBuilder {
-        self.client.post(format!("{}{path}", self.url))
+        self.request(Method::POST, path)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.0.request(method, path).timeout(REQUEST_TIMEOUT)
     }
 }
 
-/// Sends a request that the server may refuse.
-async fn ask<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> Answer<T> {
-    let sent = call.send().await;
-    let response = sent.with_context(|| format!("{doing}: no response"))?;
-    let status = response.status();
-    if status.is_success() {
-        let read = response.json().await;
-        return Ok(Ok(
-            read.with_context(|| format!("{doing}: cannot parse the response"))?
-        ));
+/// Sends a request that the server may refuse with 4xx other than 400.
+async fn ask<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> ServerAnswer<T> {
+    match client::send(call)
+        .await
+        .with_context(|| doing.to_string())?
+    {
+        Err(refusal) if refusal.status == 400 || refusal.status >= 500 => {
+            bail!("{doing}: {refusal}")
+        }
+        answer => Ok(answer),
     }
-    let read: reqwest::Result<Refusal> = response.json().await;
-    let refusal = read.with_context(|| format!("{doing}: {status} without a problem code"))?;
-    if status.is_server_error() || status == StatusCode::BAD_REQUEST {
-        bail!("{doing}: {status} {}: {}", refusal.code, refusal.detail);
-    }
-    Ok(Err(refusal))
 }
 
 /// Sends a request; a refusal is an error.
 async fn done<T: DeserializeOwned>(call: RequestBuilder, doing: impl Display) -> anyhow::Result<T> {
     match ask(call, &doing).await? {
         Ok(answer) => Ok(answer),
-        Err(refusal) => bail!("{doing}: {}: {}", refusal.code, refusal.detail),
+        Err(refusal) => bail!("{doing}: {refusal}"),
     }
 }

@@ -88,17 +88,17 @@ fn headers() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     json!({
         "type": "object",
-        "description": "CloudEvents, Kafka protocol binding 1.0.2, binary mode. What we send; none is needed of others.",
+        "description": "CloudEvents, Kafka protocol binding 1.0.2, binary mode. Boxoffice sends all of them and requires none.",
         "properties": {
             "ce_specversion": text("`1.0`."),
-            "ce_id": text("The message's identity, stable over every repetition. Absent: the record's place in its topic."),
+            "ce_id": text("The message's identity, stable over redeliveries. Absent: topic, partition and offset."),
             "ce_type": text("The topic, without the deployment's prefix."),
             "ce_source": text("The deployment: `bus.kafka.source`."),
-            "ce_time": text("When it was said: RFC 3339. Absent: the record's time stamp."),
+            "ce_time": text("When the message was created: RFC 3339. Absent: the record's time stamp."),
             "content-type": text("`application/json`."),
-            "traceparent": text("W3C trace context, where there is one."),
+            "traceparent": text("W3C trace context, if there is a trace."),
             "ce_traceparent": text("The same, as the CloudEvents extension for distributed tracing."),
-            "ce_reissue": text("JSON; its `group` is the only one that handles this record."),
+            "ce_reissue": text("JSON; only the consumer group named by `group` handles this record."),
         },
     })
 }
