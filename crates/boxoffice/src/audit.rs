@@ -57,7 +57,8 @@ pub struct Counts {
     pub parked_sagas: usize,
     pub open_dead_letters: usize,
     pub parked_refunds: usize,
-    pub parked_strays: usize,
+    #[serde(rename = "parkedStrays")]
+    pub parked_orphan_charges: usize,
     pub messages_under_way: usize,
 }
 
@@ -120,7 +121,10 @@ impl Report {
             ("sagas that need a person", counts.parked_sagas),
             ("dead letters not closed", counts.open_dead_letters),
             ("refunds that need a person", counts.parked_refunds),
-            ("orphan charges that need a person", counts.parked_strays),
+            (
+                "orphan charges that need a person",
+                counts.parked_orphan_charges,
+            ),
             ("messages not handled yet", counts.messages_under_way),
         ] {
             table.add_row([what.to_owned(), how_many.to_string()]);

@@ -34,7 +34,7 @@ pub struct Books {
     /// By payment, in the order of versions, without the notes.
     pub histories: HashMap<PaymentId, Vec<HistoryEntry>>,
     pub tombstones: BTreeMap<PaymentId, TombstoneRecord>,
-    pub strays: BTreeMap<String, OrphanChargeRecord>,
+    pub orphan_charges: BTreeMap<String, OrphanChargeRecord>,
     pub webhooks: BTreeMap<String, WebhookRecord>,
     pub sagas: BTreeMap<SagaId, SagaRecord>,
     pub users: BTreeMap<UserId, User>,
@@ -98,7 +98,7 @@ impl Books {
         self.payments.extend(own.payments);
         self.histories.extend(own.histories);
         self.tombstones.extend(own.tombstones);
-        self.strays.extend(own.strays);
+        self.orphan_charges.extend(own.orphan_charges);
         self.webhooks.extend(own.webhooks);
         self.sagas.extend(own.sagas);
         self.users.extend(own.users);
@@ -158,7 +158,7 @@ impl Books {
         }
         snapshot.each(|it: TombstoneRecord| _ = self.tombstones.insert(it.payment_id, it))?;
         snapshot.each(|it: OrphanChargeRecord| {
-            _ = self.strays.insert(it.pg_payment_id.clone(), it);
+            _ = self.orphan_charges.insert(it.pg_payment_id.clone(), it);
         })?;
         snapshot.each(|it: WebhookRecord| {
             _ = self.webhooks.insert(it.transmission_id.clone(), it);
@@ -289,10 +289,10 @@ impl Books {
                 .values()
                 .filter(|payment| payment.refund == Refund::Parked)
                 .count(),
-            parked_strays: self
-                .strays
+            parked_orphan_charges: self
+                .orphan_charges
                 .values()
-                .filter(|stray| stray.refund == Refund::Parked)
+                .filter(|orphan| orphan.refund == Refund::Parked)
                 .count(),
             messages_under_way: self.messages_under_way,
         }

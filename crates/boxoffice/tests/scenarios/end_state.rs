@@ -74,7 +74,7 @@ impl EndState {
                 it.status, it.attempt, it.refund
             ));
         }
-        for stray in books.strays.values() {
+        for stray in books.orphan_charges.values() {
             self.note(format_args!("stray charge: refund {:?}", stray.refund));
         }
         for (id, user) in &books.users {

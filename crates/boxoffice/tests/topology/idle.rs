@@ -120,7 +120,7 @@ pub async fn hold(
         (
             counts.parked_sagas,
             counts.parked_refunds,
-            counts.parked_strays
+            counts.parked_orphan_charges
         ),
         (0, 0, 0)
     );

@@ -44,11 +44,11 @@ pub(super) fn refunds_end(books: &Books, now: Timestamp, found: &mut Vec<Violati
             found.push(violation(3, format_args!("payment {payment_id}"), detail));
         }
     }
-    for (charge, stray) in &books.strays {
-        if stray.refund == Refund::Requested
-            && let Some(detail) = overdue(stray.refund_requested_since(), &stray.refund_code)
+    for (charge, orphan) in &books.orphan_charges {
+        if orphan.refund == Refund::Requested
+            && let Some(detail) = overdue(orphan.refund_requested_since(), &orphan.refund_code)
         {
-            found.push(violation(3, format_args!("stray charge {charge}"), detail));
+            found.push(violation(3, format_args!("orphan charge {charge}"), detail));
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn are_consistent(books: &Books, found: &mut Vec<Violation>) {
         }
     }
     are_open_or_tombstoned(books, found);
-    strays_are_consistent(books, found);
+    orphan_charges_are_consistent(books, found);
     webhooks_are_consistent(books, found);
 }
 
@@ -197,26 +197,26 @@ fn are_open_or_tombstoned(books: &Books, found: &mut Vec<Violation>) {
     }
 }
 
-fn strays_are_consistent(books: &Books, found: &mut Vec<Violation>) {
-    for (charge, stray) in &books.strays {
-        let payment = books.payments.get(&stray.payment_id);
-        let is_its_own = payment.is_some_and(|it| it.keeps(stray));
-        let has_code = stray.refund_code.is_some();
-        let fits = match stray.refund {
+fn orphan_charges_are_consistent(books: &Books, found: &mut Vec<Violation>) {
+    for (charge, orphan) in &books.orphan_charges {
+        let payment = books.payments.get(&orphan.payment_id);
+        let is_its_own = payment.is_some_and(|it| it.keeps(orphan));
+        let has_code = orphan.refund_code.is_some();
+        let fits = match orphan.refund {
             Refund::Parked => has_code,
             Refund::Done => !has_code,
             Refund::Requested | Refund::None => true,
         };
         let flaw = if payment.is_none() {
             "its payment does not exist"
-        } else if is_its_own && stray.is_open() {
+        } else if is_its_own && orphan.is_open() {
             "it is to be refunded, but its payment refers to it"
-        } else if stray.refund_number == 0 || !fits {
+        } else if orphan.refund_number == 0 || !fits {
             "its refund was never requested, or its refund_code does not fit"
         } else {
             continue;
         };
-        found.push(violation(3, format_args!("stray charge {charge}"), flaw));
+        found.push(violation(3, format_args!("orphan charge {charge}"), flaw));
     }
 }
 

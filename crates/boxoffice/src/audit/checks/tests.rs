@@ -428,11 +428,11 @@ fn an_overdue_refund_is_reported_with_the_gateways_last_code() {
     let named = |now: Timestamp| {
         let mut books = good();
         let payment = books.payments.values_mut().next().unwrap();
-        let mut stray = payment
+        let mut orphan = payment
             .orphan_to_refund("pg-second", money(70), None, NOW)
             .unwrap();
-        stray.refund_code = Some("REFUND_POLICY_2027".to_owned());
-        books.strays.insert("pg-second".to_owned(), stray);
+        orphan.refund_code = Some("REFUND_POLICY_2027".to_owned());
+        books.orphan_charges.insert("pg-second".to_owned(), orphan);
         payment.refund = Refund::Requested;
         payment.refund_requested_at = Some(NOW);
         payment.refund_code = Some("REFUND_POLICY_2027".to_owned());
@@ -469,12 +469,12 @@ fn a_payment_with_two_tickets_is_reported() {
 fn parked_refunds_are_counted_and_are_no_violation() {
     let mut books = good();
     let payment = books.payments.values_mut().next().unwrap();
-    let mut stray = payment
+    let mut orphan = payment
         .orphan_to_refund("pg-second", money(70), None, NOW)
         .unwrap();
-    stray.refund = Refund::Parked;
-    books.strays.insert("pg-second".to_owned(), stray);
-    assert_eq!(books.counts().parked_strays, 1);
+    orphan.refund = Refund::Parked;
+    books.orphan_charges.insert("pg-second".to_owned(), orphan);
+    assert_eq!(books.counts().parked_orphan_charges, 1);
     assert_eq!(check(&books, NOW), []);
     let payment = books.payments.values_mut().next().unwrap();
     payment.refund = Refund::Parked;
