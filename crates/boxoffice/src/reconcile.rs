@@ -10,8 +10,7 @@ use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::Timestamp;
 use messaging::{Clock, Record, StoreError};
 use payment::{
-    gateway::Period,
-    reconcile::{Difference, PERIOD_SECS_DEFAULT, Report},
+    reconcile::{Difference, PERIOD_SECS_DEFAULT, Period, Report},
     record::{OrphanChargeRecord, PaymentRecord},
 };
 use reqwest::Method;
