@@ -55,14 +55,14 @@ struct ReserveBody {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ReserveAnswer {
-    /// Names the reservation, and the ticket issued for it later.
+    /// Identifies the reservation, and the ticket issued for it later.
     ticket_id: TicketId,
     /// The deadline for payment.
     expires_at: Timestamp,
 }
 
 /// Reserve a ticket. The answer comes when the reservation is durable. The same key gets the same reservation as long as
-/// it stands; once it was released, has lapsed or was refunded, the key reserves anew.
+/// it stands; after it was released, has expired or was refunded, the key reserves again.
 #[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveBody, responses(
     (status = 200, body = ReserveAnswer),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
@@ -127,7 +127,7 @@ struct ReservationAnswer {
     state: HeldState,
     /// The deadline for payment.
     expires_at: Timestamp,
-    /// What it costs, agreed when it was reserved; absent if the buyer names the total amount.
+    /// The price, fixed when the ticket was reserved; absent if the buyer names the total amount.
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<Money>,
 }
@@ -137,13 +137,13 @@ struct ReservationAnswer {
 enum HeldState {
     /// For payment.
     Waiting,
-    /// The deadline has passed: it cannot be paid any more, and is being taken back.
+    /// The deadline has passed: it cannot be paid any more, and will be released.
     Expired,
-    /// It is bought.
+    /// The ticket is bought.
     Completed,
 }
 
-/// Find the reservation that a user has for an event, such as one whose answer was lost.
+/// Find the reservation of a user for an event, such as one whose answer was lost.
 #[utoipa::path(get, path = "/ticketing/reserve", tag = "ticketing", params(ReservationQuery), responses(
     (status = 200, description = "what the user has", body = ReservationAnswer),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
@@ -191,7 +191,7 @@ impl From<reserve::Error> for Problem {
     }
 }
 
-/// Give a reservation back. A purchase of it that is under way is taken back too.
+/// Release a reservation. A purchase of it that is in progress is undone too.
 #[utoipa::path(delete, path = "/ticketing/reserve/{ticketId}", tag = "ticketing",
     params(("ticketId" = TicketId, Path), Caller), responses(
     (status = 204),
@@ -235,7 +235,7 @@ struct ProcessAnswer {
     ticket_id: TicketId,
 }
 
-/// Start the purchase of a reserved ticket; follow it under /ticketing/process/{ticketId}.
+/// Start the purchase of a reserved ticket; follow it at /ticketing/process/{ticketId}.
 #[utoipa::path(post, path = "/ticketing/process", tag = "ticketing", request_body = ProcessRequest, responses(
     (status = 202, body = ProcessAnswer),
     (status = 400, description = "INVALID_REQUEST, TICKET_MISMATCH, PRICE_MISMATCH", body = ProblemDetails),
@@ -291,19 +291,19 @@ impl From<process::Error> for Problem {
     }
 }
 
-/// An event's tickets at this moment.
+/// The numbers of an event's tickets at this moment.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct StockAnswer {
     quantity: i64,
     waiting: i64,
     completed: i64,
-    /// quantity - waiting - completed; below zero while more is claimed than a quantity that was lowered since.
+    /// quantity - waiting - completed; negative after the quantity was lowered below what is claimed.
     available: i64,
     sold: i64,
 }
 
-/// An event's tickets: how many there are, wait for payment, are bought, can be had.
+/// Count an event's tickets: in total, waiting for payment, bought, available.
 #[utoipa::path(get, path = "/ticketing/event/{eventId}", tag = "ticketing",
     params(("eventId" = EventId, Path)), responses(
     (status = 200, body = StockAnswer),
@@ -333,7 +333,7 @@ async fn read_stock(
     }))
 }
 
-/// What the buyer owns.
+/// A ticket, as its buyer owns it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct TicketAnswer {
@@ -343,7 +343,7 @@ struct TicketAnswer {
     payment_id: PaymentId,
     /// RESERVED, CANCELLED or EXPIRED.
     status: TicketStatus,
-    /// How often its buyer has asked to give it back; the last try is under /ticket/{ticketId}/cancel.
+    /// How many cancellations its buyer has requested; the last is at /ticket/{ticketId}/cancel.
     cancellation: u32,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -406,8 +406,8 @@ struct TicketsQuery {
     limit: Option<u32>,
 }
 
-/// List a user's tickets, in the order in which they were issued: what is asked for after the last one seen is never
-/// missed, however long ago it was reserved.
+/// List a user's tickets in the order in which they were issued. A page after the last ticket seen misses none, however
+/// long ago it was reserved.
 #[utoipa::path(get, path = "/ticket", tag = "ticketing", params(TicketsQuery), responses(
     (status = 200, body = Page<TicketAnswer>),
     (status = 400, description = "INVALID_REQUEST", body = ProblemDetails)))]
@@ -425,7 +425,7 @@ async fn list_tickets(
     })))
 }
 
-/// Try a parked saga again.
+/// Resume a parked saga.
 #[utoipa::path(post, path = "/saga/{sagaId}/resume", tag = "operations",
     params(("sagaId" = SagaId, Path)), responses(
     (status = 202, description = "its pending request is sent again"),

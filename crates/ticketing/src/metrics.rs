@@ -1,4 +1,4 @@
-//! What ticketing counts.
+//! The metrics of the ticketing service.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -25,7 +25,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes the metrics and registers them.
+    /// Creates and registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(

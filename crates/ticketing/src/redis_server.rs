@@ -1,5 +1,5 @@
-//! A Redis server (7.0 and later, or Valkey): its settings, one connection for everybody, and calls that end in time.
-//! It owns the connection, which comes back by itself; a call that finds it broken fails, and may be made again.
+//! A Redis server (7.0 and later, or Valkey): its settings, and calls with a timeout. Owns one shared connection, which
+//! reconnects by itself; a call on a broken connection fails and may be retried.
 
 use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,24 +14,24 @@ use tokio::sync::watch;
 
 /// The oldest version that has every command used here and is tested.
 const MAJOR_VERSION_MIN: u32 = 7;
-/// How long between two tries to connect again, at most.
+/// The longest pause between two attempts to reconnect.
 const RECONNECT_MILLIS_MAX: u64 = 500;
 
-/// Where the server is, and how long it may take.
+/// The address of the server, and its timeouts.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisSettings {
     /// `redis://user:password@host:port/database`; `rediss://` for TLS.
     pub url: String,
-    /// In place of those in the URL.
+    /// Overrides the URL.
     pub username: Option<String>,
     pub password: Option<String>,
-    /// A file of certificate authorities (PEM), in place of the system's.
+    /// A PEM file of certificate authorities, instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub prefix: String,
     pub connect_timeout_millis: u64,
-    /// How long one call may take, connecting again included.
+    /// The timeout of one call, including a reconnect.
     pub call_timeout_millis: u64,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Debug for RedisSettings {
     }
 }
 
-/// Why a server cannot be used. Each names its setting, and none of them a secret.
+/// Why a server cannot be used. Each text names the setting, and none contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("the setting ticketing.redis.url is not redis://… or rediss://…")]
@@ -83,7 +83,7 @@ pub enum ConnectError {
 }
 
 impl RedisSettings {
-    /// Says what is wrong without asking the server.
+    /// Checks the settings without connecting.
     ///
     /// # Errors
     /// [`ConnectError`] naming the setting.
@@ -110,7 +110,7 @@ impl RedisSettings {
             .as_str()
             .into_connection_info()
             .map_err(ConnectError::Url)?;
-        // The third protocol tells of published messages on the same connection.
+        // RESP3 delivers published messages on the same connection.
         let mut login = known
             .redis_settings()
             .clone()
@@ -149,7 +149,7 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// # Errors
-    /// [`ConnectError`] where a setting cannot work, or the server cannot be reached or is too old.
+    /// [`ConnectError`] if a setting is invalid, or the server cannot be reached or is too old.
     pub async fn connect(settings: &RedisSettings) -> Result<Self, ConnectError> {
         let client = settings.client()?;
         let (tell, told) = watch::channel(0_u64);
@@ -182,18 +182,18 @@ impl RedisServer {
             .query_async(&mut connection)
             .await
             .map_err(ConnectError::Unreachable)?;
-        let says = |name: &str| {
+        let field = |name: &str| {
             let mut lines = info.lines();
             let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             value.unwrap_or_default().to_owned()
         };
-        // Valkey answers this too, with the version of Redis that it is compatible with.
-        let version = says("redis_version");
+        // Valkey reports the version of Redis that it is compatible with.
+        let version = field("redis_version");
         let major = version.split('.').next().unwrap_or_default();
         if major.parse::<u32>().unwrap_or(0) < MAJOR_VERSION_MIN {
             return Err(ConnectError::TooOld(version));
         }
-        let policy = says("maxmemory_policy");
+        let policy = field("maxmemory_policy");
         if policy.starts_with("allkeys") {
             tracing::warn!(
                 policy,
@@ -203,16 +203,16 @@ impl RedisServer {
         Ok(())
     }
 
-    /// The name of a key under this deployment's prefix.
+    /// The key with this deployment's prefix.
     #[must_use]
     pub fn key(&self, rest: impl fmt::Display) -> String {
         format!("{}:{rest}", self.prefix)
     }
 
-    /// Calls a script, which is loaded first where the server does not have it.
+    /// Calls a script, and loads it first if the server does not have it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; whether it was done is not known.
+    /// [`StoreError::Unavailable`]; the call may have been executed.
     pub async fn call<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
@@ -229,16 +229,16 @@ impl RedisServer {
         in_time(self.call_timeout, command.query_async(&mut connection)).await
     }
 
-    /// Hears what is published on this channel from now on; see [`told`](Self::told).
+    /// Subscribes to a channel; [`told`](Self::told) changes with each message on it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the server does not answer.
+    /// [`StoreError::Unavailable`] if the server does not answer.
     pub async fn subscribe(&self, channel: &str) -> Result<(), StoreError> {
         let mut connection = self.connection.clone();
         in_time(self.call_timeout, connection.subscribe(channel)).await
     }
 
-    /// Changes whenever something was published on a channel that is heard, or the connection was lost or came back.
+    /// Changes with each message on a subscribed channel, and when the connection is lost or restored.
     #[must_use]
     pub fn told(&self) -> watch::Receiver<u64> {
         self.told.clone()
@@ -253,7 +253,7 @@ async fn in_time<T>(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(StoreError::Unavailable(format!("redis: {error}"))),
         Err(_) => Err(StoreError::Unavailable(
-            "redis does not answer in time".to_owned(),
+            "redis did not answer within the call timeout".to_owned(),
         )),
     }
 }
@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_that_cannot_work_is_refused_by_its_name_and_without_its_secret() {
+    fn an_invalid_setting_is_refused_by_its_name_and_without_its_secret() {
         let good = RedisSettings {
             url: "rediss://me:hush@localhost:6380/1".to_owned(),
             ..RedisSettings::default()

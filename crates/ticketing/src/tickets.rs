@@ -1,19 +1,19 @@
-//! Tickets: what a user owns.
+//! Lists the tickets of a user.
 
 use contract::{TicketId, Timestamp, UserId};
 use messaging::{Find, Record as _, StoreError};
 
 use crate::{Service, model::Ticket};
 
-/// Rows read at once. A user has one ticket of an event, beside those that were given back.
+/// Rows of one read. A user has one valid ticket for an event, beside cancelled ones.
 const PAGE_ROWS: u32 = 500;
 
 impl Service {
-    /// The next tickets of a user, in the order in which they were issued. A ticket has its name since it was reserved, so
-    /// the order of the names is another.
+    /// The next tickets of a user, in the order in which they were issued. Ticket ids are ordered by the time of the
+    /// reservation instead.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store does not answer.
     pub async fn tickets_of(
         &self,
         user_id: UserId,
@@ -37,8 +37,8 @@ impl Service {
         tickets.sort_unstable_by_key(place);
         if let Some(after) = after {
             let seen = tickets.iter().find(|ticket| ticket.ticket_id == after);
-            // Of a ticket that is not theirs, the time of its name counts.
-            let seen = seen.map_or((made_at(after), after), place);
+            // For a ticket of another user, the time in its id counts.
+            let seen = seen.map_or((reserved_at(after), after), place);
             tickets.retain(|ticket| place(ticket) > seen);
         }
         tickets.truncate(limit as usize);
@@ -46,7 +46,7 @@ impl Service {
     }
 }
 
-fn made_at(ticket_id: TicketId) -> Timestamp {
+fn reserved_at(ticket_id: TicketId) -> Timestamp {
     let secs = i64::try_from(ticket_id.second()).unwrap_or(i64::MAX / 1000);
     Timestamp::from_millis(secs * 1000)
 }

@@ -1,4 +1,4 @@
-//! Giving a ticket back, and following that.
+//! The routes of cancelling a ticket.
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use contract::{
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CancellationRequest {
-    /// Who asks; where it is given, it must be the ticket's owner. The query may say it too.
+    /// The user who cancels; must own the ticket. May be given in the query instead.
     user_id: Option<UserId>,
     #[schema(schema_with = web::schema::stated_reason)]
     reason: Option<String>,
@@ -32,13 +32,13 @@ pub(super) struct CancellationRequest {
 pub(super) struct CancellationBegun {
     ticket_id: TicketId,
     saga_id: SagaId,
-    /// Counts the tries to give this ticket back, from 1.
+    /// The number of this cancellation of the ticket, from 1.
     cancellation: u32,
 }
 
-/// Give a ticket back: its payment is refunded, its points come back, and it is on sale again. Follow it under
-/// GET /ticket/{ticketId}/cancel. The body may be left out. The same key gets the same try, unless that came to nothing:
-/// then it begins the next one.
+/// Cancel a ticket: its payment is refunded, its points are restored, and it is on sale again. Follow it at
+/// GET /ticket/{ticketId}/cancel. The body is optional. The same key gets the same cancellation, unless that failed: then
+/// it starts the next one.
 #[utoipa::path(post, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
     params(("ticketId" = TicketId, Path), Caller), request_body = Option<CancellationRequest>, responses(
     (status = 202, body = CancellationBegun),
@@ -103,12 +103,12 @@ impl From<cancel::Error> for Problem {
     }
 }
 
-/// How far the last try to give a ticket back has come.
+/// How far the last cancellation of a ticket has come.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CancellationAnswer {
     ticket_id: TicketId,
-    /// Which try, counted from 1.
+    /// Counted from 1.
     cancellation: u32,
     saga_id: SagaId,
     /// STARTED, COMPENSATING, COMPENSATED (the ticket stays; it may be tried again) or COMPLETED.
@@ -117,12 +117,12 @@ pub(super) struct CancellationAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_step: Option<String>,
     step_history: Vec<StepAnswer>,
-    /// Why it came to nothing, or needs a person.
+    /// Why it failed or is parked.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
 }
 
-/// Follow the giving back of a ticket.
+/// Follow the cancellation of a ticket.
 #[utoipa::path(get, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
     params(("ticketId" = TicketId, Path)), responses(
     (status = 200, body = CancellationAnswer),
@@ -134,16 +134,16 @@ pub(super) async fn read_cancellation(
     let ticket: Option<Ticket> = service.0.store.load(ticket_id).await?;
     let ticket = ticket
         .ok_or_else(|| Problem::from(cancel::Error::from(Refusal::TicketNotFound(ticket_id))))?;
-    let never = || {
+    let missing = || {
         Problem::not_found(
             "CANCELLATION_NOT_FOUND",
-            format_args!("nobody has asked to give ticket {ticket_id} back"),
+            format_args!("no cancellation of ticket {ticket_id} was requested"),
         )
     };
     let last = service
         .last_cancellation(&ticket)
         .await?
-        .ok_or_else(never)?;
+        .ok_or_else(missing)?;
     let answer = CancellationAnswer {
         ticket_id,
         cancellation: last.cancellation,

@@ -1,4 +1,4 @@
-//! Following a purchase.
+//! The routes of following a purchase.
 
 use axum::{Json, extract::State};
 use contract::{
@@ -25,26 +25,26 @@ pub(super) struct ProgressAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     current_step: Option<String>,
     step_history: Vec<StepAnswer>,
-    /// What to pay at the gateway; there once the purchase is COMPLETED, until it lapses, and again where money came.
+    /// The payment to pay at the gateway: present from COMPLETED until the purchase expires, and after a payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<PaymentId>,
-    /// How much; there while that can be paid, or bought a ticket.
+    /// The amount of that payment: present while it can be paid, or if it bought a ticket.
     #[serde(skip_serializing_if = "Option::is_none")]
     final_amount: Option<Money>,
-    /// SUCCEEDED or CANCELLED; there once the money goes back.
+    /// SUCCEEDED or CANCELLED: present if there is a refund.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_status: Option<PaymentStatus>,
-    /// REQUESTED, DONE or PARKED; NONE where the gateway took the money back by itself.
+    /// REQUESTED, DONE or PARKED; NONE if the gateway cancelled the payment by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     refund: Option<Refund>,
-    /// RESERVED, CANCELLED or EXPIRED; there once money has bought a ticket.
+    /// RESERVED, CANCELLED or EXPIRED: present if a ticket was issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     ticket_status: Option<TicketStatus>,
-    /// Why the purchase came to nothing, or needs a person. PAYMENT_REFUND_REQUESTED, PAYMENT_REFUNDED and
-    /// PAYMENT_REFUND_PARKED tell what becomes of its money.
+    /// Why the purchase failed or is parked. PAYMENT_REFUND_REQUESTED, PAYMENT_REFUNDED and PAYMENT_REFUND_PARKED are the
+    /// states of its refund.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
-    /// Why the money goes back.
+    /// Why the payment is refunded.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_detail: Option<String>,
     created_at: Timestamp,
@@ -111,19 +111,19 @@ fn progress_answer(
     } = progress;
     let Some(saga) = saga else {
         let requested_at = purchase.map_or(Timestamp::default(), |purchase| purchase.requested_at);
-        return Ok(not_begun(ticket_id, requested_at));
+        return Ok(not_started(ticket_id, requested_at));
     };
     let payload = PurchasePayload::of(&saga).map_err(messaging::StoreError::from)?;
     let ticket_status = ticket.as_ref().map(|ticket| ticket.status);
     let is_bought = ticket_status == Some(TicketStatus::Reserved);
     let expired = expiry.filter(|expiry| expiry.state != SagaState::Compensated);
-    // One that was refused by the gateway has left everything as it was.
+    // A refund that the gateway refused changed nothing.
     let refund = refund.filter(PurchaseRefund::is_active);
-    // What lapsed cannot be paid any more, and neither can what was refunded.
+    // An expired or refunded purchase cannot be paid any more.
     let can_be_paid = saga.state == SagaState::Completed && expired.is_none() && refund.is_none();
     let failure = match (&refund, expired) {
         (Some(refund), _) => Some(refund_code(refund).to_owned()),
-        // It was paid after all, and its ticket was taken again.
+        // It was paid after its expiry, and its claim was retaken.
         (None, _) if is_bought => None,
         (None, Some(expiry)) => Some(
             expiry
@@ -132,10 +132,9 @@ fn progress_answer(
         ),
         (None, None) => saga.parked.or(saga.failure),
     };
-    // What took money names itself; otherwise it is what can be paid.
-    let of_money = refund.as_ref().map(|refund| refund.payment_id);
-    let of_money = of_money.or_else(|| ticket.map(|ticket| ticket.payment_id));
-    let payment_id = of_money.or_else(|| can_be_paid.then(|| payload.payment_id()));
+    let refunded = refund.as_ref().map(|refund| refund.payment_id);
+    let paid = refunded.or_else(|| ticket.map(|ticket| ticket.payment_id));
+    let payment_id = paid.or_else(|| can_be_paid.then(|| payload.payment_id()));
     let amount = payload.total_amount.less(payload.point);
     Ok(ProgressAnswer {
         saga_id: saga.saga_id,
@@ -156,8 +155,8 @@ fn progress_answer(
     })
 }
 
-/// Asked for, and not heard of by the worker yet.
-fn not_begun(ticket_id: TicketId, requested_at: Timestamp) -> ProgressAnswer {
+/// Requested, and not handled by the saga worker yet.
+fn not_started(ticket_id: TicketId, requested_at: Timestamp) -> ProgressAnswer {
     ProgressAnswer {
         saga_id: ticket_id.purchase_saga(),
         reference_id: ticket_id.to_string(),
@@ -177,7 +176,7 @@ fn not_begun(ticket_id: TicketId, requested_at: Timestamp) -> ProgressAnswer {
     }
 }
 
-/// What has become of the money; where the gateway took it back by itself, it is back.
+/// The code of a refund's state. Without a refund, the gateway cancelled the payment by itself.
 const fn refund_code(refund: &PurchaseRefund) -> &'static str {
     match refund.refund {
         Refund::Requested => "PAYMENT_REFUND_REQUESTED",

@@ -84,9 +84,7 @@ async fn a_response_without_a_payment_id_means_the_derived_id() {
 async fn an_expired_purchase_deletes_the_payment_by_its_foreign_id() {
     let mut app = TestApp::with_quantity(1).await;
     let ticket = app.purchase_with_foreign_payment().await;
-    app.advance_past_expiry();
-    app.service.expire_due().await.unwrap();
-    app.run_workers().await;
+    app.expire_claims().await;
     assert_eq!(app.deletions(), [foreign_id()]);
 
     let saga_id = ticket.expire_saga();

@@ -38,9 +38,7 @@ async fn a_ticket_is_kept_while_a_payment_attempt_that_began_in_time_has_no_outc
     let mut app = TestApp::with_quantity(1).await;
     let ticket = app.purchase(1).await;
     // The payment is not reported as deleted: an attempt is at the gateway.
-    app.advance_past_expiry();
-    app.service.expire_due().await.unwrap();
-    app.run_workers().await;
+    app.expire_claims().await;
     for _ in 0..3 {
         app.clock.advance_millis(61_000);
         app.service.expire_due().await.unwrap();
@@ -104,9 +102,7 @@ async fn paging_after_the_last_ticket_misses_none_that_was_reserved_earlier_and_
 async fn a_ticket_is_on_sale_again_as_soon_as_its_payment_is_closed() {
     let mut app = TestApp::with_quantity(1).await;
     let ticket = app.purchase(1).await;
-    app.advance_past_expiry();
-    app.service.expire_due().await.unwrap();
-    app.run_workers().await;
+    app.expire_claims().await;
     assert_eq!(app.stats().await.available, 0);
 
     // Its points are not restored yet.

@@ -142,16 +142,19 @@ impl TestApp {
     /// A reservation whose purchase has created its payment.
     pub async fn purchase(&mut self, user: i64) -> TicketId {
         let ticket_id = self.purchase_without_payment(user).await;
-        let saga_id = ticket_id.purchase_saga();
+        self.create_payment(ticket_id, user).await;
+        ticket_id
+    }
+
+    pub async fn create_payment(&mut self, ticket_id: TicketId, user: i64) {
         self.deliver(&CreateResponse {
-            saga_id,
+            saga_id: ticket_id.purchase_saga(),
             succeed: true,
             user_id: UserId(user),
             event_id: EVENT,
-            payment_id: Some(PaymentId::of_saga(saga_id)),
+            payment_id: Some(payment_id(ticket_id)),
         })
         .await;
-        ticket_id
     }
 
     /// A reservation whose purchase waits until its payment is created.
@@ -213,11 +216,16 @@ impl TestApp {
         self.clock.advance_millis(secs * 1000);
     }
 
-    /// Expires the reservation, and undoes what its purchase took.
-    pub async fn expire(&mut self, ticket_id: TicketId, user: i64) {
+    /// Expires every present reservation, and runs the workers.
+    pub async fn expire_claims(&mut self) {
         self.advance_past_expiry();
         self.service.expire_due().await.unwrap();
         self.run_workers().await;
+    }
+
+    /// Expires the reservation, and undoes what its purchase took.
+    pub async fn expire(&mut self, ticket_id: TicketId, user: i64) {
+        self.expire_claims().await;
         let saga_id = ticket_id.expire_saga();
         self.deliver(&DeleteResponse {
             saga_id,

@@ -1,10 +1,6 @@
 //! Redis loses its data in the middle of purchases.
 
-use contract::{
-    Money, PaymentId, Points, UserId,
-    domain::TicketStatus,
-    payment::{CancelRequest, CreateResponse},
-};
+use contract::{Money, Points, UserId, domain::TicketStatus, payment::CancelRequest};
 use messaging::Commit;
 use ticketing::{model::Purchase, process::ProcessInput};
 
@@ -123,9 +119,7 @@ async fn a_purchase_stored_after_its_expiry_and_rebuilt_is_undone_at_its_second_
     };
     let keep_back = |commit: &mut Commit, _: &Purchase| std::mem::take(commit);
     let start = app.service.process(input, keep_back).await.unwrap();
-    app.advance_past_expiry();
-    app.service.expire_due().await.unwrap();
-    app.run_workers().await;
+    app.expire_claims().await;
     app.store.commit(start).await.unwrap();
 
     // Redis is rebuilt from what is stored, so the claim waits again and the purchase goes on.
@@ -133,15 +127,7 @@ async fn a_purchase_stored_after_its_expiry_and_rebuilt_is_undone_at_its_second_
     assert_eq!(app.stats().await.waiting, 1);
     app.run_workers().await;
     app.approve_checks(ticket_id, UserId(1)).await;
-    let saga_id = ticket_id.purchase_saga();
-    let opened = CreateResponse {
-        saga_id,
-        succeed: true,
-        user_id: UserId(1),
-        event_id: EVENT,
-        payment_id: Some(PaymentId::of_saga(saga_id)),
-    };
-    app.deliver(&opened).await;
+    app.create_payment(ticket_id, 1).await;
     assert_eq!(app.progress(ticket_id).await["sagaState"], "COMPLETED");
 
     app.expire(ticket_id, 1).await;
@@ -156,9 +142,7 @@ async fn a_purchase_stored_after_its_expiry_and_rebuilt_is_undone_at_its_second_
 async fn a_ticket_that_is_kept_for_an_open_attempt_survives_a_loss() {
     let mut app = TestApp::with_quantity(1).await;
     let ticket = app.purchase(1).await;
-    app.advance_past_expiry();
-    app.service.expire_due().await.unwrap();
-    app.run_workers().await;
+    app.expire_claims().await;
 
     app.lose().await;
     assert_eq!(app.stats().await.waiting, 1);

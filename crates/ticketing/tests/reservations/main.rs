@@ -6,6 +6,8 @@ mod backend;
 #[path = "../../../messaging/tests/common/line.rs"]
 mod line;
 mod memory;
+#[path = "../common/outage.rs"]
+mod outage;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../../../messaging/tests/common/postgres.rs"]
 mod postgres;

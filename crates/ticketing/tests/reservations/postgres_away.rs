@@ -1,55 +1,19 @@
 //! PostgreSQL becomes unavailable during a grant's commit, for longer than any caller waits.
 
-use std::time::Duration;
-
-use messaging::{
-    Commit, CommitError, Metrics, Postgres, PostgresSettings, Store, StoreError, Table,
-};
-use tempfile::TempDir;
-use ticketing::{
-    model::ReservationRecord,
-    reservations::{Error, Granted},
-};
+use messaging::Commit;
+use ticketing::{model::ReservationRecord, reservations::Granted};
 
 use crate::{
-    backend::Backend,
-    line::{Cut, Line},
-    postgres,
-    suite::{Deployment, TTL_MILLIS, at},
+    line::Cut,
+    outage::{CuttableSchema, PATIENCE, deploy, is_unknown, open},
+    suite::at,
 };
-
-/// What must come does so within this.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn tables() -> Vec<&'static Table> {
-    [messaging::TABLES, ticketing::TABLES].concat()
-}
-
-async fn open(settings: &PostgresSettings) -> Store {
-    let opened = Store::open_postgres(settings, &tables(), Metrics::unregistered()).await;
-    opened.unwrap()
-}
-
-fn is_unknown(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Commit(CommitError::Store(StoreError::Unknown(_)))
-    )
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_with_an_unknown_outcome_stands_until_it_is_known() {
     for (cut, is_there) in [(Cut::BehindCommit, true), (Cut::BeforeCommit, false)] {
-        let schema = postgres::Schema::new();
-        let line = Line::lay(postgres::url()).await;
-        let settings = PostgresSettings {
-            url: line.url.clone(),
-            wait_secs_max: 0,
-            ..schema.settings.clone()
-        };
-        Postgres::migrate(&settings, &tables()).await.unwrap();
-        let (folder, store) = (TempDir::new().unwrap(), open(&settings).await);
-        let deployment = Deployment::over(folder, store, Backend::new(TTL_MILLIS), 1).await;
+        let CuttableSchema { line, settings, .. } = &CuttableSchema::new().await;
+        let deployment = deploy(settings, 1).await;
 
         line.cut_for_long(cut);
         let asked = deployment
@@ -85,7 +49,7 @@ async fn a_grant_with_an_unknown_outcome_stands_until_it_is_known() {
 
         // After a restart there is one row.
         drop(deployment);
-        let store = open(&settings).await;
+        let store = open(settings).await;
         let find = messaging::Find::all(<ReservationRecord as messaging::Record>::TABLE, 10);
         let rows: Vec<ReservationRecord> = store.find(find).await.unwrap();
         let tickets: Vec<_> = rows.iter().map(|row| row.ticket_id).collect();

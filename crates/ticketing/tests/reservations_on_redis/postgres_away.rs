@@ -1,38 +1,20 @@
 //! PostgreSQL is unavailable, or does not answer, under reservations that Redis decides.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use contract::{EventId, TicketId, UserId};
-use messaging::{
-    Commit, CommitError, Message, Metrics, Postgres, PostgresSettings, Random, Store, StoreError,
-    Table,
-};
-use tempfile::TempDir;
+use messaging::{Commit, Message, Random};
 use ticketing::{
     Reservations,
     reservations::{ClaimId, Deadlines, Error, Granted, Refusal, ReserveRequest},
 };
 
 use crate::{
-    backend::Backend,
-    line::{Cut, Line},
+    line::Cut,
+    outage::{CuttableSchema, PATIENCE, deploy, is_unknown},
     postgres,
-    suite::{Deployment, TTL_MILLIS, at, claim_id},
+    suite::{TTL_MILLIS, at, claim_id},
 };
-
-/// What must come does so within this.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn tables() -> Vec<&'static Table> {
-    [messaging::TABLES, ticketing::TABLES].concat()
-}
-
-async fn deployed(settings: &PostgresSettings) -> Deployment {
-    Postgres::migrate(settings, &tables()).await.unwrap();
-    let opened = Store::open_postgres(settings, &tables(), Metrics::unregistered()).await;
-    let (folder, store) = (TempDir::new().unwrap(), opened.unwrap());
-    Deployment::over(folder, store, Backend::new(TTL_MILLIS), 2).await
-}
 
 /// A Commit that is stored with a grant, as the answer to a keyed request is.
 fn also() -> Commit {
@@ -49,21 +31,11 @@ fn also() -> Commit {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_whose_commit_has_an_unknown_outcome_stands_until_it_is_known() {
     for (cut, is_there) in [(Cut::BehindCommit, true), (Cut::BeforeCommit, false)] {
-        let schema = postgres::Schema::new();
-        let line = Line::lay(postgres::url()).await;
-        let settings = PostgresSettings {
-            url: line.url.clone(),
-            wait_secs_max: 0,
-            ..schema.settings.clone()
-        };
-        let deployment = deployed(&settings).await;
+        let CuttableSchema { line, settings, .. } = &CuttableSchema::new().await;
+        let deployment = deploy(settings, 2).await;
         line.cut_for_long(cut);
         let asked = deployment.reserve_with(1, at(0), also()).await;
-        let is_unknown = matches!(
-            asked,
-            Err(Error::Commit(CommitError::Store(StoreError::Unknown(_))))
-        );
-        assert!(is_unknown, "{asked:?}");
+        assert!(is_unknown(asked.as_ref().unwrap_err()), "{asked:?}");
         assert!(deployment.find(1).await.is_some(), "{cut:?}");
 
         line.mend();
@@ -141,7 +113,7 @@ async fn query_waits(lock: &tokio_postgres::Client, schema: &postgres::Schema) {
 async fn no_request_waits_for_the_store_lookup_of_an_event_that_redis_does_not_know() {
     const UNKNOWN: i64 = 99;
     let schema = postgres::Schema::new();
-    let deployment = Arc::new(deployed(&schema.settings).await);
+    let deployment = Arc::new(deploy(&schema.settings, 2).await);
     let lock = lock_allocation(&schema).await;
     let asked = |user| {
         let deployment = Arc::clone(&deployment);
