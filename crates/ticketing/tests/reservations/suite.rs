@@ -146,7 +146,11 @@ impl Deployment {
     /// Makes a completion durable, over the stored row if there is one.
     pub async fn save(&self, ticket_id: TicketId, proof: ClaimProof) {
         let stored: Option<ReservationRecord> = store(self).load(ticket_id).await.unwrap();
-        let records = stored.iter().fold(Records::default(), Records::with);
+        // `with` counts the version up, as storing does.
+        let records = stored.into_iter().fold(Records::default(), |records, row| {
+            let version = row.version - 1;
+            records.with(&ReservationRecord { version, ..row })
+        });
         let mut commit = Commit::new();
         proof.attach_to(&mut commit, &records).unwrap();
         store(self).commit(commit).await.unwrap();
