@@ -21,14 +21,14 @@ pub struct Commit {
     pub timers: Vec<TimerChange>,
     /// The inbox mark: this group has handled this message.
     pub handled: Option<Handled>,
-    /// The commit is refused where any of these no longer holds.
+    /// The commit is rejected if any of these leases is lost.
     pub fences: Vec<Fence>,
-    /// The records that this was decided on. Where an earlier commit of the same submission would have changed one
-    /// of them and was refused, this one saw what never was, and is refused too.
+    /// The records that this was decided on. If an earlier commit of the same submission would have changed one of them
+    /// and was rejected, this commit is rejected too.
     pub required_records: Vec<Ref>,
 }
 
-/// A record to save, where the stored version is still `expected` (0: where there is none yet).
+/// A record to save if the stored version is still `expected` (0: if none is stored).
 #[derive(Debug, Clone)]
 pub struct Put {
     pub table: &'static Table,
@@ -38,7 +38,7 @@ pub struct Put {
     pub row: Row,
 }
 
-/// A record to remove, where the stored version is still `expected`; without one, whatever is stored goes.
+/// A record to remove if the stored version is still `expected`; without one, whatever its version.
 #[derive(Debug, Clone)]
 pub struct Delete {
     pub table: &'static Table,
@@ -52,7 +52,7 @@ pub struct Append {
     pub row: Row,
 }
 
-/// A timer is a message published at a time. There is one for each id; setting it again replaces it.
+/// A timer publishes a message at a time. Setting it again replaces it.
 #[derive(Debug, Clone)]
 pub enum TimerChange {
     Set {
@@ -63,8 +63,8 @@ pub enum TimerChange {
     Cancel {
         id: String,
     },
-    /// Remove the timer and publish `message`, if the timer is still the one that was due: of this time and with the
-    /// message of this id. `message` is the timer's own, or a dead letter in its place.
+    /// Remove the timer and publish `message`, if the stored timer still has this due time and message id. `message` is
+    /// the timer's own, or a dead letter in its place.
     Fire {
         id: String,
         due_at: Timestamp,
@@ -77,12 +77,12 @@ pub enum TimerChange {
 pub struct Handled {
     pub group: String,
     pub message_id: String,
-    /// The message's key: where this commit falls out, no later one of the key may be applied before it.
+    /// The message's key: if this commit is rejected, no later one of the key may be applied before it.
     pub key: String,
     pub at: Timestamp,
 }
 
-/// Proof that a lease is still held: the token that was given with it.
+/// Proof that a lease is still held: its token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Fence {
     pub lease: String,
@@ -118,7 +118,7 @@ impl Commit {
         self
     }
 
-    /// Removes a record whatever its version; that it is gone already is no conflict.
+    /// Removes a record whatever its version; no conflict if it is not stored.
     pub fn remove<R: Record>(&mut self, key: impl Into<Key>) -> &mut Self {
         self.deletes.push(Delete {
             table: R::TABLE,
@@ -166,7 +166,7 @@ impl Commit {
         self
     }
 
-    /// Takes over everything that `other` changes.
+    /// Adds everything that `other` changes.
     pub fn merge(&mut self, other: Commit) -> &mut Self {
         self.puts.extend(other.puts);
         self.deletes.extend(other.deletes);
@@ -197,7 +197,7 @@ impl Commit {
     }
 }
 
-/// A message belongs to the trace of what is being handled, where it has none of its own.
+/// A message without a trace belongs to the trace of the work that publishes it.
 fn traced(mut message: Message) -> Message {
     message.trace = message.trace.or_else(trace::current);
     message
@@ -206,13 +206,13 @@ fn traced(mut message: Message) -> Message {
 /// Why a Commit was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// Somebody else changed the record first: load again and decide again.
+    /// Another writer changed the record first: load and decide again.
     #[error("{table} {key} was changed by another")]
     Conflict { table: String, key: String },
     /// The change breaks a rule of the table, such as `CHECK (sold <= quantity)`.
     #[error("{detail}")]
     Constraint { detail: String },
-    /// The lease was lost: somebody else leads now.
+    /// The lease was lost: another process holds it.
     #[error("the lease {lease} is held by another")]
     Fenced { lease: String },
     #[error(transparent)]
@@ -220,7 +220,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Whether the Commit may have been applied all the same. Only what is surely not there may be undone elsewhere.
+    /// Whether the Commit may have been applied nevertheless. Undo its effects elsewhere only if this is false.
     #[must_use]
     pub fn may_be_applied(&self) -> bool {
         match self {
@@ -235,23 +235,23 @@ impl CommitError {
     }
 }
 
-/// Why a store could not answer.
+/// Why the store failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Too much is waiting to be committed; nothing of this was taken.
+    /// Too many commits are waiting; this one was not accepted.
     #[error("the store is overloaded")]
     Overloaded,
-    /// It may work again later (disk full, busy).
+    /// It may work again later (disk full, busy, server unreachable).
     #[error("the store cannot answer now: {0}")]
     Unavailable(String),
-    /// The connection was lost in the middle of a commit, and did not come back in time: whether the commit was
-    /// applied is not known yet.
+    /// The connection was lost during `COMMIT` and was not restored in time: whether the commit was applied is not known
+    /// yet.
     #[error("whether the commit was applied is not known yet: {0}")]
     Unknown(String),
-    /// A write failed in a way that says nothing of what is on disk: the process must stop and recover.
+    /// A write failed so that the state on disk is unknown: stop the process; the next start recovers.
     #[error("the store has failed and must be opened again: {0}")]
     Poisoned(String),
-    /// The stored data is not what this program wrote.
+    /// The stored data is not as this program writes it.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),
 }

@@ -1,17 +1,16 @@
-//! Cleaning: what everybody has handled goes, a bounded piece at a time; what is undelivered stays.
+//! Housekeeping: removes what every group has handled, in bounded pieces; keeps what is undelivered.
 //!
 //! Messages and declared tables are cleaned until nothing old is left. The inbox has no index on the time of its marks:
-//! it is walked in the order of its key, and a whole round must take a fixed part of the time that marks are kept,
-//! however many there are. So the table stays in proportion to what is handled in that time. State: the walk.
+//! it is scanned in the order of its key, and a whole round takes a fixed part of the retention, however many marks there
+//! are. So its size stays in proportion to what is handled during the retention. State: the progress of the scan.
 
 use crate::{Clock, Shutdown, Store, StoreError, Table, backoff::Pace};
 
-/// Pause between two looks.
+/// Pause between two runs.
 const PAUSE_MILLIS: i64 = 1_000;
-/// A piece that removed at least this many rows is followed by another at once.
+/// If a piece removes at least this many rows, another follows at once.
 const MORE_ROWS: u64 = 1_000;
-/// Rounds of the walk over the inbox in the time that a mark is kept: by one part of so many the inbox is larger than
-/// it must be.
+/// Rounds of the inbox scan per retention: the inbox is larger than needed by at most one part in this many.
 const ROUNDS_PER_RETENTION: u64 = 8;
 
 #[derive(Debug, Clone, Copy)]
@@ -20,34 +19,34 @@ pub struct CleaningSettings {
     pub inbox_retention_secs: i64,
 }
 
-/// Rows of a declared table that go when they are old.
+/// Rows of a declared table that are removed when they are old.
 #[derive(Debug, Clone, Copy)]
 pub struct Expiry {
     pub table: &'static Table,
     /// A text column that holds a [`crate::Timestamp`].
     pub column: &'static str,
-    /// Rows for which this predicate, fixed in the source, holds.
+    /// Rows for which this SQL predicate holds. It is fixed in the source.
     pub only: Option<&'static str>,
     pub keep_secs: i64,
 }
 
-/// What one piece of cleaning has done.
+/// The result of one piece of cleaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cleaned {
-    /// Rows that went.
+    /// Rows removed.
     pub removed: u64,
-    /// Marks of the inbox that were looked at.
-    pub walked: u64,
-    /// Whether the walk over the inbox has come to its end.
+    /// Inbox marks scanned.
+    pub scanned: u64,
+    /// Whether the inbox scan has reached its end.
     pub is_round: bool,
 }
 
 impl Cleaned {
-    pub(crate) fn walked(walked: usize, rows_max: u32) -> Self {
+    pub(crate) fn scanned(scanned: usize, rows_max: u32) -> Self {
         Self {
             removed: 0,
-            walked: walked as u64,
-            is_round: walked < rows_max as usize,
+            scanned: scanned as u64,
+            is_round: scanned < rows_max as usize,
         }
     }
 
@@ -59,52 +58,52 @@ impl Cleaned {
     }
 }
 
-/// How fast the inbox is to be walked.
+/// Paces the inbox scan.
 #[derive(Debug, Default)]
-struct Walk {
-    /// Marks that the last whole round looked at.
+struct InboxScan {
+    /// Marks in the last whole round.
     last_round: u64,
-    /// Marks that this round has looked at so far.
+    /// Marks in this round so far.
     this_round: u64,
 }
 
-impl Walk {
+impl InboxScan {
     fn note(&mut self, cleaned: &Cleaned) {
-        self.this_round += cleaned.walked;
+        self.this_round += cleaned.scanned;
         if cleaned.is_round {
             self.last_round = self.this_round;
             self.this_round = 0;
         }
     }
 
-    /// Marks to look at between two pauses.
-    fn marks_per_look(&self, retention_secs: i64) -> u64 {
+    /// Marks to scan between two pauses.
+    fn marks_per_run(&self, retention_secs: i64) -> u64 {
         let marks = self.last_round.max(self.this_round);
-        let looks_per_retention =
+        let runs_per_retention =
             retention_secs.max(1).unsigned_abs() * 1_000 / PAUSE_MILLIS.unsigned_abs();
-        (marks * ROUNDS_PER_RETENTION).div_ceil(looks_per_retention)
+        (marks * ROUNDS_PER_RETENTION).div_ceil(runs_per_retention)
     }
 }
 
 pub struct Housekeeping {
     pub store: Store,
     pub clock: Clock,
-    /// Every group that reads the bus: a message stays until all of them have passed it.
+    /// Every group that reads the bus: a message stays until all of them have handled it.
     pub groups: Vec<&'static str>,
     pub settings: CleaningSettings,
     pub expiries: Vec<Expiry>,
 }
 
 impl Housekeeping {
-    /// Cleans until told to stop.
+    /// Cleans until the shutdown.
     pub async fn run(self, mut shutdown: Shutdown) {
         let mut pace = Pace::every(PAUSE_MILLIS);
-        let mut walk = Walk::default();
+        let mut scan = InboxScan::default();
         loop {
             let now = self.clock.now();
             let cleaned = tokio::select! {
                 () = shutdown.requested() => return,
-                cleaned = self.catch_up(&mut walk) => cleaned,
+                cleaned = self.catch_up(&mut scan) => cleaned,
             };
             let pause_millis = pace.after(&cleaned);
             match cleaned {
@@ -121,27 +120,27 @@ impl Housekeeping {
         }
     }
 
-    /// Cleans piece by piece until nothing much is left and the walk has come as far as it must. Each piece is a
-    /// transaction of its own, so that commits go between them.
-    async fn catch_up(&self, walk: &mut Walk) -> Result<(), StoreError> {
-        let mut walked = 0;
+    /// Cleans piece by piece until little is left and the scan has kept its pace. Each piece is a transaction of its own,
+    /// so that commits run between them.
+    async fn catch_up(&self, scan: &mut InboxScan) -> Result<(), StoreError> {
+        let mut scanned = 0;
         loop {
             let cleaned = self.piece().await?;
-            walk.note(&cleaned);
-            walked += cleaned.walked;
-            let is_far = cleaned.is_round
-                || walked >= walk.marks_per_look(self.settings.inbox_retention_secs);
-            if is_far && cleaned.removed < MORE_ROWS {
+            scan.note(&cleaned);
+            scanned += cleaned.scanned;
+            let has_kept_pace = cleaned.is_round
+                || scanned >= scan.marks_per_run(self.settings.inbox_retention_secs);
+            if has_kept_pace && cleaned.removed < MORE_ROWS {
                 return Ok(());
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// One bounded cleaning; returns how many rows went.
+    /// Cleans one bounded piece; returns how many rows it removed.
     ///
     /// # Errors
-    /// [`StoreError`] if the store cannot answer; what does not depend on that is cleaned all the same.
+    /// [`StoreError`] if the store cannot answer; cleans nevertheless what does not depend on that.
     pub async fn clean(&self) -> Result<u64, StoreError> {
         Ok(self.piece().await?.removed)
     }
@@ -168,17 +167,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_of_the_walk_takes_a_fixed_part_of_the_retention_however_many_marks_there_are() {
+    fn a_round_of_the_inbox_scan_takes_a_fixed_part_of_the_retention_however_many_marks_there_are()
+    {
         let retention_secs = 3_600;
         for marks in [10_000_u64, 10_000_000, 1_000_000_000] {
-            let mut walk = Walk::default();
-            walk.note(&Cleaned {
-                walked: marks,
+            let mut scan = InboxScan::default();
+            scan.note(&Cleaned {
+                scanned: marks,
                 is_round: true,
                 removed: 0,
             });
-            let looks = marks / walk.marks_per_look(retention_secs);
-            assert!(looks <= 3_600 / 8, "{marks} marks take {looks} looks");
+            let runs = marks / scan.marks_per_run(retention_secs);
+            assert!(runs <= 3_600 / 8, "{marks} marks take {runs} runs");
         }
     }
 }

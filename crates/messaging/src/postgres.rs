@@ -1,50 +1,49 @@
 //! The distributed store: a schema of a PostgreSQL database, 15 or later.
 //!
-//! One writer takes every waiting submission into one transaction, with a number of statements that does not depend
-//! on how many there are ([`writer`], [`session`], [`plan`], [`wave`]). Reads go over a small pool. Any number of
-//! processes may write one schema; what they do to one another shows as conflicts. State: the connections, the tail
-//! of the messages that were committed here, and how far the groups of this process have come.
+//! One writer applies all waiting submissions in one transaction, with a number of statements that does not depend on
+//! how many there are ([`writer`], [`transaction`], [`batch_plan`], [`stage`]). Reads use a small pool. Any number of
+//! processes may write one schema; they see each other's changes as conflicts. State: the connections, the log of the
+//! messages that this process committed ([`log_cache`](crate::log_cache)), and the positions of its groups.
 //!
-//! **Isolation** is READ COMMITTED: every row that a decision rests on is checked by its version in the statement
-//! that changes it, and rows are locked in the order of table and key. A deadlock or a serialization failure is
-//! tried again.
+//! **Isolation** is READ COMMITTED: the statement that changes a row also checks its version, and locks rows in the
+//! order of table and key. The writer tries again after a deadlock or a serialization failure.
 //!
-//! **Sessions** are relied on: the schema is the session's `search_path`, statements are prepared, and the log is held
-//! by an advisory lock. A pooler that shares connections between sessions (PgBouncer with `pool_mode = transaction`)
-//! is recognised whenever the writer connects, and by migration and audit, and is refused. One that keeps a session's
-//! connection does no harm.
+//! **Sessions** must keep their connection: the schema is the session's `search_path`, statements are prepared, and an
+//! advisory lock holds the log. Writer, migration and audit recognise a pooler that shares connections between sessions
+//! (PgBouncer with `pool_mode = transaction`) when they connect, and refuse it. A pooler with `pool_mode = session` works.
 //!
-//! **What differs from the embedded store:** a text may not hold the character U+0000 (its commit is refused as
-//! breaking a rule); a commit that rests on something stale and breaks a rule too is told of the former; commits of different submissions that were waiting together are applied as if in *some* order
-//! where a unique column passes from one record to another.
+//! **Differences from the embedded store:** a text cannot hold the character U+0000 (its commit is rejected as breaking
+//! a rule); a commit that is stale and also breaks a rule is rejected as stale; if a unique value passes from one record
+//! to another, commits of different submissions that were waiting together are applied as if in *some* order.
 //!
-//! **CockroachDB and YugabyteDB** speak the protocol; neither was tried. Nothing here uses LISTEN/NOTIFY, triggers,
-//! stored procedures or system columns. What remains: advisory locks (taken as ignored: the migration then tries
-//! again where two processes collide, and the log is guarded by its epoch alone, so that the process that opened it
-//! last wins in place of being refused), `COLLATE "C"`, `FOR UPDATE` and `FOR SHARE` inside a `WITH`, and, for
-//! [`MessageTable::Outbox`], a sequence that gives numbers in the order of the rows of one statement and, for rows
-//! of one key, in the order of their transactions (a cached sequence does not: set its cache to 1).
+//! **CockroachDB and YugabyteDB** speak the protocol; neither was tested. The store uses no LISTEN/NOTIFY, triggers,
+//! stored procedures or system columns. It does use: advisory locks (if the server ignores them, a migration tries again
+//! after a collision, and the epoch alone guards the log, so that the process that opened it last wins instead of being
+//! refused), `COLLATE "C"`, `FOR UPDATE` and `FOR SHARE` inside a `WITH`, and, for [`MessageTable::Outbox`], a sequence
+//! that gives numbers in the order of the rows of one statement and, for rows of one key, in the order of their
+//! transactions (a cached sequence does not: set its cache to 1).
 
+mod batch_plan;
+mod cleanup;
 mod connect;
-mod declared;
-mod link;
+mod expectation;
 mod outbox;
-mod plan;
 mod pool;
 mod reader;
-mod register;
+mod registration;
 mod rows;
 mod schema;
-mod session;
 mod settings;
 mod shared;
 mod snapshot;
-mod statements;
-mod sweep;
+mod sql;
+mod stage;
+mod table_ddl;
 mod tls;
+mod transaction;
 mod unresolved;
-mod wave;
 mod writer;
+mod writer_connection;
 
 use std::{
     collections::HashSet,
@@ -64,46 +63,46 @@ pub use settings::{MessageTable, PostgresSettings};
 pub(crate) use snapshot::PostgresSnapshot;
 
 use crate::{
-    Message, Metrics, Random, Receipt, StoreError,
+    CommitHandle, Message, Metrics, Random, StoreError,
     housekeeping::{Cleaned, Expiry},
+    log_cache::Stored,
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Submission},
-    tail::Stored,
 };
 use connect::Connector;
-use pool::Readers;
+use pool::ReaderPool;
 use reader::{ReadError, Reader};
-use register::Registered;
-use shared::Shared;
-use statements::Statements;
+use registration::WriterRegistration;
+use shared::SharedState;
+use sql::SqlTexts;
 use writer::{Job, Writer};
 
-/// Submissions waiting for the writer; one more is refused.
+/// Submissions that may wait for the writer; the next is rejected.
 const SUBMISSIONS_WAITING_MAX: usize = 8192;
-/// Rows removed by one cleaning.
+/// Rows that one cleanup removes.
 const CLEAN_ROWS_MAX: u32 = 2000;
 
 pub struct Postgres {
     jobs: Mutex<Option<mpsc::UnboundedSender<Job>>>,
     waiting: Arc<AtomicUsize>,
-    readers: Readers,
-    statements: Arc<Statements>,
+    readers: ReaderPool,
+    texts: Arc<SqlTexts>,
     messages: MessageTable,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     closing: watch::Sender<bool>,
-    inbox_cursor: Mutex<sweep::InboxCursor>,
+    inbox_cursor: Mutex<cleanup::InboxCursor>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     metrics: Arc<Metrics>,
 }
 
 impl Postgres {
-    /// Makes the schema and whatever is missing in it, and says what that was. Any number of processes may do this
-    /// at once, and an older program may be running: nothing is ever taken away.
+    /// Creates the schema and what is missing in it; returns the steps taken. Safe to run in several processes at once,
+    /// and while an older program runs: it never removes anything.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the server cannot be reached, the user may not make tables, or a column
-    /// cannot be added.
+    /// [`StoreError::Unavailable`] if the server cannot be reached, the user may not create tables, or a column cannot
+    /// be added.
     pub async fn migrate(
         settings: &PostgresSettings,
         tables: &[&'static Table],
@@ -118,16 +117,16 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let connector = Connector::new(settings)?;
         let random = Random::System;
-        let readers = Readers::new(connector.clone(), settings.connections_max, random.clone())?;
-        let statements = Arc::new(Statements::new(tables));
-        let shared = Arc::new(Shared::new());
+        let readers = ReaderPool::new(connector.clone(), settings.connections_max, random.clone())?;
+        let texts = Arc::new(SqlTexts::new(tables));
+        let shared = Arc::new(SharedState::new());
         let waiting = Arc::new(AtomicUsize::new(0));
         let (closing, closed) = watch::channel(false);
         let (jobs, queue) = mpsc::unbounded_channel();
         let writer = Writer {
             connector,
             tables: tables.to_vec(),
-            statements: Arc::clone(&statements),
+            texts: Arc::clone(&texts),
             messages: settings.messages,
             queue,
             waiting: Arc::clone(&waiting),
@@ -136,13 +135,13 @@ impl Postgres {
             metrics: Arc::clone(&metrics),
             random,
             wait_max: Duration::from_secs(settings.wait_secs_max),
-            link: None,
-            registered: Registered::default(),
+            connection: None,
+            registration: WriterRegistration::default(),
             unresolved: None,
-            is_unfit: false,
+            is_schema_unusable: false,
         };
-        let (told, opened) = oneshot::channel();
-        let thread = start(writer, told)?;
+        let (opening, opened) = oneshot::channel();
+        let thread = start(writer, opening)?;
         opened
             .await
             .map_err(|_| StoreError::Unavailable("the writer did not start".to_owned()))??;
@@ -150,7 +149,7 @@ impl Postgres {
             jobs: Mutex::new(Some(jobs)),
             waiting,
             readers,
-            statements,
+            texts,
             messages: settings.messages,
             shared,
             closing,
@@ -160,28 +159,27 @@ impl Postgres {
         })
     }
 
-    pub(crate) fn submit(&self, submission: Submission) -> Receipt {
+    pub(crate) fn submit(&self, submission: Submission) -> CommitHandle {
         let commits = submission.commits.len();
         if let Err(error) = self.shared.check_failure() {
-            return Receipt::refused(error, commits);
+            return CommitHandle::rejected(error, commits);
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= SUBMISSIONS_WAITING_MAX {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Receipt::refused(StoreError::Overloaded, commits);
+            return CommitHandle::rejected(StoreError::Overloaded, commits);
         }
         let (reply, outcomes) = oneshot::channel();
-        let at = Instant::now();
         let jobs = self.jobs.lock().expect("no holder of this lock panics");
-        // Where the writer is gone, the reply is dropped with the job and its waiter is told.
+        // If the writer has stopped, the reply is dropped with the job, and the handle reports that.
         let job = Job {
             submission,
             reply,
-            at,
+            submitted_at: Instant::now(),
         };
         if jobs.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        Receipt::waiting(outcomes, commits)
+        CommitHandle::pending(outcomes, commits)
     }
 
     pub(crate) async fn load(
@@ -190,7 +188,7 @@ impl Postgres {
         keys: &[Key],
     ) -> Result<Vec<Row>, StoreError> {
         self.metrics.store_statements.inc();
-        let text = &self.statements.of(table).load;
+        let text = &self.texts.of(table).load;
         self.readers
             .with(|reader| async move { reader.load(text, table, keys).await })
             .await
@@ -215,7 +213,7 @@ impl Postgres {
         );
         let text = text.as_str();
         let count = |reader: Arc<Reader>| async move {
-            let counts = reader.ask(text, &[]).await?;
+            let counts = reader.query(text, &[]).await?;
             Ok(counts.iter().map(|row| (row.get(0), row.get(1))).collect())
         };
         self.readers.with(count).await
@@ -242,9 +240,9 @@ impl Postgres {
             .await
     }
 
-    /// The number is given by the database: no process gets what another got.
+    /// The database gives the number, so that no two processes get the same.
     pub(crate) async fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
-        // Rows may also come with a key that somebody else chose.
+        // A caller may also store a row under a key of its own choice.
         let stored = format!(
             "(SELECT coalesce(max(\"{}\"), 0) + 1 FROM \"{}\")",
             table.key, table.name
@@ -254,24 +252,26 @@ impl Postgres {
              ON CONFLICT (name) DO UPDATE SET next = greatest(next_id.next, {stored}) + 1 RETURNING next - 1"
         );
         let text = text.as_str();
-        let give = |reader: Arc<Reader>| async move {
-            let given = reader.ask(text, &[&table.name]).await?;
+        let next = |reader: Arc<Reader>| async move {
+            let given = reader.query(text, &[&table.name]).await?;
             let given = given.first().map(|row| row.get(0));
             given.ok_or_else(|| {
-                ReadError::Store(StoreError::Unavailable("no number was given".to_owned()))
+                ReadError::Store(StoreError::Unavailable(
+                    "the database returned no number".to_owned(),
+                ))
             })
         };
-        self.readers.with(give).await
+        self.readers.with(next).await
     }
 
-    /// Messages after `offset` that `wanted` wants, at most `max`, and the offset up to which this looked.
+    /// At most `max` messages after `offset` that are `wanted`, and the offset up to which this has looked.
     pub(crate) async fn read(
         &self,
         offset: i64,
         max: usize,
         wanted: &(dyn Fn(&Message) -> bool + Sync),
     ) -> Result<(Vec<Stored>, i64), StoreError> {
-        if let Some(found) = self.shared.tail.read(offset, max, &wanted) {
+        if let Some(found) = self.shared.log_cache.read(offset, max, &wanted) {
             return Ok(found);
         }
         let scanned = self
@@ -295,7 +295,8 @@ impl Postgres {
         match self.messages {
             MessageTable::Log => Ok(self.shared.position(group)),
             MessageTable::Outbox => Err(StoreError::Unavailable(
-                "the message table is an outbox: another bus reads its messages".to_owned(),
+                "cannot read a position: the message table is an outbox, which another bus reads"
+                    .to_owned(),
             )),
         }
     }
@@ -315,15 +316,15 @@ impl Postgres {
             .expect("no holder of this lock panics")
             .clone();
         let cursor = &cursor;
-        let sweep = |reader: Arc<Reader>| async move {
+        let clean = |reader: Arc<Reader>| async move {
             let reader = &*reader;
-            let messages = sweep::messages(reader, passed, CLEAN_ROWS_MAX).await?;
-            let writers = sweep::writers(reader).await?;
+            let messages = cleanup::messages(reader, passed, CLEAN_ROWS_MAX).await?;
+            let writers = cleanup::writers(reader).await?;
             let (marks, cursor) =
-                sweep::inbox(reader, inbox_before, CLEAN_ROWS_MAX, cursor).await?;
+                cleanup::inbox(reader, inbox_before, CLEAN_ROWS_MAX, cursor).await?;
             Ok((marks.and_removed(messages + writers), cursor))
         };
-        let (cleaned, cursor) = self.readers.with(sweep).await?;
+        let (cleaned, cursor) = self.readers.with(clean).await?;
         *self
             .inbox_cursor
             .lock()
@@ -337,7 +338,7 @@ impl Postgres {
         before: Timestamp,
     ) -> Result<u64, StoreError> {
         let expire = |reader: Arc<Reader>| async move {
-            sweep::expired(&reader, expiry, before, CLEAN_ROWS_MAX).await
+            cleanup::expired(&reader, expiry, before, CLEAN_ROWS_MAX).await
         };
         self.readers.with(expire).await
     }
@@ -359,10 +360,10 @@ impl Postgres {
     }
 }
 
-/// The writer lives on a thread of its own, so that whoever drops the store can wait for it.
+/// The writer has a thread of its own, so that dropping the store can wait for it.
 fn start(
     writer: Writer,
-    told: oneshot::Sender<Result<(), StoreError>>,
+    opening: oneshot::Sender<Result<(), StoreError>>,
 ) -> Result<std::thread::JoinHandle<()>, StoreError> {
     let unavailable = |error: std::io::Error| StoreError::Unavailable(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -371,12 +372,12 @@ fn start(
         .map_err(unavailable)?;
     std::thread::Builder::new()
         .name("postgres-writer".to_owned())
-        .spawn(move || runtime.block_on(writer.run(told)))
+        .spawn(move || runtime.block_on(writer.run(opening)))
         .map_err(unavailable)
 }
 
 impl Drop for Postgres {
-    /// Lets the writer finish what was submitted, as long as the server answers, and waits for it.
+    /// Waits until the writer has applied what was submitted, as long as the server answers.
     fn drop(&mut self) {
         drop(
             self.jobs

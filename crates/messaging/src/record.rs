@@ -1,12 +1,12 @@
-//! Records: rows that are loaded and saved by id, with a version. A record is a `struct` with serde and a
-//! [`Table`]; every store makes its own schema from the same table.
+//! Records: rows that are loaded and saved by id, with a version. A record is a `struct` with serde and a [`Table`];
+//! every store makes its schema from that table.
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::row::Row;
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Integer,
@@ -55,7 +55,7 @@ impl Column {
     }
 }
 
-/// A table, in words that SQLite and PostgreSQL share.
+/// A table, declared in the SQL that SQLite and PostgreSQL share.
 #[derive(Debug)]
 pub struct Table {
     pub name: &'static str,
@@ -64,7 +64,7 @@ pub struct Table {
     pub key: &'static str,
     /// `CHECK (…)`, `UNIQUE (…)`.
     pub constraints: &'static [&'static str],
-    /// What follows `CREATE INDEX … ON table`, such as `(user_id)` or `(state) WHERE state = 'STARTED'`.
+    /// The part after `CREATE INDEX … ON table`, such as `(user_id)` or `(state) WHERE state = 'STARTED'`.
     pub indexes: &'static [&'static str],
 }
 
@@ -80,17 +80,17 @@ impl Table {
     }
 }
 
-/// A row with a version. The struct has one field for each column of its table, `version` among them.
+/// A row with a version. The struct has one field for each column of its table, including `version`.
 pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     const TABLE: &'static Table;
 
     fn key(&self) -> Key;
 
-    /// The version as it was loaded; 0 for a record that is not stored yet.
+    /// The version as loaded; 0 for a record that is not stored yet.
     fn version(&self) -> i64;
 }
 
-/// A row that is only ever added: history, ledger.
+/// A row that is added and never changed: history, ledger.
 pub trait Entry: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TABLE: &'static Table;
 }
@@ -138,7 +138,7 @@ impl From<&str> for Key {
     }
 }
 
-/// One record that a message required_records.
+/// A reference to one record.
 #[derive(Debug, Clone)]
 pub struct Ref {
     pub table: &'static Table,

@@ -1,5 +1,5 @@
-//! Rows as the stores pass them: the values of a table's columns, in their order. A struct becomes a row, and a row a
-//! struct, by serde and the names of the columns.
+//! Rows as the stores pass them: the values of a table's columns, in their order. Serde converts between structs and rows
+//! by the names of the columns.
 
 use std::fmt::Display;
 
@@ -19,7 +19,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row as it was read.
+    /// A row as read from a store.
     pub(crate) fn new(table: &'static Table, values: Vec<Value>) -> Self {
         Self { table, values }
     }
@@ -27,7 +27,7 @@ impl Row {
     /// The row of a record or entry.
     ///
     /// # Panics
-    /// Where the struct has a field that is no column: a fault of the program that its first use shows.
+    /// If the struct has a field that is no column: a bug that its first use shows.
     pub(crate) fn of<T: Serialize>(table: &'static Table, value: &T) -> Self {
         let writer = RowWriter {
             table,
@@ -41,12 +41,12 @@ impl Row {
     }
 
     /// # Errors
-    /// A [`Rejection`] where the stored row is not what the struct says.
+    /// A [`Rejection`] if the stored row does not match the struct.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Rejection> {
         let names = self.table.columns.iter().map(|column| column.name);
         T::deserialize(MapDeserializer::<_, Error>::new(names.zip(&self.values))).map_err(|error| {
             Rejection::new(format_args!(
-                "a row of {} cannot be read: {error}",
+                "cannot read a row of {}: {error}",
                 self.table.name
             ))
         })
@@ -58,7 +58,7 @@ impl Row {
         self.values.get(place)
     }
 
-    /// Changes one value; for what the struct does not know.
+    /// Sets one value; for a column that is no field.
     pub fn set(&mut self, column: &str, value: Value) {
         if let Some(place) = self.table.columns.iter().position(|it| it.name == column) {
             self.values[place] = value;
@@ -85,11 +85,11 @@ impl std::ops::Index<&str> for Row {
     }
 }
 
-/// Takes the fields of one struct; nothing else is a row.
+/// Serializes the fields of one struct; rejects every other type.
 struct RowWriter {
     table: &'static Table,
     values: Vec<Value>,
-    /// Where the next field most likely belongs: fields and columns mostly have one order.
+    /// The likely column of the next field: fields and columns usually have one order.
     next: usize,
 }
 
@@ -112,7 +112,7 @@ impl SerializeStruct for RowWriter {
             columns.iter().position(|column| column.name == name)
         };
         let place = place
-            .ok_or_else(|| no_row(format_args!("{} has no column {name}", self.table.name)))?;
+            .ok_or_else(|| not_a_row(format_args!("{} has no column {name}", self.table.name)))?;
         self.values[place] = serde_json::to_value(value)?;
         self.next = place + 1;
         Ok(())
@@ -123,80 +123,80 @@ impl SerializeStruct for RowWriter {
     }
 }
 
-fn no_row(detail: impl Display) -> Error {
+fn not_a_row(detail: impl Display) -> Error {
     serde::ser::Error::custom(detail)
 }
 
-type No = Impossible<Vec<Value>, Error>;
+type NotARow = Impossible<Vec<Value>, Error>;
 
 impl Serializer for RowWriter {
     type Ok = Vec<Value>;
     type Error = Error;
-    type SerializeSeq = No;
-    type SerializeTuple = No;
-    type SerializeTupleStruct = No;
-    type SerializeTupleVariant = No;
-    type SerializeMap = No;
+    type SerializeSeq = NotARow;
+    type SerializeTuple = NotARow;
+    type SerializeTupleStruct = NotARow;
+    type SerializeTupleVariant = NotARow;
+    type SerializeMap = NotARow;
     type SerializeStruct = Self;
-    type SerializeStructVariant = No;
+    type SerializeStructVariant = NotARow;
 
     fn serialize_struct(self, _name: &'static str, _len: usize) -> Result<Self, Error> {
         Ok(self)
     }
 
     fn serialize_bool(self, _: bool) -> Result<Self::Ok, Error> {
-        Err(no_row("a bool is no row"))
+        Err(not_a_row("a bool is not a row"))
     }
     fn serialize_i8(self, _: i8) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_i16(self, _: i16) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_i32(self, _: i32) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_i64(self, _: i64) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_u8(self, _: u8) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_u16(self, _: u16) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_u32(self, _: u32) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_u64(self, _: u64) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_f32(self, _: f32) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_f64(self, _: f64) -> Result<Self::Ok, Error> {
-        Err(no_row("a number is no row"))
+        Err(not_a_row("a number is not a row"))
     }
     fn serialize_char(self, _: char) -> Result<Self::Ok, Error> {
-        Err(no_row("a character is no row"))
+        Err(not_a_row("a character is not a row"))
     }
     fn serialize_str(self, _: &str) -> Result<Self::Ok, Error> {
-        Err(no_row("a text is no row"))
+        Err(not_a_row("a text is not a row"))
     }
     fn serialize_bytes(self, _: &[u8]) -> Result<Self::Ok, Error> {
-        Err(no_row("bytes are no row"))
+        Err(not_a_row("bytes are not a row"))
     }
     fn serialize_none(self) -> Result<Self::Ok, Error> {
-        Err(no_row("nothing is no row"))
+        Err(not_a_row("`None` is not a row"))
     }
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Self::Ok, Error> {
         value.serialize(self)
     }
     fn serialize_unit(self) -> Result<Self::Ok, Error> {
-        Err(no_row("a unit is no row"))
+        Err(not_a_row("a unit is not a row"))
     }
     fn serialize_unit_struct(self, _: &'static str) -> Result<Self::Ok, Error> {
-        Err(no_row("a unit is no row"))
+        Err(not_a_row("a unit is not a row"))
     }
     fn serialize_unit_variant(
         self,
@@ -204,7 +204,7 @@ impl Serializer for RowWriter {
         _: u32,
         _: &'static str,
     ) -> Result<Self::Ok, Error> {
-        Err(no_row("a variant is no row"))
+        Err(not_a_row("a variant is not a row"))
     }
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
@@ -220,16 +220,16 @@ impl Serializer for RowWriter {
         _: &'static str,
         _: &T,
     ) -> Result<Self::Ok, Error> {
-        Err(no_row("a variant is no row"))
+        Err(not_a_row("a variant is not a row"))
     }
-    fn serialize_seq(self, _: Option<usize>) -> Result<No, Error> {
-        Err(no_row("a list is no row"))
+    fn serialize_seq(self, _: Option<usize>) -> Result<NotARow, Error> {
+        Err(not_a_row("a list is not a row"))
     }
-    fn serialize_tuple(self, _: usize) -> Result<No, Error> {
-        Err(no_row("a tuple is no row"))
+    fn serialize_tuple(self, _: usize) -> Result<NotARow, Error> {
+        Err(not_a_row("a tuple is not a row"))
     }
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<No, Error> {
-        Err(no_row("a tuple is no row"))
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<NotARow, Error> {
+        Err(not_a_row("a tuple is not a row"))
     }
     fn serialize_tuple_variant(
         self,
@@ -237,11 +237,11 @@ impl Serializer for RowWriter {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<No, Error> {
-        Err(no_row("a variant is no row"))
+    ) -> Result<NotARow, Error> {
+        Err(not_a_row("a variant is not a row"))
     }
-    fn serialize_map(self, _: Option<usize>) -> Result<No, Error> {
-        Err(no_row("a map is no row"))
+    fn serialize_map(self, _: Option<usize>) -> Result<NotARow, Error> {
+        Err(not_a_row("a map is not a row"))
     }
     fn serialize_struct_variant(
         self,
@@ -249,8 +249,8 @@ impl Serializer for RowWriter {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<No, Error> {
-        Err(no_row("a variant is no row"))
+    ) -> Result<NotARow, Error> {
+        Err(not_a_row("a variant is not a row"))
     }
 }
 
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_struct_becomes_a_row_and_a_struct_again_whatever_the_order_of_its_fields() {
+    fn a_struct_survives_the_way_to_a_row_and_back_whatever_the_order_of_its_fields() {
         let thing = Thing {
             parts: vec![1, 2],
             id: 7,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_not_the_struct_is_named() {
+    fn a_row_that_does_not_match_the_struct_is_rejected_by_its_table() {
         let row = Row::new(TABLE, vec![Value::from("seven"), Value::Null, Value::Null]);
         let rejection = row.read::<Thing>().unwrap_err();
         assert!(rejection.reason.contains("a row of thing"), "{rejection}");

@@ -1,5 +1,5 @@
-//! A store as it is at one moment, read from beside it: a running server is neither locked out nor disturbed, and
-//! everything read belongs to the same commit.
+//! A store as of one moment, read beside a running server: without locking or disturbing it, and everything from the
+//! same commit.
 
 use std::{collections::HashSet, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     sqlite::SqliteSnapshot,
 };
 
-/// A store at one moment.
+/// A store as of one moment.
 pub struct Snapshot(Backend);
 
 enum Backend {
@@ -20,26 +20,26 @@ enum Backend {
 }
 
 impl Snapshot {
-    /// A data folder at one moment.
+    /// A data folder as of now.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the folder holds no store.
+    /// [`StoreError::Unavailable`] if the folder holds no store.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         SqliteSnapshot::open(folder).map(|snapshot| Self(Backend::Sqlite(snapshot)))
     }
 
-    /// A PostgreSQL schema at one moment. Like every call on a snapshot this blocks its thread.
+    /// A PostgreSQL schema as of now. Like every method of a snapshot, this blocks its thread.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where the server cannot be reached or the schema holds no store.
+    /// [`StoreError::Unavailable`] if the server cannot be reached or the schema holds no store.
     pub fn open_postgres(settings: &PostgresSettings) -> Result<Self, StoreError> {
         PostgresSnapshot::open(settings).map(|snapshot| Self(Backend::Postgres(snapshot)))
     }
 
-    /// Hands every record of a kind to `each`, in the order of their keys.
+    /// Calls `each` for every record of a kind, in the order of their keys.
     ///
     /// # Errors
-    /// [`StoreError`] where a row cannot be read.
+    /// [`StoreError`] if a row cannot be read.
     pub fn each<R: Record>(&self, mut each: impl FnMut(R)) -> Result<(), StoreError> {
         self.each_row(R::TABLE, |row| {
             each(row.read()?);
@@ -47,10 +47,10 @@ impl Snapshot {
         })
     }
 
-    /// Hands every entry of a kind to `each`, in the order of their keys.
+    /// Calls `each` for every entry of a kind, in the order of their keys.
     ///
     /// # Errors
-    /// [`StoreError`] where a row cannot be read.
+    /// [`StoreError`] if a row cannot be read.
     pub fn each_entry<E: Entry>(&self, mut each: impl FnMut(E)) -> Result<(), StoreError> {
         self.each_row(E::TABLE, |row| {
             each(row.read()?);
@@ -72,7 +72,7 @@ impl Snapshot {
     /// The sum of a column by the value of another, over all rows of a table of entries.
     ///
     /// # Errors
-    /// [`StoreError`] where the table cannot be read.
+    /// [`StoreError`] if the table cannot be read.
     pub fn sum_by(&self, table: &str, sum: &str, by: &str) -> Result<Vec<(i64, i64)>, StoreError> {
         match &self.0 {
             Backend::Sqlite(snapshot) => snapshot.sum_by(table, sum, by),
@@ -80,10 +80,10 @@ impl Snapshot {
         }
     }
 
-    /// Messages that a group is subscribed to and has not handled yet.
+    /// Messages that a group subscribes to and has not handled yet.
     ///
     /// # Errors
-    /// [`StoreError`] where the log cannot be read.
+    /// [`StoreError`] if the log cannot be read.
     pub fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
         match &self.0 {
             Backend::Sqlite(snapshot) => snapshot.pending(group, topics),
@@ -91,10 +91,10 @@ impl Snapshot {
         }
     }
 
-    /// The ids of all timers that are set.
+    /// The ids of all stored timers.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     pub fn timers(&self) -> Result<HashSet<String>, StoreError> {
         match &self.0 {
             Backend::Sqlite(snapshot) => snapshot.timers(),
@@ -102,10 +102,10 @@ impl Snapshot {
         }
     }
 
-    /// The inbox marks of a group: the messages that it has handled, as far as it still knows.
+    /// The inbox marks of a group: the ids of handled messages that cleanup has not removed.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     pub fn handled(&self, group: &str) -> Result<HashSet<String>, StoreError> {
         match &self.0 {
             Backend::Sqlite(snapshot) => snapshot.handled(group),

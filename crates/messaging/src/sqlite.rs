@@ -1,17 +1,17 @@
 //! The embedded store: one SQLite file, one writer thread, a few reading connections.
 //!
-//! The writer takes every waiting Commit into one transaction and one fsync ([`writer`]), so a commit costs less the
-//! more of them come together. Reads by key run on the caller's thread: they touch a few pages that are nearly
-//! always in memory, and a hop to another thread costs more than they do. State: the file, the tail of the message
-//! log in memory ([`tail`]), and the next ids.
+//! The writer applies all waiting commits in one transaction with one fsync ([`writer`]), so that a commit costs less the
+//! more of them wait. Reads by key run on the caller's thread: they touch a few pages that are nearly always in memory,
+//! and a switch to another thread costs more. State: the file, the newest messages of the log in memory
+//! ([`log_cache`](crate::log_cache)), and the next ids.
 
-mod frozen;
+mod cleanup;
+mod read_only;
 mod reader;
 mod schema;
-mod session;
 mod snapshot;
-mod statements;
-mod sweep;
+mod sql;
+mod transaction;
 mod upgrade;
 mod writer;
 
@@ -33,32 +33,32 @@ use tokio::sync::{oneshot, watch};
 pub(crate) use snapshot::SqliteSnapshot;
 
 use crate::{
-    Metrics, Receipt, StoreError,
+    CommitHandle, Metrics, StoreError,
     housekeeping::{Cleaned, Expiry},
+    log_cache::{LogCache, Stored},
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Position, Submission},
-    tail::{Stored, Tail},
 };
-use reader::Readers;
+use reader::ReadConnections;
 use writer::{Job, Writer};
 
 pub use schema::no_folder;
 
-/// Submissions waiting for the writer; one more is refused.
+/// Submissions that may wait for the writer; the next is rejected.
 const SUBMISSIONS_WAITING_MAX: usize = 8192;
-/// Rows removed by one cleaning.
+/// Rows that one cleanup removes.
 const CLEAN_ROWS_MAX: u32 = 2000;
 
 pub struct Sqlite {
-    /// Held as long as the store is open, so that no second process opens the folder. It is dropped first: whoever sees
-    /// the senders below go knows that the folder is free.
+    /// Keeps other processes out of the folder while the store is open. Dropped first: when the senders below close, the
+    /// folder is free.
     _lock: File,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     waiting: Arc<AtomicUsize>,
-    readers: Readers,
-    statements: Arc<Statements>,
-    tail: Arc<Tail>,
+    readers: ReadConnections,
+    texts: Arc<SqlTexts>,
+    log_cache: Arc<LogCache>,
     committed: watch::Sender<i64>,
     published: watch::Sender<i64>,
     failure: Arc<watch::Sender<Option<String>>>,
@@ -77,19 +77,19 @@ impl Sqlite {
         let path = folder.join(schema::FILE_NAME);
         let connection = schema::open_writer(&path, tables)?;
         let head = schema::last_offset(&connection)?;
-        let tail = Arc::new(Tail::new(head));
+        let log_cache = Arc::new(LogCache::new(head));
         let committed = watch::Sender::new(0);
         let published = watch::Sender::new(head);
         let failure = Arc::new(watch::Sender::new(None));
         let waiting = Arc::new(AtomicUsize::new(0));
         let (jobs, queue) = mpsc::channel();
-        let statements = Arc::new(Statements::new(tables));
+        let texts = Arc::new(SqlTexts::new(tables));
         let writer = Writer {
             connection,
-            statements: Arc::clone(&statements),
+            texts: Arc::clone(&texts),
             queue,
             waiting: Arc::clone(&waiting),
-            tail: Arc::clone(&tail),
+            log_cache: Arc::clone(&log_cache),
             committed: committed.clone(),
             published: published.clone(),
             failure: Arc::clone(&failure),
@@ -103,9 +103,9 @@ impl Sqlite {
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             waiting,
-            readers: Readers::open(&path)?,
-            statements,
-            tail,
+            readers: ReadConnections::open(&path)?,
+            texts,
+            log_cache,
             committed,
             published,
             failure,
@@ -116,23 +116,23 @@ impl Sqlite {
         })
     }
 
-    pub(crate) fn submit(&self, submission: Submission) -> Receipt {
+    pub(crate) fn submit(&self, submission: Submission) -> CommitHandle {
         let commits = submission.commits.len();
         if let Err(error) = self.check() {
-            return Receipt::refused(error, commits);
+            return CommitHandle::rejected(error, commits);
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= SUBMISSIONS_WAITING_MAX {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Receipt::refused(StoreError::Overloaded, commits);
+            return CommitHandle::rejected(StoreError::Overloaded, commits);
         }
         let (reply, outcomes) = oneshot::channel();
         if !self.send(Job::Apply { submission, reply }) {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        Receipt::waiting(outcomes, commits)
+        CommitHandle::pending(outcomes, commits)
     }
 
-    /// Where the writer is gone, the job's reply is dropped with it and its waiter is told.
+    /// If the writer has stopped, the reply is dropped with the job, and its receiver fails.
     fn send(&self, job: Job) -> bool {
         let jobs = self.jobs.lock().expect("no holder of this lock panics");
         jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
@@ -140,7 +140,7 @@ impl Sqlite {
 
     pub(crate) fn load(&self, table: &'static Table, keys: &[Key]) -> Result<Vec<Row>, StoreError> {
         self.metrics.store_statements.inc();
-        let text = &self.statements.of(table).load;
+        let text = &self.texts.of(table).load;
         self.readers
             .with(|connection| reader::load(connection, text, table, keys))
     }
@@ -181,7 +181,7 @@ impl Sqlite {
 
     pub(crate) fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
         let mut next_ids = self.next_ids.lock().expect("no holder of this lock panics");
-        // Rows may also come with a key that somebody else chose.
+        // A caller may also store a row under a key of its own choice.
         let stored = self
             .readers
             .with(|connection| reader::max_key(connection, table))?;
@@ -191,14 +191,14 @@ impl Sqlite {
         Ok(next)
     }
 
-    /// Messages after `offset` that `wanted` wants, at most `max`, and the offset up to which this looked.
+    /// At most `max` messages after `offset` that are `wanted`, and the offset up to which this has looked.
     pub(crate) fn read(
         &self,
         offset: i64,
         max: usize,
         wanted: &dyn Fn(&crate::Message) -> bool,
     ) -> Result<(Vec<Stored>, i64), StoreError> {
-        if let Some(found) = self.tail.read(offset, max, wanted) {
+        if let Some(found) = self.log_cache.read(offset, max, wanted) {
             return Ok(found);
         }
         self.readers
@@ -270,7 +270,7 @@ impl Sqlite {
 }
 
 impl Drop for Sqlite {
-    /// Lets the writer finish what was submitted, and waits for it.
+    /// Waits until the writer has applied what was submitted.
     fn drop(&mut self) {
         drop(
             self.jobs
@@ -290,39 +290,39 @@ impl Drop for Sqlite {
     }
 }
 
-/// Turns an SQLite error into the store's, for reads.
+/// The store's error for a failed read.
 fn read_error(error: &rusqlite::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
-/// The texts of the statements on our tables, made once when the store is opened.
-struct Statements(HashMap<&'static str, TableStatements>);
+/// The texts of the statements on the declared tables, made once when the store is opened.
+struct SqlTexts(HashMap<&'static str, TableSql>);
 
-struct TableStatements {
+struct TableSql {
     load: String,
     insert: String,
     update: String,
     delete: String,
 }
 
-impl Statements {
+impl SqlTexts {
     fn new(tables: &[&'static Table]) -> Self {
         let texts = |table: &&'static Table| {
-            let statements = TableStatements {
+            let sql = TableSql {
                 load: reader::load_text(table),
-                insert: statements::insert_text(table),
-                update: statements::update_text(table),
-                delete: statements::delete_text(table),
+                insert: sql::insert_text(table),
+                update: sql::update_text(table),
+                delete: sql::delete_text(table),
             };
-            (table.name, statements)
+            (table.name, sql)
         };
         Self(tables.iter().map(texts).collect())
     }
 
-    fn of(&self, table: &Table) -> &TableStatements {
+    fn of(&self, table: &Table) -> &TableSql {
         self.0
             .get(table.name)
-            .expect("every table is named when the store is opened")
+            .expect("the store is opened with every table")
     }
 }
 

@@ -1,4 +1,4 @@
-//! The store: records, and everything that commits with them. A closed choice of backends, matched here only.
+//! The store: records, and everything that commits with them. A closed enum of backends, matched only here.
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    Commit, CommitError, Message, Metrics, Receipt, StoreError,
+    Commit, CommitError, CommitHandle, Message, Metrics, StoreError,
     housekeeping::{Cleaned, Expiry},
+    log_cache::Stored,
     postgres::{Postgres, PostgresSettings},
     record::{Key, Record, Table},
     row::Row,
     sqlite::Sqlite,
-    tail::Stored,
 };
 
 /// A handle to the store; clones share it.
@@ -23,7 +23,7 @@ pub enum Store {
     Postgres(Arc<Postgres>),
 }
 
-/// Which rows of a table, in the order of their key.
+/// A query for rows of a table, in the order of their key.
 #[derive(Debug, Clone)]
 pub struct Find {
     pub table: &'static Table,
@@ -31,9 +31,9 @@ pub struct Find {
     pub equals: Option<(&'static str, Value)>,
     /// Rows whose text column, which holds a [`Timestamp`], is at or after the first and before the second.
     pub within: Option<(&'static str, Timestamp, Timestamp)>,
-    /// Rows for which this predicate, fixed in the source, holds.
+    /// Rows for which this SQL predicate holds. It is fixed in the source.
     pub only: Option<&'static str>,
-    /// Rows behind this key (before it, where `newest_first`).
+    /// Rows after this key (before it, if `newest_first`).
     pub after: Option<Key>,
     pub newest_first: bool,
     pub limit: u32,
@@ -84,22 +84,22 @@ impl Find {
     }
 }
 
-/// Commits of one batch, in order, and how far the batch has come.
+/// Commits of one batch, in order, and the position after it.
 #[derive(Debug, Default)]
 pub struct Submission {
     pub commits: Arc<[Commit]>,
-    /// Stored with the commits, where all of them were applied.
+    /// Stored with the commits if all of them are applied.
     pub position: Option<Position>,
 }
 
-/// A consumer group has handled everything up to here.
+/// The offset up to which a consumer group has handled everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     pub group: String,
     pub offset: i64,
 }
 
-/// A timer as it is stored.
+/// A stored timer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueTimer {
     pub id: String,
@@ -108,11 +108,10 @@ pub struct DueTimer {
 }
 
 impl Store {
-    /// Opens the embedded store in `folder`, which is made where it is missing, and makes the tables that are
-    /// missing in it.
+    /// Opens the embedded store in `folder`; creates the folder and tables that are missing.
     ///
     /// # Errors
-    /// Where the folder cannot be written, another process has it open, or a newer program wrote it.
+    /// If the folder cannot be written, another process has it open, or a newer program wrote it.
     pub fn open_embedded(
         folder: &Path,
         tables: &[&'static Table],
@@ -121,10 +120,10 @@ impl Store {
         Sqlite::open(folder, tables, metrics).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
     }
 
-    /// Opens a schema of a PostgreSQL database; [`Postgres::migrate`] makes it.
+    /// Opens a schema of a PostgreSQL database; [`Postgres::migrate`] creates it.
     ///
     /// # Errors
-    /// Where the server cannot be reached, the schema lacks something, or another process reads its log.
+    /// If the server cannot be reached, the schema lacks something, or another process has the log open.
     pub async fn open_postgres(
         settings: &PostgresSettings,
         tables: &[&'static Table],
@@ -134,10 +133,10 @@ impl Store {
         Ok(Self::Postgres(Arc::new(postgres)))
     }
 
-    /// The records with these keys; a key without a record is left out.
+    /// The records with these keys; skips a key without a record.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn load_rows(
         &self,
         table: &'static Table,
@@ -152,7 +151,7 @@ impl Store {
     /// One record.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn load<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>, StoreError> {
         let row = self.load_rows(R::TABLE, &[key.into()]).await?.pop();
         Ok(row.as_ref().map(Row::read).transpose()?)
@@ -161,7 +160,7 @@ impl Store {
     /// Rows in the order of their key.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn find<T: serde::de::DeserializeOwned>(
         &self,
         find: Find,
@@ -177,11 +176,10 @@ impl Store {
         rows.into_iter().map(|row| Ok(row.read()?)).collect()
     }
 
-    /// How many rows there are by the value of a column, where `only` holds; an absent value counts as the empty
-    /// text.
+    /// Counts the rows for which `only` holds by the value of a column; NULL counts as the empty text.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn count_by(
         &self,
         table: &'static Table,
@@ -194,10 +192,10 @@ impl Store {
         }
     }
 
-    /// A number that no row of this table has as its key, and that was not given since the store was opened.
+    /// A number that no row of this table has as its key, and that this method has not returned since the store was opened.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.next_id(table),
@@ -221,10 +219,10 @@ impl Store {
             .expect("one outcome for one commit")
     }
 
-    /// Queues commits in this order, behind everything submitted before, and returns at once. They are applied
-    /// whether or not the receipt is awaited.
+    /// Queues commits in this order after everything submitted before, and returns at once. The store applies them even
+    /// if the handle is dropped.
     #[must_use]
-    pub fn submit(&self, submission: Submission) -> Receipt {
+    pub fn submit(&self, submission: Submission) -> CommitHandle {
         match self {
             Self::Sqlite(sqlite) => sqlite.submit(submission),
             Self::Postgres(postgres) => postgres.submit(submission),
@@ -234,7 +232,7 @@ impl Store {
     /// Which of these messages `group` has handled.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn seen(
         &self,
         group: &str,
@@ -249,7 +247,7 @@ impl Store {
     /// Up to `limit` timers that are due, earliest first.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn due_timers(
         &self,
         now: Timestamp,
@@ -262,7 +260,7 @@ impl Store {
     /// Up to `limit` timers that are set for later than `at`, earliest first.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn timers_beyond(
         &self,
         at: Timestamp,
@@ -283,11 +281,11 @@ impl Store {
         }
     }
 
-    /// Removes a bounded part of what nobody needs any more: messages that every group in `groups` has handled,
-    /// and inbox marks older than `inbox_before`.
+    /// Removes a bounded number of messages that every group in `groups` has handled, and of inbox marks older than
+    /// `inbox_before`.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn clean(
         &self,
         groups: &[&'static str],
@@ -299,11 +297,10 @@ impl Store {
         }
     }
 
-    /// Removes a bounded part of the rows that `expiry` names and that are older than `before`. Returns how many
-    /// went.
+    /// Removes a bounded number of the rows that `expiry` names and that are older than `before`. Returns how many.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn expire(&self, expiry: &Expiry, before: Timestamp) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.expire(expiry, before).await,
@@ -311,7 +308,7 @@ impl Store {
         }
     }
 
-    /// Counts commits; changes whenever something was committed here.
+    /// Counts the transactions of this process; changes with each.
     #[must_use]
     pub fn committed(&self) -> watch::Receiver<i64> {
         match self {
@@ -320,7 +317,7 @@ impl Store {
         }
     }
 
-    /// Resolves when the store has failed for good and the process must stop.
+    /// Resolves if the store fails for good: stop the process then.
     pub async fn failed(&self) -> String {
         match self {
             Self::Sqlite(sqlite) => sqlite.failed().await,
@@ -328,7 +325,7 @@ impl Store {
         }
     }
 
-    /// Whether the store takes commits.
+    /// Whether the store accepts commits.
     ///
     /// # Errors
     /// Why it does not.
@@ -347,7 +344,7 @@ impl Store {
         }
     }
 
-    /// How far a group has come on the log.
+    /// A group's position on the log.
     pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.position(group),
@@ -355,7 +352,7 @@ impl Store {
         }
     }
 
-    /// Messages after `offset` that `wanted` wants, at most `max`, and the offset up to which this looked.
+    /// At most `max` messages after `offset` that are `wanted`, and the offset up to which this has looked.
     pub(crate) async fn read_log(
         &self,
         offset: i64,

@@ -11,7 +11,7 @@ mod stock;
 use std::collections::HashSet;
 
 use contract::{EventId, TicketId, Timestamp, UserId};
-use messaging::{Clock, Commit, Key, Outcome, Record as _, Ref, Store, StoreError};
+use messaging::{Clock, Commit, CommitOutcome, Key, Record as _, Ref, Store, StoreError};
 
 use crate::{
     model::{Allocation, Purchase, ReservationRecord},
@@ -59,7 +59,7 @@ async fn with_open_purchase(
 }
 
 /// Whether a commit certainly was not stored: only then may its grant or release be undone.
-fn was_not_applied(outcome: &Outcome) -> bool {
+fn was_not_applied(outcome: &CommitOutcome) -> bool {
     let error = outcome.as_ref().err();
     error.is_some_and(|error| !error.may_be_applied())
 }

@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::producer::{Delivery, SendError};
-use crate::tail::Stored;
+use crate::log_cache::Stored;
 
 /// Sends in flight.
 const WINDOW_MESSAGES: usize = 8_192;

@@ -12,7 +12,7 @@ use rdkafka::{
 use tokio::sync::mpsc;
 
 use super::{KafkaSettings, codec, is_dead_letter, log_throttle::LogThrottle, unavailable};
-use crate::{StoreError, tail::Stored};
+use crate::{StoreError, log_cache::Stored};
 
 /// The pause before a retry if the queue of librdkafka is full.
 const QUEUE_PAUSE_MILLIS: u64 = 5;

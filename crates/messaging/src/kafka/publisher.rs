@@ -31,7 +31,7 @@ use super::{
     },
 };
 use crate::{
-    Postgres, Random, Shutdown, StoreError, backoff::Backoff, postgres::Pending, tail::Stored,
+    Postgres, Random, Shutdown, StoreError, backoff::Backoff, log_cache::Stored, postgres::Pending,
 };
 
 /// Rows read, or deleted, at once.

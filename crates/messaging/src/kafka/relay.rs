@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Clock, Commit, CommitError, Metrics, Shutdown, Store, StoreError, lease::LeaseRecord,
-    tail::Stored,
+    log_cache::Stored,
 };
 
 /// The name of the lease.

@@ -1,4 +1,4 @@
-//! Connections: one way in for the writer, the readers, the migration and the audit. State: none.
+//! Opens connections for the writer, the readers, the migration and the audit. State: none.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -11,31 +11,31 @@ use tokio_postgres::{
 use super::{PostgresSettings, tls::Tls};
 use crate::StoreError;
 
-/// Times that two sessions are asked which connection of the server they have.
+/// How often two sessions are asked for their server process, to recognise a pooler.
 const SESSION_CHECKS: u32 = 3;
-/// What a pooler that shares connections between sessions is refused with.
-pub(super) const SHARED_SESSIONS: &str = "PostgreSQL is reached through a pooler that shares its connections between \
-    sessions (PgBouncer: pool_mode = transaction or statement), and statements could go to another schema's tables: \
-    connect to the server itself, or set pool_mode = session";
+/// The error for a pooler that shares connections between sessions.
+pub(super) const SHARED_SESSIONS: &str = "cannot use PostgreSQL through a pooler that shares its connections between \
+    sessions (PgBouncer: pool_mode = transaction or statement), because statements could reach another schema's \
+    tables; connect to the server itself, or set pool_mode = session";
 const CONNECT_SECS_MAX: u64 = 5;
-/// Bytes that nobody acknowledges for this long mean that the server is gone.
+/// The server counts as failed if it does not acknowledge sent bytes for this long.
 const UNACKNOWLEDGED_SECS_MAX: u64 = 10;
 const NAME_CHARS_MAX: usize = 63;
 
-/// What every session needs. It must be the session's own: see [`Connector::is_shared`].
+/// Settings that every session needs and must not share: see [`Connector::is_shared`].
 fn session_settings(schema: &str) -> String {
-    // A process that was stopped in the middle of a transaction holds its locks no longer than this.
+    // A process that stops during a transaction holds its locks no longer than this.
     format!(
         "SET search_path TO \"{schema}\"; SET idle_in_transaction_session_timeout = '10s'; \
          SET client_min_messages = warning"
     )
 }
 
-/// What a session is better off with, where the server knows it. A plan is made once and kept: it must not be one
-/// that read a table whole because that was empty when the plan was made. Where nothing else can be done it is read
-/// whole all the same, at a price that would have the statement compiled each time it runs, for a tenth of a second.
-/// The keepalives end the session of a client that went without a word, and free what it had locked.
-const GOOD_SETTINGS: [&str; 7] = [
+/// Settings that help if the server knows them. The server keeps a plan once made, so that it must not choose a
+/// sequential scan because the table was empty at that time. If it has no other choice it still scans, at an estimated
+/// cost that would start JIT compilation (0.1 s) in each run. The keepalives end the session of a client that vanished,
+/// and free its locks.
+const OPTIONAL_SETTINGS: [&str; 7] = [
     "SET jit = off",
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
@@ -57,15 +57,15 @@ impl Connector {
     pub(super) fn new(settings: &PostgresSettings) -> Result<Self, StoreError> {
         if !is_plain_name(&settings.schema) {
             return Err(StoreError::Unavailable(format!(
-                "{:?} is no name for a schema: lower case letters, digits and _ only",
+                "{:?} is no valid schema name: use lower case letters, digits and _",
                 settings.schema
             )));
         }
         let (url, mode, authorities) = split_tls(&settings.url);
-        // The text of the error never repeats the URL, which holds a password.
+        // The error text does not repeat the URL, which holds a password.
         let mut config = Config::from_str(&url).map_err(|error| {
             StoreError::Unavailable(format!(
-                "the URL of PostgreSQL cannot be read: {}",
+                "cannot parse the URL of PostgreSQL: {}",
                 describe(&error)
             ))
         })?;
@@ -86,7 +86,7 @@ impl Connector {
             }
             Some(other) => {
                 return Err(StoreError::Unavailable(format!(
-                    "sslmode={other} is not known: disable, prefer, require or verify-full"
+                    "sslmode={other} is not facts: disable, prefer, require or verify-full"
                 )));
             }
         };
@@ -107,7 +107,7 @@ impl Connector {
         &self.config
     }
 
-    /// A session in the schema. The connection is driven by a task of the runtime that this is called on.
+    /// Opens a session in the schema. A task of the current runtime drives its connection.
     pub(super) async fn session(&self) -> Result<(Client, JoinHandle<()>), Error> {
         let (client, driver) = match &self.tls {
             None => {
@@ -122,12 +122,12 @@ impl Connector {
         client
             .batch_execute(&session_settings(&self.schema))
             .await?;
-        if let Err(error) = client.batch_execute(&GOOD_SETTINGS.join("; ")).await {
+        if let Err(error) = client.batch_execute(&OPTIONAL_SETTINGS.join("; ")).await {
             if error.as_db_error().is_none() {
                 return Err(error);
             }
-            // A server that speaks the protocol and lacks some of them takes the others.
-            for setting in GOOD_SETTINGS {
+            // A server that lacks some of them gets the others.
+            for setting in OPTIONAL_SETTINGS {
                 let taken = client.batch_execute(setting).await;
                 taken.or_else(|error| error.as_db_error().map(|_| ()).ok_or(error))?;
             }
@@ -135,7 +135,7 @@ impl Connector {
         Ok((client, driver))
     }
 
-    /// A session as for [`Connector::session`], which is refused if it shares its connection.
+    /// As [`Connector::session`]; fails if the session shares its connection.
     pub(super) async fn own_session(&self) -> Result<(Client, JoinHandle<()>), StoreError> {
         let session = self.session().await.map_err(|error| unavailable(&error))?;
         match self.is_shared(&session.0).await {
@@ -145,10 +145,10 @@ impl Connector {
         }
     }
 
-    /// Whether a pooler gives this session's transactions to connections that other sessions have too. Settings of the
-    /// session, prepared statements and advisory locks are then another's, or nobody's. A pooler shows by this: a
-    /// session does not keep its connection, or another session is given the same one. Statements by the simple
-    /// protocol: a prepared one is among what would be lost.
+    /// Whether a pooler gives this session's transactions to connections that other sessions use too. Session settings,
+    /// prepared statements and advisory locks would then be lost or shared. The signs of such a pooler: a session changes
+    /// its server process, or another session gets the same one. Uses the simple protocol, because prepared statements
+    /// are among what would be lost.
     pub(super) async fn is_shared(&self, session: &Client) -> Result<bool, Error> {
         let (other, _driver) = self.session().await?;
         for _ in 0..SESSION_CHECKS {
@@ -163,14 +163,14 @@ impl Connector {
     }
 }
 
-/// Which connection of the server answers; `None` if the server does not tell its connections apart.
+/// The server process that answers; `None` if the server does not number them.
 async fn backend(client: &Client) -> Result<Option<i64>, Error> {
     let answers = client.simple_query("SELECT pg_backend_pid()").await?;
-    let told = answers.iter().find_map(|answer| match answer {
+    let pid = answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
         _ => None,
     });
-    Ok(told.filter(|pid| *pid > 0))
+    Ok(pid.filter(|pid| *pid > 0))
 }
 
 impl deadpool_postgres::Connect for Connector {
@@ -179,7 +179,7 @@ impl deadpool_postgres::Connect for Connector {
     }
 }
 
-/// How its end is told: by the errors of whoever uses it.
+/// The users of the connection report its end by their errors.
 async fn drive(connection: impl Future<Output = Result<(), Error>>) {
     if let Err(error) = connection.await {
         tracing::debug!(error = describe(&error), "a connection to PostgreSQL ended");
@@ -194,33 +194,33 @@ fn is_plain_name(name: &str) -> bool {
         && name.bytes().all(plain)
 }
 
-/// Takes `sslmode` and `sslrootcert` out of a URL: the driver knows neither verification nor files.
+/// Takes `sslmode` and `sslrootcert` out of a URL: the driver supports neither verification nor files.
 fn split_tls(url: &str) -> (String, Option<String>, Option<PathBuf>) {
     let Some((front, query)) = url.split_once('?') else {
         return (url.to_owned(), None, None);
     };
-    let (mut mode, mut authorities, mut kept) = (None, None, Vec::new());
+    let (mut mode, mut authorities, mut others) = (None, None, Vec::new());
     for parameter in query.split('&') {
         match parameter.split_once('=') {
             Some(("sslmode", value)) => mode = Some(value.to_owned()),
             Some(("sslrootcert", value)) => authorities = Some(PathBuf::from(value)),
-            Some(_) | None => kept.push(parameter),
+            Some(_) | None => others.push(parameter),
         }
     }
-    let query = kept.join("&");
-    let mark = if query.is_empty() { "" } else { "?" };
-    (format!("{front}{mark}{query}"), mode, authorities)
+    let query = others.join("&");
+    let separator = if query.is_empty() { "" } else { "?" };
+    (format!("{front}{separator}{query}"), mode, authorities)
 }
 
-/// An error in one line: what the server said, or what the line broke with.
+/// An error in one line: the server's message, or the chain of causes.
 pub(super) fn describe(error: &Error) -> String {
     match error.as_db_error() {
-        Some(told) => {
-            // The details of a broken rule repeat the row.
-            let is_about_row = ["22", "23"].contains(&&told.code().code()[..2]);
-            let detail = told.detail().filter(|_| !is_about_row);
+        Some(error) => {
+            // The detail of a broken constraint repeats the row.
+            let is_about_row = ["22", "23"].contains(&&error.code().code()[..2]);
+            let detail = error.detail().filter(|_| !is_about_row);
             let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
-            format!("{}{detail} ({})", told.message(), told.code().code())
+            format!("{}{detail} ({})", error.message(), error.code().code())
         }
         None => {
             let mut text = error.to_string();
@@ -239,26 +239,26 @@ pub(super) fn unavailable(error: &Error) -> StoreError {
     StoreError::Unavailable(describe(error))
 }
 
-/// Whether the same may succeed on another connection, or a moment later.
-pub(super) fn may_pass(error: &Error) -> bool {
+/// Whether the same statement may succeed on another connection or a moment later.
+pub(super) fn is_transient(error: &Error) -> bool {
     match error.code() {
         None => true,
         Some(code) => {
-            is_collision(error)
+            is_contention(error)
                 || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                 || ["08", "53", "57", "58"].contains(&&code.code()[..2])
         }
     }
 }
 
-/// Whether two transactions stood in one another's way, and this one was undone for it.
-pub(super) fn is_collision(error: &Error) -> bool {
-    let collisions = [
+/// Whether the server rolled this transaction back because of another one.
+pub(super) fn is_contention(error: &Error) -> bool {
+    let contention = [
         SqlState::T_R_SERIALIZATION_FAILURE,
         SqlState::T_R_DEADLOCK_DETECTED,
         SqlState::LOCK_NOT_AVAILABLE,
     ];
-    error.code().is_some_and(|code| collisions.contains(code))
+    error.code().is_some_and(|code| contention.contains(code))
 }
 
 #[cfg(test)]
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_driver_does_not_know_is_taken_out_of_the_url() {
+    fn tls_parameters_that_the_driver_does_not_support_are_taken_out_of_the_url() {
         let url = "postgres://u:p@h:1/d?sslmode=verify-full&connect_timeout=3&sslrootcert=/ca.pem";
         let (kept, mode, authorities) = split_tls(url);
         assert_eq!(kept, "postgres://u:p@h:1/d?connect_timeout=3");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_has_a_name_that_needs_no_quotes() {
+    fn a_schema_name_that_needs_quotes_is_rejected() {
         for (name, is_plain) in [
             ("ticketing_2", true),
             ("2b", false),

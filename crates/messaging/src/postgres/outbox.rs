@@ -1,4 +1,4 @@
-//! The message table as another bus sees it: a set of rows that are still to be published. Nothing is published here.
+//! The message table as an outbox: rows that another bus has yet to publish. This module publishes nothing.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use tokio::sync::watch;
 #[cfg(feature = "kafka")]
 use super::reader::Unparked;
 use super::{Postgres, reader::Reader};
-use crate::{StoreError, tail::Stored};
+use crate::{StoreError, log_cache::Stored};
 
-/// A row that is still to be published, by its place and by what orders it.
+/// A row that is still to be published: its offset, topic and subject.
 #[cfg(feature = "kafka")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -23,14 +23,14 @@ impl Postgres {
     /// The rows with these subjects that are still to be published, by any process, before `offset`.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     #[cfg(feature = "kafka")]
     pub(crate) async fn pending_before(
         &self,
         offset: i64,
         subjects: &[&str],
     ) -> Result<Vec<Pending>, StoreError> {
-        // A look into the index for each: `= ANY` may be planned as a walk over all that came before the offset.
+        // One index lookup for each subject: the server may plan `= ANY` as a scan of all rows before the offset.
         let text = "SELECT earlier.*, given.subject FROM unnest($1::text[]) AS given(subject) CROSS JOIN LATERAL
                     (SELECT \"offset\", topic FROM message
                      WHERE coalesce(subject, key) = given.subject AND \"offset\" < $2 OFFSET 0) AS earlier";
@@ -39,29 +39,28 @@ impl Postgres {
             topic: row.get(1),
             subject: row.get(2),
         };
-        let ask = |reader: Arc<Reader>| async move {
-            let rows = reader.ask(text, &[&subjects, &offset]).await?;
+        let statement = |reader: Arc<Reader>| async move {
+            let rows = reader.query(text, &[&subjects, &offset]).await?;
             Ok(rows.iter().map(row).collect())
         };
-        self.readers.with(ask).await
+        self.readers.with(statement).await
     }
 
     /// Messages that are still to be published, by any process, in the order of their offsets: for the relay.
     /// Messages of one key come in the order of their commits.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     pub async fn pending(&self, limit: u32) -> Result<Vec<Stored>, StoreError> {
         let limit = i64::from(limit);
         let read = |reader: Arc<Reader>| async move { reader.messages_up_to(0, limit).await };
         self.readers.with(read).await
     }
 
-    /// Messages that are to be published and can be, in the order of their offsets: none of those that are parked, or of
-    /// these topics.
+    /// Messages that can be published, in the order of their offsets: not the parked ones, nor those of these topics.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     #[cfg(feature = "kafka")]
     pub(crate) async fn publishable(
         &self,
@@ -74,20 +73,20 @@ impl Postgres {
         self.readers.with(read).await
     }
 
-    /// The first message of each parked subject whose dead letter is not parked (any more).
+    /// The first message of each parked subject whose dead letter is not parked any more.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     #[cfg(feature = "kafka")]
     pub(crate) async fn unparked(&self, limit: u32) -> Result<Vec<Unparked>, StoreError> {
         let read = |reader: Arc<Reader>| async move { reader.unparked(i64::from(limit)).await };
         self.readers.with(read).await
     }
 
-    /// Takes a message out of what is published: it waits for what becomes of this dead letter.
+    /// Excludes a message from publishing until this dead letter is replayed or discarded.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     #[cfg(feature = "kafka")]
     pub(crate) async fn park(&self, offset: i64, dead_letter: &str) -> Result<(), StoreError> {
         let text = "UPDATE message SET parked = $2 WHERE \"offset\" = $1";
@@ -98,10 +97,10 @@ impl Postgres {
         self.readers.with(write).await.map(|_| ())
     }
 
-    /// Parks whatever stands behind a parked message of its topic and subject.
+    /// Parks the messages that follow a parked one of their topic and subject.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     #[cfg(feature = "kafka")]
     pub(crate) async fn park_followers(&self) -> Result<(), StoreError> {
         let text = "UPDATE message m SET parked = p.parked FROM message p
@@ -112,10 +111,10 @@ impl Postgres {
         self.readers.with(write).await.map(|_| ())
     }
 
-    /// Lets those be published again that waited for this dead letter.
+    /// Lets the messages be published that wait for this dead letter.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     #[cfg(feature = "kafka")]
     pub(crate) async fn unpark(&self, dead_letter: &str) -> Result<(), StoreError> {
         let text = "UPDATE message SET parked = NULL WHERE parked = $1";
@@ -125,33 +124,32 @@ impl Postgres {
         self.readers.with(write).await.map(|_| ())
     }
 
-    /// How many messages are still to be published, by any process; no more than `max` are looked at.
+    /// How many messages are still to be published, by any process; counts at most `max`.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer.
+    /// [`StoreError`] if the store cannot answer.
     #[cfg(feature = "kafka")]
     pub(crate) async fn pending_count(&self, max: i64) -> Result<i64, StoreError> {
         let text = "SELECT count(*) FROM (SELECT 1 FROM message LIMIT $1) AS pending";
         let count = |reader: Arc<Reader>| async move {
-            let counted = reader.ask(text, &[&max]).await?;
+            let counted = reader.query(text, &[&max]).await?;
             Ok(counted.first().map_or(0, |row| row.get(0)))
         };
         self.readers.with(count).await
     }
 
-    /// Messages behind `offset` that were committed by this process, at most `max`: for publishing at once, without
-    /// reading them again. `None` where they are no longer all in memory and must be asked for by
-    /// [`Postgres::pending`].
+    /// At most `max` messages after `offset` that this process committed: for publishing at once, without reading them
+    /// again. `None` if some are no longer in memory; read [`Postgres::pending`] then.
     #[must_use]
     pub fn committed_here(&self, offset: i64, max: usize) -> Option<Vec<Stored>> {
-        let found = self.shared.tail.read(offset, max, &|_| true)?;
+        let found = self.shared.log_cache.read(offset, max, &|_| true)?;
         Some(found.0)
     }
 
-    /// Removes messages that another bus has taken, by their offsets. Once more does no harm.
+    /// Removes messages that another bus has acknowledged, by their offsets; idempotent.
     ///
     /// # Errors
-    /// [`StoreError`] where the store cannot answer; the messages stay and will be published again.
+    /// [`StoreError`] if the store cannot answer; the messages stay and will be published again.
     pub async fn published(&self, offsets: &[i64]) -> Result<u64, StoreError> {
         let text = "DELETE FROM message WHERE \"offset\" = ANY($1)";
         let remove = |reader: Arc<Reader>| async move {
@@ -160,7 +158,7 @@ impl Postgres {
         self.readers.with(remove).await
     }
 
-    /// The offset of the last message that was committed by this process.
+    /// The offset of the last message that this process committed.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<i64> {
         self.shared.published.subscribe()

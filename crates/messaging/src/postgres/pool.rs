@@ -1,27 +1,27 @@
-//! The reading connections, and patience with them: a connection that died while nobody looked is replaced, a server
-//! that is away is tried again for a moment.
+//! The pool of reading connections. A read replaces a connection that died while idle, and tries again for a moment if
+//! the server is unreachable.
 
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 
 use super::{
-    connect::{Connector, describe, may_pass, unavailable},
+    connect::{Connector, describe, is_transient, unavailable},
     reader::{ReadError, Reader},
 };
 use crate::{Random, StoreError, backoff::Backoff};
 
 const ATTEMPTS_MAX: u32 = 5;
 const BACKOFF_MILLIS_MAX: u64 = 200;
-/// How long a read waits for a connection that others hold, and for its answer.
+/// How long a read waits for a free connection, and for its answer.
 const WAIT_SECS_MAX: u64 = 10;
 
-pub(super) struct Readers {
+pub(super) struct ReaderPool {
     pool: Pool,
     random: Random,
 }
 
-impl Readers {
+impl ReaderPool {
     pub(super) fn new(
         connector: Connector,
         connections_max: usize,
@@ -41,7 +41,7 @@ impl Readers {
         Ok(Self { pool, random })
     }
 
-    /// Runs `read`, which must be one that may run twice.
+    /// Runs `read`, which may run more than once.
     pub(super) async fn with<T, F: Future<Output = Result<T, ReadError>> + Send>(
         &self,
         read: impl Fn(Arc<Reader>) -> F,
@@ -58,19 +58,21 @@ impl Readers {
                         Ok(Ok(answer)) => return Ok(answer),
                         Ok(Err(ReadError::Store(error))) => return Err(error),
                         Ok(Err(ReadError::Server(error))) => {
-                            (unavailable(&error), !may_pass(&error))
+                            (unavailable(&error), !is_transient(&error))
                         }
                         Err(_) => {
-                            // Whatever hangs on this connection must not meet its next user.
+                            // The next user must not get a connection with a statement under way.
                             if let Some(Reader::Pooled(client)) = Arc::into_inner(reader) {
                                 drop(deadpool_postgres::Object::take(client));
                             }
-                            (away("no answer in time"), true)
+                            (unreachable("PostgreSQL did not answer in time"), true)
                         }
                     }
                 }
-                Err(PoolError::Backend(error)) => (away(&describe(&error)), !may_pass(&error)),
-                Err(error) => (away(&error.to_string()), true),
+                Err(PoolError::Backend(error)) => {
+                    (unreachable(&describe(&error)), !is_transient(&error))
+                }
+                Err(error) => (unreachable(&error.to_string()), true),
             };
             if is_final || attempt == ATTEMPTS_MAX {
                 return Err(error);
@@ -81,6 +83,6 @@ impl Readers {
     }
 }
 
-fn away(reason: &str) -> StoreError {
+fn unreachable(reason: &str) -> StoreError {
     StoreError::Unavailable(reason.to_owned())
 }

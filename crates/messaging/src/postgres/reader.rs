@@ -9,27 +9,27 @@ use tokio_postgres::{
     types::{FromSqlOwned, ToSql},
 };
 
-use super::statements::{columns, placeholder};
+use super::sql::{columns, placeholder};
 use crate::{
     Message, StoreError, TraceContext,
+    log_cache::Stored,
     record::{Column, Key, Kind, Table},
     row::Row,
     store::{DueTimer, Find},
-    tail::Stored,
 };
 
-/// Messages looked at by one read of the log.
+/// Messages that one read of the log scans.
 const MESSAGES_SCANNED_MAX: i64 = 4096;
 const MESSAGE_COLUMNS: &str = "\"offset\", id, topic, key, time, payload, reissue, trace";
 
-/// A connection with its prepared statements.
+/// A connection that reads.
 pub(super) enum Reader {
     Pooled(deadpool_postgres::Object),
-    /// Prepares anew each time.
+    /// Prepares a statement each time.
     Plain(Client),
 }
 
-/// Why a read did not succeed.
+/// Why a read failed.
 pub(super) enum ReadError {
     Server(Error),
     Store(StoreError),
@@ -41,14 +41,14 @@ impl From<Error> for ReadError {
     }
 }
 
-type Answers = Vec<tokio_postgres::Row>;
+type ResultRows = Vec<tokio_postgres::Row>;
 
 impl Reader {
-    pub(super) async fn ask(
+    pub(super) async fn query(
         &self,
         text: &str,
         parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Answers, Error> {
+    ) -> Result<ResultRows, Error> {
         let statement: Statement = match self {
             Self::Pooled(client) => client.prepare_cached(text).await?,
             Self::Plain(client) => client.prepare(text).await?,
@@ -69,18 +69,18 @@ impl Reader {
         table: &'static Table,
         keys: &[Key],
     ) -> Result<Vec<Row>, ReadError> {
-        let answers = if table.is_keyed_by_text() {
+        let results = if table.is_keyed_by_text() {
             let keys: Vec<String> = keys.iter().map(Key::to_string).collect();
-            self.ask(text, &[&keys]).await?
+            self.query(text, &[&keys]).await?
         } else {
             let number = |key: &Key| match key {
                 Key::Integer(number) => Some(*number),
                 Key::Text(_) => None,
             };
             let keys: Vec<i64> = keys.iter().filter_map(number).collect();
-            self.ask(text, &[&keys]).await?
+            self.query(text, &[&keys]).await?
         };
-        rows(table, &answers)
+        rows(table, &results)
     }
 
     pub(super) async fn find(&self, find: &Find) -> Result<Vec<Row>, ReadError> {
@@ -89,7 +89,7 @@ impl Reader {
             .iter()
             .map(|it| it as &(dyn ToSql + Sync))
             .collect();
-        rows(find.table, &self.ask(&text, &parameters).await?)
+        rows(find.table, &self.query(&text, &parameters).await?)
     }
 
     pub(super) async fn seen(
@@ -97,15 +97,15 @@ impl Reader {
         group: &str,
         message_ids: &[&str],
     ) -> Result<HashSet<String>, ReadError> {
-        // One look into the key for each id. `= ANY` may be planned as a walk over all marks of the consumer, for as long
-        // as the server has no statistics of the table.
+        // One index lookup for each id: without statistics of the table the server may plan `= ANY` as a scan of all
+        // marks of the consumer.
         let text = "SELECT given.id FROM unnest($2::text[]) AS given(id) CROSS JOIN LATERAL
                     (SELECT 1 FROM inbox WHERE consumer = $1 AND message_id = given.id LIMIT 1) AS found";
-        let answers = self.ask(text, &[&group, &message_ids]).await?;
-        Ok(answers.iter().map(|row| row.get(0)).collect())
+        let results = self.query(text, &[&group, &message_ids]).await?;
+        Ok(results.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Those set for later than `from`, up to `to`.
+    /// Timers that are due after `from`, up to `to`.
     pub(super) async fn timers(
         &self,
         (from, to): (Timestamp, Timestamp),
@@ -113,13 +113,13 @@ impl Reader {
     ) -> Result<Vec<DueTimer>, ReadError> {
         let text = "SELECT id, due_at, message_id, topic, key, payload, reissue, trace
                     FROM timer WHERE due_at > $1 AND due_at <= $2 ORDER BY due_at LIMIT $3";
-        let answers = self
-            .ask(
+        let results = self
+            .query(
                 text,
                 &[&from.as_millis(), &to.as_millis(), &i64::from(limit)],
             )
             .await?;
-        answers
+        results
             .iter()
             .map(|row| {
                 let due_at = Timestamp::from_millis(row.get(1));
@@ -142,7 +142,7 @@ impl Reader {
             .collect()
     }
 
-    /// Messages behind an offset, as many as one read looks at.
+    /// Messages after an offset, as many as one read scans.
     pub(super) async fn messages(&self, offset: i64) -> Result<Vec<Stored>, ReadError> {
         self.messages_up_to(offset, MESSAGES_SCANNED_MAX).await
     }
@@ -155,8 +155,8 @@ impl Reader {
         let text = format!(
             "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > $1 ORDER BY \"offset\" LIMIT $2"
         );
-        let answers = self.ask(&text, &[&offset, &limit]).await?;
-        answers.iter().map(stored).collect()
+        let results = self.query(&text, &[&offset, &limit]).await?;
+        results.iter().map(stored).collect()
     }
 
     /// Messages of an outbox that are neither parked nor of one of these topics.
@@ -170,11 +170,11 @@ impl Reader {
             "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > 0 AND parked IS NULL AND topic <> ALL($1)
              ORDER BY \"offset\" LIMIT $2"
         );
-        let answers = self.ask(&text, &[&without, &limit]).await?;
-        answers.iter().map(stored).collect()
+        let results = self.query(&text, &[&without, &limit]).await?;
+        results.iter().map(stored).collect()
     }
 
-    /// The first message of each parked subject whose dead letter is not parked (any more), with that.
+    /// The first message of each parked subject whose dead letter is not parked any more, with that dead letter.
     #[cfg(feature = "kafka")]
     pub(super) async fn unparked(&self, limit: i64) -> Result<Vec<Unparked>, ReadError> {
         let columns: Vec<_> = MESSAGE_COLUMNS
@@ -187,18 +187,18 @@ impl Reader {
              WHERE m.parked IS NOT NULL AND coalesce(d.state, '') <> 'PARKED' ORDER BY m.parked, m.\"offset\" LIMIT $1",
             columns.join(", ")
         );
-        let answers = self.ask(&text, &[&limit]).await?;
+        let results = self.query(&text, &[&limit]).await?;
         let read = |row: &tokio_postgres::Row| {
             Ok(Unparked {
                 stored: stored(row)?,
                 dead_letter: row.get(8),
             })
         };
-        answers.iter().map(read).collect()
+        results.iter().map(read).collect()
     }
 }
 
-/// A message that was parked, and whose dead letter is not, or is gone.
+/// A parked message whose dead letter is not parked any more, or is deleted.
 #[cfg(feature = "kafka")]
 pub(crate) struct Unparked {
     pub(crate) stored: Stored,
@@ -273,17 +273,17 @@ fn find_text(find: &Find) -> (String, Vec<String>) {
     (text, parameters)
 }
 
-fn rows(table: &'static Table, answers: &[tokio_postgres::Row]) -> Result<Vec<Row>, ReadError> {
-    let read = |answer: &tokio_postgres::Row| {
+fn rows(table: &'static Table, results: &[tokio_postgres::Row]) -> Result<Vec<Row>, ReadError> {
+    let read = |result: &tokio_postgres::Row| {
         let values = table
             .columns
             .iter()
             .enumerate()
-            .map(|(place, column)| cell(column, answer, place))
+            .map(|(place, column)| cell(column, result, place))
             .collect::<Result<_, Error>>()?;
         Ok(Row::new(table, values))
     };
-    answers.iter().map(read).collect()
+    results.iter().map(read).collect()
 }
 
 fn cell(column: &Column, row: &tokio_postgres::Row, place: usize) -> Result<Value, Error> {
@@ -309,7 +309,7 @@ fn reissue(text: Option<String>) -> Result<Option<crate::message::Reissue>, Read
         .map_err(|error| ReadError::Store(StoreError::Corrupt(error.to_string())))
 }
 
-/// What cannot be read is no trace: nothing depends on it.
+/// Ignores an invalid trace: nothing depends on it.
 fn trace(text: Option<&str>) -> Option<TraceContext> {
     text.and_then(TraceContext::parse)
 }

@@ -1,11 +1,11 @@
-//! Rows as the server takes them: one JSON text for all rows of a statement.
+//! Rows as parameters: one JSON text for all rows of a statement.
 
 use std::sync::Arc;
 
 use crate::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::statements::EXPECTED;
+use super::sql::EXPECTED;
 use crate::{
     Message, TraceContext,
     commit::Handled,
@@ -21,7 +21,7 @@ fn reissue_text(message: &Message) -> Option<String> {
     message.reissue.as_ref().map(json)
 }
 
-/// Messages as rows, from this offset on; without one, the sequence gives offsets.
+/// Messages as rows, numbered from this offset; without one, the sequence gives offsets.
 pub(super) fn message_rows(messages: &[Arc<Message>], first: Option<i64>) -> String {
     let rows: Vec<_> = messages
         .iter()
@@ -41,19 +41,19 @@ pub(super) fn message_rows(messages: &[Arc<Message>], first: Option<i64>) -> Str
     json(&rows)
 }
 
-/// A row of a table with the version that must be there.
-pub(super) struct Given<'a> {
+/// A row of a table, with the expected version of the stored one.
+pub(super) struct RowParameter<'a> {
     pub(super) row: &'a Row,
     pub(super) expected: Option<i64>,
 }
 
-impl<'a> Given<'a> {
+impl<'a> RowParameter<'a> {
     pub(super) fn of(row: &'a Row, expected: Option<i64>) -> Self {
         Self { row, expected }
     }
 }
 
-impl Serialize for Given<'_> {
+impl Serialize for RowParameter<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (column, value) in self.row.table().columns.iter().zip(self.row.values()) {
@@ -66,13 +66,13 @@ impl Serialize for Given<'_> {
     }
 }
 
-pub(super) struct Gone<'a> {
+pub(super) struct KeyParameter<'a> {
     pub(super) table: &'static Table,
     pub(super) key: &'a Key,
     pub(super) expected: Option<i64>,
 }
 
-impl Serialize for Gone<'_> {
+impl Serialize for KeyParameter<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match self.key {
@@ -98,13 +98,13 @@ pub(super) struct MessageRow<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct Mark<'a> {
+pub(super) struct InboxRow<'a> {
     pub(super) consumer: &'a str,
     pub(super) message_id: &'a str,
     pub(super) seen_at: i64,
 }
 
-impl<'a> Mark<'a> {
+impl<'a> InboxRow<'a> {
     pub(super) fn of(handled: &'a Handled) -> Self {
         Self {
             consumer: &handled.group,
@@ -115,19 +115,19 @@ impl<'a> Mark<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct Firing<'a> {
+pub(super) struct FireRow<'a> {
     pub(super) id: &'a str,
     pub(super) due_at: i64,
     pub(super) message_id: &'a str,
 }
 
 #[derive(Serialize)]
-pub(super) struct Id<'a> {
+pub(super) struct TimerIdRow<'a> {
     pub(super) id: &'a str,
 }
 
 #[derive(Serialize)]
-pub(super) struct Timer<'a> {
+pub(super) struct TimerRow<'a> {
     pub(super) id: &'a str,
     pub(super) due_at: i64,
     pub(super) message_id: &'a str,
@@ -138,7 +138,7 @@ pub(super) struct Timer<'a> {
     pub(super) trace: Option<TraceContext>,
 }
 
-impl<'a> Timer<'a> {
+impl<'a> TimerRow<'a> {
     pub(super) fn of(id: &'a str, due_at: Timestamp, message: &'a Message) -> Self {
         Self {
             id,

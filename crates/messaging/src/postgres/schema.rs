@@ -1,5 +1,5 @@
-//! The schema: how it comes to be, and whether it is there. Migrations only go forward: a step that was taken is
-//! never taken back, so an older program runs on a newer schema while it is replaced.
+//! Creates and checks the schema. Migrations only go forward: a step that was taken is never taken back, so that an
+//! older program can run on a newer schema while it is replaced.
 
 use std::collections::HashSet;
 
@@ -7,14 +7,14 @@ use tokio_postgres::{Client, Error, error::SqlState};
 
 use super::{
     connect::{Connector, unavailable},
-    declared,
+    table_ddl,
 };
 use crate::{StoreError, record::Table};
 
-/// Times that a migration is tried while another process makes the same things.
+/// Attempts of a migration while another process creates the same objects.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// The store's own tables, in the order in which they were thought of. A step is never changed once it was released.
+/// The steps that make the store's own tables, oldest first. A released step never changes.
 const STEPS: &[(&str, &str)] = &[
     (
     "messages, positions, inbox, timers, writers",
@@ -35,7 +35,7 @@ const STEPS: &[(&str, &str)] = &[
          seen_at timestamptz NOT NULL DEFAULT now()) WITH (fillfactor = 50);
      CREATE TABLE next_id (name text COLLATE \"C\" PRIMARY KEY, next bigint NOT NULL);",
     ),
-    // A publisher asks what has an earlier row of another process.
+    // For a publisher that looks for an earlier row of another process.
     (
         "pending messages by subject",
         "ALTER TABLE message ADD COLUMN subject text;
@@ -45,7 +45,7 @@ const STEPS: &[(&str, &str)] = &[
         "traces of messages",
         "ALTER TABLE message ADD COLUMN trace text; ALTER TABLE timer ADD COLUMN trace text;",
     ),
-    // The dead letter of a message that the brokers refuse; the messages behind it of its subject have it too.
+    // The dead letter of a message that the brokers reject; later messages of its subject have it too.
     (
         "parked messages",
         "ALTER TABLE message ADD COLUMN parked text COLLATE \"C\";
@@ -53,7 +53,8 @@ const STEPS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Makes what is missing: the schema, the store's own tables, the declared tables, and what was added to those. Any number of processes may do this at once.
+/// Creates what is missing: the schema, the store's own tables, the declared tables, and their new columns. Safe to run
+/// in several processes at once.
 pub(super) async fn migrate(
     connector: &Connector,
     tables: &[&'static Table],
@@ -77,7 +78,7 @@ pub(super) async fn migrate(
     }
 }
 
-/// Without advisory locks (CockroachDB takes and ignores them) two processes may make the same thing.
+/// Without advisory locks (CockroachDB ignores them) two processes may create the same object.
 fn is_made_by_another(error: &Error) -> bool {
     let codes = [
         SqlState::UNIQUE_VIOLATION,
@@ -118,9 +119,9 @@ async fn take_steps(
         }
     }
     for table in tables {
-        let step = declared::step(table);
+        let step = table_ddl::step(table);
         if !known.contains(&step) {
-            for sql in declared::changes(client, table).await? {
+            for sql in table_ddl::changes(client, table).await? {
                 client.batch_execute(&sql).await?;
             }
             taken.push(step);
@@ -136,7 +137,7 @@ async fn take_steps(
     Ok(taken)
 }
 
-/// Whether everything is there that the program needs; what a newer program has added does not disturb.
+/// Fails if the schema lacks anything that the program needs; ignores what a newer program has added.
 pub(super) async fn check(
     client: &Client,
     schema: &str,
@@ -158,7 +159,7 @@ pub(super) async fn check(
     if let Some((step, _)) = STEPS.iter().find(|(step, _)| !known.contains(*step)) {
         return behind(step);
     }
-    let is_behind = |table: &&&Table| !known.contains(&declared::step(table));
+    let is_behind = |table: &&&Table| !known.contains(&table_ddl::step(table));
     match tables.iter().find(is_behind) {
         Some(table) => behind(&format!("the table {} as it is declared", table.name)),
         None => Ok(()),

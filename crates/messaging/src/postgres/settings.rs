@@ -1,8 +1,8 @@
-//! What an operator says about a PostgreSQL store.
+//! Settings of a PostgreSQL store.
 
 use serde::Deserialize;
 
-/// Where the store is, and how it is used.
+/// The location of the store, and how this process uses it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresSettings {
@@ -10,24 +10,23 @@ pub struct PostgresSettings {
     /// the server is not verified, as with libpq) or `verify-full` (the certificate must be valid for the host).
     /// `sslrootcert=FILE` names the authorities (PEM) to trust in place of the public ones.
     pub url: String,
-    /// The schema that holds this service's tables; it is made by the migration. Lower case letters, digits and `_`.
+    /// The schema that holds this service's tables; the migration creates it. Lower case letters, digits and `_`.
     pub schema: String,
     /// Reading connections. The writer has one more of its own.
     pub connections_max: usize,
-    /// What the message table is to this process.
+    /// The role of the message table.
     pub messages: MessageTable,
-    /// How long a commit waits for a server that is away before its caller is told: that it was not applied, or that
-    /// this is not known yet.
+    /// How long a commit waits for an unreachable server before it fails: as not applied, or as not known yet.
     pub wait_secs_max: u64,
 }
 
-/// What the message table is to the process that opens the store.
+/// The role of the message table for the process that opens the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MessageTable {
     /// The bus itself ([`crate::Bus::Local`]): one process at a time reads and writes it.
     Log,
-    /// Rows that another bus has yet to take ([`super::Postgres::pending`]); any number of processes write it.
+    /// Rows that another bus has yet to publish ([`super::Postgres::pending`]); any number of processes write it.
     Outbox,
 }
 
@@ -43,7 +42,7 @@ impl Default for PostgresSettings {
     }
 }
 
-/// The URL holds a password.
+/// Omits the URL, which holds a password.
 impl std::fmt::Debug for PostgresSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresSettings")

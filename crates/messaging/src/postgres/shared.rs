@@ -1,4 +1,4 @@
-//! What the writer tells everybody: how far the log has come, and how the store is.
+//! What the writer shares with the store's handle: the log in memory, the groups' positions, and the store's health.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,34 +9,34 @@ use tokio::sync::watch;
 
 use crate::{
     StoreError,
-    tail::{Stored, Tail},
+    log_cache::{LogCache, Stored},
 };
 
-pub(super) struct Shared {
-    pub(super) tail: Tail,
+pub(super) struct SharedState {
+    pub(super) log_cache: LogCache,
     pub(super) committed: watch::Sender<i64>,
-    /// The offset of the last message that was committed here.
+    /// The offset of the last message that this process committed.
     pub(super) published: watch::Sender<i64>,
     pub(super) failure: watch::Sender<Option<String>>,
-    /// Why the server cannot be reached, as long as it cannot.
-    away: Mutex<Option<String>>,
-    /// How far each group has come. One process reads the log, so what is here is what is stored.
+    /// Why the server is unreachable; `None` while it is not.
+    unreachable: Mutex<Option<String>>,
+    /// The position of each group. Only this process reads the log, so that these equal the stored ones.
     positions: Mutex<HashMap<String, i64>>,
 }
 
-impl Shared {
+impl SharedState {
     pub(super) fn new() -> Self {
         Self {
-            tail: Tail::new(0),
+            log_cache: LogCache::new(0),
             committed: watch::Sender::new(0),
             published: watch::Sender::new(0),
             failure: watch::Sender::new(None),
-            away: Mutex::default(),
+            unreachable: Mutex::default(),
             positions: Mutex::default(),
         }
     }
 
-    pub(super) fn start_with(&self, positions: HashMap<String, i64>) {
+    pub(super) fn set_positions(&self, positions: HashMap<String, i64>) {
         *self
             .positions
             .lock()
@@ -44,7 +44,7 @@ impl Shared {
     }
 
     pub(super) fn start_at(&self, head: i64) {
-        self.tail.start_at(head);
+        self.log_cache.start_at(head);
         self.published.send_replace(head);
     }
 
@@ -60,7 +60,7 @@ impl Shared {
         positions.get(group).copied().unwrap_or(0)
     }
 
-    /// What was committed is told: first the messages, then that there are some.
+    /// Publishes what a transaction committed: first the messages, then the notification.
     pub(super) fn take_effect(&self, published: Vec<Stored>, moved: BTreeMap<String, i64>) {
         if !moved.is_empty() {
             let mut positions = self
@@ -73,34 +73,40 @@ impl Shared {
             }
         }
         if let Some(last) = published.last().map(|stored| stored.offset) {
-            self.tail.append(published);
+            self.log_cache.append(published);
             self.published.send_replace(last);
         }
         self.committed.send_modify(|commits| *commits += 1);
     }
 
-    pub(super) fn is_away(&self, reason: &str) {
-        let mut away = self.away.lock().expect("no holder of this lock panics");
-        if away.is_none() {
+    pub(super) fn set_unreachable(&self, reason: &str) {
+        let mut unreachable = self
+            .unreachable
+            .lock()
+            .expect("no holder of this lock panics");
+        if unreachable.is_none() {
             tracing::warn!(reason, "PostgreSQL cannot be reached; commits wait");
         }
-        *away = Some(reason.to_owned());
+        *unreachable = Some(reason.to_owned());
     }
 
-    pub(super) fn is_back(&self) {
-        let mut away = self.away.lock().expect("no holder of this lock panics");
-        if away.take().is_some() {
+    pub(super) fn set_reachable(&self) {
+        let mut unreachable = self
+            .unreachable
+            .lock()
+            .expect("no holder of this lock panics");
+        if unreachable.take().is_some() {
             tracing::info!("PostgreSQL can be reached again");
         }
     }
 
     pub(super) fn poison(&self, reason: &str) -> StoreError {
-        tracing::error!(reason, "the store has failed; the process must stop");
+        tracing::error!(reason, "the store has failed; stop the process");
         self.failure.send_replace(Some(reason.to_owned()));
         StoreError::Poisoned(reason.to_owned())
     }
 
-    /// Whether anything will ever be committed again.
+    /// Fails if the store has failed for good.
     pub(super) fn check_failure(&self) -> Result<(), StoreError> {
         match self.failure.borrow().as_ref() {
             None => Ok(()),
@@ -108,11 +114,14 @@ impl Shared {
         }
     }
 
-    /// Whether something would be committed now.
+    /// Fails if the store cannot commit now.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         self.check_failure()?;
-        let away = self.away.lock().expect("no holder of this lock panics");
-        match away.as_ref() {
+        let unreachable = self
+            .unreachable
+            .lock()
+            .expect("no holder of this lock panics");
+        match unreachable.as_ref() {
             None => Ok(()),
             Some(reason) => Err(StoreError::Unavailable(reason.clone())),
         }

@@ -1,5 +1,5 @@
-//! A schema at one moment, for the audit: one read-only transaction that sees the store as it was when it began. It
-//! has a thread and a runtime of its own, so that whoever audits may block.
+//! A schema at one moment, for the audit: one read-only transaction that sees the store as of its begin. It has a thread
+//! and a runtime of its own, so that its caller may block.
 
 use std::{collections::HashSet, sync::mpsc};
 
@@ -22,18 +22,18 @@ use crate::{
 /// Rows read at once.
 const PAGE_ROWS: u32 = 10_000;
 
-type Question = Box<dyn for<'a> FnOnce(&'a Reader) -> BoxFuture<'a, ()> + Send>;
+type Request = Box<dyn for<'a> FnOnce(&'a Reader) -> BoxFuture<'a, ()> + Send>;
 
 pub(crate) struct PostgresSnapshot {
-    questions: Option<mpsc::Sender<Question>>,
+    requests: Option<mpsc::Sender<Request>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl PostgresSnapshot {
     pub(crate) fn open(settings: &PostgresSettings) -> Result<Self, StoreError> {
         let connector = Connector::new(settings)?;
-        let (questions, asked) = mpsc::channel::<Question>();
-        let (told, opened) = mpsc::channel();
+        let (requests, received) = mpsc::channel::<Request>();
+        let (opening, opened) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("postgres-snapshot".to_owned())
             .spawn(move || {
@@ -47,21 +47,21 @@ impl PostgresSnapshot {
                         Ok((runtime, reader))
                     });
                 match begun {
-                    Err(error) => _ = told.send(Err(error)),
+                    Err(error) => _ = opening.send(Err(error)),
                     Ok((runtime, reader)) => {
-                        let _ = told.send(Ok(()));
-                        while let Ok(question) = asked.recv() {
-                            runtime.block_on(question(&reader));
+                        let _ = opening.send(Ok(()));
+                        while let Ok(request) = received.recv() {
+                            runtime.block_on(request(&reader));
                         }
                     }
                 }
             })
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let snapshot = Self {
-            questions: Some(questions),
+            requests: Some(requests),
             thread: Some(thread),
         };
-        opened.recv().map_err(|_| gone())??;
+        opened.recv().map_err(|_| ended())??;
         Ok(snapshot)
     }
 
@@ -76,7 +76,8 @@ impl PostgresSnapshot {
                 after,
                 ..Find::all(table, PAGE_ROWS)
             };
-            let rows = self.ask(move |reader| Box::pin(async move { reader.find(&find).await }))?;
+            let rows =
+                self.query(move |reader| Box::pin(async move { reader.find(&find).await }))?;
             let is_last = rows.len() < PAGE_ROWS as usize;
             after = rows.last().and_then(|row| Key::of(table, row));
             rows.into_iter().try_for_each(&mut each)?;
@@ -94,9 +95,9 @@ impl PostgresSnapshot {
     ) -> Result<Vec<(i64, i64)>, StoreError> {
         let text =
             format!("SELECT \"{by}\", sum(\"{sum}\")::bigint FROM \"{table}\" GROUP BY \"{by}\"");
-        self.ask(move |reader| {
+        self.query(move |reader| {
             Box::pin(async move {
-                let sums = reader.ask(&text, &[]).await?;
+                let sums = reader.query(&text, &[]).await?;
                 Ok(sums.iter().map(|row| (row.get(0), row.get(1))).collect())
             })
         })
@@ -104,17 +105,17 @@ impl PostgresSnapshot {
 
     pub(crate) fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
         let name = group.to_owned();
-        let position = self.ask(move |reader| {
+        let position = self.query(move |reader| {
             Box::pin(async move {
                 let text = "SELECT position FROM consumer WHERE name = $1";
-                let position = reader.ask(text, &[&name]).await?;
+                let position = reader.query(text, &[&name]).await?;
                 Ok(position.first().map_or(0, |row| row.get(0)))
             })
         })?;
         let (mut offset, mut pending) = (position, Vec::new());
         loop {
             let found =
-                self.ask(move |reader| Box::pin(async move { reader.messages(offset).await }))?;
+                self.query(move |reader| Box::pin(async move { reader.messages(offset).await }))?;
             let Some(last) = found.last() else { break };
             offset = last.offset;
             let mine = found.iter().filter(|it| it.message.is_for(group, topics));
@@ -122,7 +123,7 @@ impl PostgresSnapshot {
         }
         let ids: Vec<String> = pending.iter().map(|message| message.id.clone()).collect();
         let name = group.to_owned();
-        let seen: HashSet<String> = self.ask(move |reader| {
+        let seen: HashSet<String> = self.query(move |reader| {
             Box::pin(async move {
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
                 reader.seen(&name, &ids).await
@@ -134,7 +135,7 @@ impl PostgresSnapshot {
 
     pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {
         let ever = [i64::MIN, i64::MAX].map(Timestamp::from_millis);
-        let timers = self.ask(move |reader| {
+        let timers = self.query(move |reader| {
             Box::pin(async move { reader.timers(ever.into(), u32::MAX).await })
         })?;
         Ok(timers.into_iter().map(|timer| timer.id).collect())
@@ -142,30 +143,28 @@ impl PostgresSnapshot {
 
     pub(crate) fn handled(&self, group: &str) -> Result<HashSet<String>, StoreError> {
         let name = group.to_owned();
-        self.ask(move |reader| {
+        self.query(move |reader| {
             Box::pin(async move {
                 let text = "SELECT message_id FROM inbox WHERE consumer = $1";
-                let marks = reader.ask(text, &[&name]).await?;
+                let marks = reader.query(text, &[&name]).await?;
                 Ok(marks.iter().map(|row| row.get(0)).collect())
             })
         })
     }
 
-    /// Asks on the snapshot's thread and waits for the answer.
-    fn ask<T: Send + 'static>(
+    /// Runs a request on the snapshot's thread and waits for its answer.
+    fn query<T: Send + 'static>(
         &self,
-        question: impl for<'a> FnOnce(&'a Reader) -> BoxFuture<'a, Result<T, ReadError>>
-        + Send
-        + 'static,
+        request: impl for<'a> FnOnce(&'a Reader) -> BoxFuture<'a, Result<T, ReadError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = mpsc::channel();
-        let asked: Question = Box::new(move |reader| {
-            let asked = question(reader);
-            Box::pin(async move { _ = reply.send(asked.await) })
+        let received: Request = Box::new(move |reader| {
+            let received = request(reader);
+            Box::pin(async move { _ = reply.send(received.await) })
         });
-        let questions = self.questions.as_ref().ok_or_else(gone)?;
-        questions.send(asked).map_err(|_| gone())?;
-        match answer.recv().map_err(|_| gone())? {
+        let requests = self.requests.as_ref().ok_or_else(ended)?;
+        requests.send(received).map_err(|_| ended())?;
+        match answer.recv().map_err(|_| ended())? {
             Ok(answer) => Ok(answer),
             Err(ReadError::Store(error)) => Err(error),
             Err(ReadError::Server(error)) => Err(unavailable(&error)),
@@ -175,22 +174,22 @@ impl PostgresSnapshot {
 
 impl Drop for PostgresSnapshot {
     fn drop(&mut self) {
-        self.questions.take();
+        self.requests.take();
         if let Some(thread) = self.thread.take() {
-            // A panicked thread has already failed every question.
+            // A panicked thread has already failed every request.
             let _ = thread.join();
         }
     }
 }
 
-fn gone() -> StoreError {
+fn ended() -> StoreError {
     StoreError::Unavailable("the snapshot has ended".to_owned())
 }
 
 async fn begin(connector: &Connector) -> Result<Reader, StoreError> {
     let (client, _driver) = connector.own_session().await?;
     schema::check(&client, connector.schema(), &[]).await?;
-    // An audit may think for longer than a writer may.
+    // An audit may pause for longer than a writer.
     let begin = "SET idle_in_transaction_session_timeout = 0;
                  BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT count(*) FROM consumer";
     client

@@ -24,10 +24,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 pub(super) struct Tls(TlsConnector);
 
 impl Tls {
-    /// Whoever answers is trusted: the line is encrypted, but nobody is verified.
+    /// Encrypts the connection without verifying the server.
     pub(super) fn unverified() -> Result<Self, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(Anybody(Arc::clone(&provider)));
+        let verifier = Arc::new(AnyServer(Arc::clone(&provider)));
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -36,13 +36,13 @@ impl Tls {
         Ok(Self(Arc::new(config).into()))
     }
 
-    /// The certificate must be valid for the host that was asked for.
+    /// Verifies that the certificate is valid for the requested host.
     pub(super) fn verified(authorities: Option<&Path>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         match authorities {
             None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
             Some(file) => {
-                let unreadable = |error| format!("{} cannot be read: {error}", file.display());
+                let unreadable = |error| format!("cannot read {}: {error}", file.display());
                 for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
                     let certificate = certificate.map_err(unreadable)?;
                     roots.add(certificate).map_err(|error| error.to_string())?;
@@ -117,11 +117,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 }
 
-/// Takes any certificate, but only from who holds its key.
+/// Accepts any certificate whose key the server holds.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyServer(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

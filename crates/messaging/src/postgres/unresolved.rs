@@ -1,52 +1,59 @@
-//! A batch whose `COMMIT` got no answer: applied or not, nobody knows until the server can be asked. Its submitters
-//! were told so in time, and are owed the truth.
+//! A batch whose `COMMIT` was not acknowledged: only the server knows whether it was applied. If the server cannot be
+//! asked in time, the submitters get [`Unresolved`], and the outcomes follow later.
 
 use tokio::sync::oneshot;
 
-use super::session::Applied;
+use super::transaction::Applied;
 use crate::{
     StoreError,
-    receipt::{Outcome, Unresolved},
+    commit_handle::{CommitOutcome, Unresolved},
 };
 
-pub(super) struct Lost {
+pub(super) struct UnresolvedBatch {
     /// What the batch has done, if it was committed.
     pub(super) applied: Applied,
-    /// Who was told that it is not known; one for each submission.
-    owed: Vec<oneshot::Sender<Vec<Outcome>>>,
+    /// The submitters that got [`Unresolved`]; one for each submission.
+    waiters: Vec<oneshot::Sender<Vec<CommitOutcome>>>,
 }
 
-impl Lost {
+impl UnresolvedBatch {
     pub(super) fn new(applied: Applied) -> Self {
         Self {
             applied,
-            owed: Vec::new(),
+            waiters: Vec::new(),
         }
     }
 
-    /// What the next submission of the batch is answered.
-    pub(super) fn owe(&mut self, reason: String) -> Unresolved {
-        let (owed, resolved) = oneshot::channel();
-        self.owed.push(owed);
+    /// Answers the next submission of the batch.
+    pub(super) fn add_waiter(&mut self, reason: String) -> Unresolved {
+        let (waiter, resolved) = oneshot::channel();
+        self.waiters.push(waiter);
         Unresolved { reason, resolved }
     }
 
-    /// Whether the submitters were told that it is not known; else the batch is still being written.
-    pub(super) fn is_owed(&self) -> bool {
-        !self.owed.is_empty()
+    /// Whether the submitters were answered; if not, the writer still tries the batch.
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
     }
 
-    /// Tells the truth. What was refused is refused either way.
-    pub(super) fn tell(self, was_committed: bool) {
-        tracing::warn!(was_committed, "what became of a commit is known now");
-        for (owed, outcomes) in self.owed.into_iter().zip(self.applied.outcomes) {
-            let lost = || StoreError::Unavailable("the connection was lost before it".to_owned());
-            let truth = |outcome: Outcome| match outcome {
-                Ok(()) if !was_committed => Err(lost().into()),
-                told => told,
+    /// Sends the outcomes. A rejected commit is rejected either way.
+    pub(super) fn resolve(self, was_committed: bool) {
+        tracing::warn!(
+            was_committed,
+            "resolved a batch whose COMMIT was not acknowledged"
+        );
+        for (waiter, outcomes) in self.waiters.into_iter().zip(self.applied.outcomes) {
+            let lost = || {
+                StoreError::Unavailable(
+                    "the connection was lost before the commit was applied".to_owned(),
+                )
             };
-            // Nobody may be left who wants to know.
-            let _ = owed.send(outcomes.into_iter().map(truth).collect());
+            let outcome = |outcome: CommitOutcome| match outcome {
+                Ok(()) if !was_committed => Err(lost().into()),
+                rejected_or_applied => rejected_or_applied,
+            };
+            // Ignore a dropped waiter.
+            let _ = waiter.send(outcomes.into_iter().map(outcome).collect());
         }
     }
 }

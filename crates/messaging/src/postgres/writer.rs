@@ -1,10 +1,10 @@
-//! The one writer: takes every waiting submission into one transaction, on a thread and a connection of its own.
+//! The writer: applies all waiting submissions in one transaction, on a thread and a connection of its own.
 //!
-//! Where the connection breaks before `COMMIT` was sent, nothing happened, and the batch is written again. Where it
-//! breaks behind it, nobody knows: the batch's number stands in the writer's row, written in the same transaction,
-//! and the next connection reads it, waiting for the lock that the lost transaction may still hold. Only then is
-//! anything else written. If there is no connection in time, the submitters are told that it is not known
-//! ([`unresolved`](super::unresolved)), and told the truth once there is one.
+//! If the connection breaks before `COMMIT` was sent, nothing happened, and the writer tries the batch again. If it
+//! breaks later, only the server knows: the transaction also wrote the batch's number to the writer's row, and the next
+//! connection reads that row, waiting for the lock that the lost transaction may still hold, before it writes anything
+//! else. If there is no connection in time, the submitters get [`Unresolved`](crate::Unresolved), and the outcomes
+//! follow once there is one ([`unresolved`](super::unresolved)).
 
 use std::{
     sync::{
@@ -17,59 +17,58 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    MessageTable, Shared,
+    MessageTable, SharedState,
     connect::Connector,
-    link::{Link, Trouble},
-    register::{Registered, register},
-    session::{self, Applied, Batch, Outcome},
-    statements::Statements,
-    unresolved::Lost,
+    registration::{WriterRegistration, register_writer},
+    sql::SqlTexts,
+    transaction::{self, Applied, BatchContext},
+    unresolved::UnresolvedBatch,
+    writer_connection::{TxError, WriterConnection},
 };
 use crate::{
-    Metrics, Random, StoreError, backoff::Backoff, receipt::Answer, record::Table,
-    store::Submission,
+    CommitOutcome, Metrics, Random, StoreError, backoff::Backoff, commit_handle::SubmissionResult,
+    record::Table, store::Submission,
 };
 
-/// Commits taken into one transaction.
+/// Commits per transaction.
 const COMMITS_PER_TRANSACTION_MAX: usize = 1024;
-/// The longest pause between two attempts to reach the server.
+/// The longest pause between two attempts.
 const BACKOFF_MILLIS_MAX: u64 = 1_000;
 
 pub(super) struct Job {
     pub(super) submission: Submission,
     pub(super) reply: Reply,
-    pub(super) at: Instant,
+    pub(super) submitted_at: Instant,
 }
 
-type Reply = oneshot::Sender<Answer>;
+type Reply = oneshot::Sender<SubmissionResult>;
 
 pub(super) struct Writer {
     pub(super) connector: Connector,
     pub(super) tables: Vec<&'static Table>,
-    pub(super) statements: Arc<Statements>,
+    pub(super) texts: Arc<SqlTexts>,
     pub(super) messages: MessageTable,
     pub(super) queue: mpsc::UnboundedReceiver<Job>,
     pub(super) waiting: Arc<AtomicUsize>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedState>,
     pub(super) closing: watch::Receiver<bool>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) random: Random,
     pub(super) wait_max: Duration,
-    pub(super) link: Option<Link>,
-    /// As it was registered when the store was opened.
-    pub(super) registered: Registered,
-    /// Committed or not: nobody knows yet.
-    pub(super) unresolved: Option<Lost>,
-    /// The last commit met a schema that this program cannot use.
-    pub(super) is_unfit: bool,
+    pub(super) connection: Option<WriterConnection>,
+    pub(super) registration: WriterRegistration,
+    /// The batch whose `COMMIT` was not acknowledged.
+    pub(super) unresolved: Option<UnresolvedBatch>,
+    /// Whether the last attempt failed for a schema that this program cannot use.
+    pub(super) is_schema_unusable: bool,
 }
 
 impl Writer {
-    /// Until every sender is gone; what was sent before is applied.
+    /// Runs until every sender is dropped; applies everything that was sent before.
     pub(super) async fn run(mut self, opened: oneshot::Sender<Result<(), StoreError>>) {
         let is_open = self.open().await;
         let failed = is_open.is_err();
-        // Whoever opened the store and went away is of no concern.
+        // Ignore a dropped opener.
         let _ = opened.send(is_open);
         if failed {
             return;
@@ -86,26 +85,26 @@ impl Writer {
             self.waiting.fetch_sub(jobs.len(), Ordering::Relaxed);
             self.apply(jobs).await;
         }
-        if let Some(link) = self.link.take() {
-            self.registered.leave(&link).await;
-            link.close().await;
+        if let Some(connection) = self.connection.take() {
+            self.registration.release(&connection).await;
+            connection.close().await;
         }
     }
 
-    /// The next job. While none comes, a connection that was lost is replaced, so that the store is ready again whether
-    /// or not anybody writes, and a batch of which nobody knows is looked up.
+    /// The next job. While there is none, replaces a lost connection, so that the store becomes ready without a commit,
+    /// and resolves an unresolved batch.
     async fn next(&mut self) -> Option<Job> {
         let random = self.random.clone();
         let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
         let mut closing = self.closing.clone();
-        while self.link.is_none() && self.shared.check_failure().is_ok() {
+        while self.connection.is_none() && self.shared.check_failure().is_ok() {
             let connected = tokio::select! {
                 connected = self.connected() => connected,
                 _ = closing.wait_for(|is_closing| *is_closing) => break,
             };
             match connected {
                 Ok(_) => break,
-                Err(Trouble::Fenced) => {
+                Err(TxError::Fenced) => {
                     self.shared.poison("another process has taken over the log");
                 }
                 Err(_) => tokio::select! {
@@ -118,28 +117,22 @@ impl Writer {
     }
 
     async fn open(&mut self) -> Result<(), StoreError> {
-        let unavailable = |trouble| match trouble {
-            Trouble::Lost(reason)
-            | Trouble::Collision(reason)
-            | Trouble::Broken(reason)
-            | Trouble::Unfit(reason)
-            | Trouble::Foreign(reason) => StoreError::Unavailable(reason),
-            Trouble::Otherwise | Trouble::Fenced => {
-                StoreError::Unavailable("another process opened the store at once".to_owned())
-            }
-        };
-        let link = Link::open(&self.connector).await.map_err(unavailable)?;
-        super::schema::check(link.client(), self.connector.schema(), &self.tables).await?;
-        self.registered = register(&link, self.messages, &self.random).await?;
-        let head = self.registered.head(&link, &self.shared).await;
-        self.shared.start_at(head.map_err(unavailable)?);
-        self.link = Some(link);
+        let connection = WriterConnection::open(&self.connector).await?;
+        super::schema::check(connection.client(), self.connector.schema(), &self.tables).await?;
+        self.registration = register_writer(&connection, self.messages, &self.random).await?;
+        let head = self.registration.head(&connection, &self.shared).await;
+        self.shared.start_at(head?);
+        self.connection = Some(connection);
         Ok(())
     }
 
     async fn apply(&mut self, jobs: Vec<Job>) {
         let started = Instant::now();
-        let waiting_since = jobs.iter().map(|job| job.at).min().unwrap_or(started);
+        let waiting_since = jobs
+            .iter()
+            .map(|job| job.submitted_at)
+            .min()
+            .unwrap_or(started);
         let (submissions, replies): (Vec<_>, Vec<_>) = jobs
             .into_iter()
             .map(|job| (job.submission, job.reply))
@@ -152,10 +145,10 @@ impl Writer {
                     .commit_secs
                     .observe(started.elapsed().as_secs_f64());
                 self.metrics.commit_size.observe(commits as f64);
-                // Before the replies, so that whoever was told of a commit finds its messages on the log.
+                // Before the replies, so that the submitter of a commit finds its messages on the log.
                 let outcomes = self.take_effect(applied);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // A waiter that went away does not undo its commit.
+                    // A dropped waiter does not undo its commit.
                     let _ = reply.send(Ok(outcome));
                 }
             }
@@ -163,7 +156,9 @@ impl Writer {
                 for (reply, submission) in replies.into_iter().zip(submissions) {
                     let size = submission.commits.len().max(1);
                     let answer = match (&error, &mut self.unresolved) {
-                        (StoreError::Unknown(reason), Some(lost)) => Err(lost.owe(reason.clone())),
+                        (StoreError::Unknown(reason), Some(lost)) => {
+                            Err(lost.add_waiter(reason.clone()))
+                        }
                         _ => Ok(vec![Err(error.clone().into()); size]),
                     };
                     let _ = reply.send(answer);
@@ -172,8 +167,8 @@ impl Writer {
         }
     }
 
-    /// What a committed batch changes in memory.
-    fn take_effect(&mut self, applied: Applied) -> Vec<Vec<Outcome>> {
+    /// Applies a committed batch to the state in memory.
+    fn take_effect(&mut self, applied: Applied) -> Vec<Vec<CommitOutcome>> {
         let published = applied.published.len() as u64;
         self.metrics.messages_published.inc_by(published);
         self.shared
@@ -181,7 +176,7 @@ impl Writer {
         applied.outcomes
     }
 
-    /// Writes a batch until it is there, or it has waited long enough.
+    /// Tries a batch until it is committed or its time is over.
     async fn transact(
         &mut self,
         submissions: &[Submission],
@@ -199,44 +194,44 @@ impl Writer {
                     is_unknown = self.unresolved.is_some();
                     tried
                 }
-                Err(trouble) => Err(trouble),
+                Err(error) => Err(error),
             };
             let reason = match tried {
                 Ok(applied) => {
-                    self.is_unfit = false;
-                    self.shared.is_back();
+                    self.is_schema_unusable = false;
+                    self.shared.set_reachable();
                     return Ok(applied);
                 }
-                // The row of a writer that was idle for very long was cleaned away.
-                Err(Trouble::Fenced) if self.messages == MessageTable::Outbox => {
-                    self.link = None;
-                    "the writer was no longer registered".to_owned()
+                // Cleanup removed the row of a writer that was idle for very long.
+                Err(TxError::Fenced) if self.messages == MessageTable::Outbox => {
+                    self.connection = None;
+                    "the writer's registration has expired".to_owned()
                 }
-                Err(Trouble::Fenced) => {
+                Err(TxError::Fenced) => {
                     return Err(self.shared.poison("another process has taken over the log"));
                 }
-                Err(Trouble::Otherwise) => "the batch could not be put together".to_owned(),
-                Err(Trouble::Foreign(reason)) => {
-                    self.link = None;
+                Err(TxError::FactsChanged) => "the batch could not be put together".to_owned(),
+                Err(TxError::ForeignRows(reason)) => {
+                    self.connection = None;
                     return Err(self.shared.poison(&reason));
                 }
-                Err(Trouble::Unfit(reason)) => {
-                    self.link = None;
-                    self.is_unfit = true;
+                Err(TxError::UnusableSchema(reason)) => {
+                    self.connection = None;
+                    self.is_schema_unusable = true;
                     reason
                 }
-                Err(Trouble::Collision(reason)) => self.undo(reason).await,
-                Err(Trouble::Lost(reason) | Trouble::Broken(reason)) => {
-                    self.link = None;
-                    self.is_unfit = false;
+                Err(TxError::Contention(reason)) => self.roll_back(reason).await,
+                Err(TxError::ConnectionLost(reason) | TxError::Constraint(reason)) => {
+                    self.connection = None;
+                    self.is_schema_unusable = false;
                     reason
                 }
             };
-            if self.link.is_none() {
-                self.shared.is_away(&reason);
+            if self.connection.is_none() {
+                self.shared.set_unreachable(&reason);
             }
             let is_over = waiting_since.elapsed() >= self.wait_max || *self.closing.borrow();
-            if is_over && self.is_unfit && !is_unknown {
+            if is_over && self.is_schema_unusable && !is_unknown {
                 return Err(self.shared.poison(&reason));
             }
             if is_over {
@@ -252,77 +247,79 @@ impl Writer {
         }
     }
 
-    /// A connection that may write. If one was lost in the middle of a commit, what became of that: of the batch in
-    /// hand, what it has done, if it was committed; of an earlier one, its submitters are told.
-    async fn connected(&mut self) -> Result<Option<Applied>, Trouble> {
-        if self.link.is_some() {
+    /// Makes sure of a connection that may write. After one was lost during `COMMIT`, resolves the batch: returns what
+    /// the batch in work has done, if it was committed; answers the submitters of an earlier one.
+    async fn connected(&mut self) -> Result<Option<Applied>, TxError> {
+        if self.connection.is_some() {
             return Ok(None);
         }
-        let link = Link::open(&self.connector).await?;
-        let last_batch = self.registered.come_back(&link).await?;
-        self.link = Some(link);
-        // A server that refuses every commit is not back because it takes connections.
-        if !self.is_unfit {
-            self.shared.is_back();
+        let connection = WriterConnection::open(&self.connector).await?;
+        let last_batch = self.registration.resume(&connection).await?;
+        self.connection = Some(connection);
+        // A server that rejects every commit is not usable because it accepts connections.
+        if !self.is_schema_unusable {
+            self.shared.set_reachable();
         }
         let Some(lost) = self.unresolved.take() else {
             return Ok(None);
         };
-        let was_committed = last_batch == self.registered.batch;
-        if !lost.is_owed() {
+        let was_committed = last_batch == self.registration.batch;
+        if !lost.has_waiters() {
             return Ok(was_committed.then_some(lost.applied));
         }
         if was_committed {
             self.take_effect(lost.applied.clone());
         }
-        lost.tell(was_committed);
+        lost.resolve(was_committed);
         Ok(None)
     }
 
-    async fn attempt(&mut self, submissions: &[Submission]) -> Result<Applied, Trouble> {
-        let Some(link) = &mut self.link else {
-            return Err(Trouble::Lost("there is no connection".to_owned()));
+    async fn attempt(&mut self, submissions: &[Submission]) -> Result<Applied, TxError> {
+        let Some(connection) = &mut self.connection else {
+            return Err(TxError::ConnectionLost(
+                "no connection to PostgreSQL".to_owned(),
+            ));
         };
-        self.registered.batch += 1;
-        let batch = Batch {
-            statements: &self.statements,
+        self.registration.batch += 1;
+        let batch = BatchContext {
+            texts: &self.texts,
             messages: self.messages,
             next_offset: self.shared.head() + 1,
-            writer: &self.registered.name,
-            epoch: self.registered.epoch,
-            number: self.registered.batch,
+            writer: &self.registration.name,
+            epoch: self.registration.epoch,
+            number: self.registration.batch,
         };
-        let applied = session::write(link, &batch, submissions).await?;
+        let applied = transaction::write(connection, &batch, submissions).await?;
         fail::fail_point!("store.before_commit", |_| std::process::abort());
-        match link.run("COMMIT").await {
+        match connection.run("COMMIT").await {
             Ok(()) => Ok(applied),
-            Err(Trouble::Collision(reason)) => Err(Trouble::Collision(reason)),
-            Err(Trouble::Lost(reason) | Trouble::Broken(reason)) => {
-                self.unresolved = Some(Lost::new(applied));
-                Err(Trouble::Lost(reason))
+            Err(TxError::Contention(reason)) => Err(TxError::Contention(reason)),
+            Err(TxError::ConnectionLost(reason) | TxError::Constraint(reason)) => {
+                self.unresolved = Some(UnresolvedBatch::new(applied));
+                Err(TxError::ConnectionLost(reason))
             }
             Err(other) => Err(other),
         }
     }
 
-    /// Undoes what a collision left of the transaction.
-    async fn undo(&mut self, reason: String) -> String {
-        let undone = match &self.link {
-            Some(link) => link.run("ROLLBACK").await.is_ok(),
+    /// Rolls back after contention.
+    async fn roll_back(&mut self, reason: String) -> String {
+        let is_rolled_back = match &self.connection {
+            Some(connection) => connection.run("ROLLBACK").await.is_ok(),
             None => false,
         };
-        if !undone {
-            self.link = None;
+        if !is_rolled_back {
+            self.connection = None;
         }
         reason
     }
 }
 
-/// A writer that broke takes nothing more, and says so.
+/// If the writer panics, every later commit is rejected.
 impl Drop for Writer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.shared.poison("the writer broke");
+            self.shared.poison("the writer panicked");
         }
     }
 }

@@ -17,23 +17,23 @@ use serde_json::Value;
 use super::read_error;
 use crate::{
     Message, StoreError, TraceContext,
+    log_cache::Stored,
     record::{Column, Key, Kind, Table},
     row::Row,
     store::{DueTimer, Find},
-    tail::Stored,
 };
 
-/// Reading connections; readers beyond this number wait for one another.
+/// Reading connections; further reads wait for one.
 const READERS: usize = 4;
-/// Messages looked at by one read of the log.
+/// Messages that one read of the log scans.
 const MESSAGES_SCANNED_MAX: i64 = 4096;
 
-pub(super) struct Readers {
+pub(super) struct ReadConnections {
     connections: Vec<Mutex<Connection>>,
     next: AtomicUsize,
 }
 
-impl Readers {
+impl ReadConnections {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let connections = (0..READERS)
             .map(|_| open_reader(path).map(Mutex::new))
@@ -45,7 +45,7 @@ impl Readers {
         })
     }
 
-    /// Runs `read` on a connection that is free, or on the next in turn.
+    /// Runs `read` on a free connection, or waits for the next in turn.
     pub(super) fn with<T>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -185,7 +185,7 @@ pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec
     } else {
         (">", "ASC")
     };
-    // Under a plus, SQLite does not look the key up in its own tree, and so takes the index of the times.
+    // The unary plus keeps SQLite from using the key's own tree, so that it uses the index of the time column.
     let plus = if within.is_some() { "+" } else { "" };
     if let Some(key) = after {
         cells.push(key.into());
@@ -252,7 +252,7 @@ pub(super) fn seen(
     rows.collect()
 }
 
-/// Those set for later than `from`, up to `to`.
+/// Timers that are due after `from`, up to `to`.
 pub(super) fn timers(
     connection: &Connection,
     (from, to): (Timestamp, Timestamp),
@@ -298,7 +298,7 @@ fn reissue(
         })
 }
 
-/// What cannot be read is no trace: nothing depends on it.
+/// Ignores an invalid trace: nothing depends on it.
 fn trace(row: &rusqlite::Row<'_>, place: usize) -> rusqlite::Result<Option<TraceContext>> {
     let text = row.get_ref(place)?.as_str_or_null()?;
     Ok(text.and_then(TraceContext::parse))

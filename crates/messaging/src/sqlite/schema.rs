@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) const FILE_NAME: &str = "boxoffice.db";
 const LOCK_NAME: &str = "boxoffice.lock";
-/// The layout of the tables below; a file with a newer one is refused.
+/// The version of the layout below; a file with a newer one is rejected.
 const FORMAT_VERSION: i64 = 1;
 /// Pages of the write-ahead log (4 KiB each) after which the writer copies them into the file.
 const CHECKPOINT_PAGES: u32 = 8192;
@@ -38,7 +38,7 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
-/// Why a folder cannot be used, and what to do about it.
+/// Why a data folder cannot be created, and what to do.
 #[must_use]
 pub fn no_folder(folder: &Path, error: &std::io::Error) -> String {
     use std::io::ErrorKind as K;
@@ -55,7 +55,7 @@ pub fn no_folder(folder: &Path, error: &std::io::Error) -> String {
     )
 }
 
-/// Makes the folder where it is missing and locks it; the lock goes with the process.
+/// Creates the folder if it is missing, and locks it until the file is dropped or the process ends.
 pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreError> {
     fs::create_dir_all(folder).map_err(|error| unavailable(no_folder(folder, &error)))?;
     let path = folder.join(LOCK_NAME);
@@ -64,9 +64,7 @@ pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreError> {
         .truncate(false)
         .write(true)
         .open(&path)
-        .map_err(|error| {
-            unavailable(format_args!("{} cannot be opened: {error}", path.display()))
-        })?;
+        .map_err(|error| unavailable(format_args!("cannot open {}: {error}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(unavailable(format_args!(
@@ -87,7 +85,7 @@ pub(super) fn open_writer(
         .map_err(unavailable)?;
     if format > FORMAT_VERSION {
         return Err(unavailable(format_args!(
-            "{} was written by a newer program (format {format}, this one knows {FORMAT_VERSION})",
+            "cannot open {}: a newer program wrote it (format {format}; this program supports {FORMAT_VERSION}): use that program",
             path.display()
         )));
     }
@@ -140,7 +138,7 @@ pub(super) fn create_table(table: &Table) -> String {
             .iter()
             .map(|constraint| (*constraint).to_owned()),
     );
-    // A text key would cost a second tree beside the rows.
+    // With a rowid, a text key would need a second tree.
     let layout = if table.is_keyed_by_text() {
         "STRICT, WITHOUT ROWID"
     } else {
@@ -160,8 +158,8 @@ pub(super) fn create_table(table: &Table) -> String {
     text
 }
 
-/// The highest offset ever given. Messages are removed only once a consumer's position has passed them, so the
-/// positions remember what the log no longer holds.
+/// The highest offset ever given. Cleanup removes only messages before a position, so that positions cover offsets that
+/// the log no longer holds.
 pub(super) fn last_offset(connection: &Connection) -> Result<i64, StoreError> {
     let text = "SELECT max(coalesce((SELECT max(offset) FROM message), 0),
                            coalesce((SELECT max(position) FROM consumer), 0))";
@@ -175,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_told_with_its_reason_and_its_remedy() {
+    fn the_error_for_a_folder_that_cannot_be_created_names_reason_and_remedy() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("file");
         fs::write(&file, "").unwrap();

@@ -1,5 +1,5 @@
-//! The embedded store as it is at one moment, read from beside it: a running server is neither locked out nor
-//! disturbed, and everything read belongs to the same commit.
+//! The embedded store as of one moment, read beside a running server: without locking or disturbing it, and everything
+//! from the same commit.
 
 use std::{collections::HashSet, path::Path};
 
@@ -7,8 +7,9 @@ use crate::Timestamp;
 use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 
 use super::{
-    frozen::{self, Copied},
-    read_error, reader,
+    read_error,
+    read_only::{self, TemporaryCopy},
+    reader,
     schema::FILE_NAME,
     upgrade,
 };
@@ -21,15 +22,15 @@ use crate::{
 /// Rows read at once.
 const PAGE_ROWS: u32 = 10_000;
 
-/// A data folder at one moment.
+/// A data folder as of one moment.
 pub(crate) struct SqliteSnapshot {
     connection: Connection,
     /// Removed once the connection is closed.
-    _copied: Option<Copied>,
+    _copied: Option<TemporaryCopy>,
 }
 
 impl SqliteSnapshot {
-    /// A folder that cannot be written is read as it lies there: nobody writes it meanwhile.
+    /// Opens a folder without write access as immutable.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
         if !path.is_file() {
@@ -38,7 +39,7 @@ impl SqliteSnapshot {
                 folder.display()
             )));
         }
-        // Write access is asked for because a reader of a write-ahead log must be able to make its index.
+        // With write access, because a reader of a write-ahead log must be able to create its index.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(&path, flags).and_then(begin);
         match opened {
@@ -46,13 +47,13 @@ impl SqliteSnapshot {
                 connection,
                 _copied: None,
             }),
-            Err(error) if frozen::cannot_write(&error) => Self::open_frozen(&path),
+            Err(error) if read_only::cannot_write(&error) => Self::open_read_only(&path),
             Err(error) => Err(read_error(&error)),
         }
     }
 
-    fn open_frozen(path: &Path) -> Result<Self, StoreError> {
-        let (connection, copied) = frozen::open(path)?;
+    fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        let (connection, copied) = read_only::open(path)?;
         let connection = begin(connection).map_err(|error| read_error(&error))?;
         Ok(Self {
             connection,
@@ -60,8 +61,8 @@ impl SqliteSnapshot {
         })
     }
 
-    /// Hands every row of a table to `each`, in the order of their keys. A folder of an older program lacks tables and
-    /// columns: they are read as its next start would make them.
+    /// Calls `each` for every row of a table, in the order of their keys. Tables and columns that an older program did not
+    /// create are read as its upgrade would create them.
     pub(crate) fn each_row(
         &self,
         table: &'static Table,
@@ -91,12 +92,12 @@ impl SqliteSnapshot {
         after: Option<&Key>,
     ) -> rusqlite::Result<Vec<Row>> {
         let (name, key) = (table.name, table.key);
-        let behind = match after {
+        let range = match after {
             Some(_) => format!("\"{key}\" > ?1"),
             None => "TRUE".to_owned(),
         };
         let text = format!(
-            "SELECT {columns} FROM \"{name}\" WHERE {behind} ORDER BY \"{key}\" LIMIT {PAGE_ROWS}"
+            "SELECT {columns} FROM \"{name}\" WHERE {range} ORDER BY \"{key}\" LIMIT {PAGE_ROWS}"
         );
         let mut statement = self.connection.prepare_cached(&text)?;
         let cells = rusqlite::params_from_iter(after.map(Cell::from));
@@ -120,7 +121,7 @@ impl SqliteSnapshot {
         read().map_err(|error| read_error(&error))
     }
 
-    /// Messages that a group is subscribed to and has not handled yet.
+    /// Messages that a group subscribes to and has not handled yet.
     pub(crate) fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
         let read = || -> rusqlite::Result<Vec<Message>> {
             let mut offset = reader::position(&self.connection, group)?;
@@ -147,7 +148,7 @@ impl SqliteSnapshot {
         read().map_err(|error| read_error(&error))
     }
 
-    /// The ids of all timers that are set.
+    /// The ids of all stored timers.
     pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {
         let ever = [i64::MIN, i64::MAX].map(Timestamp::from_millis);
         let timers = reader::timers(&self.connection, ever.into(), u32::MAX)
@@ -166,13 +167,13 @@ impl SqliteSnapshot {
     }
 }
 
-/// Begins to see.
+/// Begins the transaction that all reads belong to.
 fn begin(connection: Connection) -> rusqlite::Result<Connection> {
     rusqlite::vtab::array::load_module(&connection)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "query_only", true)?;
     connection.execute_batch("BEGIN")?;
-    // A transaction begins to see with its first read.
+    // The first read fixes the moment that the transaction sees.
     connection.query_row("SELECT count(*) FROM consumer", (), |_| Ok(()))?;
     Ok(connection)
 }

@@ -1,8 +1,8 @@
-//! The one writer: takes every waiting Commit into one transaction and one fsync.
+//! The writer: applies all waiting commits in one transaction with one fsync.
 //!
-//! Commits are first applied without savepoints. Where one of them cannot be applied, the whole transaction is
-//! rolled back and applied again with a savepoint around each, so that the failing ones fall out alone: conflicts
-//! are rare, and the common path pays nothing for them.
+//! Commits are first applied without savepoints. If one of them is rejected, the writer rolls the transaction back and
+//! applies all again with a savepoint around each, so that only the rejected ones are undone: rejections are rare, and
+//! the common path does not pay for them.
 
 use std::{
     sync::{
@@ -18,20 +18,19 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Statements, save_position,
-    session::{Outcome, Session, Trouble},
-    sweep,
+    SqlTexts, cleanup, save_position,
+    transaction::{ApplyError, OpenTransaction},
 };
 use crate::{
-    Metrics, StoreError,
+    CommitOutcome, Metrics, StoreError,
+    commit_handle::SubmissionResult,
+    dependency_check::DependencyCheck,
     housekeeping::{Cleaned, Expiry},
-    receipt::Answer,
-    refused::Refused,
+    log_cache::{LogCache, Stored},
     store::Submission,
-    tail::{Stored, Tail},
 };
 
-/// Commits taken into one transaction.
+/// Commits per transaction.
 const COMMITS_PER_TRANSACTION_MAX: usize = 1024;
 
 pub(super) enum Job {
@@ -55,10 +54,10 @@ pub(super) enum Job {
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    pub(super) statements: Arc<Statements>,
+    pub(super) texts: Arc<SqlTexts>,
     pub(super) queue: mpsc::Receiver<Job>,
     pub(super) waiting: Arc<AtomicUsize>,
-    pub(super) tail: Arc<Tail>,
+    pub(super) log_cache: Arc<LogCache>,
     pub(super) committed: watch::Sender<i64>,
     pub(super) published: watch::Sender<i64>,
     pub(super) failure: Arc<watch::Sender<Option<String>>>,
@@ -66,12 +65,12 @@ pub(super) struct Writer {
     pub(super) next_offset: i64,
 }
 
-type Reply = oneshot::Sender<Answer>;
+type Reply = oneshot::Sender<SubmissionResult>;
 
 impl Writer {
-    /// Until every sender is gone; what was sent before is applied.
+    /// Runs until every sender is dropped; applies everything that was sent before.
     pub(super) fn run(mut self) {
-        let mut inbox_cursor = sweep::InboxCursor::default();
+        let mut inbox_cursor = cleanup::InboxCursor::default();
         while let Ok(job) = self.queue.recv() {
             let mut applies = Vec::new();
             let mut cleans = Vec::new();
@@ -99,21 +98,24 @@ impl Writer {
                 self.clean(clean, &mut inbox_cursor);
             }
         }
-        self.fold_log();
+        self.checkpoint();
     }
 
-    /// Copies the write-ahead log into the file, so that after a clean stop the file alone is everything.
-    fn fold_log(&self) {
-        let fold = || {
+    /// Copies the write-ahead log into the file, so that after a clean stop the file alone holds everything.
+    fn checkpoint(&self) {
+        let truncate = || {
             self.connection
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
         };
         if let Err(error) = self
             .check()
             .map_err(|error| error.to_string())
-            .and_then(|()| fold().map_err(|error| error.to_string()))
+            .and_then(|()| truncate().map_err(|error| error.to_string()))
         {
-            tracing::warn!(error, "the write-ahead log stays beside the store");
+            tracing::warn!(
+                error,
+                "cannot copy the write-ahead log into the store's file; it stays beside it"
+            );
         }
     }
 
@@ -132,21 +134,21 @@ impl Writer {
                     self.metrics
                         .messages_published
                         .inc_by(published.len() as u64);
-                    self.tail.append(published);
+                    self.log_cache.append(published);
                 }
                 fail::fail_point!("store.after_commit", |_| std::process::abort());
                 self.metrics
                     .commit_secs
                     .observe(started.elapsed().as_secs_f64());
                 self.metrics.commit_size.observe(commits as f64);
-                // Before the replies, so that whoever was told of a commit finds its messages on the log.
+                // Before the replies, so that the submitter of a commit finds its messages on the log.
                 let head = self.next_offset - 1;
-                // Consumers are woken by messages only: most commits of an on-sale publish none.
+                // Only messages wake consumers: most commits of a sale publish none.
                 self.published
                     .send_if_modified(|seen| std::mem::replace(seen, head) != head);
                 self.committed.send_modify(|commits| *commits += 1);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // A waiter that went away does not undo its commit.
+                    // A dropped waiter does not undo its commit.
                     let _ = reply.send(Ok(outcome));
                 }
             }
@@ -161,10 +163,10 @@ impl Writer {
     fn transact(
         &mut self,
         submissions: Vec<Submission>,
-    ) -> Result<(Vec<Vec<Outcome>>, Vec<Stored>), StoreError> {
+    ) -> Result<(Vec<Vec<CommitOutcome>>, Vec<Stored>), StoreError> {
         self.check()?;
         let attempt = match self.attempt(&submissions, false) {
-            Err(Trouble::Commit(_)) => {
+            Err(ApplyError::Commit(_)) => {
                 self.roll_back()?;
                 self.attempt(&submissions, true)
             }
@@ -172,10 +174,10 @@ impl Writer {
         };
         match attempt {
             Ok(applied) => Ok(applied),
-            Err(Trouble::Commit(error)) => {
+            Err(ApplyError::Commit(error)) => {
                 Err(self.poison(&format!("a rejected commit broke its transaction: {error}")))
             }
-            Err(Trouble::Transaction(error)) => Err(self.lost_transaction(&error)),
+            Err(ApplyError::Transaction(error)) => Err(self.transaction_failed(&error)),
         }
     }
 
@@ -190,30 +192,31 @@ impl Writer {
         &self,
         submissions: &[Submission],
         savepoints: bool,
-    ) -> Result<(Vec<Vec<Outcome>>, Vec<Stored>), Trouble> {
+    ) -> Result<(Vec<Vec<CommitOutcome>>, Vec<Stored>), ApplyError> {
         self.connection
             .prepare_cached("BEGIN IMMEDIATE")?
             .execute(())?;
-        let mut session = Session {
+        let mut transaction = OpenTransaction {
             connection: &self.connection,
-            statements: &self.statements,
+            texts: &self.texts,
             next_offset: self.next_offset,
             published: Vec::new(),
         };
         let mut all = Vec::with_capacity(submissions.len());
         for submission in submissions {
             let mut outcomes = Vec::with_capacity(submission.commits.len());
-            let mut refused = Refused::default();
+            let mut dependencies = DependencyCheck::default();
             for commit in &*submission.commits {
                 let outcome = if savepoints {
-                    refused
-                        .check(commit)
-                        .map_or_else(|| session.apply_alone(commit), |conflict| Ok(Err(conflict)))?
+                    dependencies.check(commit).map_or_else(
+                        || transaction.apply_alone(commit),
+                        |conflict| Ok(Err(conflict)),
+                    )?
                 } else {
-                    session.apply(commit).map(Ok)?
+                    transaction.apply(commit).map(Ok)?
                 };
                 if outcome.is_err() {
-                    refused.note(commit);
+                    dependencies.add_rejected(commit);
                 }
                 outcomes.push(outcome);
             }
@@ -231,7 +234,7 @@ impl Writer {
         }
         fail::fail_point!("store.before_commit", |_| std::process::abort());
         self.connection.prepare_cached("COMMIT")?.execute(())?;
-        Ok((all, session.published))
+        Ok((all, transaction.published))
     }
 
     fn roll_back(&self) -> Result<(), StoreError> {
@@ -243,10 +246,10 @@ impl Writer {
             .map_err(|error| self.poison(&error.to_string()))
     }
 
-    /// A full disk or a busy file rolls back cleanly and may pass. Anything else (a failed fsync above all) says
-    /// nothing of what is on disk, or would meet every commit (rows of another program in the log, a table that is
-    /// gone), and the only safe thing left is to stop and recover.
-    fn lost_transaction(&self, error: &rusqlite::Error) -> StoreError {
+    /// A full disk or a busy file rolls back cleanly and may be temporary. After any other error (above all a failed
+    /// fsync) the state on disk is unknown, or every commit would fail (another program's rows in the log, a missing
+    /// table): only a stop and a recovery are safe.
+    fn transaction_failed(&self, error: &rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 match self.roll_back() {
@@ -259,49 +262,49 @@ impl Writer {
     }
 
     fn poison(&self, reason: &str) -> StoreError {
-        tracing::error!(reason, "the store has failed; the process must stop");
+        tracing::error!(reason, "the store has failed; stop the process");
         self.failure.send_replace(Some(reason.to_owned()));
         StoreError::Poisoned(reason.to_owned())
     }
 
-    /// Runs one piece of cleaning in a transaction of its own.
-    fn sweep<T>(
+    /// Runs one piece of cleanup in a transaction of its own.
+    fn clean_piece<T>(
         &self,
         piece: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         self.check()?;
-        let swept = self
+        let cleaned = self
             .connection
             .execute_batch("BEGIN IMMEDIATE")
             .and_then(|()| piece(&self.connection))
-            .and_then(|swept| {
+            .and_then(|cleaned| {
                 fail::fail_point!("store.before_sweep", |_| std::process::abort());
-                self.connection.execute_batch("COMMIT").map(|()| swept)
+                self.connection.execute_batch("COMMIT").map(|()| cleaned)
             });
-        swept.map_err(|error| match Trouble::from(error) {
-            Trouble::Transaction(error) => self.lost_transaction(&error),
-            Trouble::Commit(refused) => match self.roll_back() {
-                Ok(()) => StoreError::Unavailable(refused.to_string()),
+        cleaned.map_err(|error| match ApplyError::from(error) {
+            ApplyError::Transaction(error) => self.transaction_failed(&error),
+            ApplyError::Commit(rejected) => match self.roll_back() {
+                Ok(()) => StoreError::Unavailable(rejected.to_string()),
                 Err(poisoned) => poisoned,
             },
         })
     }
 
-    fn clean(&self, job: Job, cursor: &mut sweep::InboxCursor) {
+    fn clean(&self, job: Job, cursor: &mut cleanup::InboxCursor) {
         match job {
-            Job::Apply { .. } => unreachable!("commits are applied before cleaning begins"),
+            Job::Apply { .. } => unreachable!("commits are applied before cleanup begins"),
             Job::Clean {
                 groups,
                 inbox_before,
                 rows_max,
                 reply,
             } => {
-                let swept = self.sweep(|connection| {
-                    let messages = sweep::messages(connection, &groups, rows_max)?;
-                    let marks = sweep::inbox(connection, inbox_before, rows_max, cursor)?;
+                let cleaned = self.clean_piece(|connection| {
+                    let messages = cleanup::messages(connection, &groups, rows_max)?;
+                    let marks = cleanup::inbox(connection, inbox_before, rows_max, cursor)?;
                     Ok(marks.and_removed(messages))
                 });
-                let _ = reply.send(swept);
+                let _ = reply.send(cleaned);
             }
             Job::Expire {
                 expiry,
@@ -309,19 +312,20 @@ impl Writer {
                 rows_max,
                 reply,
             } => {
-                let swept =
-                    self.sweep(|connection| sweep::expired(connection, &expiry, before, rows_max));
-                let _ = reply.send(swept);
+                let cleaned = self.clean_piece(|connection| {
+                    cleanup::expired(connection, &expiry, before, rows_max)
+                });
+                let _ = reply.send(cleaned);
             }
         }
     }
 }
 
-/// A writer that broke takes nothing more, and says so.
+/// If the writer panics, every later commit is rejected.
 impl Drop for Writer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.poison("the writer broke");
+            self.poison("the writer panicked");
         }
     }
 }

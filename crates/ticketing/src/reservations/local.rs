@@ -12,7 +12,7 @@ use std::{
 
 use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::{
-    Commit, CommitError, Find, Outcome, Receipt, Record, Store, StoreError, Submission,
+    Commit, CommitError, CommitHandle, CommitOutcome, Find, Record, Store, StoreError, Submission,
 };
 
 use super::{
@@ -78,7 +78,7 @@ impl Local {
         &self.store
     }
 
-    fn submit(&self, commit: Commit) -> Receipt {
+    fn submit(&self, commit: Commit) -> CommitHandle {
         self.store.submit(Submission {
             commits: [commit].into(),
             position: None,
@@ -103,11 +103,11 @@ impl Local {
     /// dropped or times out.
     async fn stored_or(
         &self,
-        receipt: Receipt,
+        receipt: CommitHandle,
         undo: impl FnOnce(&mut State) + Send + 'static,
     ) -> Result<(), CommitError> {
         let state = Arc::clone(&self.state);
-        let settle = move |outcomes: &[Outcome]| {
+        let settle = move |outcomes: &[CommitOutcome]| {
             if outcomes.iter().any(was_not_applied) {
                 undo(&mut lock(&state));
             }
@@ -134,7 +134,7 @@ impl Local {
         &self,
         request: ReserveRequest,
         now: Timestamp,
-    ) -> Result<(Granted, Option<Receipt>), Refusal> {
+    ) -> Result<(Granted, Option<CommitHandle>), Refusal> {
         let (id, deadlines) = (request.claim, request.deadlines);
         let mut state = self.state();
         let stock = state
@@ -152,7 +152,7 @@ impl Local {
         });
         fail::fail_point!("ticketing.before_grant", |_| std::process::abort());
         let receipt = self.submit(commit);
-        if receipt.refusal().is_some() {
+        if receipt.rejection().is_some() {
             stock.release(id);
         } else {
             state.schedule_expiry(id, deadlines.lapses_at);
@@ -253,7 +253,8 @@ impl Local {
             (ended, self.store.submit(submission))
         };
         let (state, submitted) = (Arc::clone(&self.state), ended.clone());
-        let settle = move |outcomes: &[Outcome]| lock(&state).settle_expiry(&submitted, outcomes);
+        let settle =
+            move |outcomes: &[CommitOutcome]| lock(&state).settle_expiry(&submitted, outcomes);
         let outcomes = receipt.settled(settle).await;
         let mut expired = ExpiredClaims::default();
         let mut failure = None;

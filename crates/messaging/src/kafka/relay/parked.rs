@@ -7,7 +7,7 @@ use crate::{
     Commit, CommitError, StoreError,
     dead_letters::{self, DeadLetterRecord, DeadLetterState, OUTBOX},
     kafka::producer::SendError,
-    tail::Stored,
+    log_cache::Stored,
 };
 
 impl Relay {

@@ -9,7 +9,7 @@ use super::{Producer, RENEWALS_PER_LEASE, Relay};
 use crate::{
     StoreError,
     kafka::producer::{SendError, SendLimits},
-    tail::Stored,
+    log_cache::Stored,
 };
 
 /// How long to wait for further delivery reports after a send failed.

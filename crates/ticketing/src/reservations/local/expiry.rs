@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use contract::{EventId, TicketId, Timestamp, UserId};
-use messaging::Outcome;
+use messaging::CommitOutcome;
 
 use super::State;
 use crate::{
@@ -99,7 +99,7 @@ impl State {
     }
 
     /// Puts back the freed claims whose expiry was not stored. A claim that stays is published again at its next check.
-    pub(super) fn settle_expiry(&mut self, ended: &[(DueClaim, bool)], outcomes: &[Outcome]) {
+    pub(super) fn settle_expiry(&mut self, ended: &[(DueClaim, bool)], outcomes: &[CommitOutcome]) {
         for ((due, is_freed), outcome) in ended.iter().zip(outcomes) {
             if *is_freed && was_not_applied(outcome) {
                 let freed = Claim {

@@ -8,7 +8,7 @@ use std::{
 
 use contract::{EventId, TicketId, Timestamp};
 use futures::future::join_all;
-use messaging::{Commit, Outcome, StoreError, Submission, Unresolved};
+use messaging::{Commit, CommitOutcome, StoreError, Submission, Unresolved};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -305,7 +305,7 @@ async fn answer_unknown(core: Weak<Core>, grants: Vec<Grant>, unresolved: Unreso
 
 /// Answers by the outcome of the grant's commit. A commit may conflict because another process answered the same keyed
 /// request first: then the claim was granted again there, and `undo_grant` leaves it.
-async fn answer(core: &Core, grant: Grant, outcome: Outcome) {
+async fn answer(core: &Core, grant: Grant, outcome: CommitOutcome) {
     let Grant { pending, granted } = grant;
     if let Err(error) = &outcome
         && was_not_applied(&outcome)

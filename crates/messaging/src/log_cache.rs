@@ -1,4 +1,4 @@
-//! The newest messages of the log, in memory: a consumer that keeps up never reads them from the file.
+//! The newest messages of the log in memory, so that a consumer that keeps up never reads them from the store.
 
 use std::{
     collections::VecDeque,
@@ -8,26 +8,26 @@ use std::{
 use crate::Message;
 
 /// Messages kept in memory.
-const TAIL_MESSAGES_MAX: usize = 32_768;
+const CACHED_MESSAGES_MAX: usize = 32_768;
 
-/// A message with its place in the log.
+/// A message with its offset in the log.
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub offset: i64,
     pub message: Arc<Message>,
 }
 
-pub(crate) struct Tail {
+pub(crate) struct LogCache {
     state: RwLock<State>,
 }
 
 struct State {
-    /// Every message behind this offset is in `messages`.
+    /// Every message after this offset is in `messages`.
     from: i64,
     messages: VecDeque<Stored>,
 }
 
-impl Tail {
+impl LogCache {
     pub(crate) fn new(head: i64) -> Self {
         Self {
             state: RwLock::new(State {
@@ -37,7 +37,7 @@ impl Tail {
         }
     }
 
-    /// Forgets everything and begins behind this offset.
+    /// Empties the cache; the next message comes after this offset.
     pub(crate) fn start_at(&self, head: i64) {
         let mut state = self.state.write().expect("no holder of this lock panics");
         *state = State {
@@ -49,14 +49,14 @@ impl Tail {
     pub(crate) fn append(&self, committed: Vec<Stored>) {
         let mut state = self.state.write().expect("no holder of this lock panics");
         state.messages.extend(committed);
-        while state.messages.len() > TAIL_MESSAGES_MAX {
+        while state.messages.len() > CACHED_MESSAGES_MAX {
             if let Some(oldest) = state.messages.pop_front() {
                 state.from = oldest.offset;
             }
         }
     }
 
-    /// `None` where the messages after `offset` are no longer all here.
+    /// `None` if some messages after `offset` are not cached.
     pub(crate) fn read(
         &self,
         offset: i64,

@@ -1,4 +1,4 @@
-//! One transaction in the making: every statement that writes a Commit, and why one does not do what it should.
+//! An open transaction: every statement that writes a Commit, and why one fails.
 
 use std::sync::Arc;
 
@@ -8,33 +8,31 @@ use rusqlite::{
 };
 use serde_json::Value;
 
-use super::Statements;
+use super::SqlTexts;
 use crate::{
-    Commit, CommitError, Message, TraceContext,
+    Commit, CommitError, CommitOutcome, Message, TraceContext,
     commit::{Append, Delete, Fence, Handled, Put, TimerChange},
+    log_cache::Stored,
     record::Kind,
     row::Row,
-    tail::Stored,
     trace::Text,
 };
 
-pub(super) type Outcome = Result<(), CommitError>;
-
-/// Why a statement of a commit did not do what it should.
-pub(super) enum Trouble {
-    /// This commit alone is at fault.
+/// Why a statement of a commit failed.
+pub(super) enum ApplyError {
+    /// The commit is rejected; the transaction can go on.
     Commit(CommitError),
-    /// The transaction is lost.
+    /// The transaction cannot be committed.
     Transaction(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for ApplyError {
     fn from(error: rusqlite::Error) -> Self {
-        if is_of_every_commit(&error) {
+        if concerns_every_commit(&error) {
             return Self::Transaction(error);
         }
         match error.sqlite_error_code() {
-            // The statement was undone by itself, and nothing is wrong with the file.
+            // SQLite has undone the statement, and the file is intact.
             Some(
                 ErrorCode::ConstraintViolation
                 | ErrorCode::TypeMismatch
@@ -48,25 +46,24 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
-/// Whether no commit would fare better: what a statement names is gone, or another program has taken the next offset
-/// of the log.
-fn is_of_every_commit(error: &rusqlite::Error) -> bool {
-    let told = error.to_string();
+/// Whether every commit would fail: a table or column is missing, or another program has taken the next offset of the
+/// log.
+fn concerns_every_commit(error: &rusqlite::Error) -> bool {
+    let text = error.to_string();
     let is_missing = ["no such table", "no such column", "has no column named"];
-    is_missing.iter().any(|it| told.contains(it)) || told.contains("failed: message.offset")
+    is_missing.iter().any(|it| text.contains(it)) || text.contains("failed: message.offset")
 }
 
-/// One transaction in the making.
-pub(super) struct Session<'a> {
+pub(super) struct OpenTransaction<'a> {
     pub(super) connection: &'a Connection,
-    pub(super) statements: &'a Statements,
+    pub(super) texts: &'a SqlTexts,
     pub(super) next_offset: i64,
     pub(super) published: Vec<Stored>,
 }
 
-impl Session<'_> {
-    /// Applies a commit so that it can fall out alone.
-    pub(super) fn apply_alone(&mut self, commit: &Commit) -> Result<Outcome, Trouble> {
+impl OpenTransaction<'_> {
+    /// Applies a commit under a savepoint, so that it can be rejected alone.
+    pub(super) fn apply_alone(&mut self, commit: &Commit) -> Result<CommitOutcome, ApplyError> {
         let published = self.published.len();
         let next_offset = self.next_offset;
         self.connection
@@ -74,7 +71,7 @@ impl Session<'_> {
             .execute(())?;
         let outcome = match self.apply(commit) {
             Ok(()) => Ok(()),
-            Err(Trouble::Commit(error)) => {
+            Err(ApplyError::Commit(error)) => {
                 self.connection
                     .prepare_cached("ROLLBACK TO one")?
                     .execute(())?;
@@ -82,13 +79,13 @@ impl Session<'_> {
                 self.next_offset = next_offset;
                 Err(error)
             }
-            Err(lost) => return Err(lost),
+            Err(error) => return Err(error),
         };
         self.connection.prepare_cached("RELEASE one")?.execute(())?;
         Ok(outcome)
     }
 
-    pub(super) fn apply(&mut self, commit: &Commit) -> Result<(), Trouble> {
+    pub(super) fn apply(&mut self, commit: &Commit) -> Result<(), ApplyError> {
         for fence in &commit.fences {
             self.check_fence(fence)?;
         }
@@ -113,7 +110,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn check_fence(&self, fence: &Fence) -> Result<(), Trouble> {
+    fn check_fence(&self, fence: &Fence) -> Result<(), ApplyError> {
         let text = "SELECT count(*) FROM lease WHERE name = ?1 AND token = ?2";
         let held: i64 = self
             .connection
@@ -122,14 +119,14 @@ impl Session<'_> {
         if held == 1 {
             Ok(())
         } else {
-            Err(Trouble::Commit(CommitError::Fenced {
+            Err(ApplyError::Commit(CommitError::Fenced {
                 lease: fence.lease.clone(),
             }))
         }
     }
 
-    /// A message that was handled meanwhile must not be handled again.
-    fn mark_handled(&self, handled: &Handled) -> Result<(), Trouble> {
+    /// Conflicts if the message was handled meanwhile.
+    fn mark_handled(&self, handled: &Handled) -> Result<(), ApplyError> {
         let text =
             "INSERT OR IGNORE INTO inbox (consumer, message_id, seen_at) VALUES (?1, ?2, ?3)";
         let mark = (&handled.group, &handled.message_id, handled.at.as_millis());
@@ -139,11 +136,11 @@ impl Session<'_> {
         }
     }
 
-    fn put(&self, put: &Put) -> Result<(), Trouble> {
-        let statements = self.statements.of(put.table);
+    fn put(&self, put: &Put) -> Result<(), ApplyError> {
+        let texts = self.texts.of(put.table);
         let changed = match put.expected {
-            0 => self.execute(&statements.insert, &put.row, None)?,
-            expected => self.execute(&statements.update, &put.row, Some(expected))?,
+            0 => self.execute(&texts.insert, &put.row, None)?,
+            expected => self.execute(&texts.update, &put.row, Some(expected))?,
         };
         if changed == 1 {
             Ok(())
@@ -152,7 +149,7 @@ impl Session<'_> {
         }
     }
 
-    /// Runs a statement whose parameters are the values of a row, and perhaps one more.
+    /// Runs a statement whose parameters are the values of a row, and optionally one more.
     fn execute(&self, text: &str, row: &Row, last: Option<i64>) -> rusqlite::Result<usize> {
         let mut statement = self.connection.prepare_cached(text)?;
         let columns = row.table().columns.iter().zip(row.values());
@@ -165,9 +162,9 @@ impl Session<'_> {
         statement.raw_execute()
     }
 
-    fn delete(&self, delete: &Delete) -> Result<(), Trouble> {
+    fn delete(&self, delete: &Delete) -> Result<(), ApplyError> {
         let table = delete.table;
-        let text = &self.statements.of(table).delete;
+        let text = &self.texts.of(table).delete;
         let removed = self
             .connection
             .prepare_cached(text)?
@@ -178,15 +175,15 @@ impl Session<'_> {
         }
     }
 
-    /// An entry that is there already was decided by another: unique keys of entries are stable ids.
-    fn append(&self, append: &Append) -> Result<(), Trouble> {
-        match self.execute(&self.statements.of(append.table).insert, &append.row, None)? {
+    /// Conflicts if the entry exists: keys of entries are stable ids, so that another writer has decided the same.
+    fn append(&self, append: &Append) -> Result<(), ApplyError> {
+        match self.execute(&self.texts.of(append.table).insert, &append.row, None)? {
             1 => Ok(()),
             _ => Err(conflict(append.table.name, &append.row[append.table.key])),
         }
     }
 
-    fn publish(&mut self, message: &Arc<Message>) -> Result<(), Trouble> {
+    fn publish(&mut self, message: &Arc<Message>) -> Result<(), ApplyError> {
         let text = "INSERT INTO message (offset, id, topic, key, time, payload, reissue, trace)
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let offset = self.next_offset;
@@ -208,7 +205,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn change_timer(&mut self, change: &TimerChange) -> Result<(), Trouble> {
+    fn change_timer(&mut self, change: &TimerChange) -> Result<(), ApplyError> {
         match change {
             TimerChange::Set {
                 id,
@@ -242,7 +239,7 @@ impl Session<'_> {
                 message_id,
                 message,
             } => {
-                // The time alone does not tell: a timer may be replaced by another for the same instant.
+                // The due time alone does not identify a timer: another may have replaced it for the same time.
                 let text = "DELETE FROM timer WHERE id = ?1 AND due_at = ?2 AND message_id = ?3";
                 if self.connection.prepare_cached(text)?.execute((
                     id,
@@ -258,8 +255,8 @@ impl Session<'_> {
     }
 }
 
-fn conflict(table: &str, key: &impl std::fmt::Display) -> Trouble {
-    Trouble::Commit(CommitError::Conflict {
+fn conflict(table: &str, key: &impl std::fmt::Display) -> ApplyError {
+    ApplyError::Commit(CommitError::Conflict {
         table: table.to_owned(),
         key: key.to_string(),
     })
@@ -274,7 +271,7 @@ fn trace_text(message: &Message) -> Option<Text> {
     message.trace.map(TraceContext::text)
 }
 
-/// A value on its way into a column, without a copy where it is a text.
+/// A value as a parameter of a column; a text is not copied.
 struct Bound<'a>(Kind, &'a Value);
 
 impl ToSql for Bound<'_> {
@@ -285,7 +282,7 @@ impl ToSql for Bound<'_> {
             (_, Value::Bool(yes)) => ToSqlOutput::Owned(Cell::Integer(i64::from(*yes))),
             (_, Value::Number(number)) => ToSqlOutput::Owned(match number.as_i64() {
                 Some(whole) => Cell::Integer(whole),
-                // The column refuses it.
+                // The column rejects it.
                 None => Cell::Text(number.to_string()),
             }),
             (_, Value::String(text)) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),

@@ -1,14 +1,14 @@
-//! Cleaning, a bounded piece at a time: what everybody has handled, and what is old.
+//! Cleanup in bounded pieces: messages that every group has handled, and old rows.
 
 use crate::Timestamp;
 use rusqlite::Connection;
 
 use crate::housekeeping::{Cleaned, Expiry};
 
-/// How far the walk over the inbox has come: consumer and message id.
+/// Where the scan of the inbox continues: consumer and message id.
 pub(super) type InboxCursor = (String, String);
 
-/// Removes messages that every group has passed. Where no group is named, nobody has passed anything.
+/// Removes messages that every group has passed; without groups, none.
 pub(super) fn messages(
     connection: &Connection,
     groups: &[&'static str],
@@ -24,9 +24,9 @@ pub(super) fn messages(
     Ok(connection.prepare_cached(text)?.execute(bounds)? as u64)
 }
 
-/// Walks the inbox a piece at a time, in the order of its key, and removes what is old: no index on the time is
-/// kept up for it. A mark stays while its message may be read again: whatever a group has yet to pass was seen
-/// after the first such message was published.
+/// Scans a piece of the inbox in the order of its key, which needs no index on the time, and removes old marks. Keeps a
+/// mark while its message may be read again: a group saw the messages that it has yet to pass after the first of them
+/// was published.
 pub(super) fn inbox(
     connection: &Connection,
     before: Timestamp,
@@ -35,14 +35,14 @@ pub(super) fn inbox(
 ) -> rusqlite::Result<Cleaned> {
     let text = "SELECT consumer, message_id FROM inbox
                 WHERE (consumer, message_id) > (?1, ?2) ORDER BY consumer, message_id LIMIT ?3";
-    let walked: Vec<InboxCursor> = connection
+    let scanned: Vec<InboxCursor> = connection
         .prepare_cached(text)?
         .query_map((&cursor.0, &cursor.1, rows_max), |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let mut cleaned = Cleaned::walked(walked.len(), rows_max);
-    let Some(last) = walked.into_iter().last() else {
+    let mut cleaned = Cleaned::scanned(scanned.len(), rows_max);
+    let Some(last) = scanned.into_iter().last() else {
         *cursor = InboxCursor::default();
         return Ok(cleaned);
     };

@@ -1,4 +1,4 @@
-//! The texts of the statements on our tables.
+//! The texts of the statements that write declared tables.
 
 use crate::record::Table;
 
@@ -9,7 +9,7 @@ pub(super) fn insert_text(table: &Table) -> String {
         .map(|column| format!("\"{}\"", column.name))
         .collect();
     let places: Vec<_> = (1..=names.len()).map(|place| format!("?{place}")).collect();
-    // A row of this key is another writer's; any other rule that is broken is the commit's own fault.
+    // An existing row of this key is another writer's change: a conflict. Any other broken rule is the commit's fault.
     format!(
         "INSERT INTO \"{}\" ({}) VALUES ({}) ON CONFLICT (\"{}\") DO NOTHING",
         table.name,

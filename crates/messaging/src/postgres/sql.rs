@@ -1,13 +1,13 @@
 //! The texts of the statements, made once when the store is opened. Every statement of a batch takes its rows as one
-//! JSON parameter, so one text does for any number of rows. Rows are locked in the order of their keys, so that two
-//! processes cannot wait for one another.
+//! JSON parameter, so that its text is the same for any number of rows. Statements lock rows in the order of their keys,
+//! so that two processes cannot deadlock.
 
 use std::collections::HashMap;
 
-use super::declared::{rules, type_of};
+use super::table_ddl::{rules, type_of};
 use crate::record::{Kind, Table};
 
-/// The name of the version that a row must have, beside the row's own columns. No column is called so.
+/// The name of the expected version beside the row's own columns. No column has this name.
 pub(super) const EXPECTED: &str = "~expected";
 
 pub(super) const FENCES: &str = "SELECT l.name, l.token
@@ -41,59 +41,59 @@ pub(super) const CANCEL_TIMER: &str = "DELETE FROM timer
 pub(super) const POSITIONS: &str = "INSERT INTO consumer (name, position) SELECT name, position
     FROM jsonb_to_recordset($1::text::jsonb) AS x(name text, position bigint)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position WHERE excluded.position > consumer.position";
-/// Written by every batch, in its transaction: whoever asks later learns from it whether the batch is there, and a
-/// writer that was followed by another finds its epoch gone.
+/// Part of every batch's transaction: a later connection reads from it whether the batch was committed, and a writer
+/// whose log was taken over finds another epoch.
 pub(super) const WRITER: &str = "UPDATE writer SET batch = x.batch, seen_at = now()
     FROM jsonb_to_recordset($1::text::jsonb) AS x(name text, epoch bigint, batch bigint)
     WHERE writer.name = x.name AND writer.epoch = x.epoch RETURNING writer.batch";
 
-pub(super) struct Statements {
-    tables: HashMap<&'static str, TableStatements>,
-    /// Every rule by the name that the server knows it by.
+pub(super) struct SqlTexts {
+    tables: HashMap<&'static str, TableSql>,
+    /// Every declared constraint by its name on the server.
     rules: Vec<(String, &'static str)>,
 }
 
-pub(super) struct TableStatements {
+pub(super) struct TableSql {
     pub(super) load: String,
     pub(super) insert: String,
     pub(super) update: String,
     pub(super) delete: String,
-    /// Finds rows that break a rule, among those that a later row of the same batch has replaced already.
+    /// Finds rows that break a rule, among those that a later row of the same batch replaces.
     pub(super) rules: String,
     /// Places of the columns that are unique by themselves or together.
     pub(super) unique: Vec<usize>,
 }
 
-impl Statements {
+impl SqlTexts {
     pub(super) fn new(tables: &[&'static Table]) -> Self {
-        let texts = |table: &&'static Table| (table.name, TableStatements::new(table));
+        let texts = |table: &&'static Table| (table.name, TableSql::new(table));
         Self {
             tables: tables.iter().map(texts).collect(),
             rules: tables.iter().flat_map(|table| rules(table)).collect(),
         }
     }
 
-    /// What the server told of a broken rule, with the rule in place of its name.
-    pub(super) fn in_words(&self, told: String) -> String {
-        let broken = self.rules.iter().find(|(name, _)| told.contains(name));
+    /// The server's error text with the constraint in place of its name.
+    pub(super) fn name_rule(&self, detail: String) -> String {
+        let broken = self.rules.iter().find(|(name, _)| detail.contains(name));
         match broken {
-            Some((name, rule)) => told.replace(name, rule),
-            None => told,
+            Some((name, rule)) => detail.replace(name, rule),
+            None => detail,
         }
     }
 
-    pub(super) fn of(&self, table: &Table) -> &TableStatements {
+    pub(super) fn of(&self, table: &Table) -> &TableSql {
         self.tables
             .get(table.name)
-            .expect("every table is named when the store is opened")
+            .expect("the store is opened with every table")
     }
 }
 
-impl TableStatements {
+impl TableSql {
     fn new(table: &Table) -> Self {
         let (name, key) = (table.name, table.key);
         let columns = columns(table);
-        let given = given(table);
+        let given = parameter_rows(table);
         let sets: Vec<_> = table
             .columns
             .iter()
@@ -108,7 +108,7 @@ impl TableStatements {
         };
         Self {
             load: format!("SELECT {columns} FROM \"{name}\" WHERE \"{key}\" = ANY($1::{array}[])"),
-            // A row of this key is another writer's; any other rule that is broken is the commit's own fault.
+            // An existing row of this key is another writer's change: a conflict. Any other broken rule is the commit's fault.
             insert: format!(
                 "INSERT INTO \"{name}\" ({columns}) SELECT {columns} FROM {given} \
                  ON CONFLICT (\"{key}\") DO NOTHING RETURNING \"{key}\""
@@ -144,7 +144,7 @@ pub(super) fn columns(table: &Table) -> String {
 }
 
 /// The parameter as rows of a table.
-fn given(table: &Table) -> String {
+fn parameter_rows(table: &Table) -> String {
     let columns: Vec<_> = table
         .columns
         .iter()
@@ -156,7 +156,7 @@ fn given(table: &Table) -> String {
     )
 }
 
-/// Holds for a row that the table would refuse by itself.
+/// True for a row that breaks a rule of the table by itself.
 fn broken_rules(table: &Table) -> String {
     let checks = table
         .constraints
@@ -188,7 +188,7 @@ fn unique_columns(table: &Table) -> Vec<usize> {
         .collect()
 }
 
-/// A value as a text of the column's type; for what is compared with one column.
+/// A text parameter as a value of a column's type.
 pub(super) fn placeholder(kind: Kind, number: usize) -> String {
     match kind {
         Kind::Text => format!("${number}::text"),

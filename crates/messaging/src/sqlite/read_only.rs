@@ -1,6 +1,6 @@
-//! A data folder that cannot be written, such as a backup on a medium for reading only. A reader of a write-ahead log
-//! has to make an index beside it, and there it cannot: without a log the file is read as one that nobody changes,
-//! with one both are copied first.
+//! A data folder without write access, such as a backup on a read-only medium. A reader of a write-ahead log must create
+//! an index beside it, which is impossible there: a file without a log is opened as immutable, a file with one is copied
+//! together with its log.
 
 use std::{
     fs::{self, File},
@@ -13,18 +13,18 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::{read_error, schema::FILE_NAME};
 use crate::{Random, StoreError};
 
-/// A copy in the system's folder for temporary files; it goes with this.
-pub(super) struct Copied(PathBuf);
+/// A copy in the system's folder for temporary files, removed on drop.
+pub(super) struct TemporaryCopy(PathBuf);
 
-impl Drop for Copied {
+impl Drop for TemporaryCopy {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "the copy of a data folder stays behind");
+            tracing::warn!(folder = %self.0.display(), %error, "cannot remove the temporary copy of a data folder");
         }
     }
 }
 
-/// Whether a file could not be opened for want of write access.
+/// Whether a file could not be opened for lack of write access.
 pub(super) fn cannot_write(error: &rusqlite::Error) -> bool {
     let codes = [
         ErrorCode::CannotOpen,
@@ -39,20 +39,20 @@ pub(super) fn cannot_write(error: &rusqlite::Error) -> bool {
 /// Opens the file without writing anything beside it.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where it cannot be read, or its log cannot be copied.
-pub(super) fn open(path: &Path) -> Result<(Connection, Option<Copied>), StoreError> {
+/// [`StoreError::Unavailable`] if it cannot be read, or its log cannot be copied.
+pub(super) fn open(path: &Path) -> Result<(Connection, Option<TemporaryCopy>), StoreError> {
     let log = log_of(path);
     let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     if !has_log {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
             | OpenFlags::SQLITE_OPEN_URI
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(unchanging(path), flags);
+        let opened = Connection::open_with_flags(immutable_uri(path), flags);
         return Ok((opened.map_err(|error| read_error(&error))?, None));
     }
     let copied = copy(path, &log).map_err(|error| {
         StoreError::Unavailable(format!(
-            "{} cannot be written, and its write-ahead log cannot be read without: it could not be copied to {}: {error}",
+            "cannot read the write-ahead log of {} without write access, nor copy it to {}: {error}",
             path.display(),
             std::env::temp_dir().display()
         ))
@@ -67,8 +67,8 @@ fn log_of(path: &Path) -> PathBuf {
     log.into()
 }
 
-/// See <https://www.sqlite.org/uri.html>: what has a meaning there is written by its number.
-fn unchanging(path: &Path) -> String {
+/// See <https://www.sqlite.org/uri.html>, which also says what to escape.
+fn immutable_uri(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for character in path.to_string_lossy().chars() {
         match character {
@@ -82,15 +82,15 @@ fn unchanging(path: &Path) -> String {
     uri
 }
 
-fn copy(path: &Path, log: &Path) -> io::Result<Copied> {
+fn copy(path: &Path, log: &Path) -> io::Result<TemporaryCopy> {
     let name = format!(
         "boxoffice-{}",
         Random::System.uuid(crate::Clock::System.now())
     );
-    let copied = Copied(std::env::temp_dir().join(name));
+    let copied = TemporaryCopy(std::env::temp_dir().join(name));
     make_private(&copied.0)?;
     let file = copied.0.join(FILE_NAME);
-    // Not `fs::copy`: it takes the permissions over, and these are to be written.
+    // `fs::copy` would copy the permissions too, and the copy must be writable.
     io::copy(&mut File::open(log)?, &mut File::create_new(log_of(&file))?)?;
     io::copy(&mut File::open(path)?, &mut File::create_new(&file)?)?;
     Ok(copied)
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_beside_a_file_with_or_without_a_log() {
+    fn opening_creates_no_file_beside_one_with_or_without_a_log() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
         let writer = Connection::open(&path).unwrap();
@@ -153,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_told_whatever_its_characters() {
+    fn the_uri_of_a_path_escapes_its_special_characters() {
         let path = Path::new("/a b/50%/c?d#e/boxoffice.db");
         assert_eq!(
-            unchanging(path),
+            immutable_uri(path),
             "file:/a b/50%25/c%3fd%23e/boxoffice.db?immutable=1"
         );
     }

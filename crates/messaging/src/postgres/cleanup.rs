@@ -1,12 +1,12 @@
-//! Cleaning, a bounded piece at a time: what everybody has handled, and what is old. The same rules as in the
-//! embedded store, on a reading connection: the writer is not held up.
+//! Cleanup in bounded pieces: messages that every group has handled, and old rows. The rules are those of the embedded
+//! store. Runs on a reading connection, so that it does not delay the writer.
 
 use crate::Timestamp;
 
 use super::reader::{ReadError, Reader};
 use crate::housekeeping::{Cleaned, Expiry};
 
-/// How far the walk over the inbox has come: consumer and message id.
+/// Where the scan of the inbox continues: consumer and message id.
 pub(super) type InboxCursor = (String, String);
 
 /// Removes messages up to an offset that every group has passed.
@@ -23,8 +23,8 @@ pub(super) async fn messages(
         .await?)
 }
 
-/// Walks the inbox in the order of its key and removes what is old. A mark stays while its message may be read again;
-/// what is parked in an outbox was never on the bus.
+/// Scans the inbox in the order of its key and removes old marks. Keeps a mark while its message may be read again; a
+/// message that is parked in an outbox was never on the bus.
 pub(super) async fn inbox(
     reader: &Reader,
     before: Timestamp,
@@ -33,11 +33,11 @@ pub(super) async fn inbox(
 ) -> Result<(Cleaned, InboxCursor), ReadError> {
     let text = "SELECT consumer, message_id FROM inbox WHERE (consumer, message_id) > ($1, $2)
                 ORDER BY consumer, message_id LIMIT $3";
-    let walked = reader
-        .ask(text, &[&cursor.0, &cursor.1, &i64::from(rows_max)])
+    let scanned = reader
+        .query(text, &[&cursor.0, &cursor.1, &i64::from(rows_max)])
         .await?;
-    let mut cleaned = Cleaned::walked(walked.len(), rows_max);
-    let Some(last) = walked.last() else {
+    let mut cleaned = Cleaned::scanned(scanned.len(), rows_max);
+    let Some(last) = scanned.last() else {
         return Ok((cleaned, InboxCursor::default()));
     };
     let last: InboxCursor = (last.get(0), last.get(1));
@@ -84,7 +84,7 @@ pub(super) async fn expired(
         .await?)
 }
 
-/// Removes the rows of outbox writers that ended without a word long ago.
+/// Removes the rows of outbox writers that ended long ago without releasing them.
 pub(super) async fn writers(reader: &Reader) -> Result<u64, ReadError> {
     let text = "DELETE FROM writer WHERE name <> 'log' AND seen_at < now() - interval '30 days'";
     Ok(reader.client().execute(text, &[]).await?)

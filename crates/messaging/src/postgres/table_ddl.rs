@@ -1,9 +1,9 @@
-//! Declared tables in the words of PostgreSQL, and what brings a stored table to its declaration. A declaration is a
-//! step of the migration, named by its text: one that was taken once is never taken again, so a program that is older
-//! than the schema changes nothing.
+//! The DDL of declared tables, and the changes that bring a stored table to its declaration. A declaration is a step of
+//! the migration, named by its text: a step is taken only once, so that a program that is older than the schema changes
+//! nothing.
 //!
-//! A column that is added later is nullable, or a number or a boolean that begins with 0: so an older program can go
-//! on writing rows. Rules and indexes are named by their text, and are exchanged where that changes.
+//! A column that is added later is nullable, or a number or a boolean that starts as 0, so that an older program can
+//! still write rows. Constraints and indexes are named by their text, and are replaced if it changes.
 
 use std::collections::HashSet;
 
@@ -44,7 +44,7 @@ pub(super) async fn changes(client: &Client, table: &Table) -> Result<Vec<String
         .iter()
         .map(|text| (rule(table, text), text))
         .collect();
-    for gone in ours(&stored, &format!("{name}_rule_"), &declared) {
+    for gone in undeclared(&stored, &format!("{name}_rule_"), &declared) {
         changes.push(format!("ALTER TABLE \"{name}\" DROP CONSTRAINT \"{gone}\""));
     }
     for (rule, text) in declared.iter().filter(|(rule, _)| !stored.contains(rule)) {
@@ -60,7 +60,7 @@ pub(super) async fn changes(client: &Client, table: &Table) -> Result<Vec<String
         .iter()
         .map(|text| (index(table, text), text))
         .collect();
-    for gone in ours(&stored, &format!("{name}_index_"), &declared) {
+    for gone in undeclared(&stored, &format!("{name}_index_"), &declared) {
         changes.push(format!("DROP INDEX \"{gone}\""));
     }
     for (index, text) in declared.iter().filter(|(index, _)| !stored.contains(index)) {
@@ -69,7 +69,7 @@ pub(super) async fn changes(client: &Client, table: &Table) -> Result<Vec<String
     Ok(changes)
 }
 
-/// The rules of a table, each with its name.
+/// The constraints of a table with their names on the server.
 pub(super) fn rules(table: &'static Table) -> impl Iterator<Item = (String, &'static str)> {
     table
         .constraints
@@ -82,8 +82,8 @@ async fn names(client: &Client, text: &str, table: &str) -> Result<HashSet<Strin
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// What was declared once and is no more.
-fn ours<'a>(
+/// Names of stored objects that are no longer declared.
+fn undeclared<'a>(
     stored: &'a HashSet<String>,
     prefix: &str,
     declared: &[(String, &&'static str)],
@@ -94,7 +94,7 @@ fn ours<'a>(
     stored.iter().filter(is_gone).collect()
 }
 
-/// The type of a column. Texts compare byte by byte, as SQLite's do, whatever the database's own collation is.
+/// The type of a column.
 pub(super) fn type_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Integer => "bigint",
@@ -104,6 +104,7 @@ pub(super) fn type_of(kind: Kind) -> &'static str {
     }
 }
 
+/// Texts compare byte by byte, as in SQLite, whatever the database's collation is.
 fn definition(column: &Column) -> String {
     let collation = match column.kind {
         Kind::Text => " COLLATE \"C\"",
@@ -117,12 +118,12 @@ fn definition(column: &Column) -> String {
     )
 }
 
-/// A column that older programs do not know.
+/// A column that older programs do not write.
 fn added(column: &Column) -> String {
     let value = match column.kind {
         Kind::Integer if !column.nullable => " DEFAULT 0",
         Kind::Boolean if !column.nullable => " DEFAULT FALSE",
-        // Rows that are there have no value for it: the server refuses.
+        // Existing rows have no value for it: the server rejects the change.
         Kind::Integer | Kind::Boolean | Kind::Text | Kind::Json => "",
     };
     format!("{}{value}", definition(column))
@@ -152,7 +153,7 @@ fn index(table: &Table, text: &str) -> String {
     format!("{}_index_{}", table.name, named_by(text))
 }
 
-/// A name that is the same for the same text, whatever built this program (FNV-1a, 64 bits).
+/// A name from a text, the same in every build of this program (FNV-1a, 64 bits).
 fn named_by(text: &str) -> String {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
