@@ -21,7 +21,7 @@ pub(crate) enum GatewayState {
     /// Both agree, or the gateway is behind and nothing has to be done.
     InSync,
     /// The attempt has an outcome that the record does not have yet.
-    GatewayOutcome(AttemptOutcome),
+    Outcome(AttemptOutcome),
     /// Nothing was charged so far, but may still be.
     Pending,
     /// A virtual account waits for the buyer's deposit.
@@ -72,7 +72,7 @@ pub(crate) fn compare(payment: &PaymentRecord, charge: &Charge) -> GatewayState 
             | PaymentStatus::Deleted => GatewayState::Orphan,
         },
         ChargeStatus::Aborted | ChargeStatus::Expired => match payment.status {
-            PaymentStatus::Confirming if is_named => GatewayState::GatewayOutcome(declined(charge)),
+            PaymentStatus::Confirming if is_named => GatewayState::Outcome(declined(charge)),
             PaymentStatus::Confirming => GatewayState::Pending,
             PaymentStatus::Succeeded if is_named && payment.refund == Refund::None => {
                 GatewayState::Mismatch("the gateway has no money for it")
@@ -101,7 +101,7 @@ fn charged(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> GatewayS
         | PaymentStatus::Deleted
             if is_whole =>
         {
-            GatewayState::GatewayOutcome(AttemptOutcome::Approved {
+            GatewayState::Outcome(AttemptOutcome::Approved {
                 pg_payment_id: charge.payment_key.clone(),
             })
         }
@@ -123,9 +123,7 @@ fn cancelled(payment: &PaymentRecord, charge: &Charge, is_named: bool) -> Gatewa
         return GatewayState::Mismatch("it is cancelled, but has a balance");
     }
     match (payment.status, payment.refund) {
-        (PaymentStatus::Confirming, _) if is_named => {
-            GatewayState::GatewayOutcome(declined(charge))
-        }
+        (PaymentStatus::Confirming, _) if is_named => GatewayState::Outcome(declined(charge)),
         (PaymentStatus::Confirming, _) => GatewayState::Pending,
         (PaymentStatus::Succeeded, Refund::None) if is_named => GatewayState::CancelledAtGateway,
         (PaymentStatus::Succeeded, Refund::Requested | Refund::Parked) if is_named => {

@@ -85,10 +85,10 @@ impl Service {
         if payment.status != PaymentStatus::Confirming || !is_old {
             return Err(Error::NotConfirming);
         }
-        let verdict = AttemptOutcome::Declined {
+        let result = AttemptOutcome::Declined {
             code: ABANDONED.to_owned(),
         };
-        let commit = self.outcome_commit(&payment, &verdict).await?;
+        let commit = self.outcome_commit(&payment, &result).await?;
         Ok(self.inner.store.commit(commit).await?)
     }
 

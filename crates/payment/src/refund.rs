@@ -89,22 +89,22 @@ impl Service {
         let Some(payment_key) = payment.pg_payment_id.as_deref() else {
             return Ok(None);
         };
-        let ask = RefundCall {
+        let call = RefundCall {
             payment_key,
             reason: payment.refund_reason.as_deref().unwrap_or_default(),
             account: payment.refund_account(),
             key: payment.refund_key(),
             tries: inner.payment_retries.tries(id),
         };
-        let given_back = self.refund_at_gateway(ask).await;
-        if matches!(given_back, RefundOutcome::Unknown { .. }) {
+        let result = self.refund_at_gateway(call).await;
+        if matches!(result, RefundOutcome::Unknown { .. }) {
             inner.payment_retries.note_unknown(id, now());
         }
         let age = self.age(
             payment.refund_requested_since(),
             inner.payment_retries.unknown_at(id),
         );
-        let change = match self.next(given_back, &age) {
+        let change = match self.decide(result, &age) {
             RefundDecision::Finish => payment.finish_refund(now()),
             RefundDecision::Refuse(code) => {
                 tracing::error!(payment.id = %id, code, "the gateway refused a refund: see POST /payment/{{paymentId}}/refund");
@@ -142,20 +142,20 @@ impl Service {
             commit.delete(orphan);
             return Ok(Some(commit));
         }
-        let ask = RefundCall {
+        let call = RefundCall {
             payment_key: charge,
             reason: &orphan.reason,
             account: payment.and_then(|payment| payment.refund_account()),
             key: orphan.refund_key(),
             tries: inner.orphan_retries.tries(charge),
         };
-        let given_back = self.refund_at_gateway(ask).await;
-        if matches!(given_back, RefundOutcome::Unknown { .. }) {
+        let result = self.refund_at_gateway(call).await;
+        if matches!(result, RefundOutcome::Unknown { .. }) {
             inner.orphan_retries.note_unknown(charge, now());
         }
         let unknown_at = inner.orphan_retries.unknown_at(charge);
         let age = self.age(orphan.refund_requested_since(), unknown_at);
-        let after = match self.next(given_back, &age) {
+        let after = match self.decide(result, &age) {
             RefundDecision::Finish => orphan.finished(now()),
             RefundDecision::Refuse(code) => {
                 tracing::error!(payment.id = %orphan.payment_id, charge, code, "the gateway refused the refund of an orphan charge: see POST /payment/stray/{{pgPaymentId}}/refund");
@@ -199,13 +199,13 @@ impl Service {
     /// A refusal counts only when no earlier request can be in flight at the gateway. Until then, and without proof, the
     /// request is repeated, long enough for a bank to open in the morning. A gateway that does not answer never parks a
     /// refund.
-    fn next(&self, given_back: RefundOutcome, age: &RefundAge) -> RefundDecision {
+    fn decide(&self, result: RefundOutcome, age: &RefundAge) -> RefundDecision {
         let (settings, now) = (&self.inner.settings, self.inner.clock.now());
         let may_be_in_flight = age
             .unknown_at
             .is_some_and(|at| now.millis_since(at) < settings.give_up_after_millis());
         let is_too_old = now.millis_since(age.since) >= settings.refund_give_up_millis();
-        let next = match given_back {
+        let decision = match result {
             RefundOutcome::Done => RefundDecision::Finish,
             RefundOutcome::Refused { code } if !may_be_in_flight => RefundDecision::Refuse(code),
             RefundOutcome::Refused { code } | RefundOutcome::Delayed { code } if is_too_old => {
@@ -217,10 +217,13 @@ impl Service {
             }
             RefundOutcome::Unknown { code } => RefundDecision::Retry { code },
         };
-        if matches!(next, RefundDecision::Refuse(_) | RefundDecision::Park(_)) {
+        if matches!(
+            decision,
+            RefundDecision::Refuse(_) | RefundDecision::Park(_)
+        ) {
             self.inner.metrics.refund_refused();
         }
-        next
+        decision
     }
 
     /// Closes a virtual account without a deposit. If that fails, a deposit may have arrived: the settler looks it up.
@@ -228,31 +231,31 @@ impl Service {
         &self,
         payment: &PaymentRecord,
     ) -> Option<RefundOutcome> {
-        let ask = RefundCall {
+        let call = RefundCall {
             payment_key: payment.charge_key()?,
             reason: "no deposit came in time",
             account: None,
             key: format!("{}:close", payment.attempt_key.as_deref()?),
             tries: self.inner.payment_retries.tries(&payment.payment_id),
         };
-        Some(self.refund_at_gateway(ask).await)
+        Some(self.refund_at_gateway(call).await)
     }
 
-    async fn refund_at_gateway(&self, ask: RefundCall<'_>) -> RefundOutcome {
-        let reason: String = ask.reason.chars().take(CANCEL_REASON_CHARS_MAX).collect();
+    async fn refund_at_gateway(&self, call: RefundCall<'_>) -> RefundOutcome {
+        let reason: String = call.reason.chars().take(CANCEL_REASON_CHARS_MAX).collect();
         let cancel = Cancel {
-            payment_key: ask.payment_key.to_owned(),
+            payment_key: call.payment_key.to_owned(),
             reason: if reason.is_empty() {
                 "no ticket".to_owned()
             } else {
                 reason
             },
             amount: None,
-            refund_account: ask.account,
-            idempotency_key: match ask.tries {
-                0 => ask.key,
+            refund_account: call.account,
+            idempotency_key: match call.tries {
+                0 => call.key,
                 // A process that is gone may have used the same number.
-                tries => format!("{}:{}:{tries}", ask.key, self.inner.started_at.as_millis()),
+                tries => format!("{}:{}:{tries}", call.key, self.inner.started_at.as_millis()),
             },
             test_code: None,
         };
@@ -262,15 +265,11 @@ impl Service {
         }
         // An earlier request whose answer was lost may have done it, or a person at the gateway itself.
         let found = self.inner.gateway.find_by_key(&cancel.payment_key).await;
-        let given_back = refund_outcome(outcome, &found);
-        if !matches!(given_back, RefundOutcome::Done) {
-            tracing::warn!(
-                charge = cancel.payment_key,
-                ?given_back,
-                "a refund is not done"
-            );
+        let result = refund_outcome(outcome, &found);
+        if !matches!(result, RefundOutcome::Done) {
+            tracing::warn!(charge = cancel.payment_key, ?result, "a refund is not done");
         }
-        given_back
+        result
     }
 
     /// The buyer may set an account although the payment was by card, which the gateway refuses. So a refused request with

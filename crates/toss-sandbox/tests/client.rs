@@ -159,7 +159,7 @@ async fn until_charged(gateway: &Client) {
 }
 
 #[tokio::test]
-async fn an_approved_payment_is_found_by_both_of_its_names() {
+async fn an_approved_payment_is_found_by_key_and_by_order() {
     let (_sandbox, gateway) = sandbox_and_client().await;
     assert_eq!(gateway.find_by_order("order-1").await, Lookup::NotFound);
     assert_eq!(
@@ -266,7 +266,7 @@ async fn a_payment_key_cannot_pay_another_order_nor_another_amount() {
 }
 
 #[tokio::test]
-async fn a_server_that_charges_and_then_fails_is_found_out_by_a_lookup() {
+async fn a_charge_whose_server_then_fails_is_found_by_a_lookup() {
     let (_sandbox, gateway) = sandbox_and_client().await;
     let failing = confirm_with("SANDBOX_CHARGE_THEN_500", "once");
     let reason = unknown_because(gateway.confirm(&failing).await);
@@ -285,7 +285,7 @@ async fn a_server_that_charges_and_then_fails_is_found_out_by_a_lookup() {
 }
 
 #[tokio::test]
-async fn a_server_that_charges_and_then_hangs_is_found_out_by_a_lookup() {
+async fn a_charge_whose_server_then_hangs_is_found_by_a_lookup() {
     let (sandbox, gateway) = sandbox_and_client().await;
     let impatient = client_of(sandbox.address, SECRET, 1_000);
     let reason = unknown_because(
@@ -301,7 +301,7 @@ async fn a_server_that_charges_and_then_hangs_is_found_out_by_a_lookup() {
 }
 
 #[tokio::test]
-async fn a_second_request_with_a_key_under_way_is_not_charged_nor_declined() {
+async fn a_second_request_with_a_key_in_flight_is_unknown() {
     let (_sandbox, gateway) = sandbox_and_client().await;
     let hanging = tokio::spawn({
         let gateway = gateway.clone();
@@ -323,7 +323,7 @@ async fn a_second_request_with_a_key_under_way_is_not_charged_nor_declined() {
 }
 
 #[tokio::test]
-async fn no_more_requests_are_under_way_than_allowed() {
+async fn at_most_max_connections_requests_are_in_flight() {
     let now = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
     let most_seen = most.clone();
@@ -376,7 +376,7 @@ async fn reason_given_to(answer: String) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_whole_or_not_the_gateways_proves_nothing() {
+async fn an_incomplete_or_foreign_answer_proves_nothing() {
     let whole = answer("application/json", DONE.len(), DONE);
     let truncated = answer("application/json", DONE.len(), &DONE[..60]);
     let cut_to_measure = answer("application/json", 60, &DONE[..60]);
@@ -427,7 +427,7 @@ async fn an_answer_that_is_not_whole_or_not_the_gateways_proves_nothing() {
 }
 
 #[tokio::test]
-async fn money_is_given_back_in_parts_and_never_more_than_was_taken() {
+async fn a_payment_is_refunded_in_parts_and_never_more_than_was_charged() {
     let (_sandbox, gateway) = sandbox_and_client().await;
     assert_eq!(
         declined_with(gateway.cancel(&cancel(None, "early")).await),
@@ -464,7 +464,7 @@ async fn money_is_given_back_in_parts_and_never_more_than_was_taken() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_says_nothing_of_the_payment() {
+async fn a_wrong_secret_proves_nothing_about_the_payment() {
     let (sandbox, gateway) = sandbox_and_client().await;
     let stranger = client_of(sandbox.address, "test_sk_wrong", 10_000);
     let reason = unknown_because(stranger.confirm(&confirm("once")).await);
@@ -477,7 +477,7 @@ async fn a_wrong_secret_says_nothing_of_the_payment() {
 }
 
 #[tokio::test]
-async fn what_the_gateway_would_refuse_is_not_sent() {
+async fn an_invalid_request_is_not_sent() {
     let (_sandbox, gateway) = sandbox_and_client().await;
     let elsewhere = Confirm {
         payment_key: "../orders".into(),

@@ -42,16 +42,16 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
     proptest::collection::vec(input, 1..30)
 }
 
-struct World {
+struct PaymentHistory {
     saga: SagaId,
     ticket: TicketId,
     records: Records,
     history: Vec<PaymentStatus>,
-    told: Vec<PaymentStatus>,
+    published: Vec<PaymentStatus>,
     responses: usize,
 }
 
-impl World {
+impl PaymentHistory {
     fn new() -> Self {
         let random = Random::seeded(3);
         Self {
@@ -59,7 +59,7 @@ impl World {
             ticket: TicketId(random.uuid(NOW)),
             records: Records::default(),
             history: Vec::new(),
-            told: Vec::new(),
+            published: Vec::new(),
             responses: 0,
         }
     }
@@ -72,7 +72,7 @@ impl World {
     fn take(&mut self, input: &Input) -> bool {
         let payment_id = PaymentId::of_saga(self.saga);
         match input {
-            Input::Create => self.hear(&CreateRequest {
+            Input::Create => self.receive(&CreateRequest {
                 saga_id: self.saga,
                 ticket_id: self.ticket,
                 event_id: EventId(1),
@@ -81,37 +81,37 @@ impl World {
                 point: Points::ZERO,
                 expires_at: None,
             }),
-            Input::Delete => self.hear(&DeleteRequest {
+            Input::Delete => self.receive(&DeleteRequest {
                 saga_id: self.saga,
                 payment_id,
             }),
-            Input::Outcome { confirmed, attempt } => self.hear(&ConfirmedRequest {
+            Input::Outcome { confirmed, attempt } => self.receive(&ConfirmedRequest {
                 payment_id,
                 pg_payment_id: "pg-1".to_owned(),
                 confirmed: *confirmed,
                 attempt: *attempt,
                 decline_code: None,
             }),
-            Input::Cancel => self.hear(&CancelRequest {
+            Input::Cancel => self.receive(&CancelRequest {
                 payment_id,
                 reason: "sold out".to_owned(),
                 saga_id: None,
             }),
             Input::Begin => self.change(|payment| {
-                let claim = AttemptRequest {
+                let request = AttemptRequest {
                     pg_payment_id: "pg-1",
                     amount: payment.final_amount,
                     user_id: None,
                     refund_account: None,
                 };
-                payment.begin_attempt(&claim, NOW).ok()
+                payment.begin_attempt(&request, NOW).ok()
             }),
             Input::RefundDone => self.change(|payment| payment.finish_refund(NOW)),
             Input::RefundRefused => self.change(|payment| payment.refuse_refund("NO", NOW)),
         }
     }
 
-    fn hear<P: Payload>(&mut self, payload: &P) -> bool {
+    fn receive<P: Payload>(&mut self, payload: &P) -> bool {
         let message = Message::new("request", payload, NOW);
         match decide(&message, &self.records, NOW) {
             Ok(commit) => {
@@ -140,8 +140,8 @@ impl World {
         }
         for message in &commit.messages {
             if message.topic == DomainMessage::<domain::Payment>::TOPIC {
-                let told: DomainMessage<domain::Payment> = message.parse().unwrap();
-                self.told.push(told.payload.status);
+                let published: DomainMessage<domain::Payment> = message.parse().unwrap();
+                self.published.push(published.payload.status);
             } else {
                 assert_eq!(message.id, "request:response");
                 self.responses += 1;
@@ -165,17 +165,17 @@ fn is_allowed(from: PaymentStatus, to: PaymentStatus) -> bool {
 
 proptest! {
     #[test]
-    fn a_payment_moves_along_its_edges_only_and_its_history_tells_every_step(inputs in inputs()) {
-        let mut world = World::new();
+    fn a_payment_makes_only_allowed_transitions_and_its_history_has_every_one(inputs in inputs()) {
+        let mut payments = PaymentHistory::new();
         let mut requests = 0;
         for input in &inputs {
-            let before = world.payment();
-            let was_taken = world.take(input);
+            let before = payments.payment();
+            let was_taken = payments.take(input);
             let may_be_moving = before.as_ref().is_some_and(|payment| payment.status == Confirming);
             if was_taken && (matches!(input, Input::Create) || matches!(input, Input::Delete) && !may_be_moving) {
                 requests += 1;
             }
-            let after = world.payment();
+            let after = payments.payment();
             let waits = |payment: &Option<PaymentRecord>| payment.as_ref().is_some_and(|payment| payment.delete_saga.is_some());
             if waits(&before) && !waits(&after) {
                 requests += 1;
@@ -189,36 +189,36 @@ proptest! {
                 prop_assert!(matches!(status, Some(Succeeded | Cancelled)), "money was lost: {status:?}");
             }
         }
-        let version = world.payment().map_or(0, |payment| payment.version);
-        prop_assert_eq!(world.history.len(), usize::try_from(version).unwrap());
-        prop_assert_eq!(world.told.len(), world.history.len());
-        prop_assert_eq!(world.responses, requests);
+        let version = payments.payment().map_or(0, |payment| payment.version);
+        prop_assert_eq!(payments.history.len(), usize::try_from(version).unwrap());
+        prop_assert_eq!(payments.published.len(), payments.history.len());
+        prop_assert_eq!(payments.responses, requests);
     }
 
     #[test]
-    fn success_is_told_at_most_once_and_never_after_a_deletion_was_promised(inputs in inputs()) {
-        let mut world = World::new();
+    fn success_is_published_at_most_once_and_never_after_a_deletion(inputs in inputs()) {
+        let mut payments = PaymentHistory::new();
         for input in &inputs {
-            world.take(input);
+            payments.take(input);
         }
-        let successes = world.told.iter().filter(|status| **status == Succeeded).count();
+        let successes = payments.published.iter().filter(|status| **status == Succeeded).count();
         prop_assert!(successes <= 1);
-        let closed = world.told.iter().position(|status| *status == Deleted);
+        let closed = payments.published.iter().position(|status| *status == Deleted);
         if let Some(closed) = closed {
-            prop_assert!(!world.told[closed..].contains(&Succeeded));
+            prop_assert!(!payments.published[closed..].contains(&Succeeded));
         }
-        if let Some(payment) = world.payment() {
+        if let Some(payment) = payments.payment() {
             prop_assert_eq!(payment.status == Cancelled, payment.refund == Refund::Done);
         }
     }
 
     #[test]
     fn a_creation_after_its_deletion_opens_nothing(inputs in inputs()) {
-        let mut world = World::new();
-        world.take(&Input::Delete);
+        let mut payments = PaymentHistory::new();
+        payments.take(&Input::Delete);
         for input in &inputs {
-            world.take(input);
+            payments.take(input);
         }
-        prop_assert_eq!(world.payment(), None);
+        prop_assert_eq!(payments.payment(), None);
     }
 }

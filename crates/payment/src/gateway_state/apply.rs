@@ -28,8 +28,8 @@ impl Service {
     ) -> Result<Option<Commit>, StoreError> {
         let now = self.inner.clock.now();
         let changed = match state {
-            GatewayState::GatewayOutcome(verdict) => {
-                return self.outcome_commit(payment, verdict).await.map(Some);
+            GatewayState::Outcome(result) => {
+                return self.outcome_commit(payment, result).await.map(Some);
             }
             GatewayState::Orphan => return self.refund_orphan(payment, charge).await,
             GatewayState::WrongAmount => return self.refund_wrong_amount(payment, charge).await,
@@ -76,10 +76,10 @@ impl Service {
     ) -> Result<Option<Commit>, StoreError> {
         let mut commit = self.refund_orphan(payment, charge).await?;
         if payment.status == PaymentStatus::Confirming {
-            let verdict = AttemptOutcome::Declined {
+            let result = AttemptOutcome::Declined {
                 code: WRONG_AMOUNT.to_owned(),
             };
-            let outcome = self.outcome_commit(payment, &verdict).await?;
+            let outcome = self.outcome_commit(payment, &result).await?;
             commit.get_or_insert_default().merge(outcome);
         }
         Ok(commit)

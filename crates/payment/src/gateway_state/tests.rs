@@ -28,13 +28,13 @@ fn state(status: PaymentStatus, refund: Refund, at: ChargeStatus, balance: i64) 
 }
 
 fn approved() -> GatewayState {
-    GatewayState::GatewayOutcome(AttemptOutcome::Approved {
+    GatewayState::Outcome(AttemptOutcome::Approved {
         pg_payment_id: "pg-1".to_owned(),
     })
 }
 
 #[test]
-fn money_that_the_gateway_holds_is_always_somebodys() {
+fn every_charge_is_an_outcome_in_sync_or_an_orphan() {
     let state = |status| state(status, Refund::None, ChargeStatus::Done, 700);
     for status in [Created, Confirming, Failed, Deleted] {
         assert_eq!(state(status), approved(), "{status:?}");
@@ -44,7 +44,7 @@ fn money_that_the_gateway_holds_is_always_somebodys() {
 }
 
 #[test]
-fn a_charge_beside_the_payments_own_is_a_stray_whatever_its_amount() {
+fn a_second_charge_of_an_order_is_an_orphan_whatever_its_amount() {
     let payment = payment(Succeeded, Refund::None);
     for amount in [700, 1] {
         let second = Charge {
@@ -57,7 +57,7 @@ fn a_charge_beside_the_payments_own_is_a_stray_whatever_its_amount() {
 }
 
 #[test]
-fn another_amount_buys_nothing() {
+fn a_charge_of_another_amount_is_never_an_approval() {
     for status in [Created, Confirming, Failed, Deleted] {
         let payment = payment(status, Refund::None);
         let wrong = Charge {
@@ -69,7 +69,7 @@ fn another_amount_buys_nothing() {
 }
 
 #[test]
-fn money_that_went_back_is_noticed_whoever_sent_it() {
+fn a_refund_made_by_any_side_is_detected() {
     let canceled = |status, refund| state(status, refund, ChargeStatus::Canceled, 0);
     assert_eq!(
         canceled(Succeeded, Refund::None),
@@ -83,12 +83,12 @@ fn money_that_went_back_is_noticed_whoever_sent_it() {
     assert_eq!(canceled(Cancelled, Refund::Done), GatewayState::InSync);
     assert!(matches!(
         canceled(Confirming, Refund::None),
-        GatewayState::GatewayOutcome(AttemptOutcome::Declined { .. })
+        GatewayState::Outcome(AttemptOutcome::Declined { .. })
     ));
 }
 
 #[test]
-fn a_deposit_is_waited_for_and_missed_when_it_goes() {
+fn a_deposit_is_awaited_and_its_reversal_is_detected() {
     let waiting = |status, refund| state(status, refund, ChargeStatus::WaitingForDeposit, 700);
     assert_eq!(
         waiting(Confirming, Refund::None),
@@ -113,7 +113,7 @@ fn an_account_that_was_opened_after_its_attempt_was_given_up_is_closed() {
 #[test]
 fn an_end_without_money_declines_an_open_attempt_and_never_undoes_a_payment() {
     for end in [ChargeStatus::Aborted, ChargeStatus::Expired] {
-        let declined = GatewayState::GatewayOutcome(AttemptOutcome::Declined {
+        let declined = GatewayState::Outcome(AttemptOutcome::Declined {
             code: end.as_str().to_owned(),
         });
         assert_eq!(state(Confirming, Refund::None, end.clone(), 0), declined);
@@ -143,7 +143,7 @@ fn an_unfinished_charge_leaves_an_attempt_open() {
 }
 
 #[test]
-fn what_cannot_be_judged_is_left_to_a_person() {
+fn what_cannot_be_judged_is_a_mismatch() {
     let partly = state(Succeeded, Refund::None, ChargeStatus::PartialCanceled, 300);
     assert!(matches!(partly, GatewayState::Mismatch(_)));
     let unknown = ChargeStatus::Other("NEW".to_owned());
@@ -159,7 +159,7 @@ fn what_cannot_be_judged_is_left_to_a_person() {
 
 /// As a record of an earlier version of the program, which kept what the caller called it.
 #[test]
-fn a_free_payment_stands_for_no_charge() {
+fn a_free_payment_has_no_charge() {
     let mut free = payment(Succeeded, Refund::None);
     free.final_amount = Money::ZERO;
     let charged = charge(&free, ChargeStatus::Done, 700);

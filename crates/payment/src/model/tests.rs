@@ -46,7 +46,7 @@ fn stored(change: Change) -> PaymentRecord {
 
 /// A payment whose first attempt has come as far as `status`.
 fn in_status(status: PaymentStatus) -> PaymentRecord {
-    let confirming = || stored(opened().begin_attempt(&claim(), NOW).unwrap());
+    let confirming = || stored(opened().begin_attempt(&attempt_request(), NOW).unwrap());
     let after = |confirmed| {
         stored(changed(
             confirming().record_outcome(&outcome(confirmed, 1), NOW),
@@ -82,7 +82,7 @@ fn requested(payment: &PaymentRecord, request: &CancelRequest) -> PaymentRecord 
     }
 }
 
-fn claim() -> AttemptRequest<'static> {
+fn attempt_request() -> AttemptRequest<'static> {
     AttemptRequest {
         pg_payment_id: "pg-1",
         amount: won(700),
@@ -117,7 +117,7 @@ fn deletion() -> DeleteRequest {
 }
 
 #[test]
-fn a_payment_asks_for_what_points_leave_over() {
+fn the_final_amount_is_the_total_less_the_points() {
     let payment = opened();
     assert_eq!(payment.final_amount, won(700));
     assert_eq!(
@@ -127,7 +127,7 @@ fn a_payment_asks_for_what_points_leave_over() {
 }
 
 #[test]
-fn points_worth_more_than_the_amount_open_nothing_and_that_is_remembered() {
+fn points_worth_more_than_the_amount_leave_a_tombstone() {
     let asked = request(1_000, 1_001);
     let Ok(Creation::Tombstoned(tombstone)) = create(&asked, None, None, NOW) else {
         panic!("expected a refusal");
@@ -137,7 +137,7 @@ fn points_worth_more_than_the_amount_open_nothing_and_that_is_remembered() {
 }
 
 #[test]
-fn a_repeated_creation_is_answered_alike_and_another_one_is_rejected() {
+fn a_repeated_creation_gets_the_same_answer_and_a_different_one_is_rejected() {
     let payment = opened();
     let again = create(&request(1_000, 300), Some(&payment), None, NOW);
     assert_eq!(again, Ok(Creation::Decided { succeed: true }));
@@ -147,7 +147,7 @@ fn a_repeated_creation_is_answered_alike_and_another_one_is_rejected() {
 }
 
 #[test]
-fn a_deletion_closes_what_nobody_paid_and_touches_no_money() {
+fn a_deletion_closes_only_an_unpaid_payment() {
     for (status, expected) in [
         (Created, None),
         (Failed, None),
@@ -186,7 +186,7 @@ fn a_deletion_that_waits_for_an_outcome_is_answered_by_it() {
 }
 
 #[test]
-fn an_attempt_begins_only_where_no_money_moves_or_moved() {
+fn an_attempt_starts_only_if_no_charge_exists_or_is_possible() {
     for (status, expected) in [
         (Created, Ok(1)),
         (Failed, Ok(2)),
@@ -200,7 +200,7 @@ fn an_attempt_begins_only_where_no_money_moves_or_moved() {
         ),
         (Deleted, Err(Refusal::Closed)),
     ] {
-        let begun = in_status(status).begin_attempt(&claim(), NOW);
+        let begun = in_status(status).begin_attempt(&attempt_request(), NOW);
         let attempt = begun.as_ref().map(|change| change.payment().attempt);
         assert_eq!(attempt.map_err(|refusal| *refusal), expected, "{status:?}");
         if let Ok(change) = begun {
@@ -212,35 +212,36 @@ fn an_attempt_begins_only_where_no_money_moves_or_moved() {
 }
 
 #[test]
-fn only_what_was_asked_before_and_succeeded_is_told_again() {
-    let asked =
-        |payment: &PaymentRecord, claim: &AttemptRequest<'_>| payment.has_succeeded_as(claim);
+fn only_the_same_successful_request_gets_its_answer_again() {
+    let asked = |payment: &PaymentRecord, attempt_request: &AttemptRequest<'_>| {
+        payment.has_succeeded_as(attempt_request)
+    };
     let paid = PaymentRecord {
-        pg_payment_id: Some(claim().pg_payment_id.to_owned()),
+        pg_payment_id: Some(attempt_request().pg_payment_id.to_owned()),
         ..in_status(Succeeded)
     };
-    assert!(asked(&paid, &claim()));
+    assert!(asked(&paid, &attempt_request()));
     let other = AttemptRequest {
         pg_payment_id: "another",
-        ..claim()
+        ..attempt_request()
     };
     let less = AttemptRequest {
         amount: won(1),
-        ..claim()
+        ..attempt_request()
     };
     let foreign = AttemptRequest {
         user_id: Some(UserId(99)),
-        ..claim()
+        ..attempt_request()
     };
-    for claim in [other, less, foreign] {
-        assert!(!asked(&paid, &claim), "{claim:?}");
+    for attempt_request in [other, less, foreign] {
+        assert!(!asked(&paid, &attempt_request), "{attempt_request:?}");
     }
     for status in [Created, Confirming, Failed, Cancelled, Deleted] {
         let payment = PaymentRecord {
             status,
             ..paid.clone()
         };
-        assert!(!asked(&payment, &claim()), "{status:?}");
+        assert!(!asked(&payment, &attempt_request()), "{status:?}");
     }
 }
 
@@ -249,24 +250,26 @@ fn an_attempt_needs_the_owner_the_amount_and_time() {
     let payment = opened();
     let foreign = AttemptRequest {
         user_id: Some(UserId(3)),
-        ..claim()
+        ..attempt_request()
     };
     let too_little = AttemptRequest {
         amount: won(699),
-        ..claim()
+        ..attempt_request()
     };
-    let refused = |claim: &AttemptRequest<'_>, now| payment.begin_attempt(claim, now).err();
+    let refused = |attempt_request: &AttemptRequest<'_>, now| {
+        payment.begin_attempt(attempt_request, now).err()
+    };
     assert_eq!(refused(&foreign, NOW), Some(Refusal::OwnerMismatch));
     let mismatch = Refusal::AmountMismatch { expected: won(700) };
     assert_eq!(refused(&too_little, NOW), Some(mismatch));
     let at = NOW.plus_secs(60);
-    assert_eq!(refused(&claim(), at), None);
+    assert_eq!(refused(&attempt_request(), at), None);
     let late = Refusal::DeadlinePassed { at };
-    assert_eq!(refused(&claim(), at.plus_millis(1)), Some(late));
+    assert_eq!(refused(&attempt_request(), at.plus_millis(1)), Some(late));
 }
 
 #[test]
-fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
+fn an_approval_is_never_lost_and_a_decline_never_reverts_one() {
     for status in ALL {
         let payment = in_status(status);
         let attempt = payment.attempt;
@@ -302,8 +305,12 @@ fn an_approval_is_never_lost_and_a_refusal_never_takes_one_back() {
 }
 
 #[test]
-fn a_late_refusal_of_an_earlier_attempt_changes_nothing_and_a_late_approval_counts() {
-    let second = stored(in_status(Failed).begin_attempt(&claim(), NOW).unwrap());
+fn a_late_decline_of_an_earlier_attempt_changes_nothing_and_a_late_approval_counts() {
+    let second = stored(
+        in_status(Failed)
+            .begin_attempt(&attempt_request(), NOW)
+            .unwrap(),
+    );
     assert_eq!(
         second.record_outcome(&outcome(false, 1), NOW),
         Ok(OutcomeEffect::AlreadyKnown)
@@ -313,7 +320,7 @@ fn a_late_refusal_of_an_earlier_attempt_changes_nothing_and_a_late_approval_coun
 }
 
 #[test]
-fn an_attempt_that_was_never_made_goes_to_a_person_and_a_second_charge_goes_back() {
+fn an_outcome_of_an_unknown_attempt_is_rejected_and_a_second_charge_is_an_orphan() {
     let unheard_of = outcome(true, 2);
     assert!(
         in_status(Confirming)
@@ -338,7 +345,7 @@ fn by_saga(number: u64) -> CancelRequest {
 }
 
 /// What a request comes to without a change: whether the asker is told that the money is back.
-fn told(payment: &PaymentRecord, request: &CancelRequest) -> Option<bool> {
+fn answer_to(payment: &PaymentRecord, request: &CancelRequest) -> Option<bool> {
     match payment.request_refund(request, NOW) {
         Ok(RefundReply::Decided { succeed, .. }) => Some(succeed),
         Ok(RefundReply::Undecided) => None,
@@ -347,27 +354,35 @@ fn told(payment: &PaymentRecord, request: &CancelRequest) -> Option<bool> {
 }
 
 #[test]
-fn a_refund_is_wanted_once_and_only_of_money_that_was_taken() {
+fn a_refund_is_requested_once_and_only_for_a_charged_payment() {
     for status in ALL {
         let payment = in_status(status);
         match status {
             Succeeded => {
                 let wanted = requested(&payment, &refund());
                 assert_eq!(wanted.refund, Refund::Requested);
-                assert_eq!(told(&wanted, &refund()), Some(true), "it is on its way");
+                assert_eq!(
+                    answer_to(&wanted, &refund()),
+                    Some(true),
+                    "it is on its way"
+                );
             }
             Confirming => {
                 assert!(payment.request_refund(&refund(), NOW).is_err());
-                assert_eq!(told(&payment, &by_saga(1)), None, "the saga asks again");
+                assert_eq!(
+                    answer_to(&payment, &by_saga(1)),
+                    None,
+                    "the saga asks again"
+                );
             }
-            Cancelled => assert_eq!(told(&payment, &refund()), Some(true)),
-            Created | Failed | Deleted => assert_eq!(told(&payment, &refund()), Some(false)),
+            Cancelled => assert_eq!(answer_to(&payment, &refund()), Some(true)),
+            Created | Failed | Deleted => assert_eq!(answer_to(&payment, &refund()), Some(false)),
         }
     }
 }
 
 #[test]
-fn nobody_is_told_of_success_while_money_goes_back_for_want_of_a_ticket() {
+fn a_payment_without_a_ticket_is_published_as_cancelled_during_its_refund() {
     let wanted = requested(&in_status(Succeeded), &refund());
     let parked = stored(wanted.refuse_refund("NOT_CANCELABLE_PAYMENT", NOW).unwrap());
     let done = stored(parked.finish_refund(NOW).unwrap());
@@ -378,7 +393,7 @@ fn nobody_is_told_of_success_while_money_goes_back_for_want_of_a_ticket() {
 }
 
 #[test]
-fn a_ticket_that_is_given_back_stands_until_its_money_is_back() {
+fn a_cancelled_ticket_stays_valid_until_its_refund_is_done() {
     let wanted = requested(&in_status(Succeeded), &by_saga(1));
     assert_eq!(wanted.published().status, Succeeded);
     let done = wanted.finish_refund(NOW).unwrap();
@@ -392,7 +407,7 @@ fn a_ticket_that_is_given_back_stands_until_its_money_is_back() {
 }
 
 #[test]
-fn a_refund_that_is_refused_turns_its_saga_back_and_a_refusal_stands_for_that_saga() {
+fn a_refused_refund_compensates_its_saga_and_stays_refused_for_it() {
     let wanted = requested(&in_status(Succeeded), &by_saga(1));
     let refused = wanted.refuse_refund("NOT_CANCELABLE_AMOUNT", NOW).unwrap();
     let mut commit = Commit::new();
@@ -401,13 +416,13 @@ fn a_refund_that_is_refused_turns_its_saga_back_and_a_refusal_stands_for_that_sa
     assert_eq!(answer.code.as_deref(), Some("NOT_CANCELABLE_AMOUNT"));
     let refused = stored(refused);
     assert_eq!((refused.status, refused.refund), (Succeeded, Refund::None));
-    assert_eq!(told(&refused, &by_saga(1)), Some(false));
+    assert_eq!(answer_to(&refused, &by_saga(1)), Some(false));
     let again = requested(&refused, &by_saga(2));
     assert_ne!(again.refund_key(), refused.refund_key());
 }
 
 #[test]
-fn a_parked_refund_is_asked_for_again_under_a_new_key() {
+fn a_parked_refund_is_requested_again_with_a_new_key() {
     let wanted = requested(&in_status(Succeeded), &refund());
     let parked = stored(wanted.refuse_refund("NOT_CANCELABLE_PAYMENT", NOW).unwrap());
     assert_eq!(wanted.resume_refund(NOW), None, "it is on its way");
@@ -417,7 +432,7 @@ fn a_parked_refund_is_asked_for_again_under_a_new_key() {
 }
 
 #[test]
-fn money_that_went_back_unasked_cancels_the_payment() {
+fn a_refund_made_at_the_gateway_cancels_the_payment() {
     let withdrawn = in_status(Succeeded).cancelled_at_gateway(NOW).unwrap();
     assert_eq!(withdrawn.payment.refund, Refund::Done);
     assert_eq!(withdrawn.payment.published().status, Cancelled);
@@ -437,7 +452,7 @@ fn money_that_went_back_unasked_cancels_the_payment() {
 #[test]
 fn a_change_saves_the_record_its_history_and_its_message_together() {
     let mut commit = Commit::new();
-    let change = opened().begin_attempt(&claim(), NOW).unwrap();
+    let change = opened().begin_attempt(&attempt_request(), NOW).unwrap();
     change.save(&mut commit);
     assert_eq!(commit.puts.len(), 1);
     let entry = &commit.appends[0].row;

@@ -99,7 +99,7 @@ impl Service {
             }
             GatewayState::Pending
             | GatewayState::AwaitingDeposit
-            | GatewayState::GatewayOutcome(_)
+            | GatewayState::Outcome(_)
             | GatewayState::CancelledAtGateway
             | GatewayState::DepositReversed
             | GatewayState::Refunded => Finding::UnderWay,

@@ -86,7 +86,7 @@ impl Service {
     }
 
     async fn settle_attempt(&self, payment: &PaymentRecord) -> Result<Option<Commit>, StoreError> {
-        let verdict = match self.look_up(payment).await {
+        let result = match self.look_up(payment).await {
             AttemptLookup::Unknown => return Ok(None),
             AttemptLookup::Charge(_, GatewayState::AwaitingDeposit)
                 if payment.is_unwanted(self.inner.clock.now()) =>
@@ -98,8 +98,8 @@ impl Service {
                 let mut commit = self
                     .apply_gateway_state(payment, &charge, &GatewayState::Orphan)
                     .await?;
-                if let Some(verdict) = self.finish(payment).await {
-                    let outcome = self.outcome_commit(payment, &verdict).await?;
+                if let Some(result) = self.finish(payment).await {
+                    let outcome = self.outcome_commit(payment, &result).await?;
                     commit.get_or_insert_default().merge(outcome);
                 }
                 return Ok(commit);
@@ -109,11 +109,11 @@ impl Service {
             }
             AttemptLookup::Charge(..) | AttemptLookup::NotCharged => self.finish(payment).await,
         };
-        let Some(verdict) = verdict else {
+        let Some(result) = result else {
             return Ok(None);
         };
-        tracing::info!(payment.id = %payment.payment_id, attempt = payment.attempt, ?verdict, "an attempt is settled");
-        self.outcome_commit(payment, &verdict).await.map(Some)
+        tracing::info!(payment.id = %payment.payment_id, attempt = payment.attempt, ?result, "an attempt is settled");
+        self.outcome_commit(payment, &result).await.map(Some)
     }
 
     /// Looks an attempt up by its key, and then by its order, which another attempt may have paid.

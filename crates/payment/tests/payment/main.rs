@@ -13,5 +13,5 @@ mod reconciling;
 mod refund_ends;
 mod refunding;
 mod settling;
+mod support;
 mod webhooks;
-mod world;

@@ -1,14 +1,14 @@
 //! Reconciliation: nothing that the gateway lists and nothing that stands here goes unseen; what can be put right is.
 
+mod api;
 mod differing;
-mod door;
-mod double;
 mod histories;
 mod schedule;
+mod stub;
 
 use std::sync::Arc;
 
-use contract::{PaymentId, domain::PaymentStatus, payment::CancelRequest};
+use contract::{PaymentId, domain::PaymentStatus};
 use messaging::{Find, Record};
 use payment::reconcile::{Counts, DifferenceKind, Error, Period, Report};
 use tempfile::TempDir;
@@ -17,20 +17,21 @@ use toss_sandbox::{
     Fault, FaultRule, FaultScript, FaultTarget, ManualClock, Sandbox, SandboxSettings,
 };
 
-use crate::world::{
-    Peer, SECRET, START, World, assert_pending, input, input_with, settings, settled,
+use crate::support::{
+    SECRET, START, TestGateway, TestPaymentService, assert_pending, cancellation, input,
+    input_with, settings, settled,
 };
 
-/// Our service, and the sandbox on a clock of its own that goes with ours.
-pub struct Theatre {
-    pub world: World,
+/// The service and a sandbox whose clock follows the service's.
+pub struct SandboxHarness {
+    pub app: TestPaymentService,
     pub sandbox: Sandbox,
-    pub peer: Peer,
+    pub gateway: TestGateway,
     gateway_clock: Arc<ManualClock>,
     _folder: TempDir,
 }
 
-impl Theatre {
+impl SandboxHarness {
     pub async fn open() -> Self {
         let start = jiff::Timestamp::from_millisecond(START.as_millis()).unwrap();
         let gateway_clock = Arc::new(ManualClock::new(start));
@@ -39,74 +40,66 @@ impl Theatre {
             ..SandboxSettings::new(SecretKey::new(SECRET))
         });
         let sandbox = sandbox.unwrap();
-        let peer = Peer::serving(&sandbox).await;
+        let gateway = TestGateway::serving(&sandbox).await;
         let folder = tempfile::tempdir().unwrap();
         Self {
-            world: World::open(folder.path(), settings(peer.address)),
+            app: TestPaymentService::open(folder.path(), settings(gateway.address)),
             sandbox,
-            peer,
+            gateway,
             gateway_clock,
             _folder: folder,
         }
     }
 
     pub fn advance_secs(&self, secs: i64) {
-        self.world.clock.advance_millis(secs * 1_000);
+        self.app.clock.advance_millis(secs * 1_000);
         self.gateway_clock.advance_millis(secs * 1_000);
     }
 
     pub async fn paid(&mut self, number: u64) -> PaymentId {
-        let id = self.world.open_payment(number).await;
-        assert!(settled(self.world.confirm(input(id)).await).succeeded);
-        self.world.drain().await;
+        let id = self.app.open_payment(number).await;
+        assert!(settled(self.app.confirm(input(id)).await).succeeded);
+        self.app.drain().await;
         id
     }
 
     async fn refunded(&mut self, number: u64) -> PaymentId {
         let id = self.paid(number).await;
-        self.world
+        self.app
             .send(&format!("cancel-{number}"), &cancellation(id))
             .await;
-        assert_eq!(self.world.settle().await, 1);
+        assert_eq!(self.app.settle().await, 1);
         id
     }
 
     pub async fn reconcile(&mut self) -> Report {
-        reconcile(&mut self.world).await
+        reconcile(&mut self.app).await
     }
 
     pub async fn reconcile_last_secs(&mut self, secs: i64) -> Report {
-        let now = self.world.clock.now();
+        let now = self.app.clock.now();
         let period = Period {
             from: now.plus_secs(-secs),
             to: now.plus_millis(1),
         };
-        let report = self.world.service.reconcile(period).await.unwrap();
-        self.world.drain().await;
+        let report = self.app.service.reconcile(period).await.unwrap();
+        self.app.drain().await;
         report
     }
 }
 
-fn cancellation(payment_id: PaymentId) -> CancelRequest {
-    CancelRequest {
-        payment_id,
-        reason: "sold out".to_owned(),
-        saga_id: None,
-    }
-}
-
 /// From an hour before the test's beginning to just after now.
-fn period(world: &World) -> Period {
+fn period(app: &TestPaymentService) -> Period {
     Period {
         from: START.plus_secs(-3_600),
-        to: world.clock.now().plus_millis(1),
+        to: app.clock.now().plus_millis(1),
     }
 }
 
 /// Reconciles, and lets the consumer take in what was found.
-async fn reconcile(world: &mut World) -> Report {
-    let report = world.service.reconcile(period(world)).await.unwrap();
-    world.drain().await;
+async fn reconcile(app: &mut TestPaymentService) -> Report {
+    let report = app.service.reconcile(period(app)).await.unwrap();
+    app.drain().await;
     report
 }
 
@@ -127,34 +120,34 @@ fn only_difference(report: &Report, kind: DifferenceKind) -> &payment::reconcile
 }
 
 #[tokio::test]
-async fn what_both_sides_say_is_matched_and_nothing_is_touched() {
-    let mut theatre = Theatre::open().await;
-    let kept = theatre.paid(1).await;
-    theatre.advance_secs(60);
-    let back = theatre.refunded(2).await;
-    let declined = theatre.world.open_payment(3).await;
-    let _ = theatre
-        .world
+async fn agreeing_payments_match_without_a_lookup_or_a_change() {
+    let mut harness = SandboxHarness::open().await;
+    let kept = harness.paid(1).await;
+    harness.advance_secs(60);
+    let back = harness.refunded(2).await;
+    let declined = harness.app.open_payment(3).await;
+    let _ = harness
+        .app
         .confirm(input_with(declined, "REJECT_CARD_PAYMENT"))
         .await;
-    theatre.world.drain().await;
+    harness.app.drain().await;
     let versions = [kept, back, declined];
-    let before = versions_of(&theatre.world, &versions).await;
+    let before = versions_of(&harness.app, &versions).await;
     // Whoever looks anything up now gets no answer.
     let lookups = rule(FaultTarget::Lookup, Fault::DoThen500, None);
-    theatre.sandbox.set_faults(lookups).unwrap();
+    harness.sandbox.set_faults(lookups).unwrap();
 
-    let report = theatre.reconcile().await;
+    let report = harness.reconcile().await;
 
     assert_eq!(report.summary.counts, counts(|it| it.matched = 3));
     assert!(report.is_clean());
-    assert_eq!(versions_of(&theatre.world, &versions).await, before);
+    assert_eq!(versions_of(&harness.app, &versions).await, before);
 }
 
-async fn versions_of(world: &World, ids: &[PaymentId]) -> Vec<i64> {
+async fn versions_of(app: &TestPaymentService, ids: &[PaymentId]) -> Vec<i64> {
     let mut versions = Vec::new();
     for id in ids {
-        versions.push(world.payment(*id).await.version);
+        versions.push(app.payment(*id).await.version);
     }
     versions
 }
@@ -175,52 +168,52 @@ pub fn rule(on: FaultTarget, fault: Fault, times: Option<u32>) -> FaultScript {
 }
 
 #[tokio::test]
-async fn money_whose_answer_and_webhook_were_lost_is_found() {
-    let mut theatre = Theatre::open().await;
-    let id = theatre.world.open_payment(1).await;
+async fn a_charge_whose_answer_and_webhook_were_lost_is_found() {
+    let mut harness = SandboxHarness::open().await;
+    let id = harness.app.open_payment(1).await;
     assert_pending(
-        &theatre
-            .world
+        &harness
+            .app
             .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
             .await,
     );
-    theatre.advance_secs(1);
+    harness.advance_secs(1);
 
-    let report = theatre.reconcile().await;
+    let report = harness.reconcile().await;
     assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
-    assert_eq!(theatre.world.status(id).await, PaymentStatus::Succeeded);
+    assert_eq!(harness.app.status(id).await, PaymentStatus::Succeeded);
 
-    let again = theatre.reconcile().await;
+    let again = harness.reconcile().await;
     assert_eq!(again.summary.counts, counts(|it| it.matched = 1));
 }
 
 #[tokio::test]
-async fn money_for_a_payment_that_was_given_up_is_found_long_after() {
-    let mut theatre = Theatre::open().await;
-    let id = theatre.world.open_payment(1).await;
-    let _ = theatre
-        .world
+async fn a_charge_of_a_payment_that_was_given_up_is_found_long_after() {
+    let mut harness = SandboxHarness::open().await;
+    let id = harness.app.open_payment(1).await;
+    let _ = harness
+        .app
         .confirm(input_with(id, "REJECT_CARD_PAYMENT"))
         .await;
-    theatre.world.drain().await;
-    theatre.advance_secs(7_200);
-    theatre.peer.charge_directly(id, "pg-late", 7_000).await;
+    harness.app.drain().await;
+    harness.advance_secs(7_200);
+    harness.gateway.charge_directly(id, "pg-late", 7_000).await;
 
     let last_hour = Period {
-        from: theatre.world.clock.now().plus_secs(-60),
-        ..period(&theatre.world)
+        from: harness.app.clock.now().plus_secs(-60),
+        ..period(&harness.app)
     };
-    let report = theatre.world.service.reconcile(last_hour).await.unwrap();
-    theatre.world.drain().await;
+    let report = harness.app.service.reconcile(last_hour).await.unwrap();
+    harness.app.drain().await;
 
     assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
-    assert_eq!(theatre.world.status(id).await, PaymentStatus::Succeeded);
+    assert_eq!(harness.app.status(id).await, PaymentStatus::Succeeded);
 }
 
 #[tokio::test]
-async fn money_that_somebody_gave_back_at_the_gateway_itself_is_seen() {
-    let mut theatre = Theatre::open().await;
-    let id = theatre.paid(1).await;
+async fn a_refund_made_at_the_gateway_is_applied() {
+    let mut harness = SandboxHarness::open().await;
+    let id = harness.paid(1).await;
     let by_hand = Cancel {
         payment_key: format!("pg-{id}"),
         reason: "by hand".to_owned(),
@@ -229,20 +222,20 @@ async fn money_that_somebody_gave_back_at_the_gateway_itself_is_seen() {
         idempotency_key: "by-hand".to_owned(),
         test_code: None,
     };
-    theatre.peer.client().cancel(&by_hand).await;
+    harness.gateway.client().cancel(&by_hand).await;
 
-    let report = theatre.reconcile().await;
+    let report = harness.reconcile().await;
 
     assert_eq!(report.summary.counts, counts(|it| it.settled = 1));
-    assert_eq!(theatre.world.status(id).await, PaymentStatus::Cancelled);
-    let again = theatre.reconcile().await;
+    assert_eq!(harness.app.status(id).await, PaymentStatus::Cancelled);
+    let again = harness.reconcile().await;
     assert_eq!(again.summary.counts, counts(|it| it.matched = 1));
 }
 
 #[tokio::test]
-async fn a_part_that_was_given_back_is_for_a_person() {
-    let mut theatre = Theatre::open().await;
-    let id = theatre.paid(1).await;
+async fn a_partial_refund_is_reported_to_operators() {
+    let mut harness = SandboxHarness::open().await;
+    let id = harness.paid(1).await;
     let part = Cancel {
         payment_key: format!("pg-{id}"),
         reason: "by hand".to_owned(),
@@ -251,13 +244,13 @@ async fn a_part_that_was_given_back_is_for_a_person() {
         idempotency_key: "by-hand".to_owned(),
         test_code: None,
     };
-    theatre.peer.client().cancel(&part).await;
+    harness.gateway.client().cancel(&part).await;
 
-    let report = theatre.reconcile().await;
+    let report = harness.reconcile().await;
     let difference = only_difference(&report, DifferenceKind::DifferentAmount);
     assert_eq!(difference.theirs.as_deref(), Some("PARTIAL_CANCELED"));
     assert_eq!(difference.amount_theirs, Some(6_000));
-    let again = theatre.reconcile().await;
+    let again = harness.reconcile().await;
     assert_eq!(
         again.differences, report.differences,
         "two runs give the same"
@@ -265,123 +258,119 @@ async fn a_part_that_was_given_back_is_for_a_person() {
 }
 
 #[tokio::test]
-async fn a_charge_of_an_order_that_is_none_of_ours_is_listed_and_never_touched() {
-    let mut theatre = Theatre::open().await;
-    let ours = theatre.paid(1).await;
+async fn a_charge_without_a_payment_is_reported_and_never_changed() {
+    let mut harness = SandboxHarness::open().await;
+    let ours = harness.paid(1).await;
     let stranger = PaymentId(messaging::Random::seeded(99).uuid(START));
-    theatre
-        .peer
+    harness
+        .gateway
         .charge_directly(stranger, "pg-foreign", 500)
         .await;
 
-    let report = theatre.reconcile().await;
+    let report = harness.reconcile().await;
 
     let difference = only_difference(&report, DifferenceKind::MissingHere);
     assert_eq!(difference.order_id, Some(stranger.to_string()));
     assert_eq!(difference.pg_payment_id.as_deref(), Some("pg-foreign"));
     assert_eq!(difference.amount_theirs, Some(500));
     assert_eq!(report.summary.counts.matched, 1);
-    let charge = theatre.peer.charge(stranger).await.expect("a charge");
+    let charge = harness.gateway.charge(stranger).await.expect("a charge");
     assert_eq!(charge.balance_amount, 500);
-    assert_eq!(theatre.world.status(ours).await, PaymentStatus::Succeeded);
-    assert_eq!(theatre.reconcile().await.differences, report.differences);
+    assert_eq!(harness.app.status(ours).await, PaymentStatus::Succeeded);
+    assert_eq!(harness.reconcile().await.differences, report.differences);
 }
 
 #[tokio::test]
-async fn a_paid_payment_that_the_gateway_does_not_know_is_listed() {
-    let (folder, peer) = (tempfile::tempdir().unwrap(), Peer::start().await);
-    let mut world = World::open(folder.path(), settings(peer.address));
-    let id = world.open_payment(1).await;
-    assert!(settled(world.confirm(input(id)).await).succeeded);
-    world.drain().await;
-    drop(world);
+async fn a_paid_payment_that_the_gateway_does_not_know_is_reported() {
+    let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
+    let mut app = TestPaymentService::open(folder.path(), settings(gateway.address));
+    let id = app.open_payment(1).await;
+    assert!(settled(app.confirm(input(id)).await).succeeded);
+    app.drain().await;
+    drop(app);
 
-    let other = Peer::start().await;
-    let mut world = World::open(folder.path(), settings(other.address));
-    let report = reconcile(&mut world).await;
+    let other = TestGateway::start().await;
+    let mut app = TestPaymentService::open(folder.path(), settings(other.address));
+    let report = reconcile(&mut app).await;
 
     let difference = only_difference(&report, DifferenceKind::MissingThere);
     assert_eq!(difference.payment_id, Some(id));
     assert_eq!(difference.ours.as_deref(), Some("SUCCEEDED"));
-    assert_eq!(world.status(id).await, PaymentStatus::Succeeded);
+    assert_eq!(app.status(id).await, PaymentStatus::Succeeded);
 }
 
 #[tokio::test]
-async fn a_gateway_that_lists_nothing_leaves_everything_unconcluded() {
-    let mut theatre = Theatre::open().await;
-    theatre.paid(1).await;
+async fn without_the_gateways_list_nothing_is_reported_or_changed() {
+    let mut harness = SandboxHarness::open().await;
+    harness.paid(1).await;
     let silent = rule(FaultTarget::Transactions, Fault::DoThen500, None);
-    theatre.sandbox.set_faults(silent).unwrap();
+    harness.sandbox.set_faults(silent).unwrap();
 
-    let refused = theatre
-        .world
-        .service
-        .reconcile(period(&theatre.world))
-        .await;
+    let refused = harness.app.service.reconcile(period(&harness.app)).await;
 
     assert!(matches!(refused, Err(Error::Gateway { .. })), "{refused:?}");
-    assert_eq!(kept(&theatre.world).await, 0);
-    theatre.sandbox.set_faults(FaultScript::default()).unwrap();
+    assert_eq!(kept(&harness.app).await, 0);
+    harness.sandbox.set_faults(FaultScript::default()).unwrap();
     assert_eq!(
-        theatre.reconcile().await.summary.counts,
+        harness.reconcile().await.summary.counts,
         counts(|it| it.matched = 1)
     );
 }
 
 #[tokio::test]
-async fn a_payment_that_the_gateway_does_not_answer_about_is_told_as_not_asked() {
-    let mut theatre = Theatre::open().await;
-    let id = theatre.world.open_payment(1).await;
+async fn a_payment_whose_lookup_fails_is_reported_as_not_asked() {
+    let mut harness = SandboxHarness::open().await;
+    let id = harness.app.open_payment(1).await;
     assert_pending(
-        &theatre
-            .world
+        &harness
+            .app
             .confirm(input_with(id, "SANDBOX_CHARGE_THEN_500"))
             .await,
     );
     let silent = rule(FaultTarget::Lookup, Fault::DoThen500, None);
-    theatre.sandbox.set_faults(silent).unwrap();
+    harness.sandbox.set_faults(silent).unwrap();
 
-    let report = theatre.reconcile().await;
+    let report = harness.reconcile().await;
 
     let difference = only_difference(&report, DifferenceKind::NotAsked);
     assert_eq!(difference.payment_id, Some(id));
-    assert_eq!(theatre.world.status(id).await, PaymentStatus::Confirming);
+    assert_eq!(harness.app.status(id).await, PaymentStatus::Confirming);
 }
 
-async fn kept(world: &World) -> usize {
+async fn kept(app: &TestPaymentService) -> usize {
     let table = payment::record::ReconciliationRecord::TABLE;
     let kept: Vec<payment::record::ReconciliationRecord> =
-        world.store.find(Find::all(table, 100)).await.unwrap();
+        app.store.find(Find::all(table, 100)).await.unwrap();
     kept.len()
 }
 
 #[tokio::test]
-async fn a_report_is_kept_and_read_back_as_it_was() {
-    let mut theatre = Theatre::open().await;
-    theatre.paid(1).await;
+async fn a_report_is_stored_and_read_back() {
+    let mut harness = SandboxHarness::open().await;
+    harness.paid(1).await;
     let stranger = PaymentId(messaging::Random::seeded(99).uuid(START));
-    theatre
-        .peer
+    harness
+        .gateway
         .charge_directly(stranger, "pg-foreign", 500)
         .await;
 
-    let report = theatre.reconcile().await;
+    let report = harness.reconcile().await;
 
     let id = &report.summary.id;
-    let read = theatre.world.service.reconciliation(id).await.unwrap();
+    let read = harness.app.service.reconciliation(id).await.unwrap();
     assert_eq!(read, Some(report));
 }
 
 #[tokio::test]
-async fn a_period_that_cannot_be_is_refused_by_its_field() {
-    let theatre = Theatre::open().await;
+async fn an_invalid_period_is_refused_by_its_field() {
+    let harness = SandboxHarness::open().await;
     let day = 24 * 3_600;
     for (from, to) in [
         (START, START),
         (START.plus_millis(1), START),
         (START.plus_secs(-31 * day - 1), START),
     ] {
-        let refused = theatre.world.service.reconcile(Period { from, to }).await;
+        let refused = harness.app.service.reconcile(Period { from, to }).await;
         assert!(
             matches!(refused, Err(Error::Period { field: "from", .. })),
             "{refused:?}"

@@ -21,7 +21,7 @@ fn money(sandbox: &Harness) -> (i64, i64, i64) {
 }
 
 #[tokio::test]
-async fn an_account_that_was_confirmed_waits_for_its_money_and_none_has_moved() {
+async fn a_confirmed_account_waits_for_its_deposit_and_no_money_has_moved() {
     let sandbox = Harness::start().await;
     let (key, payment) = issued(&sandbox, 3_600).await;
     assert_eq!(payment["status"], "WAITING_FOR_DEPOSIT");
@@ -38,7 +38,7 @@ async fn an_account_that_was_confirmed_waits_for_its_money_and_none_has_moved() 
 }
 
 #[tokio::test]
-async fn a_deposit_comes_goes_back_and_comes_again() {
+async fn a_deposit_can_be_reversed_and_repeated() {
     let sandbox = Harness::start().await;
     let (key, _) = issued(&sandbox, 3_600).await;
     assert_eq!(sandbox.act(&key, "deposit").await.1["status"], "DONE");
@@ -56,7 +56,7 @@ async fn a_deposit_comes_goes_back_and_comes_again() {
 }
 
 #[tokio::test]
-async fn a_deposit_is_given_back_only_where_the_account_for_it_is_named() {
+async fn a_deposit_is_refunded_only_with_an_account() {
     let sandbox = Harness::start().await;
     let (key, _) = issued(&sandbox, 3_600).await;
     sandbox.act(&key, "deposit").await;
@@ -74,7 +74,7 @@ async fn a_deposit_is_given_back_only_where_the_account_for_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_cancel_of_an_account_that_waits_closes_it() {
+async fn cancelling_an_account_without_a_deposit_closes_it() {
     let sandbox = Harness::start().await;
     let (key, _) = issued(&sandbox, 3_600).await;
     let path = format!("/v1/payments/{key}/cancel");
@@ -90,7 +90,7 @@ async fn a_cancel_of_an_account_that_waits_closes_it() {
 }
 
 #[tokio::test]
-async fn an_account_expires_after_its_due_date_even_where_its_money_came_and_went() {
+async fn an_account_expires_after_its_due_date_even_if_its_deposit_was_reversed() {
     let sandbox = Harness::start().await;
     let (key, _) = issued(&sandbox, 3_600).await;
     sandbox.act(&key, "deposit").await;
@@ -104,7 +104,7 @@ async fn an_account_expires_after_its_due_date_even_where_its_money_came_and_wen
 }
 
 #[tokio::test]
-async fn somebody_cancels_in_the_console_of_the_gateway() {
+async fn the_merchant_can_cancel_at_the_console_of_the_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.db");
     let sandbox = Harness::with(toss_sandbox::SandboxSettings {

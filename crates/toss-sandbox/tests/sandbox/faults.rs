@@ -74,7 +74,7 @@ async fn assert_done(sandbox: &Harness) {
 }
 
 #[tokio::test]
-async fn a_connection_dropped_before_anything_was_done_says_nothing_and_has_done_nothing() {
+async fn a_connection_dropped_before_execution_sends_and_changes_nothing() {
     for fault in [json!("dropBefore"), json!({ "hang": { "millis": 20 } })] {
         let sandbox = Harness::start().await;
         assert_eq!(struck(&sandbox, fault.clone()).await, b"", "{fault}");
@@ -83,7 +83,7 @@ async fn a_connection_dropped_before_anything_was_done_says_nothing_and_has_done
 }
 
 #[tokio::test]
-async fn a_connection_dropped_after_the_charge_says_nothing_of_it() {
+async fn a_connection_dropped_after_the_charge_sends_nothing() {
     for fault in [
         json!("doThenDrop"),
         json!({ "doThenHang": { "millis": 20 } }),
@@ -95,7 +95,7 @@ async fn a_connection_dropped_after_the_charge_says_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn an_answer_broken_off_in_the_middle_is_told_from_a_whole_one_by_its_length() {
+async fn a_partial_answer_is_shorter_than_its_content_length() {
     let sandbox = Harness::start().await;
     let seen = Seen::of(&struck(&sandbox, json!("doAnswerThenDrop")).await);
     assert_eq!(seen.status(), "200");
@@ -140,7 +140,7 @@ async fn a_charge_can_be_answered_as_a_web_page() {
 }
 
 #[tokio::test]
-async fn a_delayed_call_is_answered_well_in_the_end() {
+async fn a_delayed_call_succeeds() {
     let sandbox = Harness::start().await;
     let begun = Instant::now();
     let seen = Seen::of(&struck(&sandbox, json!({ "delay": { "millis": 30 } })).await);
@@ -150,7 +150,7 @@ async fn a_delayed_call_is_answered_well_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_slow_charges_though_its_caller_has_hung_up() {
+async fn a_slow_gateway_charges_although_its_caller_has_disconnected() {
     let sandbox = Harness::start().await;
     sandbox.play(json!([{ "on": "confirm", "times": 1, "fault": { "delay": { "millis": 200 } } }]));
     let patience = Duration::from_millis(50);
@@ -166,7 +166,7 @@ async fn a_gateway_that_is_slow_charges_though_its_caller_has_hung_up() {
 }
 
 #[tokio::test]
-async fn a_request_said_to_be_in_flight_has_done_nothing_and_may_come_again() {
+async fn a_request_answered_as_in_flight_changes_nothing_and_can_be_retried() {
     let sandbox = Harness::start().await;
     let seen = Seen::of(&struck(&sandbox, json!("inFlight")).await);
     assert_eq!(seen.status(), "409");
@@ -178,7 +178,7 @@ async fn a_request_said_to_be_in_flight_has_done_nothing_and_may_come_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_the_answer_of_its_idempotency_key_and_of_no_other() {
+async fn a_refusal_is_stored_for_its_idempotency_key_only() {
     let sandbox = Harness::start().await;
     let refuse = json!({ "refuse": { "code": "REJECT_CARD_PAYMENT" } });
     let seen = Seen::of(&struck(&sandbox, refuse).await);
@@ -191,7 +191,7 @@ async fn a_refusal_is_the_answer_of_its_idempotency_key_and_of_no_other() {
 }
 
 #[tokio::test]
-async fn a_failure_to_judge_is_not_the_answer_of_its_idempotency_key() {
+async fn a_server_error_is_not_stored_for_its_idempotency_key() {
     let sandbox = Harness::start().await;
     let refuse = json!({ "refuse": { "code": "COMMON_ERROR" } });
     assert_eq!(Seen::of(&struck(&sandbox, refuse).await).status(), "500");
@@ -199,7 +199,7 @@ async fn a_failure_to_judge_is_not_the_answer_of_its_idempotency_key() {
 }
 
 #[tokio::test]
-async fn a_payment_that_was_charged_is_never_refused_for_good_by_the_script() {
+async fn a_scripted_refusal_never_applies_to_a_charged_payment() {
     let sandbox = Harness::start().await;
     assert_eq!(sandbox.confirm("key-1", "order-1").await.0, 200);
     sandbox.play(json!([{
@@ -210,7 +210,7 @@ async fn a_payment_that_was_charged_is_never_refused_for_good_by_the_script() {
 }
 
 #[tokio::test]
-async fn a_repeated_request_is_struck_again_as_long_as_the_rule_says() {
+async fn a_fault_applies_to_repeated_requests_as_often_as_its_rule_says() {
     let sandbox = Harness::start().await;
     sandbox.play(json!([{ "on": "confirm", "times": 2, "fault": "doThenDrop" }]));
     assert_eq!(sandbox.raw_confirm("key-1", "once").await, b"");
@@ -219,7 +219,7 @@ async fn a_repeated_request_is_struck_again_as_long_as_the_rule_says() {
 }
 
 #[tokio::test]
-async fn cancels_lookups_and_lists_are_struck_as_confirms_are() {
+async fn faults_apply_to_cancels_lookups_and_lists_too() {
     let sandbox = Harness::start().await;
     assert_eq!(sandbox.confirm("key-1", "order-1").await.0, 200);
     sandbox.play(json!([
@@ -253,7 +253,7 @@ async fn the_router_alone_breaks_its_answers_too() {
 }
 
 #[tokio::test]
-async fn a_script_is_put_looked_at_and_taken_away_by_http() {
+async fn a_script_is_set_shown_and_removed_by_http() {
     let sandbox = Harness::start().await;
     let script =
         json!({ "seed": 3, "rules": [{ "on": "confirm", "times": 1, "fault": "inFlight" }] });

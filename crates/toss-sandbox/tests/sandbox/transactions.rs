@@ -47,7 +47,7 @@ async fn every_approval_and_cancellation_is_listed_once_in_order_and_by_pages() 
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_given_is_refused_with_the_parameter_named() {
+async fn an_invalid_list_request_is_refused_with_its_parameter() {
     let sandbox = Harness::start().await;
     for (query, parameter) in [
         ("endDate=2027-01-15T00:00:00".to_owned(), "startDate"),

@@ -47,7 +47,7 @@ fn attempts_of_first(webhooks: &Value) -> &Value {
 }
 
 #[tokio::test]
-async fn every_change_of_a_card_payment_is_told_once_in_order() {
+async fn every_change_of_a_card_payment_is_sent_once_in_order() {
     let mut merchant = Merchant::start().await;
     let sandbox = told_to(&merchant).await;
     sandbox.confirm("key-1", "order-1").await;
@@ -73,7 +73,7 @@ async fn every_change_of_a_card_payment_is_told_once_in_order() {
 }
 
 #[tokio::test]
-async fn a_virtual_account_is_told_of_twice_and_the_callback_carries_its_secret() {
+async fn a_virtual_account_sends_two_webhooks_and_the_callback_carries_its_secret() {
     let mut merchant = Merchant::start().await;
     let sandbox = told_to(&merchant).await;
     let account = json!({ "orderId": "order-1", "amount": 1000, "method": "VIRTUAL_ACCOUNT" });
@@ -91,7 +91,7 @@ async fn a_virtual_account_is_told_of_twice_and_the_callback_carries_its_secret(
 }
 
 #[tokio::test]
-async fn a_window_that_closes_is_told_without_anybody_asking() {
+async fn an_expired_payment_is_announced_without_a_request() {
     let mut merchant = Merchant::start().await;
     let sandbox = told_to(&merchant).await;
     sandbox
@@ -102,7 +102,7 @@ async fn a_window_that_closes_is_told_without_anybody_asking() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_not_taken_comes_again_by_the_same_id_and_is_given_up_in_the_end() {
+async fn a_refused_webhook_is_retried_with_the_same_id_and_given_up_in_the_end() {
     let mut merchant = Merchant::start().await;
     let sandbox = told_to(&merchant).await;
     // A redirect is not followed, and no other success is a 200.
@@ -137,7 +137,7 @@ async fn a_webhook_that_is_not_taken_comes_again_by_the_same_id_and_is_given_up_
 }
 
 #[tokio::test]
-async fn what_was_not_taken_is_sent_after_a_restart() {
+async fn a_refused_webhook_is_sent_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.db");
     let sandbox = Harness::with(in_file(&path, "http://127.0.0.1:9/webhook")).await;
@@ -158,7 +158,7 @@ async fn what_was_not_taken_is_sent_after_a_restart() {
 }
 
 #[tokio::test]
-async fn what_happens_without_an_address_is_told_to_nobody() {
+async fn a_change_without_a_webhook_address_sends_nothing() {
     let mut merchant = Merchant::start().await;
     let sandbox = Harness::start().await;
     sandbox.confirm("key-1", "order-1").await;
@@ -179,7 +179,7 @@ async fn what_happens_without_an_address_is_told_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_dropped_webhook_comes_a_minute_later_as_its_first_retry() {
+async fn a_dropped_webhook_is_sent_a_minute_later_as_its_first_retry() {
     let mut merchant = Merchant::start().await;
     let sandbox = told_to(&merchant).await;
     sandbox.play(json!([{ "on": "webhook", "times": 1, "fault": "drop" }]));
@@ -194,7 +194,7 @@ async fn a_dropped_webhook_comes_a_minute_later_as_its_first_retry() {
 }
 
 #[tokio::test]
-async fn a_duplicate_is_the_same_webhook_at_once_and_a_repetition_the_same_one_later() {
+async fn a_duplicate_is_sent_at_once_and_a_repetition_later_with_the_same_id() {
     let mut merchant = Merchant::start().await;
     let sandbox = told_to(&merchant).await;
     sandbox.play(json!([
@@ -238,7 +238,7 @@ async fn a_delayed_webhook_waits_by_the_clock() {
 }
 
 #[tokio::test]
-async fn a_reordered_webhook_comes_after_the_next_one_of_its_payment_or_two_seconds_later() {
+async fn a_reordered_webhook_is_sent_after_the_next_one_of_its_payment_or_after_two_seconds() {
     let mut merchant = Merchant::start().await;
     let sandbox = told_to(&merchant).await;
     sandbox.play(json!([{ "on": "webhook", "times": 1, "fault": "reorder" }]));
@@ -259,7 +259,7 @@ async fn a_reordered_webhook_comes_after_the_next_one_of_its_payment_or_two_seco
 }
 
 #[tokio::test]
-async fn no_more_than_sixteen_webhooks_are_on_their_way_at_once() {
+async fn at_most_sixteen_webhooks_are_in_flight() {
     // Given a merchant who answers nobody until his door opens.
     let door = watch::Sender::new(false);
     let inside = watch::Sender::new(0_usize);

@@ -47,7 +47,7 @@ async fn an_authenticated_payment_must_be_confirmed_within_ten_minutes() {
 }
 
 #[tokio::test]
-async fn a_key_that_nobody_requested_is_a_card_payment_only_where_the_sandbox_is_lenient() {
+async fn an_unknown_key_is_a_card_payment_only_if_the_sandbox_is_lenient() {
     let strict = Harness::with(SandboxSettings {
         lenient: false,
         ..settings()
@@ -89,7 +89,7 @@ async fn an_aborted_payment_says_why_and_cannot_be_confirmed() {
 }
 
 #[tokio::test]
-async fn what_the_control_api_cannot_do_is_refused_with_the_field_named() {
+async fn an_invalid_control_request_is_refused_with_its_field() {
     let sandbox = Harness::start().await;
     for (body, field) in [
         (json!({ "amount": 1000 }), "orderId"),

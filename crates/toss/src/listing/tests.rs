@@ -47,7 +47,7 @@ fn reason(listing: Listing) -> String {
 }
 
 #[test]
-fn a_page_is_the_last_when_it_has_fewer_rows_than_asked_for() {
+fn a_page_is_the_last_if_it_has_fewer_rows_than_requested() {
     let two = answer(&json!([row("t-1"), row("t-2")]));
     assert_eq!(of_page(&two, None, 3), page_of(&["t-1", "t-2"], true, 0));
     assert_eq!(of_page(&two, None, 2), page_of(&["t-1", "t-2"], false, 0));

@@ -51,7 +51,7 @@ fn name(outcome: &GatewayOutcome) -> &'static str {
 }
 
 #[test]
-fn an_error_declines_only_when_it_proves_that_nothing_was_charged() {
+fn an_error_declines_only_if_it_proves_that_nothing_was_charged() {
     for (status, code, expected) in [
         (403, "REJECT_CARD_PAYMENT", "declined"),
         (403, "REJECT_CARD_COMPANY", "declined"),
@@ -131,7 +131,7 @@ fn a_confirmed_payment_is_judged_by_its_status() {
 }
 
 #[test]
-fn an_approval_of_anything_else_than_was_asked_is_unknown() {
+fn an_approval_of_anything_else_than_the_request_is_unknown() {
     for (field, value) in [
         ("paymentKey", json!("key-2")),
         ("orderId", json!("order-2")),
@@ -189,7 +189,7 @@ fn nulls_and_new_fields_are_tolerated() {
 }
 
 #[test]
-fn a_balance_that_is_not_told_follows_from_the_status() {
+fn a_missing_balance_follows_from_the_status() {
     for (status, balance) in [("DONE", 1000), ("CANCELED", 0), ("PARTIAL_CANCELED", 1000)] {
         let mut null = payment(status);
         null["balanceAmount"] = json!(null);
@@ -206,7 +206,7 @@ fn a_balance_that_is_not_told_follows_from_the_status() {
 }
 
 #[test]
-fn a_failure_without_words_is_a_failure() {
+fn a_failure_without_a_message_is_a_failure() {
     for failure in [
         json!({"code": null, "message": null}),
         json!({"code": "PAY_PROCESS_ABORTED"}),
@@ -256,7 +256,7 @@ fn an_amount_is_any_json_number_that_is_whole() {
 }
 
 #[test]
-fn a_cancellation_that_is_not_made_yet_is_unknown() {
+fn a_cancellation_in_progress_is_unknown() {
     let told = |status: Value, amount: Value| {
         let mut body = payment("CANCELED");
         body["balanceAmount"] = json!(0);
@@ -305,7 +305,7 @@ fn a_body_that_is_not_the_gateways_proves_nothing() {
 }
 
 #[test]
-fn a_cancellation_is_approved_only_for_the_amount_asked() {
+fn a_cancellation_is_approved_only_for_the_requested_amount() {
     let given_back = |status: &str, balance: i64, last: i64| {
         let mut body = payment(status);
         body["balanceAmount"] = json!(balance);
@@ -339,7 +339,7 @@ fn a_cancellation_is_approved_only_for_the_amount_asked() {
 }
 
 #[test]
-fn only_the_gateways_own_words_say_that_there_is_no_payment() {
+fn only_the_gateways_documented_codes_prove_that_a_payment_does_not_exist() {
     let is_asked = |charge: &Charge| charge.payment_key == "key-1";
     let found = of_lookup(&answer(200, &payment("DONE")), is_asked);
     assert!(matches!(found, Lookup::Found(charge) if charge.status == ChargeStatus::Done));

@@ -5,8 +5,8 @@ use toss::{ChargeStatus, GatewayOutcome, protocol::RefundAccount};
 
 use crate::peer::*;
 
-async fn confirmed_by(say: Say) -> GatewayOutcome {
-    let peer = Peer::saying(vec![say]).await;
+async fn confirmed_by(say: PeerReply) -> GatewayOutcome {
+    let peer = Peer::replying(vec![say]).await;
     peer.client().confirm(&confirm()).await
 }
 
@@ -16,7 +16,7 @@ fn body_of(request: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_code_that_leaves_the_money_open_is_unknown_whatever_its_status() {
+async fn an_unsettled_code_is_unknown_whatever_its_status() {
     for (status, code) in [
         (400, "ALREADY_PROCESSED_PAYMENT"),
         (409, "IDEMPOTENT_REQUEST_PROCESSING"),
@@ -38,7 +38,7 @@ async fn a_code_that_leaves_the_money_open_is_unknown_whatever_its_status() {
 }
 
 #[tokio::test]
-async fn a_code_that_says_that_nothing_was_taken_is_a_refusal() {
+async fn a_refusal_code_is_a_decline() {
     for (status, code) in [
         (403, "REJECT_CARD_PAYMENT"),
         (403, "REJECT_CARD_COMPANY"),
@@ -62,28 +62,28 @@ async fn an_answer_that_is_not_whole_proves_nothing() {
     let cut = whole[..whole.len() - 20].to_owned();
     let broken = "the connection broke before the answer was complete";
     for (say, expected) in [
-        (Say::All(cut.clone()), broken),
-        (Say::ThenReset(cut), broken),
-        (Say::ThenReset(format!("{head}\r\n\r\n")), broken),
-        (Say::ThenReset(String::new()), broken),
+        (PeerReply::All(cut.clone()), broken),
+        (PeerReply::ThenReset(cut), broken),
+        (PeerReply::ThenReset(format!("{head}\r\n\r\n")), broken),
+        (PeerReply::ThenReset(String::new()), broken),
         (
-            Say::All(http(200, "application/json", &done[..60])),
+            PeerReply::All(http(200, "application/json", &done[..60])),
             "the answer with status 200 cannot be read",
         ),
         (
-            Say::All(http(200, "application/json", "")),
+            PeerReply::All(http(200, "application/json", "")),
             "the answer with status 200 cannot be read",
         ),
         (
-            Say::All(http(200, "text/plain", &done)),
+            PeerReply::All(http(200, "text/plain", &done)),
             "the answer with status 200 is not JSON",
         ),
         (
-            Say::All(http(502, "text/html", "<h1>Bad Client</h1>")),
+            PeerReply::All(http(502, "text/html", "<h1>Bad Client</h1>")),
             "the answer with status 502 is not JSON",
         ),
         (
-            Say::All(http(
+            PeerReply::All(http(
                 400,
                 "text/html",
                 r#"{"code":"REJECT_CARD_PAYMENT","message":""}"#,
@@ -97,10 +97,10 @@ async fn an_answer_that_is_not_whole_proves_nothing() {
 }
 
 #[tokio::test]
-async fn bytes_that_come_too_slowly_are_no_answer() {
+async fn an_answer_after_the_deadline_is_no_answer() {
     let whole = http(200, "application/json", &payment("DONE").to_string());
     for bytes in ["", &whole[..20], &whole[..whole.len() - 1]] {
-        let peer = Peer::saying(vec![Say::ThenHang(bytes.to_owned())]).await;
+        let peer = Peer::replying(vec![PeerReply::ThenHang(bytes.to_owned())]).await;
         let outcome = peer.impatient_client().confirm(&confirm()).await;
         assert_eq!(unknown_because(outcome), "no answer in time", "{bytes:?}");
     }
@@ -123,11 +123,11 @@ async fn fields_that_are_null_or_new_change_nothing() {
     }
     body["card"] = json!({"number": "4330****", "installmentPlanMonths": 0});
     let approved = GatewayOutcome::Approved(charge(ChargeStatus::Done, 1_000));
-    assert_eq!(confirmed_by(says(200, &body)).await, approved);
+    assert_eq!(confirmed_by(replies(200, &body)).await, approved);
 }
 
 #[tokio::test]
-async fn a_success_that_is_none_is_unknown() {
+async fn a_success_about_something_else_is_unknown() {
     let mut other = payment("DONE");
     other["paymentKey"] = json!("payment-key-2");
     let mut nameless = payment("DONE");
@@ -135,27 +135,27 @@ async fn a_success_that_is_none_is_unknown() {
     let refusal = json!({"code": "REJECT_CARD_PAYMENT", "message": "why"});
     for (say, expected) in [
         (
-            says(200, &other),
+            replies(200, &other),
             "the answer is about another payment key than was asked",
         ),
         (
-            says(200, &nameless),
+            replies(200, &nameless),
             "the answer with status 200 cannot be read",
         ),
         (
-            says(200, &refusal),
+            replies(200, &refusal),
             "the answer with status 200 cannot be read",
         ),
         (
-            says(201, &payment("DONE")),
+            replies(201, &payment("DONE")),
             "the answer with status 201 cannot be read",
         ),
         (
-            says(200, &payment("SOMETHING_NEW")),
+            replies(200, &payment("SOMETHING_NEW")),
             "the payment is SOMETHING_NEW",
         ),
         (
-            says(200, &payment("IN_PROGRESS")),
+            replies(200, &payment("IN_PROGRESS")),
             "the payment is IN_PROGRESS",
         ),
     ] {
@@ -164,8 +164,8 @@ async fn a_success_that_is_none_is_unknown() {
 }
 
 #[tokio::test]
-async fn an_account_that_waits_for_its_money_is_not_paid_and_not_refused() {
-    let reason = unknown_because(confirmed_by(says(200, &payment("WAITING_FOR_DEPOSIT"))).await);
+async fn a_virtual_account_without_a_deposit_is_neither_approved_nor_declined() {
+    let reason = unknown_because(confirmed_by(replies(200, &payment("WAITING_FOR_DEPOSIT"))).await);
     assert_eq!(
         reason,
         "the payment is WAITING_FOR_DEPOSIT: no money has come in so far, and some may later"
@@ -173,11 +173,11 @@ async fn an_account_that_waits_for_its_money_is_not_paid_and_not_refused() {
 }
 
 #[tokio::test]
-async fn money_of_a_virtual_account_goes_back_in_part_to_the_account_named() {
+async fn a_partial_cancellation_sends_the_refund_account() {
     let mut body = payment("PARTIAL_CANCELED");
     body["balanceAmount"] = json!(600);
     body["cancels"] = json!([{"cancelAmount": 400}]);
-    let peer = Peer::saying(vec![says(200, &body)]).await;
+    let peer = Peer::replying(vec![replies(200, &body)]).await;
     let mut asked = cancel(Some(400));
     asked.refund_account = Some(RefundAccount {
         bank: "88".into(),
@@ -187,7 +187,7 @@ async fn money_of_a_virtual_account_goes_back_in_part_to_the_account_named() {
     let given_back = GatewayOutcome::Approved(charge(ChargeStatus::PartialCanceled, 600));
     assert_eq!(peer.client().cancel(&asked).await, given_back);
 
-    let [request] = &peer.heard()[..] else {
+    let [request] = &peer.received()[..] else {
         panic!("asked once");
     };
     assert!(
@@ -206,11 +206,11 @@ async fn a_full_cancellation_names_neither_amount_nor_account() {
     let mut body = payment("CANCELED");
     body["balanceAmount"] = json!(0);
     body["cancels"] = json!([{"cancelAmount": 1000}]);
-    let peer = Peer::saying(vec![says(200, &body)]).await;
+    let peer = Peer::replying(vec![replies(200, &body)]).await;
     let given_back = GatewayOutcome::Approved(charge(ChargeStatus::Canceled, 0));
     assert_eq!(peer.client().cancel(&cancel(None)).await, given_back);
     assert_eq!(
-        body_of(&peer.heard()[0]),
+        body_of(&peer.received()[0]),
         json!({"cancelReason": "the buyer asked for it"})
     );
 }

@@ -6,7 +6,7 @@ use crate::peer::*;
 
 #[tokio::test]
 async fn an_idempotency_key_of_300_characters_is_sent_whole_and_a_longer_one_not_at_all() {
-    let peer = Peer::saying(vec![says(200, &payment("DONE"))]).await;
+    let peer = Peer::replying(vec![replies(200, &payment("DONE"))]).await;
     let gateway = peer.client();
     let mut asked = confirm();
     asked.idempotency_key = "k".repeat(301);
@@ -20,13 +20,13 @@ async fn an_idempotency_key_of_300_characters_is_sent_whole_and_a_longer_one_not
         declined_with(gateway.cancel(&given_back).await),
         "INVALID_IDEMPOTENCY_KEY"
     );
-    assert_eq!(peer.heard(), [""; 0], "nothing was sent");
+    assert_eq!(peer.received(), [""; 0], "nothing was sent");
 
     asked.idempotency_key = "k".repeat(300);
     let approved = GatewayOutcome::Approved(charge(ChargeStatus::Done, 1_000));
     assert_eq!(gateway.confirm(&asked).await, approved);
     let header = format!("\r\nidempotency-key: {}\r\n", asked.idempotency_key);
-    assert!(peer.heard()[0].contains(&header));
+    assert!(peer.received()[0].contains(&header));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_limit_that_cannot_work_is_refused_by_its_name_and_its_range() {
 }
 
 #[test]
-fn the_protocol_is_a_setting_and_one_that_is_not_spoken_is_refused() {
+fn an_unknown_protocol_is_refused() {
     let settings: Settings = serde_json::from_str(r#"{"protocol": "toss"}"#).unwrap();
     assert_eq!(settings.protocol, Protocol::Toss);
     let error = serde_json::from_str::<Settings>(r#"{"protocol": "telepathy"}"#).unwrap_err();

@@ -27,8 +27,8 @@ fn asked(request: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_period_is_asked_for_in_korean_time_page_by_page() {
-    let peer = Peer::saying(vec![says(200, &json!([]))]).await;
+async fn a_period_is_requested_in_korean_time_page_by_page() {
+    let peer = Peer::replying(vec![replies(200, &json!([]))]).await;
     let gateway = peer.client();
     gateway.transactions(&period(), None, 100).await;
     gateway
@@ -36,8 +36,8 @@ async fn a_period_is_asked_for_in_korean_time_page_by_page() {
         .await;
     gateway.transactions(&period(), None, 5_001).await;
 
-    let heard = peer.heard();
-    let lines: Vec<String> = heard.iter().map(|request| asked(request)).collect();
+    let received = peer.received();
+    let lines: Vec<String> = received.iter().map(|request| asked(request)).collect();
     let dates = "startDate=2024-06-19T00:00:00.000&endDate=2024-06-19T23:59:59.999";
     assert_eq!(
         lines,
@@ -49,7 +49,7 @@ async fn a_period_is_asked_for_in_korean_time_page_by_page() {
             format!("GET /v1/transactions?{dates}&limit=5000 HTTP/1.1"),
         ]
     );
-    assert!(heard[0].contains("\r\nauthorization: Basic dGVzdF9za19vZl90aGVfdGVzdHM6\r\n"));
+    assert!(received[0].contains("\r\nauthorization: Basic dGVzdF9za19vZl90aGVfdGVzdHM6\r\n"));
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn the_longest_page_comes_whole_and_a_row_that_cannot_be_read_hides_no_oth
     rows[17]["amount"] = json!("many");
     let body = Value::Array(rows);
     assert!(body.to_string().len() > 2_000_000, "as long as a real one");
-    let peer = Peer::saying(vec![says(200, &body)]).await;
+    let peer = Peer::replying(vec![replies(200, &body)]).await;
 
     let listing = peer.client().transactions(&period(), None, 5_000).await;
     let Listing::Page {
@@ -82,9 +82,9 @@ async fn the_longest_page_comes_whole_and_a_row_that_cannot_be_read_hides_no_oth
 }
 
 #[tokio::test]
-async fn a_page_without_end_is_given_up() {
+async fn a_page_above_the_size_limit_is_given_up() {
     let endless = http(200, "application/json", &" ".repeat(8 * 1024 * 1024 + 1));
-    let peer = Peer::saying(vec![Say::All(endless)]).await;
+    let peer = Peer::replying(vec![PeerReply::All(endless)]).await;
     let listing = peer.client().transactions(&period(), None, 1).await;
     let reason = "the answer is too large".into();
     assert_eq!(listing, Listing::Unknown { reason });

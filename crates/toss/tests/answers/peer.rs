@@ -17,7 +17,7 @@ pub const SHORT_TIMEOUT_MILLIS: u64 = 1_000;
 
 /// What the peer does with one request that it has read to its end.
 #[derive(Clone, Debug)]
-pub enum Say {
+pub enum PeerReply {
     /// Answers, and closes the connection in good order.
     All(String),
     /// Answers, and resets the connection.
@@ -28,7 +28,7 @@ pub enum Say {
 
 pub struct Peer {
     pub address: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
+    received: Arc<Mutex<Vec<String>>>,
     server: JoinHandle<()>,
 }
 
@@ -40,31 +40,31 @@ impl Drop for Peer {
 
 impl Peer {
     /// Says one after the other; the last one again and again.
-    pub async fn saying(script: Vec<Say>) -> Self {
+    pub async fn replying(script: Vec<PeerReply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let hearing = Arc::clone(&heard);
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let recording = Arc::clone(&received);
         let server = tokio::spawn(async move {
             let mut hung = Vec::new();
             for turn in 0.. {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let request = read(&mut stream).await;
-                hearing.lock().unwrap().push(request);
+                recording.lock().unwrap().push(request);
                 let say = &script[turn.min(script.len() - 1)];
                 hung.extend(answer(stream, say).await);
             }
         });
         Self {
             address,
-            heard,
+            received,
             server,
         }
     }
 
     /// The requests so far, head and body.
-    pub fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
+    pub fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap().clone()
     }
 
     pub fn settings(&self) -> Settings {
@@ -112,20 +112,20 @@ fn content_length(head: &str) -> usize {
         .map_or(0, |(_, length)| length.parse().unwrap())
 }
 
-/// Returns the connection that is to stay open. A caller that stops listening has heard enough.
-async fn answer(mut stream: TcpStream, say: &Say) -> Option<TcpStream> {
-    let (Say::All(bytes) | Say::ThenReset(bytes) | Say::ThenHang(bytes)) = say;
+/// Returns the connection that is to stay open. A caller that stops listening has received enough.
+async fn answer(mut stream: TcpStream, say: &PeerReply) -> Option<TcpStream> {
+    let (PeerReply::All(bytes) | PeerReply::ThenReset(bytes) | PeerReply::ThenHang(bytes)) = say;
     let _ = stream.write_all(bytes.as_bytes()).await;
     match say {
-        Say::All(_) => {
+        PeerReply::All(_) => {
             let _ = stream.shutdown().await;
             None
         }
-        Say::ThenReset(_) => {
+        PeerReply::ThenReset(_) => {
             stream.set_zero_linger().unwrap();
             None
         }
-        Say::ThenHang(_) => Some(stream),
+        PeerReply::ThenHang(_) => Some(stream),
     }
 }
 
@@ -138,12 +138,12 @@ pub fn http(status: u16, content_type: &str, body: &str) -> String {
     )
 }
 
-pub fn says(status: u16, body: &Value) -> Say {
-    Say::All(http(status, "application/json", &body.to_string()))
+pub fn replies(status: u16, body: &Value) -> PeerReply {
+    PeerReply::All(http(status, "application/json", &body.to_string()))
 }
 
-pub fn error(status: u16, code: &str) -> Say {
-    says(status, &json!({"code": code, "message": "why"}))
+pub fn error(status: u16, code: &str) -> PeerReply {
+    replies(status, &json!({"code": code, "message": "why"}))
 }
 
 pub fn payment(status: &str) -> Value {

@@ -113,7 +113,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let outcome = runtime.block_on(async {
-            let peer = Peer::saying(vec![Say::All(http(status, content_type, &body))]).await;
+            let peer = Peer::replying(vec![PeerReply::All(http(status, content_type, &body))]).await;
             peer.client().confirm(&confirm()).await
         });
         if let GatewayOutcome::Approved(charge) = &outcome {

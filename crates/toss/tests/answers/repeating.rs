@@ -5,8 +5,8 @@ use toss::{ChargeStatus, Client, Listing, Lookup, Period, Settings};
 
 use crate::peer::*;
 
-fn broken() -> Say {
-    Say::ThenReset(String::new())
+fn broken() -> PeerReply {
+    PeerReply::ThenReset(String::new())
 }
 
 fn period() -> Period {
@@ -17,34 +17,34 @@ fn period() -> Period {
 }
 
 #[tokio::test]
-async fn a_lookup_is_asked_again_at_once_after_a_broken_connection() {
+async fn a_lookup_is_retried_at_once_after_a_broken_connection() {
     let found = Lookup::Found(charge(ChargeStatus::Done, 1_000));
-    let script = vec![broken(), broken(), says(200, &payment("DONE"))];
-    let peer = Peer::saying(script.clone()).await;
+    let script = vec![broken(), broken(), replies(200, &payment("DONE"))];
+    let peer = Peer::replying(script.clone()).await;
     assert_eq!(peer.client().find_by_key("payment-key-1").await, found);
-    assert_eq!(peer.heard().len(), 3);
+    assert_eq!(peer.received().len(), 3);
 
-    let peer = Peer::saying(script).await;
+    let peer = Peer::replying(script).await;
     assert_eq!(peer.client().find_by_order("order-1").await, found);
-    assert_eq!(peer.heard().len(), 3);
+    assert_eq!(peer.received().len(), 3);
 }
 
 #[tokio::test]
-async fn a_list_is_asked_again_at_once_after_a_broken_connection() {
-    let peer = Peer::saying(vec![broken(), says(200, &json!([]))]).await;
+async fn a_list_is_retried_at_once_after_a_broken_connection() {
+    let peer = Peer::replying(vec![broken(), replies(200, &json!([]))]).await;
     let empty = Listing::Page {
         transactions: Vec::new(),
         is_last: true,
         unreadable: 0,
     };
     assert_eq!(peer.client().transactions(&period(), None, 10).await, empty);
-    assert_eq!(peer.heard().len(), 2);
+    assert_eq!(peer.received().len(), 2);
 }
 
 #[tokio::test]
-async fn a_lookup_is_asked_again_as_often_as_configured_and_no_oftener() {
+async fn a_lookup_is_retried_exactly_as_often_as_configured() {
     for (lookup_retries, asked) in [(0, 1), (2, 3), (5, 6)] {
-        let peer = Peer::saying(vec![broken()]).await;
+        let peer = Peer::replying(vec![broken()]).await;
         let gateway = Client::new(&Settings {
             lookup_retries,
             ..peer.settings()
@@ -52,51 +52,51 @@ async fn a_lookup_is_asked_again_as_often_as_configured_and_no_oftener() {
         .unwrap();
         let looked_up = gateway.find_by_key("payment-key-1").await;
         assert!(matches!(looked_up, Lookup::Unknown { .. }), "{looked_up:?}");
-        assert_eq!(peer.heard().len(), asked);
+        assert_eq!(peer.received().len(), asked);
     }
 }
 
 #[tokio::test]
-async fn a_lookup_whose_time_is_over_is_not_asked_again() {
+async fn a_lookup_is_not_retried_after_its_deadline() {
     let late = Lookup::Unknown {
         reason: "no answer in time".into(),
     };
-    let hang = Say::ThenHang(String::new());
+    let hang = PeerReply::ThenHang(String::new());
     for (script, asked) in [
-        (vec![hang.clone(), says(200, &payment("DONE"))], 1),
+        (vec![hang.clone(), replies(200, &payment("DONE"))], 1),
         // The second time has what is left of the first.
-        (vec![broken(), hang, says(200, &payment("DONE"))], 2),
+        (vec![broken(), hang, replies(200, &payment("DONE"))], 2),
     ] {
-        let peer = Peer::saying(script).await;
+        let peer = Peer::replying(script).await;
         assert_eq!(
             peer.impatient_client().find_by_key("payment-key-1").await,
             late
         );
-        assert_eq!(peer.heard().len(), asked);
+        assert_eq!(peer.received().len(), asked);
     }
 }
 
 #[tokio::test]
-async fn an_answer_is_taken_the_first_time_however_strange_it_is() {
-    let strange = Say::All(http(502, "text/html", "<h1>Bad Client</h1>"));
-    let peer = Peer::saying(vec![strange, says(200, &payment("DONE"))]).await;
+async fn an_unexpected_answer_is_not_retried() {
+    let strange = PeerReply::All(http(502, "text/html", "<h1>Bad Client</h1>"));
+    let peer = Peer::replying(vec![strange, replies(200, &payment("DONE"))]).await;
     let looked_up = peer.client().find_by_key("payment-key-1").await;
     assert!(matches!(looked_up, Lookup::Unknown { .. }), "{looked_up:?}");
-    assert_eq!(peer.heard().len(), 1);
+    assert_eq!(peer.received().len(), 1);
 }
 
 #[tokio::test]
-async fn what_moves_money_is_sent_once() {
+async fn a_request_that_moves_money_is_sent_once() {
     let expected = "the connection broke before the answer was complete";
-    let peer = Peer::saying(vec![broken(), says(200, &payment("DONE"))]).await;
+    let peer = Peer::replying(vec![broken(), replies(200, &payment("DONE"))]).await;
     let outcome = peer.client().confirm(&confirm()).await;
     assert_eq!(unknown_because(outcome), expected);
-    assert_eq!(peer.heard().len(), 1);
+    assert_eq!(peer.received().len(), 1);
 
     let mut cancelled = payment("CANCELED");
     cancelled["balanceAmount"] = json!(0);
-    let peer = Peer::saying(vec![broken(), says(200, &cancelled)]).await;
+    let peer = Peer::replying(vec![broken(), replies(200, &cancelled)]).await;
     let outcome = peer.client().cancel(&cancel(None)).await;
     assert_eq!(unknown_because(outcome), expected);
-    assert_eq!(peer.heard().len(), 1);
+    assert_eq!(peer.received().len(), 1);
 }

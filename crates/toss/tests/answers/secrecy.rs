@@ -81,10 +81,10 @@ async fn calls_that_fail_log_neither_the_secret_nor_an_account() {
     let recording = tracing::subscriber::set_default(recorder.clone());
     let script = vec![
         error(401, "UNAUTHORIZED_KEY"),
-        Say::All(http(502, "text/html", "<h1>Bad Client</h1>")),
-        Say::ThenReset(String::new()),
+        PeerReply::All(http(502, "text/html", "<h1>Bad Client</h1>")),
+        PeerReply::ThenReset(String::new()),
     ];
-    let peer = Peer::saying(script).await;
+    let peer = Peer::replying(script).await;
     let gateway = peer.client();
     let mut given_back = cancel(Some(1));
     given_back.refund_account = Some(account());
@@ -96,9 +96,9 @@ async fn calls_that_fail_log_neither_the_secret_nor_an_account() {
     );
     drop(recording);
 
-    let heard = peer.heard().join("\n");
+    let received = peer.received().join("\n");
     assert!(
-        heard.contains(ENCODED[0]) && heard.contains(ACCOUNT_NUMBER),
+        received.contains(ENCODED[0]) && received.contains(ACCOUNT_NUMBER),
         "they were sent"
     );
     assert_keeps_the_secrets(&format!("{outcomes:?}"));
@@ -114,7 +114,7 @@ async fn calls_that_fail_log_neither_the_secret_nor_an_account() {
 async fn a_peer_that_quotes_the_request_does_not_get_the_secret_into_a_message() {
     let message = format!("not with Basic {}, that is {SECRET}", ENCODED[0]);
     let quoting = json!({"code": "REJECT_CARD_PAYMENT", "message": message});
-    let peer = Peer::saying(vec![says(403, &quoting)]).await;
+    let peer = Peer::replying(vec![replies(403, &quoting)]).await;
     let declined = GatewayOutcome::Declined {
         code: "REJECT_CARD_PAYMENT".into(),
         message: "not with Basic ***, that is ***".into(),

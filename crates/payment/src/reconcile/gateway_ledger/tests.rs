@@ -29,7 +29,7 @@ fn open(status: PaymentStatus, refund: Refund, rows: &[LedgerRow]) -> Vec<String
 }
 
 #[test]
-fn only_what_both_sides_tell_alike_needs_no_lookup() {
+fn only_what_both_sides_agree_on_needs_no_lookup() {
     let (none, back) = (Refund::None, Refund::Done);
     let nothing: [&str; 0] = [];
     let given_back = [done("pg-1"), canceled("pg-1", 700)];
@@ -57,7 +57,7 @@ fn only_what_both_sides_tell_alike_needs_no_lookup() {
 }
 
 #[test]
-fn a_charge_beside_the_payments_own_is_looked_up_after_it_unless_it_went_back() {
+fn an_orphan_charge_is_looked_up_after_the_payments_own_unless_it_is_refunded() {
     let beside = [done("pg-0"), done("pg-1")];
     assert_eq!(open(Succeeded, Refund::None, &beside), ["pg-0"]);
     assert_eq!(open(Confirming, Refund::None, &beside), ["pg-1", "pg-0"]);
@@ -66,7 +66,7 @@ fn a_charge_beside_the_payments_own_is_looked_up_after_it_unless_it_went_back() 
 }
 
 #[test]
-fn a_list_that_is_too_long_ends_the_period_where_it_was_left() {
+fn a_list_that_is_too_long_ends_the_period_at_its_last_row() {
     let period = Period {
         from: NOW,
         to: NOW.plus_secs(86_400),
@@ -122,7 +122,7 @@ async fn one_charge_a_second(folder: &std::path::Path) -> Service {
 }
 
 #[tokio::test]
-async fn a_gateway_as_busy_as_can_be_is_compared_piece_by_piece_to_the_end() {
+async fn a_busy_gateway_is_compared_in_pieces_to_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let service = one_charge_a_second(folder.path()).await;
     let end = NOW.plus_secs(20);
@@ -146,7 +146,7 @@ async fn a_gateway_as_busy_as_can_be_is_compared_piece_by_piece_to_the_end() {
 }
 
 #[test]
-fn what_is_before_a_period_is_late_and_what_is_after_it_is_the_next_ones() {
+fn a_row_before_a_period_is_late_and_one_after_it_belongs_to_the_next() {
     let period = Period {
         from: NOW,
         to: NOW.plus_secs(60),

@@ -5,8 +5,8 @@ use messaging::{Find, Random, Record};
 use payment::record::PaymentRecord;
 use toss_sandbox::{Fault, FaultRule, FaultScript, FaultTarget};
 
-use super::{Theatre, cancellation};
-use crate::world::input;
+use super::SandboxHarness;
+use crate::support::{cancellation, input};
 
 /// Histories tried; each is named by its seed.
 const SEEDS: u64 = 12;
@@ -42,63 +42,63 @@ fn faults(seed: u64) -> FaultScript {
     }
 }
 
-async fn all(theatre: &Theatre) -> Vec<PaymentRecord> {
+async fn all(harness: &SandboxHarness) -> Vec<PaymentRecord> {
     let find = Find::all(PaymentRecord::TABLE, 100);
-    theatre.world.store.find(find).await.unwrap()
+    harness.app.store.find(find).await.unwrap()
 }
 
 /// One history with everything in it that a seed draws.
-async fn play(theatre: &mut Theatre, seed: u64) {
-    theatre.sandbox.set_faults(faults(seed)).unwrap();
+async fn play(harness: &mut SandboxHarness, seed: u64) {
+    harness.sandbox.set_faults(faults(seed)).unwrap();
     let random = Random::seeded(seed);
     for number in 1..=PAYMENTS {
-        let id = theatre.world.open_payment(number).await;
+        let id = harness.app.open_payment(number).await;
         for _ in 0..=random.below(3) {
-            let _ = theatre.world.confirm(input(id)).await;
-            theatre.world.drain().await;
+            let _ = harness.app.confirm(input(id)).await;
+            harness.app.drain().await;
         }
         match random.below(4) {
             0 => {
                 let message = format!("cancel-{number}");
-                theatre.world.send(&message, &cancellation(id)).await;
+                harness.app.send(&message, &cancellation(id)).await;
             }
-            1 => _ = theatre.world.settle().await,
-            2 => drop(theatre.reconcile().await),
-            _ => theatre.advance_secs(5),
+            1 => _ = harness.app.settle().await,
+            2 => drop(harness.reconcile().await),
+            _ => harness.advance_secs(5),
         }
     }
 }
 
 #[tokio::test]
-async fn after_a_reconciliation_the_gateway_holds_what_our_paid_payments_say() {
+async fn after_a_reconciliation_the_gateway_holds_the_sum_of_the_paid_payments() {
     for seed in 1..=SEEDS {
-        let mut theatre = Theatre::open().await;
-        play(&mut theatre, seed).await;
+        let mut harness = SandboxHarness::open().await;
+        play(&mut harness, seed).await;
 
         // The gateway is itself again.
-        theatre.sandbox.set_faults(FaultScript::default()).unwrap();
-        theatre.reconcile().await;
+        harness.sandbox.set_faults(FaultScript::default()).unwrap();
+        harness.reconcile().await;
         let is_open = |it: &PaymentRecord| {
             it.status == PaymentStatus::Confirming
                 || it.refund == payment::record::Refund::Requested
         };
         let mut looks = 0;
-        while all(&theatre).await.iter().any(is_open) {
-            theatre.advance_secs(60);
-            theatre.world.settle().await;
+        while all(&harness).await.iter().any(is_open) {
+            harness.advance_secs(60);
+            harness.app.settle().await;
             looks += 1;
             assert!(looks < 40, "seed {seed}: it never comes to rest");
         }
 
-        let report = theatre.reconcile().await;
+        let report = harness.reconcile().await;
         assert!(report.is_clean(), "seed {seed}: {report:?}");
         assert_eq!(report.summary.counts.settled, 0, "seed {seed}: {report:?}");
-        let paid = all(&theatre).await;
+        let paid = all(&harness).await;
         let paid = paid
             .iter()
             .filter(|it| it.status == PaymentStatus::Succeeded);
         let ours: i64 = paid.map(|it| it.final_amount.get()).sum();
-        let books = theatre.sandbox.totals().unwrap();
+        let books = harness.sandbox.totals().unwrap();
         assert_eq!(books.held, ours, "seed {seed}: {books:?}");
         assert_eq!(books.orders_charged_twice, [""; 0], "seed {seed}");
     }

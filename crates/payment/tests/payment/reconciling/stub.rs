@@ -22,19 +22,19 @@ struct Shown {
 }
 
 /// Whoever drops it ends it.
-pub struct Double {
+pub struct StubGateway {
     pub address: SocketAddr,
     shown: Arc<Mutex<Shown>>,
     server: JoinHandle<()>,
 }
 
-impl Drop for Double {
+impl Drop for StubGateway {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
-impl Double {
+impl StubGateway {
     pub async fn start() -> Self {
         let shown = Arc::<Mutex<Shown>>::default();
         let router = Router::new()

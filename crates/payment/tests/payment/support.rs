@@ -1,10 +1,11 @@
-//! One payment service on a folder of its own; its consumer and its settler are driven by hand.
+//! A payment service on its own folder; the tests drive its consumer and its settler by hand.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use contract::{
     EventId, Money, Payload, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
-    domain::PaymentStatus, payment::CreateRequest,
+    domain::PaymentStatus,
+    payment::{CancelRequest, ConfirmedRequest, CreateRequest},
 };
 use futures::FutureExt;
 use messaging::{
@@ -24,17 +25,17 @@ use toss_sandbox::{Sandbox, SandboxSettings};
 
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub const SECRET: &str = "test_sk_of_the_tests";
-/// No test waits longer than this for anything.
+/// The longest wait of a test.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The gateway's double on a port of the system's choice.
-pub struct Peer {
+/// The gateway's stub on a port of the system's choice.
+pub struct TestGateway {
     pub address: SocketAddr,
     switch: ShutdownSwitch,
     server: JoinHandle<()>,
 }
 
-impl Peer {
+impl TestGateway {
     pub async fn start() -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
@@ -44,7 +45,7 @@ impl Peer {
         Self::serving_at(&sandbox.unwrap(), address).await
     }
 
-    /// A sandbox that the test holds on to.
+    /// Serves a sandbox that the test keeps.
     pub async fn serving(sandbox: &Sandbox) -> Self {
         Self::serving_at(sandbox, SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
@@ -70,12 +71,12 @@ impl Peer {
         Client::new(&settings(self.address).gateway).unwrap()
     }
 
-    /// What a buyer, a bank or a merchant does at the gateway itself.
+    /// Acts as a buyer, a bank or the merchant at the gateway.
     pub async fn control(&self, path: &str, body: &serde_json::Value) {
         self.tell(Method::POST, path, body).await;
     }
 
-    /// How it misbehaves from now on.
+    /// Sets the fault script.
     pub async fn script(&self, script: &serde_json::Value) {
         self.tell(Method::PUT, "faults", script).await;
     }
@@ -94,7 +95,7 @@ impl Peer {
         );
     }
 
-    /// What the gateway charged for a payment.
+    /// The charge of a payment.
     pub async fn charge(&self, payment: PaymentId) -> Option<Charge> {
         match self.client().find_by_order(&payment.to_string()).await {
             Lookup::Found(charge) => Some(charge),
@@ -103,7 +104,7 @@ impl Peer {
         }
     }
 
-    /// Charges a payment past our service.
+    /// Charges a payment without the service.
     pub async fn charge_directly(&self, payment: PaymentId, pg_payment_id: &str, amount: i64) {
         let outcome = self.confirm_directly(payment, pg_payment_id, amount).await;
         assert!(
@@ -112,7 +113,7 @@ impl Peer {
         );
     }
 
-    /// Confirms a payment past our service.
+    /// Confirms a payment without the service.
     pub async fn confirm_directly(
         &self,
         payment: PaymentId,
@@ -143,7 +144,7 @@ pub fn settings(address: SocketAddr) -> Settings {
     }
 }
 
-pub struct World {
+pub struct TestPaymentService {
     pub store: Store,
     pub clock: Clock,
     pub service: Service,
@@ -152,7 +153,7 @@ pub struct World {
     worker: Worker<PaymentConsumer>,
 }
 
-impl World {
+impl TestPaymentService {
     pub fn open(folder: &Path, settings: Settings) -> Self {
         Self::open_at(folder, settings, START)
     }
@@ -192,7 +193,7 @@ impl World {
         }
     }
 
-    /// Sends a message under an id and lets the consumer handle everything that is there.
+    /// Sends a message with an id and lets the consumer handle all messages.
     pub async fn send<P: Payload>(&mut self, id: &str, payload: &P) {
         let mut commit = Commit::new();
         commit.publish(Message::new(id, payload, self.clock.now()));
@@ -204,14 +205,14 @@ impl World {
         while self.worker.step().await.unwrap() > 0 {}
     }
 
-    /// Settles what is due, and lets the consumer take it in.
+    /// Settles what is due, and lets the consumer handle the messages.
     pub async fn settle(&mut self) -> usize {
         let settled = self.settler.settle_due().await.unwrap();
         self.drain().await;
         settled
     }
 
-    /// What `/metrics` says of this service.
+    /// The metrics of the service.
     pub fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
@@ -315,13 +316,41 @@ pub fn answer(_: &mut Commit, settled: &Settled) -> Settled {
 pub fn settled(output: Result<ConfirmOutput<Settled>, Error>) -> Settled {
     match output {
         Ok(ConfirmOutput::Settled(settled)) => settled,
-        other => panic!("expected the gateway's word, got {other:?}"),
+        other => panic!("expected an outcome, got {other:?}"),
     }
 }
 
 pub fn assert_pending(output: &Result<ConfirmOutput<Settled>, Error>) {
     assert!(
         matches!(output, Ok(ConfirmOutput::Pending(_))),
-        "expected no word of the gateway, got {output:?}"
+        "expected no outcome, got {output:?}"
     );
+}
+
+/// A request for a refund that no saga waits for.
+pub fn cancellation(payment_id: PaymentId) -> CancelRequest {
+    CancelRequest {
+        payment_id,
+        reason: "sold out".to_owned(),
+        saga_id: None,
+    }
+}
+
+/// The same from a saga that waits for the response.
+pub fn cancellation_by_saga(payment_id: PaymentId) -> CancelRequest {
+    CancelRequest {
+        saga_id: Some(creation(9).saga_id),
+        ..cancellation(payment_id)
+    }
+}
+
+/// A message about a second charge of an order.
+pub fn second_charge(payment_id: PaymentId) -> ConfirmedRequest {
+    ConfirmedRequest {
+        payment_id,
+        pg_payment_id: "pg-second".to_owned(),
+        confirmed: true,
+        attempt: Some(1),
+        decline_code: None,
+    }
 }
