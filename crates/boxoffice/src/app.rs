@@ -15,10 +15,8 @@ use std::{
 use anyhow::Context;
 use axum::Router;
 use messaging::{
-    Bus, Clock, Metrics, Random, Record, Store, Table, WorkerContext,
-    dead_letters::{DeadLetterConsumer, DeadLetterRecord},
-    housekeeping::{Expiry, Housekeeping},
-    timers::Timers,
+    Bus, Clock, Metrics, Random, Record, Runner, Running, Store, Table, WorkerContext,
+    dead_letters::DeadLetterRecord, housekeeping::Expiry,
 };
 use payment::gateway_binding::BindPolicy;
 use prometheus_client::registry::Registry;
@@ -28,7 +26,6 @@ use web::idempotency::AnswerRecord;
 use crate::{
     backends,
     config::Config,
-    crew::Crew,
     http,
     log::Log,
     server::{BoundServer, Server, reachable},
@@ -55,7 +52,7 @@ pub struct App {
 /// The running process without an HTTP server.
 pub struct HeadlessApp {
     payment: Option<payment::Service>,
-    crew: Crew,
+    running: Running,
     store: Store,
     bus: Bus,
     shutdown_timeout: Duration,
@@ -137,7 +134,7 @@ impl App {
             clock: context.clock,
             random: context.random,
             registry,
-            roster: headless.crew.roster(),
+            handles: headless.running.handles(),
             settings: config.http.clone(),
         };
         let server = bound.serve(http::router(parts, services, extra));
@@ -175,12 +172,15 @@ impl App {
     /// Resolves with the reason once it can no longer work: the store or the bus has failed, or a task has ended.
     pub async fn failed(&mut self) -> String {
         let HeadlessApp {
-            store, bus, crew, ..
+            store,
+            bus,
+            running,
+            ..
         } = &mut self.headless;
         tokio::select! {
             reason = store.failed() => format!("the store has failed: {reason}"),
-            reason = backends::bus_failed(bus) => format!("the bus has failed: {reason}"),
-            reason = crew.ended() => reason,
+            reason = bus.failed() => format!("the bus has failed: {reason}"),
+            reason = running.ended() => reason,
         }
     }
 
@@ -227,18 +227,18 @@ impl HeadlessApp {
         context: WorkerContext,
         registry: &mut Registry,
     ) -> anyhow::Result<(Self, OpenApiRouter)> {
-        let (store, bus, clock) = (
-            context.store.clone(),
-            context.bus.clone(),
-            context.clock.clone(),
-        );
-        let mut crew = Crew::new(context);
-        let (services, payment) = start_services(config, &mut crew, registry).await?;
-        start_upkeep(config, &mut crew)?;
-        backends::start_bus(&bus, &store, &clock, &mut crew);
+        let (store, bus) = (context.store.clone(), context.bus.clone());
+        let mut runner = Runner::with_context(context);
+        let (services, payment) = start_services(config, &mut runner, registry).await?;
+        if config.services.has(Service::DeadLetter) {
+            runner.dead_letters();
+        }
+        let running = runner
+            .cleaning(config.cleaning(), expiries(config))
+            .start()?;
         let app = Self {
             payment,
-            crew,
+            running,
             store,
             bus,
             shutdown_timeout: Duration::from_millis(config.http.shutdown_timeout_millis),
@@ -268,7 +268,7 @@ impl HeadlessApp {
         {
             tracing::warn!(?timeout, "requests to the gateway were cut off");
         }
-        for name in self.crew.stop(timeout).await {
+        for name in self.running.stop(timeout).await {
             tracing::warn!(name, ?timeout, "a task did not stop in time");
         }
         if tokio::time::timeout(timeout, backends::close_bus(self.bus))
@@ -328,10 +328,10 @@ fn new_registry() -> Registry {
 /// Starts the services of this process with their consumers and periodic tasks, and returns their routes.
 async fn start_services(
     config: &Config,
-    crew: &mut Crew,
+    runner: &mut Runner,
     registry: &mut Registry,
 ) -> anyhow::Result<(OpenApiRouter, Option<payment::Service>)> {
-    let context = crew.context().clone();
+    let context = runner.context().clone();
     let has = |service| config.services.has(service);
     let mut routes = OpenApiRouter::new();
     if has(Service::Event) {
@@ -341,19 +341,19 @@ async fn start_services(
     if has(Service::User) {
         let (store, clock) = (context.store.clone(), context.clock.clone());
         let user = user::Service::new(store, clock, config.user.clone());
-        crew.consume(user::consumers::UserConsumer::new(&user))?;
+        runner.consumer(user::consumers::UserConsumer::new(&user));
         routes = routes.merge(user::http::router(user));
     }
     let mut payment = None;
     if config.services.has_payment() {
-        let service = start_payment(config, crew, registry).await?;
+        let service = start_payment(config, runner, registry).await?;
         if has(Service::PaymentApi) {
             routes = routes.merge(payment::http::router(service.clone()));
         }
         payment = Some(service);
     }
     if has(Service::TicketingApi) || has(Service::TicketingWorker) {
-        let service = start_ticketing(config, crew, registry).await?;
+        let service = start_ticketing(config, runner, registry).await?;
         if has(Service::TicketingApi) {
             routes = routes.merge(ticketing::http::router(service));
         }
@@ -363,10 +363,10 @@ async fn start_services(
 
 async fn start_ticketing(
     config: &Config,
-    crew: &mut Crew,
+    runner: &mut Runner,
     registry: &mut Registry,
 ) -> anyhow::Result<ticketing::Service> {
-    let context = crew.context().clone();
+    let context = runner.context().clone();
     let ticketing = ticketing::Service::open(
         context.store,
         context.clock,
@@ -376,26 +376,26 @@ async fn start_ticketing(
     )
     .await?;
     if config.services.has(Service::TicketingWorker) {
-        crew.consume(ticketing::consumers::SagaConsumer(ticketing.clone()))?;
-        crew.consume(ticketing::consumers::StockConsumer(ticketing.clone()))?;
-        let expiry = ticketing.clone();
-        crew.spawn("ticketing.expiry", |shutdown| expiry.run_expiry(shutdown));
+        runner.consumer(ticketing::consumers::SagaConsumer(ticketing.clone()));
+        runner.consumer(ticketing::consumers::StockConsumer(ticketing.clone()));
+        let expiry = ticketing::expiry::ExpiryTask::new(ticketing.clone());
+        runner.periodic(expiry);
     }
     Ok(ticketing)
 }
 
 async fn start_payment(
     config: &Config,
-    crew: &mut Crew,
+    runner: &mut Runner,
     registry: &mut Registry,
 ) -> anyhow::Result<payment::Service> {
     let mut settings = config.payment.clone();
     if settings.sandbox {
         let secret_key = toss::SecretKey::new(SANDBOX_SECRET);
-        settings.gateway.base_url = start_sandbox(config, secret_key.clone(), crew).await?;
+        settings.gateway.base_url = start_sandbox(config, secret_key.clone(), runner).await?;
         settings.gateway.secret_key = secret_key;
     }
-    let context = crew.context().clone();
+    let context = runner.context().clone();
     let service = payment::Service::new(
         context.store,
         context.clock,
@@ -405,11 +405,11 @@ async fn start_payment(
     )
     .context("cannot use the settings of payment.gateway")?;
     if config.services.has(Service::PaymentWorker) {
-        crew.consume(payment::PaymentConsumer::new(service.clone()))?;
+        runner.consumer(payment::PaymentConsumer::new(service.clone()));
         let settler = payment::Settler::new(service.clone());
-        crew.spawn("payment.settler", |shutdown| settler.run(shutdown));
+        runner.task("payment.settler", |shutdown| settler.run(shutdown));
         let reconciler = payment::Reconciler::new(service.clone());
-        crew.spawn("payment.reconciler", |shutdown| reconciler.run(shutdown));
+        runner.task("payment.reconciler", |shutdown| reconciler.run(shutdown));
     }
     Ok(service)
 }
@@ -418,7 +418,7 @@ async fn start_payment(
 async fn start_sandbox(
     config: &Config,
     secret_key: toss::SecretKey,
-    crew: &mut Crew,
+    runner: &mut Runner,
 ) -> anyhow::Result<String> {
     create_data_folder(config)?;
     let settings = toss_sandbox::SandboxSettings {
@@ -435,40 +435,17 @@ async fn start_sandbox(
         format!("cannot open the sandbox's file {}", file.display())
     })?;
     let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    let mut shutdown = crew.shutdown();
+    let mut shutdown = runner.shutdown();
     let stopped = async move { shutdown.requested().await };
     let (address, served) = sandbox.serve(listen, stopped).await?;
     tracing::warn!(
         "payments go to the built-in sandbox: no money is taken, and it accepts any payment key; set payment.sandbox = false to sell"
     );
-    crew.spawn("payment.sandbox", |_| async {
+    runner.task("payment.sandbox", |_| async {
         // The sandbox logs why it ends.
         let _ = served.await;
     });
     Ok(format!("http://{address}"))
-}
-
-/// Starts dead letters, timers and housekeeping. Last, because housekeeping must know all consumer groups.
-fn start_upkeep(config: &Config, crew: &mut Crew) -> anyhow::Result<()> {
-    if config.services.has(Service::DeadLetter) {
-        crew.consume(DeadLetterConsumer::default())?;
-    }
-    let context = crew.context().clone();
-    let timers = Timers {
-        store: context.store.clone(),
-        clock: context.clock.clone(),
-        metrics: context.metrics,
-    };
-    crew.spawn("timers", |shutdown| timers.run(shutdown));
-    let housekeeping = Housekeeping {
-        store: context.store,
-        clock: context.clock,
-        groups: crew.groups(),
-        settings: config.cleaning(),
-        expiries: expiries(config),
-    };
-    crew.spawn("housekeeping", |shutdown| housekeeping.run(shutdown));
-    Ok(())
 }
 
 /// The rows that housekeeping deletes after their retention.

@@ -9,7 +9,7 @@ use messaging::{
 };
 use serde::Deserialize;
 
-use crate::{app::tables, config::Config, crew::Crew};
+use crate::{app::tables, config::Config};
 
 /// Where records are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -167,38 +167,6 @@ pub async fn open_bus(config: &Config, store: &Store) -> anyhow::Result<Bus> {
         BusBackend::Kafka => bail!(
             "the setting bus.backend is kafka, and this program was built without it: cargo build --features kafka"
         ),
-    }
-}
-
-/// Starts what a bus needs beside its consumers: the relay that publishes what a crash left behind.
-#[cfg_attr(
-    not(feature = "kafka"),
-    expect(unused_variables, reason = "the embedded bus needs nothing beside it")
-)]
-pub fn start_bus(bus: &Bus, store: &Store, clock: &Clock, crew: &mut Crew) {
-    match bus {
-        Bus::Local(_) => {}
-        #[cfg(feature = "kafka")]
-        Bus::Kafka(kafka) => {
-            let holder = format!("process {}", std::process::id());
-            let relay = messaging::kafka::Relay::new(
-                Arc::clone(kafka),
-                store.clone(),
-                clock.clone(),
-                Arc::clone(&crew.context().metrics),
-                holder,
-            );
-            crew.spawn("relay", |shutdown| relay.run(shutdown));
-        }
-    }
-}
-
-/// Resolves where the bus can no longer do its work.
-pub async fn bus_failed(bus: &Bus) -> String {
-    match bus {
-        Bus::Local(_) => std::future::pending().await,
-        #[cfg(feature = "kafka")]
-        Bus::Kafka(kafka) => kafka.failed().await,
     }
 }
 

@@ -26,14 +26,14 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     middleware,
 };
-use messaging::{Bus, Clock, Random, Store};
+use messaging::{Bus, Clock, Random, Store, TaskHandles};
 use prometheus_client::registry::Registry;
 use tower::util::MapRequest;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{config::HttpSettings, crew::Roster};
+use crate::config::HttpSettings;
 use guard::Guard;
 use operations::Operations;
 
@@ -44,7 +44,7 @@ pub struct Parts {
     pub clock: Clock,
     pub random: Random,
     pub registry: Registry,
-    pub roster: Roster,
+    pub handles: TaskHandles,
     pub settings: HttpSettings,
 }
 

@@ -3,7 +3,7 @@
 //! - [`cli`]: the commands and their flags; `main` only calls it
 //! - [`config`]: the settings and their layers
 //! - [`app`]: [`app::App`], the running process; tests start it in their own process
-//! - [`crew`]: supervises workers, timers and housekeeping; [`server`]: the HTTP listener; [`signals`]: SIGINT and SIGTERM
+//! - [`server`]: the HTTP listener; [`signals`]: SIGINT and SIGTERM
 //! - [`backends`]: opens the store and the bus; [`services`]: which services a process runs
 //! - [`http`]: all routes behind one guard, and the routes that belong to no service
 //! - [`audit`]: the command `audit`, which checks the promises
@@ -19,7 +19,6 @@ pub mod backends;
 pub mod cli;
 pub mod client;
 pub mod config;
-pub mod crew;
 pub mod dead_letters;
 pub mod demo;
 pub mod http;

@@ -43,14 +43,13 @@ impl BackoffPolicy {
 
 /// The pauses of a periodic task: constant while it succeeds, doubled with each failure in a row.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     policy: BackoffPolicy,
     failures: u32,
 }
 
 impl Pace {
-    #[must_use]
-    pub fn every(tick_millis: i64) -> Self {
+    pub(crate) fn every(tick_millis: i64) -> Self {
         let millis_min = tick_millis.unsigned_abs();
         let policy = BackoffPolicy {
             millis_min,
@@ -63,7 +62,7 @@ impl Pace {
     }
 
     /// The pause after a run with this result, in milliseconds.
-    pub fn after<T>(&mut self, run: &Result<T, StoreError>) -> i64 {
+    pub(crate) fn after<T>(&mut self, run: &Result<T, StoreError>) -> i64 {
         self.failures = match run {
             Ok(_) => 0,
             Err(_) => self.failures.saturating_add(1),

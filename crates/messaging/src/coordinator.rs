@@ -193,7 +193,7 @@ fn new_record(saga: Saga, new_saga: NewSaga, now: Timestamp) -> SagaRecord {
 ///
 /// # Errors
 /// As [`begin`].
-pub fn forestall(
+pub fn cancel_before_start(
     domain: &impl Domain,
     definition: &Definition,
     new_saga: NewSaga,

@@ -4,7 +4,7 @@
 //! it is scanned in the order of its key, and a whole round takes a fixed part of the retention, however many marks there
 //! are. So its size stays in proportion to what is handled during the retention. State: the progress of the scan.
 
-use crate::{Clock, Shutdown, Store, StoreError, Table, backoff::Pace};
+use crate::{Clock, Periodic, Schedule, Shutdown, Store, StoreError, Table, Tick, periodic};
 
 /// Pause between two runs.
 const PAUSE_MILLIS: i64 = 1_000;
@@ -17,6 +17,14 @@ const ROUNDS_PER_RETENTION: u64 = 8;
 pub struct CleaningSettings {
     /// How long a handled message is remembered, to know its duplicates.
     pub inbox_retention_secs: i64,
+}
+
+impl Default for CleaningSettings {
+    fn default() -> Self {
+        Self {
+            inbox_retention_secs: 3_600,
+        }
+    }
 }
 
 /// Rows of a declared table that are removed when they are old.
@@ -94,30 +102,36 @@ pub struct Housekeeping {
     pub expiries: Vec<Expiry>,
 }
 
-impl Housekeeping {
-    /// Cleans until the shutdown.
-    pub async fn run(self, mut shutdown: Shutdown) {
-        let mut pace = Pace::every(PAUSE_MILLIS);
-        let mut scan = InboxScan::default();
-        loop {
-            let now = self.clock.now();
-            let cleaned = tokio::select! {
-                () = shutdown.requested() => return,
-                cleaned = self.catch_up(&mut scan) => cleaned,
-            };
-            let pause_millis = pace.after(&cleaned);
-            match cleaned {
-                Ok(_) => {}
-                Err(StoreError::Poisoned(_)) => return,
-                Err(error) => {
-                    tracing::warn!(%error, pause_millis, "cleaning waits for the store");
-                }
-            }
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = self.clock.wait_until(now.plus_millis(pause_millis)) => {}
-            }
+/// Housekeeping with its place in the inbox.
+struct Cleaning {
+    housekeeping: Housekeeping,
+    scan: InboxScan,
+}
+
+impl Periodic for Cleaning {
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            name: "housekeeping",
+            interval_millis: PAUSE_MILLIS,
+            is_interruptible: true,
         }
+    }
+
+    async fn tick(&mut self) -> Result<Tick, StoreError> {
+        self.housekeeping.catch_up(&mut self.scan).await?;
+        Ok(Tick::Done)
+    }
+}
+
+impl Housekeeping {
+    /// Cleans until shutdown is requested, or the store fails for good.
+    pub async fn run(self, shutdown: Shutdown) {
+        let (clock, scan) = (self.clock.clone(), InboxScan::default());
+        let cleaning = Cleaning {
+            housekeeping: self,
+            scan,
+        };
+        periodic::run(cleaning, clock, shutdown).await;
     }
 
     /// Cleans piece by piece until little is left and the scan has kept its pace. Each piece is a transaction of its own,

@@ -80,7 +80,7 @@ pub trait Consumer: Send + Sync + 'static {
     fn committed(&self, _message: &Message, _commit: &Commit) {}
 }
 
-/// Settings of a worker, the same for all.
+/// What all workers of a process share.
 #[derive(Clone)]
 pub struct WorkerContext {
     pub store: Store,
@@ -89,6 +89,21 @@ pub struct WorkerContext {
     pub random: Random,
     pub metrics: Arc<Metrics>,
     pub dead_letters: crate::DeadLetterSettings,
+}
+
+impl WorkerContext {
+    /// With the system's clock and random source, metrics that are not exported, and default settings.
+    #[must_use]
+    pub fn new(store: Store, bus: Bus) -> Self {
+        Self {
+            store,
+            bus,
+            clock: Clock::steady(),
+            random: Random::System,
+            metrics: Metrics::unregistered(),
+            dead_letters: crate::DeadLetterSettings::default(),
+        }
+    }
 }
 
 /// A consumer with its subscription.

@@ -12,7 +12,9 @@ mod webhook;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use futures::{StreamExt, stream};
-use messaging::{Commit, CommitError, Find, Record, Shutdown, StoreError};
+use messaging::{
+    Commit, CommitError, Find, Periodic, Record, Schedule, Shutdown, StoreError, Tick, periodic,
+};
 
 use crate::{
     Service,
@@ -48,7 +50,40 @@ const CONFIRMING: &str = "status = 'CONFIRMING'";
 const TO_REFUND: &str = "refund = 'REQUESTED'";
 const TO_HANDLE: &str = "state = 'RECEIVED'";
 
-/// Runs the lanes.
+/// Settles what is due in one lane.
+struct LaneTask {
+    settler: Settler,
+    lane: Lane,
+}
+
+impl Periodic for LaneTask {
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            name: "payment.settler",
+            interval_millis: TICK_MILLIS,
+            is_interruptible: true,
+        }
+    }
+
+    async fn tick(&mut self) -> Result<Tick, StoreError> {
+        self.settler
+            .settle_lane(self.lane)
+            .await
+            .map(|_| Tick::Done)
+    }
+
+    async fn woken(&self) {
+        let wake = &self.settler.service.inner.wake;
+        let wake = match self.lane {
+            Lane::InFlight => &wake.attempts,
+            Lane::Refunds => &wake.refunds,
+            Lane::Webhooks => &wake.webhooks,
+        };
+        wake.notified().await;
+    }
+}
+
+/// Settles, until shutdown is requested.
 #[derive(Clone)]
 pub struct Settler {
     service: Service,
@@ -60,40 +95,14 @@ impl Settler {
         Self { service }
     }
 
-    /// Settles what is due until `shutdown`. An interrupted settlement is repeated after the next start.
+    /// Settles what is due until shutdown is requested. A settlement that is interrupted is repeated at the next start.
     pub async fn run(self, shutdown: Shutdown) {
-        futures::join!(
-            self.run_lane(Lane::InFlight, shutdown.clone()),
-            self.run_lane(Lane::Refunds, shutdown.clone()),
-            self.run_lane(Lane::Webhooks, shutdown),
-        );
-    }
-
-    async fn run_lane(&self, lane: Lane, mut shutdown: Shutdown) {
-        let inner = &self.service.inner;
-        let wake = match lane {
-            Lane::InFlight => &inner.wake.attempts,
-            Lane::Refunds => &inner.wake.refunds,
-            Lane::Webhooks => &inner.wake.webhooks,
+        let run = |lane| {
+            let settler = self.clone();
+            let clock = settler.service.inner.clock.clone();
+            periodic::run(LaneTask { settler, lane }, clock, shutdown.clone())
         };
-        loop {
-            // Taken before the look, so that what becomes due during it is settled without delay.
-            let next = inner.clock.now().plus_millis(TICK_MILLIS);
-            let settled = tokio::select! {
-                () = shutdown.requested() => return,
-                settled = self.settle_lane(lane) => settled,
-            };
-            match settled {
-                Ok(_) => {}
-                Err(StoreError::Poisoned(_)) => return,
-                Err(error) => tracing::warn!(%error, "the settler waits for the store"),
-            }
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = inner.clock.wait_until(next) => {}
-                () = wake.notified() => {}
-            }
-        }
+        futures::join!(run(Lane::InFlight), run(Lane::Refunds), run(Lane::Webhooks));
     }
 
     /// Settles what is due once; returns how much was settled.

@@ -1,7 +1,8 @@
 //! Expiry: unpaid reservations expire, each exactly once, and their tickets are on sale again. One whose purchase has begun
 //! stays until its payment is closed: an attempt may be at the gateway, and keeps its ticket.
 
-use messaging::{Pace, Shutdown, StoreError};
+use contract::Timestamp;
+use messaging::{Periodic, Schedule, StoreError, Tick};
 
 use crate::{
     Service,
@@ -14,36 +15,42 @@ const TICK_MILLIS: i64 = 200;
 /// Reservations that one submission expires.
 const BATCH_CLAIMS_MAX: usize = 512;
 
-impl Service {
-    /// Expires reservations until shutdown. The first round is a grace period after the start, so that payments made
-    /// before the process stopped are handled before their reservations expire, however long the process was down.
-    pub async fn run_expiry(self, mut shutdown: Shutdown) {
-        let clock = self.0.clock.clone();
-        let begins_at = clock.now().plus_secs(self.0.settings.hold_grace_secs);
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = clock.wait_until(begins_at) => {}
-        }
-        let mut pace = Pace::every(TICK_MILLIS);
-        loop {
-            // Taken before the round: claims that become due during it do not wait a whole tick more.
-            let now = clock.now();
-            let expired = self.expire_due().await;
-            let pause_millis = pace.after(&expired);
-            match expired {
-                Ok(_) => {}
-                Err(StoreError::Poisoned(_)) => return,
-                Err(error) => {
-                    tracing::warn!(%error, pause_millis, "cannot expire reservations; trying again")
-                }
-            }
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = clock.wait_until(now.plus_millis(pause_millis)) => {}
-            }
+/// Expires reservations. It begins a grace period after the start of the process: a buyer who paid before the process
+/// stopped, or was being charged, gets the ticket before the reservation expires, however long the process was away.
+pub struct ExpiryTask {
+    service: Service,
+    begins_at: Timestamp,
+}
+
+impl ExpiryTask {
+    #[must_use]
+    pub fn new(service: Service) -> Self {
+        let grace_secs = service.0.settings.hold_grace_secs;
+        let begins_at = service.0.clock.now().plus_secs(grace_secs);
+        Self { service, begins_at }
+    }
+}
+
+impl Periodic for ExpiryTask {
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            name: "ticketing.expiry",
+            interval_millis: TICK_MILLIS,
+            is_interruptible: false,
         }
     }
 
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.service.0.clock.wait_until(self.begins_at).await;
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<Tick, StoreError> {
+        self.service.expire_due().await.map(|_| Tick::Done)
+    }
+}
+
+impl Service {
     /// Expires all reservations that are due now, and returns those whose tickets are on sale again.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ pub fn start(
         payment_id: None,
     };
     if has_ended {
-        return forestall(&payload, now);
+        return cancel_before_start(&payload, now);
     }
     let new_saga = new_saga(&payload);
     Ok(coordinator::begin(&Sagas, &PURCHASE, new_saga, now)?.commit)
@@ -130,9 +130,10 @@ fn new_saga(payload: &PurchasePayload) -> NewSaga {
 }
 
 /// A purchase whose reservation ended before its first step: it takes nothing, and releases what may be left of its claim.
-fn forestall(payload: &PurchasePayload, now: Timestamp) -> Result<Commit, Rejection> {
+fn cancel_before_start(payload: &PurchasePayload, now: Timestamp) -> Result<Commit, Rejection> {
     let new_saga = new_saga(payload);
-    let ended = coordinator::forestall(&Sagas, &PURCHASE, new_saga, RESERVATION_EXPIRED, now)?;
+    let ended =
+        coordinator::cancel_before_start(&Sagas, &PURCHASE, new_saga, RESERVATION_EXPIRED, now)?;
     release_when_compensated(ended, now)
 }
 
@@ -238,7 +239,7 @@ pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Co
     let Expire { ticket_id, .. } = message.parse()?;
     let Some(purchase) = records.get::<SagaRecord>(ticket_id.purchase_saga())? else {
         let requested: Option<Purchase> = records.get(ticket_id)?;
-        return requested.map_or(Ok(Commit::new()), |it| forestall(&it.into(), now));
+        return requested.map_or(Ok(Commit::new()), |it| cancel_before_start(&it.into(), now));
     };
     let release_id = format!("{}:release", message.id);
     match purchase.state {

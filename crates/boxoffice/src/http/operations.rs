@@ -9,7 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use messaging::{
-    Bus, Record, Store, StoreError, Table, coordinator::SagaRecord, dead_letters::DeadLetterRecord,
+    Bus, Record, Store, StoreError, Table, TaskHandles, coordinator::SagaRecord,
+    dead_letters::DeadLetterRecord,
 };
 use payment::record::{OrphanChargeRecord, PaymentRecord, WebhookRecord};
 use prometheus_client::{
@@ -22,7 +23,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use web::{Problem, ProblemDetails};
 
 use super::{Parts, asyncapi};
-use crate::crew::Roster;
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const JSON_TYPE: &str = "application/json";
@@ -46,7 +46,7 @@ pub struct Operations(Arc<Shared>);
 struct Shared {
     store: Store,
     bus: Bus,
-    roster: Roster,
+    handles: TaskHandles,
     registry: Registry,
     outbox_messages: Gauge<i64, AtomicI64>,
     dead_letters: Gauges,
@@ -79,7 +79,7 @@ impl Operations {
         Self(Arc::new(Shared {
             store: parts.store,
             bus: parts.bus,
-            roster: parts.roster,
+            handles: parts.handles,
             registry,
             outbox_messages,
             dead_letters,
@@ -116,7 +116,7 @@ async fn readyz(State(Operations(shared)): State<Operations>) -> Result<&'static
     if let Err(error) = shared.store.check() {
         return Err(Problem::unavailable("NOT_READY", error));
     }
-    match shared.roster.missing() {
+    match shared.handles.ended() {
         Some(name) => {
             let detail = format_args!("the {name} task has ended");
             Err(Problem::unavailable("NOT_READY", detail))

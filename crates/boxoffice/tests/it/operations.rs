@@ -6,12 +6,12 @@ use crate::support::{Running, TIMEOUT, assert_problem};
 use axum::Router;
 use boxoffice::{
     config::HttpSettings,
-    crew::Crew,
     http::{self, Parts},
 };
 use contract::{SagaId, TicketId, Timestamp};
 use messaging::{
-    Bus, Clock, Commit, Message, Metrics, Random, Store, WorkerContext, coordinator::SagaRecord,
+    Bus, Clock, Commit, Message, Metrics, Random, Runner, Store, WorkerContext,
+    coordinator::SagaRecord,
 };
 use prometheus_client::registry::Registry;
 use reqwest::Method;
@@ -36,7 +36,7 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
     let tables = boxoffice::app::tables();
     let store = Store::open_embedded(folder.path(), &tables, metrics.clone()).unwrap();
     let clock = Clock::manual(NOW);
-    let mut crew = Crew::new(WorkerContext {
+    let mut runner = Runner::with_context(WorkerContext {
         store: store.clone(),
         bus: Bus::Local(store.clone()),
         clock: clock.clone(),
@@ -44,8 +44,11 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
         metrics,
         dead_letters: messaging::DeadLetterSettings::default(),
     });
-    crew.spawn("short-lived", |_| async {});
-    let ended = tokio::time::timeout(TIMEOUT, crew.ended()).await.unwrap();
+    runner.task("short-lived", |_| async {});
+    let mut running = runner.start().unwrap();
+    let ended = tokio::time::timeout(TIMEOUT, running.ended())
+        .await
+        .unwrap();
     assert_eq!(ended, "the short-lived task has ended");
 
     let parts = Parts {
@@ -54,7 +57,7 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
         clock,
         random: messaging::Random::seeded(1),
         registry: Registry::default(),
-        roster: crew.roster(),
+        handles: running.handles(),
         settings: HttpSettings::default(),
     };
     let router = http::router(parts, OpenApiRouter::new(), Router::new());

@@ -27,8 +27,8 @@ use super::{
     producer::{Delivery, Producer, TOPIC_PAUSE_SECS},
 };
 use crate::{
-    Clock, Commit, CommitError, Metrics, Shutdown, Store, StoreError, lease::LeaseRecord,
-    log_cache::Stored,
+    Clock, Commit, CommitError, Metrics, Periodic, Schedule, Store, StoreError, Tick,
+    lease::LeaseRecord, log_cache::Stored,
 };
 
 /// The name of the lease.
@@ -56,6 +56,29 @@ pub struct Relay {
     producer: Option<(Producer, mpsc::UnboundedReceiver<Delivery>)>,
 }
 
+impl Periodic for Relay {
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            name: "relay",
+            interval_millis: ROUND_MILLIS,
+            is_interruptible: false,
+        }
+    }
+
+    async fn tick(&mut self) -> Result<Tick, StoreError> {
+        let published = self.run_once().await?;
+        if published == 0 {
+            return Ok(Tick::Done);
+        }
+        tracing::warn!(published, "messages that were left behind are published");
+        Ok(Tick::More)
+    }
+
+    async fn end(&mut self) {
+        self.release_lease().await;
+    }
+}
+
 impl Relay {
     /// `holder` names the process to operators.
     #[must_use]
@@ -77,28 +100,6 @@ impl Relay {
             suspects: HashSet::new(),
             rejected_topics: HashMap::new(),
             producer: None,
-        }
-    }
-
-    /// Runs rounds until shutdown is requested.
-    pub async fn run(mut self, mut shutdown: Shutdown) {
-        loop {
-            match self.run_once().await {
-                Ok(0) => {}
-                Ok(published) => {
-                    tracing::warn!(published, "messages that were left behind are published");
-                    if !shutdown.is_requested() {
-                        continue;
-                    }
-                }
-                Err(StoreError::Poisoned(_)) => return,
-                Err(error) => tracing::warn!(%error, "the relay cannot publish; it is retried"),
-            }
-            let next = self.clock.now().plus_millis(ROUND_MILLIS);
-            tokio::select! {
-                () = shutdown.requested() => return self.release_lease().await,
-                () = self.clock.wait_until(next) => {}
-            }
         }
     }
 
@@ -243,8 +244,10 @@ impl Relay {
     }
 
     /// Ends the lease, so that another process takes it at once.
-    async fn release_lease(self) {
-        let Some(lease) = self.lease else { return };
+    async fn release_lease(&mut self) {
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
         let mut commit = Commit::new();
         commit.put(&LeaseRecord {
             token: lease.token + 1,

@@ -2,7 +2,9 @@
 //! backoff after a failure is in memory.
 
 use contract::Timestamp;
-use messaging::{BackoffPolicy, Commit, Find, Record, Shutdown, StoreError};
+use messaging::{
+    BackoffPolicy, Commit, Find, Periodic, Record, Schedule, Shutdown, StoreError, Tick, periodic,
+};
 
 use super::{DAY_SECS, Error, PERIOD_DAYS_MAX, PERIOD_SECS_DEFAULT, Period, Report};
 
@@ -28,35 +30,15 @@ impl Reconciler {
         Self { service }
     }
 
-    /// Reconciles what is due until `shutdown`. An interrupted reconciliation is repeated after the next start.
-    pub async fn run(self, mut shutdown: Shutdown) {
-        let inner = &self.service.inner;
-        let failures = Retries::new(FAILURE_BACKOFF);
-        loop {
-            let now = inner.clock.now();
-            if failures.is_due(&(), now) != Some(false) {
-                let done = tokio::select! {
-                    () = shutdown.requested() => return,
-                    done = self.reconcile_due() => done,
-                };
-                match done {
-                    Ok(report) => {
-                        failures.forget(&());
-                        report.as_ref().inspect(|report| log(report));
-                    }
-                    Err(Error::Store(StoreError::Poisoned(_))) => return,
-                    Err(Error::Running) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "a scheduled reconciliation has failed and is retried");
-                        failures.retry_later(&(), &inner.random, inner.clock.now());
-                    }
-                }
-            }
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = inner.clock.wait_until(now.plus_millis(TICK_MILLIS)) => {}
-            }
-        }
+    /// Reconciles what is due until shutdown is requested. A reconciliation that is interrupted is repeated at the next
+    /// start.
+    pub async fn run(self, shutdown: Shutdown) {
+        let clock = self.service.inner.clock.clone();
+        let task = ScheduleTask {
+            reconciler: self,
+            failures: Retries::new(FAILURE_BACKOFF),
+        };
+        periodic::run(task, clock, shutdown).await;
     }
 
     /// Reconciles the due period; `None` if none is due.
@@ -99,6 +81,43 @@ impl Reconciler {
             last = store.find(find).await?;
         }
         Ok(last.first().map(|it| it.period_to))
+    }
+}
+
+/// The reconciler, with the time of its next try after a failure.
+struct ScheduleTask {
+    reconciler: Reconciler,
+    failures: Retries<()>,
+}
+
+impl Periodic for ScheduleTask {
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            name: "payment.reconciler",
+            interval_millis: TICK_MILLIS,
+            is_interruptible: true,
+        }
+    }
+
+    async fn tick(&mut self) -> Result<Tick, StoreError> {
+        let inner = &self.reconciler.service.inner;
+        if self.failures.is_due(&(), inner.clock.now()) == Some(false) {
+            return Ok(Tick::Done);
+        }
+        match self.reconciler.reconcile_due().await {
+            Ok(report) => {
+                self.failures.forget(&());
+                report.as_ref().inspect(|report| log(report));
+            }
+            Err(Error::Store(error @ StoreError::Poisoned(_))) => return Err(error),
+            Err(Error::Running) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a scheduled reconciliation has failed and is retried");
+                self.failures
+                    .retry_later(&(), &inner.random, inner.clock.now());
+            }
+        }
+        Ok(Tick::Done)
     }
 }
 
