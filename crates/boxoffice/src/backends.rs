@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use messaging::{
-    Bus, Clock, MessageTable, Metrics, Postgres, PostgresSettings, Snapshot, Store, StoreError,
+    Bus, MessageTable, Metrics, Postgres, PostgresSettings, Snapshot, Store, StoreError,
 };
 use serde::Deserialize;
 

@@ -1,16 +1,47 @@
-//! Leases as they are stored, and what they fence. The lock that takes, renews and loses them is the ticketing
-//! service's; the store only checks that a [`Fence`] still holds, in the transaction that it guards.
+//! Leases: one holder at a time, which learns when it lost the lease, and is fenced if it does not stop.
+//!
+//! A lease names its holder, a token, and the time at which it expires. It is a row of the store that it protects, or is
+//! kept elsewhere with its token in that store ([`ledger`]). A task renews it every third of its time, and stops with the
+//! [`Lease`]. The token grows whenever the lease changes hands and when it is released, so the [`Fence`] of an earlier
+//! holder is refused in the very transaction that it guards. Time alone protects nothing: a holder that was paused, or
+//! whose clock is wrong, may believe that it still leads; what must be safe is committed with the fence.
+//!
+//! Waiters are notified; they do not poll. Those of one process stand in one queue, first come first served, and only
+//! its head reads the ledger: when the lease expires, or after a change. Between processes the first claim after a
+//! release wins, and no process is preferred. A process that dies with a lease leaves it held until it expires.
+//! State: the queues of this process (`queue`), and one row for each name ever leased, which is kept because its token
+//! must never be given twice.
 
-use crate::Timestamp;
+pub mod ledger;
+mod manager;
+mod queue;
+
+pub use ledger::{LeaseLedger, LeaseState};
+pub use manager::{Lease, LeaseManager};
+pub use queue::WAITERS_MAX;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Fence,
+    Fence, StoreError, Timestamp,
     record::{Column, Key, Record, Table},
 };
 
-/// Who leads, until when. The token grows whenever the lease changes hands, so a holder that slept past its lease
-/// carries a token that no longer fits.
+/// Why a lease was not given, or did not last.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The lease expired, or another process took it; this holder did not release it.
+    #[error("the lease {lease} was lost")]
+    Lost { lease: String },
+    /// [`WAITERS_MAX`] tasks of this process wait for it already.
+    #[error("too many tasks of this process wait for the lease {lease}")]
+    Crowded { lease: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A lease as it is stored: its holder, and until when. The token grows whenever the lease changes hands, so that of a
+/// holder that was paused past its lease no longer matches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord {
     pub name: String,
@@ -21,8 +52,8 @@ pub struct LeaseRecord {
 }
 
 impl LeaseRecord {
-    /// Whether somebody may hold it still. One that runs out later than twice its length from now was taken before the
-    /// clock was set back; were its holder alive, its fence would be refused.
+    /// Whether a process may still hold it. One that expires later than twice its length from now was taken before the
+    /// clock was set back; a holder that still lives is stopped by its fence.
     #[must_use]
     pub fn stands(&self, now: Timestamp, lease_millis: i64) -> bool {
         let left = self.expires_at.millis_since(now);

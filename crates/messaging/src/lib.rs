@@ -59,6 +59,7 @@ pub use digest::{Digest, sha256};
 pub use id::{DeadLetterId, SagaId};
 #[cfg(feature = "kafka")]
 pub use kafka::{Kafka, KafkaSettings, MessageIdentity, Relay};
+pub use lease::{Lease, LeaseLedger, LeaseManager};
 pub use log_cache::Stored;
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;

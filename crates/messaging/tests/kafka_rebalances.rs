@@ -137,7 +137,10 @@ async fn no_message_of_a_key_is_overtaken_while_members_join_and_leave() {
             Metrics::unregistered(),
             "one".to_owned(),
         );
-        relaying.push((switch, tokio::spawn(relay.run(stop))));
+        relaying.push((
+            switch,
+            tokio::spawn(messaging::periodic::run(relay, Clock::System, stop)),
+        ));
     }
 
     let enough = Arc::new(AtomicBool::new(false));

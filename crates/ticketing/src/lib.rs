@@ -10,18 +10,18 @@
 //! - [`reservations`]: one atomic operation decides who gets a ticket; the backend is hidden here
 //! - [`consumers`] and [`http`]: messages and requests, both to the same use cases
 //! - [`redis_server`]: the connection to Redis
-//! - [`lock`]: a lease with fencing, for what is not one atomic operation
+//! - [`redis_leases`]: leases with fencing in Redis, for work that is not one atomic operation
 
 pub mod cancel;
 pub mod consumers;
 pub mod expiry;
 pub mod http;
 pub mod issue;
-pub mod lock;
 pub mod metrics;
 pub mod model;
 pub mod process;
 pub mod progress;
+pub mod redis_leases;
 pub mod redis_server;
 pub mod refund;
 pub mod release;

@@ -12,12 +12,11 @@ use std::{
     time::Duration,
 };
 
-use messaging::{Clock, CommitError, MessageTable, Metrics, Postgres, PostgresSettings, Store};
-use ticketing::{
-    RedisSettings,
-    lock::{Error, LockSettings, Locks},
-    redis_server::RedisServer,
+use messaging::{
+    Clock, CommitError, MessageTable, Metrics, Postgres, PostgresSettings, Store,
+    lease::{Error, LeaseManager},
 };
+use ticketing::{RedisSettings, redis_leases::RedisLeases, redis_server::RedisServer};
 
 #[path = "../../messaging/tests/common/postgres.rs"]
 #[expect(dead_code, reason = "a part of it is used")]
@@ -39,7 +38,7 @@ const PLACE: &str = "PAUSED_HOLDER_PLACE";
 /// One process that wants the lock, and what it protects.
 struct Party {
     store: Store,
-    locks: Locks,
+    leases: LeaseManager,
 }
 
 impl Party {
@@ -48,15 +47,10 @@ impl Party {
         let store = Store::open_postgres(postgres, &tables, Metrics::unregistered());
         let store = store.await.unwrap();
         let server = RedisServer::connect(redis).await.unwrap();
-        let settings = LockSettings {
-            lease_millis: LEASE_MILLIS,
-        };
         let (kept, holder) = (store.clone(), holder.to_owned());
-        let locks = Locks::redis(server, kept, Clock::System, holder, settings).await;
-        Self {
-            store,
-            locks: locks.unwrap(),
-        }
+        let ledger = RedisLeases::open(server, kept).await.unwrap();
+        let leases = LeaseManager::new(ledger, Clock::System, holder, LEASE_MILLIS);
+        Self { store, leases }
     }
 }
 
@@ -125,7 +119,7 @@ async fn the_other_process() {
         ..RedisSettings::default()
     };
     let party = Party::join(&postgres, &redis, "the other").await;
-    let lease = party.locks.acquire(STOCK).await.unwrap();
+    let lease = party.leases.acquire(STOCK).await.unwrap();
     println!("said: holds {}", lease.token());
     let told = std::io::stdin().lines().map_while(Result::ok);
     for wanted in told {
@@ -173,7 +167,7 @@ async fn a_process_that_was_stopped_past_its_lease_is_told_of_the_loss_and_write
 
     // when it is stopped until its lease has run out, and another takes it and writes,
     other.signal("-STOP");
-    let lease = tokio::time::timeout(PATIENCE, party.locks.acquire(STOCK)).await;
+    let lease = tokio::time::timeout(PATIENCE, party.leases.acquire(STOCK)).await;
     let lease = lease.unwrap().unwrap();
     assert_eq!(lease.token(), 2);
     resize(&party.store, 5, lease.fence()).await.unwrap();

@@ -15,13 +15,12 @@ use std::{
 
 use contract::Timestamp;
 use futures::{FutureExt, future::join_all, poll};
-use messaging::{Clock, CommitError, Fence, Metrics, Store};
-use tempfile::TempDir;
-use ticketing::{
-    RedisSettings,
-    lock::{Error, Lease, LockSettings, Locks, WAITERS_MAX},
-    redis_server::RedisServer,
+use messaging::{
+    Clock, CommitError, Fence, Metrics, Store,
+    lease::{Error, Lease, LeaseManager, WAITERS_MAX},
 };
+use tempfile::TempDir;
+use ticketing::{RedisSettings, redis_leases::RedisLeases, redis_server::RedisServer};
 
 #[path = "common/protected.rs"]
 mod protected;
@@ -71,21 +70,18 @@ struct Deployment {
 }
 
 impl Deployment {
-    async fn process(&self, holder: &str) -> Locks {
+    async fn process(&self, holder: &str) -> LeaseManager {
         self.process_with_clock(holder, &self.clock).await
     }
 
-    async fn process_with_clock(&self, holder: &str, clock: &Clock) -> Locks {
-        let settings = LockSettings {
-            lease_millis: LEASE_MILLIS,
-        };
+    async fn process_with_clock(&self, holder: &str, clock: &Clock) -> LeaseManager {
         let (store, clock, holder) = (self.store.clone(), clock.clone(), holder.to_owned());
         let Some(redis) = &self.redis else {
-            return Locks::embedded(store, clock, holder, settings);
+            return LeaseManager::new(store, clock, holder, LEASE_MILLIS);
         };
         let server = RedisServer::connect(redis).await.unwrap();
-        let locks = Locks::redis(server, store, clock, holder, settings).await;
-        locks.unwrap()
+        let ledger = RedisLeases::open(server, store).await.unwrap();
+        LeaseManager::new(ledger, clock, holder, LEASE_MILLIS)
     }
 
     async fn resize(&self, quantity: i64, fence: Fence) -> Result<(), CommitError> {
@@ -115,16 +111,16 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
         .expect("this should not take for ever")
 }
 
-async fn acquire(locks: &Locks) -> Lease {
-    soon(locks.acquire(STOCK)).await.unwrap()
+async fn acquire(leases: &LeaseManager) -> Lease {
+    soon(leases.acquire(STOCK)).await.unwrap()
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Result<Lease, Error>> + Send>>;
 
 /// Stands in the queue when this returns.
-async fn queue_up(locks: &Locks) -> Waiting {
-    let locks = locks.clone();
-    let mut waiting = async move { locks.acquire(STOCK).await }.boxed();
+async fn queue_up(leases: &LeaseManager) -> Waiting {
+    let leases = leases.clone();
+    let mut waiting = async move { leases.acquire(STOCK).await }.boxed();
     assert!(poll!(&mut waiting).is_pending());
     waiting
 }
@@ -147,9 +143,9 @@ async fn one_holder_at_a_time_among_fifty_tasks_of_two_processes() {
         let processes = [deployment.process("a").await, deployment.process("b").await];
         let counter = Arc::new(AtomicI64::new(0));
         let tasks = (0..50).map(|task| {
-            let (locks, counter) = (processes[task % 2].clone(), Arc::clone(&counter));
+            let (leases, counter) = (processes[task % 2].clone(), Arc::clone(&counter));
             tokio::spawn(async move {
-                let lease = acquire(&locks).await;
+                let lease = acquire(&leases).await;
                 // Read, go away, write: lost updates, were two of them in here.
                 let read = counter.load(Ordering::SeqCst);
                 tokio::task::yield_now().await;
@@ -168,11 +164,11 @@ async fn one_holder_at_a_time_among_fifty_tasks_of_two_processes() {
 async fn who_asks_first_has_it_first() {
     for place in places() {
         let deployment = place.open().await;
-        let locks = deployment.process("a").await;
-        let holder = acquire(&locks).await;
+        let leases = deployment.process("a").await;
+        let holder = acquire(&leases).await;
         let mut queue = Vec::new();
         for number in 0..10 {
-            queue.push((number, queue_up(&locks).await));
+            queue.push((number, queue_up(&leases).await));
         }
         // Polled from the back, so that only the queue can keep the order.
         queue.reverse();
@@ -228,8 +224,8 @@ async fn renewal_keeps_a_lease_and_its_token_for_as_long_as_it_is_held() {
 async fn a_holder_is_told_when_its_time_passed_without_renewal() {
     for place in places() {
         let deployment = place.open().await;
-        let locks = deployment.process("a").await;
-        let lease = acquire(&locks).await;
+        let leases = deployment.process("a").await;
+        let lease = acquire(&leases).await;
         assert!(lease.lost().now_or_never().is_none());
         deployment.clock.advance_millis(LEASE_MILLIS - 1);
         assert!(!lease.is_lost());
@@ -239,7 +235,7 @@ async fn a_holder_is_told_when_its_time_passed_without_renewal() {
         soon(lease.lost()).await;
         assert_eq!(lease.stands_until(), None);
         // The next of the same process need not wait until the loser lets go.
-        let next = acquire(&locks).await;
+        let next = acquire(&leases).await;
         assert!(next.token() > lease.token());
         assert_eq!(lease.release().await, lost());
         assert!(
@@ -279,12 +275,12 @@ async fn a_paused_holder_cannot_write_once_another_holds_the_lease() {
 async fn a_released_lease_protects_nothing_though_nobody_took_it_since() {
     for place in places() {
         let deployment = place.open().await;
-        let locks = deployment.process("a").await;
-        let lease = acquire(&locks).await;
+        let leases = deployment.process("a").await;
+        let lease = acquire(&leases).await;
         let fence = lease.fence();
         lease.release().await.unwrap();
         assert_eq!(deployment.resize(10, fence.clone()).await, fenced());
-        let _again = acquire(&locks).await;
+        let _again = acquire(&leases).await;
         assert_eq!(deployment.resize(10, fence).await, fenced());
         assert_eq!(deployment.quantity().await, None);
     }
@@ -339,11 +335,11 @@ async fn a_dropped_lease_is_released() {
 async fn who_goes_away_while_waiting_leaves_the_queue_as_it_was() {
     for place in places() {
         let deployment = place.open().await;
-        let locks = deployment.process("a").await;
-        let holder = acquire(&locks).await;
+        let leases = deployment.process("a").await;
+        let holder = acquire(&leases).await;
         let mut queue = Vec::new();
         for _ in 0..4 {
-            queue.push(queue_up(&locks).await);
+            queue.push(queue_up(&leases).await);
         }
         let last = queue.pop().unwrap();
         let middle = queue.remove(1);
@@ -361,10 +357,10 @@ async fn who_goes_away_while_waiting_leaves_the_queue_as_it_was() {
 async fn who_goes_away_while_taking_the_lease_does_not_keep_it() {
     for place in places() {
         let deployment = place.open().await;
-        let locks = deployment.process("a").await;
+        let leases = deployment.process("a").await;
         // The lease is free: its commit is under way when the future goes.
-        drop(queue_up(&locks).await);
-        let lease = acquire(&locks).await;
+        drop(queue_up(&leases).await);
+        let lease = acquire(&leases).await;
         assert!(lease.token() > 1, "it was taken, and released, before");
         assert_eq!(deployment.resize(10, lease.fence()).await, Ok(()));
     }
@@ -374,17 +370,17 @@ async fn who_goes_away_while_taking_the_lease_does_not_keep_it() {
 async fn a_crowd_is_refused_rather_than_queued_without_end() {
     for place in places() {
         let deployment = place.open().await;
-        let locks = deployment.process("a").await;
-        let holder = acquire(&locks).await;
+        let leases = deployment.process("a").await;
+        let holder = acquire(&leases).await;
         let mut queue = Vec::new();
         for _ in 0..WAITERS_MAX {
-            queue.push(queue_up(&locks).await);
+            queue.push(queue_up(&leases).await);
         }
-        let refused = soon(locks.acquire(STOCK)).await;
+        let refused = soon(leases.acquire(STOCK)).await;
         let lease = STOCK.to_owned();
         assert_eq!(refused.unwrap_err(), Error::Crowded { lease });
         drop(queue.pop());
-        queue.push(queue_up(&locks).await);
+        queue.push(queue_up(&leases).await);
         drop(queue);
         holder.release().await.unwrap();
     }
