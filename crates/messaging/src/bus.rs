@@ -1,10 +1,11 @@
-//! The bus: consumer groups read messages in the order in which they were committed. A closed choice of backends,
-//! matched here only.
+//! The bus: consumer groups read messages in the order of their commits. A closed choice of backends, matched here only.
 //!
 //! **Local:** the message table of the store is the log. A group's position is stored in the same transaction as
-//! its work, so nothing is handled twice; there is nothing to acknowledge apart from it.
+//! its work, so nothing is handled twice, and there is no separate acknowledgement.
 //!
-//! **Kafka** (feature `kafka`): the brokers' topics are the log. What was handled is told to them after its commit.
+//! **Kafka** (feature `kafka`): the brokers' topics are the log. Offsets are committed to them after the store's commit.
+//!
+//! State: each subscription's position.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub enum Bus {
     Kafka(Arc<crate::Kafka>),
 }
 
-/// Messages in order, and the place behind the last of them.
+/// Messages in order, and the position behind the last of them.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub messages: Vec<Arc<Message>>,
@@ -33,13 +34,13 @@ pub struct Batch {
 pub enum Place {
     /// Stored with the batch's commits.
     Log(Position),
-    /// Told to the brokers after the batch's commits.
+    /// Committed to the brokers after the batch's commits.
     #[cfg(feature = "kafka")]
     Partitions(Vec<crate::kafka::PartitionOffset>),
 }
 
 impl Batch {
-    /// What is to be stored with the commits.
+    /// The position to store with the commits.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         match &self.place {
@@ -50,28 +51,28 @@ impl Batch {
     }
 }
 
-/// One consumer group's reading place.
+/// One consumer group's subscription.
 pub enum Subscription {
     Local(LogReader),
     #[cfg(feature = "kafka")]
     Kafka(crate::kafka::GroupConsumer),
 }
 
-/// A group's place on the log of a store.
+/// A group's position in the log of a store.
 pub struct LogReader {
     store: Store,
     group: &'static str,
     topics: &'static [&'static str],
-    /// Everything up to here was looked at; ahead of the stored position where the last messages were for others.
+    /// Everything up to here was read; ahead of the stored position if the last messages were for other groups.
     looked_at: i64,
     head: watch::Receiver<i64>,
 }
 
 impl Bus {
-    /// Reading goes on behind what the group has handled.
+    /// Reading begins behind what the group has handled.
     ///
     /// # Errors
-    /// [`StoreError`] where the group's position cannot be read.
+    /// [`StoreError`] if the group's position cannot be read.
     pub fn subscribe(
         &self,
         group: &'static str,
@@ -90,10 +91,10 @@ impl Bus {
         }
     }
 
-    /// Whether everything committed so far has been handled by `group`, wherever its members are.
+    /// Whether `group` has handled everything committed so far, in all processes.
     ///
     /// # Errors
-    /// [`StoreError`] where store or brokers do not answer.
+    /// [`StoreError`] if store or brokers do not answer.
     pub async fn is_drained(
         &self,
         group: &str,
@@ -118,10 +119,10 @@ impl Bus {
         }
     }
 
-    /// Messages that are committed and not on the bus yet, counted up to 10,000; none where committing is publishing.
+    /// Messages that are committed and not on the bus yet, counted up to 10,000; none if the store is the bus.
     ///
     /// # Errors
-    /// [`StoreError`] where the store does not answer.
+    /// [`StoreError`] if the store does not answer.
     #[cfg_attr(
         not(feature = "kafka"),
         expect(clippy::unused_async, reason = "only Kafka has an outbox")
@@ -137,7 +138,7 @@ impl Bus {
     /// Resolves when the bus has failed for good and the process must stop.
     pub async fn failed(&self) -> String {
         match self {
-            // What it lives in tells of itself.
+            // Its store reports its own failure.
             Self::Local(_) => std::future::pending().await,
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.failed().await,
@@ -146,10 +147,10 @@ impl Bus {
 }
 
 impl Subscription {
-    /// Up to `max` messages that are there now; `None` where there are none.
+    /// Up to `max` messages that are there now; `None` if there are none.
     ///
     /// # Errors
-    /// [`StoreError`] where the log cannot be read.
+    /// [`StoreError`] if the log cannot be read.
     pub async fn try_next(&mut self, max: usize) -> Result<Option<Batch>, StoreError> {
         match self {
             Self::Local(log) => log.try_next(max).await,
@@ -161,7 +162,7 @@ impl Subscription {
         }
     }
 
-    /// The batch in hand is tried now; one that is not tried for long has stalled.
+    /// Reports an attempt at the current batch; a batch without attempts for long has stalled.
     pub fn trying(&self) {
         match self {
             Self::Local(_) => {}
@@ -182,7 +183,7 @@ impl Subscription {
         }
     }
 
-    /// Waits until there may be something new since the last look.
+    /// Waits until there may be new messages since the last read.
     pub async fn changed(&mut self) {
         match self {
             Self::Local(log) => {
@@ -194,8 +195,8 @@ impl Subscription {
         }
     }
 
-    /// How far this group has looked, where a store keeps its position: what that may be moved to where nothing in
-    /// between was for it.
+    /// How far this group has read, if the store keeps its position: the stored position may be moved here if no message in
+    /// between was for the group.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         match self {

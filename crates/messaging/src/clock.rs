@@ -1,9 +1,9 @@
-//! Time and chance, handed in: nobody else in this project reads a clock or draws a random number.
+//! Clock and random source, passed in: no other module reads a clock or draws a random number.
 //!
-//! Within a process time never goes back. Everything that waits compares stored times with [`Clock::now`], so a system
-//! clock that is set back by twenty minutes would stop every wait for as long. [`Clock::steady`] measures what passes by
-//! the monotonic clock: it follows the system's clock forward at once, and back at half speed, until they agree again.
-//! What an earlier process has stored for a time that is still to come is clamped where it is read.
+//! Within a process time never goes back. Waits compare stored times with [`Clock::now`], so a system clock that is set
+//! back by twenty minutes would stall every wait for as long. [`Clock::steady`] measures elapsed time by the monotonic
+//! clock: it follows the system's clock forward at once, and goes on at half speed if that is set back, until they agree
+//! again. Times that an earlier process stored too far ahead are clamped by their readers.
 
 use std::{
     sync::{Arc, Mutex},
@@ -15,13 +15,13 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
-/// A clock that is set back by less is not spoken of.
-const TOLD_MILLIS_MIN: i64 = 1_000;
+/// A clock that is set back by less is not logged.
+const LOGGED_MILLIS_MIN: i64 = 1_000;
 
 /// Where "now" comes from.
 #[derive(Debug, Clone)]
 pub enum Clock {
-    /// The system's, as it is; for what looks once.
+    /// The system's, as it is; for one reading.
     System,
     /// The system's, which never goes back.
     Steady(Arc<Steady>),
@@ -54,7 +54,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward and wakes whoever waits for the time. A system clock goes by itself.
+    /// Moves a manual clock forward and wakes those who wait for the time. Does nothing to a system clock.
     pub fn advance_millis(&self, millis: i64) {
         self.set(|time| {
             time.wall = time.wall.plus_millis(millis);
@@ -108,7 +108,7 @@ fn system_time() -> Timestamp {
 #[derive(Debug)]
 pub struct Steady {
     source: Source,
-    course: Mutex<Course>,
+    state: Mutex<SteadyState>,
 }
 
 #[derive(Debug)]
@@ -128,21 +128,21 @@ struct Times {
 impl Steady {
     fn new(source: Source) -> Self {
         let (wall, passed) = source.read();
-        let course = Course {
+        let state = SteadyState {
             now: wall,
             passed,
             is_behind: false,
         };
         Self {
             source,
-            course: Mutex::new(course),
+            state: Mutex::new(state),
         }
     }
 
     fn now(&self) -> Timestamp {
-        let mut course = self.course.lock().expect("no holder of this lock panics");
+        let mut state = self.state.lock().expect("no holder of this lock panics");
         let (wall, passed) = self.source.read();
-        Timestamp::from_millis(course.follow(wall, passed) / NANOS_PER_MILLI)
+        Timestamp::from_millis(state.advance(wall, passed) / NANOS_PER_MILLI)
     }
 }
 
@@ -172,26 +172,26 @@ impl Source {
     }
 }
 
-/// Where a steady clock stands; all in nanoseconds.
+/// The reading of a steady clock; all in nanoseconds.
 #[derive(Debug)]
-struct Course {
+struct SteadyState {
     now: i64,
     passed: i64,
     is_behind: bool,
 }
 
-impl Course {
-    fn follow(&mut self, wall: i64, passed: i64) -> i64 {
+impl SteadyState {
+    fn advance(&mut self, wall: i64, passed: i64) -> i64 {
         let step = (passed - self.passed).max(0);
         self.passed = self.passed.max(passed);
         let behind_millis = (self.now.saturating_add(step) - wall) / NANOS_PER_MILLI;
-        if behind_millis > TOLD_MILLIS_MIN && !self.is_behind {
+        if behind_millis > LOGGED_MILLIS_MIN && !self.is_behind {
             tracing::warn!(
                 behind_millis,
-                "the system's clock was set back: time goes on at half speed until it has come up"
+                "the system's clock was set back: time goes on at half speed until they agree again"
             );
         }
-        self.is_behind = behind_millis > TOLD_MILLIS_MIN;
+        self.is_behind = behind_millis > LOGGED_MILLIS_MIN;
         self.now = if behind_millis > 0 {
             wall.max(self.now.saturating_add(step / 2))
         } else {
@@ -201,7 +201,7 @@ impl Course {
     }
 }
 
-/// Where chance comes from.
+/// Where random numbers come from.
 #[derive(Debug, Clone)]
 pub enum Random {
     /// The operating system's generator.
@@ -216,7 +216,7 @@ impl Random {
         Self::Seeded(Arc::new(Mutex::new(seed)))
     }
 
-    /// A UUID of version 7: the time in front, so that ids sort by their making, and 74 bits of chance behind.
+    /// A UUID of version 7: the time in front, so that ids sort by their making, and 74 random bits behind.
     #[must_use]
     pub fn uuid(&self, now: Timestamp) -> Uuid {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
@@ -239,7 +239,7 @@ impl Random {
         }
     }
 
-    /// A number in `0..bound`, for jitter; 0 where `bound` is 0.
+    /// A number in `0..bound`, for jitter; 0 if `bound` is 0.
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next() % bound }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_waits_no_longer_than_twice_where_the_clock_is_set_back() {
+    async fn a_wait_takes_at_most_twice_its_time_if_the_clock_is_set_back() {
         let clock = Clock::manual(START);
         let until = clock.now().plus_millis(10_000);
         clock.set_back_millis(1_200_000);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_clock_goes() {
+    fn a_steady_clock_follows_the_system() {
         let clock = Clock::steady();
         let before = clock.now();
         assert!(clock.now() >= before && before.millis_since(system_time()).abs() < 60_000);

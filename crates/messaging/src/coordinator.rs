@@ -11,7 +11,7 @@ use crate::{
     trace,
 };
 
-/// A saga as it is stored. The payload is the domain's own: what its requests are made of.
+/// A saga as it is stored. The payload is the domain's own; its requests are made from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaRecord {
     pub saga_id: SagaId,
@@ -25,7 +25,7 @@ pub struct SagaRecord {
     pub payload: serde_json::Value,
     pub failure: Option<String>,
     pub parked: Option<String>,
-    /// The trace that it began in, as a `traceparent`: a participant need not pass on what it was asked with.
+    /// The trace that it began in, as a `traceparent`: a participant need not pass on the trace of its request.
     pub traceparent: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -84,7 +84,7 @@ impl SagaRecord {
         self.updated_at = now;
     }
 
-    /// A message of this saga, in the trace of what is being handled, or in the saga's own where that has none.
+    /// A message of this saga, in the trace of the message being handled, or in the saga's own if that has none.
     #[must_use]
     pub fn traced(&self, mut message: Message) -> Message {
         let own = || {
@@ -108,7 +108,7 @@ pub struct SagaTimeout {
     pub attempt: u32,
 }
 
-/// What a domain knows about its sagas: which there are, and what their requests say.
+/// What a domain knows about its sagas: their definitions, and how their requests are made.
 pub trait Domain {
     /// The topic on which the timers of its sagas are delivered, as [`SagaTimeout`]s keyed by saga.
     const TIMEOUT_TOPIC: &'static str;
@@ -118,7 +118,7 @@ pub trait Domain {
     /// The request (or compensation) of a step, as a message with this id.
     ///
     /// # Errors
-    /// A [`Rejection`] where the saga's payload cannot be read.
+    /// A [`Rejection`] if the saga's payload cannot be read.
     fn request(&self, saga: &SagaRecord, send: &Send, now: Timestamp)
     -> Result<Message, Rejection>;
 }
@@ -141,19 +141,19 @@ pub struct NewSaga {
     pub payload: serde_json::Value,
 }
 
-/// What an input made of a saga.
+/// A saga after an input, and the Commit that stores it.
 #[derive(Debug)]
 pub struct Progress {
     pub record: SagaRecord,
     pub commit: Commit,
-    /// Set where this input ended the saga.
+    /// Set if this input ended the saga.
     pub finished: Option<SagaState>,
 }
 
 /// Starts a saga.
 ///
 /// # Errors
-/// A [`Rejection`] where its first request cannot be made.
+/// A [`Rejection`] if its first request cannot be made.
 pub fn begin(
     domain: &impl Domain,
     definition: &Definition,
@@ -204,10 +204,10 @@ pub fn cancel_before_start(
     execute(domain, new_record(saga, new_saga, now), commands, now)
 }
 
-/// Hands an input to a stored saga, under the definition that it began with. `None` where it changes nothing.
+/// Hands an input to a stored saga, under the definition that it began with. `None` if it changes nothing.
 ///
 /// # Errors
-/// A [`Rejection`] where the stored saga or the input does not fit its definition.
+/// A [`Rejection`] if the stored saga or the input does not fit its definition.
 pub fn advance(
     domain: &impl Domain,
     mut record: SagaRecord,
@@ -299,7 +299,7 @@ fn execute<D: Domain>(
     })
 }
 
-/// The input that a timer's message stands for.
+/// The input for a timer's message.
 #[must_use]
 pub fn timeout_input(timeout: &SagaTimeout) -> Input {
     Input::Timeout {

@@ -1,8 +1,9 @@
-//! Dead letters: a message that a consumer rejected is reissued to that consumer alone, on schedule, and then waits
-//! for a person, who can list, inspect, replay and discard it.
+//! Dead letters: a message that a consumer rejected is reissued to that consumer alone, on schedule, and is then parked
+//! for a person, who can list, inspect, replay and discard it ([`operations`]).
 //!
 //! State: one [`DeadLetterRecord`] each, and a timer for the next reissue.
 
+pub mod operations;
 mod payload;
 
 use std::time::Instant;
@@ -10,20 +11,20 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Commit, CommitError, Consumer, DeadLetterId, Find, Message, Payload, Records, Rejection, Store,
-    StoreError, Timestamp,
+    Commit, Consumer, DeadLetterId, Message, Payload, Records, Rejection, Timestamp,
     id::derive,
     log_limit::LogLimit,
     message::indexable,
     record::{Column, Key, Record, Ref, Table},
 };
 
+pub use operations::{Error, discard, list, replay, show};
 pub use payload::{DeadLetter, DeadLetterResolved};
 
-/// The longest payload, in bytes, whose dead letter is told on the bus. There it is a text within JSON, up to six times as
-/// long, and brokers refuse a record of a million bytes. The dead letter of a longer one is written into the store at once.
+/// The longest payload, in bytes, whose dead letter is published on the bus. There it is a text within JSON, up to six
+/// times as long, and brokers refuse a record of a million bytes. That of a longer one is written into the store directly.
 pub const PUBLISHED_PAYLOAD_BYTES_MAX: usize = 128 * 1_024;
-/// What is kept, in characters, of the payload of a message whose dead letter the store refuses.
+/// How many characters are kept of a payload whose dead letter the store refuses.
 const STRIPPED_PAYLOAD_CHARS_MAX: usize = 1_000;
 
 /// How rejected messages are tried again.
@@ -76,8 +77,8 @@ impl DeadLetterSettings {
     }
 }
 
-/// The dead letter for a timer's message that cannot be published. Another try would end as this one did, so it waits
-/// for a person at once. No group has rejected it, unless the timer was to reissue a dead letter: then it is that one.
+/// The dead letter for a timer's message that cannot be published. A retry would fail in the same way, so it is parked at
+/// once. No group has rejected it, unless the timer was to reissue a dead letter: then it is that one.
 pub(crate) fn of_timer(message: &Message, rejection: &Rejection, now: Timestamp) -> DeadLetter {
     let group = message.reissue.as_ref().map_or("", |it| it.group.as_str());
     let letter = DeadLetterSettings::default().letter(group, message, rejection, now);
@@ -87,7 +88,7 @@ pub(crate) fn of_timer(message: &Message, rejection: &Rejection, now: Timestamp)
     }
 }
 
-/// The message that tells of a dead letter.
+/// The message that publishes a dead letter.
 pub(crate) fn message(letter: &DeadLetter, now: Timestamp) -> Message {
     let id = format!("{}:{}", letter.event_id, letter.retry_count);
     Message::new(id, letter, now)
@@ -98,20 +99,20 @@ pub(crate) fn is_large(message: &Message) -> bool {
     message.payload.len() > PUBLISHED_PAYLOAD_BYTES_MAX
 }
 
-/// The dead letter that this message is, or becomes where `group` rejects it.
+/// The dead letter that this message is, or becomes if `group` rejects it.
 pub(crate) fn id_of(group: &str, message: &Message) -> DeadLetterId {
     let reissue = message.reissue.as_ref();
     reissue.map_or_else(|| first_id(group, message), |it| it.dead_letter)
 }
 
-/// A Commit that tells the dead letters' group.
+/// A Commit that sends the dead letter to the dead letters' group.
 pub(crate) fn publish(letter: &DeadLetter, now: Timestamp) -> Commit {
     let mut commit = Commit::new();
     commit.publish(message(letter, now));
     commit
 }
 
-/// A Commit that does what the dead letters' group does when it is told.
+/// A Commit that does what the dead letters' group does on receipt.
 pub(crate) fn record(
     letter: DeadLetter,
     known: Option<DeadLetterRecord>,
@@ -123,7 +124,7 @@ pub(crate) fn record(
     schedule(letter, known, now)
 }
 
-/// A Commit that says that its message was handled at last.
+/// A Commit that closes it: its message was handled.
 pub(crate) fn resolved(mut record: DeadLetterRecord, now: Timestamp) -> Commit {
     record.state = DeadLetterState::Resolved;
     record.updated_at = now;
@@ -132,7 +133,7 @@ pub(crate) fn resolved(mut record: DeadLetterRecord, now: Timestamp) -> Commit {
     commit
 }
 
-/// What every store takes of a dead letter. It cannot be sent again, so it waits for a person at once.
+/// What every store takes of a dead letter. It cannot be reissued, so it is parked at once.
 pub(crate) fn stripped(letter: DeadLetter) -> DeadLetter {
     let payload = letter.reissued_payload.chars();
     let is_plain = |it: &char| !it.is_control();
@@ -163,19 +164,19 @@ fn first_id(group: &str, message: &Message) -> DeadLetterId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DeadLetterState {
-    /// Will be reissued by itself.
+    /// Is reissued on schedule.
     Waiting,
     /// Needs a person.
     Parked,
-    /// A person sent it again; it has not come back.
+    /// A person reissued it; it was not rejected since.
     Replayed,
-    /// It was handled in the end.
+    /// It was handled.
     Resolved,
-    /// A person decided that it does not matter.
+    /// A person closed it without handling it.
     Discarded,
 }
 
-/// A dead letter as it is kept.
+/// A dead letter as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterRecord {
     pub id: DeadLetterId,
@@ -213,13 +214,13 @@ impl Record for DeadLetterRecord {
 
 /// The consumer group of dead letters.
 pub const GROUP: &str = "dead-letter";
-/// What stands for the group in the dead letter of a message that the brokers refuse. The message is still in the outbox:
-/// the relay sends it again when it is replayed, and removes it when it is discarded.
+/// Stands for the group in the dead letter of a message that the brokers refuse. The message is still in the outbox: the
+/// relay sends it again after a replay, and removes it after a discard.
 pub const OUTBOX: &str = "outbox";
-/// What [`GROUP`] reads.
+/// The topics of [`GROUP`].
 pub const TOPICS: &[&str] = &[DeadLetter::TOPIC, DeadLetterResolved::TOPIC];
 
-/// Schedules what was rejected, and closes what was handled after all.
+/// Schedules rejected messages, and closes those that were handled.
 #[derive(Debug, Default)]
 pub struct DeadLetterConsumer {
     log: LogLimit,
@@ -282,7 +283,7 @@ impl Consumer for DeadLetterConsumer {
     }
 }
 
-/// Whether a rejection comes too late to matter: the dead letter is closed, or a newer reissue is on its way.
+/// Whether a rejection is outdated: the dead letter is closed, or a newer reissue is on its way.
 fn is_over(known: &DeadLetterRecord, letter: &DeadLetter) -> bool {
     match known.state {
         DeadLetterState::Resolved | DeadLetterState::Discarded => true,
@@ -292,8 +293,8 @@ fn is_over(known: &DeadLetterRecord, letter: &DeadLetter) -> bool {
     }
 }
 
-/// Reissue after the interval, or park. A letter of a service that names no group waits for a person at once: nobody is
-/// known to whom alone it could go back, and whoever wrote it may try again by itself.
+/// Reissues after the interval, or parks. A letter that names no group, of another service, is parked at once: there is no
+/// group to reissue it to, and its writer may retry by itself.
 fn schedule(mut letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp) -> Commit {
     if letter.message_id.is_empty() {
         letter.message_id = letter.event_id.to_string();
@@ -334,7 +335,7 @@ pub(crate) fn id_of_refused(message: &Message) -> DeadLetterId {
     first_id(OUTBOX, message)
 }
 
-/// The dead letter of a message that the brokers refuse, or refuse once more. It waits for a person.
+/// The dead letter of a message that the brokers refuse, or refuse once more. It is parked.
 #[cfg(feature = "kafka")]
 pub(crate) fn refused_by_brokers(
     message: &Message,
@@ -347,7 +348,7 @@ pub(crate) fn refused_by_brokers(
         retry_interval_millis: 0,
     };
     let reason = format_args!("the brokers refuse it: {reason}");
-    // Also one that was on its way back to a group has a dead letter of its own here.
+    // A reissued message too gets a dead letter of its own here.
     let message = Message {
         reissue: None,
         ..message.clone()
@@ -365,120 +366,4 @@ pub(crate) fn refused_by_brokers(
         updated_at: now,
         version,
     }
-}
-
-/// Why a person's word about a dead letter was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("there is no dead letter {0}")]
-    NotFound(DeadLetterId),
-    #[error("the dead letter {id} is {state:?}")]
-    WrongState {
-        id: DeadLetterId,
-        state: DeadLetterState,
-    },
-    #[error("the dead letter {0} was changed at the same moment")]
-    Changed(DeadLetterId),
-    #[error("the message of the dead letter {id} cannot be published: {reason}")]
-    Unpublishable { id: DeadLetterId, reason: String },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Dead letters in the order of their making; `state` narrows.
-///
-/// # Errors
-/// [`StoreError`] where the store cannot answer.
-pub async fn list(
-    store: &Store,
-    state: Option<DeadLetterState>,
-    after: Option<DeadLetterId>,
-    limit: u32,
-) -> Result<Vec<DeadLetterRecord>, StoreError> {
-    let mut find = Find::all(DeadLetterRecord::TABLE, limit).after(after);
-    if let Some(state) = state {
-        find = find.equals(
-            "state",
-            serde_json::to_value(state).expect("a state is a string"),
-        );
-    }
-    store.find(find).await
-}
-
-/// One dead letter.
-///
-/// # Errors
-/// [`Error::NotFound`]; [`Error::Store`].
-pub async fn show(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, Error> {
-    store.load(id).await?.ok_or(Error::NotFound(id))
-}
-
-/// Sends a dead letter's message to its group again, at once. One that names no group goes to everybody who reads its
-/// topic, as a message of its own, and is closed: where it fails again, a dead letter of that group says so. One
-/// that the brokers refused is sent to them again by the relay.
-///
-/// # Errors
-/// [`Error::WrongState`] where it is resolved or discarded; [`Error::Unpublishable`]; [`Error::NotFound`];
-/// [`Error::Store`].
-pub async fn replay(
-    store: &Store,
-    id: DeadLetterId,
-    now: Timestamp,
-) -> Result<DeadLetterRecord, Error> {
-    let mut record = open(store, id).await?;
-    record.reissues += 1;
-    record.updated_at = now;
-    let message = Message::reissued(&record.letter, record.reissues, now);
-    // One that is for every group comes back under no dead letter.
-    record.state = match message.reissue {
-        Some(_) => DeadLetterState::Replayed,
-        None => DeadLetterState::Resolved,
-    };
-    let mut commit = Commit::new();
-    commit.cancel_timer(timer_id(id)).put(&record);
-    // The message of that one is still in the outbox.
-    if record.letter.group != OUTBOX {
-        commit.publish(message);
-    }
-    save(store, id, commit).await?;
-    Ok(record)
-}
-
-/// Closes a dead letter without handling its message.
-///
-/// # Errors
-/// [`Error::WrongState`] where it is resolved or discarded; [`Error::NotFound`]; [`Error::Store`].
-pub async fn discard(
-    store: &Store,
-    id: DeadLetterId,
-    now: Timestamp,
-) -> Result<DeadLetterRecord, Error> {
-    let mut record = open(store, id).await?;
-    record.state = DeadLetterState::Discarded;
-    record.updated_at = now;
-    let mut commit = Commit::new();
-    commit.cancel_timer(timer_id(id)).put(&record);
-    save(store, id, commit).await?;
-    Ok(record)
-}
-
-async fn open(store: &Store, id: DeadLetterId) -> Result<DeadLetterRecord, Error> {
-    let record = show(store, id).await?;
-    match record.state {
-        DeadLetterState::Waiting | DeadLetterState::Parked | DeadLetterState::Replayed => {
-            Ok(record)
-        }
-        DeadLetterState::Resolved | DeadLetterState::Discarded => Err(Error::WrongState {
-            id,
-            state: record.state,
-        }),
-    }
-}
-
-async fn save(store: &Store, id: DeadLetterId, commit: Commit) -> Result<(), Error> {
-    store.commit(commit).await.map_err(|error| match error {
-        CommitError::Conflict { .. } | CommitError::Fenced { .. } => Error::Changed(id),
-        CommitError::Constraint { detail: reason } => Error::Unpublishable { id, reason },
-        CommitError::Store(error) => Error::Store(error),
-    })
 }

@@ -1,35 +1,35 @@
-//! Log lines that somebody else can cause as many of as he likes: a few in each stretch of time, and then how many there
-//! were not. State: the lines of this stretch.
+//! Limits log lines that a peer can cause any number of: a few in each period, then a count of those suppressed. State:
+//! the lines of the current period.
 
 use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-/// Lines in each stretch of time.
+/// Lines in each period.
 const LINES_MAX: u32 = 10;
-const STRETCH: Duration = Duration::from_secs(10);
+const PERIOD: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(crate) struct LogLimit(Mutex<Option<Stretch>>);
+pub(crate) struct LogLimit(Mutex<Option<Period>>);
 
 #[derive(Debug)]
-struct Stretch {
+struct Period {
     since: Instant,
     lines: u32,
     suppressed: u64,
 }
 
 impl LogLimit {
-    /// Whether a line may be written, and how many were not since the last that was.
+    /// If a line may be written: how many were suppressed since the last one.
     pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
-        let mut stretch = self.0.lock().expect("no holder of this lock panics");
-        let current = stretch.get_or_insert(Stretch {
+        let mut period = self.0.lock().expect("no holder of this lock panics");
+        let current = period.get_or_insert(Period {
             since: now,
             lines: 0,
             suppressed: 0,
         });
-        if now.saturating_duration_since(current.since) >= STRETCH {
+        if now.saturating_duration_since(current.since) >= PERIOD {
             current.since = now;
             current.lines = 0;
         }
@@ -51,7 +51,7 @@ mod tests {
         let (limit, start) = (LogLimit::default(), Instant::now());
         let lines = (0..48_118).filter(|_| limit.admit(start).is_some());
         assert_eq!(lines.count(), 10);
-        assert_eq!(limit.admit(start + STRETCH), Some(48_108));
-        assert_eq!(limit.admit(start + STRETCH), Some(0));
+        assert_eq!(limit.admit(start + PERIOD), Some(48_108));
+        assert_eq!(limit.admit(start + PERIOD), Some(0));
     }
 }

@@ -12,8 +12,7 @@ pub const NAME_BYTES_MAX: usize = 1_024;
 /// The longest reason of a rejection, in characters: one that quotes a payload would be as long as the payload.
 pub const REASON_CHARS_MAX: usize = 1_000;
 
-/// A name that every index and every text column takes: a name that is long or has control characters becomes a digest,
-/// which is the same whenever the name is.
+/// A name that every index and every text column takes: one that is long or has control characters becomes its digest.
 pub(crate) fn indexable(name: &str) -> Cow<'_, str> {
     if name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control) {
         return Cow::Borrowed(name);
@@ -21,7 +20,7 @@ pub(crate) fn indexable(name: &str) -> Cow<'_, str> {
     Cow::Owned(sha256(&[name.as_bytes()]).name())
 }
 
-/// Whether a JSON text escapes U+0000 somewhere. PostgreSQL cannot store that character, so nobody may.
+/// Whether a JSON text escapes U+0000. PostgreSQL cannot store that character, so no store may.
 fn escapes_nul(json: &str) -> bool {
     json.match_indices("u0000").any(|(at, _)| {
         let before = json[..at].bytes().rev();
@@ -29,23 +28,23 @@ fn escapes_nul(json: &str) -> bool {
     })
 }
 
-/// One record on the bus. Its id is stable: whoever decides the same thing again publishes the same id, and
-/// consumers drop what they have already seen.
+/// One record on the bus. Its id is stable: a decision that is repeated publishes the same id, and consumers drop ids
+/// that they have seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub id: String,
     pub topic: String,
     /// Messages of one key are handled in the order in which they were committed.
     pub key: String,
-    /// The aggregate that it tells of, where the key stands for more than one: then only messages of one subject have
-    /// an order of commits, and those of the others need not wait for each other before they are on the bus.
+    /// The aggregate that it describes, if the key stands for several: then only messages of one subject keep the order
+    /// of their commits, and those of different subjects do not wait for each other on their way to the bus.
     pub subject: Option<String>,
     pub time: Timestamp,
     /// JSON.
     pub payload: String,
-    /// Set on a message that is issued again: only that group sees it.
+    /// Set on a reissued message: only that group sees it.
     pub reissue: Option<Reissue>,
-    /// The request that it goes back to. The [`Commit`](crate::Commit) that publishes it sets it.
+    /// The request that caused it. The [`Commit`](crate::Commit) that publishes it sets it.
     pub trace: Option<TraceContext>,
 }
 
@@ -61,13 +60,13 @@ pub struct Reissue {
 }
 
 impl Reissue {
-    /// The inbox mark that all reissues of a dead letter share: whichever is handled first is the only one.
+    /// The inbox mark that all reissues of a dead letter share, so that only one of them is handled.
     pub(crate) fn mark(&self) -> String {
         format!("{}:handled", self.dead_letter)
     }
 }
 
-/// A message that this consumer will never be able to handle as things stand: it becomes a dead letter.
+/// Why a consumer cannot handle a message: it becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Rejection {
@@ -75,7 +74,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A reason is cut at [`REASON_CHARS_MAX`] characters, and has none that a store refuses.
+    /// The reason is cut at [`REASON_CHARS_MAX`] characters and cleared of those that a store refuses.
     pub fn new(reason: impl std::fmt::Display) -> Self {
         let mut reason = reason.to_string().replace('\0', "\u{FFFD}");
         if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
@@ -87,7 +86,7 @@ impl Rejection {
 }
 
 impl Message {
-    /// An id that no index takes becomes its digest.
+    /// An id that an index might refuse becomes its digest.
     pub fn new<P: Payload>(id: impl Into<String>, payload: &P, now: Timestamp) -> Self {
         Self {
             subject: payload.subject(),
@@ -121,7 +120,7 @@ impl Message {
     }
 
     /// # Errors
-    /// A [`Rejection`] naming topic and field where the payload is not what the topic promises.
+    /// A [`Rejection`] naming topic and field if the payload does not have the topic's form.
     pub fn parse<P: DeserializeOwned>(&self) -> Result<P, Rejection> {
         if escapes_nul(&self.payload) {
             return Err(Rejection::new(format_args!(
@@ -137,8 +136,8 @@ impl Message {
         })
     }
 
-    /// The message that goes back to the group that rejected it, as reissue number `count`. If no group has, it was
-    /// never published, and is as it was to be: for every group, under its own id.
+    /// The message that goes back to the group that rejected it, as reissue number `count`. If no group did, it was never
+    /// published: it goes to every group, under its own id.
     #[must_use]
     pub fn reissued(letter: &DeadLetter, count: u32, now: Timestamp) -> Self {
         let reissue = (!letter.group.is_empty()).then(|| Reissue {
@@ -163,18 +162,18 @@ impl Message {
         }
     }
 
-    /// The id under which an inbox remembers that it was handled.
+    /// Its id in the inbox.
     pub(crate) fn inbox_id(&self) -> Cow<'_, str> {
         indexable(&self.id)
     }
 
-    /// What orders it before it is on the bus: its subject, or its key where that says as much.
+    /// What orders it on its way to the bus: its subject, or its key.
     #[cfg(feature = "kafka")]
     pub(crate) fn ordered_by(&self) -> &str {
         self.subject.as_ref().unwrap_or(&self.key)
     }
 
-    /// Whether `group`, subscribed to `topics`, is to see this message.
+    /// Whether it is for `group`, which is subscribed to `topics`.
     #[must_use]
     pub fn is_for(&self, group: &str, topics: &[&str]) -> bool {
         topics.contains(&self.topic.as_str())

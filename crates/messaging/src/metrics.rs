@@ -1,4 +1,4 @@
-//! What the machinery counts. Names follow Prometheus; the registry is handed in.
+//! The metrics of this crate. Names follow Prometheus; the registry is passed in.
 
 use std::sync::{
     Arc,
@@ -27,10 +27,10 @@ pub struct Metrics {
     pub decisions_repeated: Family<GroupLabel, Counter>,
     pub lag: Family<GroupLabel, Gauge<i64, AtomicI64>>,
     pub timers_fired: Counter,
-    /// Counted by whoever leads the relay.
+    /// Counted by the process that leads the relay.
     pub messages_parked: Counter,
     pub topics_refused: Gauge<i64, AtomicI64>,
-    /// Reading statements run so far; tests hold the number of statements a batch against it.
+    /// Reading statements run so far; tests check the number of statements a batch with it.
     pub store_statements: Counter,
 }
 
@@ -121,7 +121,7 @@ impl Metrics {
         Arc::new(metrics)
     }
 
-    /// Metrics that nobody scrapes.
+    /// Metrics that are not exported.
     #[must_use]
     pub fn unregistered() -> Arc<Self> {
         Self::register(&mut Registry::default())

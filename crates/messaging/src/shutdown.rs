@@ -1,12 +1,12 @@
-//! The word to stop, passed to everything that runs.
+//! The shutdown signal, passed to every task.
 
 use tokio::sync::watch;
 
-/// Says when to stop.
+/// Requests shutdown.
 #[derive(Debug, Clone)]
 pub struct ShutdownSwitch(watch::Sender<bool>);
 
-/// Hears when to stop.
+/// Learns of a requested shutdown.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
@@ -23,7 +23,7 @@ impl ShutdownSwitch {
 }
 
 impl Shutdown {
-    /// Resolves when it is time to stop; also when nobody is left who could say so.
+    /// Resolves when shutdown is requested, or every switch is dropped.
     pub async fn requested(&mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
     }

@@ -1,8 +1,8 @@
-//! Where a message comes from: the W3C trace context (<https://www.w3.org/TR/trace-context/>) of the request that
-//! began everything, and the span that published it. Pure; what is being handled at this moment is in [`current`].
+//! The origin of a message: the W3C trace context (<https://www.w3.org/TR/trace-context/>) of the request that began
+//! everything, and the span that published it. Pure; the context of the work in progress is in [`current`].
 //!
-//! Nothing is sampled or reported here: the context is kept with messages and written into logs, so that whoever
-//! asks what became of a request finds everything by one id. `tracestate` is not carried.
+//! Nothing is sampled or reported here: the context is kept with messages and written into logs, so that one id finds
+//! everything that a request caused. `tracestate` is not carried.
 
 pub mod current;
 
@@ -24,7 +24,7 @@ const TEXT_BYTES: usize = 55;
 /// The only flag that version 00 defines; others are not passed on.
 const SAMPLED: u8 = 1;
 
-/// A trace, and the span in it that something was caused by.
+/// A trace, and the span in it that is the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: [u8; 16],
@@ -37,7 +37,7 @@ pub struct TraceContext {
 pub struct Text([u8; TEXT_BYTES]);
 
 impl TraceContext {
-    /// Reads a `traceparent`; `None` where it is malformed or all zero, as the recommendation says. A later version
+    /// Reads a `traceparent`; `None` if it is malformed or all zero, as the recommendation says. A later version
     /// is read as far as version 00 goes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -133,7 +133,7 @@ impl Serialize for TraceContext {
     }
 }
 
-/// An id of zeros is none.
+/// An id of zeros is invalid.
 fn never_zero(number: u64) -> [u8; 8] {
     number.max(1).to_be_bytes()
 }

@@ -1,18 +1,16 @@
-//! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision around records; the worker does
-//! everything else, in batches whose number of statements does not depend on the number of messages in them.
+//! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision on records; the worker does
+//! everything else, in batches whose number of statements does not depend on the number of their messages. State: the
+//! current batch.
 
+mod consumer;
 mod records;
 mod rejected;
 mod repeated_conflict;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::Timestamp;
-use futures::future::BoxFuture;
-
 use crate::{
-    Batch, Bus, Clock, Commit, CommitError, Message, Metrics, Random, Rejection, Shutdown, Store,
-    StoreError, Submission,
+    Batch, Commit, CommitError, Message, Rejection, Shutdown, StoreError, Submission,
     backoff::Backoff,
     bus::Subscription,
     log_limit::LogLimit,
@@ -22,109 +20,44 @@ use crate::{
     trace,
 };
 
+pub use consumer::{Consumer, WorkerContext};
 pub use records::Records;
 use rejected::{Rejected, RejectedMessage};
 use repeated_conflict::RepeatedConflict;
 
 /// Messages taken at once.
 pub const BATCH_MESSAGES_MAX: usize = 128;
-/// Times that one batch is decided again over conflicts before the worker waits.
+/// How often one batch is decided because of conflicts before the worker waits.
 const ROUNDS_MAX: u32 = 16;
-/// Times that a batch is tried whole (some seconds, by its backoff) before a message whose dead letter the store refuses is parked with what every
-/// store takes of it: what refuses it may pass.
+/// How often a batch is tried whole (some seconds, by its backoff) before a dead letter that the store refuses is stripped
+/// to what every store takes: the cause may be temporary.
 const STRIP_AFTER_FAILURES: u32 = 8;
-/// The longest wait for a store that is away.
+/// The longest wait for an unreachable store.
 const BACKOFF_MILLIS_MAX: u64 = 5_000;
-/// Messages for others that are passed before the position is stored on their account alone.
+/// How many messages for other groups are passed over before the position is stored because of them alone.
 const SKIP_MESSAGES: i64 = 1024;
-/// How long a batch in hand may go on after the word to stop.
+/// How long the current batch may take after a shutdown request.
 const FINISH_MILLIS_MAX: u64 = 2_000;
-
-/// A group's decision about its messages.
-pub trait Consumer: Send + Sync + 'static {
-    /// What was learnt, before deciding, from outside the store; `()` where nothing is asked.
-    type Prefetched: Default + Send + Sync;
-
-    fn group(&self) -> &'static str;
-
-    fn topics(&self) -> &'static [&'static str];
-
-    /// Which records this message required_records.
-    ///
-    /// # Errors
-    /// A [`Rejection`] where the message cannot be read.
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection>;
-
-    /// Asks what lies outside the store, once for the whole batch. It may be asked again for the same messages, so
-    /// it must be idempotent.
-    fn prefetch<'a>(
-        &'a self,
-        _messages: &'a [Arc<Message>],
-    ) -> BoxFuture<'a, Result<Self::Prefetched, StoreError>> {
-        Box::pin(async { Ok(Self::Prefetched::default()) })
-    }
-
-    /// What this message changes.
-    ///
-    /// # Errors
-    /// A [`Rejection`] where this message can never be handled as things stand.
-    fn decide(
-        &self,
-        message: &Message,
-        records: &Records,
-        prefetched: &Self::Prefetched,
-        now: Timestamp,
-    ) -> Result<Commit, Rejection>;
-
-    /// Told after its Commit is durable; for counting, not for effects.
-    fn committed(&self, _message: &Message, _commit: &Commit) {}
-}
-
-/// What all workers of a process share.
-#[derive(Clone)]
-pub struct WorkerContext {
-    pub store: Store,
-    pub bus: Bus,
-    pub clock: Clock,
-    pub random: Random,
-    pub metrics: Arc<Metrics>,
-    pub dead_letters: crate::DeadLetterSettings,
-}
-
-impl WorkerContext {
-    /// With the system's clock and random source, metrics that are not exported, and default settings.
-    #[must_use]
-    pub fn new(store: Store, bus: Bus) -> Self {
-        Self {
-            store,
-            bus,
-            clock: Clock::steady(),
-            random: Random::System,
-            metrics: Metrics::unregistered(),
-            dead_letters: crate::DeadLetterSettings::default(),
-        }
-    }
-}
 
 /// A consumer with its subscription.
 pub struct Worker<C: Consumer> {
     consumer: C,
     subscription: Subscription,
-    /// What was taken and is not handled to its end: kept here so that a dropped step loses nothing.
+    /// Taken and not yet committed: kept here so that a dropped step loses nothing.
     current: Option<Batch>,
-    /// How often the batch in hand was tried in vain.
+    /// How often the current batch has failed.
     failures: u32,
-    /// The position as it is stored, or a little before it.
+    /// The stored position, or one a little before it.
     stored_offset: i64,
     context: WorkerContext,
     label: GroupLabel,
-    /// Of rejections: a peer may send as many as it likes.
+    /// For rejections: a peer may cause any number of them.
     log: LogLimit,
 }
 
 impl<C: Consumer> Worker<C> {
     /// # Errors
-    /// [`StoreError`] where the group's position cannot be read.
+    /// [`StoreError`] if the group's position cannot be read.
     pub fn new(consumer: C, context: WorkerContext) -> Result<Self, StoreError> {
         let subscription = context.bus.subscribe(consumer.group(), consumer.topics())?;
         let label = GroupLabel {
@@ -143,7 +76,7 @@ impl<C: Consumer> Worker<C> {
         })
     }
 
-    /// Handles messages until told to stop; what was taken is finished first.
+    /// Handles messages until shutdown is requested; the current batch is finished first.
     pub async fn run(mut self, shutdown: Shutdown) {
         self.work(shutdown).await;
         self.subscription.close().await;
@@ -175,24 +108,24 @@ impl<C: Consumer> Worker<C> {
         }
     }
 
-    /// Waits until something may have come since the last step.
+    /// Waits until new messages may be there since the last step.
     pub async fn changed(&mut self) {
         self.subscription.changed().await;
     }
 
-    /// Whether this consumer's group has handled everything committed so far.
+    /// Whether this group has handled everything committed so far.
     ///
     /// # Errors
-    /// [`StoreError`] where store or brokers do not answer.
+    /// [`StoreError`] if store or brokers do not answer.
     pub async fn is_drained(&self) -> Result<bool, StoreError> {
         let (group, topics) = (self.consumer.group(), self.consumer.topics());
         self.context.bus.is_drained(group, topics).await
     }
 
-    /// Handles one batch of what is there now, waiting out transient failures; returns how many messages it had.
+    /// Handles one batch of the messages that are there now, and retries through transient failures; returns their number.
     ///
     /// # Errors
-    /// [`StoreError::Poisoned`] where the store will never answer again.
+    /// [`StoreError::Poisoned`] if the store will never answer again.
     pub async fn step(&mut self) -> Result<usize, StoreError> {
         let random = self.context.random.clone();
         let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
@@ -215,7 +148,7 @@ impl<C: Consumer> Worker<C> {
             return Ok(0);
         };
         self.subscription.trying();
-        // A bus may hand over only what is for others: there is nothing to decide, and their place is passed.
+        // A batch with messages for other groups only is empty: its position is passed.
         if !batch.messages.is_empty() {
             let handled = self.handle(batch).await;
             self.failures = match handled {
@@ -233,7 +166,7 @@ impl<C: Consumer> Worker<C> {
         Ok(taken)
     }
 
-    /// Moves the stored position over messages that were for others, so that they can be cleaned away.
+    /// Moves the stored position over messages for other groups, so that they can be cleaned.
     async fn skip_ahead(&mut self) {
         let Some(position) = self.subscription.position() else {
             return;
@@ -246,7 +179,7 @@ impl<C: Consumer> Worker<C> {
             commits: [].into(),
             position: Some(position),
         };
-        // Where it failed, it is tried again when the next messages have come.
+        // After a failure it is tried again with the next messages.
         let outcomes = self.context.store.submit(submission).outcomes().await;
         if outcomes.iter().all(Result::is_ok) {
             self.stored_offset = offset;
@@ -320,7 +253,7 @@ impl<C: Consumer> Worker<C> {
         Ok(unseen)
     }
 
-    /// Loads what the messages concern, one statement a table, and decides each in order.
+    /// Loads the records that the messages require, one statement a table, and decides each message in order.
     async fn decide(
         &self,
         messages: &[Arc<Message>],
@@ -388,7 +321,7 @@ impl<C: Consumer> Worker<C> {
         Ok(records)
     }
 
-    /// Counts what was committed and returns what must be decided again.
+    /// Counts committed messages and returns those that must be decided again.
     fn settle(
         &self,
         messages: &[Arc<Message>],
@@ -415,7 +348,7 @@ impl<C: Consumer> Worker<C> {
                     rejected.add(message, Rejection::new(detail));
                     again.push(Arc::clone(message));
                 }
-                // Told of above.
+                // Already reported by `failure()`.
                 Err(CommitError::Fenced { .. } | CommitError::Store(_)) => {}
             }
         }
@@ -430,7 +363,7 @@ impl<C: Consumer> Worker<C> {
     }
 }
 
-/// What the whole batch has to wait for.
+/// The failure for which the whole batch must wait.
 fn failure(outcomes: &[Result<(), CommitError>]) -> Option<StoreError> {
     outcomes.iter().find_map(|outcome| match outcome {
         Err(CommitError::Store(error)) => Some(error.clone()),

@@ -1,5 +1,5 @@
-//! What is being handled at this moment, for whatever is published or logged meanwhile. It belongs to the task, as
-//! logging does, so that no use case passes it on; only [`Commit`](crate::Commit) and the logs read it.
+//! The trace of the work in progress, for what it publishes and logs. It belongs to the task, as logging does, so that no
+//! use case passes it on; only [`Commit`](crate::Commit) and the logs read it. State: a task-local.
 
 use std::cell::OnceCell;
 
@@ -10,7 +10,7 @@ tokio::task_local! {
     static CURRENT: Current;
 }
 
-/// Made when it is asked for: most requests publish nothing and log nothing.
+/// Made on first use: most requests publish and log nothing.
 struct Current {
     made: OnceCell<TraceContext>,
     of_request: Option<(Option<TraceContext>, Random)>,
@@ -36,7 +36,7 @@ impl Current {
     }
 }
 
-/// The context that belongs to what is published now; `None` outside of requests and messages that have one.
+/// The context of the request or message being handled; `None` if it has none.
 #[must_use]
 pub fn current() -> Option<TraceContext> {
     CURRENT.try_with(Current::get).ok().flatten()
@@ -55,7 +55,7 @@ pub async fn requested<F: Future>(
     CURRENT.scope(current, answer).await
 }
 
-/// Decides about a message, in its trace.
+/// Decides a message, in its trace.
 pub fn handling<T>(message: &Message, group: &str, decide: impl FnOnce() -> T) -> T {
     let trace = message
         .trace
@@ -63,7 +63,7 @@ pub fn handling<T>(message: &Message, group: &str, decide: impl FnOnce() -> T) -
     CURRENT.sync_scope(Current::known(trace), decide)
 }
 
-/// For what goes on in a task of its own: it stays in the trace of whoever began it.
+/// For work that continues in a task of its own: it stays in the trace that it began in.
 pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
     CURRENT.scope(Current::known(current()), future)
 }

@@ -8,7 +8,7 @@ use crate::{
     row::Row,
 };
 
-/// The records that a batch required_records, as the messages decided so far leave them.
+/// The records that a batch requires, as the messages decided so far leave them.
 #[derive(Debug, Default)]
 pub struct Records {
     pub(super) rows: HashMap<(&'static str, Key), Row>,
@@ -16,13 +16,13 @@ pub struct Records {
 
 impl Records {
     /// # Errors
-    /// A [`Rejection`] where the stored row cannot be read.
+    /// A [`Rejection`] if the stored row cannot be read.
     pub fn get<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>, Rejection> {
         let row = self.rows.get(&(R::TABLE.name, key.into()));
         row.map(Row::read).transpose()
     }
 
-    /// Puts a record in by hand; for tests of decisions.
+    /// Adds a record; for tests of decisions.
     #[must_use]
     pub fn with<R: Record>(mut self, record: &R) -> Self {
         let mut commit = Commit::new();
@@ -31,7 +31,7 @@ impl Records {
         self
     }
 
-    /// What the next message sees.
+    /// Changes the records for the next message.
     pub fn apply(&mut self, commit: &Commit) {
         for put in &commit.puts {
             self.rows

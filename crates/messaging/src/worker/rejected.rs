@@ -1,4 +1,4 @@
-//! What a handled message leaves behind: its inbox mark; of one that was rejected, a dead letter.
+//! What a handled message leaves in its Commit: its inbox mark and, if it was rejected, a dead letter.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -10,17 +10,17 @@ use crate::{
     message::Reissue,
 };
 
-/// Messages whose decision breaks a rule of a table: deciding again would break it again.
+/// Messages whose decision violates a constraint: deciding again would violate it again.
 pub(super) struct Rejected {
     messages: HashMap<String, RejectedMessage>,
-    /// Whether a dead letter that was refused may be cut to what every store takes.
+    /// Whether a refused dead letter may be stripped to what every store takes.
     may_be_stripped: bool,
 }
 
 #[derive(Clone)]
 pub(super) struct RejectedMessage {
     rejection: Rejection,
-    /// Its dead letter breaks a rule too: only what every store takes is left of it.
+    /// The store refuses its dead letter too: only what every store takes is left of it.
     is_stripped: bool,
 }
 
@@ -32,7 +32,7 @@ impl Rejected {
         }
     }
 
-    /// The second time, the dead letter itself was refused.
+    /// The second time, the store has refused the dead letter itself.
     pub(super) fn add(&mut self, message: &Message, rejection: Rejection) {
         let is_stripped = self.may_be_stripped && self.messages.contains_key(&message.id);
         let rejected_message = RejectedMessage {
@@ -74,7 +74,7 @@ impl<C: Consumer> Worker<C> {
             at: now,
         });
         if let Some(reissue) = handled_at_last {
-            // One that is kept here, and not where the dead letters' group has its store.
+            // It may be stored here, apart from the store of the dead letters' group.
             let kept = records.get::<DeadLetterRecord>(reissue.dead_letter);
             if let Ok(Some(kept)) = kept {
                 commit.merge(dead_letters::resolved(kept, now));
@@ -90,14 +90,14 @@ impl<C: Consumer> Worker<C> {
         }
     }
 
-    /// The dead letter of a message that is too large to be told on the bus: it is written by the commit itself.
+    /// The dead letter of a message that is too large for a dead letter on the bus: the commit itself writes it.
     pub(super) fn stored_letter(&self, message: &Message) -> Option<Ref> {
         let group = self.consumer.group();
         dead_letters::is_large(message)
             .then(|| Ref::to::<DeadLetterRecord>(dead_letters::id_of(group, message)))
     }
 
-    /// A Commit that only says: this message could not be handled.
+    /// A Commit that does nothing but dead-letter this message.
     pub(super) fn dead_letter(
         &self,
         message: &Message,
@@ -131,7 +131,7 @@ impl<C: Consumer> Worker<C> {
         if dead_letters::is_large(message) {
             return match records.get::<DeadLetterRecord>(letter.event_id) {
                 Ok(known) => dead_letters::record(letter, known, now),
-                // A row of an id that nobody else gives, and not of this program.
+                // A row under this derived id that this program did not write.
                 Err(_) => dead_letters::publish(&dead_letters::stripped(letter), now),
             };
         }

@@ -1,11 +1,11 @@
-//! A conflict that would come for ever.
+//! Detects a conflict that would repeat for ever. Pure.
 
 use std::sync::Arc;
 
 use crate::{Commit, CommitError, Message, Rejection};
 
-/// The first message of a round, where it conflicted. Nothing in its batch stood before it and its records were
-/// loaded afresh, so if the same conflict over the same version comes a second time, it would come for ever.
+/// A conflict of the first message of a round. No message of its batch was before it and its records were loaded afresh,
+/// so if the same conflict over the same version comes a second time, it would repeat for ever.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RepeatedConflict {
     message_id: String,
