@@ -22,7 +22,7 @@ pub struct CleaningSettings {
 impl Default for CleaningSettings {
     fn default() -> Self {
         Self {
-            inbox_retention_secs: 3_600,
+            inbox_retention_secs: 8 * 86_400,
         }
     }
 }

@@ -9,10 +9,11 @@
 //! - [`store`]: where commits become durable; [`sqlite`] is the embedded one, [`postgres`] the distributed one
 //! - [`bus`]: consumer groups and their positions; the store's log, or Kafka (feature `kafka`)
 //! - [`worker`]: receive, decide, commit, acknowledge
+//! - [`runner`]: runs consumers and [`periodic`] tasks, supervised, with a graceful stop
 //! - [`coordinator`]: runs `saga` machines on records, messages and timers
 //! - [`timers`], [`dead_letters`], [`housekeeping`], [`lease`]: messages at a time, messages that failed, cleaning, fencing
 //! - [`id`], [`time`]: ids and instants; [`lenient`]: reads messages of services written by others
-//! - [`clock`]: time and chance, handed in; [`trace`]: which request a message goes back to
+//! - [`clock`]: clock and random source, passed in; [`trace`]: the request that caused a message
 
 mod backoff;
 pub mod bus;

@@ -1,15 +1,12 @@
 //! The store and the bus that the command line chooses: SQLite, or PostgreSQL, or PostgreSQL and Kafka.
 
-use messaging::{
-    Bus, Clock, DeadLetterSettings, MessageTable, Metrics, Postgres, PostgresSettings, Random,
-    Record, Shutdown, Store, Table, WorkerContext,
-};
+use messaging::{Bus, MessageTable, Metrics, Postgres, PostgresSettings, Record, Store, Table};
 
 pub fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|it| it != name).nth(1)
 }
 
-pub async fn open(run: &str, stop: &Shutdown) -> WorkerContext {
+pub async fn open(run: &str) -> (Store, Bus) {
     let kafka = argument("--kafka");
     let store = match argument("--postgres") {
         Some(url) => postgres(url, run, kafka.is_some()).await,
@@ -19,17 +16,10 @@ pub async fn open(run: &str, stop: &Shutdown) -> WorkerContext {
         }
     };
     let bus = match kafka {
-        Some(brokers) => open_kafka(brokers, run, &store, stop).await,
+        Some(brokers) => open_kafka(brokers, run, &store).await,
         None => Bus::Local(store.clone()),
     };
-    WorkerContext {
-        store,
-        bus,
-        clock: Clock::System,
-        random: Random::System,
-        metrics: Metrics::unregistered(),
-        dead_letters: DeadLetterSettings::default(),
-    }
+    (store, bus)
 }
 
 fn tables() -> Vec<&'static Table> {
@@ -52,10 +42,10 @@ async fn postgres(url: String, run: &str, is_outbox: bool) -> Store {
     opened.await.unwrap()
 }
 
-/// The relay publishes what the killed process has committed and not published.
+/// The relay, which the runner starts, publishes what the killed process has committed and not published.
 #[cfg(feature = "kafka")]
-async fn open_kafka(brokers: String, run: &str, store: &Store, stop: &Shutdown) -> Bus {
-    use messaging::{Consumer, Kafka, KafkaSettings, Relay};
+async fn open_kafka(brokers: String, run: &str, store: &Store) -> Bus {
+    use messaging::{Consumer, Kafka, KafkaSettings};
 
     let settings = KafkaSettings {
         brokers,
@@ -73,20 +63,10 @@ async fn open_kafka(brokers: String, run: &str, store: &Store, stop: &Shutdown) 
     let topics: Vec<_> = groups.iter().flat_map(|it| it.1).copied().collect();
     let inbox_secs = settings.inbox_secs_min();
     let opened = Kafka::open(settings, store, &topics, &groups, inbox_secs);
-    let kafka = opened.await.unwrap();
-    let metrics = Metrics::unregistered();
-    let relay = Relay::new(
-        kafka.clone(),
-        store.clone(),
-        Clock::System,
-        metrics,
-        "transfer".to_owned(),
-    );
-    tokio::spawn(relay.run(stop.clone()));
-    Bus::Kafka(kafka)
+    Bus::Kafka(opened.await.unwrap())
 }
 
 #[cfg(not(feature = "kafka"))]
-fn open_kafka(_: String, _: &str, _: &Store, _: &Shutdown) -> std::future::Ready<Bus> {
+fn open_kafka(_: String, _: &str, _: &Store) -> std::future::Ready<Bus> {
     panic!("--kafka needs --features kafka");
 }

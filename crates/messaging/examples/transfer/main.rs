@@ -17,8 +17,8 @@ use std::time::Duration;
 use bank::{AMOUNT, Balance, NORTH, SOUTH, TRANSFERS, twice};
 use messaging::coordinator::{Domain, NewSaga, SagaRecord, Send, advance, begin, timeout_input};
 use messaging::{
-    Clock, Commit, Consumer, Message, Random, Record, Records, Ref, Rejection, SagaId,
-    ShutdownSwitch, Store, Timestamp, Worker, timers::Timers,
+    Clock, Commit, Consumer, Message, Random, Record, Records, Ref, Rejection, Runner, SagaId,
+    Store, Timestamp,
 };
 use saga::{Catalog, Definition, Input, Outcome, Step};
 
@@ -125,28 +125,13 @@ async fn main() {
 }
 
 async fn serve(run: &str) {
-    let (switch, stop) = ShutdownSwitch::new();
-    let context = engines::open(run, &stop).await;
-    let store = context.store.clone();
-    let timers = Timers {
-        store: store.clone(),
-        clock: Clock::System,
-        metrics: context.metrics.clone(),
-    };
-    let tasks = [
-        tokio::spawn(timers.run(stop.clone())),
-        tokio::spawn(
-            Worker::new(NORTH, context.clone())
-                .unwrap()
-                .run(stop.clone()),
-        ),
-        tokio::spawn(
-            Worker::new(SOUTH, context.clone())
-                .unwrap()
-                .run(stop.clone()),
-        ),
-        tokio::spawn(Worker::new(Transfers, context).unwrap().run(stop)),
-    ];
+    let (store, bus) = engines::open(run).await;
+    let running = Runner::new(store.clone(), bus)
+        .consumer(NORTH)
+        .consumer(SOUTH)
+        .consumer(Transfers)
+        .start()
+        .unwrap();
     bank::open_accounts(&store).await;
     for number in 0..TRANSFERS {
         start(&store, number).await;
@@ -157,10 +142,8 @@ async fn serve(run: &str) {
     while ended(&store).await.iter().sum::<i64>() < TRANSFERS {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    switch.stop();
-    for task in tasks {
-        task.await.unwrap();
-    }
+    let late = running.stop(Duration::from_secs(10)).await;
+    assert!(late.is_empty(), "{late:?}");
     check(&store).await;
 }
 
