@@ -43,6 +43,7 @@ pub mod row;
 pub mod runner;
 pub mod shutdown;
 mod snapshot;
+mod sql;
 pub mod sqlite;
 pub mod store;
 pub mod time;

@@ -84,3 +84,24 @@ impl LogCache {
         Some((found, looked_at))
     }
 }
+
+/// At most `max` of these messages that are `wanted`, and the offset up to which this has looked. `messages` begin after
+/// `offset`.
+pub(crate) fn select<E>(
+    messages: impl IntoIterator<Item = Result<Stored, E>>,
+    offset: i64,
+    max: usize,
+    wanted: &dyn Fn(&Message) -> bool,
+) -> Result<(Vec<Stored>, i64), E> {
+    let (mut found, mut looked_at) = (Vec::new(), offset);
+    let mut messages = messages.into_iter();
+    while found.len() < max
+        && let Some(stored) = messages.next().transpose()?
+    {
+        looked_at = stored.offset;
+        if wanted(&stored.message) {
+            found.push(stored);
+        }
+    }
+    Ok((found, looked_at))
+}

@@ -65,7 +65,7 @@ pub(crate) use snapshot::PostgresSnapshot;
 use crate::{
     CommitHandle, Message, Metrics, Random, StoreError,
     housekeeping::{Cleaned, Expiry},
-    log_cache::Stored,
+    log_cache::{self, Stored},
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Submission},
@@ -278,17 +278,7 @@ impl Postgres {
             .readers
             .with(|reader| async move { reader.messages(offset).await })
             .await?;
-        let (mut found, mut looked_at) = (Vec::new(), offset);
-        for stored in scanned {
-            if found.len() == max {
-                break;
-            }
-            looked_at = stored.offset;
-            if wanted(&stored.message) {
-                found.push(stored);
-            }
-        }
-        Ok((found, looked_at))
+        log_cache::select(scanned.into_iter().map(Ok), offset, max, &wanted)
     }
 
     pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {

@@ -74,9 +74,13 @@ impl Table {
         self.columns.iter().any(|column| column.name == name)
     }
 
+    pub(crate) fn kind_of(&self, name: &str) -> Kind {
+        let column = self.columns.iter().find(|column| column.name == name);
+        column.map_or(Kind::Text, |column| column.kind)
+    }
+
     pub(crate) fn is_keyed_by_text(&self) -> bool {
-        let key = self.columns.iter().find(|column| column.name == self.key);
-        key.is_some_and(|column| column.kind == Kind::Text)
+        self.kind_of(self.key) == Kind::Text
     }
 }
 

@@ -6,10 +6,14 @@ use std::{collections::HashSet, path::Path};
 use crate::{
     Message, StoreError,
     postgres::{PostgresSettings, PostgresSnapshot},
-    record::{Entry, Record, Table},
+    record::{Entry, Key, Record, Table},
     row::Row,
     sqlite::SqliteSnapshot,
+    store::Find,
 };
+
+/// Rows per query.
+const PAGE_ROWS: u32 = 10_000;
 
 /// A store as of one moment.
 pub struct Snapshot(Backend);
@@ -61,11 +65,20 @@ impl Snapshot {
     fn each_row(
         &self,
         table: &'static Table,
-        each: impl FnMut(Row) -> Result<(), StoreError>,
+        mut each: impl FnMut(Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        match &self.0 {
-            Backend::Sqlite(snapshot) => snapshot.each_row(table, each),
-            Backend::Postgres(snapshot) => snapshot.each_row(table, each),
+        let mut find = Find::all(table, PAGE_ROWS);
+        loop {
+            let rows = match &self.0 {
+                Backend::Sqlite(snapshot) => snapshot.find(&find)?,
+                Backend::Postgres(snapshot) => snapshot.find(find.clone())?,
+            };
+            let is_last = rows.len() < PAGE_ROWS as usize;
+            find.after = rows.last().and_then(|row| Key::of(table, row));
+            rows.into_iter().try_for_each(&mut each)?;
+            if is_last || find.after.is_none() {
+                return Ok(());
+            }
         }
     }
 
@@ -85,10 +98,30 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError`] if the log cannot be read.
     pub fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
-        match &self.0 {
-            Backend::Sqlite(snapshot) => snapshot.pending(group, topics),
-            Backend::Postgres(snapshot) => snapshot.pending(group, topics),
+        let wanted = |message: &Message| message.is_for(group, topics);
+        let mut offset = match &self.0 {
+            Backend::Sqlite(snapshot) => snapshot.position(group)?,
+            Backend::Postgres(snapshot) => snapshot.position(group)?,
+        };
+        let mut pending = Vec::new();
+        loop {
+            let (found, looked_at) = match &self.0 {
+                Backend::Sqlite(snapshot) => snapshot.messages(offset, &wanted)?,
+                Backend::Postgres(snapshot) => snapshot.messages(offset, &wanted)?,
+            };
+            pending.extend(found.into_iter().map(|it| Message::clone(&it.message)));
+            if looked_at == offset {
+                break;
+            }
+            offset = looked_at;
         }
+        let ids: Vec<&str> = pending.iter().map(|message| message.id.as_str()).collect();
+        let seen = match &self.0 {
+            Backend::Sqlite(snapshot) => snapshot.seen(group, &ids)?,
+            Backend::Postgres(snapshot) => snapshot.seen(group, &ids)?,
+        };
+        pending.retain(|message: &Message| !seen.contains(&message.id));
+        Ok(pending)
     }
 
     /// The ids of all stored timers.

@@ -11,6 +11,7 @@ mod reader;
 mod schema;
 mod snapshot;
 mod sql;
+mod stored_table;
 mod transaction;
 mod upgrade;
 mod writer;
@@ -38,6 +39,7 @@ use crate::{
     log_cache::{LogCache, Stored},
     record::{Key, Table},
     row::Row,
+    sql::columns,
     store::{DueTimer, Find, Position, Submission},
 };
 use reader::ReadConnections;
@@ -147,7 +149,7 @@ impl Sqlite {
 
     pub(crate) fn find(&self, find: &Find) -> Result<Vec<Row>, StoreError> {
         self.readers
-            .with(|connection| reader::find(connection, find))
+            .with(|connection| reader::find(connection, find, &columns(find.table)))
     }
 
     pub(crate) fn count_by(

@@ -9,12 +9,13 @@ use tokio_postgres::{
     types::{FromSqlOwned, ToSql},
 };
 
-use super::sql::{columns, placeholder};
+use super::sql::DIALECT;
 use crate::{
     Message, StoreError, TraceContext,
     log_cache::Stored,
     record::{Column, Key, Kind, Table},
     row::Row,
+    sql::{Parameter, columns, find_query},
     store::{DueTimer, Find},
 };
 
@@ -84,7 +85,8 @@ impl Reader {
     }
 
     pub(super) async fn find(&self, find: &Find) -> Result<Vec<Row>, ReadError> {
-        let (text, parameters) = find_text(find);
+        let (text, parameters) = find_query(find, &columns(find.table), &DIALECT);
+        let parameters: Vec<String> = parameters.into_iter().map(parameter_text).collect();
         let parameters: Vec<&(dyn ToSql + Sync)> = parameters
             .iter()
             .map(|it| it as &(dyn ToSql + Sync))
@@ -223,54 +225,11 @@ fn stored(row: &tokio_postgres::Row) -> Result<Stored, ReadError> {
     })
 }
 
-fn find_text(find: &Find) -> (String, Vec<String>) {
-    let table = find.table;
-    let kind_of = |name: &str| {
-        let column = table.columns.iter().find(|column| column.name == name);
-        column.map_or(Kind::Text, |column| column.kind)
-    };
-    let mut wheres = vec!["TRUE".to_owned()];
-    let mut parameters = Vec::new();
-    match &find.equals {
-        None => {}
-        Some((column, Value::Null)) => wheres.push(format!("\"{column}\" IS NULL")),
-        Some((column, value)) => {
-            parameters.push(match value {
-                Value::String(text) if kind_of(column) != Kind::Json => text.clone(),
-                other => other.to_string(),
-            });
-            let value = placeholder(kind_of(column), parameters.len());
-            wheres.push(format!("\"{column}\" = {value}"));
-        }
+fn parameter_text((kind, value): Parameter) -> String {
+    match value {
+        Value::String(text) if kind != Kind::Json => text,
+        other => other.to_string(),
     }
-    if let Some((column, from, to)) = find.within {
-        let at = parameters.len();
-        parameters.extend([from.to_string(), to.to_string()]);
-        wheres.push(format!(
-            "\"{column}\" >= ${} AND \"{column}\" < ${}",
-            at + 1,
-            at + 2
-        ));
-    }
-    wheres.extend(find.only.map(|predicate| format!("({predicate})")));
-    let (beyond, order) = match find.newest_first {
-        true => ("<", "DESC"),
-        false => (">", "ASC"),
-    };
-    if let Some(key) = &find.after {
-        parameters.push(key.to_string());
-        let value = placeholder(kind_of(table.key), parameters.len());
-        wheres.push(format!("\"{}\" {beyond} {value}", table.key));
-    }
-    let text = format!(
-        "SELECT {} FROM \"{}\" WHERE {} ORDER BY \"{}\" {order} LIMIT {}",
-        columns(table),
-        table.name,
-        wheres.join(" AND "),
-        table.key,
-        find.limit
-    );
-    (text, parameters)
 }
 
 fn rows(table: &'static Table, results: &[tokio_postgres::Row]) -> Result<Vec<Row>, ReadError> {

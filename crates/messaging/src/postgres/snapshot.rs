@@ -14,13 +14,10 @@ use super::{
 };
 use crate::{
     Message, StoreError,
-    record::{Key, Table},
+    log_cache::{self, Stored},
     row::Row,
     store::Find,
 };
-
-/// Rows read at once.
-const PAGE_ROWS: u32 = 10_000;
 
 type Request = Box<dyn for<'a> FnOnce(&'a Reader) -> BoxFuture<'a, ()> + Send>;
 
@@ -65,26 +62,8 @@ impl PostgresSnapshot {
         Ok(snapshot)
     }
 
-    pub(crate) fn each_row(
-        &self,
-        table: &'static Table,
-        mut each: impl FnMut(Row) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let find = Find {
-                after,
-                ..Find::all(table, PAGE_ROWS)
-            };
-            let rows =
-                self.query(move |reader| Box::pin(async move { reader.find(&find).await }))?;
-            let is_last = rows.len() < PAGE_ROWS as usize;
-            after = rows.last().and_then(|row| Key::of(table, row));
-            rows.into_iter().try_for_each(&mut each)?;
-            if is_last || after.is_none() {
-                return Ok(());
-            }
-        }
+    pub(crate) fn find(&self, find: Find) -> Result<Vec<Row>, StoreError> {
+        self.query(move |reader| Box::pin(async move { reader.find(&find).await }))
     }
 
     pub(crate) fn sum_by(
@@ -103,34 +82,36 @@ impl PostgresSnapshot {
         })
     }
 
-    pub(crate) fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
+    pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
         let name = group.to_owned();
-        let position = self.query(move |reader| {
+        self.query(move |reader| {
             Box::pin(async move {
                 let text = "SELECT position FROM consumer WHERE name = $1";
                 let position = reader.query(text, &[&name]).await?;
                 Ok(position.first().map_or(0, |row| row.get(0)))
             })
-        })?;
-        let (mut offset, mut pending) = (position, Vec::new());
-        loop {
-            let found =
-                self.query(move |reader| Box::pin(async move { reader.messages(offset).await }))?;
-            let Some(last) = found.last() else { break };
-            offset = last.offset;
-            let mine = found.iter().filter(|it| it.message.is_for(group, topics));
-            pending.extend(mine.map(|it| Message::clone(&it.message)));
-        }
-        let ids: Vec<String> = pending.iter().map(|message| message.id.clone()).collect();
+        })
+    }
+
+    pub(crate) fn seen(&self, group: &str, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
         let name = group.to_owned();
-        let seen: HashSet<String> = self.query(move |reader| {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        self.query(move |reader| {
             Box::pin(async move {
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
                 reader.seen(&name, &ids).await
             })
-        })?;
-        pending.retain(|message| !seen.contains(&message.id));
-        Ok(pending)
+        })
+    }
+
+    pub(crate) fn messages(
+        &self,
+        offset: i64,
+        wanted: &dyn Fn(&Message) -> bool,
+    ) -> Result<(Vec<Stored>, i64), StoreError> {
+        let messages =
+            self.query(move |reader| Box::pin(async move { reader.messages(offset).await }))?;
+        log_cache::select(messages.into_iter().map(Ok), offset, usize::MAX, wanted)
     }
 
     pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {

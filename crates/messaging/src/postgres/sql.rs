@@ -5,7 +5,10 @@
 use std::collections::HashMap;
 
 use super::table_ddl::{rules, type_of};
-use crate::record::{Kind, Table};
+use crate::{
+    record::Table,
+    sql::{Dialect, columns},
+};
 
 /// The name of the expected version beside the row's own columns. No column has this name.
 pub(super) const EXPECTED: &str = "~expected";
@@ -134,15 +137,6 @@ impl TableSql {
     }
 }
 
-pub(super) fn columns(table: &Table) -> String {
-    let names: Vec<_> = table
-        .columns
-        .iter()
-        .map(|column| format!("\"{}\"", column.name))
-        .collect();
-    names.join(", ")
-}
-
 /// The parameter as rows of a table.
 fn parameter_rows(table: &Table) -> String {
     let columns: Vec<_> = table
@@ -188,12 +182,8 @@ fn unique_columns(table: &Table) -> Vec<usize> {
         .collect()
 }
 
-/// A text parameter as a value of a column's type.
-pub(super) fn placeholder(kind: Kind, number: usize) -> String {
-    match kind {
-        Kind::Text => format!("${number}::text"),
-        Kind::Integer | Kind::Boolean | Kind::Json => {
-            format!("${number}::text::{}", type_of(kind))
-        }
-    }
-}
+/// Parameters are texts: the server converts them to the type of the column.
+pub(super) const DIALECT: Dialect = Dialect {
+    parameter: |kind, number| format!("${number}::text::{}", type_of(kind)),
+    no_index: "",
+};

@@ -14,12 +14,13 @@ use crate::Timestamp;
 use rusqlite::{Connection, OpenFlags, types::Value as Cell};
 use serde_json::Value;
 
-use super::read_error;
+use super::{read_error, transaction::Bound};
 use crate::{
     Message, StoreError, TraceContext,
-    log_cache::Stored,
+    log_cache::{self, Stored},
     record::{Column, Key, Kind, Table},
     row::Row,
+    sql::{Dialect, columns, find_query},
     store::{DueTimer, Find},
 };
 
@@ -73,15 +74,6 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     connection.set_prepared_statement_cache_capacity(128);
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     Ok(connection)
-}
-
-fn columns(table: &Table) -> String {
-    let names: Vec<_> = table
-        .columns
-        .iter()
-        .map(|column| format!("\"{}\"", column.name))
-        .collect();
-    names.join(", ")
 }
 
 fn array<T: Into<Cell>>(values: impl Iterator<Item = T>) -> Rc<Vec<Cell>> {
@@ -152,68 +144,24 @@ pub(super) fn load(
     rows.collect()
 }
 
-pub(super) fn find(connection: &Connection, find: &Find) -> rusqlite::Result<Vec<Row>> {
-    let Find {
-        table,
-        equals,
-        within,
-        only,
-        after,
-        newest_first,
-        limit,
-    } = find;
-    let mut wheres = vec!["TRUE".to_owned()];
-    let mut cells: Vec<Cell> = Vec::new();
-    if let Some((column, value)) = equals {
-        cells.push(scalar(value));
-        wheres.push(format!("\"{column}\" IS ?{}", cells.len()));
-    }
-    if let Some((column, from, to)) = within {
-        let at = cells.len();
-        cells.extend([Cell::Text(from.to_string()), Cell::Text(to.to_string())]);
-        wheres.push(format!(
-            "\"{column}\" >= ?{} AND \"{column}\" < ?{}",
-            at + 1,
-            at + 2
-        ));
-    }
-    if let Some(predicate) = only {
-        wheres.push((*predicate).to_owned());
-    }
-    let (beyond, order) = if *newest_first {
-        ("<", "DESC")
-    } else {
-        (">", "ASC")
-    };
-    // The unary plus keeps SQLite from using the key's own tree, so that it uses the index of the time column.
-    let plus = if within.is_some() { "+" } else { "" };
-    if let Some(key) = after {
-        cells.push(key.into());
-        let place = cells.len();
-        wheres.push(format!("{plus}\"{}\" {beyond} ?{place}", table.key));
-    }
-    let text = format!(
-        "SELECT {} FROM \"{}\" WHERE {} ORDER BY {plus}\"{}\" {order} LIMIT {limit}",
-        columns(table),
-        table.name,
-        wheres.join(" AND "),
-        table.key
-    );
+/// The unary plus keeps SQLite from using the key's own tree.
+const DIALECT: Dialect = Dialect {
+    parameter: |_, number| format!("?{number}"),
+    no_index: "+",
+};
+
+pub(super) fn find(
+    connection: &Connection,
+    find: &Find,
+    columns: &str,
+) -> rusqlite::Result<Vec<Row>> {
+    let (text, parameters) = find_query(find, columns, &DIALECT);
+    let cells = parameters.iter().map(|(kind, value)| Bound(*kind, value));
     let mut statement = connection.prepare_cached(&text)?;
     let rows = statement.query_map(rusqlite::params_from_iter(cells), |row| {
-        read_row(table, row)
+        read_row(find.table, row)
     })?;
     rows.collect()
-}
-
-fn scalar(value: &Value) -> Cell {
-    match value {
-        Value::Null => Cell::Null,
-        Value::Bool(yes) => Cell::Integer(i64::from(*yes)),
-        Value::Number(number) => Cell::Integer(number.as_i64().unwrap_or(i64::MAX)),
-        Value::String(text) => Cell::Text(text.clone()),
-        Value::Array(_) | Value::Object(_) => Cell::Text(value.to_string()),
-    }
 }
 
 pub(super) fn count_by(
@@ -313,13 +261,7 @@ pub(super) fn messages(
     let text = "SELECT offset, id, topic, key, time, payload, reissue, trace
                 FROM message WHERE offset > ?1 ORDER BY offset LIMIT ?2";
     let mut statement = connection.prepare_cached(text)?;
-    let mut rows = statement.query((offset, MESSAGES_SCANNED_MAX))?;
-    let (mut found, mut looked_at) = (Vec::new(), offset);
-    while let Some(row) = rows.next()? {
-        if found.len() == max {
-            break;
-        }
-        looked_at = row.get(0)?;
+    let messages = statement.query_map((offset, MESSAGES_SCANNED_MAX), |row| {
         let message = Message {
             id: row.get(1)?,
             topic: row.get(2)?,
@@ -330,14 +272,12 @@ pub(super) fn messages(
             reissue: reissue(row, 6)?,
             trace: trace(row, 7)?,
         };
-        if wanted(&message) {
-            found.push(Stored {
-                offset: looked_at,
-                message: Arc::new(message),
-            });
-        }
-    }
-    Ok((found, looked_at))
+        Ok(Stored {
+            offset: row.get(0)?,
+            message: Arc::new(message),
+        })
+    })?;
+    log_cache::select(messages, offset, max, wanted)
 }
 
 pub(super) fn position(connection: &Connection, group: &str) -> rusqlite::Result<i64> {

@@ -119,10 +119,7 @@ pub(super) fn create_table(table: &Table) -> String {
         .columns
         .iter()
         .map(|column| {
-            let kind = match column.kind {
-                Kind::Integer | Kind::Boolean => "INTEGER",
-                Kind::Text | Kind::Json => "TEXT",
-            };
+            let kind = column_type(column.kind);
             let key = if column.name == table.key {
                 " PRIMARY KEY"
             } else {
@@ -149,13 +146,23 @@ pub(super) fn create_table(table: &Table) -> String {
         table.name,
         parts.join(", ")
     );
-    for (number, index) in table.indexes.iter().enumerate() {
-        text.push_str(&format!(
-            "CREATE INDEX IF NOT EXISTS \"{0}_{number}\" ON \"{0}\" {index};\n",
-            table.name
-        ));
+    for number in 0..table.indexes.len() {
+        let definition = index_definition(table, number);
+        text.push_str(&format!("CREATE INDEX IF NOT EXISTS {definition};\n"));
     }
     text
+}
+
+pub(super) fn column_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Integer | Kind::Boolean => "INTEGER",
+        Kind::Text | Kind::Json => "TEXT",
+    }
+}
+
+pub(super) fn index_definition(table: &Table, number: usize) -> String {
+    let (name, index) = (table.name, table.indexes[number]);
+    format!("\"{name}_{number}\" ON \"{name}\" {index}")
 }
 
 /// The highest offset ever given. Cleanup removes only messages before a position, so that positions cover offsets that

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, path::Path};
 
 use crate::Timestamp;
-use rusqlite::{Connection, OpenFlags, types::Value as Cell};
+use rusqlite::{Connection, OpenFlags};
 
 use super::{
     read_error,
@@ -13,14 +13,7 @@ use super::{
     schema::FILE_NAME,
     upgrade,
 };
-use crate::{
-    Message, StoreError,
-    record::{Key, Table},
-    row::Row,
-};
-
-/// Rows read at once.
-const PAGE_ROWS: u32 = 10_000;
+use crate::{Message, StoreError, log_cache::Stored, row::Row, store::Find};
 
 /// A data folder as of one moment.
 pub(crate) struct SqliteSnapshot {
@@ -61,48 +54,12 @@ impl SqliteSnapshot {
         })
     }
 
-    /// Calls `each` for every row of a table, in the order of their keys. Tables and columns that an older program did not
-    /// create are read as its upgrade would create them.
-    pub(crate) fn each_row(
-        &self,
-        table: &'static Table,
-        mut each: impl FnMut(Row) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let Some(columns) = upgrade::columns(&self.connection, table)? else {
-            return Ok(());
-        };
-        let mut after = None;
-        loop {
-            let rows = self
-                .page(table, &columns, after.as_ref())
-                .map_err(|error| read_error(&error))?;
-            let is_last = rows.len() < PAGE_ROWS as usize;
-            after = rows.last().and_then(|row| Key::of(table, row));
-            rows.into_iter().try_for_each(&mut each)?;
-            if is_last || after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn page(
-        &self,
-        table: &'static Table,
-        columns: &str,
-        after: Option<&Key>,
-    ) -> rusqlite::Result<Vec<Row>> {
-        let (name, key) = (table.name, table.key);
-        let range = match after {
-            Some(_) => format!("\"{key}\" > ?1"),
-            None => "TRUE".to_owned(),
-        };
-        let text = format!(
-            "SELECT {columns} FROM \"{name}\" WHERE {range} ORDER BY \"{key}\" LIMIT {PAGE_ROWS}"
-        );
-        let mut statement = self.connection.prepare_cached(&text)?;
-        let cells = rusqlite::params_from_iter(after.map(Cell::from));
-        let rows = statement.query_map(cells, |row| reader::read_row(table, row))?;
-        rows.collect()
+    /// Tables and columns that an older program did not create are read as its upgrade would create them.
+    pub(crate) fn find(&self, find: &Find) -> Result<Vec<Row>, StoreError> {
+        let columns = upgrade::columns(&self.connection, find.table)?;
+        let rows = columns.map(|columns| reader::find(&self.connection, find, &columns));
+        let rows = rows.unwrap_or_else(|| Ok(Vec::new()));
+        rows.map_err(|error| read_error(&error))
     }
 
     /// The sum of a column by the value of another, over all rows of a table of entries.
@@ -121,31 +78,21 @@ impl SqliteSnapshot {
         read().map_err(|error| read_error(&error))
     }
 
-    /// Messages that a group subscribes to and has not handled yet.
-    pub(crate) fn pending(&self, group: &str, topics: &[&str]) -> Result<Vec<Message>, StoreError> {
-        let read = || -> rusqlite::Result<Vec<Message>> {
-            let mut offset = reader::position(&self.connection, group)?;
-            let mut pending = Vec::new();
-            loop {
-                let wanted = |message: &Message| message.is_for(group, topics);
-                let (found, looked_at) =
-                    reader::messages(&self.connection, offset, usize::MAX, &wanted)?;
-                pending.extend(
-                    found
-                        .into_iter()
-                        .map(|stored| Message::clone(&stored.message)),
-                );
-                if looked_at == offset {
-                    break;
-                }
-                offset = looked_at;
-            }
-            let ids: Vec<&str> = pending.iter().map(|message| message.id.as_str()).collect();
-            let seen: HashSet<String> = reader::seen(&self.connection, group, &ids)?;
-            pending.retain(|message| !seen.contains(&message.id));
-            Ok(pending)
-        };
-        read().map_err(|error| read_error(&error))
+    pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
+        reader::position(&self.connection, group).map_err(|error| read_error(&error))
+    }
+
+    pub(crate) fn seen(&self, group: &str, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
+        reader::seen(&self.connection, group, ids).map_err(|error| read_error(&error))
+    }
+
+    pub(crate) fn messages(
+        &self,
+        offset: i64,
+        wanted: &dyn Fn(&Message) -> bool,
+    ) -> Result<(Vec<Stored>, i64), StoreError> {
+        reader::messages(&self.connection, offset, usize::MAX, wanted)
+            .map_err(|error| read_error(&error))
     }
 
     /// The ids of all stored timers.

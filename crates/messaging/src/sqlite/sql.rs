@@ -1,19 +1,15 @@
 //! The texts of the statements that write declared tables.
 
-use crate::record::Table;
+use crate::{record::Table, sql::columns};
 
 pub(super) fn insert_text(table: &Table) -> String {
-    let names: Vec<_> = table
-        .columns
-        .iter()
-        .map(|column| format!("\"{}\"", column.name))
-        .collect();
-    let places: Vec<_> = (1..=names.len()).map(|place| format!("?{place}")).collect();
+    let places = 1..=table.columns.len();
+    let places: Vec<_> = places.map(|place| format!("?{place}")).collect();
     // An existing row of this key is another writer's change: a conflict. Any other broken rule is the commit's fault.
     format!(
         "INSERT INTO \"{}\" ({}) VALUES ({}) ON CONFLICT (\"{}\") DO NOTHING",
         table.name,
-        names.join(", "),
+        columns(table),
         places.join(", "),
         table.key
     )

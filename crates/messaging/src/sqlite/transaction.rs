@@ -272,7 +272,7 @@ fn trace_text(message: &Message) -> Option<Text> {
 }
 
 /// A value as a parameter of a column; a text is not copied.
-struct Bound<'a>(Kind, &'a Value);
+pub(super) struct Bound<'a>(pub(super) Kind, pub(super) &'a Value);
 
 impl ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -1,10 +1,13 @@
-//! A file that an older program wrote: a table whose declaration has changed since is made anew and its rows are
-//! copied, in the transaction that opens the file. A column that is added later is nullable, or a number that begins
-//! with 0; anything else needs a program of its own.
+//! Upgrades a file that an older program wrote: if a table's declaration has changed, the transaction that opens the file
+//! creates the table anew and copies its rows. A column that is added later is nullable, or a number that starts as 0;
+//! anything else needs a program of its own.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
-use super::schema::create_table;
+use super::{
+    schema::create_table,
+    stored_table::{TableShape, undeclared_indexes},
+};
 use crate::{
     StoreError,
     record::{Column, Kind, Table},
@@ -14,10 +17,10 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
-/// The statements that add to the store's own tables what an older program did not know; it goes on without.
+/// The statements that add new columns to the store's own tables; an older program can still use them.
 ///
 /// # Errors
-/// Where the file cannot be read.
+/// If the file cannot be read.
 pub(super) fn own_tables(connection: &Connection) -> Result<String, StoreError> {
     let mut text = String::new();
     for table in ["message", "timer"] {
@@ -29,51 +32,34 @@ pub(super) fn own_tables(connection: &Connection) -> Result<String, StoreError> 
     Ok(text)
 }
 
-/// The statements that bring `table` from what the file has to what is declared; none where it is missing or as it
-/// should be.
+/// The statements that bring the stored table to its declaration; none if it is missing or as declared.
 ///
 /// # Errors
-/// Where a row of the old table cannot become one of the new.
+/// If a row of the stored table cannot become one of the declared table.
 pub(super) fn statements(connection: &Connection, table: &Table) -> Result<String, StoreError> {
-    let text = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    let stored: Option<String> = connection
-        .query_row(text, [table.name], |row| row.get(0))
-        .optional()
-        .map_err(unavailable)?;
-    // SQLite keeps a declaration as it was written, without `IF NOT EXISTS`.
-    let declared = create_table(table).replace(" IF NOT EXISTS", "");
-    let declared: Vec<&str> = declared.split_terminator(";\n").collect();
-    match stored {
+    match TableShape::stored(connection, table.name).map_err(unavailable)? {
         None => Ok(String::new()),
-        Some(stored) if declared.first() == Some(&stored.as_str()) => {
-            other_indexes(connection, table, &declared)
+        Some(stored) if stored == TableShape::declared(table) => {
+            let indexes = undeclared_indexes(connection, table).map_err(unavailable)?;
+            Ok(drop_indexes(&indexes))
         }
         Some(_) => rebuild(connection, table),
     }
 }
 
-/// Drops the indexes that are declared otherwise now; they are made anew with the tables.
-fn other_indexes(
-    connection: &Connection,
-    table: &Table,
-    declared: &[&str],
-) -> Result<String, StoreError> {
-    let text = "SELECT name || char(10) || sql FROM sqlite_schema
-        WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL";
-    let mut drops = String::new();
-    for index in names(connection, text, table.name)? {
-        let (name, stored) = index.split_once('\n').unwrap_or_default();
-        if !declared.contains(&stored) {
-            drops.push_str(&format!("DROP INDEX {};\n", quoted(name)));
-        }
-    }
-    Ok(drops)
+/// `CREATE INDEX IF NOT EXISTS` then creates the declared ones.
+fn drop_indexes(indexes: &[String]) -> String {
+    let drops = indexes.iter();
+    drops
+        .map(|it| format!("DROP INDEX {};\n", quoted(it)))
+        .collect()
 }
 
-/// What stands for each column of `table` in a file that may be an older program's; `None` where it has no such table.
+/// The expression for each column of `table` in a file that an older program may have written; `None` if it has no such
+/// table.
 ///
 /// # Errors
-/// Where a row of the old table cannot be read as one of the new.
+/// If a row of the stored table cannot be read as one of the declared table.
 pub(super) fn columns(
     connection: &Connection,
     table: &Table,
@@ -92,7 +78,7 @@ pub(super) fn columns(
 fn values(table: &Table, known: &[String]) -> Result<Vec<String>, StoreError> {
     let columns = table.columns.iter();
     columns
-        .map(|column| value(column, known).ok_or_else(|| lost(table, column)))
+        .map(|column| value(column, known).ok_or_else(|| cannot_fill(table, column)))
         .collect()
 }
 
@@ -108,9 +94,7 @@ fn rebuild(connection: &Connection, table: &Table) -> Result<String, StoreError>
         name,
     )?;
     let mut text = format!("ALTER TABLE \"{name}\" RENAME TO \"{name}__old\";\n");
-    for index in indexes {
-        text.push_str(&format!("DROP INDEX {};\n", quoted(&index)));
-    }
+    text.push_str(&drop_indexes(&indexes));
     text.push_str(&create_table(table));
     text.push_str(&format!(
         "INSERT INTO \"{name}\" ({}) SELECT {} FROM \"{name}__old\";\nDROP TABLE \"{name}__old\";\n",
@@ -119,7 +103,7 @@ fn rebuild(connection: &Connection, table: &Table) -> Result<String, StoreError>
     ));
     tracing::info!(
         table = name,
-        "a table of an older program is brought up to date"
+        "upgrading a table that an older program wrote"
     );
     Ok(text)
 }
@@ -137,9 +121,9 @@ fn value(column: &Column, known: &[String]) -> Option<String> {
     }
 }
 
-fn lost(table: &Table, column: &Column) -> StoreError {
+fn cannot_fill(table: &Table, column: &Column) -> StoreError {
     unavailable(format_args!(
-        "the file was written by an older program, and the table {} has no {}",
+        "cannot upgrade the file of an older program: its table {} has no column {}",
         table.name, column.name
     ))
 }
