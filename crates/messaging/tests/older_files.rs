@@ -4,7 +4,9 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-use messaging::{Column, Commit, Find, Key, Metrics, Record, Snapshot, Store, StoreError, Table};
+use messaging::{
+    Column, Commit, CommitError, Find, Key, Metrics, Record, Snapshot, Store, StoreError, Table,
+};
 use serde::{Deserialize, Serialize};
 
 /// A seat, as the first program knew it.
@@ -143,4 +145,66 @@ async fn a_snapshot_shows_the_folder_of_an_older_program_as_its_next_start_would
     snapshot.each(|seat: New| seats.push(seat)).unwrap();
     let told: Vec<_> = seats.iter().map(|it| (it.row, it.sold, &it.note)).collect();
     assert_eq!(told, [(0, 0, &None), (1, 0, &None), (2, 0, &None)]);
+}
+
+fn raw(folder: &tempfile::TempDir) -> rusqlite::Connection {
+    rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap()
+}
+
+/// The first page of the table of seats: another one after it was created anew.
+fn root_page(folder: &tempfile::TempDir) -> i64 {
+    let text = "SELECT rootpage FROM sqlite_schema WHERE name = 'seat'";
+    raw(folder).query_row(text, (), |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn a_table_that_is_only_written_differently_is_not_rewritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "create table seat (
+            version integer not null,
+            id text primary key not null, \"row\" integer not null, check(row<100)
+        ) without rowid, strict;
+        create index \"seat_0\" on seat(row)";
+    raw(&folder).execute_batch(text).unwrap();
+    let before = root_page(&folder);
+    drop(open(&folder, Old::TABLE).unwrap());
+    assert_eq!(root_page(&folder), before);
+    let store = open(&folder, Old::TABLE).unwrap();
+    let mut commit = Commit::new();
+    commit.put(&Old {
+        id: "a".to_owned(),
+        row: 100,
+        version: 0,
+    });
+    let broken = store.commit(commit).await;
+    assert!(matches!(broken, Err(CommitError::Constraint { .. })));
+}
+
+const OTHER_INDEX: &Table = &Table {
+    name: "seat",
+    columns: Old::TABLE.columns,
+    key: "id",
+    constraints: &["CHECK (row < 100)"],
+    indexes: &["(row, id)", "(version)"],
+};
+
+#[tokio::test]
+async fn an_index_that_is_declared_differently_is_replaced_without_rewriting_its_table() {
+    let folder = seats(3).await;
+    let before = root_page(&folder);
+    drop(open(&folder, OTHER_INDEX).unwrap());
+    assert_eq!(root_page(&folder), before);
+    let file = raw(&folder);
+    let text =
+        "SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'seat' ORDER BY name";
+    let mut statement = file.prepare(text).unwrap();
+    let indexes = statement.query_map((), |row| row.get(0)).unwrap();
+    let indexes: Vec<String> = indexes.map(Result::unwrap).collect();
+    assert_eq!(
+        indexes,
+        [
+            "CREATE INDEX \"seat_0\" ON \"seat\" (row, id)",
+            "CREATE INDEX \"seat_1\" ON \"seat\" (version)"
+        ]
+    );
 }

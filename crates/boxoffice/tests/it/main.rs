@@ -5,6 +5,7 @@ mod door;
 mod gateway;
 mod guard;
 mod logging;
+mod older_folder;
 mod operations;
 mod owners;
 mod program;
