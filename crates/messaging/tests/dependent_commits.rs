@@ -1,4 +1,4 @@
-//! Decisions of one batch build on one another: where one is refused, those that were decided on it are too.
+//! Decisions of one batch build on one another: if one is rejected, so are those that depend on it.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot be set up has failed"
@@ -14,7 +14,7 @@ use messaging::{
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-/// Any record does; `reissues` is what the writers below count in it.
+/// Any record will do; the writers below count in `reissues`.
 fn record(version: i64, reissues: u32) -> DeadLetterRecord {
     let id = DeadLetterId(uuid::Uuid::from_u128(1));
     let letter = DeadLetter {
@@ -68,11 +68,11 @@ async fn submit(store: &Store, commits: Vec<Commit>) -> Vec<Result<(), CommitErr
 }
 
 #[tokio::test]
-async fn a_change_on_top_of_a_refused_one_is_refused_though_its_version_fits() {
+async fn a_change_based_on_a_rejected_one_is_rejected_even_if_its_version_matches() {
     for place in bus_places() {
         let store = changed_by_another(&place).await;
 
-        // Decided before the other writer came: 0 becomes 10, and that becomes 20.
+        // Decided before the other writer's change: 0 becomes 10, and that becomes 20.
         let outcomes = submit(&store, vec![put(&record(1, 10)), put(&record(2, 20))]).await;
 
         for outcome in outcomes {
@@ -91,16 +91,16 @@ async fn a_change_on_top_of_a_refused_one_is_refused_though_its_version_fits() {
 }
 
 #[tokio::test]
-async fn what_only_looked_at_a_refused_change_is_refused_and_what_did_not_is_applied() {
+async fn a_commit_that_read_a_rejected_change_is_rejected_and_an_independent_one_is_applied() {
     for place in bus_places() {
         let store = changed_by_another(&place).await;
-        let mut onlooker = Commit::new();
-        onlooker
+        let mut dependent = Commit::new();
+        dependent
             .required_records
             .push(Ref::to::<DeadLetterRecord>(record(0, 0).id));
-        let stranger = Commit::new();
+        let independent = Commit::new();
 
-        let outcomes = submit(&store, vec![put(&record(1, 10)), onlooker, stranger]).await;
+        let outcomes = submit(&store, vec![put(&record(1, 10)), dependent, independent]).await;
 
         let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
         assert_eq!(applied, [false, false, true]);
@@ -120,17 +120,17 @@ fn of_message(message_id: &str, key: &str) -> Commit {
 }
 
 #[tokio::test]
-async fn no_message_overtakes_a_refused_one_of_its_key() {
+async fn no_message_overtakes_a_rejected_one_of_its_key() {
     for place in bus_places() {
         let store = changed_by_another(&place).await;
-        let mut refused = of_message("first of a", "a");
-        refused.put(&record(1, 10));
+        let mut rejected = of_message("first of a", "a");
+        rejected.put(&record(1, 10));
         let later = [
             of_message("second of a", "a"),
             of_message("first of b", "b"),
         ];
 
-        let outcomes = submit(&store, [vec![refused], later.into()].concat()).await;
+        let outcomes = submit(&store, [vec![rejected], later.into()].concat()).await;
 
         let applied: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
         assert_eq!(applied, [false, false, true]);

@@ -1,5 +1,5 @@
-//! Promise 9 of the store: the same submissions, in the same order, have the same outcomes and leave the same state
-//! on every backend, however they are put together into transactions.
+//! The same submissions, in the same order, have the same outcomes and leave the same state on every backend, however
+//! they are grouped into transactions.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails where it stands"
@@ -16,7 +16,7 @@ use messaging::{
 };
 use proptest::prelude::*;
 
-/// A change that may or may not fit what is there.
+/// A change that may or may not fit the stored state.
 #[derive(Debug, Clone)]
 enum Change {
     Put {
@@ -166,16 +166,16 @@ fn lease(version: i64, token: i64) -> LeaseRecord {
     }
 }
 
-/// What became of a commit. Where there are several reasons to refuse it, each backend may name another.
+/// The outcome of a commit. If there are several reasons to reject it, each backend may name another.
 fn in_short(outcome: Result<(), CommitError>) -> String {
     match outcome {
         Ok(()) => "applied".to_owned(),
         Err(CommitError::Store(error)) => error.to_string(),
-        Err(_) => "refused".to_owned(),
+        Err(_) => "rejected".to_owned(),
     }
 }
 
-/// Everything there is to know of a store after it was given these submissions, all at once or one by one.
+/// The outcomes of these submissions and the state of the store after them; submitted all at once or one by one.
 async fn history(
     place: &Place,
     submissions: &[Vec<Vec<Change>>],
@@ -184,7 +184,7 @@ async fn history(
 ) -> Vec<String> {
     let store = place.open().await;
     let mut told = Vec::new();
-    let mut receipts = Vec::new();
+    let mut handles = Vec::new();
     for (number, changes) in submissions.iter().enumerate() {
         let of = |(place, changes): (usize, &Vec<Change>)| commit(number * 100 + place, changes);
         let commits: Vec<_> = changes.iter().enumerate().map(of).collect();
@@ -192,28 +192,28 @@ async fn history(
             group: "teller".to_owned(),
             offset: number as i64 + 1,
         });
-        receipts.push(store.submit(Submission {
+        handles.push(store.submit(Submission {
             commits: commits.into(),
             position,
         }));
         if !all_at_once {
-            let outcomes = receipts.remove(0).outcomes().await;
+            let outcomes = handles.remove(0).outcomes().await;
             told.extend(outcomes.into_iter().map(in_short));
         }
     }
-    for receipt in receipts {
-        told.extend(receipt.outcomes().await.into_iter().map(in_short));
+    for handle in handles {
+        told.extend(handle.outcomes().await.into_iter().map(in_short));
     }
     told.extend(state(&store, bus).await);
     told
 }
 
-/// What the order of messages is held to, and who keeps a group's position.
+/// The bus decides the order of messages and the owner of a group's position.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BusOf {
-    /// The store: one order of all, and a position with the commits.
+    /// The store: one order of all messages, and a position stored with the commits.
     Log,
-    /// Brokers: an order for each key, and the position is theirs.
+    /// Brokers: an order for each key, and a position that they store.
     #[cfg(feature = "kafka")]
     Keys,
 }
@@ -238,7 +238,7 @@ async fn state(store: &Store, of: BusOf) -> Vec<String> {
     seen.sort();
     let mut log = read_all(store, "late", &[common::Deposit::TOPIC, "noise"]).await;
     if of != BusOf::Log {
-        // Those of one key stay as they are.
+        // The stable sort keeps the order of each key.
         log.sort_by_key(|message| (message.topic.clone(), message.key.clone()));
     }
     let log: Vec<_> = log.iter().map(|message| message.id.clone()).collect();
@@ -280,7 +280,7 @@ proptest! {
 
 #[cfg(feature = "kafka")]
 proptest! {
-    // Topics are made for each case: that takes a second, whatever the case is.
+    // Creating the topics of each case takes a second.
     #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 20, ..ProptestConfig::default() })]
     #[test]
     fn the_same_history_ends_the_same_over_brokers(

@@ -1,4 +1,4 @@
-//! Files that an older program wrote, whose tables were declared otherwise.
+//! Files that an older program wrote with other declarations of its tables.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails where it stands"
@@ -9,7 +9,7 @@ use messaging::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A seat, as the first program knew it.
+/// A seat in the older program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Old {
     id: String,
@@ -37,7 +37,7 @@ impl Record for Old {
     }
 }
 
-/// The same, as the next one knows it: two columns more, another rule, another index.
+/// A seat in the newer program: two more columns, another constraint, other indexes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct New {
     id: String,
@@ -103,9 +103,9 @@ async fn seats(count: i64) -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn a_table_that_has_grown_keeps_its_rows_and_takes_new_ones() {
+async fn an_upgraded_table_keeps_its_rows_and_accepts_new_ones() {
     let folder = seats(50).await;
-    // Twice: what was brought up to date stays so.
+    // Twice: the second opening finds an upgraded table.
     for opening in 0..2 {
         let store = open(&folder, New::TABLE).unwrap();
         let all: Vec<New> = store.find(Find::all(New::TABLE, 100)).await.unwrap();
@@ -125,12 +125,12 @@ async fn a_table_that_has_grown_keeps_its_rows_and_takes_new_ones() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_brought_up_to_date_is_refused_and_left_as_it_was() {
+async fn a_table_that_cannot_be_upgraded_is_rejected_and_not_changed() {
     let folder = seats(3).await;
-    let refused = open(&folder, WITH_A_TEXT).err();
+    let rejected = open(&folder, WITH_A_TEXT).err();
     assert!(
-        matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("older program") && reason.contains("colour")),
-        "{refused:?}"
+        matches!(&rejected, Some(StoreError::Unavailable(reason)) if reason.contains("older program") && reason.contains("colour")),
+        "{rejected:?}"
     );
     let store = open(&folder, Old::TABLE).unwrap();
     let all: Vec<Old> = store.find(Find::all(Old::TABLE, 10)).await.unwrap();
@@ -138,13 +138,13 @@ async fn what_cannot_be_brought_up_to_date_is_refused_and_left_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_snapshot_shows_the_folder_of_an_older_program_as_its_next_start_would() {
+async fn a_snapshot_reads_an_older_programs_folder_as_its_upgrade_would() {
     let folder = seats(3).await;
     let mut seats = Vec::new();
     let snapshot = Snapshot::open(folder.path()).unwrap();
     snapshot.each(|seat: New| seats.push(seat)).unwrap();
-    let told: Vec<_> = seats.iter().map(|it| (it.row, it.sold, &it.note)).collect();
-    assert_eq!(told, [(0, 0, &None), (1, 0, &None), (2, 0, &None)]);
+    let read: Vec<_> = seats.iter().map(|it| (it.row, it.sold, &it.note)).collect();
+    assert_eq!(read, [(0, 0, &None), (1, 0, &None), (2, 0, &None)]);
 }
 
 fn raw(folder: &tempfile::TempDir) -> rusqlite::Connection {

@@ -1,4 +1,4 @@
-//! What only a server can do to a store: other processes, going away, coming back, an answer that is lost.
+//! A store whose server can fail: other processes, outages, recovery, a lost acknowledgement.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on fails where it stands"
@@ -62,7 +62,7 @@ fn put(account: &Account) -> Commit {
 // ---- the schema
 
 #[tokio::test]
-async fn processes_that_migrate_at_once_make_everything_once() {
+async fn concurrent_migrations_create_everything_once() {
     let schema = postgres::Schema::new();
     let together = (0..6).map(|_| {
         let settings = schema.settings.clone();
@@ -77,20 +77,20 @@ async fn processes_that_migrate_at_once_make_everything_once() {
 }
 
 #[tokio::test]
-async fn a_schema_that_was_not_migrated_is_refused_with_what_to_do() {
+async fn a_schema_that_was_not_migrated_is_rejected_with_a_remedy() {
     let schema = postgres::Schema::new();
-    let refused = open(&schema.settings).await.err();
+    let rejected = open(&schema.settings).await.err();
     assert!(
-        matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("boxoffice migrate")),
-        "{refused:?}"
+        matches!(&rejected, Some(StoreError::Unavailable(reason)) if reason.contains("boxoffice migrate")),
+        "{rejected:?}"
     );
     Postgres::migrate(&schema.settings, messaging::TABLES)
         .await
         .unwrap();
-    let refused = open(&schema.settings).await.err();
+    let rejected = open(&schema.settings).await.err();
     assert!(
-        matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("account")),
-        "{refused:?}"
+        matches!(&rejected, Some(StoreError::Unavailable(reason)) if reason.contains("account")),
+        "{rejected:?}"
     );
 }
 
@@ -113,7 +113,7 @@ const WIDER: &Table = &Table {
 };
 
 #[tokio::test]
-async fn an_older_program_goes_on_while_the_schema_is_brought_forward() {
+async fn an_older_program_keeps_working_while_the_schema_is_migrated() {
     let schema = migrated().await;
     let store = open(&schema.settings).await.unwrap();
     store_all(&store, &[Account::new(1, 5)]).await;
@@ -121,7 +121,7 @@ async fn an_older_program_goes_on_while_the_schema_is_brought_forward() {
     let steps = Postgres::migrate(&schema.settings, &newer).await.unwrap();
     assert_eq!(steps.len(), 1, "{steps:?}");
 
-    // The older program writes rows, under the rules as they are now, and its own migration changes nothing.
+    // The older program writes rows under the new constraints, and its own migration changes nothing.
     let overdrawn = account(&store, 1).await.with_balance(-1000);
     store.commit(put(&overdrawn)).await.unwrap();
     store_all(&store, &[Account::new(2, 5)]).await;
@@ -134,17 +134,17 @@ async fn an_older_program_goes_on_while_the_schema_is_brought_forward() {
     );
     let store = open(&schema.settings).await.unwrap();
     let too_much = account(&store, 1).await.with_balance(-1001);
-    let refused = store.commit(put(&too_much)).await;
+    let rejected = store.commit(put(&too_much)).await;
     assert!(
-        matches!(&refused, Err(CommitError::Constraint { .. })),
-        "{refused:?}"
+        matches!(&rejected, Err(CommitError::Constraint { .. })),
+        "{rejected:?}"
     );
 }
 
 // ---- several processes
 
 #[tokio::test]
-async fn the_log_belongs_to_one_process_until_that_closes_it() {
+async fn only_one_process_at_a_time_opens_the_log() {
     let schema = migrated().await;
     let first = open(&schema.settings).await.unwrap();
     let second = open(&schema.settings).await.err();
@@ -157,11 +157,11 @@ async fn the_log_belongs_to_one_process_until_that_closes_it() {
 }
 
 #[tokio::test]
-async fn whoever_was_followed_on_the_log_cannot_write_any_more() {
+async fn a_process_whose_log_was_taken_over_cannot_write() {
     let schema = migrated().await;
     let store = open(&schema.settings).await.unwrap();
     store_all(&store, &[Account::new(1, 1)]).await;
-    // What a server without advisory locks lets happen.
+    // A server without advisory locks lets this happen.
     let name = &schema.settings.schema;
     postgres::run(
         &schema.settings.url,
@@ -179,7 +179,7 @@ async fn whoever_was_followed_on_the_log_cannot_write_any_more() {
 }
 
 #[tokio::test]
-async fn processes_that_change_the_same_records_lose_nothing_and_do_not_wait_for_ever() {
+async fn processes_that_change_the_same_records_lose_no_change_and_do_not_deadlock() {
     let schema = migrated().await;
     let settings = outbox(&schema);
     let stores = [
@@ -188,7 +188,7 @@ async fn processes_that_change_the_same_records_lose_nothing_and_do_not_wait_for
     ];
     let accounts: Vec<_> = (0..6).map(|id| Account::new(id, 0)).collect();
     store_all(&stores[0], &accounts).await;
-    // Each moves money between two accounts, named in either order.
+    // Each changes two accounts, in either order.
     let adders = (0_i64..16).map(|number| {
         let store = stores[usize::try_from(number % 2).unwrap()].clone();
         tokio::spawn(async move {
@@ -228,7 +228,7 @@ async fn processes_that_change_the_same_records_lose_nothing_and_do_not_wait_for
 }
 
 #[tokio::test]
-async fn numbers_are_given_once_among_processes() {
+async fn processes_never_get_the_same_next_id() {
     let schema = migrated().await;
     let settings = outbox(&schema);
     let stores = [
@@ -247,7 +247,7 @@ async fn numbers_are_given_once_among_processes() {
 }
 
 #[tokio::test]
-async fn an_outbox_keeps_what_was_not_taken_and_is_no_bus() {
+async fn an_outbox_keeps_unpublished_messages_and_is_no_bus() {
     let schema = migrated().await;
     let store = open(&outbox(&schema)).await.unwrap();
     let postgres = backend(&store);
@@ -269,10 +269,10 @@ async fn an_outbox_keeps_what_was_not_taken_and_is_no_bus() {
     assert!(Bus::Local(store).subscribe("teller", &["noise"]).is_err());
 }
 
-// ---- at one moment
+// ---- snapshots
 
 #[tokio::test]
-async fn a_snapshot_sees_one_moment_and_disturbs_nobody() {
+async fn a_snapshot_sees_one_moment_and_blocks_no_writer() {
     let schema = migrated().await;
     let store = open(&schema.settings).await.unwrap();
     store_all(&store, &[Account::new(1, 1), Account::new(2, 2)]).await;
@@ -312,9 +312,9 @@ async fn a_snapshot_sees_one_moment_and_disturbs_nobody() {
     assert_eq!(snapshot.timers().unwrap().len(), 1);
 }
 
-// ---- going away
+// ---- outages
 
-/// A server that a test may crash. It goes with this process.
+/// A server that a test may crash. It ends with this process.
 struct OwnServer {
     folder: PathBuf,
     url: String,
@@ -323,7 +323,7 @@ struct OwnServer {
 
 impl OwnServer {
     fn start() -> Self {
-        // The server does not run as root, and must be able to come here.
+        // The server does not run as root, and must be able to enter this folder.
         let name = format!(
             "boxoffice-test-{}-{}",
             std::process::id(),
@@ -365,7 +365,7 @@ impl Drop for OwnServer {
 }
 
 #[tokio::test]
-async fn commits_wait_for_a_server_that_crashed_and_each_is_applied_once() {
+async fn commits_wait_for_a_crashed_server_and_each_is_applied_once() {
     let server = OwnServer::start();
     let schema = postgres::Schema::at(&server.url);
     Postgres::migrate(&schema.settings, &tables())
@@ -382,7 +382,7 @@ async fn commits_wait_for_a_server_that_crashed_and_each_is_applied_once() {
             while !is_over.load(Ordering::Relaxed) {
                 let mut commit = put(&record.with_balance(record.balance + 1));
                 commit.append(&movement(&record.version.to_string(), 1, 1));
-                // Every answer is true: a conflict would mean that an earlier one was not.
+                // A conflict would mean that an earlier outcome was not true.
                 store.commit(commit).await.unwrap();
                 record.version += 1;
                 record.balance += 1;
@@ -409,7 +409,7 @@ async fn commits_wait_for_a_server_that_crashed_and_each_is_applied_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_stays_away_is_told_of_in_the_end_and_works_when_it_is_back() {
+async fn commits_fail_while_the_server_is_unreachable_and_succeed_when_it_is_back() {
     let server = OwnServer::start();
     let schema = postgres::Schema::at(&server.url);
     Postgres::migrate(&schema.settings, &tables())
@@ -423,13 +423,13 @@ async fn a_server_that_stays_away_is_told_of_in_the_end_and_works_when_it_is_bac
     store_all(&store, &[Account::new(1, 0)]).await;
     let record = account(&store, 1).await;
     server.crash();
-    let refused = store.commit(put(&record.with_balance(1))).await;
+    let rejected = store.commit(put(&record.with_balance(1))).await;
     assert!(
         matches!(
-            &refused,
+            &rejected,
             Err(CommitError::Store(StoreError::Unavailable(_)))
         ),
-        "{refused:?}"
+        "{rejected:?}"
     );
     assert!(matches!(store.check(), Err(StoreError::Unavailable(_))));
     assert!(matches!(
@@ -442,11 +442,11 @@ async fn a_server_that_stays_away_is_told_of_in_the_end_and_works_when_it_is_bac
     assert_eq!(store.check(), Ok(()));
 }
 
-// ---- an answer that is lost
+// ---- a lost acknowledgement
 
-/// On two threads: a store that is closed holds up its own, and the line must go on meanwhile.
+/// On two threads: closing a store blocks its own, and the proxy must go on meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
+async fn a_commit_whose_acknowledgement_is_lost_gets_its_true_outcome() {
     for cut in [Cut::BehindCommit, Cut::BeforeCommit] {
         let schema = migrated().await;
         let line = Line::lay(postgres::url()).await;
@@ -465,16 +465,16 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
             group: "teller".to_owned(),
             offset: 1,
         });
-        let receipt = store.submit(Submission {
+        let handle = store.submit(Submission {
             commits: [commit].into(),
             position,
         });
-        assert_eq!(receipt.outcomes().await, [Ok(())], "{cut:?}");
+        assert_eq!(handle.outcomes().await, [Ok(())], "{cut:?}");
         assert!(line.was_cut(), "the line was not cut");
 
         assert_eq!(account(&store, 1).await.version, 2);
         assert_eq!(movements(&store).await.len(), 1);
-        // The log goes on behind the message, as it does after opening again.
+        // The log continues after the message, as after opening it again.
         common::publish(&store, [deposit("n", 1, 1)]).await;
         let log = common::read_all(&store, "late", &[common::Deposit::TOPIC]).await;
         let log: Vec<_> = log.iter().map(|message| message.id.as_str()).collect();
@@ -486,9 +486,9 @@ async fn a_commit_whose_answer_is_lost_is_looked_up_and_told_truly() {
     }
 }
 
-/// The line stays cut for longer than anybody waits: nobody knows what became of the commit, until the line is back.
+/// The connection stays cut for longer than the store waits: the outcome is unknown until it is restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_of_which_nobody_knows_is_told_as_unknown_and_the_truth_follows() {
+async fn an_unresolved_commit_is_reported_as_unknown_and_its_true_outcome_follows() {
     for (cut, is_there) in [(Cut::BehindCommit, true), (Cut::BeforeCommit, false)] {
         let schema = migrated().await;
         let line = Line::lay(postgres::url()).await;
@@ -504,13 +504,13 @@ async fn a_commit_of_which_nobody_knows_is_told_as_unknown_and_the_truth_follows
         stale.put(&Account::new(1, 7));
         line.cut_for_long(cut);
 
-        // Two callers: one waits for the truth, one has gone by then.
-        let receipt = store.submit(Submission {
+        // The first caller returns early, and is settled later.
+        let handle = store.submit(Submission {
             commits: [rich, stale].into(),
             position: None,
         });
         let (told, settled) = tokio::sync::oneshot::channel();
-        let first = receipt.settled(move |outcomes| told.send(outcomes.to_vec()).unwrap());
+        let first = handle.settled(move |outcomes| told.send(outcomes.to_vec()).unwrap());
         let unknown = first.await;
         let is_unknown =
             |error: &CommitError| matches!(error, CommitError::Store(StoreError::Unknown(_)));
@@ -524,11 +524,11 @@ async fn a_commit_of_which_nobody_knows_is_told_as_unknown_and_the_truth_follows
                 .flat_map(|it| it.as_ref().err())
                 .all(CommitError::may_be_applied)
         );
-        // What comes behind it was surely not applied.
+        // A later commit was certainly not applied.
         let later = store.commit(put(&Account::new(2, 0))).await.unwrap_err();
         assert!(!later.may_be_applied(), "{later:?}");
 
-        // Nobody commits anything: the writer asks by itself.
+        // Without a further commit, the writer resolves the batch by itself.
         line.mend();
         let [rich, stale] = &settled.await.unwrap()[..] else {
             panic!("one outcome for each commit");
@@ -549,16 +549,16 @@ async fn a_commit_of_which_nobody_knows_is_told_as_unknown_and_the_truth_follows
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_that_went_away_is_followed_by_the_truth_all_the_same() {
+async fn a_dropped_caller_is_settled_with_the_true_outcome() {
     let schema = migrated().await;
     let store = open(&schema.settings).await.unwrap();
-    let receipt = store.submit(Submission {
+    let handle = store.submit(Submission {
         commits: [put(&Account::new(1, -1001))].into(),
         position: None,
     });
     let (told, settled) = tokio::sync::oneshot::channel();
-    let waiting = receipt.settled(move |outcomes| told.send(outcomes.to_vec()).unwrap());
-    // Asked once at most, and dropped.
+    let waiting = handle.settled(move |outcomes| told.send(outcomes.to_vec()).unwrap());
+    // Polled at most once, then dropped.
     let _ = waiting.now_or_never();
     let outcomes = settled.await.unwrap();
     assert!(
@@ -567,10 +567,10 @@ async fn a_caller_that_went_away_is_followed_by_the_truth_all_the_same() {
     );
 }
 
-// ---- the line
+// ---- encryption
 
 #[tokio::test]
-async fn the_line_is_encrypted_as_far_as_was_asked() {
+async fn the_connection_is_encrypted_and_verified_as_sslmode_says() {
     let server = OwnServer::start();
     let schema = postgres::Schema::at(&server.url);
     Postgres::migrate(&schema.settings, &tables())
@@ -594,23 +594,23 @@ async fn the_line_is_encrypted_as_far_as_was_asked() {
         gone.delete(&account(&store, 1).await);
         store.commit(gone).await.unwrap();
     }
-    // Nobody vouches for this server but itself, and its certificate is for another name.
+    // The certificate is self-signed, and for another name.
     let elsewhere = format!("{verify}&hostaddr=127.0.0.1");
     for (mode, host) in [
         ("verify-full", "127.0.0.1"),
         (elsewhere.as_str(), "elsewhere.example"),
     ] {
-        let refused = open(&asking(mode, host)).await.err();
+        let rejected = open(&asking(mode, host)).await.err();
         assert!(
-            matches!(&refused, Some(StoreError::Unavailable(reason)) if reason.contains("certificate")),
-            "{refused:?}"
+            matches!(&rejected, Some(StoreError::Unavailable(reason)) if reason.contains("certificate")),
+            "{rejected:?}"
         );
     }
     assert!(open(&asking("verify-ca", "127.0.0.1")).await.is_err());
 }
 
 #[tokio::test]
-async fn a_writer_of_the_outbox_that_was_forgotten_goes_on() {
+async fn an_outbox_writer_whose_registration_was_removed_continues() {
     let schema = migrated().await;
     let store = open(&outbox(&schema)).await.unwrap();
     let name = &schema.settings.schema;
@@ -621,7 +621,7 @@ async fn a_writer_of_the_outbox_that_was_forgotten_goes_on() {
 }
 
 #[tokio::test]
-async fn a_timer_whose_key_no_index_takes_holds_up_no_other() {
+async fn a_timer_whose_key_is_too_long_for_an_index_blocks_no_other() {
     let schema = migrated().await;
     let store = open(&outbox(&schema)).await.unwrap();
     let random = Random::seeded(7);
@@ -644,7 +644,7 @@ async fn a_timer_whose_key_no_index_takes_holds_up_no_other() {
     assert_eq!(store.due_timers(start(), 10).await, Ok(Vec::new()));
 }
 
-/// A PgBouncer before the tests' server, as long as this is kept.
+/// A PgBouncer before the tests' server; it stops on drop.
 struct Pooler {
     url: String,
     _process: Child,
@@ -669,7 +669,7 @@ fn pooler(mode: &str) -> Pooler {
 }
 
 #[tokio::test]
-async fn a_pooler_that_shares_connections_between_sessions_is_refused_and_touches_nothing() {
+async fn a_pooler_that_shares_connections_between_sessions_is_rejected_and_nothing_is_changed() {
     for mode in ["transaction", "statement"] {
         let pooler = pooler(mode);
         let schema = migrated().await;
@@ -677,22 +677,22 @@ async fn a_pooler_that_shares_connections_between_sessions_is_refused_and_touche
             url: pooler.url.clone(),
             ..schema.settings.clone()
         };
-        let refusals = [
+        let rejections = [
             open(&through).await.err(),
             Postgres::migrate(&through, &tables()).await.err(),
             Snapshot::open_postgres(&through).err(),
         ];
-        for refusal in refusals {
+        for rejection in rejections {
             assert!(
-                matches!(&refusal, Some(StoreError::Unavailable(reason)) if reason.contains("pool_mode = session")),
-                "{mode}: {refusal:?}"
+                matches!(&rejection, Some(StoreError::Unavailable(reason)) if reason.contains("pool_mode = session")),
+                "{mode}: {rejection:?}"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn a_pooler_that_keeps_a_sessions_connection_does_no_harm() {
+async fn a_pooler_that_keeps_a_sessions_connection_works() {
     let pooler = pooler("session");
     let schema = migrated().await;
     let through = PostgresSettings {
@@ -703,7 +703,7 @@ async fn a_pooler_that_keeps_a_sessions_connection_does_no_harm() {
     let store = open(&through).await.unwrap();
     store_all(&store, &[Account::new(1, 7)]).await;
     assert_eq!(balance(&store, 1).await, 7);
-    // Its advisory lock keeps another process out, through the pooler or not.
+    // Its advisory lock excludes another process, through the pooler or not.
     assert!(open(&schema.settings).await.is_err());
     drop(store);
     let store = open(&schema.settings).await.unwrap();
@@ -711,7 +711,7 @@ async fn a_pooler_that_keeps_a_sessions_connection_does_no_harm() {
 }
 
 #[tokio::test]
-async fn an_outbox_opened_over_rows_that_its_sequence_did_not_number_gives_offsets_behind_them() {
+async fn an_outbox_gives_offsets_after_rows_that_its_sequence_did_not_number() {
     let schema = migrated().await;
     let name = &schema.settings.schema;
     let rows = format!(
@@ -733,9 +733,9 @@ async fn an_outbox_opened_over_rows_that_its_sequence_did_not_number_gives_offse
     assert_eq!(last, [(501, "noise 1"), (502, "noise 2")]);
 }
 
-/// A load balancer sends nothing to a process that is not ready: it must become ready without a commit.
+/// A load balancer sends no request to a process that is not ready: it must become ready without a commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_whose_server_is_back_says_so_though_nobody_commits() {
+async fn a_store_becomes_ready_without_a_commit_when_its_server_is_back() {
     let schema = migrated().await;
     let line = Line::lay(postgres::url()).await;
     let settings = PostgresSettings {

@@ -1,4 +1,4 @@
-//! A data folder that cannot be written is read as it lies there, and nothing is left beside it.
+//! A data folder without write access is read, and no file is created beside it.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot be set up has failed"
@@ -29,9 +29,9 @@ fn open(folder: &Path) -> Store {
     Store::open_embedded(folder, messaging::TABLES, Metrics::unregistered()).unwrap()
 }
 
-/// A folder where the index that SQLite would make has no place, so that root cannot make it either. What root can
-/// make there is the empty log before it.
-fn frozen(from: &Path, files: &[&str]) -> TempDir {
+/// A copy of these files where a directory takes the place of SQLite's index, so that not even root can create it. Root
+/// can still create an empty log before that.
+fn read_only(from: &Path, files: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in files {
         fs::copy(from.join(file), folder.path().join(file)).unwrap();
@@ -62,12 +62,12 @@ fn leases(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_backup_without_a_log_is_read_where_nothing_can_be_written() {
+async fn a_backup_without_a_log_is_read_from_a_read_only_folder() {
     let live = tempfile::tempdir().unwrap();
     let store = open(live.path());
     hold(&store, "one").await;
     drop(store);
-    let backup = frozen(live.path(), &[FILE]);
+    let backup = read_only(live.path(), &[FILE]);
     let before = listing(backup.path());
 
     assert_eq!(leases(backup.path()), ["one"]);
@@ -75,12 +75,12 @@ async fn a_backup_without_a_log_is_read_where_nothing_can_be_written() {
 }
 
 #[tokio::test]
-async fn a_backup_with_a_log_is_read_to_its_last_commit_where_nothing_can_be_written() {
+async fn a_backup_with_a_log_is_read_to_its_last_commit_from_a_read_only_folder() {
     let live = tempfile::tempdir().unwrap();
     let store = open(live.path());
     hold(&store, "one").await;
     hold(&store, "two").await;
-    let backup = frozen(live.path(), &[FILE, "boxoffice.db-wal"]);
+    let backup = read_only(live.path(), &[FILE, "boxoffice.db-wal"]);
     let before = listing(backup.path());
 
     assert_eq!(leases(backup.path()), ["one", "two"]);

@@ -1,4 +1,4 @@
-//! What every store promises; each test runs on every backend.
+//! The contract of every store; each test runs on every backend.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
@@ -49,7 +49,7 @@ async fn ids(store: &Store, find: Find) -> Vec<i64> {
 // ---- records
 
 #[tokio::test]
-async fn a_record_comes_back_as_it_was_put_with_the_next_version() {
+async fn a_record_is_loaded_as_it_was_put_with_the_next_version() {
     for place in places() {
         let store = place.open().await;
         let new = Account {
@@ -79,7 +79,7 @@ async fn a_record_comes_back_as_it_was_put_with_the_next_version() {
 }
 
 #[tokio::test]
-async fn loading_leaves_out_what_is_not_there() {
+async fn loading_skips_keys_without_a_record() {
     for place in places() {
         let store = place.open().await;
         store_all(&store, &[Account::new(1, 1), Account::new(3, 3)]).await;
@@ -120,7 +120,7 @@ async fn a_stale_version_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_deleted_record_is_gone_and_can_be_made_again() {
+async fn a_deleted_record_can_be_created_again() {
     for place in places() {
         let store = place.open().await;
         store_all(&store, &[Account::new(1, 5)]).await;
@@ -154,7 +154,7 @@ async fn an_entry_is_appended_once() {
 // ---- atomicity
 
 #[tokio::test]
-async fn only_the_conflicting_commit_of_a_submission_falls_out() {
+async fn only_the_conflicting_commit_of_a_submission_is_rejected() {
     for place in places() {
         let store = place.open().await;
         store_all(&store, &[Account::new(1, 0)]).await;
@@ -179,7 +179,7 @@ async fn only_the_conflicting_commit_of_a_submission_falls_out() {
 }
 
 #[tokio::test]
-async fn rows_are_found_by_their_time_from_the_first_instant_to_before_the_last() {
+async fn rows_are_found_by_a_half_open_range_of_times() {
     for place in places() {
         let store = place.open().await;
         let at = |millis| Timestamp::from_millis(millis);
@@ -316,7 +316,7 @@ async fn a_message_is_marked_as_handled_once() {
 }
 
 #[tokio::test]
-async fn a_dropped_receipt_does_not_undo_the_commit() {
+async fn a_dropped_commit_handle_does_not_undo_the_commit() {
     for place in places() {
         let store = place.open().await;
         let mut commit = put(&Account::new(1, 1));
@@ -328,7 +328,7 @@ async fn a_dropped_receipt_does_not_undo_the_commit() {
         let mut both = Box::pin(store.commit(put(&Account::new(2, 2))));
         assert!(futures::poll!(both.as_mut()).is_pending());
         drop(both);
-        // Whatever was submitted first is applied first: this one waits for the other two.
+        // The store applies commits in the order of their submission: this one waits for the other two.
         store.commit(put(&Account::new(3, 3))).await.unwrap();
         assert_eq!(ids(&store, Find::all(Account::TABLE, 10)).await, [1, 2, 3]);
         assert_eq!(read_all(&store, "teller", topics()).await.len(), 1);
@@ -398,10 +398,10 @@ async fn a_stale_holder_cannot_write_or_publish() {
     }
 }
 
-// ---- asking
+// ---- queries
 
 #[tokio::test]
-async fn pages_go_on_behind_the_last_key_in_either_direction() {
+async fn pages_continue_after_the_last_key_in_either_direction() {
     for place in places() {
         let store = place.open().await;
         let accounts: Vec<_> = (1..=5).map(|id| Account::new(id, id % 2)).collect();
@@ -475,7 +475,7 @@ async fn next_ids_never_meet_a_stored_key() {
         let second = store.next_id(Account::TABLE).await.unwrap();
         assert!(second > first);
         store_all(&store, &[Account::new(second, 0)]).await;
-        // A row whose id was chosen by somebody else.
+        // A row under a key that its caller chose.
         store_all(&store, &[Account::new(second + 1, 0)]).await;
         assert!(store.next_id(Account::TABLE).await.unwrap() > second + 1);
         drop(store);
@@ -497,7 +497,7 @@ async fn messages_are_read_in_the_order_of_their_commits() {
                 .publish(deposit(&format!("{number} b"), number, 1));
             commit
         });
-        let receipts: Vec<_> = commits
+        let handles: Vec<_> = commits
             .map(|commit| {
                 store.submit(Submission {
                     commits: [commit].into(),
@@ -505,8 +505,8 @@ async fn messages_are_read_in_the_order_of_their_commits() {
                 })
             })
             .collect();
-        for receipt in receipts {
-            assert_eq!(receipt.outcomes().await, [Ok(())]);
+        for handle in handles {
+            assert_eq!(handle.outcomes().await, [Ok(())]);
         }
         let expected: Vec<_> = (0..50)
             .flat_map(|number| [format!("{number} a"), format!("{number} b")])
@@ -522,7 +522,7 @@ async fn messages_are_read_in_the_order_of_their_commits() {
 }
 
 #[tokio::test]
-async fn a_message_that_fell_out_leaves_no_gap_and_no_trace() {
+async fn a_message_of_a_rejected_commit_leaves_no_gap_in_the_log() {
     for place in places() {
         let store = place.open().await;
         store_all(&store, &[Account::new(1, 0)]).await;
@@ -551,7 +551,7 @@ async fn a_message_that_fell_out_leaves_no_gap_and_no_trace() {
 }
 
 #[tokio::test]
-async fn whoever_awaited_a_commit_finds_its_messages_at_once() {
+async fn messages_are_on_the_log_when_their_commit_returns() {
     for place in places() {
         let store = place.open().await;
         let mut subscription = Bus::Local(store.clone())
@@ -570,7 +570,7 @@ async fn whoever_awaited_a_commit_finds_its_messages_at_once() {
 }
 
 #[tokio::test]
-async fn messages_beyond_the_tail_in_memory_are_read_with_the_same_result() {
+async fn messages_beyond_the_log_cache_are_read_with_the_same_result() {
     const MESSAGES: usize = 40_000;
     for place in places() {
         let store = place.open().await;
@@ -599,7 +599,7 @@ async fn messages_beyond_the_tail_in_memory_are_read_with_the_same_result() {
 }
 
 #[tokio::test]
-async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
+async fn a_position_is_stored_only_if_all_commits_of_its_submission_are_applied() {
     for place in places() {
         let store = place.open().await;
         store_all(&store, &[Account::new(1, 0)]).await;
@@ -651,10 +651,10 @@ async fn the_position_is_stored_with_the_work_and_not_where_a_part_fell_out() {
     }
 }
 
-// ---- the place
+// ---- opening and closing
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_opening_again() {
+async fn acknowledged_commits_survive_a_restart() {
     for place in places() {
         let store = place.open().await;
         for id in 1..=20 {
@@ -680,7 +680,7 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
 }
 
 #[tokio::test]
-async fn after_a_clean_stop_the_file_alone_is_everything() {
+async fn after_a_clean_stop_the_file_alone_holds_everything() {
     let Some(place @ Place::Folder(folder)) = &places().into_iter().next() else {
         unreachable!("the embedded store is the first place")
     };
@@ -701,7 +701,7 @@ async fn after_a_clean_stop_the_file_alone_is_everything() {
 }
 
 #[tokio::test]
-async fn an_open_folder_is_refused_until_it_is_closed() {
+async fn an_open_folder_cannot_be_opened_again_until_it_is_closed() {
     let Some(place @ Place::Folder(_)) = places().into_iter().next() else {
         unreachable!("the embedded place comes first");
     };
@@ -716,7 +716,7 @@ async fn an_open_folder_is_refused_until_it_is_closed() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_format_is_refused_and_left_alone() {
+async fn a_file_of_a_newer_format_is_rejected_and_not_changed() {
     let Some(place @ Place::Folder(_)) = places().into_iter().next() else {
         unreachable!("the embedded place comes first");
     };
@@ -741,12 +741,12 @@ async fn a_file_of_a_newer_format_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_commit_that_the_database_cannot_take_falls_out_without_stopping_the_store() {
+async fn a_commit_that_the_database_rejects_does_not_stop_the_store() {
     let Some(place @ Place::Folder(_)) = places().into_iter().next() else {
         unreachable!("the embedded place comes first");
     };
     let store = place.open().await;
-    // A key that does not fit its column: no rule of ours, but the database's own.
+    // A key of the wrong type breaks a rule of the database, not of the table.
     let mut odd = put(&Account::new(1, 1));
     odd.puts[0].row.set("id", "not a number".into());
     let mut fraction = put(&Account::new(2, 1));
@@ -761,7 +761,7 @@ async fn a_commit_that_the_database_cannot_take_falls_out_without_stopping_the_s
 }
 
 #[tokio::test]
-async fn a_writer_that_broke_is_told_and_takes_nothing_more() {
+async fn after_a_panic_of_the_writer_every_commit_is_rejected() {
     const UNKNOWN: &Table = &Table {
         name: "unknown",
         columns: &[],
@@ -788,9 +788,9 @@ async fn a_writer_that_broke_is_told_and_takes_nothing_more() {
     }
 }
 
-// ---- what no commit can get past
+// ---- failures that stop the store
 
-/// A place whose commits wait for no longer than a moment.
+/// A place whose commits do not wait for an unreachable server.
 fn impatient(place: Place) -> Place {
     match place {
         Place::Schema(mut schema) => {
@@ -806,16 +806,16 @@ async fn assert_stopped(store: &Store, refused: Result<(), CommitError>) {
         |error: &CommitError| matches!(error, CommitError::Store(StoreError::Poisoned(_)));
     assert!(refused.as_ref().is_err_and(is_poisoned), "{refused:?}");
     assert!(matches!(store.check(), Err(StoreError::Poisoned(_))));
-    // Whoever runs the store ends now.
-    let told = common::within("the store tells that it has failed", store.failed()).await;
-    assert!(!told.is_empty());
-    // Nothing is tried any more.
+    // The process that runs the store ends now.
+    let reason = common::within("the store reports its failure", store.failed()).await;
+    assert!(!reason.is_empty());
+    // Later commits are rejected at once.
     let later = store.commit(put(&Account::new(9, 0))).await;
     assert!(later.is_err_and(|error| is_poisoned(&error)));
 }
 
 #[tokio::test]
-async fn messages_of_another_program_stop_the_store_and_the_next_start_goes_on_behind_them() {
+async fn messages_of_another_program_stop_the_store_and_the_next_start_continues_after_them() {
     for place in places() {
         let store = place.open().await;
         publish(&store, [noise(1)]).await;
@@ -838,7 +838,7 @@ async fn messages_of_another_program_stop_the_store_and_the_next_start_goes_on_b
 }
 
 #[tokio::test]
-async fn a_table_that_is_gone_stops_the_store() {
+async fn a_missing_table_stops_the_store() {
     for place in places().into_iter().map(impatient) {
         let store = place.open().await;
         store_all(&store, &[Account::new(1, 1)]).await;

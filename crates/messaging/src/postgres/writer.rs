@@ -202,30 +202,7 @@ impl Writer {
                     self.shared.set_reachable();
                     return Ok(applied);
                 }
-                // Cleanup removed the row of a writer that was idle for very long.
-                Err(TxError::Fenced) if self.messages == MessageTable::Outbox => {
-                    self.connection = None;
-                    "the writer's registration has expired".to_owned()
-                }
-                Err(TxError::Fenced) => {
-                    return Err(self.shared.poison("another process has taken over the log"));
-                }
-                Err(TxError::FactsChanged) => "the batch could not be put together".to_owned(),
-                Err(TxError::ForeignRows(reason)) => {
-                    self.connection = None;
-                    return Err(self.shared.poison(&reason));
-                }
-                Err(TxError::UnusableSchema(reason)) => {
-                    self.connection = None;
-                    self.is_schema_unusable = true;
-                    reason
-                }
-                Err(TxError::Contention(reason)) => self.roll_back(reason).await,
-                Err(TxError::ConnectionLost(reason) | TxError::Constraint(reason)) => {
-                    self.connection = None;
-                    self.is_schema_unusable = false;
-                    reason
-                }
+                Err(error) => self.prepare_retry(error).await?,
             };
             if self.connection.is_none() {
                 self.shared.set_unreachable(&reason);
@@ -243,6 +220,37 @@ impl Writer {
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
                 _ = self.closing.wait_for(|is_closing| *is_closing) => {}
+            }
+        }
+    }
+
+    /// Returns why the batch failed; drops a connection that cannot be used again.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] if no further attempt can succeed.
+    async fn prepare_retry(&mut self, error: TxError) -> Result<String, StoreError> {
+        match error {
+            // Cleanup removed the row of a writer that was idle for very long.
+            TxError::Fenced if self.messages == MessageTable::Outbox => {
+                self.connection = None;
+                Ok("the writer's registration has expired".to_owned())
+            }
+            TxError::Fenced => Err(self.shared.poison("another process has taken over the log")),
+            TxError::FactsChanged => Ok(error.reason()),
+            TxError::ForeignRows(reason) => {
+                self.connection = None;
+                Err(self.shared.poison(&reason))
+            }
+            TxError::UnusableSchema(reason) => {
+                self.connection = None;
+                self.is_schema_unusable = true;
+                Ok(reason)
+            }
+            TxError::Contention(reason) => Ok(self.roll_back(reason).await),
+            TxError::ConnectionLost(reason) | TxError::Constraint(reason) => {
+                self.connection = None;
+                self.is_schema_unusable = false;
+                Ok(reason)
             }
         }
     }
