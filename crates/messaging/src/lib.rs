@@ -62,7 +62,7 @@ pub use id::{DeadLetterId, SagaId};
 #[cfg(feature = "kafka")]
 pub use kafka::{Kafka, KafkaSettings, MessageIdentity, Relay};
 pub use lease::{Lease, LeaseLedger, LeaseManager};
-pub use log_cache::Stored;
+pub use log_cache::StoredMessage;
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
 pub use payload::{Payload, PayloadRules};

@@ -12,7 +12,7 @@ const CACHED_MESSAGES_MAX: usize = 32_768;
 
 /// A message with its offset in the log.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredMessage {
     pub offset: i64,
     pub message: Arc<Message>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct LogCache {
 struct State {
     /// Every message after this offset is in `messages`.
     from: i64,
-    messages: VecDeque<Stored>,
+    messages: VecDeque<StoredMessage>,
 }
 
 impl LogCache {
@@ -46,7 +46,7 @@ impl LogCache {
         };
     }
 
-    pub(crate) fn append(&self, committed: Vec<Stored>) {
+    pub(crate) fn append(&self, committed: Vec<StoredMessage>) {
         let mut state = self.state.write().expect("no holder of this lock panics");
         state.messages.extend(committed);
         while state.messages.len() > CACHED_MESSAGES_MAX {
@@ -62,7 +62,7 @@ impl LogCache {
         offset: i64,
         max: usize,
         wanted: &dyn Fn(&Message) -> bool,
-    ) -> Option<(Vec<Stored>, i64)> {
+    ) -> Option<(Vec<StoredMessage>, i64)> {
         let state = self.state.read().expect("no holder of this lock panics");
         if offset < state.from {
             return None;
@@ -88,11 +88,11 @@ impl LogCache {
 /// At most `max` of these messages that are `wanted`, and the offset up to which this has looked. `messages` begin after
 /// `offset`.
 pub(crate) fn select<E>(
-    messages: impl IntoIterator<Item = Result<Stored, E>>,
+    messages: impl IntoIterator<Item = Result<StoredMessage, E>>,
     offset: i64,
     max: usize,
     wanted: &dyn Fn(&Message) -> bool,
-) -> Result<(Vec<Stored>, i64), E> {
+) -> Result<(Vec<StoredMessage>, i64), E> {
     let (mut found, mut looked_at) = (Vec::new(), offset);
     let mut messages = messages.into_iter();
     while found.len() < max

@@ -65,7 +65,7 @@ pub(crate) use snapshot::PostgresSnapshot;
 use crate::{
     CommitHandle, Message, Metrics, Random, StoreError,
     housekeeping::{Cleaned, Expiry},
-    log_cache::{self, Stored},
+    log_cache::{self, StoredMessage},
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Submission},
@@ -270,7 +270,7 @@ impl Postgres {
         offset: i64,
         max: usize,
         wanted: &(dyn Fn(&Message) -> bool + Sync),
-    ) -> Result<(Vec<Stored>, i64), StoreError> {
+    ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
         if let Some(found) = self.shared.log_cache.read(offset, max, &wanted) {
             return Ok(found);
         }

@@ -36,7 +36,7 @@ pub(crate) use snapshot::SqliteSnapshot;
 use crate::{
     CommitHandle, Metrics, StoreError,
     housekeeping::{Cleaned, Expiry},
-    log_cache::{LogCache, Stored},
+    log_cache::{LogCache, StoredMessage},
     record::{Key, Table},
     row::Row,
     sql::columns,
@@ -199,7 +199,7 @@ impl Sqlite {
         offset: i64,
         max: usize,
         wanted: &dyn Fn(&crate::Message) -> bool,
-    ) -> Result<(Vec<Stored>, i64), StoreError> {
+    ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
         if let Some(found) = self.log_cache.read(offset, max, wanted) {
             return Ok(found);
         }

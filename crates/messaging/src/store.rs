@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::{
     Commit, CommitError, CommitHandle, Message, Metrics, StoreError,
     housekeeping::{Cleaned, Expiry},
-    log_cache::Stored,
+    log_cache::StoredMessage,
     postgres::{Postgres, PostgresSettings},
     record::{Key, Record, Table},
     row::Row,
@@ -358,7 +358,7 @@ impl Store {
         offset: i64,
         max: usize,
         wanted: &(dyn Fn(&Message) -> bool + Sync),
-    ) -> Result<(Vec<Stored>, i64), StoreError> {
+    ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.read(offset, max, &wanted),
             Self::Postgres(postgres) => postgres.read(offset, max, wanted).await,

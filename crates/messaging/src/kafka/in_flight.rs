@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::producer::{Delivery, SendError};
-use crate::log_cache::Stored;
+use crate::log_cache::StoredMessage;
 
 /// Sends in flight.
 const WINDOW_MESSAGES: usize = 8_192;
@@ -25,10 +25,10 @@ pub(super) struct InFlight {
 struct State {
     /// Of the current producer.
     generation: u64,
-    in_flight: HashMap<i64, Stored>,
+    in_flight: HashMap<i64, StoredMessage>,
     /// Acknowledged by the brokers, and not yet deleted from the outbox.
     acknowledged: HashSet<i64>,
-    failed: Vec<(Stored, SendError)>,
+    failed: Vec<(StoredMessage, SendError)>,
     /// When the oldest send in flight was started, or the last delivery was reported.
     progress_at: Option<Instant>,
 }
@@ -39,7 +39,7 @@ impl InFlight {
     }
 
     /// Must be called before the row is sent: its delivery may be reported before the send returns.
-    pub(super) fn add(&self, stored: &Stored) {
+    pub(super) fn add(&self, stored: &StoredMessage) {
         let mut state = self.lock();
         if state.in_flight.is_empty() {
             state.progress_at = Some(Instant::now());
@@ -138,7 +138,7 @@ impl InFlight {
     }
 
     /// Starts the next generation: returns it, and all rows that failed or are in flight.
-    pub(super) fn next_generation(&self) -> (u64, Vec<(Stored, SendError)>) {
+    pub(super) fn next_generation(&self) -> (u64, Vec<(StoredMessage, SendError)>) {
         let mut state = self.lock();
         state.generation += 1;
         let mut all = std::mem::take(&mut state.failed);

@@ -12,7 +12,7 @@ use rdkafka::{
 use tokio::sync::mpsc;
 
 use super::{KafkaSettings, codec, is_dead_letter, log_throttle::LogThrottle, unavailable};
-use crate::{StoreError, log_cache::Stored};
+use crate::{StoreError, log_cache::StoredMessage};
 
 /// The pause before a retry if the queue of librdkafka is full.
 const QUEUE_PAUSE_MILLIS: u64 = 5;
@@ -170,7 +170,7 @@ impl Producer {
 
     /// Queues a message after those sent before. The record's timestamp is the time of this call, or of its arrival if the
     /// topic says so: retention counts from it, and must not start before an outage ends. `ce_time` has the message's time.
-    pub(super) async fn send(&self, stored: &Stored) -> Result<(), SendError> {
+    pub(super) async fn send(&self, stored: &StoredMessage) -> Result<(), SendError> {
         let message = &stored.message;
         let topic = self.settings.broker_topic(&message.topic);
         let producer = match &self.dead_letters {

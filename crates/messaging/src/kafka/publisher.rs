@@ -31,7 +31,8 @@ use super::{
     },
 };
 use crate::{
-    Postgres, Random, Shutdown, StoreError, backoff::Backoff, log_cache::Stored, postgres::Pending,
+    Postgres, Random, Shutdown, StoreError, backoff::Backoff, log_cache::StoredMessage,
+    postgres::Pending,
 };
 
 /// Rows read, or deleted, at once.
@@ -52,7 +53,7 @@ const SEND_LIMITS: SendLimits = SendLimits {
 const FLUSH_MILLIS_MAX: u64 = 2_000;
 
 struct UnsentRow {
-    stored: Stored,
+    stored: StoredMessage,
     since: Instant,
 }
 
@@ -245,7 +246,7 @@ impl Publisher {
     }
 
     /// Leaves a rejected row in the outbox, where the relay sends or parks it.
-    fn leave_to_relay(&mut self, stored: &Stored, error: &SendError) {
+    fn leave_to_relay(&mut self, stored: &StoredMessage, error: &SendError) {
         let message = &stored.message;
         match error {
             SendError::Topic(reason) => {
@@ -325,7 +326,7 @@ impl Publisher {
         first
     }
 
-    async fn send(&self, stored: &Stored) -> Result<(), SendError> {
+    async fn send(&self, stored: &StoredMessage) -> Result<(), SendError> {
         let Some(producer) = &self.producer else {
             return Err(SendError::Transient("there is no producer".to_owned()));
         };

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Clock, Commit, CommitError, Metrics, Periodic, Schedule, Store, StoreError, Tick,
-    lease::LeaseRecord, log_cache::Stored,
+    lease::LeaseRecord, log_cache::StoredMessage,
 };
 
 /// The name of the lease.
@@ -205,7 +205,7 @@ impl Relay {
     }
 
     /// Rows that have been pending for `relay_after_millis`, in order.
-    async fn overdue(&mut self) -> Result<Vec<Stored>, StoreError> {
+    async fn overdue(&mut self) -> Result<Vec<StoredMessage>, StoreError> {
         let now = self.clock.now();
         let pause_secs = i64::try_from(TOPIC_PAUSE_SECS).unwrap_or(i64::MAX);
         let is_paused = |since: &Timestamp| now.millis_since(*since) < pause_secs * 1_000;
@@ -236,7 +236,7 @@ impl Relay {
             .topics_refused
             .set(self.rejected_topics.len() as i64);
         let after = self.kafka.settings().relay_after_millis;
-        let is_overdue = |row: &Stored| {
+        let is_overdue = |row: &StoredMessage| {
             let since = self.first_seen.get(&row.offset);
             since.is_some_and(|since| now.millis_since(*since) >= after)
         };

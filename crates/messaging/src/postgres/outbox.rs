@@ -7,7 +7,7 @@ use tokio::sync::watch;
 #[cfg(feature = "kafka")]
 use super::reader::Unparked;
 use super::{Postgres, reader::Reader};
-use crate::{StoreError, log_cache::Stored};
+use crate::{StoreError, log_cache::StoredMessage};
 
 /// A row that is still to be published: its offset, topic and subject.
 #[cfg(feature = "kafka")]
@@ -51,7 +51,7 @@ impl Postgres {
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
-    pub async fn pending(&self, limit: u32) -> Result<Vec<Stored>, StoreError> {
+    pub async fn pending(&self, limit: u32) -> Result<Vec<StoredMessage>, StoreError> {
         let limit = i64::from(limit);
         let read = |reader: Arc<Reader>| async move { reader.messages_up_to(0, limit).await };
         self.readers.with(read).await
@@ -66,7 +66,7 @@ impl Postgres {
         &self,
         without: &[String],
         limit: u32,
-    ) -> Result<Vec<Stored>, StoreError> {
+    ) -> Result<Vec<StoredMessage>, StoreError> {
         let read = |reader: Arc<Reader>| async move {
             reader.publishable(without, i64::from(limit)).await
         };
@@ -141,7 +141,7 @@ impl Postgres {
     /// At most `max` messages after `offset` that this process committed: for publishing at once, without reading them
     /// again. `None` if some are no longer in memory; read [`Postgres::pending`] then.
     #[must_use]
-    pub fn committed_here(&self, offset: i64, max: usize) -> Option<Vec<Stored>> {
+    pub fn committed_here(&self, offset: i64, max: usize) -> Option<Vec<StoredMessage>> {
         let found = self.shared.log_cache.read(offset, max, &|_| true)?;
         Some(found.0)
     }

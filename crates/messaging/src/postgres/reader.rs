@@ -12,7 +12,7 @@ use tokio_postgres::{
 use super::sql::DIALECT;
 use crate::{
     Message, StoreError, TraceContext,
-    log_cache::Stored,
+    log_cache::StoredMessage,
     record::{Column, Key, Kind, Table},
     row::Row,
     sql::{Parameter, columns, find_query},
@@ -145,7 +145,7 @@ impl Reader {
     }
 
     /// Messages after an offset, as many as one read scans.
-    pub(super) async fn messages(&self, offset: i64) -> Result<Vec<Stored>, ReadError> {
+    pub(super) async fn messages(&self, offset: i64) -> Result<Vec<StoredMessage>, ReadError> {
         self.messages_up_to(offset, MESSAGES_SCANNED_MAX).await
     }
 
@@ -153,7 +153,7 @@ impl Reader {
         &self,
         offset: i64,
         limit: i64,
-    ) -> Result<Vec<Stored>, ReadError> {
+    ) -> Result<Vec<StoredMessage>, ReadError> {
         let text = format!(
             "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > $1 ORDER BY \"offset\" LIMIT $2"
         );
@@ -167,7 +167,7 @@ impl Reader {
         &self,
         without: &[String],
         limit: i64,
-    ) -> Result<Vec<Stored>, ReadError> {
+    ) -> Result<Vec<StoredMessage>, ReadError> {
         let text = format!(
             "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > 0 AND parked IS NULL AND topic <> ALL($1)
              ORDER BY \"offset\" LIMIT $2"
@@ -203,12 +203,12 @@ impl Reader {
 /// A parked message whose dead letter is not parked any more, or is deleted.
 #[cfg(feature = "kafka")]
 pub(crate) struct Unparked {
-    pub(crate) stored: Stored,
+    pub(crate) stored: StoredMessage,
     pub(crate) dead_letter: String,
 }
 
 /// A row of [`MESSAGE_COLUMNS`].
-fn stored(row: &tokio_postgres::Row) -> Result<Stored, ReadError> {
+fn stored(row: &tokio_postgres::Row) -> Result<StoredMessage, ReadError> {
     let message = Message {
         id: row.get(1),
         topic: row.get(2),
@@ -219,7 +219,7 @@ fn stored(row: &tokio_postgres::Row) -> Result<Stored, ReadError> {
         reissue: reissue(row.get(6))?,
         trace: trace(row.get(7)),
     };
-    Ok(Stored {
+    Ok(StoredMessage {
         offset: row.get(0),
         message: Arc::new(message),
     })

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     StoreError,
-    log_cache::{LogCache, Stored},
+    log_cache::{LogCache, StoredMessage},
 };
 
 pub(super) struct SharedState {
@@ -61,7 +61,7 @@ impl SharedState {
     }
 
     /// Publishes what a transaction committed: first the messages, then the notification.
-    pub(super) fn take_effect(&self, published: Vec<Stored>, moved: BTreeMap<String, i64>) {
+    pub(super) fn take_effect(&self, published: Vec<StoredMessage>, moved: BTreeMap<String, i64>) {
         if !moved.is_empty() {
             let mut positions = self
                 .positions

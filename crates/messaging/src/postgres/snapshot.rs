@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Message, StoreError,
-    log_cache::{self, Stored},
+    log_cache::{self, StoredMessage},
     row::Row,
     store::Find,
 };
@@ -108,7 +108,7 @@ impl PostgresSnapshot {
         &self,
         offset: i64,
         wanted: &dyn Fn(&Message) -> bool,
-    ) -> Result<(Vec<Stored>, i64), StoreError> {
+    ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
         let messages =
             self.query(move |reader| Box::pin(async move { reader.messages(offset).await }))?;
         log_cache::select(messages.into_iter().map(Ok), offset, usize::MAX, wanted)

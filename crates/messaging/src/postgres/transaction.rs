@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Commit, CommitError, CommitOutcome, Message, dependency_check::DependencyCheck,
-    log_cache::Stored, store::Submission,
+    log_cache::StoredMessage, store::Submission,
 };
 
 /// What a transaction has done, once it is committed.
@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct Applied {
     /// One list for each submission, with one outcome for each of its commits.
     pub(super) outcomes: Vec<Vec<CommitOutcome>>,
-    pub(super) published: Vec<Stored>,
+    pub(super) published: Vec<StoredMessage>,
     pub(super) positions: BTreeMap<String, i64>,
 }
 
@@ -259,7 +259,7 @@ impl<'s> BatchTx<'_, 's> {
         };
         // The sequence gave offsets in the order of the rows.
         offsets.sort_unstable();
-        let stored = |(offset, message): (i64, &Arc<_>)| Stored {
+        let stored = |(offset, message): (i64, &Arc<_>)| StoredMessage {
             offset,
             message: Arc::clone(message),
         };

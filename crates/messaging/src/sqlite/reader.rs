@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{read_error, transaction::Bound};
 use crate::{
     Message, StoreError, TraceContext,
-    log_cache::{self, Stored},
+    log_cache::{self, StoredMessage},
     record::{Column, Key, Kind, Table},
     row::Row,
     sql::{Dialect, columns, find_query},
@@ -257,7 +257,7 @@ pub(super) fn messages(
     offset: i64,
     max: usize,
     wanted: &dyn Fn(&Message) -> bool,
-) -> rusqlite::Result<(Vec<Stored>, i64)> {
+) -> rusqlite::Result<(Vec<StoredMessage>, i64)> {
     let text = "SELECT offset, id, topic, key, time, payload, reissue, trace
                 FROM message WHERE offset > ?1 ORDER BY offset LIMIT ?2";
     let mut statement = connection.prepare_cached(text)?;
@@ -272,7 +272,7 @@ pub(super) fn messages(
             reissue: reissue(row, 6)?,
             trace: trace(row, 7)?,
         };
-        Ok(Stored {
+        Ok(StoredMessage {
             offset: row.get(0)?,
             message: Arc::new(message),
         })

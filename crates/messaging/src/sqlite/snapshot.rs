@@ -13,7 +13,7 @@ use super::{
     schema::FILE_NAME,
     upgrade,
 };
-use crate::{Message, StoreError, log_cache::Stored, row::Row, store::Find};
+use crate::{Message, StoreError, log_cache::StoredMessage, row::Row, store::Find};
 
 /// A data folder as of one moment.
 pub(crate) struct SqliteSnapshot {
@@ -90,7 +90,7 @@ impl SqliteSnapshot {
         &self,
         offset: i64,
         wanted: &dyn Fn(&Message) -> bool,
-    ) -> Result<(Vec<Stored>, i64), StoreError> {
+    ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
         reader::messages(&self.connection, offset, usize::MAX, wanted)
             .map_err(|error| read_error(&error))
     }

@@ -12,7 +12,7 @@ use super::SqlTexts;
 use crate::{
     Commit, CommitError, CommitOutcome, Message, TraceContext,
     commit::{Append, Delete, Fence, Handled, Put, TimerChange},
-    log_cache::Stored,
+    log_cache::StoredMessage,
     record::Kind,
     row::Row,
     trace::Text,
@@ -58,7 +58,7 @@ pub(super) struct OpenTransaction<'a> {
     pub(super) connection: &'a Connection,
     pub(super) texts: &'a SqlTexts,
     pub(super) next_offset: i64,
-    pub(super) published: Vec<Stored>,
+    pub(super) published: Vec<StoredMessage>,
 }
 
 impl OpenTransaction<'_> {
@@ -198,7 +198,7 @@ impl OpenTransaction<'_> {
             trace_text(message).as_ref().map(Text::as_str),
         ))?;
         self.next_offset += 1;
-        self.published.push(Stored {
+        self.published.push(StoredMessage {
             offset,
             message: Arc::clone(message),
         });

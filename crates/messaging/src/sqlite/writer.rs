@@ -26,7 +26,7 @@ use crate::{
     commit_handle::SubmissionResult,
     dependency_check::DependencyCheck,
     housekeeping::{Cleaned, Expiry},
-    log_cache::{LogCache, Stored},
+    log_cache::{LogCache, StoredMessage},
     store::Submission,
 };
 
@@ -163,7 +163,7 @@ impl Writer {
     fn transact(
         &mut self,
         submissions: Vec<Submission>,
-    ) -> Result<(Vec<Vec<CommitOutcome>>, Vec<Stored>), StoreError> {
+    ) -> Result<(Vec<Vec<CommitOutcome>>, Vec<StoredMessage>), StoreError> {
         self.check()?;
         let attempt = match self.attempt(&submissions, false) {
             Err(ApplyError::Commit(_)) => {
@@ -192,7 +192,7 @@ impl Writer {
         &self,
         submissions: &[Submission],
         savepoints: bool,
-    ) -> Result<(Vec<Vec<CommitOutcome>>, Vec<Stored>), ApplyError> {
+    ) -> Result<(Vec<Vec<CommitOutcome>>, Vec<StoredMessage>), ApplyError> {
         self.connection
             .prepare_cached("BEGIN IMMEDIATE")?
             .execute(())?;

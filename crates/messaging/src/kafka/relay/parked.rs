@@ -7,12 +7,16 @@ use crate::{
     Commit, CommitError, StoreError,
     dead_letters::{self, DeadLetterRecord, DeadLetterState, OUTBOX},
     kafka::producer::SendError,
-    log_cache::Stored,
+    log_cache::StoredMessage,
 };
 
 impl Relay {
     /// Parks a row. After a crash between the two steps, the row is sent, rejected and parked again.
-    pub(super) async fn park(&mut self, row: &Stored, reason: &str) -> Result<(), StoreError> {
+    pub(super) async fn park(
+        &mut self,
+        row: &StoredMessage,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         let message = &row.message;
         let id = dead_letters::id_of_refused(message);
         let known: Option<DeadLetterRecord> = self.store.load(id).await?;
@@ -58,7 +62,11 @@ impl Relay {
     }
 
     /// Sends a parked row again; returns whether the brokers acknowledged it.
-    async fn replay(&mut self, row: &Stored, known: DeadLetterRecord) -> Result<bool, StoreError> {
+    async fn replay(
+        &mut self,
+        row: &StoredMessage,
+        known: DeadLetterRecord,
+    ) -> Result<bool, StoreError> {
         match self.send_one(row).await? {
             Ok(()) => {}
             Err(SendError::Message(reason)) => {
@@ -82,7 +90,7 @@ impl Relay {
     }
 
     /// Deletes a row, and unparks the later rows of its subject.
-    async fn remove(&mut self, row: &Stored, dead_letter: &str) -> Result<(), StoreError> {
+    async fn remove(&mut self, row: &StoredMessage, dead_letter: &str) -> Result<(), StoreError> {
         self.kafka.outbox().published(&[row.offset]).await?;
         self.kafka.outbox().unpark(dead_letter).await
     }

@@ -9,7 +9,7 @@ use super::{Producer, RENEWALS_PER_LEASE, Relay};
 use crate::{
     StoreError,
     kafka::producer::{SendError, SendLimits},
-    log_cache::Stored,
+    log_cache::StoredMessage,
 };
 
 /// How long to wait for further delivery reports after a send failed.
@@ -24,7 +24,7 @@ struct SendResults {
 
 impl Relay {
     /// Publishes rows in a batch; returns how many were acknowledged.
-    pub(super) async fn publish(&mut self, rows: &[Stored]) -> Result<usize, StoreError> {
+    pub(super) async fn publish(&mut self, rows: &[StoredMessage]) -> Result<usize, StoreError> {
         let SendResults {
             acknowledged,
             rejected,
@@ -55,7 +55,7 @@ impl Relay {
     /// rejected. Returns how many were acknowledged.
     pub(super) async fn publish_one_by_one(
         &mut self,
-        rows: &[Stored],
+        rows: &[StoredMessage],
     ) -> Result<usize, StoreError> {
         let until = Instant::now() + self.answer_timeout();
         let suspects = rows.iter().filter(|it| self.suspects.contains(&it.offset));
@@ -95,7 +95,7 @@ impl Relay {
     /// Sends a row with no other in flight.
     pub(super) async fn send_one(
         &mut self,
-        row: &Stored,
+        row: &StoredMessage,
     ) -> Result<Result<(), SendError>, StoreError> {
         let mut results = self.send(std::slice::from_ref(row)).await?;
         Ok(match (results.acknowledged.pop(), results.rejected.pop()) {
@@ -113,7 +113,7 @@ impl Relay {
     }
 
     /// Sends rows in their order, except those after a rejected row of their subject, and waits for the delivery reports.
-    async fn send(&mut self, rows: &[Stored]) -> Result<SendResults, StoreError> {
+    async fn send(&mut self, rows: &[StoredMessage]) -> Result<SendResults, StoreError> {
         let timeout = self.answer_timeout();
         let (producer, deliveries) = match &mut self.producer {
             Some(open) => open,
@@ -174,7 +174,7 @@ impl Relay {
     }
 
     /// Deletes acknowledged rows. It needs no lease: an acknowledged row must be deleted in any case.
-    async fn delete(&mut self, rows: &[Stored], offsets: &[i64]) -> Result<(), StoreError> {
+    async fn delete(&mut self, rows: &[StoredMessage], offsets: &[i64]) -> Result<(), StoreError> {
         self.kafka.outbox().published(offsets).await?;
         for offset in offsets {
             self.first_seen.remove(offset);
@@ -187,7 +187,7 @@ impl Relay {
         Ok(())
     }
 
-    fn pause_topic(&mut self, rows: &[Stored], offset: i64, reason: &str) {
+    fn pause_topic(&mut self, rows: &[StoredMessage], offset: i64, reason: &str) {
         let Some(row) = rows.iter().find(|row| row.offset == offset) else {
             return;
         };
@@ -216,7 +216,7 @@ impl Relay {
 }
 
 /// Rows of the same subject are sent in order.
-fn subject(row: &Stored) -> (String, String) {
+fn subject(row: &StoredMessage) -> (String, String) {
     let message = &row.message;
     (message.topic.clone(), message.ordered_by().to_owned())
 }
