@@ -50,6 +50,7 @@ pub mod time;
 pub mod timers;
 pub mod trace;
 pub mod worker;
+mod writer_state;
 
 pub use backoff::BackoffPolicy;
 pub use bus::{Batch, Bus};

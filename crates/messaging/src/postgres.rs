@@ -161,7 +161,7 @@ impl Postgres {
 
     pub(crate) fn submit(&self, submission: Submission) -> CommitHandle {
         let commits = submission.commits.len();
-        if let Err(error) = self.shared.check_failure() {
+        if let Err(error) = self.shared.writer.check_failure() {
             return CommitHandle::rejected(error, commits);
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= SUBMISSIONS_WAITING_MAX {
@@ -271,7 +271,7 @@ impl Postgres {
         max: usize,
         wanted: &(dyn Fn(&Message) -> bool + Sync),
     ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
-        if let Some(found) = self.shared.log_cache.read(offset, max, &wanted) {
+        if let Some(found) = self.shared.writer.log_cache.read(offset, max, &wanted) {
             return Ok(found);
         }
         let scanned = self
@@ -334,7 +334,7 @@ impl Postgres {
     }
 
     pub(crate) fn committed(&self) -> watch::Receiver<i64> {
-        self.shared.committed.subscribe()
+        self.shared.writer.committed()
     }
 
     pub(crate) fn check(&self) -> Result<(), StoreError> {
@@ -342,11 +342,7 @@ impl Postgres {
     }
 
     pub(crate) async fn failed(&self) -> String {
-        let mut failure = self.shared.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
+        self.shared.writer.failed().await
     }
 }
 

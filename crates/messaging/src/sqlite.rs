@@ -36,11 +36,12 @@ pub(crate) use snapshot::SqliteSnapshot;
 use crate::{
     CommitHandle, Metrics, StoreError,
     housekeeping::{Cleaned, Expiry},
-    log_cache::{LogCache, StoredMessage},
+    log_cache::StoredMessage,
     record::{Key, Table},
     row::Row,
     sql::columns,
     store::{DueTimer, Find, Position, Submission},
+    writer_state::WriterState,
 };
 use reader::ReadConnections;
 use writer::{Job, Writer};
@@ -60,10 +61,7 @@ pub struct Sqlite {
     waiting: Arc<AtomicUsize>,
     readers: ReadConnections,
     texts: Arc<SqlTexts>,
-    log_cache: Arc<LogCache>,
-    committed: watch::Sender<i64>,
-    published: watch::Sender<i64>,
-    failure: Arc<watch::Sender<Option<String>>>,
+    state: Arc<WriterState>,
     next_ids: Mutex<HashMap<&'static str, i64>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     metrics: Arc<Metrics>,
@@ -79,10 +77,7 @@ impl Sqlite {
         let path = folder.join(schema::FILE_NAME);
         let connection = schema::open_writer(&path, tables)?;
         let head = schema::last_offset(&connection)?;
-        let log_cache = Arc::new(LogCache::new(head));
-        let committed = watch::Sender::new(0);
-        let published = watch::Sender::new(head);
-        let failure = Arc::new(watch::Sender::new(None));
+        let state = Arc::new(WriterState::new(head));
         let waiting = Arc::new(AtomicUsize::new(0));
         let (jobs, queue) = mpsc::channel();
         let texts = Arc::new(SqlTexts::new(tables));
@@ -91,12 +86,8 @@ impl Sqlite {
             texts: Arc::clone(&texts),
             queue,
             waiting: Arc::clone(&waiting),
-            log_cache: Arc::clone(&log_cache),
-            committed: committed.clone(),
-            published: published.clone(),
-            failure: Arc::clone(&failure),
+            state: Arc::clone(&state),
             metrics: Arc::clone(&metrics),
-            next_offset: head + 1,
         };
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
@@ -107,10 +98,7 @@ impl Sqlite {
             waiting,
             readers: ReadConnections::open(&path)?,
             texts,
-            log_cache,
-            committed,
-            published,
-            failure,
+            state,
             next_ids: Mutex::default(),
             thread: Mutex::new(Some(thread)),
             metrics,
@@ -200,7 +188,7 @@ impl Sqlite {
         max: usize,
         wanted: &dyn Fn(&crate::Message) -> bool,
     ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
-        if let Some(found) = self.log_cache.read(offset, max, wanted) {
+        if let Some(found) = self.state.log_cache.read(offset, max, wanted) {
             return Ok(found);
         }
         self.readers
@@ -248,26 +236,19 @@ impl Sqlite {
 
     /// The offset of the last message.
     pub(crate) fn published(&self) -> watch::Receiver<i64> {
-        self.published.subscribe()
+        self.state.head()
     }
 
     pub(crate) fn committed(&self) -> watch::Receiver<i64> {
-        self.committed.subscribe()
+        self.state.committed()
     }
 
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        match self.failure.borrow().as_ref() {
-            None => Ok(()),
-            Some(reason) => Err(StoreError::Poisoned(reason.clone())),
-        }
+        self.state.check_failure()
     }
 
     pub(crate) async fn failed(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
+        self.state.failed().await
     }
 }
 

@@ -142,7 +142,7 @@ impl Postgres {
     /// again. `None` if some are no longer in memory; read [`Postgres::pending`] then.
     #[must_use]
     pub fn committed_here(&self, offset: i64, max: usize) -> Option<Vec<StoredMessage>> {
-        let found = self.shared.log_cache.read(offset, max, &|_| true)?;
+        let found = self.shared.writer.log_cache.read(offset, max, &|_| true)?;
         Some(found.0)
     }
 
@@ -161,6 +161,6 @@ impl Postgres {
     /// The offset of the last message that this process committed.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<i64> {
-        self.shared.published.subscribe()
+        self.shared.writer.head()
     }
 }

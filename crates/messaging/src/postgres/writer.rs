@@ -97,7 +97,7 @@ impl Writer {
         let random = self.random.clone();
         let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
         let mut closing = self.closing.clone();
-        while self.connection.is_none() && self.shared.check_failure().is_ok() {
+        while self.connection.is_none() && self.shared.writer.check_failure().is_ok() {
             let connected = tokio::select! {
                 connected = self.connected() => connected,
                 _ = closing.wait_for(|is_closing| *is_closing) => break,
@@ -105,7 +105,9 @@ impl Writer {
             match connected {
                 Ok(_) => break,
                 Err(TxError::Fenced) => {
-                    self.shared.poison("another process has taken over the log");
+                    self.shared
+                        .writer
+                        .poison("another process has taken over the log");
                 }
                 Err(_) => tokio::select! {
                     job = self.queue.recv() => return job,
@@ -121,7 +123,7 @@ impl Writer {
         super::schema::check(connection.client(), self.connector.schema(), &self.tables).await?;
         self.registration = register_writer(&connection, self.messages, &self.random).await?;
         let head = self.registration.head(&connection, &self.shared).await;
-        self.shared.start_at(head?);
+        self.shared.writer.start_at(head?);
         self.connection = Some(connection);
         Ok(())
     }
@@ -182,7 +184,7 @@ impl Writer {
         submissions: &[Submission],
         waiting_since: Instant,
     ) -> Result<Applied, StoreError> {
-        self.shared.check_failure()?;
+        self.shared.writer.check_failure()?;
         let random = self.random.clone();
         let mut backoff = Backoff::new(&random, BACKOFF_MILLIS_MAX);
         let mut is_unknown = false;
@@ -209,7 +211,7 @@ impl Writer {
             }
             let is_over = waiting_since.elapsed() >= self.wait_max || *self.closing.borrow();
             if is_over && self.is_schema_unusable && !is_unknown {
-                return Err(self.shared.poison(&reason));
+                return Err(self.shared.writer.poison(&reason));
             }
             if is_over {
                 return Err(match is_unknown {
@@ -235,11 +237,14 @@ impl Writer {
                 self.connection = None;
                 Ok("the writer's registration has expired".to_owned())
             }
-            TxError::Fenced => Err(self.shared.poison("another process has taken over the log")),
+            TxError::Fenced => Err(self
+                .shared
+                .writer
+                .poison("another process has taken over the log")),
             TxError::FactsChanged => Ok(error.reason()),
             TxError::ForeignRows(reason) => {
                 self.connection = None;
-                Err(self.shared.poison(&reason))
+                Err(self.shared.writer.poison(&reason))
             }
             TxError::UnusableSchema(reason) => {
                 self.connection = None;
@@ -292,7 +297,7 @@ impl Writer {
         let batch = BatchContext {
             texts: &self.texts,
             messages: self.messages,
-            next_offset: self.shared.head() + 1,
+            next_offset: self.shared.writer.next_offset(),
             writer: &self.registration.name,
             epoch: self.registration.epoch,
             number: self.registration.batch,
@@ -327,7 +332,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.shared.poison("the writer panicked");
+            self.shared.writer.poison("the writer panicked");
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use crate::Timestamp;
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     SqlTexts, cleanup, save_position,
@@ -26,8 +26,9 @@ use crate::{
     commit_handle::SubmissionResult,
     dependency_check::DependencyCheck,
     housekeeping::{Cleaned, Expiry},
-    log_cache::{LogCache, StoredMessage},
+    log_cache::StoredMessage,
     store::Submission,
+    writer_state::WriterState,
 };
 
 /// Commits per transaction.
@@ -57,12 +58,8 @@ pub(super) struct Writer {
     pub(super) texts: Arc<SqlTexts>,
     pub(super) queue: mpsc::Receiver<Job>,
     pub(super) waiting: Arc<AtomicUsize>,
-    pub(super) log_cache: Arc<LogCache>,
-    pub(super) committed: watch::Sender<i64>,
-    pub(super) published: watch::Sender<i64>,
-    pub(super) failure: Arc<watch::Sender<Option<String>>>,
+    pub(super) state: Arc<WriterState>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) next_offset: i64,
 }
 
 type Reply = oneshot::Sender<SubmissionResult>;
@@ -108,7 +105,8 @@ impl Writer {
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
         };
         if let Err(error) = self
-            .check()
+            .state
+            .check_failure()
             .map_err(|error| error.to_string())
             .and_then(|()| truncate().map_err(|error| error.to_string()))
         {
@@ -129,24 +127,15 @@ impl Writer {
         let commits: usize = sizes.iter().sum();
         match self.transact(submissions) {
             Ok((outcomes, published)) => {
-                if let Some(last) = published.last() {
-                    self.next_offset = last.offset + 1;
-                    self.metrics
-                        .messages_published
-                        .inc_by(published.len() as u64);
-                    self.log_cache.append(published);
-                }
+                let messages = published.len() as u64;
+                self.metrics.messages_published.inc_by(messages);
                 fail::fail_point!("store.after_commit", |_| std::process::abort());
                 self.metrics
                     .commit_secs
                     .observe(started.elapsed().as_secs_f64());
                 self.metrics.commit_size.observe(commits as f64);
                 // Before the replies, so that the submitter of a commit finds its messages on the log.
-                let head = self.next_offset - 1;
-                // Only messages wake consumers: most commits of a sale publish none.
-                self.published
-                    .send_if_modified(|seen| std::mem::replace(seen, head) != head);
-                self.committed.send_modify(|commits| *commits += 1);
+                self.state.publish(published);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     // A dropped waiter does not undo its commit.
                     let _ = reply.send(Ok(outcome));
@@ -164,7 +153,7 @@ impl Writer {
         &mut self,
         submissions: Vec<Submission>,
     ) -> Result<(Vec<Vec<CommitOutcome>>, Vec<StoredMessage>), StoreError> {
-        self.check()?;
+        self.state.check_failure()?;
         let attempt = match self.attempt(&submissions, false) {
             Err(ApplyError::Commit(_)) => {
                 self.roll_back()?;
@@ -174,17 +163,10 @@ impl Writer {
         };
         match attempt {
             Ok(applied) => Ok(applied),
-            Err(ApplyError::Commit(error)) => {
-                Err(self.poison(&format!("a rejected commit broke its transaction: {error}")))
-            }
+            Err(ApplyError::Commit(error)) => Err(self
+                .state
+                .poison(&format!("a rejected commit broke its transaction: {error}"))),
             Err(ApplyError::Transaction(error)) => Err(self.transaction_failed(&error)),
-        }
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        match self.failure.borrow().as_ref() {
-            None => Ok(()),
-            Some(reason) => Err(StoreError::Poisoned(reason.clone())),
         }
     }
 
@@ -199,7 +181,7 @@ impl Writer {
         let mut transaction = OpenTransaction {
             connection: &self.connection,
             texts: &self.texts,
-            next_offset: self.next_offset,
+            next_offset: self.state.next_offset(),
             published: Vec::new(),
         };
         let mut all = Vec::with_capacity(submissions.len());
@@ -243,7 +225,7 @@ impl Writer {
         }
         self.connection
             .execute_batch("ROLLBACK")
-            .map_err(|error| self.poison(&error.to_string()))
+            .map_err(|error| self.state.poison(&error.to_string()))
     }
 
     /// A full disk or a busy file rolls back cleanly and may be temporary. After any other error (above all a failed
@@ -257,14 +239,8 @@ impl Writer {
                     Err(poisoned) => poisoned,
                 }
             }
-            _ => self.poison(&error.to_string()),
+            _ => self.state.poison(&error.to_string()),
         }
-    }
-
-    fn poison(&self, reason: &str) -> StoreError {
-        tracing::error!(reason, "the store has failed; stop the process");
-        self.failure.send_replace(Some(reason.to_owned()));
-        StoreError::Poisoned(reason.to_owned())
     }
 
     /// Runs one piece of cleanup in a transaction of its own.
@@ -272,7 +248,7 @@ impl Writer {
         &self,
         piece: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        self.check()?;
+        self.state.check_failure()?;
         let cleaned = self
             .connection
             .execute_batch("BEGIN IMMEDIATE")
@@ -325,7 +301,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.poison("the writer panicked");
+            self.state.poison("the writer panicked");
         }
     }
 }
