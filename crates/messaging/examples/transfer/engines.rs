@@ -42,14 +42,15 @@ async fn postgres(url: String, run: &str, is_outbox: bool) -> Store {
     opened.await.unwrap()
 }
 
-/// The relay, which the runner starts, publishes what the killed process has committed and not published.
+/// A runner's relay publishes what the killed process has committed and not published.
 #[cfg(feature = "kafka")]
 async fn open_kafka(brokers: String, run: &str, store: &Store) -> Bus {
-    use messaging::{Consumer, Kafka, KafkaSettings};
+    use messaging::{Consumer, Kafka, KafkaSettings, housekeeping::CleaningSettings};
 
     let settings = KafkaSettings {
         brokers,
         prefix: format!("transfer-{run}."),
+        retention_secs: 1_000,
         session_timeout_millis: 6_000,
         relay_after_millis: 500,
         relay_lease_millis: 3_000,
@@ -61,7 +62,7 @@ async fn open_kafka(brokers: String, run: &str, store: &Store) -> Bus {
         (crate::Transfers.group(), crate::Transfers.topics()),
     ];
     let topics: Vec<_> = groups.iter().flat_map(|it| it.1).copied().collect();
-    let inbox_secs = settings.inbox_secs_min();
+    let inbox_secs = CleaningSettings::default().inbox_retention_secs;
     let opened = Kafka::open(settings, store, &topics, &groups, inbox_secs);
     Bus::Kafka(opened.await.unwrap())
 }
