@@ -1,5 +1,8 @@
 //! Cancel: the buyer cancels an issued ticket. A saga refunds the payment, restores the points and returns the ticket to
 //! the stock. If the gateway refuses the refund, the ticket stays valid, and the buyer may try again.
+//!
+//! Each try is a saga of its own, numbered by the ticket's `cancellation`. `payment.cancel` is answered when the gateway has
+//! refunded or refused; until then the payment is published as `SUCCEEDED`, so that the ticket stays valid.
 
 use contract::{SagaId, TicketId, UserId, domain::TicketStatus, ticketing::Cancel};
 use messaging::{Commit, CommitError, Message, Record, StoreError, coordinator::SagaRecord};

@@ -1,5 +1,13 @@
 //! Expiry: unpaid reservations expire, each exactly once, and their tickets are on sale again. One whose purchase has begun
 //! stays until its payment is closed: an attempt may be at the gateway, and keeps its ticket.
+//!
+//! 1. [`Service::expire_due`] frees what is due, or keeps it if its purchase has begun, and publishes `ticketing.expire`
+//!    for each, in the same Commit.
+//! 2. `progress::expire`: a purchase in progress is aborted and compensated; one that waits for its payment is undone by the
+//!    saga `ticketing.expire` (first `payment.delete`, then the points); one whose `ticketing.process` is not handled yet is
+//!    stored as cancelled before its start.
+//! 3. When no payment can succeed any more, `ticketing.release` frees the claim. A payment that has succeeded refuses its
+//!    deletion, and `StockConsumer` issues the ticket on the claim that was kept.
 
 use contract::Timestamp;
 use messaging::{Periodic, Schedule, StoreError, Tick};

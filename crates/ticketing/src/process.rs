@@ -1,4 +1,11 @@
 //! Process: the buyer starts the purchase of a reserved ticket.
+//!
+//! 1. [`Service::process`] checks the claim (owner, deadline, price) and commits the purchase, whose key allows one start
+//!    only, with `ticketing.process` and the answer.
+//! 2. `SagaConsumer` looks at the claim again and starts the saga ([`crate::progress`]). If the reservation has ended
+//!    meanwhile, the saga is `COMPENSATED` before its first request.
+//! 3. Each response moves the saga: its state, the next request and the next timer are one Commit. After `payment.create`
+//!    the saga is `COMPLETED`, and the buyer can pay.
 
 use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Process};
 use messaging::{Commit, Message, Record};

@@ -1,4 +1,9 @@
 //! Progress: how far a purchase has come. Decides everything that a message does to a saga.
+//!
+//! **Compensation.** If a participant refuses, or stays silent past its retries, the machine turns back: each step that
+//! succeeded, or may have, is compensated, the last first. Compensations are repeated with backoff until they succeed; past
+//! their limit the saga is parked for an operator. When the last one is done, `ticketing.release` is published in the same
+//! Commit, and `StockConsumer` frees the claim.
 
 use contract::{
     Payload as _, PaymentId, Points, SagaId, TicketId, Timestamp,
