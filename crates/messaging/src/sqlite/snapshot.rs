@@ -36,10 +36,7 @@ impl SqliteSnapshot {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(&path, flags).and_then(begin);
         match opened {
-            Ok(connection) => Ok(Self {
-                connection,
-                _copied: None,
-            }),
+            Ok(connection) => Self::of(connection, None),
             Err(error) if read_only::cannot_write(&error) => Self::open_read_only(&path),
             Err(error) => Err(read_error(&error)),
         }
@@ -48,6 +45,15 @@ impl SqliteSnapshot {
     fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         let (connection, copied) = read_only::open(path)?;
         let connection = begin(connection).map_err(|error| read_error(&error))?;
+        Self::of(connection, copied)
+    }
+
+    fn of(connection: Connection, copied: Option<TemporaryCopy>) -> Result<Self, StoreError> {
+        let views = upgrade::own_views(&connection)?;
+        let prepared = connection
+            .execute_batch(&views)
+            .and_then(|()| connection.pragma_update(None, "query_only", true));
+        prepared.map_err(|error| read_error(&error))?;
         Ok(Self {
             connection,
             _copied: copied,
@@ -118,7 +124,6 @@ impl SqliteSnapshot {
 fn begin(connection: Connection) -> rusqlite::Result<Connection> {
     rusqlite::vtab::array::load_module(&connection)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.pragma_update(None, "query_only", true)?;
     connection.execute_batch("BEGIN")?;
     // The first read fixes the moment that the transaction sees.
     connection.query_row("SELECT count(*) FROM consumer", (), |_| Ok(()))?;

@@ -22,14 +22,34 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
 /// # Errors
 /// If the file cannot be read.
 pub(super) fn own_tables(connection: &Connection) -> Result<String, StoreError> {
-    let mut text = String::new();
+    let tables = without_trace(connection)?.into_iter();
+    Ok(tables
+        .map(|table| format!("ALTER TABLE {table} ADD COLUMN trace TEXT;\n"))
+        .collect())
+}
+
+/// The statements that make the store's own tables readable, for this connection only, as [`own_tables`] would leave them.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(super) fn own_views(connection: &Connection) -> Result<String, StoreError> {
+    let tables = without_trace(connection)?.into_iter();
+    Ok(tables
+        .map(|table| {
+            format!("CREATE TEMP VIEW {table} AS SELECT *, NULL AS trace FROM main.{table};\n")
+        })
+        .collect())
+}
+
+fn without_trace(connection: &Connection) -> Result<Vec<&'static str>, StoreError> {
+    let mut tables = Vec::new();
     for table in ["message", "timer"] {
         let known = names(connection, "SELECT name FROM pragma_table_info(?1)", table)?;
         if !known.is_empty() && !known.iter().any(|name| name == "trace") {
-            text.push_str(&format!("ALTER TABLE {table} ADD COLUMN trace TEXT;\n"));
+            tables.push(table);
         }
     }
-    Ok(text)
+    Ok(tables)
 }
 
 /// The statements that bring the stored table to its declaration; none if it is missing or as declared.
