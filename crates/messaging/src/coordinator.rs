@@ -17,7 +17,8 @@ pub struct SagaRecord {
     pub saga_id: SagaId,
     pub saga_type: String,
     pub definition_version: u32,
-    /// What the saga is about; one saga of a type for each.
+    /// What the saga is about. Not unique: to begin at most one saga for a thing, derive `saga_id` from it; a second
+    /// beginning is then a conflict.
     pub reference_id: String,
     pub state: SagaState,
     pub current_step: Option<String>,

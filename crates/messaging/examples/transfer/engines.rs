@@ -45,7 +45,10 @@ async fn postgres(url: String, run: &str, is_outbox: bool) -> Store {
 /// A runner's relay publishes what the killed process has committed and not published.
 #[cfg(feature = "kafka")]
 async fn open_kafka(brokers: String, run: &str, store: &Store) -> Bus {
-    use messaging::{Consumer, Kafka, KafkaSettings, housekeeping::CleaningSettings};
+    use messaging::{
+        Consumer, Kafka, KafkaSettings, dead_letters::DeadLetterConsumer,
+        housekeeping::CleaningSettings,
+    };
 
     let settings = KafkaSettings {
         brokers,
@@ -56,10 +59,12 @@ async fn open_kafka(brokers: String, run: &str, store: &Store) -> Bus {
         relay_lease_millis: 3_000,
         ..KafkaSettings::default()
     };
+    let letters = DeadLetterConsumer::default();
     let groups = [
         (crate::NORTH.group(), crate::NORTH.topics()),
         (crate::SOUTH.group(), crate::SOUTH.topics()),
         (crate::Transfers.group(), crate::Transfers.topics()),
+        (letters.group(), letters.topics()),
     ];
     let topics: Vec<_> = groups.iter().flat_map(|it| it.1).copied().collect();
     let inbox_secs = CleaningSettings::default().inbox_retention_secs;

@@ -130,6 +130,7 @@ async fn serve(run: &str) {
         .consumer(NORTH)
         .consumer(SOUTH)
         .consumer(Transfers)
+        .dead_letters()
         .start()
         .unwrap();
     bank::open_accounts(&store).await;
