@@ -414,7 +414,7 @@ async fn a_webhook_with_a_missing_field_is_refused_with_its_name() {
         assert_eq!(problem["field"], "data.orderId");
         let detail = problem["detail"].as_str().unwrap();
         assert!(
-            detail.starts_with("the webhook has no text in its field data.orderId"),
+            detail.starts_with("the webhook has no text in the field data.orderId"),
             "{detail}"
         );
     })
