@@ -173,8 +173,8 @@ async fn an_audit_reads_the_books_of_all_services_and_reports_lasting_difference
     assert_eq!(code, Some(1), "{report}");
     let answer = report["violations"].to_string();
     for words in [
-        "there is no ticket for it",
-        "Redis counts it as bought",
+        "its money is kept, but it has no ticket",
+        "it is completed in Redis, but has no ticket",
         "counted as sold",
     ] {
         assert!(answer.contains(words), "{words}: {report}");
