@@ -60,7 +60,6 @@ impl ServerClient {
     }
 
     /// A request without a timeout. `path` starts with a slash, and may have a query.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url))
     }
