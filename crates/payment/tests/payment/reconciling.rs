@@ -133,7 +133,7 @@ async fn agreeing_payments_match_without_a_lookup_or_a_change() {
     harness.app.drain().await;
     let versions = [kept, back, declined];
     let before = versions_of(&harness.app, &versions).await;
-    // Whoever looks anything up now gets no answer.
+    // From now on, lookups get no answer.
     let lookups = rule(FaultTarget::Lookup, Fault::DoThen500, None);
     harness.sandbox.set_faults(lookups).unwrap();
 

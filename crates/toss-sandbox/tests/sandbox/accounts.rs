@@ -121,7 +121,7 @@ async fn the_merchant_can_cancel_at_the_console_of_the_gateway() {
     sandbox.request(waiting).await;
     sandbox.stop().await;
 
-    // The file tells whoever looks into it only of payments that money was taken for.
+    // The file lists only payments for which money was taken.
     let file = rusqlite::Connection::open(path).unwrap();
     let text = "SELECT order_id, status, total_amount, balance_amount FROM charge";
     let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));

@@ -21,7 +21,7 @@ struct Shown {
     payments: Vec<Value>,
 }
 
-/// Whoever drops it ends it.
+/// Dropping it ends it.
 pub struct StubGateway {
     pub address: SocketAddr,
     shown: Arc<Mutex<Shown>>,
