@@ -4,19 +4,12 @@
 //!   flight, then workers and timers finish their batch, then the store writes what was submitted and closes.
 //! - [`HeadlessApp`] is the same without the HTTP server, for commands that need running services.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, io::ErrorKind, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use axum::Router;
 use messaging::{
     Bus, Clock, Metrics, Random, Record, Runner, Running, Store, Table, WorkerContext,
-    dead_letters::DeadLetterRecord, housekeeping::Expiry,
 };
 use payment::gateway_binding::BindPolicy;
 use prometheus_client::registry::Registry;
@@ -28,19 +21,13 @@ use crate::{
     config::Config,
     http,
     log::Log,
-    server::{BoundServer, Server, reachable},
+    server::{BoundServer, Server},
     services::Service,
+    wiring,
 };
 
 /// In the data folder while a server has it open: that server's address.
 pub const ADDRESS_FILE: &str = "server.addr";
-/// In the data folder: the charges of the built-in sandbox.
-pub(crate) const SANDBOX_FILE: &str = "gateway.db";
-/// The secret key of the built-in sandbox; valid nowhere else.
-pub(crate) const SANDBOX_SECRET: &str = "test_sk_sandbox";
-
-/// The built-in sandbox retries webhooks after seconds, not minutes.
-const SANDBOX_WEBHOOK_SPEED: u32 = 60;
 
 /// The running process.
 pub struct App {
@@ -113,8 +100,8 @@ impl App {
         extra: Router,
         mut registry: Registry,
     ) -> anyhow::Result<Self> {
+        backends::create_folder(&config.data)?;
         let context = open(&config, clock, random, &mut registry, BindPolicy::Any).await?;
-        create_data_folder(&config)?;
         let listen = config.listen;
         let bound = BoundServer::bind(listen).await.with_context(|| {
             format!(
@@ -126,18 +113,8 @@ impl App {
             listen: bound.address(),
             ..config
         };
-        let (headless, services) =
-            HeadlessApp::start_on(&config, context.clone(), &mut registry).await?;
-        let parts = http::Parts {
-            store: context.store,
-            bus: context.bus,
-            clock: context.clock,
-            random: context.random,
-            registry,
-            handles: headless.running.handles(),
-            settings: config.http.clone(),
-        };
-        let server = bound.serve(http::router(parts, services, extra));
+        let (headless, router) = HeadlessApp::start_over(&config, context, registry, extra).await?;
+        let server = bound.serve(router);
         let address_file = config.data.join(ADDRESS_FILE);
         fs::write(&address_file, server.address().to_string())
             .with_context(|| format!("cannot write {}", address_file.display()))?;
@@ -221,6 +198,31 @@ impl HeadlessApp {
         Ok(app)
     }
 
+    /// Starts the services over a store and a bus that the caller has opened. The routes, which are returned too, need no
+    /// server; `extra` are undocumented ones behind the same guard.
+    ///
+    /// # Errors
+    /// If a setting is invalid.
+    pub async fn start_over(
+        config: &Config,
+        context: WorkerContext,
+        mut registry: Registry,
+        extra: Router,
+    ) -> anyhow::Result<(Self, Router)> {
+        let (headless, services) = Self::start_on(config, context.clone(), &mut registry).await?;
+        let parts = http::Parts {
+            store: context.store,
+            bus: context.bus,
+            clock: context.clock,
+            random: context.random,
+            registry,
+            handles: headless.running.handles(),
+            settings: config.http.clone(),
+        };
+        let router = http::router(parts, services, extra);
+        Ok((headless, router))
+    }
+
     /// Returns the services' routes too.
     async fn start_on(
         config: &Config,
@@ -229,12 +231,12 @@ impl HeadlessApp {
     ) -> anyhow::Result<(Self, OpenApiRouter)> {
         let (store, bus) = (context.store.clone(), context.bus.clone());
         let mut runner = Runner::with_context(context);
-        let (services, payment) = start_services(config, &mut runner, registry).await?;
+        let (services, payment) = wiring::start_services(config, &mut runner, registry).await?;
         if config.services.has(Service::DeadLetter) {
             runner.dead_letters();
         }
         let running = runner
-            .cleaning(config.cleaning(), expiries(config))
+            .cleaning(config.cleaning(), wiring::retentions(config))
             .start()?;
         let app = Self {
             payment,
@@ -249,6 +251,11 @@ impl HeadlessApp {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Resolves with the reason when a task has ended, which none does before the stop.
+    pub async fn ended(&mut self) -> String {
+        self.running.ended().await
     }
 
     /// The payment service, if this process runs it.
@@ -271,7 +278,7 @@ impl HeadlessApp {
         for name in self.running.stop(timeout).await {
             tracing::warn!(name, ?timeout, "a task did not stop in time");
         }
-        if tokio::time::timeout(timeout, backends::close_bus(self.bus))
+        if tokio::time::timeout(timeout, self.bus.close())
             .await
             .is_err()
         {
@@ -281,7 +288,8 @@ impl HeadlessApp {
             );
         }
         let mut committed = self.store.committed();
-        drop(self.store);
+        // A bus in the store holds it too.
+        drop((self.bus, self.store));
         // The tasks of connections release the store shortly after their last response.
         let closed = async { while committed.changed().await.is_ok() {} };
         if tokio::time::timeout(timeout, closed).await.is_err() {
@@ -316,164 +324,6 @@ async fn open(
     })
 }
 
-fn create_data_folder(config: &Config) -> anyhow::Result<()> {
-    fs::create_dir_all(&config.data)
-        .map_err(|error| anyhow::anyhow!(messaging::sqlite::no_folder(&config.data, &error)))
-}
-
 fn new_registry() -> Registry {
     Registry::with_prefix("boxoffice")
-}
-
-/// Starts the services of this process with their consumers and periodic tasks, and returns their routes.
-async fn start_services(
-    config: &Config,
-    runner: &mut Runner,
-    registry: &mut Registry,
-) -> anyhow::Result<(OpenApiRouter, Option<payment::Service>)> {
-    let context = runner.context().clone();
-    let has = |service| config.services.has(service);
-    let mut routes = OpenApiRouter::new();
-    if has(Service::Event) {
-        let event = event::Service::new(context.store.clone(), context.clock.clone());
-        routes = routes.merge(event::http::router(event));
-    }
-    if has(Service::User) {
-        let (store, clock) = (context.store.clone(), context.clock.clone());
-        let user = user::Service::new(store, clock, config.user.clone());
-        runner.consumer(user::consumers::UserConsumer::new(&user));
-        routes = routes.merge(user::http::router(user));
-    }
-    let mut payment = None;
-    if config.services.has_payment() {
-        let service = start_payment(config, runner, registry).await?;
-        if has(Service::PaymentApi) {
-            routes = routes.merge(payment::http::router(service.clone()));
-        }
-        payment = Some(service);
-    }
-    if has(Service::TicketingApi) || has(Service::TicketingWorker) {
-        let service = start_ticketing(config, runner, registry).await?;
-        if has(Service::TicketingApi) {
-            routes = routes.merge(ticketing::http::router(service));
-        }
-    }
-    Ok((routes, payment))
-}
-
-async fn start_ticketing(
-    config: &Config,
-    runner: &mut Runner,
-    registry: &mut Registry,
-) -> anyhow::Result<ticketing::Service> {
-    let context = runner.context().clone();
-    let ticketing = ticketing::Service::open(
-        context.store,
-        context.clock,
-        context.random,
-        config.ticketing.clone(),
-        ticketing::Metrics::register(registry),
-    )
-    .await?;
-    if config.services.has(Service::TicketingWorker) {
-        runner.consumer(ticketing::consumers::SagaConsumer(ticketing.clone()));
-        runner.consumer(ticketing::consumers::StockConsumer(ticketing.clone()));
-        let expiry = ticketing::expiry::ExpiryTask::new(ticketing.clone());
-        runner.periodic(expiry);
-    }
-    Ok(ticketing)
-}
-
-async fn start_payment(
-    config: &Config,
-    runner: &mut Runner,
-    registry: &mut Registry,
-) -> anyhow::Result<payment::Service> {
-    let mut settings = config.payment.clone();
-    if settings.sandbox {
-        let secret_key = toss::SecretKey::new(SANDBOX_SECRET);
-        settings.gateway.base_url = start_sandbox(config, secret_key.clone(), runner).await?;
-        settings.gateway.secret_key = secret_key;
-    }
-    let context = runner.context().clone();
-    let service = payment::Service::new(
-        context.store,
-        context.clock,
-        context.random,
-        settings,
-        payment::Metrics::register(registry),
-    )
-    .context("cannot use the settings of payment.gateway")?;
-    if config.services.has(Service::PaymentWorker) {
-        runner.consumer(payment::PaymentConsumer::new(service.clone()));
-        let settler = payment::Settler::new(service.clone());
-        runner.task("payment.settler", |shutdown| settler.run(shutdown));
-        let reconciler = payment::Reconciler::new(service.clone());
-        runner.task("payment.reconciler", |shutdown| reconciler.run(shutdown));
-    }
-    Ok(service)
-}
-
-/// Starts the gateway's sandbox on a free port of the loopback interface, and returns its URL.
-async fn start_sandbox(
-    config: &Config,
-    secret_key: toss::SecretKey,
-    runner: &mut Runner,
-) -> anyhow::Result<String> {
-    create_data_folder(config)?;
-    let settings = toss_sandbox::SandboxSettings {
-        path: Some(config.data.join(SANDBOX_FILE)),
-        webhook_url: config.payment.sandbox_webhooks.then(|| {
-            let address = reachable(config.listen);
-            format!("http://{address}/payment/webhook/toss")
-        }),
-        webhook_speed: SANDBOX_WEBHOOK_SPEED,
-        ..toss_sandbox::SandboxSettings::new(secret_key)
-    };
-    let sandbox = toss_sandbox::Sandbox::open(settings).with_context(|| {
-        let file = config.data.join(SANDBOX_FILE);
-        format!("cannot open the sandbox's file {}", file.display())
-    })?;
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    let mut shutdown = runner.shutdown();
-    let stopped = async move { shutdown.requested().await };
-    let (address, served) = sandbox.serve(listen, stopped).await?;
-    tracing::warn!(
-        "payments go to the built-in sandbox: no money is taken, and it accepts any payment key; set payment.sandbox = false to sell"
-    );
-    runner.task("payment.sandbox", |_| async {
-        // The sandbox logs why it ends.
-        let _ = served.await;
-    });
-    Ok(format!("http://{address}"))
-}
-
-/// The rows that housekeeping deletes after their retention.
-fn expiries(config: &Config) -> Vec<Expiry> {
-    vec![
-        Expiry {
-            table: AnswerRecord::TABLE,
-            column: "created_at",
-            only: None,
-            keep_secs: config.http.idempotency_retention_secs,
-        },
-        Expiry {
-            table: payment::record::WebhookRecord::TABLE,
-            column: "updated_at",
-            only: Some("state <> 'RECEIVED'"),
-            keep_secs: config.payment.webhook_retention_secs,
-        },
-        Expiry {
-            table: payment::record::ReconciliationRecord::TABLE,
-            column: "finished_at",
-            only: None,
-            keep_secs: config.payment.reconciliation_retention_secs,
-        },
-        Expiry {
-            table: DeadLetterRecord::TABLE,
-            column: "updated_at",
-            only: Some("state IN ('RESOLVED', 'DISCARDED')"),
-            keep_secs: config.messaging.dead_letter_retention_secs,
-        },
-    ]
 }

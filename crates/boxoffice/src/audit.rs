@@ -75,7 +75,8 @@ pub fn audit(folder: &Path) -> Result<Report, StoreError> {
 /// # Errors
 /// [`StoreError`] if it cannot be read.
 pub fn audit_snapshot(snapshot: &Snapshot) -> Result<Report, StoreError> {
-    of(snapshot, Clock::System.now())
+    let books = Books::read(snapshot)?;
+    Ok(Report::of(&books, Clock::System.now()))
 }
 
 /// Audits a data folder at this time, from which overdue attempts and refunds are computed.
@@ -83,11 +84,8 @@ pub fn audit_snapshot(snapshot: &Snapshot) -> Result<Report, StoreError> {
 /// # Errors
 /// [`StoreError`] if it cannot be read.
 pub fn audit_at(folder: &Path, now: Timestamp) -> Result<Report, StoreError> {
-    of(&Snapshot::open(folder)?, now)
-}
-
-fn of(snapshot: &Snapshot, now: Timestamp) -> Result<Report, StoreError> {
-    Ok(Report::of(&Books::read(snapshot)?, now))
+    let books = Books::read(&Snapshot::open(crate::backends::data_folder(folder))?)?;
+    Ok(Report::of(&books, now))
 }
 
 impl Report {
@@ -133,14 +131,11 @@ impl Report {
         for note in &self.notes {
             text.push_str(&format!("\n{note}"));
         }
-        for Violation {
-            promise,
-            subject,
-            detail,
-        } in &self.violations
-        {
+        for it in &self.violations {
+            let (promise, subject) = (it.promise, &it.subject);
             text.push_str(&format!(
-                "\nVIOLATION of promise {promise}: {subject}: {detail}"
+                "\nVIOLATION of promise {promise}: {subject}: {}",
+                it.detail
             ));
         }
         text.push_str(match self.violations.len() {

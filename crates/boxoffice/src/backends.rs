@@ -1,32 +1,30 @@
-//! The engines that a process runs over: where records are kept, and how messages travel. Chosen by configuration
-//! alone, matched here only.
+//! The engines that a process runs over, chosen by configuration alone.
 
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use messaging::{
-    Bus, MessageTable, Metrics, Postgres, PostgresSettings, Snapshot, Store, StoreError,
+    Bus, DataFolder, Engines, KafkaSettings, Metrics, PostgresSettings, Program, Snapshot, Store,
+    StoreError,
 };
 use serde::Deserialize;
 
-use crate::{app::tables, config::Config};
+use crate::{app::tables, audit::books::subscriptions, config::Config};
 
 /// Where records are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreBackend {
     /// In the data folder.
-    #[default]
     Sqlite,
     Postgres,
 }
 
 /// How messages travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BusBackend {
     /// As rows of the store: one process.
-    #[default]
     Local,
     /// Between processes. Needs PostgreSQL, and a program built with the feature `kafka`.
     Kafka,
@@ -39,57 +37,61 @@ pub struct StoreSettings {
     pub postgres: PostgresSettings,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BusSettings {
     pub backend: BusBackend,
-    #[cfg(feature = "kafka")]
-    pub kafka: messaging::KafkaSettings,
-    /// Understood by a program that was built with the feature `kafka`.
-    #[cfg(not(feature = "kafka"))]
-    pub kafka: Ignored,
+    pub kafka: KafkaSettings,
 }
 
-/// A section that this program does not read.
-#[cfg(not(feature = "kafka"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ignored;
-
-#[cfg(not(feature = "kafka"))]
-impl<'de> Deserialize<'de> for Ignored {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
-    }
-}
-
-/// What the message table of this process is: the bus itself, or what another bus has yet to take.
-fn postgres_settings(config: &Config) -> PostgresSettings {
-    PostgresSettings {
-        messages: match config.bus.backend {
-            BusBackend::Local => MessageTable::Log,
-            BusBackend::Kafka => MessageTable::Outbox,
-        },
+/// The engines that the settings name.
+fn engines(config: &Config) -> Engines {
+    let postgres = || PostgresSettings {
+        program: PROGRAM,
         ..config.store.postgres.clone()
+    };
+    let kafka = || KafkaSettings {
+        payload_rules: contract::topic::PAYLOAD_RULES,
+        program: PROGRAM,
+        ..config.bus.kafka.clone()
+    };
+    match (config.store.backend, config.bus.backend) {
+        (StoreBackend::Sqlite, _) => Engines::Embedded(data_folder(&config.data)),
+        (StoreBackend::Postgres, BusBackend::Local) => Engines::Postgres(postgres()),
+        (StoreBackend::Postgres, BusBackend::Kafka) => {
+            Engines::Kafka(postgres(), Box::new(kafka()))
+        }
     }
 }
 
 /// Opens the store that the settings name.
 ///
 /// # Errors
-/// Where it cannot be had; for PostgreSQL also where `boxoffice migrate` has not run.
+/// If it cannot be opened; for PostgreSQL also if `boxoffice migrate` has not run.
 pub async fn open_store(config: &Config, metrics: Arc<Metrics>) -> Result<Store, StoreError> {
-    match config.store.backend {
-        StoreBackend::Sqlite => Store::open_embedded(&config.data, &tables(), metrics),
-        StoreBackend::Postgres => {
-            Store::open_postgres(&postgres_settings(config), &tables(), metrics).await
-        }
+    engines(config).open_store(&tables(), metrics).await
+}
+
+/// What the library says and names on behalf of this program.
+pub const PROGRAM: Program = Program {
+    name: "boxoffice",
+    folder_advice: "name another with --data or BOXOFFICE_DATA",
+    migrate_advice: "run `boxoffice migrate`",
+};
+
+/// A data folder of this program.
+#[must_use]
+pub fn data_folder(path: &Path) -> DataFolder {
+    DataFolder {
+        path: path.to_owned(),
+        program: PROGRAM,
     }
 }
 
-/// As [`open_store`], for a command that has nothing to do where there is no store yet.
+/// Like [`open_store`], for a command that has nothing to do if there is no store yet.
 ///
 /// # Errors
-/// Where there is no data folder, or it is in use; else as [`open_store`].
+/// If there is no data folder, or it is in use; otherwise see [`open_store`].
 pub async fn open_existing(config: &Config) -> anyhow::Result<Store> {
     must_exist(config)?;
     let opened = open_store(config, Metrics::unregistered()).await;
@@ -97,7 +99,7 @@ pub async fn open_existing(config: &Config) -> anyhow::Result<Store> {
 }
 
 /// # Errors
-/// Where the settings name a data folder that is not there.
+/// If the settings name a data folder that does not exist.
 pub fn must_exist(config: &Config) -> anyhow::Result<()> {
     if config.store.backend == StoreBackend::Sqlite && !config.data.is_dir() {
         bail!("there is no data folder {}", config.data.display());
@@ -105,76 +107,46 @@ pub fn must_exist(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One moment of the store that the settings name, beside whoever uses it.
+/// # Errors
+/// If the folder cannot be created.
+pub fn create_folder(data: &Path) -> anyhow::Result<()> {
+    let reason = |error| anyhow!(messaging::sqlite::no_folder(&data_folder(data), &error));
+    fs::create_dir_all(data).map_err(reason)
+}
+
+/// A snapshot of the store that the settings name; the store may be in use.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn snapshot(config: &Config) -> Result<Snapshot, StoreError> {
-    match config.store.backend {
-        StoreBackend::Sqlite => Snapshot::open(&config.data),
-        StoreBackend::Postgres => Snapshot::open_postgres(&postgres_settings(config)),
-    }
+    engines(config).snapshot()
 }
 
 /// Brings the tables up to date; returns what was done.
 ///
 /// # Errors
-/// Where the server cannot be reached, or a table cannot become what it should be.
+/// If the server cannot be reached, or a table cannot be brought up to date.
 pub async fn migrate(config: &Config) -> anyhow::Result<Vec<String>> {
-    match config.store.backend {
-        StoreBackend::Sqlite => {
-            bail!(
-                "the embedded store is brought up to date when it is opened: there is nothing to do"
-            )
-        }
-        StoreBackend::Postgres => Postgres::migrate(&postgres_settings(config), &tables())
-            .await
-            .context("the setting store.postgres"),
+    if config.store.backend == StoreBackend::Sqlite {
+        bail!("the embedded store is brought up to date when it is opened: there is nothing to do");
     }
+    let migrated = engines(config).migrate(&tables()).await;
+    migrated.context("the setting store.postgres")
 }
 
 /// Opens the bus over a store.
 ///
 /// # Errors
-/// Where the brokers cannot be had, or their topics are not what the settings say.
-#[cfg_attr(
-    not(feature = "kafka"),
-    expect(
-        clippy::unused_async,
-        reason = "the brokers are asked where there are any"
-    )
-)]
+/// If the brokers cannot be reached, or their topics differ from the settings.
 pub async fn open_bus(config: &Config, store: &Store) -> anyhow::Result<Bus> {
-    match config.bus.backend {
-        BusBackend::Local => Ok(Bus::Local(store.clone())),
-        #[cfg(feature = "kafka")]
-        BusBackend::Kafka => {
-            let groups = crate::audit::books::subscriptions();
-            let settings = messaging::KafkaSettings {
-                payload_rules: contract::topic::PAYLOAD_RULES,
-                ..config.bus.kafka.clone()
-            };
-            let opened = messaging::Kafka::open(
-                settings,
-                store,
-                contract::topic::ALL,
-                &groups,
-                config.inbox_retention_secs(),
-            );
-            Ok(Bus::Kafka(opened.await.context("the setting bus.kafka")?))
-        }
-        #[cfg(not(feature = "kafka"))]
-        BusBackend::Kafka => bail!(
+    if config.bus.backend == BusBackend::Kafka && !cfg!(feature = "kafka") {
+        bail!(
             "the setting bus.backend is kafka, and this program was built without it: cargo build --features kafka"
-        ),
+        );
     }
-}
-
-/// Publishes what was committed so far, and nothing more.
-pub async fn close_bus(bus: Bus) {
-    match bus {
-        Bus::Local(_) => {}
-        #[cfg(feature = "kafka")]
-        Bus::Kafka(kafka) => kafka.close().await,
-    }
+    let (topics, groups) = (contract::topic::ALL, subscriptions());
+    let opened = engines(config)
+        .open_bus(store, topics, &groups, config.inbox_retention_secs())
+        .await;
+    opened.context("the setting bus.kafka")
 }

@@ -18,7 +18,7 @@ use crate::{
     config::{Config, DEFAULT_TOML, Flags},
     dead_letters::{self, DeadLetterCommand},
     demo::{self, DemoOptions},
-    log,
+    log, output,
     reconcile::{self, ReconcileArgs},
     sandbox::{self, SandboxOptions},
     services::Services,
@@ -129,24 +129,19 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         match cli.command {
             Command::Serve { .. } => serve(config).await,
-            Command::Migrate => migrate(&config).await,
             Command::Reconcile(args) => reconcile::run(config, args).await,
-            Command::AdoptGateway => adopt_gateway(&config).await,
-            Command::Demo(options) => {
-                demo::run(config, options).await?;
-                Ok(ExitCode::SUCCESS)
-            }
-            Command::Sandbox(options) => {
-                sandbox::run(config, listen, options).await?;
-                Ok(ExitCode::SUCCESS)
-            }
-            Command::DeadLetter(command) => {
-                dead_letters::run(&config, command).await?;
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Migrate => success(migrate(&config).await),
+            Command::AdoptGateway => success(adopt_gateway(&config).await),
+            Command::Demo(options) => success(demo::run(config, options).await),
+            Command::Sandbox(options) => success(sandbox::run(config, listen, options).await),
+            Command::DeadLetter(command) => success(dead_letters::run(&config, command).await),
             Command::Config | Command::Audit { .. } => unreachable!("handled above"),
         }
     })
+}
+
+fn success(done: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -172,7 +167,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+async fn migrate(config: &Config) -> anyhow::Result<()> {
     let done = backends::migrate(config).await?;
     for step in &done {
         writeln!(io::stdout(), "{step}")?;
@@ -180,10 +175,10 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     if done.is_empty() {
         writeln!(io::stdout(), "all tables are up to date")?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-async fn adopt_gateway(config: &Config) -> anyhow::Result<ExitCode> {
+async fn adopt_gateway(config: &Config) -> anyhow::Result<()> {
     let store = backends::open_existing(config).await?;
     let before = gateway_binding::adopt(&store, &config.payment, Clock::System.now()).await?;
     let now = config.payment.gateway_identity();
@@ -192,7 +187,7 @@ async fn adopt_gateway(config: &Config) -> anyhow::Result<ExitCode> {
         io::stdout(),
         "the payments belonged to {before}, and now belong to {now}"
     )?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
@@ -209,11 +204,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         reason = app.failed() => Some(reason),
     };
     app.stop().await;
-    match failure {
-        None => Ok(ExitCode::SUCCESS),
-        Some(reason) => {
-            tracing::error!(reason, "the process has stopped because it failed");
-            Ok(ExitCode::FAILURE)
-        }
+    if let Some(reason) = &failure {
+        tracing::error!(reason, "the process has stopped because it failed");
     }
+    Ok(output::exit_code(failure.is_none()))
 }

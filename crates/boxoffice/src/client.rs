@@ -54,7 +54,6 @@ impl ServerClient {
         Self::at(address).map(Some)
     }
 
-    #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }

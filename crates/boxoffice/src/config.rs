@@ -91,40 +91,6 @@ pub struct Flags {
     pub services: Option<Services>,
 }
 
-impl Default for HttpSettings {
-    fn default() -> Self {
-        Self {
-            hosts: String::new(),
-            in_flight_max: 4096,
-            request_timeout_millis: 60_000,
-            shutdown_timeout_millis: 30_000,
-            idempotency_retention_secs: 86_400,
-            bench_route: false,
-        }
-    }
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            level: "info".to_owned(),
-        }
-    }
-}
-
-impl Default for MessagingSettings {
-    fn default() -> Self {
-        let dead_letters = DeadLetterSettings::default();
-        Self {
-            inbox_retention_secs: None,
-            dead_letter_retry_count_max: dead_letters.max_retry_count,
-            dead_letter_retry_interval_millis: dead_letters.retry_interval_millis,
-            dead_letter_retention_secs: 604_800,
-        }
-    }
-}
-
 impl MessagingSettings {
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetterSettings {
@@ -170,8 +136,10 @@ impl Config {
             .build()
             .map_err(unreadable)?;
         let config: Self = layers
+            .clone()
             .try_deserialize()
             .context("cannot use the settings")?;
+        valid::validate_limits(&layers)?;
         config.validate()?;
         Ok(config)
     }
@@ -181,10 +149,7 @@ impl Config {
     #[must_use]
     pub fn inbox_retention_secs(&self) -> i64 {
         let needed = match self.bus.backend {
-            #[cfg(feature = "kafka")]
             BusBackend::Kafka => self.bus.kafka.inbox_secs_min(),
-            #[cfg(not(feature = "kafka"))]
-            BusBackend::Kafka => LOCAL_INBOX_SECS,
             BusBackend::Local => LOCAL_INBOX_SECS,
         };
         self.messaging.inbox_retention_secs.unwrap_or(needed)

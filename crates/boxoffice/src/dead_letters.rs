@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use contract::DeadLetterId;
 use messaging::{
@@ -42,8 +45,8 @@ pub enum DeadLetterCommand {
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Only dead letters in this state
-    #[arg(long, value_enum)]
-    state: Option<StateArg>,
+    #[arg(long, value_parser = states())]
+    state: Option<DeadLetterState>,
     /// The last id of the previous page
     #[arg(long)]
     after: Option<DeadLetterId>,
@@ -63,25 +66,10 @@ pub struct OneArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum StateArg {
-    Waiting,
-    Parked,
-    Replayed,
-    Resolved,
-    Discarded,
-}
-
-impl From<StateArg> for DeadLetterState {
-    fn from(state: StateArg) -> Self {
-        match state {
-            StateArg::Waiting => Self::Waiting,
-            StateArg::Parked => Self::Parked,
-            StateArg::Replayed => Self::Replayed,
-            StateArg::Resolved => Self::Resolved,
-            StateArg::Discarded => Self::Discarded,
-        }
-    }
+fn states() -> impl TypedValueParser<Value = DeadLetterState> {
+    let names = ["waiting", "parked", "replayed", "resolved", "discarded"];
+    let names = PossibleValuesParser::new(names);
+    names.try_map(|name| serde_json::from_value(name.to_uppercase().into()))
 }
 
 /// Runs one command and prints its result.
@@ -158,7 +146,7 @@ impl OperatorClient {
     /// Waits until the messages are published.
     async fn close(self) {
         if let Self::Store(_, Some(bus)) = self
-            && tokio::time::timeout(PUBLISH_WAIT_MAX, backends::close_bus(bus))
+            && tokio::time::timeout(PUBLISH_WAIT_MAX, bus.close())
                 .await
                 .is_err()
         {
@@ -169,15 +157,14 @@ impl OperatorClient {
     }
 
     async fn list(&self, args: &ListArgs) -> anyhow::Result<Vec<DeadLetterView>> {
-        let state = args.state.map(DeadLetterState::from);
         match self {
             Self::Store(store, _) => {
-                let records = dead_letters::list(store, state, args.after, args.limit).await?;
+                let records = dead_letters::list(store, args.state, args.after, args.limit).await?;
                 Ok(records.into_iter().map(DeadLetterView::from).collect())
             }
             Self::Server(server) => {
                 let mut path = format!("/dead-letter?limit={}", args.limit);
-                if let Some(state) = state {
+                if let Some(state) = args.state {
                     path.push_str(&format!("&state={}", state_name(state)));
                 }
                 if let Some(after) = args.after {

@@ -32,6 +32,7 @@ use tower::util::MapRequest;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
+use web::ProblemDetails;
 
 use crate::config::HttpSettings;
 use guard::Guard;
@@ -49,11 +50,14 @@ pub struct Parts {
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Boxoffice",
-    description = "Sells tickets for shows that everyone wants in the same second.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0")
-))]
+#[openapi(
+    info(
+        title = "Boxoffice",
+        description = "Sells tickets for shows that everyone wants in the same second.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(ProblemDetails))
+)]
 struct Page;
 
 /// All routes. `services` are those of the service crates; `extra` are undocumented routes behind the same guard.

@@ -2,7 +2,7 @@
 //!
 //! - [`cli`]: the commands and their flags; `main` only calls it
 //! - [`config`]: the settings and their layers
-//! - [`app`]: [`app::App`], the running process; tests start it in their own process
+//! - [`app`]: [`app::App`], the running process; tests start it in their own process; `wiring` starts its services
 //! - [`server`]: the HTTP listener; [`signals`]: SIGINT and SIGTERM
 //! - [`backends`]: opens the store and the bus; [`services`]: which services a process runs
 //! - [`http`]: all routes behind one guard, and the routes that belong to no service
@@ -17,15 +17,16 @@ pub mod app;
 pub mod audit;
 pub mod backends;
 pub mod cli;
-pub mod client;
+mod client;
 pub mod config;
-pub mod dead_letters;
-pub mod demo;
+mod dead_letters;
+mod demo;
 pub mod http;
-pub mod log;
-pub mod output;
-pub mod reconcile;
-pub mod sandbox;
-pub mod server;
-pub mod services;
-pub mod signals;
+mod log;
+mod output;
+mod reconcile;
+mod sandbox;
+mod server;
+mod services;
+mod signals;
+mod wiring;

@@ -24,7 +24,6 @@ pub struct Log(Arc<LineQueue>);
 
 impl Log {
     /// The counter of lost lines.
-    #[must_use]
     pub fn lost_lines(&self) -> Counter {
         self.0.lost()
     }

@@ -1,6 +1,9 @@
 //! The output of commands on standard output. State: none.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use serde::Serialize;
 
@@ -20,4 +23,9 @@ pub fn print<T: Serialize>(
     };
     writeln!(io::stdout(), "{text}")?;
     Ok(())
+}
+
+/// 0, or 1 if the command found something that needs a person.
+pub fn exit_code(is_clean: bool) -> ExitCode {
+    ExitCode::from(u8::from(!is_clean))
 }

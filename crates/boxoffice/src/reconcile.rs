@@ -58,11 +58,7 @@ pub async fn run(config: Config, args: ReconcileArgs) -> anyhow::Result<ExitCode
     backends::must_exist(&config)?;
     let report = reconcile(config, &args).await?;
     output::print(args.json, &report, || to_table(&report))?;
-    Ok(if report.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(output::exit_code(report.is_clean()))
 }
 
 async fn reconcile(mut config: Config, args: &ReconcileArgs) -> anyhow::Result<Report> {
@@ -158,8 +154,8 @@ async fn is_quiet(app: &HeadlessApp, config: &Config) -> Result<bool, StoreError
     // Reading a snapshot blocks.
     let reading = tokio::task::spawn_blocking(move || {
         let snapshot = backends::snapshot(&config)?;
-        for (group, topics) in books::subscriptions() {
-            if !snapshot.pending(group, topics)?.is_empty() {
+        for group in books::subscriptions() {
+            if !snapshot.pending(group.name, group.topics)?.is_empty() {
                 return Ok(false);
             }
         }
@@ -191,7 +187,6 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 }
 
 /// The report as text.
-#[must_use]
 pub fn to_table(report: &Report) -> String {
     let counts = &report.summary.counts;
     let mut table = Table::new();

@@ -13,12 +13,12 @@ use messaging::ShutdownSwitch;
 use toss::{KeyKind, SecretKey};
 use toss_sandbox::{FaultScript, Sandbox, SandboxSettings};
 
-use crate::{
-    app::{SANDBOX_FILE, SANDBOX_SECRET},
-    config::Config,
-    log,
-    signals::Signals,
-};
+use crate::{backends, config::Config, log, signals::Signals};
+
+/// In the data folder: the charges of the sandbox.
+const FILE: &str = "gateway.db";
+/// The default secret key; valid nowhere else.
+pub const SECRET: &str = "test_sk_sandbox";
 
 /// The default address; not the port of `boxoffice serve`, so that both run side by side.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
@@ -26,7 +26,7 @@ const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9090);
 #[derive(Debug, Clone, Args)]
 pub struct SandboxOptions {
     /// The only secret key that the sandbox accepts
-    #[arg(long, value_name = "KEY", default_value = SANDBOX_SECRET)]
+    #[arg(long, value_name = "KEY", default_value = SECRET)]
     secret_key: String,
     /// Send webhooks to this URL (http only); by default none are sent
     #[arg(long, value_name = "URL")]
@@ -52,7 +52,7 @@ pub async fn run(
     options: SandboxOptions,
 ) -> anyhow::Result<()> {
     let _log = log::start(&config.log)?;
-    let sandbox = open(&config.data, options)?;
+    let sandbox = open_by(&config.data, options)?;
     let mut signals = Signals::listen()?;
     let (switch, mut shutdown) = ShutdownSwitch::new();
     let stopped = async move { shutdown.requested().await };
@@ -67,33 +67,40 @@ pub async fn run(
     server.await.context("the sandbox failed while it served")
 }
 
-fn open(data: &Path, options: SandboxOptions) -> anyhow::Result<Sandbox> {
-    if SecretKey::new(options.secret_key.clone()).kind() == KeyKind::Live {
+fn open_by(data: &Path, options: SandboxOptions) -> anyhow::Result<Sandbox> {
+    let secret_key = SecretKey::new(options.secret_key);
+    if secret_key.kind() == KeyKind::Live {
         bail!(
             "cannot run the sandbox with a live key in --secret-key: it charges nobody; use a test key (test_…)"
         );
     }
     let script = options.faults.as_deref().map(read).transpose()?;
-    fs::create_dir_all(data).with_context(|| {
-        format!(
-            "cannot create the data folder {}; choose another with --data",
-            data.display()
-        )
-    })?;
-    let path = data.join(SANDBOX_FILE);
     let settings = SandboxSettings {
-        path: Some(path.clone()),
         lenient: !options.strict,
         webhook_url: options.webhook_url,
         webhook_speed: options.webhook_speed,
-        ..SandboxSettings::new(SecretKey::new(options.secret_key))
+        ..SandboxSettings::new(secret_key)
     };
-    let sandbox = Sandbox::open(settings)
-        .with_context(|| format!("cannot open the sandbox's file {}", path.display()))?;
+    let sandbox = open(data, settings)?;
     if let Some(script) = script {
         sandbox.set_faults(script)?;
     }
     Ok(sandbox)
+}
+
+/// Opens the sandbox whose charges are in this data folder.
+///
+/// # Errors
+/// If the folder cannot be created, or the file cannot be opened.
+pub fn open(data: &Path, settings: SandboxSettings) -> anyhow::Result<Sandbox> {
+    backends::create_folder(data)?;
+    let path = data.join(FILE);
+    let context = format!("cannot open the sandbox's file {}", path.display());
+    let settings = SandboxSettings {
+        path: Some(path),
+        ..settings
+    };
+    Sandbox::open(settings).context(context)
 }
 
 fn read(file: &Path) -> anyhow::Result<FaultScript> {

@@ -13,7 +13,6 @@ pub struct Server {
 }
 
 impl Server {
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -42,12 +41,10 @@ impl BoundServer {
         Ok(Self { listener, address })
     }
 
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    #[must_use]
     pub fn serve(self, router: Router) -> Server {
         let (switch, mut shutdown) = ShutdownSwitch::new();
         // A response is one small write, which Nagle's algorithm would only delay.
@@ -67,7 +64,6 @@ impl BoundServer {
 }
 
 /// The address by which a client on this machine reaches a server that listens on `address`.
-#[must_use]
 pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Deserializer};
 
 /// A service, or half of one: `-api` answers HTTP requests, `-worker` handles messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Service {
     Event,
     TicketingApi,
@@ -14,30 +15,6 @@ pub enum Service {
     PaymentApi,
     PaymentWorker,
     DeadLetter,
-}
-
-impl Service {
-    const ALL: [Self; 7] = [
-        Self::Event,
-        Self::TicketingApi,
-        Self::TicketingWorker,
-        Self::User,
-        Self::PaymentApi,
-        Self::PaymentWorker,
-        Self::DeadLetter,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::TicketingApi => "ticketing-api",
-            Self::TicketingWorker => "ticketing-worker",
-            Self::User => "user",
-            Self::PaymentApi => "payment-api",
-            Self::PaymentWorker => "payment-worker",
-            Self::DeadLetter => "dead-letter",
-        }
-    }
 }
 
 /// At least one service. As text: `all`, or a comma-separated list of names.
@@ -52,25 +29,21 @@ pub struct Services(BTreeSet<Service>);
 pub struct UnknownService(String);
 
 impl Services {
-    #[must_use]
     pub fn all() -> Self {
-        Self(Service::ALL.into())
+        Self(Service::value_variants().iter().copied().collect())
     }
 
-    #[must_use]
     pub fn has(&self, service: Service) -> bool {
         self.0.contains(&service)
     }
 
     /// Whether the process calls the payment gateway.
-    #[must_use]
     pub fn has_payment(&self) -> bool {
         self.has(Service::PaymentApi) || self.has(Service::PaymentWorker)
     }
 
-    #[must_use]
     pub fn is_all(&self) -> bool {
-        self.0.len() == Service::ALL.len()
+        self.0.len() == Service::value_variants().len()
     }
 }
 
@@ -82,8 +55,8 @@ impl FromStr for Services {
             return Ok(Self::all());
         }
         let service = |name: &str| {
-            let found = Service::ALL.into_iter().find(|it| it.name() == name.trim());
-            found.ok_or_else(|| UnknownService(name.trim().to_owned()))
+            Service::from_str(name.trim(), false)
+                .map_err(|_| UnknownService(name.trim().to_owned()))
         };
         text.split(',')
             .map(service)
@@ -94,7 +67,8 @@ impl FromStr for Services {
 
 impl fmt::Display for Services {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.0.iter().map(|service| service.name()).collect();
+        let values = self.0.iter().filter_map(Service::to_possible_value);
+        let names: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
         formatter.write_str(&names.join(","))
     }
 }

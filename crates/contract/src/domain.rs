@@ -1,6 +1,7 @@
 //! Domain messages: what has become of an event, a payment, a ticket. Each carries the whole state and a version;
 //! a consumer applies a newer version and ignores an older one.
 
+use messaging::Message;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
@@ -62,6 +63,13 @@ impl<T: Aggregate> DomainMessage<T> {
             time_stamp: now,
             payload,
         }
+    }
+
+    /// The message that publishes this state, as [`new`](Self::new) makes it.
+    #[must_use]
+    pub fn publish(payload: T, version: i64, now: Timestamp) -> Message {
+        let envelope = Self::new(payload, version, now);
+        Message::new(envelope.event_id.clone(), &envelope, now)
     }
 }
 
@@ -248,6 +256,31 @@ mod tests {
         assert_eq!(message.time_stamp.to_string(), "2026-11-30T14:30:29.123Z");
         assert_eq!(message.payload.pg_payment_id, None);
         assert_eq!(message.key(), "7");
+    }
+
+    #[test]
+    fn the_times_of_a_sale_are_read_as_others_write_them() {
+        let read = |opens: &str, closes: &str| {
+            let text = format!(
+                r#"{{"eventId":"e","version":0,"aggregateId":7,"aggregateType":"event","eventType":"create",
+                "timeStamp":"2026-11-30T14:30:29","payload":{{"id":7,"name":"show","ticketQuantity":3,
+                "saleOpensAt":{opens},"saleClosesAt":{closes},
+                "createdAt":"2026-11-30T14:30:29","updatedAt":"2026-11-30T14:30:29"}}}}"#
+            );
+            let event = serde_json::from_str::<DomainMessage<Event>>(&text)
+                .unwrap()
+                .payload;
+            [event.sale_opens_at, event.sale_closes_at].map(|it| it.map(|it| it.to_string()))
+        };
+        let zoned = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            read(r#""2027-01-01T10:00:00""#, r#""2027-01-02T10:00:00.5""#),
+            [
+                zoned("2027-01-01T10:00:00.000Z"),
+                zoned("2027-01-02T10:00:00.500Z")
+            ]
+        );
+        assert_eq!(read("null", "null"), [None, None]);
     }
 
     #[test]

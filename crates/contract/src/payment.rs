@@ -107,6 +107,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_expiry_is_read_as_others_write_it() {
+        let id = "1a2b3c4d-0000-4000-8000-000000000001";
+        let read = |rest: &str| {
+            let text = format!(
+                r#"{{"sagaId":"{id}","ticketId":"{id}","eventId":7,"userId":1,"totalAmount":5,
+                "point":0{rest}}}"#
+            );
+            let request: CreateRequest = serde_json::from_str(&text).unwrap();
+            request.expires_at.map(|it| it.to_string())
+        };
+        let without_zone = read(r#","expiresAt":"2026-11-30T14:30:29.123456789""#);
+        assert_eq!(without_zone.as_deref(), Some("2026-11-30T14:30:29.123Z"));
+        assert_eq!((read(""), read(r#","expiresAt":null"#)), (None, None));
+    }
+
+    #[test]
     fn a_deletion_that_says_no_more_than_its_name_is_done() {
         let id = "1a2b3c4d-0000-4000-8000-000000000001";
         let read = |rest: &str| {

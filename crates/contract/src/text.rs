@@ -18,30 +18,34 @@ pub const NAME_PATTERN: &str = concat!(
 /// The JSON Schema pattern of a text on one line. Equivalent to [`is_plain`].
 pub const PLAIN_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 
-/// Why a text is no name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidName {
-    #[error("the name has no visible character")]
-    Invisible,
-    #[error("the name is longer than {NAME_CHARS_MAX} characters")]
-    TooLong,
-    #[error("the name has control characters")]
-    ControlCharacters,
+/// Why a value is refused; `field` is named as in the request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Invalid {
+    pub field: &'static str,
+    pub detail: String,
+}
+
+impl Invalid {
+    pub fn new(field: &'static str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self { field, detail }
+    }
 }
 
 /// # Errors
-/// [`InvalidName`]: a name is visible, plain, and not too long.
-pub fn check_name(name: &str) -> Result<(), InvalidName> {
-    if !is_visible(name) {
-        return Err(InvalidName::Invisible);
-    }
-    if name.chars().count() > NAME_CHARS_MAX {
-        return Err(InvalidName::TooLong);
-    }
-    if !is_plain(name) {
-        return Err(InvalidName::ControlCharacters);
-    }
-    Ok(())
+/// [`Invalid`] naming `name`: a name is visible, plain, and not too long.
+pub fn check_name(name: &str) -> Result<(), Invalid> {
+    let detail = if !is_visible(name) {
+        "the name has no visible character".to_owned()
+    } else if name.chars().count() > NAME_CHARS_MAX {
+        format!("the name is longer than {NAME_CHARS_MAX} characters")
+    } else if !is_plain(name) {
+        "the name has control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Invalid::new("name", detail))
 }
 
 /// Whether a text has no control characters, so that it stays on one line.

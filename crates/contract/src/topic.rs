@@ -1,4 +1,15 @@
 //! The list of all topics, and what a bus must know of their payloads.
+//!
+//! **To add a topic:**
+//!
+//! 1. Its payload with `payload!` (topic, key) in the file of the service that answers or publishes it. Requests end with
+//!    `.request` and their responses with `.response`.
+//! 2. Here `of::<Payload>()` in an array, whose length grows: `REQUEST_REPLY` for requests to other services than ticketing
+//!    and their responses (the test below names those services), `DOMAIN` for an `Aggregate` (`of_domain`), else `TICKETING`.
+//! 3. The topics of the consumer's `GROUP`.
+//! 4. docs/distributed.md counts the topics (Topics, Sizing) and a purchase's messages (Scale).
+//!
+//! Trap: with Kafka each process creates missing topics at its start. With ACLs an operator must allow new ones first.
 
 use messaging::{Payload, PayloadRules};
 use utoipa::ToSchema;

@@ -54,7 +54,7 @@ pub struct RestorePointRequest {
     /// The saga that holds the points, where it is another than the one that asks (an expired purchase).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<SagaId>,
-    /// The money of the purchase has gone back: points that were used come back too. Otherwise they stay used.
+    /// No money of the purchase is kept: points that were used come back too. Otherwise they stay used.
     #[serde(
         default,
         skip_serializing_if = "std::ops::Not::not",
@@ -94,3 +94,18 @@ pub struct CheckFraudResponse {
     pub is_fraudulent: bool,
 }
 payload!(CheckFraudResponse, "user.check.fraud.response", saga_id);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_names_no_refund_is_read_as_others_write_it() {
+        let id = "1a2b3c4d-0000-4000-8000-000000000001";
+        for rest in ["", r#","refunded":null,"heldBy":null"#] {
+            let text = format!(r#"{{"sagaId":"{id}","userId":1,"point":5{rest}}}"#);
+            let request: RestorePointRequest = serde_json::from_str(&text).unwrap();
+            assert_eq!((request.refunded, request.held_by), (false, None));
+        }
+    }
+}

@@ -15,10 +15,10 @@ pub mod register;
 
 use std::sync::Arc;
 
-use contract::{EventId, Timestamp, domain::DomainMessage};
-use messaging::{Clock, Commit, CommitError, Message, Record, Store, StoreError, Table};
+use contract::{EventId, domain::DomainMessage, text::Invalid};
+use messaging::{Clock, Commit, CommitError, Record, Store, StoreError, Table};
 
-use crate::model::{Event, Invalid};
+use crate::model::Event;
 
 /// The tables of this service; the store must be opened with them.
 pub const TABLES: &[&Table] = &[Event::TABLE];
@@ -36,6 +36,23 @@ impl Service {
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
         Self(Arc::new(Parts { store, clock }))
+    }
+
+    /// Saves an event and publishes it. `answer` gets the event as it will be stored, and may add to the Commit what must
+    /// become durable with it.
+    async fn save<T>(
+        &self,
+        mut event: Event,
+        answer: impl FnOnce(&mut Commit, &Event) -> T,
+    ) -> Result<T, Error> {
+        let (version, now) = (event.version + 1, event.updated_at);
+        let message = DomainMessage::publish(event.to_domain(), version, now);
+        let mut commit = Commit::new();
+        commit.put(&event).publish(message);
+        event.version = version;
+        let answer = answer(&mut commit, &event);
+        self.0.store.commit(commit).await?;
+        Ok(answer)
     }
 }
 
@@ -56,14 +73,4 @@ pub enum Error {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// A Commit that saves `event` and publishes it. The message carries the version that the store will have.
-fn save(event: &Event, now: Timestamp) -> Commit {
-    let envelope = DomainMessage::new(event.to_domain(), event.version + 1, now);
-    let mut commit = Commit::new();
-    commit
-        .put(event)
-        .publish(Message::new(envelope.event_id.clone(), &envelope, now));
-    commit
 }

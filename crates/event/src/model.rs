@@ -1,7 +1,10 @@
 //! An event and its rules. Pure: ids and the time are passed in.
 
-use contract::{EventId, Money, Timestamp, domain, text};
-use messaging::{Column, Key, Record, Table};
+use contract::{
+    EventId, Money, Timestamp, domain,
+    text::{self, Invalid},
+};
+use messaging::{Column, Record, Table};
 use serde::{Deserialize, Serialize};
 
 /// Tickets of one event at most: each reservation is one entry in memory.
@@ -31,40 +34,21 @@ pub enum FieldChange<T> {
     Clear,
 }
 
+/// `null` differs from an omitted field.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for FieldChange<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Option::<T>::deserialize(deserializer)?;
+        Ok(value.map_or(Self::Clear, Self::Set))
+    }
+}
+
 impl<T> FieldChange<T> {
-    fn apply_to(self, before: Option<T>) -> Option<T> {
+    pub(crate) fn apply_to(self, before: Option<T>) -> Option<T> {
         match self {
             Self::Keep => before,
             Self::Set(new) => Some(new),
             Self::Clear => None,
         }
-    }
-}
-
-/// What an organiser changes about an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventChanges {
-    pub name: String,
-    pub ticket_quantity: i64,
-    pub price: FieldChange<Money>,
-    pub buyer_names_price: Option<bool>,
-    pub sale_opens_at: FieldChange<Timestamp>,
-    pub sale_closes_at: FieldChange<Timestamp>,
-}
-
-impl EventChanges {
-    /// The event's details after this change.
-    ///
-    /// # Errors
-    /// [`Invalid`] if the price and `buyer_names_price` contradict each other.
-    pub fn apply_to(self, event: &Event) -> Result<EventDetails, Invalid> {
-        Ok(EventDetails {
-            name: self.name,
-            ticket_quantity: self.ticket_quantity,
-            price: resolve_price(event.price, self.price, self.buyer_names_price)?,
-            sale_opens_at: self.sale_opens_at.apply_to(event.sale_opens_at),
-            sale_closes_at: self.sale_closes_at.apply_to(event.sale_closes_at),
-        })
     }
 }
 
@@ -77,10 +61,7 @@ pub fn resolve_price(
     given: FieldChange<Money>,
     buyer_names_price: Option<bool>,
 ) -> Result<Option<Money>, Invalid> {
-    let invalid = |field, detail: &str| {
-        let detail = detail.to_owned();
-        Err(Invalid { field, detail })
-    };
+    let invalid = |field, detail: &str| Err(Invalid::new(field, detail));
     match (given, buyer_names_price) {
         (FieldChange::Set(_), Some(true)) => {
             invalid("buyerNamesPrice", "there is a price, so no buyer names it")
@@ -111,14 +92,6 @@ pub struct Event {
     pub version: i64,
 }
 
-/// Details that break a rule; `field` is named as in the request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct Invalid {
-    pub field: &'static str,
-    pub detail: String,
-}
-
 impl EventDetails {
     /// A new event has at least one ticket.
     ///
@@ -137,22 +110,19 @@ impl EventDetails {
     }
 
     fn check(&self, ticket_quantity_min: i64) -> Result<(), Invalid> {
-        let invalid = |field, detail| Err(Invalid { field, detail });
-        if let Err(error) = text::check_name(&self.name) {
-            return invalid("name", error.to_string());
-        }
+        text::check_name(&self.name)?;
         let quantities = ticket_quantity_min..=TICKET_QUANTITY_MAX;
         if !quantities.contains(&self.ticket_quantity) {
             let detail = format!(
                 "{} is not between {ticket_quantity_min} and {TICKET_QUANTITY_MAX}",
                 self.ticket_quantity
             );
-            return invalid("ticketQuantity", detail);
+            return Err(Invalid::new("ticketQuantity", detail));
         }
         match (self.sale_opens_at, self.sale_closes_at) {
             (Some(opens), Some(closes)) if closes <= opens => {
                 let detail = format!("the sale closes at {closes}, not after it opens at {opens}");
-                invalid("saleClosesAt", detail)
+                Err(Invalid::new("saleClosesAt", detail))
             }
             _ => Ok(()),
         }
@@ -213,18 +183,12 @@ impl Record for Event {
             Column::text("sale_closes_at").null(),
             Column::text("created_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "id",
         constraints: &["CHECK (ticket_quantity >= 0)"],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 #[cfg(test)]

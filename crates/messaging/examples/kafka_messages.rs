@@ -16,10 +16,10 @@ use std::{
 };
 
 use messaging::{
-    Bus, Clock, Column, Commit, Consumer, DeadLetterSettings, Kafka, KafkaSettings, Key, Message,
-    MessageTable, Metrics, Payload, Postgres, PostgresSettings, Random, Record, Records, Ref,
-    Rejection, ShutdownSwitch, Store, Submission, Table, Timestamp, Worker, WorkerContext,
-    metrics::GroupLabel,
+    Bus, Clock, Column, Commit, Consumer, DeadLetterSettings, Decision, Group, Kafka,
+    KafkaSettings, Message, MessageTable, Metrics, Payload, Postgres, PostgresSettings, Random,
+    Record, Records, Ref, Rejection, ShutdownSwitch, Store, Submission, Table, Timestamp, Worker,
+    WorkerContext, metrics::GroupLabel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,18 +46,12 @@ impl Record for Account {
         columns: &[
             Column::integer("id"),
             Column::integer("balance"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "id",
         constraints: &[],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,32 +70,32 @@ impl Payload for Deposit {
 struct Teller;
 
 impl Consumer for Teller {
+    type Input = Deposit;
     type Prefetched = ();
-    fn group(&self) -> &'static str {
-        "teller"
+    type Outcome = ();
+    fn group(&self) -> Group {
+        Group::new("teller", &[Deposit::TOPIC])
     }
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Ok(vec![Ref::to::<Account>(
-            message.parse::<Deposit>()?.account,
-        )])
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        vec![Ref::to::<Account>(deposit.account)]
     }
     fn decide(
         &self,
-        message: &Message,
+        _message: &Message,
+        deposit: &Deposit,
         records: &Records,
         (): &(),
         _: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        let deposit: Deposit = message.parse()?;
+    ) -> Result<Decision, Rejection> {
         let account: Option<Account> = records.get(deposit.account)?;
         let mut account = account.ok_or_else(|| Rejection::new("there is no such account"))?;
         account.balance += deposit.amount;
         let mut commit = Commit::new();
         commit.put(&account);
-        Ok(commit)
+        Ok(commit.into())
     }
 }
 

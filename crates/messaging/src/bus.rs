@@ -11,7 +11,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::{Message, Store, StoreError, store::Position};
+use crate::{
+    Message, Store, StoreError,
+    backend::{BusEngine, SubscriptionEngine},
+    store::Position,
+};
 
 /// A handle to the bus.
 #[derive(Clone)]
@@ -20,6 +24,22 @@ pub enum Bus {
     Local(Store),
     #[cfg(feature = "kafka")]
     Kafka(Arc<crate::Kafka>),
+    /// An engine that this crate does not have.
+    Other(Arc<dyn BusEngine>),
+}
+
+/// A consumer group, and the topics that it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    pub name: &'static str,
+    pub topics: &'static [&'static str],
+}
+
+impl Group {
+    #[must_use]
+    pub const fn new(name: &'static str, topics: &'static [&'static str]) -> Self {
+        Self { name, topics }
+    }
 }
 
 /// Messages in order, and the position behind the last of them.
@@ -37,6 +57,8 @@ pub enum Place {
     /// Committed to the brokers after the batch's commits.
     #[cfg(feature = "kafka")]
     Partitions(Vec<crate::kafka::PartitionOffset>),
+    /// The number by which another engine knows the batch.
+    Other(u64),
 }
 
 impl Batch {
@@ -47,7 +69,23 @@ impl Batch {
             Place::Log(position) => Some(position.clone()),
             #[cfg(feature = "kafka")]
             Place::Partitions(_) => None,
+            Place::Other(_) => None,
         }
+    }
+}
+
+/// Why a bus cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("Kafka: {0}")]
+    Kafka(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    pub(crate) fn kafka(reason: impl std::fmt::Display) -> Self {
+        Self::Kafka(reason.to_string())
     }
 }
 
@@ -56,6 +94,7 @@ pub enum Subscription {
     Local(LogReader),
     #[cfg(feature = "kafka")]
     Kafka(crate::kafka::GroupConsumer),
+    Other(Box<dyn SubscriptionEngine>),
 }
 
 /// A group's position in the log of a store.
@@ -88,6 +127,7 @@ impl Bus {
             })),
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.subscribe(group, topics).map(Subscription::Kafka),
+            Self::Other(engine) => engine.subscribe(group, topics).map(Subscription::Other),
         }
     }
 
@@ -116,6 +156,7 @@ impl Bus {
             }
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => Ok(kafka.backlog(group, topics).await? == 0),
+            Self::Other(engine) => Ok(engine.backlog(group, topics).await? == 0),
         }
     }
 
@@ -123,23 +164,29 @@ impl Bus {
     ///
     /// # Errors
     /// [`StoreError`] if the store does not answer.
-    #[cfg_attr(
-        not(feature = "kafka"),
-        expect(clippy::unused_async, reason = "only Kafka has an outbox")
-    )]
     pub async fn unpublished(&self) -> Result<i64, StoreError> {
         match self {
             Self::Local(_) => Ok(0),
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.unpublished().await,
+            Self::Other(engine) => engine.unpublished().await,
+        }
+    }
+
+    /// Publishes what was committed so far, and nothing more.
+    pub async fn close(&self) {
+        match self {
+            Self::Local(_) | Self::Other(_) => {}
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.close().await,
         }
     }
 
     /// Resolves when the bus has failed for good and the process must stop.
     pub async fn failed(&self) -> String {
         match self {
-            // Its store reports its own failure.
-            Self::Local(_) => std::future::pending().await,
+            // The store reports its own failure.
+            Self::Local(_) | Self::Other(_) => std::future::pending().await,
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.failed().await,
         }
@@ -159,13 +206,17 @@ impl Subscription {
                 messages,
                 place: Place::Partitions(marks),
             })),
+            Self::Other(reader) => Ok(reader.take(max).map(|(messages, batch)| Batch {
+                messages,
+                place: Place::Other(batch),
+            })),
         }
     }
 
     /// Reports an attempt at the current batch; a batch without attempts for long has stalled.
     pub fn trying(&self) {
         match self {
-            Self::Local(_) => {}
+            Self::Local(_) | Self::Other(_) => {}
             #[cfg(feature = "kafka")]
             Self::Kafka(reader) => reader.record_attempt(),
         }
@@ -178,8 +229,9 @@ impl Subscription {
             (_, Place::Log(_)) => {}
             #[cfg(feature = "kafka")]
             (Self::Kafka(reader), Place::Partitions(marks)) => reader.acknowledge(marks),
-            #[cfg(feature = "kafka")]
-            (Self::Local(_), Place::Partitions(_)) => {}
+            (Self::Other(reader), Place::Other(batch)) => reader.acknowledge(*batch),
+            // A batch is acknowledged where it was taken.
+            _ => {}
         }
     }
 
@@ -192,6 +244,7 @@ impl Subscription {
             }
             #[cfg(feature = "kafka")]
             Self::Kafka(reader) => reader.changed().await,
+            Self::Other(reader) => reader.changed().await,
         }
     }
 
@@ -203,6 +256,7 @@ impl Subscription {
             Self::Local(log) => Some(log.position()),
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => None,
+            Self::Other(_) => None,
         }
     }
 
@@ -213,6 +267,7 @@ impl Subscription {
             Self::Local(log) => (*log.head.borrow() - log.looked_at).max(0),
             #[cfg(feature = "kafka")]
             Self::Kafka(reader) => reader.lag(),
+            Self::Other(reader) => reader.lag(),
         }
     }
 
@@ -222,6 +277,7 @@ impl Subscription {
             Self::Local(_) => {}
             #[cfg(feature = "kafka")]
             Self::Kafka(reader) => reader.close().await,
+            Self::Other(reader) => reader.close().await,
         }
     }
 }

@@ -5,12 +5,10 @@
 //! clock: it follows the system's clock forward at once, and goes on at half speed if that is set back, until they agree
 //! again. Times that an earlier process stored too far ahead are clamped by their readers.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use crate::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -29,10 +27,19 @@ pub enum Clock {
     Manual(Arc<Steady>),
 }
 
+/// What a source of time shows, in nanoseconds: the time of day since the Unix epoch, and what has passed by a clock that
+/// nobody sets.
+pub type Reading = (i64, i64);
+
 impl Clock {
     #[must_use]
     pub fn steady() -> Self {
         Self::Steady(Arc::new(Steady::new(Source::System(Instant::now()))))
+    }
+
+    /// As [`Clock::steady`], from another source than the system, whose seconds are those of tokio's timers.
+    pub fn steady_from(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self::Steady(Arc::new(Steady::new(Source::Other(Box::new(read)))))
     }
 
     #[must_use]
@@ -98,10 +105,12 @@ impl Clock {
 }
 
 fn system_time() -> Timestamp {
-    let since_epoch = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    Timestamp::from_millis(system_nanos() / NANOS_PER_MILLI)
+}
+
+fn system_nanos() -> i64 {
+    let since_epoch = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    i64::try_from(since_epoch.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A clock that never goes back.
@@ -111,10 +120,20 @@ pub struct Steady {
     state: Mutex<SteadyState>,
 }
 
-#[derive(Debug)]
 enum Source {
     System(Instant),
     Manual(watch::Sender<Times>),
+    Other(Box<dyn Fn() -> Reading + Send + Sync>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::System(_) => "System",
+            Self::Manual(_) => "Manual",
+            Self::Other(_) => "Other",
+        })
+    }
 }
 
 /// What a manual source shows.
@@ -140,25 +159,19 @@ impl Steady {
     }
 
     fn now(&self) -> Timestamp {
-        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let mut state = self.state.lock();
         let (wall, passed) = self.source.read();
         Timestamp::from_millis(state.advance(wall, passed) / NANOS_PER_MILLI)
     }
 }
 
 impl Source {
-    /// The time of day and what has passed by the monotonic clock, both in nanoseconds.
-    fn read(&self) -> (i64, i64) {
+    fn read(&self) -> Reading {
         match self {
+            Self::Other(read) => read(),
             Self::System(start) => {
                 let passed = i64::try_from(start.elapsed().as_nanos()).unwrap_or(i64::MAX);
-                let since_epoch = std::time::SystemTime::UNIX_EPOCH
-                    .elapsed()
-                    .unwrap_or_default();
-                (
-                    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
-                    passed,
-                )
+                (system_nanos(), passed)
             }
             Self::Manual(times) => {
                 let Times {
@@ -250,7 +263,7 @@ impl Random {
             Self::System => Uuid::new_v4().as_u64_pair().1,
             Self::Seeded(state) => {
                 // SplitMix64 (Steele, Lea, Flood 2014).
-                let mut state = state.lock().expect("no holder of this lock panics");
+                let mut state = state.lock();
                 *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
                 let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
                 let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

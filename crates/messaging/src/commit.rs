@@ -16,7 +16,8 @@ use crate::{
 pub struct Commit {
     pub puts: Vec<Put>,
     pub deletes: Vec<Delete>,
-    pub appends: Vec<Append>,
+    /// Entries to add: each is rejected if one of its key is stored.
+    pub appends: Vec<Put>,
     pub messages: Vec<Arc<Message>>,
     pub timers: Vec<TimerChange>,
     /// The inbox mark: this group has handled this message.
@@ -44,12 +45,6 @@ pub struct Delete {
     pub table: &'static Table,
     pub key: Key,
     pub expected: Option<i64>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Append {
-    pub table: &'static Table,
-    pub row: Row,
 }
 
 /// A timer publishes a message at a time. Setting it again replaces it.
@@ -97,12 +92,12 @@ impl Commit {
 
     /// Saves a record under the version after the one it was loaded with.
     pub fn put<R: Record>(&mut self, record: &R) -> &mut Self {
-        let expected = record.version();
         let mut row = Row::of(R::TABLE, record);
+        let expected = version_of(&row);
         row.set("version", (expected + 1).into());
         self.puts.push(Put {
             table: R::TABLE,
-            key: record.key(),
+            key: key_of(&row),
             expected,
             row,
         });
@@ -110,10 +105,11 @@ impl Commit {
     }
 
     pub fn delete<R: Record>(&mut self, record: &R) -> &mut Self {
+        let row = Row::of(R::TABLE, record);
         self.deletes.push(Delete {
             table: R::TABLE,
-            key: record.key(),
-            expected: Some(record.version()),
+            key: key_of(&row),
+            expected: Some(version_of(&row)),
         });
         self
     }
@@ -129,9 +125,12 @@ impl Commit {
     }
 
     pub fn append<E: Entry>(&mut self, entry: &E) -> &mut Self {
-        self.appends.push(Append {
+        let row = Row::of(E::TABLE, entry);
+        self.appends.push(Put {
             table: E::TABLE,
-            row: Row::of(E::TABLE, entry),
+            key: key_of(&row),
+            expected: 0,
+            row,
         });
         self
     }
@@ -195,6 +194,15 @@ impl Commit {
             && self.handled.is_none()
             && self.fences.is_empty()
     }
+}
+
+fn key_of(row: &Row) -> Key {
+    row.key().expect("a record or entry has a key")
+}
+
+fn version_of(row: &Row) -> i64 {
+    let version = row["version"].as_i64();
+    version.expect("a record has a version")
 }
 
 /// A message without a trace belongs to the trace of the work that publishes it.

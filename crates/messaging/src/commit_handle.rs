@@ -9,7 +9,7 @@ use crate::{CommitError, StoreError};
 pub type CommitOutcome = Result<(), CommitError>;
 
 /// A writer's answer to a submission: one outcome for each of its commits, or that they are not known yet.
-pub(crate) type SubmissionResult = Result<Vec<CommitOutcome>, Unresolved>;
+pub type SubmissionResult = Result<Vec<CommitOutcome>, Unresolved>;
 
 /// Commits of a transaction whose `COMMIT` was not acknowledged: applied or not, only the server knows.
 #[derive(Debug)]
@@ -20,6 +20,12 @@ pub struct Unresolved {
 }
 
 impl Unresolved {
+    /// `resolved` receives the outcomes, if they become known.
+    #[must_use]
+    pub fn new(reason: String, resolved: oneshot::Receiver<Vec<CommitOutcome>>) -> Self {
+        Self { reason, resolved }
+    }
+
     /// One outcome for each commit, once the server has been asked; `None` if the store is closed before that.
     pub async fn resolved(self) -> Option<Vec<CommitOutcome>> {
         self.resolved.await.ok()

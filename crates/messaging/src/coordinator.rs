@@ -1,15 +1,20 @@
 //! Runs saga machines on records, messages and timers. The state row, the outgoing request and the timer are one
 //! [`Commit`], so no answer can come before the state is saved, and a crash leaves all of them or none.
 
+mod consumer;
+
 use saga::{Catalog, Command, Definition, Direction, Input, Saga, SagaState, StepProgress};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Commit, Message, Rejection, SagaId, Timestamp, TraceContext,
-    record::{Column, Key, Record, Table},
+    Commit, CommitError, Group, Message, Payload, Rejection, SagaId, Store, Timestamp,
+    TraceContext, id,
+    record::{Column, Record, Table},
     trace,
 };
+
+pub use consumer::{Coordinator, InvalidDomain, Reply, SagaMessage, check};
 
 /// A saga as it is stored. The payload is the domain's own; its requests are made from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +22,8 @@ pub struct SagaRecord {
     pub saga_id: SagaId,
     pub saga_type: String,
     pub definition_version: u32,
-    /// What the saga is about. Not unique: to begin at most one saga for a thing, derive `saga_id` from it; a second
-    /// beginning is then a conflict.
+    /// What the saga is about. Not unique: to start at most one saga for a thing, derive `saga_id` from it, as
+    /// [`NewSaga::new`] does; a second start is then a conflict.
     pub reference_id: String,
     pub state: SagaState,
     pub current_step: Option<String>,
@@ -50,18 +55,12 @@ impl Record for SagaRecord {
             Column::text("traceparent").null(),
             Column::text("created_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "saga_id",
         constraints: &["CHECK (state IN ('STARTED', 'COMPENSATING', 'COMPENSATED', 'COMPLETED'))"],
         indexes: &["(state) WHERE state IN ('STARTED', 'COMPENSATING')"],
     };
-    fn key(&self) -> Key {
-        self.saga_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 impl SagaRecord {
@@ -109,29 +108,65 @@ pub struct SagaTimeout {
     pub attempt: u32,
 }
 
-/// What a domain knows about its sagas: their definitions, and how their requests are made.
-pub trait Domain {
+/// What a domain knows about its sagas: their definitions, how their requests are made, and what replies mean.
+pub trait Domain: Send + Sync + 'static {
+    /// The group that advances its sagas. Its topics are all replies, and [`TIMEOUT_TOPIC`](Self::TIMEOUT_TOPIC).
+    const GROUP: Group;
     /// The topic on which the timers of its sagas are delivered, as [`SagaTimeout`]s keyed by saga.
     const TIMEOUT_TOPIC: &'static str;
+    /// Every definition that a stored saga may have begun with.
+    const CATALOG: Catalog;
 
-    fn catalog(&self) -> Catalog;
-
-    /// The request (or compensation) of a step, as a message with this id.
+    /// The request (or compensation) of a step: [`StepRequest::message`] or [`StepRequest::message_untyped`]. By default it
+    /// has the saga's whole payload.
     ///
     /// # Errors
     /// A [`Rejection`] if the saga's payload cannot be read.
-    fn request(&self, saga: &SagaRecord, send: &Send, now: Timestamp)
-    -> Result<Message, Rejection>;
+    fn request(&self, saga: &SagaRecord, step: &StepRequest) -> Result<Message, Rejection> {
+        Ok(step.message_untyped(&saga.payload))
+    }
+
+    /// What a participant's reply means. By default its key is the saga's id, and it is `true` or, as a refusal, `false`.
+    ///
+    /// # Errors
+    /// A [`Rejection`] if it cannot be read.
+    fn read_reply(&self, message: &Message) -> Result<Reply, Rejection> {
+        let saga_id = message.key.parse().map_err(Rejection::new)?;
+        let refusal = format!("{} is false", message.topic);
+        Ok(Reply::new(saga_id, message.parse()?, &refusal))
+    }
+
+    /// What a [`Coordinator`] and [`begin_once`] commit for this progress: the saga, its messages and its timer, and what a domain adds.
+    fn commit(&self, progress: Progress, _now: Timestamp) -> Commit {
+        progress.commit
+    }
 }
 
-/// A request to be made.
+/// A request that a step is to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Send {
+pub struct StepRequest {
+    pub saga_id: SagaId,
     pub topic: &'static str,
     pub step: usize,
     pub direction: Direction,
     /// Stable: a function of saga, step, direction and attempt.
     pub message_id: String,
+    pub now: Timestamp,
+}
+
+impl StepRequest {
+    #[must_use]
+    pub fn message<P: Payload>(&self, payload: &P) -> Message {
+        Message::new(&self.message_id, payload, self.now)
+    }
+
+    /// As [`message`](Self::message), for a payload whose topic is not fixed by its type: on the step's topic, with the
+    /// saga's id as key.
+    #[must_use]
+    pub fn message_untyped(&self, payload: &impl Serialize) -> Message {
+        let key = self.saga_id.to_string();
+        Message::on(self.topic, key, &self.message_id, payload, self.now)
+    }
 }
 
 /// Names a new saga.
@@ -140,6 +175,19 @@ pub struct NewSaga {
     pub saga_id: SagaId,
     pub reference_id: String,
     pub payload: serde_json::Value,
+}
+
+impl NewSaga {
+    /// Its id is a digest of what it is about.
+    #[must_use]
+    pub fn new(reference_id: impl Into<String>, payload: serde_json::Value) -> Self {
+        let reference_id = reference_id.into();
+        Self {
+            saga_id: SagaId(id::digest(&reference_id)),
+            reference_id,
+            payload,
+        }
+    }
 }
 
 /// A saga after an input, and the Commit that stores it.
@@ -163,6 +211,42 @@ pub fn begin(
 ) -> Result<Progress, Rejection> {
     let (saga, commands) = saga::start(definition);
     execute(domain, new_record(saga, new_saga, now), commands, now)
+}
+
+/// Why [`begin_once`] did not begin a saga.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BeginError {
+    #[error(transparent)]
+    Rejection(#[from] Rejection),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Starts a saga and commits it, unless it was started before: returns whether it began now.
+///
+/// # Errors
+/// [`BeginError`] if its first request cannot be made, or the store does not take the Commit.
+pub async fn begin_once(
+    store: &Store,
+    domain: &impl Domain,
+    definition: &Definition,
+    new_saga: NewSaga,
+    now: Timestamp,
+) -> Result<bool, BeginError> {
+    let saga_id = new_saga.saga_id;
+    let progress = begin(domain, definition, new_saga, now)?;
+    let error = match store.commit(domain.commit(progress, now)).await {
+        Ok(()) => return Ok(true),
+        Err(error) => error,
+    };
+    // A conflict may be about another record of the Commit.
+    if matches!(error, CommitError::Conflict { .. }) {
+        let stored = store.load::<SagaRecord>(saga_id).await;
+        if stored.map_err(CommitError::from)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Err(error.into())
 }
 
 fn new_record(saga: Saga, new_saga: NewSaga, now: Timestamp) -> SagaRecord {
@@ -209,21 +293,13 @@ pub fn cancel_before_start(
 ///
 /// # Errors
 /// A [`Rejection`] if the stored saga or the input does not fit its definition.
-pub fn advance(
-    domain: &impl Domain,
+pub fn advance<D: Domain>(
+    domain: &D,
     mut record: SagaRecord,
     input: Input,
     now: Timestamp,
 ) -> Result<Option<Progress>, Rejection> {
-    let definition = domain
-        .catalog()
-        .find(&record.saga_type, record.definition_version)
-        .ok_or_else(|| {
-            Rejection::new(format_args!(
-                "no definition of saga {} version {}",
-                record.saga_type, record.definition_version
-            ))
-        })?;
+    let definition = stored_definition::<D>(&record)?;
     let before = record.saga();
     let (after, commands) = saga::step(definition, &before, input).map_err(Rejection::new)?;
     if after == before && commands.is_empty() {
@@ -231,6 +307,17 @@ pub fn advance(
     }
     record.take(after, now);
     execute(domain, record, commands, now).map(Some)
+}
+
+/// The definition that this saga began with.
+fn stored_definition<D: Domain>(record: &SagaRecord) -> Result<&'static Definition, Rejection> {
+    let (kind, version) = (&record.saga_type, record.definition_version);
+    let found = D::CATALOG.find(kind, version);
+    found.ok_or_else(|| {
+        Rejection::new(format_args!(
+            "no definition of saga {kind} version {version}"
+        ))
+    })
 }
 
 fn execute<D: Domain>(
@@ -251,13 +338,15 @@ fn execute<D: Domain>(
             } => {
                 let message_id =
                     format!("{}:{step}:{}:{attempt}", record.saga_id, direction.as_str());
-                let send = Send {
+                let request = StepRequest {
+                    saga_id: record.saga_id,
                     topic,
                     step,
                     direction,
                     message_id,
+                    now,
                 };
-                commit.publish(record.traced(domain.request(&record, &send, now)?));
+                commit.publish(record.traced(domain.request(&record, &request)?));
             }
             Command::SetTimer {
                 step,
@@ -298,20 +387,6 @@ fn execute<D: Domain>(
         commit,
         finished,
     })
-}
-
-/// The input for a timer's message.
-#[must_use]
-pub fn timeout_input(timeout: &SagaTimeout) -> Input {
-    Input::Timeout {
-        step: timeout.step as usize,
-        direction: if timeout.compensating {
-            Direction::Compensation
-        } else {
-            Direction::Request
-        },
-        attempt: timeout.attempt,
-    }
 }
 
 fn timeout_message<D: Domain>(id: String, timeout: &SagaTimeout, due_at: Timestamp) -> Message {

@@ -11,11 +11,12 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Commit, Consumer, DeadLetterId, Message, Payload, Records, Rejection, Timestamp,
+    Commit, Consumer, DeadLetterId, Decision, Group, Message, Payload, Records, Rejection,
+    Timestamp,
     id::derive,
     log_limit::LogLimit,
     message::indexable,
-    record::{Column, Key, Record, Ref, Table},
+    record::{Column, Record, Ref, Table},
 };
 
 pub use operations::{Error, discard, list, replay, show};
@@ -112,14 +113,14 @@ pub(crate) fn publish(letter: &DeadLetter, now: Timestamp) -> Commit {
     commit
 }
 
-/// A Commit that does what the dead letters' group does on receipt.
+/// What the dead letters' group does on receipt; its outcome is the letter if it is parked.
 pub(crate) fn record(
     letter: DeadLetter,
     known: Option<DeadLetterRecord>,
     now: Timestamp,
-) -> Commit {
+) -> Decision<Option<DeadLetter>> {
     if known.as_ref().is_some_and(|known| is_over(known, &letter)) {
-        return Commit::new();
+        return Decision::default();
     }
     schedule(letter, known, now)
 }
@@ -198,27 +199,23 @@ impl Record for DeadLetterRecord {
             Column::integer("reissues"),
             Column::text("created_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "id",
         constraints: &[],
         indexes: &["(state)"],
     };
-    fn key(&self) -> Key {
-        self.id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
-/// The consumer group of dead letters.
-pub const GROUP: &str = "dead-letter";
 /// Stands for the group in the dead letter of a message that the brokers refuse. The message is still in the outbox: the
 /// relay sends it again after a replay, and removes it after a discard.
 pub const OUTBOX: &str = "outbox";
-/// The topics of [`GROUP`].
-pub const TOPICS: &[&str] = &[DeadLetter::TOPIC, DeadLetterResolved::TOPIC];
+
+/// The consumer group of dead letters.
+pub const GROUP: Group = Group {
+    name: "dead-letter",
+    topics: &[DeadLetter::TOPIC, DeadLetterResolved::TOPIC],
+};
 
 /// Schedules rejected messages, and closes those that were handled.
 #[derive(Debug, Default)]
@@ -226,58 +223,63 @@ pub struct DeadLetterConsumer {
     log: LogLimit,
 }
 
-impl Consumer for DeadLetterConsumer {
-    type Prefetched = ();
+/// What the dead letters' group reads.
+pub enum DeadLetterMessage {
+    Rejected(Box<DeadLetter>),
+    Resolved(DeadLetterResolved),
+}
 
-    fn group(&self) -> &'static str {
+impl Consumer for DeadLetterConsumer {
+    type Input = DeadLetterMessage;
+    type Prefetched = ();
+    /// The letter, if it is parked.
+    type Outcome = Option<DeadLetter>;
+
+    fn group(&self) -> Group {
         GROUP
     }
 
-    fn topics(&self) -> &'static [&'static str] {
-        TOPICS
+    fn read(&self, message: &Message) -> Result<DeadLetterMessage, Rejection> {
+        if message.topic == DeadLetter::TOPIC {
+            message.parse().map(DeadLetterMessage::Rejected)
+        } else {
+            message.parse().map(DeadLetterMessage::Resolved)
+        }
     }
 
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        let id = if message.topic == DeadLetter::TOPIC {
-            message.parse::<DeadLetter>()?.event_id
-        } else {
-            message.parse::<DeadLetterResolved>()?.event_id
+    fn required_records(&self, input: &DeadLetterMessage) -> Vec<Ref> {
+        let id = match input {
+            DeadLetterMessage::Rejected(letter) => letter.event_id,
+            DeadLetterMessage::Resolved(resolved) => resolved.event_id,
         };
-        Ok(vec![Ref::to::<DeadLetterRecord>(id)])
+        vec![Ref::to::<DeadLetterRecord>(id)]
     }
 
     fn decide(
         &self,
-        message: &Message,
+        _message: &Message,
+        input: &DeadLetterMessage,
         records: &Records,
         (): &(),
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        if message.topic == DeadLetter::TOPIC {
-            let letter: DeadLetter = message.parse()?;
-            let known = records.get::<DeadLetterRecord>(letter.event_id)?;
-            if known.as_ref().is_some_and(|known| is_over(known, &letter)) {
-                return Ok(Commit::new());
+    ) -> Result<Decision<Option<DeadLetter>>, Rejection> {
+        match input {
+            DeadLetterMessage::Rejected(letter) => {
+                let known = records.get::<DeadLetterRecord>(letter.event_id)?;
+                Ok(record(letter.as_ref().clone(), known, now))
             }
-            Ok(schedule(letter, known, now))
-        } else {
-            let resolved: DeadLetterResolved = message.parse()?;
-            let record = records.get::<DeadLetterRecord>(resolved.event_id)?;
-            Ok(record.map_or_else(Commit::new, |record| self::resolved(record, now)))
+            DeadLetterMessage::Resolved(resolved) => {
+                let known = records.get::<DeadLetterRecord>(resolved.event_id)?;
+                let commit = known.map_or_else(Commit::new, |known| self::resolved(known, now));
+                Ok(commit.into())
+            }
         }
     }
 
-    fn committed(&self, message: &Message, commit: &Commit) {
-        let parked = serde_json::json!(DeadLetterState::Parked);
-        let is_parked = message.topic == DeadLetter::TOPIC
-            && commit.puts.iter().any(|put| put.row["state"] == parked);
-        if !is_parked {
-            return;
-        }
-        if let (Ok(letter), Some(suppressed)) = (
-            message.parse::<DeadLetter>(),
-            self.log.admit(Instant::now()),
-        ) {
+    fn committed(&self, parked: Option<DeadLetter>) {
+        if let Some(letter) = parked
+            && let Some(suppressed) = self.log.admit(Instant::now())
+        {
             tracing::error!(dead_letter = %letter.event_id, group = letter.group, reason = letter.reason, suppressed, "a dead letter is parked");
         }
     }
@@ -295,7 +297,11 @@ fn is_over(known: &DeadLetterRecord, letter: &DeadLetter) -> bool {
 
 /// Reissues after the interval, or parks. A letter that names no group, of another service, is parked at once: there is no
 /// group to reissue it to, and its writer may retry by itself.
-fn schedule(mut letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timestamp) -> Commit {
+fn schedule(
+    mut letter: DeadLetter,
+    known: Option<DeadLetterRecord>,
+    now: Timestamp,
+) -> Decision<Option<DeadLetter>> {
     if letter.message_id.is_empty() {
         letter.message_id = letter.event_id.to_string();
     }
@@ -322,7 +328,11 @@ fn schedule(mut letter: DeadLetter, known: Option<DeadLetterRecord>, now: Timest
         commit.set_timer(timer_id(record.id), now.plus_millis(wait), message);
     }
     commit.put(&record);
-    commit
+    let is_parked = record.state == DeadLetterState::Parked;
+    Decision {
+        commit,
+        outcome: is_parked.then_some(record.letter),
+    }
 }
 
 fn timer_id(id: DeadLetterId) -> String {

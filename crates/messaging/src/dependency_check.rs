@@ -6,7 +6,7 @@ use crate::{Commit, CommitError, record::Key};
 
 /// The changes of a submission's rejected commits. A later commit that was decided on one of them must not be applied,
 /// even if another writer has brought the record to the version that it expects.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct DependencyCheck<'a> {
     changed: HashSet<(&'static str, &'a Key)>,
     /// Keys of messages whose commits were rejected: a later message of the key must wait for the earlier one.

@@ -4,6 +4,8 @@
 //! it is scanned in the order of its key, and a whole round takes a fixed part of the retention, however many marks there
 //! are. So its size stays in proportion to what is handled during the retention. State: the progress of the scan.
 
+use std::collections::HashMap;
+
 use crate::{Clock, Periodic, Schedule, Shutdown, Store, StoreError, Table, Tick, periodic};
 
 /// Pause between two runs.
@@ -29,7 +31,7 @@ impl Default for CleaningSettings {
 
 /// Rows of a declared table that are removed when they are old.
 #[derive(Debug, Clone, Copy)]
-pub struct Expiry {
+pub struct RowRetention {
     pub table: &'static Table,
     /// A text column that holds a [`crate::Timestamp`].
     pub column: &'static str,
@@ -49,13 +51,23 @@ pub struct Cleaned {
     pub is_round: bool,
 }
 
+/// Rows that one piece of cleaning removes or scans.
+pub(crate) const PIECE_ROWS_MAX: i64 = 2_000;
+
+/// The scan of the inbox continues after this consumer and message id.
+pub(crate) type InboxCursor = (String, String);
+
 impl Cleaned {
-    pub(crate) fn scanned(scanned: usize, rows_max: u32) -> Self {
-        Self {
+    /// After these marks were scanned; and where the scan continues.
+    pub(crate) fn scanned(marks: &[InboxCursor]) -> (Self, InboxCursor) {
+        let is_round = marks.len() < PIECE_ROWS_MAX as usize;
+        let last = marks.last().filter(|_| !is_round);
+        let cleaned = Self {
             removed: 0,
-            scanned: scanned as u64,
-            is_round: scanned < rows_max as usize,
-        }
+            scanned: marks.len() as u64,
+            is_round,
+        };
+        (cleaned, last.cloned().unwrap_or_default())
     }
 
     pub(crate) fn and_removed(self, removed: u64) -> Self {
@@ -64,6 +76,15 @@ impl Cleaned {
             ..self
         }
     }
+}
+
+/// The offset that all of these groups have passed, and all others that have a position; 0 if no group runs here.
+pub(crate) fn passed_by_all(positions: &HashMap<String, i64>, groups: &[&str]) -> i64 {
+    let running = groups.iter().map(|group| positions.get(*group).copied());
+    let running = running.map(Option::unwrap_or_default).min();
+    running.map_or(0, |passed| {
+        positions.values().fold(passed, |all, it| all.min(*it))
+    })
 }
 
 /// Paces the inbox scan.
@@ -99,7 +120,7 @@ pub struct Housekeeping {
     /// Every group that reads the bus: a message stays until all of them have handled it.
     pub groups: Vec<&'static str>,
     pub settings: CleaningSettings,
-    pub expiries: Vec<Expiry>,
+    pub retentions: Vec<RowRetention>,
 }
 
 /// Housekeeping with its place in the inbox.
@@ -139,13 +160,14 @@ impl Housekeeping {
     async fn catch_up(&self, scan: &mut InboxScan) -> Result<(), StoreError> {
         let mut scanned = 0;
         loop {
-            let cleaned = self.piece().await?;
+            let (cleaned, failure) = self.piece().await;
             scan.note(&cleaned);
             scanned += cleaned.scanned;
             let has_kept_pace = cleaned.is_round
+                || cleaned.scanned == 0
                 || scanned >= scan.marks_per_run(self.settings.inbox_retention_secs);
             if has_kept_pace && cleaned.removed < MORE_ROWS {
-                return Ok(());
+                return failure.map_or(Ok(()), Err);
             }
             tokio::task::yield_now().await;
         }
@@ -156,23 +178,27 @@ impl Housekeeping {
     /// # Errors
     /// [`StoreError`] if the store cannot answer; cleans nevertheless what does not depend on that.
     pub async fn clean(&self) -> Result<u64, StoreError> {
-        Ok(self.piece().await?.removed)
+        let (cleaned, failure) = self.piece().await;
+        failure.map_or(Ok(cleaned.removed), Err)
     }
 
-    async fn piece(&self) -> Result<Cleaned, StoreError> {
+    /// A piece of the messages and marks, and one of each declared table. Returns the first failure; it holds up nothing
+    /// else.
+    async fn piece(&self) -> (Cleaned, Option<StoreError>) {
         let now = self.clock.now();
         let before = now.plus_secs(-self.settings.inbox_retention_secs);
-        let cleaned = self.store.clean(&self.groups, before).await;
-        let (mut removed, mut failure) = (0, None);
-        for expiry in &self.expiries {
-            let before = now.plus_secs(-expiry.keep_secs);
-            match self.store.expire(expiry, before).await {
-                Ok(expired) => removed += expired,
-                Err(error) => failure = Some(error),
+        let (mut cleaned, mut failure) = match self.store.clean(&self.groups, before).await {
+            Ok(cleaned) => (cleaned, None),
+            Err(error) => (Cleaned::default(), Some(error)),
+        };
+        for retention in &self.retentions {
+            let before = now.plus_secs(-retention.keep_secs);
+            match self.store.remove_old(retention, before).await {
+                Ok(rows) => cleaned = cleaned.and_removed(rows),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        let cleaned = cleaned?.and_removed(removed);
-        failure.map_or(Ok(cleaned), Err)
+        (cleaned, failure)
     }
 }
 

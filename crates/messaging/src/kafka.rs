@@ -8,6 +8,7 @@
 //!
 //! [`MessageTable::Outbox`]: crate::MessageTable::Outbox
 
+mod client;
 mod codec;
 mod connectivity;
 mod group_consumer;
@@ -20,15 +21,15 @@ mod producer;
 mod publisher;
 mod relay;
 mod scan;
-mod settings;
 mod topics;
 mod watchdog;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
@@ -37,35 +38,19 @@ use rdkafka::{
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use group_consumer::GroupConsumer;
-pub use identity::MessageIdentity;
-pub use initial_offset::{Group, InitialOffset};
 pub use partition_buffer::PartitionOffset;
 pub use relay::Relay;
 pub use scan::scan;
-pub use settings::{InvalidSetting, KafkaSecurity, KafkaSettings};
 
+pub use crate::bus::OpenError;
 use crate::{
-    BackoffPolicy, Payload, Postgres, Random, ShutdownSwitch, Store, StoreError,
+    BackoffPolicy, Group, KafkaSettings, Payload, Postgres, Random, ShutdownSwitch, Store,
+    StoreError,
     dead_letters::{DeadLetter, DeadLetterResolved},
 };
 use partition_buffer::PartitionBuffer;
 use publisher::Publisher;
 use watchdog::Watchdog;
-
-/// Why the bus cannot be opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    #[error("Kafka: {0}")]
-    Kafka(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl OpenError {
-    fn kafka(reason: impl std::fmt::Display) -> Self {
-        Self::Kafka(reason.to_string())
-    }
-}
 
 /// How long a request to the brokers may take.
 const REQUEST_SECS_MAX: u64 = 20;
@@ -161,12 +146,7 @@ impl Kafka {
     /// Publishes what is committed so far, then stops.
     pub async fn close(&self) {
         self.switch.stop();
-        let tasks = std::mem::take(
-            &mut *self
-                .publisher
-                .lock()
-                .expect("no holder of this lock panics"),
-        );
+        let tasks = std::mem::take(&mut *self.publisher.lock());
         for task in tasks {
             // The relay publishes what a task that panicked leaves.
             let _ = task.await;

@@ -1,41 +1,35 @@
 //! Leases: one holder at a time, which learns when it lost the lease, and is fenced if it does not stop.
 //!
-//! A lease names its holder, a token, and the time at which it expires. It is a row of the store that it protects, or is
-//! kept elsewhere with its token in that store ([`ledger`]). A task renews it every third of its time, and stops with the
-//! [`Lease`]. The token grows whenever the lease changes hands and when it is released, so the [`Fence`] of an earlier
-//! holder is refused in the very transaction that it guards. Time alone protects nothing: a holder that was paused, or
-//! whose clock is wrong, may believe that it still leads; what must be safe is committed with the fence.
+//! A lease is a row of the store that it protects: its holder, a token, and the time at which it expires. A task renews
+//! it every third of its time, and stops with the [`Lease`]. The token grows whenever the lease changes hands and when it
+//! is released, so the [`Fence`] of an earlier holder is refused in the very transaction that it guards. Time alone
+//! protects nothing: a holder that was paused, or whose clock is wrong, may believe that it still leads; what must be
+//! safe is committed with the fence.
 //!
-//! Waiters are notified; they do not poll. Those of one process stand in one queue, first come first served, and only
-//! its head reads the ledger: when the lease expires, or after a change. Between processes the first claim after a
-//! release wins, and no process is preferred. A process that dies with a lease leaves it held until it expires.
-//! State: the queues of this process (`queue`), and one row for each name ever leased, which is kept because its token
-//! must never be given twice.
+//! A [`Leader`] does work in one process of those that share a store: each tries to take the lease ten times within its
+//! length. A process that stops releases its lease at once; one that dies leaves it held until it expires. The first claim
+//! wins, and no process is preferred; of two at once the record's version decides.
+//! State: one row for each name ever leased, which is kept because its token must never be given twice.
 
-pub mod ledger;
+mod leader;
 mod manager;
-mod queue;
 
-pub use ledger::{LeaseLedger, LeaseState};
+pub use leader::Leader;
 pub use manager::{Lease, LeaseManager};
-pub use queue::WAITERS_MAX;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Fence, StoreError, Timestamp,
-    record::{Column, Key, Record, Table},
+    Commit, CommitError, Fence, Store, StoreError, Timestamp,
+    record::{Column, Record, Table},
 };
 
-/// Why a lease was not given, or did not last.
+/// Why a lease did not last.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The lease expired, or another process took it; this holder did not release it.
     #[error("the lease {lease} was lost")]
     Lost { lease: String },
-    /// [`WAITERS_MAX`] tasks of this process wait for it already.
-    #[error("too many tasks of this process wait for the lease {lease}")]
-    Crowded { lease: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -67,6 +61,24 @@ impl LeaseRecord {
             token: self.token,
         }
     }
+
+    /// Stores it; the record as it is stored now, or `None` if another process changed it first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    pub async fn save(self, store: &Store) -> Result<Option<Self>, StoreError> {
+        let mut commit = Commit::new();
+        commit.put(&self);
+        match store.commit(commit).await {
+            Ok(()) => Ok(Some(Self {
+                version: self.version + 1,
+                ..self
+            })),
+            Err(CommitError::Conflict { .. } | CommitError::Fenced { .. }) => Ok(None),
+            Err(CommitError::Constraint { detail }) => Err(StoreError::Corrupt(detail)),
+            Err(CommitError::Store(error)) => Err(error),
+        }
+    }
 }
 
 impl Record for LeaseRecord {
@@ -77,18 +89,12 @@ impl Record for LeaseRecord {
             Column::text("holder"),
             Column::integer("token"),
             Column::text("expires_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "name",
         constraints: &[],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.name.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 //! - [`record`]: a row with a version, and its table; [`row`]: a struct as a row
 //! - [`commit`]: [`Commit`], and why one is refused
 //! - [`store`]: where commits become durable; [`sqlite`] is the embedded one, [`postgres`] the distributed one
+//! - [`engines`]: [`Engines`], the choice of store and bus, and how to open them; [`kafka_settings`]
 //! - [`bus`]: consumer groups and their positions; the store's log, or Kafka (feature `kafka`)
+//! - [`backend`]: for a store and a bus that are none of these
 //! - [`worker`]: receive, decide, commit, acknowledge
 //! - [`runner`]: runs consumers and [`periodic`] tasks, supervised, with a graceful stop
 //! - [`coordinator`]: runs `saga` machines on records, messages and timers
@@ -15,6 +17,7 @@
 //! - [`id`], [`time`]: ids and instants; [`lenient`]: reads messages of services written by others
 //! - [`clock`]: clock and random source, passed in; [`trace`]: the request that caused a message
 
+pub mod backend;
 mod backoff;
 pub mod bus;
 pub mod clock;
@@ -24,10 +27,12 @@ pub mod coordinator;
 pub mod dead_letters;
 mod dependency_check;
 mod digest;
+pub mod engines;
 pub mod housekeeping;
 pub mod id;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod kafka_settings;
 pub mod lease;
 pub mod lenient;
 mod log_cache;
@@ -37,6 +42,7 @@ pub mod metrics;
 pub mod payload;
 pub mod periodic;
 pub mod postgres;
+mod program;
 pub mod record;
 mod retry;
 pub mod row;
@@ -50,25 +56,28 @@ pub mod time;
 pub mod timers;
 pub mod trace;
 pub mod worker;
-mod writer_state;
+pub mod writer_state;
 
 pub use backoff::BackoffPolicy;
-pub use bus::{Batch, Bus};
+pub use bus::{Batch, Bus, Group};
 pub use clock::{Clock, Random};
 pub use commit::{Commit, CommitError, Fence, StoreError};
 pub use commit_handle::{CommitHandle, CommitOutcome, Unresolved};
 pub use dead_letters::DeadLetterSettings;
 pub use digest::{Digest, sha256};
+pub use engines::Engines;
 pub use id::{DeadLetterId, SagaId};
 #[cfg(feature = "kafka")]
-pub use kafka::{Kafka, KafkaSettings, MessageIdentity, Relay};
-pub use lease::{Lease, LeaseLedger, LeaseManager};
+pub use kafka::{Kafka, Relay};
+pub use kafka_settings::{KafkaSettings, MessageIdentity};
+pub use lease::{Leader, Lease, LeaseManager};
 pub use log_cache::StoredMessage;
 pub use message::{Message, Rejection};
 pub use metrics::Metrics;
 pub use payload::{Payload, PayloadRules};
 pub use periodic::{Periodic, Schedule, Tick};
 pub use postgres::{MessageTable, Postgres, PostgresSettings};
+pub use program::{DataFolder, Program};
 pub use record::{Column, Entry, Key, Record, Ref, Table};
 pub use row::Row;
 pub use runner::{Runner, Running, TaskHandles};
@@ -77,7 +86,7 @@ pub use snapshot::Snapshot;
 pub use store::{Find, Store, Submission};
 pub use time::Timestamp;
 pub use trace::TraceContext;
-pub use worker::{Consumer, Records, Worker, WorkerContext};
+pub use worker::{Consumer, Decision, Records, Worker, WorkerContext};
 
 /// The tables of this crate's own records; a store is opened with them and the services'.
 pub const TABLES: &[&Table] = &[

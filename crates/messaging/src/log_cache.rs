@@ -1,9 +1,8 @@
 //! The newest messages of the log in memory, so that a consumer that keeps up never reads them from the store.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, RwLock},
-};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+
+use parking_lot::RwLock;
 
 use crate::Message;
 
@@ -39,7 +38,7 @@ impl LogCache {
 
     /// Empties the cache; the next message comes after this offset.
     pub(crate) fn start_at(&self, head: i64) {
-        let mut state = self.state.write().expect("no holder of this lock panics");
+        let mut state = self.state.write();
         *state = State {
             from: head,
             messages: VecDeque::new(),
@@ -47,7 +46,7 @@ impl LogCache {
     }
 
     pub(crate) fn append(&self, committed: Vec<StoredMessage>) {
-        let mut state = self.state.write().expect("no holder of this lock panics");
+        let mut state = self.state.write();
         state.messages.extend(committed);
         while state.messages.len() > CACHED_MESSAGES_MAX {
             if let Some(oldest) = state.messages.pop_front() {
@@ -63,25 +62,15 @@ impl LogCache {
         max: usize,
         wanted: &dyn Fn(&Message) -> bool,
     ) -> Option<(Vec<StoredMessage>, i64)> {
-        let state = self.state.read().expect("no holder of this lock panics");
+        let state = self.state.read();
         if offset < state.from {
             return None;
         }
-        let mut looked_at = offset;
-        let mut found = Vec::new();
-        let start = state
-            .messages
-            .partition_point(|stored| stored.offset <= offset);
-        for stored in state.messages.range(start..) {
-            if found.len() == max {
-                break;
-            }
-            looked_at = stored.offset;
-            if wanted(&stored.message) {
-                found.push(stored.clone());
-            }
-        }
-        Some((found, looked_at))
+        let is_before = |stored: &StoredMessage| stored.offset <= offset;
+        let start = state.messages.partition_point(is_before);
+        let messages = state.messages.range(start..).cloned();
+        let Ok(found) = select(messages.map(Ok::<_, Infallible>), offset, max, wanted);
+        Some(found)
     }
 }
 

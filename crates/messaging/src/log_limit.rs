@@ -1,10 +1,9 @@
 //! Limits log lines that a peer can cause any number of: a few in each period, then a count of those suppressed. State:
 //! the lines of the current period.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Lines in each period.
 const LINES_MAX: u32 = 10;
@@ -23,7 +22,7 @@ struct Period {
 impl LogLimit {
     /// If a line may be written: how many were suppressed since the last one.
     pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
-        let mut period = self.0.lock().expect("no holder of this lock panics");
+        let mut period = self.0.lock();
         let current = period.get_or_insert(Period {
             since: now,
             lines: 0,

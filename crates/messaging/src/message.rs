@@ -20,6 +20,12 @@ pub(crate) fn indexable(name: &str) -> Cow<'_, str> {
     Cow::Owned(sha256(&[name.as_bytes()]).name())
 }
 
+/// The topic of the reply to a request on this topic, which ends with `.request`.
+pub(crate) fn response_topic(request: &str) -> Option<String> {
+    let stem = request.strip_suffix(".request")?;
+    Some(format!("{stem}.response"))
+}
+
 /// Whether a JSON text escapes U+0000. PostgreSQL cannot store that character, so no store may.
 fn escapes_nul(json: &str) -> bool {
     json.match_indices("u0000").any(|(at, _)| {
@@ -119,6 +125,21 @@ impl Message {
         }
     }
 
+    /// The reply to this request. Its id derives from the request's, so that deciding again gives the same.
+    #[must_use]
+    pub fn reply<P: Payload>(&self, response: &P, now: Timestamp) -> Self {
+        Self::new(format!("{}:response", self.id), response, now)
+    }
+
+    /// As [`Message::reply`], for a payload whose topic is not fixed by its type: with the request's key, and on its topic
+    /// with `.response` for `.request`.
+    #[must_use]
+    pub fn reply_untyped(&self, response: &impl Serialize, now: Timestamp) -> Self {
+        let topic = response_topic(&self.topic).unwrap_or_else(|| self.topic.clone());
+        let id = format!("{}:response", self.id);
+        Self::on(topic, self.key.clone(), id, response, now)
+    }
+
     /// # Errors
     /// A [`Rejection`] naming topic and field if the payload does not have the topic's form.
     pub fn parse<P: DeserializeOwned>(&self) -> Result<P, Rejection> {
@@ -148,7 +169,8 @@ impl Message {
         });
         let id = match reissue {
             None if !letter.message_id.is_empty() => letter.message_id.clone(),
-            None | Some(_) => format!("{}:{count}", letter.event_id),
+            // Not the id of a message about the dead letter: its group could be that of the dead letters.
+            None | Some(_) => format!("{}:reissue:{count}", letter.event_id),
         };
         Self {
             id,

@@ -57,67 +57,31 @@ impl Metrics {
             store_statements: Counter::default(),
         };
         let m = &metrics;
-        registry.register_with_unit(
-            "commit",
-            "Time of a store transaction, fsync included",
-            Unit::Seconds,
-            m.commit_secs.clone(),
-        );
-        registry.register(
-            "commit_batch_size",
-            "Commits in one store transaction",
-            m.commit_size.clone(),
-        );
-        registry.register(
-            "messages_published",
-            "Messages put on the bus",
-            m.messages_published.clone(),
-        );
-        registry.register(
-            "messages_handled",
-            "Messages handled by a consumer group",
-            m.messages_handled.clone(),
-        );
-        registry.register(
-            "messages_rejected",
-            "Messages that became dead letters",
-            m.messages_rejected.clone(),
-        );
-        registry.register(
-            "messages_duplicate",
-            "Messages dropped because the group had seen them",
-            m.messages_duplicate.clone(),
-        );
-        registry.register(
-            "decisions_repeated",
-            "Decisions taken again after a version conflict",
-            m.decisions_repeated.clone(),
-        );
-        registry.register(
-            "consumer_lag_messages",
-            "Messages on the bus that a group has not looked at",
-            m.lag.clone(),
-        );
-        registry.register(
-            "timers_fired",
-            "Timers that published their message",
-            m.timers_fired.clone(),
-        );
-        registry.register(
-            "messages_parked",
-            "Messages that the brokers refused: each is a parked dead letter of the group outbox",
-            m.messages_parked.clone(),
-        );
-        registry.register(
-            "topics_refused",
-            "Topics of which the brokers take nothing, as the leader of the relay sees it: their messages wait",
-            m.topics_refused.clone(),
-        );
-        registry.register(
-            "store_statements",
-            "Reading statements by key",
-            m.store_statements.clone(),
-        );
+        let help = "Time of a store transaction, fsync included";
+        registry.register_with_unit("commit", help, Unit::Seconds, m.commit_secs.clone());
+        let help = "Commits in one store transaction";
+        registry.register("commit_batch_size", help, m.commit_size.clone());
+        let help = "Messages put on the bus";
+        registry.register("messages_published", help, m.messages_published.clone());
+        let help = "Messages handled by a consumer group";
+        registry.register("messages_handled", help, m.messages_handled.clone());
+        let help = "Messages that became dead letters";
+        registry.register("messages_rejected", help, m.messages_rejected.clone());
+        let help = "Messages dropped because the group had seen them";
+        registry.register("messages_duplicate", help, m.messages_duplicate.clone());
+        let help = "Decisions taken again after a version conflict";
+        registry.register("decisions_repeated", help, m.decisions_repeated.clone());
+        let help = "Messages on the bus that a group has not looked at";
+        registry.register("consumer_lag_messages", help, m.lag.clone());
+        let help = "Timers that published their message";
+        registry.register("timers_fired", help, m.timers_fired.clone());
+        let help =
+            "Messages that the brokers refused: each is a parked dead letter of the group outbox";
+        registry.register("messages_parked", help, m.messages_parked.clone());
+        let help = "Topics of which the brokers take nothing, as the leader of the relay sees it: their messages wait";
+        registry.register("topics_refused", help, m.topics_refused.clone());
+        let help = "Reading statements by key";
+        registry.register("store_statements", help, m.store_statements.clone());
         Arc::new(metrics)
     }
 

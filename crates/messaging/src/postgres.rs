@@ -13,7 +13,7 @@
 //! (PgBouncer with `pool_mode = transaction`) when they connect, and refuse it. A pooler with `pool_mode = session` works.
 //!
 //! **Differences from the embedded store:** a text cannot hold the character U+0000 (its commit is rejected as breaking
-//! a rule); a commit that is stale and also breaks a rule is rejected as stale; if a unique value passes from one record
+//! a rule); of several reasons to reject a commit it may name another; if a unique value passes from one record
 //! to another, commits of different submissions that were waiting together are applied as if in *some* order.
 //!
 //! **CockroachDB and YugabyteDB** speak the protocol; neither was tested. The store uses no LISTEN/NOTIFY, triggers,
@@ -47,15 +47,14 @@ mod writer_connection;
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_postgres::types::ToSql;
 
 #[cfg(feature = "kafka")]
 pub(crate) use outbox::Pending;
@@ -64,36 +63,31 @@ pub(crate) use snapshot::PostgresSnapshot;
 
 use crate::{
     CommitHandle, Message, Metrics, Random, StoreError,
-    housekeeping::{Cleaned, Expiry},
+    housekeeping::{Cleaned, InboxCursor, PIECE_ROWS_MAX, RowRetention},
     log_cache::{self, StoredMessage},
     record::{Key, Table},
     row::Row,
     store::{DueTimer, Find, Submission},
+    writer_state::WriterState,
 };
 use connect::Connector;
 use pool::ReaderPool;
-use reader::{ReadError, Reader};
+use reader::Reader;
 use registration::WriterRegistration;
 use shared::SharedState;
 use sql::SqlTexts;
 use writer::{Job, Writer};
 
-/// Submissions that may wait for the writer; the next is rejected.
-const SUBMISSIONS_WAITING_MAX: usize = 8192;
-/// Rows that one cleanup removes.
-const CLEAN_ROWS_MAX: u32 = 2000;
-
 pub struct Postgres {
-    jobs: Mutex<Option<mpsc::UnboundedSender<Job>>>,
-    waiting: Arc<AtomicUsize>,
+    /// `None` only while this is dropped, as the thread.
+    jobs: Option<mpsc::UnboundedSender<Job>>,
     readers: ReaderPool,
     texts: Arc<SqlTexts>,
     messages: MessageTable,
     shared: Arc<SharedState>,
     closing: watch::Sender<bool>,
-    inbox_cursor: Mutex<cleanup::InboxCursor>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    metrics: Arc<Metrics>,
+    inbox_cursor: Mutex<InboxCursor>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Postgres {
@@ -119,8 +113,7 @@ impl Postgres {
         let random = Random::System;
         let readers = ReaderPool::new(connector.clone(), settings.connections_max, random.clone())?;
         let texts = Arc::new(SqlTexts::new(tables));
-        let shared = Arc::new(SharedState::new());
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let shared = Arc::new(SharedState::new(metrics));
         let (closing, closed) = watch::channel(false);
         let (jobs, queue) = mpsc::unbounded_channel();
         let writer = Writer {
@@ -129,10 +122,8 @@ impl Postgres {
             texts: Arc::clone(&texts),
             messages: settings.messages,
             queue,
-            waiting: Arc::clone(&waiting),
             shared: Arc::clone(&shared),
             closing: closed,
-            metrics: Arc::clone(&metrics),
             random,
             wait_max: Duration::from_secs(settings.wait_secs_max),
             connection: None,
@@ -146,40 +137,29 @@ impl Postgres {
             .await
             .map_err(|_| StoreError::Unavailable("the writer did not start".to_owned()))??;
         Ok(Self {
-            jobs: Mutex::new(Some(jobs)),
-            waiting,
+            jobs: Some(jobs),
             readers,
             texts,
             messages: settings.messages,
             shared,
             closing,
             inbox_cursor: Mutex::default(),
-            thread: Mutex::new(Some(thread)),
-            metrics,
+            thread: Some(thread),
         })
     }
 
     pub(crate) fn submit(&self, submission: Submission) -> CommitHandle {
-        let commits = submission.commits.len();
-        if let Err(error) = self.shared.writer.check_failure() {
-            return CommitHandle::rejected(error, commits);
-        }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= SUBMISSIONS_WAITING_MAX {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return CommitHandle::rejected(StoreError::Overloaded, commits);
-        }
-        let (reply, outcomes) = oneshot::channel();
-        let jobs = self.jobs.lock().expect("no holder of this lock panics");
-        // If the writer has stopped, the reply is dropped with the job, and the handle reports that.
-        let job = Job {
-            submission,
-            reply,
-            submitted_at: Instant::now(),
+        let send = |submission, reply| {
+            let job = Job {
+                submission,
+                reply,
+                submitted_at: Instant::now(),
+            };
+            self.jobs
+                .as_ref()
+                .is_some_and(|jobs| jobs.send(job).is_ok())
         };
-        if jobs.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        CommitHandle::pending(outcomes, commits)
+        self.state().submit(submission, send)
     }
 
     pub(crate) async fn load(
@@ -187,7 +167,6 @@ impl Postgres {
         table: &'static Table,
         keys: &[Key],
     ) -> Result<Vec<Row>, StoreError> {
-        self.metrics.store_statements.inc();
         let text = &self.texts.of(table).load;
         self.readers
             .with(|reader| async move { reader.load(text, table, keys).await })
@@ -211,12 +190,30 @@ impl Postgres {
             table.name,
             only.unwrap_or("TRUE")
         );
-        let text = text.as_str();
-        let count = |reader: Arc<Reader>| async move {
-            let counts = reader.query(text, &[]).await?;
-            Ok(counts.iter().map(|row| (row.get(0), row.get(1))).collect())
+        let counts = self.rows(&text, &[]).await?;
+        Ok(counts.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// The rows of a query.
+    async fn rows(
+        &self,
+        text: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        let query = |reader: Arc<Reader>| async move { Ok(reader.query(text, parameters).await?) };
+        self.readers.with(query).await
+    }
+
+    /// Runs a statement on a reading connection; returns how many rows it changed.
+    async fn execute(
+        &self,
+        text: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, StoreError> {
+        let execute = |reader: Arc<Reader>| async move {
+            Ok(reader.client().execute(text, parameters).await?)
         };
-        self.readers.with(count).await
+        self.readers.with(execute).await
     }
 
     pub(crate) async fn seen(
@@ -224,7 +221,6 @@ impl Postgres {
         group: &str,
         message_ids: &[&str],
     ) -> Result<HashSet<String>, StoreError> {
-        self.metrics.store_statements.inc();
         self.readers
             .with(|reader| async move { reader.seen(group, message_ids).await })
             .await
@@ -251,17 +247,9 @@ impl Postgres {
             "INSERT INTO next_id (name, next) VALUES ($1, {stored} + 1)
              ON CONFLICT (name) DO UPDATE SET next = greatest(next_id.next, {stored}) + 1 RETURNING next - 1"
         );
-        let text = text.as_str();
-        let next = |reader: Arc<Reader>| async move {
-            let given = reader.query(text, &[&table.name]).await?;
-            let given = given.first().map(|row| row.get(0));
-            given.ok_or_else(|| {
-                ReadError::Store(StoreError::Unavailable(
-                    "the database returned no number".to_owned(),
-                ))
-            })
-        };
-        self.readers.with(next).await
+        let given = self.rows(&text, &[&table.name]).await?;
+        let none = || StoreError::Unavailable("the database returned no number".to_owned());
+        given.first().map(|row| row.get(0)).ok_or_else(none)
     }
 
     /// At most `max` messages after `offset` that are `wanted`, and the offset up to which this has looked.
@@ -296,53 +284,47 @@ impl Postgres {
         groups: &[&'static str],
         inbox_before: Timestamp,
     ) -> Result<Cleaned, StoreError> {
-        let passed = groups.iter().map(|group| self.shared.position(group)).min();
-        let passed = passed
-            .filter(|_| self.messages == MessageTable::Log)
-            .unwrap_or(0);
-        let cursor = self
-            .inbox_cursor
-            .lock()
-            .expect("no holder of this lock panics")
-            .clone();
-        let cursor = &cursor;
-        let clean = |reader: Arc<Reader>| async move {
-            let reader = &*reader;
-            let messages = cleanup::messages(reader, passed, CLEAN_ROWS_MAX).await?;
-            let writers = cleanup::writers(reader).await?;
-            let (marks, cursor) =
-                cleanup::inbox(reader, inbox_before, CLEAN_ROWS_MAX, cursor).await?;
-            Ok((marks.and_removed(messages + writers), cursor))
+        let passed = match self.messages {
+            MessageTable::Log => self.shared.passed_by_all(groups),
+            MessageTable::Outbox => 0,
         };
-        let (cleaned, cursor) = self.readers.with(clean).await?;
-        *self
-            .inbox_cursor
-            .lock()
-            .expect("no holder of this lock panics") = cursor;
+        let from = self.inbox_cursor.lock().clone();
+        let from = &from;
+        let clean = |reader: Arc<Reader>| async move {
+            let messages = cleanup::messages(&reader, passed).await?;
+            let writers = cleanup::writers(&reader).await?;
+            let (marks, next) = cleanup::inbox(&reader, inbox_before, from).await?;
+            Ok((marks.and_removed(messages + writers), next))
+        };
+        let (cleaned, next) = self.readers.with(clean).await?;
+        *self.inbox_cursor.lock() = next;
         Ok(cleaned)
     }
 
-    pub(crate) async fn expire(
+    pub(crate) async fn remove_old(
         &self,
-        expiry: &Expiry,
+        retention: &RowRetention,
         before: Timestamp,
     ) -> Result<u64, StoreError> {
-        let expire = |reader: Arc<Reader>| async move {
-            cleanup::expired(&reader, expiry, before, CLEAN_ROWS_MAX).await
-        };
-        self.readers.with(expire).await
+        let text = crate::sql::remove_old(retention);
+        self.execute(&text, &[&before.to_string(), &PIECE_ROWS_MAX])
+            .await
     }
 
-    pub(crate) fn committed(&self) -> watch::Receiver<i64> {
-        self.shared.writer.committed()
+    /// Removes the group's position. Its messages are no longer kept for it.
+    pub(crate) async fn retire(&self, group: &str) -> Result<(), StoreError> {
+        let text = "DELETE FROM consumer WHERE name = $1";
+        self.execute(text, &[&group]).await?;
+        self.shared.forget(group);
+        Ok(())
+    }
+
+    pub(crate) fn state(&self) -> &WriterState {
+        &self.shared.writer
     }
 
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         self.shared.check()
-    }
-
-    pub(crate) async fn failed(&self) -> String {
-        self.shared.writer.failed().await
     }
 }
 
@@ -365,19 +347,9 @@ fn start(
 impl Drop for Postgres {
     /// Waits until the writer has applied what was submitted, as long as the server answers.
     fn drop(&mut self) {
-        drop(
-            self.jobs
-                .lock()
-                .expect("no holder of this lock panics")
-                .take(),
-        );
+        self.jobs.take();
         self.closing.send_replace(true);
-        let thread = self
-            .thread
-            .lock()
-            .expect("no holder of this lock panics")
-            .take();
-        if let Some(thread) = thread {
+        if let Some(thread) = self.thread.take() {
             // A panicked writer has already failed every waiter.
             let _ = thread.join();
         }

@@ -2,9 +2,6 @@
 //! every store makes its schema from that table.
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
-
-use crate::row::Row;
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +20,9 @@ pub struct Column {
 }
 
 impl Column {
+    /// The version of a [`Record`].
+    pub const VERSION: Self = Self::integer("version");
+
     const fn new(name: &'static str, kind: Kind) -> Self {
         Self {
             name,
@@ -69,11 +69,6 @@ pub struct Table {
 }
 
 impl Table {
-    #[must_use]
-    pub fn has_column(&self, name: &str) -> bool {
-        self.columns.iter().any(|column| column.name == name)
-    }
-
     pub(crate) fn kind_of(&self, name: &str) -> Kind {
         let column = self.columns.iter().find(|column| column.name == name);
         column.map_or(Kind::Text, |column| column.kind)
@@ -84,14 +79,10 @@ impl Table {
     }
 }
 
-/// A row with a version. The struct has one field for each column of its table, including `version`.
+/// A row with a version. The struct has one field for each column of its table. One is [`Column::VERSION`]: as loaded, or 0
+/// for a record that is not stored yet.
 pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     const TABLE: &'static Table;
-
-    fn key(&self) -> Key;
-
-    /// The version as loaded; 0 for a record that is not stored yet.
-    fn version(&self) -> i64;
 }
 
 /// A row that is added and never changed: history, ledger.
@@ -104,17 +95,6 @@ pub trait Entry: Serialize + DeserializeOwned + Send + Sync + 'static {
 pub enum Key {
     Integer(i64),
     Text(String),
-}
-
-impl Key {
-    /// The key of a row of `table`.
-    pub(crate) fn of(table: &Table, row: &Row) -> Option<Key> {
-        match row.get(table.key)? {
-            Value::Number(number) => number.as_i64().map(Key::Integer),
-            Value::String(text) => Some(Key::Text(text.clone())),
-            _ => None,
-        }
-    }
 }
 
 impl std::fmt::Display for Key {

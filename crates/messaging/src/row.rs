@@ -10,7 +10,10 @@ use serde::{
 };
 use serde_json::{Error, Value};
 
-use crate::{Rejection, record::Table};
+use crate::{
+    Rejection,
+    record::{Key, Table},
+};
 
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -68,6 +71,14 @@ impl Row {
     #[must_use]
     pub fn table(&self) -> &'static Table {
         self.table
+    }
+
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self.get(self.table.key)? {
+            Value::Number(number) => number.as_i64().map(Key::Integer),
+            Value::String(text) => Some(Key::Text(text.clone())),
+            _ => None,
+        }
     }
 
     /// In the order of the table's columns.

@@ -9,13 +9,20 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use tokio::task::{AbortHandle, JoinSet};
 
+#[cfg(feature = "kafka")]
+use crate::Relay;
 use crate::{
-    Bus, Consumer, Periodic, Shutdown, ShutdownSwitch, Store, StoreError, Worker, WorkerContext,
+    Bus, Consumer, Fence, Leader, LeaseManager, Periodic, Shutdown, ShutdownSwitch, Store,
+    StoreError, Worker, WorkerContext,
+    coordinator::{Coordinator, Domain},
     dead_letters::DeadLetterConsumer,
-    housekeeping::{CleaningSettings, Expiry, Housekeeping},
+    housekeeping::{CleaningSettings, Housekeeping, RowRetention},
     periodic,
     timers::Timers,
 };
+
+/// How long the other processes wait for a leader that died.
+const LEASE_MILLIS: i64 = 10_000;
 
 type Task = BoxFuture<'static, ()>;
 /// Opens what a task needs and returns the task.
@@ -33,7 +40,7 @@ type Start = Box<dyn FnOnce(&WorkerContext, Shutdown) -> Result<Task, StoreError
 pub struct Runner {
     context: WorkerContext,
     cleaning: CleaningSettings,
-    expiries: Vec<Expiry>,
+    retentions: Vec<RowRetention>,
     groups: Vec<&'static str>,
     starts: Vec<(&'static str, Start)>,
     switch: ShutdownSwitch,
@@ -64,7 +71,7 @@ impl Runner {
         Self {
             context,
             cleaning: CleaningSettings::default(),
-            expiries: Vec::new(),
+            retentions: Vec::new(),
             groups: Vec::new(),
             starts: Vec::new(),
             switch,
@@ -74,12 +81,17 @@ impl Runner {
 
     /// Handles this consumer's messages.
     pub fn consumer<C: Consumer>(&mut self, consumer: C) -> &mut Self {
-        let group = consumer.group();
+        let group = consumer.group().name;
         self.groups.push(group);
         self.add(group, move |context, shutdown| {
             let worker = Worker::new(consumer, context.clone())?;
             Ok(Box::pin(worker.run(shutdown)))
         })
+    }
+
+    /// Advances the sagas of a domain.
+    pub fn saga<D: Domain>(&mut self, coordinator: Coordinator<D>) -> &mut Self {
+        self.consumer(coordinator)
     }
 
     /// Schedules the rejected messages of all consumers: one process of a deployment must.
@@ -98,6 +110,40 @@ impl Runner {
         })
     }
 
+    /// Runs this in one process at a time of those that share the store, until shutdown is requested or the process no
+    /// longer leads. `run` is passed the fence for its commits. A bus in the store belongs to one process, which leads
+    /// without a lease, and so without a fence.
+    pub fn leader<F>(
+        &mut self,
+        name: &'static str,
+        run: impl Fn(Option<Fence>, Shutdown) -> F + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.context.bus {
+            Bus::Local(_) => self.task(name, move |shutdown| run(None, shutdown)),
+            _ => self.leader_for(name, LEASE_MILLIS, move |fence, shutdown| {
+                run(Some(fence), shutdown)
+            }),
+        }
+    }
+
+    fn leader_for<F>(
+        &mut self,
+        name: &'static str,
+        lease_millis: i64,
+        run: impl Fn(Fence, Shutdown) -> F + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let WorkerContext { store, clock, .. } = self.context.clone();
+        let holder = format!("process {}", std::process::id());
+        let leases = LeaseManager::new(store, clock, holder, lease_millis);
+        self.periodic(Leader::new(leases, name, self.shutdown.clone(), run))
+    }
+
     /// Runs anything else until shutdown is requested.
     pub fn task<F>(
         &mut self,
@@ -111,9 +157,13 @@ impl Runner {
     }
 
     /// How long handled messages are remembered, and which old rows are removed.
-    pub fn cleaning(&mut self, settings: CleaningSettings, expiries: Vec<Expiry>) -> &mut Self {
+    pub fn cleaning(
+        &mut self,
+        settings: CleaningSettings,
+        retentions: Vec<RowRetention>,
+    ) -> &mut Self {
         self.cleaning = settings;
-        self.expiries = expiries;
+        self.retentions = retentions;
         self
     }
 
@@ -158,7 +208,7 @@ impl Runner {
             clock: clock.clone(),
             groups: self.groups.clone(),
             settings: self.cleaning,
-            expiries: self.expiries.clone(),
+            retentions: self.retentions.clone(),
         };
         self.periodic(Timers {
             store: store.clone(),
@@ -168,14 +218,12 @@ impl Runner {
         self.task("housekeeping", |shutdown| housekeeping.run(shutdown));
         #[cfg(feature = "kafka")]
         if let Bus::Kafka(kafka) = &self.context.bus {
-            let holder = format!("process {}", std::process::id());
-            self.periodic(crate::Relay::new(
-                Arc::clone(kafka),
-                store,
-                clock,
-                metrics,
-                holder,
-            ));
+            let (kafka, lease_millis) = (Arc::clone(kafka), kafka.settings().relay_lease_millis);
+            self.leader_for(Relay::LEASE, lease_millis, move |fence, shutdown| {
+                let (kafka, store, metrics) = (kafka.clone(), store.clone(), metrics.clone());
+                let relay = Relay::new(kafka, store, clock.clone(), metrics, fence);
+                periodic::run(relay, clock.clone(), shutdown)
+            });
         }
     }
 

@@ -1,12 +1,12 @@
 //! A store as of one moment, read beside a running server: without locking or disturbing it, and everything from the
 //! same commit.
 
-use std::{collections::HashSet, path::Path};
+use std::collections::HashSet;
 
 use crate::{
-    Message, StoreError,
+    DataFolder, Message, StoreError,
     postgres::{PostgresSettings, PostgresSnapshot},
-    record::{Entry, Key, Record, Table},
+    record::{Entry, Record, Table},
     row::Row,
     sqlite::SqliteSnapshot,
     store::Find,
@@ -28,8 +28,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the folder holds no store.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        SqliteSnapshot::open(folder).map(|snapshot| Self(Backend::Sqlite(snapshot)))
+    pub fn open(folder: impl Into<DataFolder>) -> Result<Self, StoreError> {
+        SqliteSnapshot::open(&folder.into()).map(|snapshot| Self(Backend::Sqlite(snapshot)))
     }
 
     /// A PostgreSQL schema as of now. Like every method of a snapshot, this blocks its thread.
@@ -74,7 +74,7 @@ impl Snapshot {
                 Backend::Postgres(snapshot) => snapshot.find(find.clone())?,
             };
             let is_last = rows.len() < PAGE_ROWS as usize;
-            find.after = rows.last().and_then(|row| Key::of(table, row));
+            find.after = rows.last().and_then(Row::key);
             rows.into_iter().try_for_each(&mut each)?;
             if is_last || find.after.is_none() {
                 return Ok(());

@@ -7,7 +7,7 @@
 
 mod cleanup;
 mod read_only;
-mod reader;
+pub(crate) mod reader;
 mod schema;
 mod snapshot;
 mod sql;
@@ -17,30 +17,25 @@ mod upgrade;
 mod writer;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::File,
-    path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
 };
 
 use crate::Timestamp;
+use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 pub(crate) use snapshot::SqliteSnapshot;
 
 use crate::{
-    CommitHandle, Metrics, StoreError,
-    housekeeping::{Cleaned, Expiry},
+    CommitHandle, DataFolder, Metrics, StoreError,
+    housekeeping::{Cleaned, InboxCursor, RowRetention},
     log_cache::StoredMessage,
     record::{Key, Table},
     row::Row,
-    sql::columns,
-    store::{DueTimer, Find, Position, Submission},
+    store::{Find, Position, Submission},
     writer_state::WriterState,
 };
 use reader::ReadConnections;
@@ -48,129 +43,89 @@ use writer::{Job, Writer};
 
 pub use schema::no_folder;
 
-/// Submissions that may wait for the writer; the next is rejected.
-const SUBMISSIONS_WAITING_MAX: usize = 8192;
-/// Rows that one cleanup removes.
-const CLEAN_ROWS_MAX: u32 = 2000;
-
 pub struct Sqlite {
     /// Keeps other processes out of the folder while the store is open. Dropped first: when the senders below close, the
     /// folder is free.
     _lock: File,
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
-    waiting: Arc<AtomicUsize>,
+    /// `None` only while this is dropped, as the thread.
+    jobs: Option<mpsc::Sender<Job>>,
     readers: ReadConnections,
     texts: Arc<SqlTexts>,
     state: Arc<WriterState>,
     next_ids: Mutex<HashMap<&'static str, i64>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    metrics: Arc<Metrics>,
+    inbox_cursor: Mutex<InboxCursor>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Sqlite {
     pub(crate) fn open(
-        folder: &Path,
+        folder: &DataFolder,
         tables: &[&'static Table],
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let lock = schema::lock_folder(folder)?;
-        let path = folder.join(schema::FILE_NAME);
+        let path = schema::file(folder);
         let connection = schema::open_writer(&path, tables)?;
         let head = schema::last_offset(&connection)?;
-        let state = Arc::new(WriterState::new(head));
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let state = Arc::new(WriterState::new(head, metrics));
         let (jobs, queue) = mpsc::channel();
         let texts = Arc::new(SqlTexts::new(tables));
         let writer = Writer {
             connection,
             texts: Arc::clone(&texts),
             queue,
-            waiting: Arc::clone(&waiting),
             state: Arc::clone(&state),
-            metrics: Arc::clone(&metrics),
         };
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(Self {
-            jobs: Mutex::new(Some(jobs)),
-            waiting,
+            jobs: Some(jobs),
             readers: ReadConnections::open(&path)?,
             texts,
             state,
             next_ids: Mutex::default(),
-            thread: Mutex::new(Some(thread)),
-            metrics,
+            inbox_cursor: Mutex::default(),
+            thread: Some(thread),
             _lock: lock,
         })
     }
 
     pub(crate) fn submit(&self, submission: Submission) -> CommitHandle {
-        let commits = submission.commits.len();
-        if let Err(error) = self.check() {
-            return CommitHandle::rejected(error, commits);
-        }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= SUBMISSIONS_WAITING_MAX {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return CommitHandle::rejected(StoreError::Overloaded, commits);
-        }
-        let (reply, outcomes) = oneshot::channel();
-        if !self.send(Job::Apply { submission, reply }) {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        CommitHandle::pending(outcomes, commits)
+        let send = |submission, reply| self.send(Job::Apply { submission, reply });
+        self.state.submit(submission, send)
     }
 
     /// If the writer has stopped, the reply is dropped with the job, and its receiver fails.
     fn send(&self, job: Job) -> bool {
-        let jobs = self.jobs.lock().expect("no holder of this lock panics");
-        jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
+        let jobs = self.jobs.as_ref();
+        jobs.is_some_and(|jobs| jobs.send(job).is_ok())
     }
 
     pub(crate) fn load(&self, table: &'static Table, keys: &[Key]) -> Result<Vec<Row>, StoreError> {
-        self.metrics.store_statements.inc();
         let text = &self.texts.of(table).load;
         self.readers
             .with(|connection| reader::load(connection, text, table, keys))
     }
 
-    pub(crate) fn find(&self, find: &Find) -> Result<Vec<Row>, StoreError> {
-        self.readers
-            .with(|connection| reader::find(connection, find, &columns(find.table)))
+    /// As [`Store::find_rows`](crate::Store::find_rows), on the caller's thread, which it blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the file cannot be read.
+    pub fn find(&self, find: &Find) -> Result<Vec<Row>, StoreError> {
+        self.with(|connection| reader::find(connection, find))
     }
 
-    pub(crate) fn count_by(
+    pub(crate) fn with<T>(
         &self,
-        table: &'static Table,
-        column: &'static str,
-        only: Option<&'static str>,
-    ) -> Result<Vec<(String, i64)>, StoreError> {
-        self.readers
-            .with(|connection| reader::count_by(connection, table, column, only))
-    }
-
-    pub(crate) fn seen(
-        &self,
-        group: &str,
-        message_ids: &[&str],
-    ) -> Result<HashSet<String>, StoreError> {
-        self.metrics.store_statements.inc();
-        self.readers
-            .with(|connection| reader::seen(connection, group, message_ids))
-    }
-
-    pub(crate) fn timers(
-        &self,
-        range: (Timestamp, Timestamp),
-        limit: u32,
-    ) -> Result<Vec<DueTimer>, StoreError> {
-        self.readers
-            .with(|connection| reader::timers(connection, range, limit))
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.readers.with(read)
     }
 
     pub(crate) fn next_id(&self, table: &'static Table) -> Result<i64, StoreError> {
-        let mut next_ids = self.next_ids.lock().expect("no holder of this lock panics");
+        let mut next_ids = self.next_ids.lock();
         // A caller may also store a row under a key of its own choice.
         let stored = self
             .readers
@@ -195,87 +150,75 @@ impl Sqlite {
             .with(|connection| reader::messages(connection, offset, max, wanted))
     }
 
-    pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
-        self.readers
-            .with(|connection| reader::position(connection, group))
-    }
-
     pub(crate) async fn clean(
         &self,
         groups: &[&'static str],
         inbox_before: Timestamp,
     ) -> Result<Cleaned, StoreError> {
-        let (reply, cleaned) = oneshot::channel();
-        self.send(Job::Clean {
-            groups: groups.to_vec(),
-            inbox_before,
-            rows_max: CLEAN_ROWS_MAX,
-            reply,
-        });
-        cleaned
-            .await
-            .map_err(|_| StoreError::Poisoned("the writer has stopped".to_owned()))?
+        let (groups, from) = (groups.to_vec(), self.inbox_cursor.lock().clone());
+        let piece = move |connection: &Connection| {
+            let messages = cleanup::messages(connection, &groups)?;
+            let (marks, next) = cleanup::inbox(connection, inbox_before, &from)?;
+            Ok((marks.and_removed(messages as u64), next))
+        };
+        let (cleaned, next) = self.on_writer(piece).await?;
+        *self.inbox_cursor.lock() = next;
+        Ok(cleaned)
     }
 
-    pub(crate) async fn expire(
+    pub(crate) async fn remove_old(
         &self,
-        expiry: &Expiry,
+        retention: &RowRetention,
         before: Timestamp,
     ) -> Result<u64, StoreError> {
-        let (reply, expired) = oneshot::channel();
-        self.send(Job::Expire {
-            expiry: *expiry,
-            before,
-            rows_max: CLEAN_ROWS_MAX,
-            reply,
-        });
-        expired
-            .await
-            .map_err(|_| StoreError::Poisoned("the writer has stopped".to_owned()))?
+        let retention = *retention;
+        let piece =
+            move |connection: &Connection| cleanup::old_rows(connection, &retention, before);
+        Ok(self.on_writer(piece).await? as u64)
     }
 
-    /// The offset of the last message.
-    pub(crate) fn published(&self) -> watch::Receiver<i64> {
-        self.state.head()
+    /// Removes the group's position. Its messages are no longer kept for it.
+    pub(crate) async fn retire(&self, group: &str) -> Result<(), StoreError> {
+        let group = group.to_owned();
+        let text = "DELETE FROM consumer WHERE name = ?1";
+        let piece = move |connection: &Connection| connection.execute(text, [group]);
+        self.on_writer(piece).await.map(|_| ())
     }
 
-    pub(crate) fn committed(&self) -> watch::Receiver<i64> {
-        self.state.committed()
+    /// Runs a transaction of its own on the writer's thread.
+    async fn on_writer<T: Send + 'static>(
+        &self,
+        piece: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, cleaned) = oneshot::channel();
+        self.send(Job::Clean(Box::new(move |writer| {
+            // Ignore a dropped waiter.
+            let _ = reply.send(writer.clean_piece(piece));
+        })));
+        let stopped = |_| StoreError::Poisoned("the writer has stopped".to_owned());
+        cleaned.await.map_err(stopped)?
     }
 
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
-        self.state.check_failure()
-    }
-
-    pub(crate) async fn failed(&self) -> String {
-        self.state.failed().await
+    pub(crate) fn state(&self) -> &WriterState {
+        &self.state
     }
 }
 
 impl Drop for Sqlite {
     /// Waits until the writer has applied what was submitted.
     fn drop(&mut self) {
-        drop(
-            self.jobs
-                .lock()
-                .expect("no holder of this lock panics")
-                .take(),
-        );
-        let thread = self
-            .thread
-            .lock()
-            .expect("no holder of this lock panics")
-            .take();
-        if let Some(thread) = thread {
+        self.jobs.take();
+        if let Some(thread) = self.thread.take() {
             // A panicked writer has already failed every waiter.
             let _ = thread.join();
         }
     }
 }
 
-/// The store's error for a failed read.
-fn read_error(error: &rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
 }
 
 /// The texts of the statements on the declared tables, made once when the store is opened.
@@ -309,14 +252,10 @@ impl SqlTexts {
     }
 }
 
-fn position_text() -> &'static str {
-    "INSERT INTO consumer (name, position) VALUES (?1, ?2)
-     ON CONFLICT (name) DO UPDATE SET position = excluded.position WHERE excluded.position > position"
-}
-
 fn save_position(connection: &Connection, position: &Position) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(position_text())?
-        .execute((&position.group, position.offset))?;
+    let text = "INSERT INTO consumer (name, position) VALUES (?1, ?2)
+                ON CONFLICT (name) DO UPDATE SET position = excluded.position WHERE excluded.position > position";
+    let mut statement = connection.prepare_cached(text)?;
+    statement.execute((&position.group, position.offset))?;
     Ok(())
 }

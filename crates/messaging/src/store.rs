@@ -1,87 +1,33 @@
 //! The store: records, and everything that commits with them. A closed enum of backends, matched only here.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+mod find;
+
+use std::{collections::HashSet, sync::Arc};
 
 use crate::Timestamp;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    Commit, CommitError, CommitHandle, Message, Metrics, StoreError,
-    housekeeping::{Cleaned, Expiry},
+    Commit, CommitError, CommitHandle, DataFolder, Message, Metrics, StoreError,
+    backend::StoreEngine,
+    housekeeping::{Cleaned, RowRetention},
     log_cache::StoredMessage,
     postgres::{Postgres, PostgresSettings},
     record::{Key, Record, Table},
     row::Row,
-    sqlite::Sqlite,
+    sqlite::{Sqlite, reader},
+    writer_state::WriterState,
 };
+
+pub use find::{Find, Pages};
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]
 pub enum Store {
     Sqlite(Arc<Sqlite>),
     Postgres(Arc<Postgres>),
-}
-
-/// A query for rows of a table, in the order of their key.
-#[derive(Debug, Clone)]
-pub struct Find {
-    pub table: &'static Table,
-    /// Rows whose column has this value.
-    pub equals: Option<(&'static str, Value)>,
-    /// Rows whose text column, which holds a [`Timestamp`], is at or after the first and before the second.
-    pub within: Option<(&'static str, Timestamp, Timestamp)>,
-    /// Rows for which this SQL predicate holds. It is fixed in the source.
-    pub only: Option<&'static str>,
-    /// Rows after this key (before it, if `newest_first`).
-    pub after: Option<Key>,
-    pub newest_first: bool,
-    pub limit: u32,
-}
-
-impl Find {
-    #[must_use]
-    pub const fn all(table: &'static Table, limit: u32) -> Self {
-        Self {
-            table,
-            equals: None,
-            within: None,
-            only: None,
-            after: None,
-            newest_first: false,
-            limit,
-        }
-    }
-
-    #[must_use]
-    pub fn equals(mut self, column: &'static str, value: impl Into<Value>) -> Self {
-        self.equals = Some((column, value.into()));
-        self
-    }
-
-    #[must_use]
-    pub const fn within(mut self, column: &'static str, from: Timestamp, to: Timestamp) -> Self {
-        self.within = Some((column, from, to));
-        self
-    }
-
-    #[must_use]
-    pub const fn only(mut self, predicate: &'static str) -> Self {
-        self.only = Some(predicate);
-        self
-    }
-
-    #[must_use]
-    pub fn after(mut self, key: Option<impl Into<Key>>) -> Self {
-        self.after = key.map(Into::into);
-        self
-    }
-
-    #[must_use]
-    pub const fn newest_first(mut self) -> Self {
-        self.newest_first = true;
-        self
-    }
+    /// An engine that this crate does not have.
+    Other(Arc<dyn StoreEngine>),
 }
 
 /// Commits of one batch, in order, and the position after it.
@@ -90,6 +36,17 @@ pub struct Submission {
     pub commits: Arc<[Commit]>,
     /// Stored with the commits if all of them are applied.
     pub position: Option<Position>,
+}
+
+impl Submission {
+    /// Commits without a position.
+    #[must_use]
+    pub fn of(commits: impl IntoIterator<Item = Commit>) -> Self {
+        Self {
+            commits: commits.into_iter().collect(),
+            position: None,
+        }
+    }
 }
 
 /// The offset up to which a consumer group has handled everything.
@@ -113,11 +70,11 @@ impl Store {
     /// # Errors
     /// If the folder cannot be written, another process has it open, or a newer program wrote it.
     pub fn open_embedded(
-        folder: &Path,
+        folder: impl Into<DataFolder>,
         tables: &[&'static Table],
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        Sqlite::open(folder, tables, metrics).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
+        Sqlite::open(&folder.into(), tables, metrics).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
     }
 
     /// Opens a schema of a PostgreSQL database; [`Postgres::migrate`] creates it.
@@ -142,9 +99,11 @@ impl Store {
         table: &'static Table,
         keys: &[Key],
     ) -> Result<Vec<Row>, StoreError> {
+        self.state().metrics.store_statements.inc();
         match self {
             Self::Sqlite(sqlite) => sqlite.load(table, keys),
             Self::Postgres(postgres) => postgres.load(table, keys).await,
+            Self::Other(engine) => engine.load(table, keys).await,
         }
     }
 
@@ -165,15 +124,31 @@ impl Store {
         &self,
         find: Find,
     ) -> Result<Vec<T>, StoreError> {
-        let rows = match self {
+        let rows = self.find_rows(find).await?;
+        rows.into_iter().map(|row| Ok(row.read()?)).collect()
+    }
+
+    /// As [`Store::find`], without reading the rows.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    pub async fn find_rows(&self, find: Find) -> Result<Vec<Row>, StoreError> {
+        match self {
             Self::Sqlite(sqlite) => {
                 let sqlite = Arc::clone(sqlite);
-                let found = tokio::task::spawn_blocking(move || sqlite.find(&find)).await;
-                found.map_err(|error| StoreError::Unavailable(error.to_string()))??
+                let read = move || sqlite.find(&find);
+                let found = tokio::task::spawn_blocking(read).await;
+                found.map_err(|error| StoreError::Unavailable(error.to_string()))?
             }
-            Self::Postgres(postgres) => postgres.find(&find).await?,
-        };
-        rows.into_iter().map(|row| Ok(row.read()?)).collect()
+            Self::Postgres(postgres) => postgres.find(&find).await,
+            Self::Other(engine) => engine.find(find).await,
+        }
+    }
+
+    /// All rows that `find` finds, page by page.
+    #[must_use]
+    pub const fn pages(&self, find: Find) -> Pages<'_> {
+        Pages::new(self, find)
     }
 
     /// Counts the rows for which `only` holds by the value of a column; NULL counts as the empty text.
@@ -187,8 +162,9 @@ impl Store {
         only: Option<&'static str>,
     ) -> Result<Vec<(String, i64)>, StoreError> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.count_by(table, column, only),
+            Self::Sqlite(sqlite) => sqlite.with(|it| reader::count_by(it, table, column, only)),
             Self::Postgres(postgres) => postgres.count_by(table, column, only).await,
+            Self::Other(engine) => engine.count_by(table, column, only).await,
         }
     }
 
@@ -200,6 +176,7 @@ impl Store {
         match self {
             Self::Sqlite(sqlite) => sqlite.next_id(table),
             Self::Postgres(postgres) => postgres.next_id(table).await,
+            Self::Other(engine) => engine.next_id(table).await,
         }
     }
 
@@ -208,11 +185,7 @@ impl Store {
     /// # Errors
     /// [`CommitError`]; nothing was changed, unless it [may be applied](CommitError::may_be_applied).
     pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
-        let submission = Submission {
-            commits: [commit].into(),
-            position: None,
-        };
-        self.submit(submission)
+        self.submit(Submission::of([commit]))
             .outcomes()
             .await
             .pop()
@@ -226,6 +199,7 @@ impl Store {
         match self {
             Self::Sqlite(sqlite) => sqlite.submit(submission),
             Self::Postgres(postgres) => postgres.submit(submission),
+            Self::Other(engine) => engine.submit(submission),
         }
     }
 
@@ -238,9 +212,11 @@ impl Store {
         group: &str,
         message_ids: &[&str],
     ) -> Result<HashSet<String>, StoreError> {
+        self.state().metrics.store_statements.inc();
         match self {
-            Self::Sqlite(sqlite) => sqlite.seen(group, message_ids),
+            Self::Sqlite(sqlite) => sqlite.with(|it| reader::seen(it, group, message_ids)),
             Self::Postgres(postgres) => postgres.seen(group, message_ids).await,
+            Self::Other(engine) => engine.seen(group, message_ids).await,
         }
     }
 
@@ -270,19 +246,24 @@ impl Store {
             .await
     }
 
-    async fn timers(
+    /// Up to `limit` timers that are due after the first time, up to the second, earliest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    pub async fn timers(
         &self,
         range: (Timestamp, Timestamp),
         limit: u32,
     ) -> Result<Vec<DueTimer>, StoreError> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.timers(range, limit),
+            Self::Sqlite(sqlite) => sqlite.with(|it| reader::timers(it, range, limit)),
             Self::Postgres(postgres) => postgres.timers(range, limit).await,
+            Self::Other(engine) => engine.timers(range, limit).await,
         }
     }
 
-    /// Removes a bounded number of messages that every group in `groups` has handled, and of inbox marks older than
-    /// `inbox_before`.
+    /// Removes a bounded number of messages that every group has handled, those in `groups` and all others that ever
+    /// handled one, and of inbox marks older than `inbox_before`.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
@@ -294,35 +275,48 @@ impl Store {
         match self {
             Self::Sqlite(sqlite) => sqlite.clean(groups, inbox_before).await,
             Self::Postgres(postgres) => postgres.clean(groups, inbox_before).await,
+            Self::Other(engine) => engine.clean(groups, inbox_before).await,
         }
     }
 
-    /// Removes a bounded number of the rows that `expiry` names and that are older than `before`. Returns how many.
+    /// Keeps no more messages on the log for a consumer group that will never run again. If it does, it begins at the
+    /// oldest message that is left.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
-    pub async fn expire(&self, expiry: &Expiry, before: Timestamp) -> Result<u64, StoreError> {
+    pub async fn retire_group(&self, group: &str) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.expire(expiry, before).await,
-            Self::Postgres(postgres) => postgres.expire(expiry, before).await,
+            Self::Sqlite(sqlite) => sqlite.retire(group).await,
+            Self::Postgres(postgres) => postgres.retire(group).await,
+            Self::Other(engine) => engine.retire_group(group).await,
+        }
+    }
+
+    /// Removes a bounded number of the rows that `retention` names and that are older than `before`. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    pub async fn remove_old(
+        &self,
+        retention: &RowRetention,
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.remove_old(retention, before).await,
+            Self::Postgres(postgres) => postgres.remove_old(retention, before).await,
+            Self::Other(engine) => engine.remove_old(retention, before).await,
         }
     }
 
     /// Counts the transactions of this process; changes with each.
     #[must_use]
     pub fn committed(&self) -> watch::Receiver<i64> {
-        match self {
-            Self::Sqlite(sqlite) => sqlite.committed(),
-            Self::Postgres(postgres) => postgres.committed(),
-        }
+        self.state().committed()
     }
 
     /// Resolves if the store fails for good: stop the process then.
     pub async fn failed(&self) -> String {
-        match self {
-            Self::Sqlite(sqlite) => sqlite.failed().await,
-            Self::Postgres(postgres) => postgres.failed().await,
-        }
+        self.state().failed().await
     }
 
     /// Whether the store accepts commits.
@@ -331,29 +325,39 @@ impl Store {
     /// Why it does not.
     pub fn check(&self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.check(),
+            Self::Sqlite(sqlite) => sqlite.state().check_failure(),
             Self::Postgres(postgres) => postgres.check(),
+            Self::Other(engine) => engine.state().check_failure(),
+        }
+    }
+
+    fn state(&self) -> &WriterState {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.state(),
+            Self::Postgres(postgres) => postgres.state(),
+            Self::Other(engine) => engine.state(),
         }
     }
 
     /// The offset of the last message on the log.
     pub(crate) fn head(&self) -> watch::Receiver<i64> {
-        match self {
-            Self::Sqlite(sqlite) => sqlite.published(),
-            Self::Postgres(postgres) => postgres.head(),
-        }
+        self.state().head()
     }
 
     /// A group's position on the log.
     pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.position(group),
+            Self::Sqlite(sqlite) => sqlite.with(|it| reader::position(it, group)),
             Self::Postgres(postgres) => postgres.position(group),
+            Self::Other(_) => Err(no_log()),
         }
     }
 
     /// At most `max` messages after `offset` that are `wanted`, and the offset up to which this has looked.
-    pub(crate) async fn read_log(
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    pub async fn read_log(
         &self,
         offset: i64,
         max: usize,
@@ -362,6 +366,13 @@ impl Store {
         match self {
             Self::Sqlite(sqlite) => sqlite.read(offset, max, &wanted),
             Self::Postgres(postgres) => postgres.read(offset, max, wanted).await,
+            Self::Other(_) => Err(no_log()),
         }
     }
+}
+
+fn no_log() -> StoreError {
+    StoreError::Unavailable(
+        "the messages of this store are an outbox, which its own bus reads".to_owned(),
+    )
 }

@@ -27,35 +27,38 @@ const SAMPLED: u8 = 1;
 /// A trace, and the span in it that is the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
-    trace_id: [u8; 16],
-    parent_id: [u8; 8],
+    trace_id: u128,
+    parent_id: u64,
     flags: u8,
 }
-
-/// A `traceparent`, without an allocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Text([u8; TEXT_BYTES]);
 
 impl TraceContext {
     /// Reads a `traceparent`; `None` if it is malformed or all zero, as the recommendation says. A later version
     /// is read as far as version 00 goes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
-        let (head, rest) = bytes.split_at_checked(TEXT_BYTES)?;
-        let [version] = hex(head.get(..2)?)?;
-        let is_version = match version {
-            0 => rest.is_empty(),
-            0xff => false,
-            _ => rest.is_empty() || rest.starts_with(b"-"),
-        };
-        let has_dashes = [2, 35, 52].iter().all(|place| head[*place] == b'-');
-        if !is_version || !has_dashes {
+        // Lower case only, as the recommendation says.
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let (head, rest) = text.split_at_checked(TEXT_BYTES)?;
+        let is_of_shape = head.bytes().enumerate().all(|(place, byte)| match place {
+            2 | 35 | 52 => byte == b'-',
+            _ => is_digit(byte),
+        });
+        if !is_of_shape {
             return None;
         }
-        let [flags] = hex(&head[53..])?;
-        let (trace_id, parent_id) = (hex(&head[3..35])?, hex(&head[36..52])?);
-        (trace_id != [0; 16] && parent_id != [0; 8]).then_some(Self {
+        let is_version = match &head[..2] {
+            "00" => rest.is_empty(),
+            "ff" => false,
+            _ => rest.is_empty() || rest.starts_with('-'),
+        };
+        if !is_version {
+            return None;
+        }
+        let trace_id = u128::from_str_radix(&head[3..35], 16).ok()?;
+        let parent_id = u64::from_str_radix(&head[36..52], 16).ok()?;
+        let flags = u8::from_str_radix(&head[53..], 16).ok()?;
+        (trace_id != 0 && parent_id != 0).then_some(Self {
             trace_id,
             parent_id,
             flags: flags & SAMPLED,
@@ -65,11 +68,9 @@ impl TraceContext {
     /// A new trace.
     #[must_use]
     pub fn begin(random: &Random) -> Self {
-        let mut trace_id = [0; 16];
-        trace_id[..8].copy_from_slice(&never_zero(random.next()));
-        trace_id[8..].copy_from_slice(&never_zero(random.next()));
+        let half = || u128::from(never_zero(random.next()));
         Self {
-            trace_id,
+            trace_id: half() << 64 | half(),
             parent_id: never_zero(random.next()),
             flags: 0,
         }
@@ -99,65 +100,27 @@ impl TraceContext {
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id(self) -> String {
-        self.text().as_str()[3..35].to_owned()
-    }
-
-    /// As a `traceparent`.
-    #[must_use]
-    pub fn text(self) -> Text {
-        let mut text = [b'-'; TEXT_BYTES];
-        write_hex(&mut text[..2], &[0]);
-        write_hex(&mut text[3..35], &self.trace_id);
-        write_hex(&mut text[36..52], &self.parent_id);
-        write_hex(&mut text[53..], &[self.flags]);
-        Text(text)
+        format!("{:032x}", self.trace_id)
     }
 }
 
-impl Text {
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("hexadecimal digits and dashes are ASCII")
-    }
-}
-
+/// As a `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.text().as_str())
+        let (trace, parent, flags) = (self.trace_id, self.parent_id, self.flags);
+        write!(formatter, "00-{trace:032x}-{parent:016x}-{flags:02x}")
     }
 }
 
 impl Serialize for TraceContext {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.text().as_str())
+        serializer.collect_str(self)
     }
 }
 
 /// An id of zeros is invalid.
-fn never_zero(number: u64) -> [u8; 8] {
-    number.max(1).to_be_bytes()
-}
-
-/// Lower case only, as the recommendation says.
-fn hex<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
-    let digit = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
-}
-
-fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
-    }
+fn never_zero(number: u64) -> u64 {
+    number.max(1)
 }
 
 #[cfg(test)]

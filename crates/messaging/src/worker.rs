@@ -1,6 +1,13 @@
 //! The worker: receive, decide, commit, acknowledge. A consumer is a pure decision on records; the worker does
 //! everything else, in batches whose number of statements does not depend on the number of their messages. State: the
 //! current batch.
+//!
+//! **What the store answers to a message's Commit**, in up to 16 rounds for a batch (`handle`). A stored one is final. Otherwise:
+//! - [`CommitError::Conflict`]: the next round decides it again, with those decided on its records, which conflict too. A round
+//!   reads inbox, records and `prefetch` anew. If its first message repeats its conflict over the same version, it is rejected.
+//! - [`CommitError::Constraint`], a broken `CHECK`: it is rejected, and the next round commits its dead letter instead.
+//! - Any other error, or no round is left: `step` tries the whole batch anew, with waits of up to 5 s and without an
+//!   end; the inbox drops what was stored. Only [`StoreError::Poisoned`] ends the worker.
 
 mod consumer;
 mod records;
@@ -20,17 +27,16 @@ use crate::{
     trace,
 };
 
-pub use consumer::{Consumer, WorkerContext};
+pub use consumer::{Consumer, Decision, WorkerContext};
 pub use records::Records;
 use rejected::{Rejected, RejectedMessage};
 use repeated_conflict::RepeatedConflict;
 
 /// Messages taken at once.
 pub const BATCH_MESSAGES_MAX: usize = 128;
-/// How often one batch is decided because of conflicts before the worker waits.
+/// How often one batch is decided before the worker waits.
 const ROUNDS_MAX: u32 = 16;
-/// How often a batch is tried whole (some seconds, by its backoff) before a dead letter that the store refuses is stripped
-/// to what every store takes: the cause may be temporary.
+/// Tries of a whole batch before a dead letter that the store refuses is stripped: the cause may be temporary.
 const STRIP_AFTER_FAILURES: u32 = 8;
 /// The longest wait for an unreachable store.
 const BACKOFF_MILLIS_MAX: u64 = 5_000;
@@ -38,6 +44,18 @@ const BACKOFF_MILLIS_MAX: u64 = 5_000;
 const SKIP_MESSAGES: i64 = 1024;
 /// How long the current batch may take after a shutdown request.
 const FINISH_MILLIS_MAX: u64 = 2_000;
+
+/// A message of the current batch, parsed once.
+struct Received<I> {
+    message: Arc<Message>,
+    input: Result<I, Rejection>,
+}
+
+impl<I> AsRef<Message> for Received<I> {
+    fn as_ref(&self) -> &Message {
+        &self.message
+    }
+}
 
 /// A consumer with its subscription.
 pub struct Worker<C: Consumer> {
@@ -59,10 +77,9 @@ impl<C: Consumer> Worker<C> {
     /// # Errors
     /// [`StoreError`] if the group's position cannot be read.
     pub fn new(consumer: C, context: WorkerContext) -> Result<Self, StoreError> {
-        let subscription = context.bus.subscribe(consumer.group(), consumer.topics())?;
-        let label = GroupLabel {
-            group: consumer.group(),
-        };
+        let group = consumer.group();
+        let subscription = context.bus.subscribe(group.name, group.topics)?;
+        let label = GroupLabel { group: group.name };
         let stored_offset = subscription.position().map_or(0, |it| it.offset);
         Ok(Self {
             consumer,
@@ -118,8 +135,9 @@ impl<C: Consumer> Worker<C> {
     /// # Errors
     /// [`StoreError`] if store or brokers do not answer.
     pub async fn is_drained(&self) -> Result<bool, StoreError> {
-        let (group, topics) = (self.consumer.group(), self.consumer.topics());
-        self.context.bus.is_drained(group, topics).await
+        let group = self.consumer.group();
+        let bus = &self.context.bus;
+        bus.is_drained(group.name, group.topics).await
     }
 
     /// Handles one batch of the messages that are there now, and retries through transient failures; returns their number.
@@ -189,9 +207,12 @@ impl<C: Consumer> Worker<C> {
     async fn handle(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut rejected = Rejected::new(self.failures >= STRIP_AFTER_FAILURES);
         let mut conflict = None;
-        let mut pending = self.unseen(&batch.messages).await?;
+        let unseen = self.unseen(batch.messages.clone()).await?;
+        let mut pending: Vec<_> = unseen.into_iter().map(|it| self.read(it)).collect();
         for _ in 0..ROUNDS_MAX {
-            let commits: Arc<[Commit]> = self.decide(&pending, &rejected).await?.into();
+            let decided = self.decide(&pending, &rejected).await?;
+            let (commits, decided): (Vec<_>, Vec<_>) = decided.into_iter().unzip();
+            let commits: Arc<[Commit]> = commits.into();
             let position = batch.position();
             fail::fail_point!("worker.before_submit", |_| std::process::abort());
             let receipt = self.context.store.submit(Submission {
@@ -200,49 +221,51 @@ impl<C: Consumer> Worker<C> {
             });
             let outcomes = receipt.outcomes().await;
             fail::fail_point!("worker.after_commit", |_| std::process::abort());
-            let first = RepeatedConflict::of(&pending, &commits, &outcomes);
-            if first == conflict
-                && let Some(first) = &first
-                && let Some(message) = pending.first()
-            {
-                rejected.add(message, first.rejection());
+            if let Some(Received { message, .. }) = pending.first() {
+                let first = RepeatedConflict::of(message, &commits, &outcomes);
+                if let Some(first) = first.as_ref().filter(|_| first == conflict) {
+                    rejected.add(message, first.rejection());
+                }
+                conflict = first;
             }
-            conflict = first;
-            pending = self.settle(&pending, &commits, outcomes, &mut rejected)?;
+            pending = self.settle(pending, decided, outcomes, &mut rejected)?;
             if pending.is_empty() {
                 return Ok(());
             }
-            pending = self.unseen(&pending).await?;
+            pending = self.unseen(pending).await?;
         }
         Err(StoreError::Unavailable(
             "a batch kept conflicting with other writers".to_owned(),
         ))
     }
 
-    async fn unseen(&self, messages: &[Arc<Message>]) -> Result<Vec<Arc<Message>>, StoreError> {
-        let done: Vec<String> = messages
-            .iter()
+    fn read(&self, message: Arc<Message>) -> Received<C::Input> {
+        let input = self.consumer.read(&message);
+        Received { message, input }
+    }
+
+    async fn unseen<M: AsRef<Message>>(&self, mut messages: Vec<M>) -> Result<Vec<M>, StoreError> {
+        let all = || messages.iter().map(AsRef::as_ref);
+        let done: Vec<String> = all()
             .filter_map(|message| message.reissue.as_ref().map(Reissue::mark))
             .collect();
-        let own: Vec<_> = messages.iter().map(|message| message.inbox_id()).collect();
+        let own: Vec<_> = all().map(Message::inbox_id).collect();
         let ids: Vec<&str> = own
             .iter()
             .map(AsRef::as_ref)
             .chain(done.iter().map(String::as_str))
             .collect();
-        let mut taken = self.context.store.seen(self.consumer.group(), &ids).await?;
+        let mut taken = self.context.store.seen(self.label.group, &ids).await?;
+        drop(own);
         let before = messages.len();
         // A batch may hold the same message twice.
-        let unseen: Vec<_> = messages
-            .iter()
-            .filter(|message| {
-                let reissue = message.reissue.as_ref();
-                reissue.is_none_or(|reissue| !taken.contains(&reissue.mark()))
-                    && taken.insert(message.inbox_id().into_owned())
-            })
-            .cloned()
-            .collect();
-        let duplicates = (before - unseen.len()) as u64;
+        messages.retain(|message| {
+            let message = message.as_ref();
+            let reissue = message.reissue.as_ref();
+            reissue.is_none_or(|reissue| !taken.contains(&reissue.mark()))
+                && taken.insert(message.inbox_id().into_owned())
+        });
+        let duplicates = (before - messages.len()) as u64;
         if duplicates > 0 {
             self.context
                 .metrics
@@ -250,54 +273,53 @@ impl<C: Consumer> Worker<C> {
                 .get_or_create(&self.label)
                 .inc_by(duplicates);
         }
-        Ok(unseen)
+        Ok(messages)
     }
 
-    /// Loads the records that the messages require, one statement a table, and decides each message in order.
+    /// Loads the records that the messages require, one statement a table, and decides each message in order. A message
+    /// that is rejected has no outcome.
     async fn decide(
         &self,
-        messages: &[Arc<Message>],
+        received: &[Received<C::Input>],
         rejected: &Rejected,
-    ) -> Result<Vec<Commit>, StoreError> {
+    ) -> Result<Vec<(Commit, Option<C::Outcome>)>, StoreError> {
         let now = self.context.clock.now();
-        let required_records: Vec<_> = messages
-            .iter()
-            .map(|message| self.consumer.required_records(message))
+        let inputs = || received.iter().map(|it| it.input.as_ref().ok());
+        let required_records: Vec<Vec<Ref>> = inputs()
+            .map(|input| input.map_or_else(Vec::new, |it| self.consumer.required_records(it)))
             .collect();
-        let kept: Vec<_> = messages
+        let kept: Vec<_> = received
             .iter()
-            .filter_map(|message| self.stored_letter(message))
+            .filter_map(|it| self.stored_letter(&it.message))
             .collect();
         let mut records = self
-            .load(required_records.iter().flatten().flatten().chain(&kept))
+            .load(required_records.iter().flatten().chain(&kept))
             .await?;
-        let prefetched = self.consumer.prefetch(messages).await?;
-        let decide = |(message, concern): (&Arc<Message>, Result<Vec<Ref>, Rejection>)| {
-            let (required_records, read) = match concern {
-                Ok(required_records) => (required_records, Ok(())),
-                Err(rejection) => (Vec::new(), Err(rejection)),
-            };
-            let mut commit = trace::handling(message, self.label.group, || {
-                let decided = match (rejected.get(message), read) {
-                    (Some(rejected_message), _) => Err(rejected_message.clone()),
-                    (None, Err(rejection)) => Err(rejection.into()),
-                    (None, Ok(())) => self
-                        .consumer
-                        .decide(message, &records, &prefetched, now)
-                        .map_err(RejectedMessage::from),
-                };
-                let was_rejected = decided.is_err();
-                let mut commit = decided.unwrap_or_else(|rejected_message| {
-                    self.dead_letter(message, &rejected_message, &records, now)
+        let prefetched = self.consumer.prefetch(inputs().flatten().collect()).await?;
+        let decide = |(it, required_records): (&Received<C::Input>, Vec<Ref>)| {
+            let message = &*it.message;
+            let (mut commit, outcome) = trace::handling(message, self.label.group, || {
+                let input = rejected
+                    .check(message)
+                    .and(it.input.as_ref().map_err(RejectedMessage::from));
+                let decided = input.and_then(|input| {
+                    self.consumer
+                        .decide(message, input, &records, &prefetched, now)
+                        .map_err(RejectedMessage::from)
                 });
+                let was_rejected = decided.is_err();
+                let (mut commit, outcome) = match decided {
+                    Ok(decision) => (decision.commit, Some(decision.outcome)),
+                    Err(rejected) => (self.dead_letter(message, &rejected, &records, now), None),
+                };
                 self.mark(message, was_rejected, &records, &mut commit, now);
-                commit
+                (commit, outcome)
             });
             commit.required_records.extend(required_records);
             records.apply(&commit);
-            commit
+            (commit, outcome)
         };
-        Ok(messages.iter().zip(required_records).map(decide).collect())
+        Ok(received.iter().zip(required_records).map(decide).collect())
     }
 
     async fn load(&self, refs: impl Iterator<Item = &Ref>) -> Result<Records, StoreError> {
@@ -313,7 +335,7 @@ impl<C: Consumer> Worker<C> {
             keys.sort_unstable();
             keys.dedup();
             for row in self.context.store.load_rows(table, &keys).await? {
-                if let Some(key) = Key::of(table, &row) {
+                if let Some(key) = row.key() {
                     records.rows.insert((name, key), row);
                 }
             }
@@ -324,16 +346,16 @@ impl<C: Consumer> Worker<C> {
     /// Counts committed messages and returns those that must be decided again.
     fn settle(
         &self,
-        messages: &[Arc<Message>],
-        commits: &[Commit],
+        received: Vec<Received<C::Input>>,
+        decided: Vec<Option<C::Outcome>>,
         outcomes: Vec<Result<(), CommitError>>,
         rejected: &mut Rejected,
-    ) -> Result<Vec<Arc<Message>>, StoreError> {
+    ) -> Result<Vec<Received<C::Input>>, StoreError> {
         if let Some(error) = failure(&outcomes) {
             return Err(error);
         }
         let mut again = Vec::new();
-        for ((message, commit), outcome) in messages.iter().zip(commits).zip(outcomes) {
+        for ((it, decided), outcome) in received.into_iter().zip(decided).zip(outcomes) {
             match outcome {
                 Ok(()) => {
                     self.context
@@ -341,12 +363,14 @@ impl<C: Consumer> Worker<C> {
                         .messages_handled
                         .get_or_create(&self.label)
                         .inc();
-                    self.consumer.committed(message, commit);
+                    if let Some(decided) = decided {
+                        self.consumer.committed(decided);
+                    }
                 }
-                Err(CommitError::Conflict { .. }) => again.push(Arc::clone(message)),
+                Err(CommitError::Conflict { .. }) => again.push(it),
                 Err(CommitError::Constraint { detail }) => {
-                    rejected.add(message, Rejection::new(detail));
-                    again.push(Arc::clone(message));
+                    rejected.add(&it.message, Rejection::new(detail));
+                    again.push(it);
                 }
                 // Already reported by `failure()`.
                 Err(CommitError::Fenced { .. } | CommitError::Store(_)) => {}

@@ -16,23 +16,32 @@ use common::{
     movements, publish, read_all, start, store_all, teller, within,
 };
 use messaging::{
-    Batch, Bus, Clock, Commit, Consumer, Kafka, KafkaSettings, Message, Metrics, Payload, Records,
-    Ref, Rejection, Relay, ShutdownSwitch, Store, Timestamp, Worker,
+    Batch, Bus, Clock, Commit, Consumer, Decision, Group, Kafka, KafkaSettings, Lease,
+    LeaseManager, Message, Metrics, Payload, Records, Ref, Rejection, Relay, Runner,
+    ShutdownSwitch, Store, Timestamp, Worker,
     bus::Subscription,
     dead_letters::{DeadLetter, DeadLetterResolved},
+    kafka::OpenError,
 };
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
 const RELAY_AFTER_MILLIS: i64 = 5_000;
 
-fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> Relay {
-    Relay::new(
-        Arc::clone(kafka),
+/// A relay that has taken its lease.
+async fn relay(kafka: &Arc<Kafka>, store: &Store, clock: &Clock, holder: &str) -> (Relay, Lease) {
+    let lease_millis = kafka.settings().relay_lease_millis;
+    let (store, clock) = (store.clone(), clock.clone());
+    let leases = LeaseManager::new(
         store.clone(),
         clock.clone(),
-        Metrics::unregistered(),
         holder.to_owned(),
-    )
+        lease_millis,
+    );
+    let lease = leases.try_acquire(Relay::LEASE).await.unwrap();
+    let lease = lease.expect("the lease is free");
+    let metrics = Metrics::unregistered();
+    let relay = Relay::new(Arc::clone(kafka), store, clock, metrics, lease.fence());
+    (relay, lease)
 }
 
 /// Two rounds of the relay, far enough apart for rows to be overdue; returns how many rows it published.
@@ -90,26 +99,26 @@ fn first_of_each(ids: Vec<String>) -> Vec<String> {
 struct Sequenced;
 
 impl Consumer for Sequenced {
+    type Input = Deposit;
     type Prefetched = ();
-    fn group(&self) -> &'static str {
-        "sequenced"
+    type Outcome = ();
+    fn group(&self) -> Group {
+        Group::new("sequenced", &[Deposit::TOPIC])
     }
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Ok(vec![Ref::to::<Account>(
-            message.parse::<Deposit>()?.account,
-        )])
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        vec![Ref::to::<Account>(deposit.account)]
     }
     fn decide(
         &self,
         message: &Message,
+        deposit: &Deposit,
         records: &Records,
         (): &(),
         _: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        let deposit: Deposit = message.parse()?;
+    ) -> Result<Decision, Rejection> {
         let account: Option<Account> = records.get(deposit.account)?;
         let account = account.ok_or_else(|| Rejection::new("there is no such account"))?;
         if deposit.amount != account.balance + 1 {
@@ -123,7 +132,7 @@ impl Consumer for Sequenced {
                 deposit.account,
                 deposit.amount,
             ));
-        Ok(commit)
+        Ok(commit.into())
     }
 }
 
@@ -148,7 +157,9 @@ async fn a_batch_committed_without_an_acknowledgement_is_redelivered_and_changes
             let records = Records::default().with(&common::account(&store, 1).await);
             let teller = common::Teller { group: "teller" };
             // `Records::with` counts as a save, so the version is one too high.
-            let mut commit = teller.decide(&message, &records, &(), start()).unwrap();
+            let deposit = teller.read(&message).unwrap();
+            let decision = teller.decide(&message, &deposit, &records, &(), start());
+            let mut commit = decision.unwrap().commit;
             for put in &mut commit.puts {
                 put.expected -= 1;
                 put.row.set("version", (put.expected + 1).into());
@@ -263,7 +274,7 @@ async fn unpublished_messages_of_a_dead_process_are_published_in_order() {
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     let clock = Clock::manual(start());
-    let mut relay = relay(&kafka, &store, &clock, "one");
+    let (mut relay, _lease) = relay(&kafka, &store, &clock, "one").await;
     assert_eq!(relayed(&mut relay, &clock).await, 100);
     assert_eq!(relay.run_once().await, Ok(0));
     let expected: Vec<_> = (0..100).map(|n| format!("{n:02}")).collect();
@@ -289,7 +300,7 @@ async fn a_message_does_not_overtake_an_unpublished_one_of_its_key_of_a_dead_pro
     assert_eq!(first_to_come(&store).await, ["of another key"]);
 
     let clock = Clock::manual(start());
-    let mut relay = relay(&kafka, &store, &clock, "one");
+    let (mut relay, _lease) = relay(&kafka, &store, &clock, "one").await;
     assert!(relayed(&mut relay, &clock).await >= 1);
     let of_the_key = read_all(&store, "reader", &[Deposit::TOPIC]).await;
     let of_the_key = of_the_key.iter().filter(|message| message.key == "1");
@@ -318,7 +329,7 @@ async fn messages_of_one_key_wait_only_for_their_own_subject() {
     // then the one of the other subject is published at once, and the relay publishes the rest in order
     assert_eq!(first_to_come(&store).await, ["of another subject"]);
     let clock = Clock::manual(start());
-    let mut relay = relay(&kafka, &store, &clock, "one");
+    let (mut relay, _lease) = relay(&kafka, &store, &clock, "one").await;
     assert!(relayed(&mut relay, &clock).await >= 1);
     let all = first_of_each(deposits(&store, "reader").await);
     assert_eq!(all, ["of another subject", "left behind", "later"]);
@@ -336,10 +347,10 @@ async fn a_leader_suspended_past_its_lease_publishes_nothing() {
     let kafka = brokers.connect(&store).await;
     // The suspended leader's clock does not advance, so its lease looks valid to it.
     let (asleep, awake) = (Clock::manual(start()), Clock::manual(start()));
-    let mut stale = relay(&kafka, &store, &asleep, "stale");
-    let mut fresh = relay(&kafka, &store, &awake, "fresh");
+    let (mut stale, _stale) = relay(&kafka, &store, &asleep, "stale").await;
     assert_eq!(stale.run_once().await, Ok(0));
     awake.advance_millis(kafka.settings().relay_lease_millis);
+    let (mut fresh, _fresh) = relay(&kafka, &store, &awake, "fresh").await;
     assert_eq!(fresh.run_once().await, Ok(0));
 
     asleep.advance_millis(RELAY_AFTER_MILLIS);
@@ -352,6 +363,35 @@ async fn a_leader_suspended_past_its_lease_publishes_nothing() {
     assert_eq!(fresh.run_once().await, Ok(1));
     assert_eq!(deposits(&store, "reader").await, ["left behind"]);
     within("a bus closes", kafka.close()).await;
+}
+
+#[tokio::test]
+async fn a_leaders_task_runs_in_one_process_and_then_in_the_next() {
+    let brokers = Brokers::new();
+    let start = async || {
+        let store = brokers.open_silent().await;
+        let kafka = brokers.connect(&store).await;
+        let context = context(&store, &Metrics::unregistered(), &Clock::System);
+        let (tell, begun) = tokio::sync::mpsc::unbounded_channel();
+        let mut runner = Runner::with_context(context);
+        runner.leader("task", move |fence, mut stop| {
+            let fence = fence.expect("several processes share the store");
+            tell.send(fence.token).unwrap();
+            async move { stop.requested().await }
+        });
+        (kafka, runner.start().unwrap(), begun)
+    };
+    let (kafka, running, mut begun) = start().await;
+    let token = within("the first process leads", begun.recv()).await;
+    let (next_kafka, next_running, mut next_begun) = start().await;
+    assert!(next_begun.try_recv().is_err(), "the first process leads");
+
+    assert!(running.stop(common::PATIENCE).await.is_empty());
+    within("a bus closes", kafka.close()).await;
+    let next_token = within("the next process leads", next_begun.recv()).await;
+    assert!(next_token > token);
+    assert!(next_running.stop(common::PATIENCE).await.is_empty());
+    within("a bus closes", next_kafka.close()).await;
 }
 
 // ---- settings rejected at the start
@@ -373,7 +413,11 @@ async fn a_topic_with_too_few_partitions_and_a_too_short_inbox_retention_are_rej
     .await;
     let refused = async |settings: KafkaSettings, inbox_secs| {
         let opened = Kafka::open(settings, &store, TOPICS, &[], inbox_secs).await;
-        opened.err().unwrap().to_string()
+        let error = opened.err().unwrap();
+        let text = error.to_string();
+        // The store is all right: repeating the start would not help.
+        assert!(matches!(error, OpenError::Kafka(_)), "{text}");
+        text
     };
     let more = KafkaSettings {
         partitions: 3,
@@ -382,6 +426,7 @@ async fn a_topic_with_too_few_partitions_and_a_too_short_inbox_retention_are_rej
     assert!(refused(more, INBOX_SECS).await.contains("has 2 partitions"));
     let forgetful = refused(brokers.settings.clone(), 3_600).await;
     assert!(forgetful.contains("inbox_retention_secs"), "{forgetful}");
+    assert!(forgetful.contains("raise it to"), "{forgetful}");
     // The topics keep the configuration they were created with.
     let shorter = KafkaSettings {
         retention_secs: 60,
@@ -518,10 +563,8 @@ async fn lag_and_unpublished_messages_are_reported_exactly() {
     assert_eq!(bus.unpublished().await, Ok(7));
 
     let clock = Clock::manual(start());
-    assert_eq!(
-        relayed(&mut relay(&kafka, &store, &clock, "one"), &clock).await,
-        7
-    );
+    let (mut relay, _lease) = relay(&kafka, &store, &clock, "one").await;
+    assert_eq!(relayed(&mut relay, &clock).await, 7);
     assert_eq!(bus.unpublished().await, Ok(0));
 
     // The lag of an idle group returns to 0, even if its last step saw some.
@@ -565,7 +608,7 @@ async fn cleaning_removes_old_inbox_entries_and_no_unpublished_message() {
         settings: messaging::housekeeping::CleaningSettings {
             inbox_retention_secs: 60,
         },
-        expiries: Vec::new(),
+        retentions: Vec::new(),
     };
     let marked = async || !store.seen("teller", &["a"]).await.unwrap().is_empty();
     // Each call continues the walk over the inbox, which restarts at its end.
@@ -580,10 +623,8 @@ async fn cleaning_removes_old_inbox_entries_and_no_unpublished_message() {
     assert_eq!(kafka.unpublished().await, Ok(1));
     assert!(marked().await);
     let relays = Clock::manual(start());
-    assert_eq!(
-        relayed(&mut relay(&kafka, &store, &relays, "one"), &relays).await,
-        1
-    );
+    let (mut relay, _lease) = relay(&kafka, &store, &relays, "one").await;
+    assert_eq!(relayed(&mut relay, &relays).await, 1);
     clean().await;
     assert!(!marked().await);
     within("a bus closes", kafka.close()).await;

@@ -12,8 +12,8 @@ use common::{
     publish, start, store_all, within,
 };
 use messaging::{
-    Bus, Clock, Kafka, KafkaSettings, Metrics, Payload, Store, Worker, WorkerContext,
-    kafka::{Group, InitialOffset, OpenError},
+    Bus, Clock, Group, Kafka, KafkaSettings, Metrics, Payload, Store, Worker, WorkerContext,
+    kafka::OpenError, kafka_settings::InitialOffset,
 };
 
 const DEPOSITS: &[&str] = &[Deposit::TOPIC];
@@ -60,7 +60,7 @@ async fn a_new_group_on_topics_with_records_starts_at_the_configured_offset_or_n
     publish(&store, [deposit("newer", 1, 1), deposit("newest", 1, 1)]).await;
     eventually("the newer ones are published", published).await;
     // then a new group is rejected without the setting
-    let refused = open(&brokers, &[("chance", DEPOSITS)], None).await;
+    let refused = open(&brokers, &[Group::new("chance", DEPOSITS)], None).await;
     let refused = refused.err().unwrap().to_string();
     for told in [
         "initial_offset",
@@ -79,7 +79,7 @@ async fn a_new_group_on_topics_with_records_starts_at_the_configured_offset_or_n
         ("moment", InitialOffset::At(moment), 2),
         ("future", InitialOffset::At(future), 0),
     ] {
-        let groups: &[Group] = &[(group, DEPOSITS)];
+        let groups: &[Group] = &[Group::new(group, DEPOSITS)];
         let (_, begun) = open(&brokers, groups, Some(at)).await.unwrap();
         within("a bus closes", begun.close()).await;
         let (store, again) = open(&brokers, groups, None).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_new_group_on_topics_with_records_starts_at_the_configured_offset_or_n
 #[tokio::test]
 async fn a_group_that_starts_later_handles_all_that_its_deployment_has_published() {
     let brokers = Brokers::new();
-    let groups: &[Group] = &[("early", DEPOSITS), ("late", DEPOSITS)];
+    let groups: &[Group] = &[Group::new("early", DEPOSITS), Group::new("late", DEPOSITS)];
     // given a deployment whose first process has published
     let (store, first) = open(&brokers, groups, None).await.unwrap();
     store_all(&store, &[Account::new(1, 0)]).await;

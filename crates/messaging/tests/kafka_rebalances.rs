@@ -22,9 +22,9 @@ use common::{
 };
 use futures::future::BoxFuture;
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Payload, Postgres, Random, Records, Ref, Rejection,
-    Relay, ShutdownSwitch, Store, StoreError, Timestamp, Worker, dead_letters::DeadLetter,
-    metrics::GroupLabel,
+    Clock, Commit, Consumer, Decision, Group, Leader, LeaseManager, Message, Metrics, Payload,
+    Postgres, Random, Records, Ref, Rejection, Relay, ShutdownSwitch, Store, StoreError, Timestamp,
+    Worker, dead_letters::DeadLetter, metrics::GroupLabel,
 };
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -33,7 +33,7 @@ const KEYS: i64 = 64;
 fn outbox(store: &Store) -> &Postgres {
     match store {
         Store::Postgres(outbox) => outbox,
-        Store::Sqlite(_) => unreachable!("it was opened so"),
+        _ => unreachable!("it was opened so"),
     }
 }
 
@@ -44,26 +44,26 @@ fn outbox(store: &Store) -> &Postgres {
 struct Recorder;
 
 impl Consumer for Recorder {
+    type Input = Deposit;
     type Prefetched = ();
-    fn group(&self) -> &'static str {
-        "recorder"
+    type Outcome = ();
+    fn group(&self) -> Group {
+        Group::new("recorder", &[Deposit::TOPIC])
     }
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Ok(vec![Ref::to::<Account>(seen_account(
-            message.parse::<Deposit>()?.account,
-        ))])
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        vec![Ref::to::<Account>(seen_account(deposit.account))]
     }
     fn decide(
         &self,
         message: &Message,
+        deposit: &Deposit,
         records: &Records,
         (): &(),
         _: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        let deposit: Deposit = message.parse()?;
+    ) -> Result<Decision, Rejection> {
         let account = records.get::<Account>(seen_account(deposit.account))?;
         let account = account.ok_or_else(|| Rejection::new("there is no such account"))?;
         if deposit.amount != account.balance + 1 {
@@ -74,7 +74,7 @@ impl Consumer for Recorder {
         commit
             .put(&account.with_balance(deposit.amount))
             .append(&movement(&message.id, deposit.account, deposit.amount));
-        Ok(commit)
+        Ok(commit.into())
     }
 }
 
@@ -130,13 +130,15 @@ async fn no_message_of_a_key_is_overtaken_while_members_join_and_leave() {
     let mut relaying = Vec::new();
     for (store, bus) in stores.iter().zip(&buses) {
         let (switch, stop) = ShutdownSwitch::new();
-        let relay = Relay::new(
-            Arc::clone(bus),
-            store.clone(),
-            Clock::System,
-            Metrics::unregistered(),
-            "one".to_owned(),
-        );
+        let lease_millis = bus.settings().relay_lease_millis;
+        let leases =
+            LeaseManager::new(store.clone(), Clock::System, "one".to_owned(), lease_millis);
+        let (bus, store) = (Arc::clone(bus), store.clone());
+        let relay = Leader::new(leases, Relay::LEASE, stop.clone(), move |fence, stop| {
+            let (bus, store, metrics) = (bus.clone(), store.clone(), Metrics::unregistered());
+            let relay = Relay::new(bus, store, Clock::System, metrics, fence);
+            messaging::periodic::run(relay, Clock::System, stop)
+        });
         relaying.push((
             switch,
             tokio::spawn(messaging::periodic::run(relay, Clock::System, stop)),
@@ -224,11 +226,11 @@ impl Gate {
         }
     }
 
-    async fn pass(&self, messages: &[Arc<Message>]) {
+    async fn pass(&self, deposits: Vec<&Deposit>) {
         let mut state = self.state.subscribe();
         // Gives the published messages time to arrive after this batch.
         let _ = state.wait_for(|state| *state != 1).await;
-        let keys: HashSet<_> = messages.iter().map(|it| it.key.clone()).collect();
+        let keys: HashSet<_> = deposits.iter().map(|it| it.key()).collect();
         let is_large = keys.len() as i64 >= KEYS / 2;
         if is_large && *state.borrow() == 2 {
             *self.held.lock().unwrap() = keys;
@@ -238,33 +240,33 @@ impl Gate {
 }
 
 impl Consumer for PausingTeller {
+    type Input = Deposit;
     type Prefetched = ();
-    fn group(&self) -> &'static str {
-        "teller"
+    type Outcome = ();
+    fn group(&self) -> Group {
+        Group::new("teller", &[Deposit::TOPIC])
     }
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Teller { group: "teller" }.required_records(message)
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        Teller { group: "teller" }.required_records(deposit)
     }
-    fn prefetch<'a>(
-        &'a self,
-        messages: &'a [Arc<Message>],
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn prefetch<'a>(&'a self, deposits: Vec<&'a Deposit>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async {
-            self.gate.pass(messages).await;
+            self.gate.pass(deposits).await;
             Ok(())
         })
     }
     fn decide(
         &self,
         message: &Message,
+        deposit: &Deposit,
         records: &Records,
         prefetched: &(),
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        Teller { group: "teller" }.decide(message, records, prefetched, now)
+    ) -> Result<Decision, Rejection> {
+        Teller { group: "teller" }.decide(message, deposit, records, prefetched, now)
     }
 }
 

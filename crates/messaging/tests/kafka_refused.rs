@@ -10,7 +10,7 @@ use common::{
     Deposit, Noise, PATIENCE, deposit, eventually, kafka::Brokers, noise, publish, start, within,
 };
 use messaging::{
-    Clock, DeadLetterId, Kafka, Message, Metrics, Payload, Relay, Store,
+    Clock, DeadLetterId, Kafka, Lease, LeaseManager, Message, Metrics, Payload, Relay, Store,
     dead_letters::{self, DeadLetterRecord, DeadLetterState},
 };
 use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
@@ -27,6 +27,7 @@ struct Fixture {
     clock: Clock,
     metrics: Arc<Metrics>,
     relay: Relay,
+    _lease: Lease,
 }
 
 impl Fixture {
@@ -44,17 +45,20 @@ impl Fixture {
         assert!(matches!(made.unwrap()[..], [Ok(_)]));
         let store = brokers.open_silent().await;
         let kafka = brokers.connect(&store).await;
-        Self::with(brokers, store, kafka)
+        Self::with(brokers, store, kafka).await
     }
 
-    fn with(brokers: Brokers, store: Store, kafka: Arc<Kafka>) -> Self {
+    async fn with(brokers: Brokers, store: Store, kafka: Arc<Kafka>) -> Self {
         let (clock, metrics) = (Clock::manual(start()), Metrics::unregistered());
+        let lease_millis = kafka.settings().relay_lease_millis;
+        let leases = LeaseManager::new(store.clone(), clock.clone(), "one".into(), lease_millis);
+        let lease = leases.try_acquire(Relay::LEASE).await.unwrap().unwrap();
         let relay = Relay::new(
             Arc::clone(&kafka),
             store.clone(),
             clock.clone(),
             Arc::clone(&metrics),
-            "one".to_owned(),
+            lease.fence(),
         );
         Self {
             brokers,
@@ -63,6 +67,7 @@ impl Fixture {
             clock,
             metrics,
             relay,
+            _lease: lease,
         }
     }
 
@@ -119,6 +124,14 @@ fn large(id: &str, account: i64) -> Message {
     Message {
         payload: format!("{payload},\"pad\":\"{pad}\"}}"),
         ..message
+    }
+}
+
+/// Exceeds the client's own limit: no broker is asked about it.
+fn huge(id: &str, account: i64) -> Message {
+    Message {
+        payload: "x".repeat(1_100_000),
+        ..deposit(id, account, 1)
     }
 }
 
@@ -237,16 +250,12 @@ async fn a_message_that_the_brokers_reject_is_parked_with_the_later_ones_of_its_
 #[tokio::test]
 async fn discarding_a_rejected_message_lets_the_later_ones_be_published() {
     let mut given = Fixture::new().await;
-    // given one over the client's own limit, which no broker is asked about
-    let huge = Message {
-        payload: "x".repeat(1_100_000),
-        ..deposit("huge", 1, 1)
-    };
-    publish(
-        &given.store,
-        [huge, deposit("behind", 1, 1), deposit("other", 2, 1)],
-    )
-    .await;
+    let rows = [
+        huge("huge", 1),
+        deposit("behind", 1, 1),
+        deposit("other", 2, 1),
+    ];
+    publish(&given.store, rows).await;
     given
         .relay_until("it is parked", async |store| {
             letters(store).await.len() == 1
@@ -295,20 +304,30 @@ async fn small_messages_that_are_rejected_as_a_batch_are_published_one_by_one() 
 }
 
 #[tokio::test]
+async fn messages_before_a_rejected_one_are_deleted_in_the_round_that_sends_them() {
+    let mut given = Fixture::new().await;
+    // given messages of a dead process
+    let dead = given.brokers.open_silent().await;
+    publish(&dead, [deposit("before", 2, 1), huge("huge", 1)]).await;
+    drop(dead);
+    given
+        .relay_until("the first message is deleted", async |store| {
+            pending(store).await == ["huge"]
+        })
+        .await;
+    // then that is before the round that parks the other
+    assert_eq!(letters(&given.store).await, []);
+    within("a bus closes", given.kafka.close()).await;
+}
+
+#[tokio::test]
 async fn the_messages_of_a_topic_that_the_brokers_reject_wait_and_all_others_are_published() {
     let brokers = Brokers::new();
     let store = brokers.open_silent().await;
     let kafka = brokers.connect(&store).await;
     // given a topic that was deleted
-    let name = format!("{}{}", brokers.settings.prefix, Deposit::TOPIC);
-    let admin = brokers.admin();
-    let removed = admin.delete_topics(&[&name], &AdminOptions::new()).await;
-    assert!(matches!(removed.unwrap()[..], [Ok(_)]));
-    eventually("the broker has forgotten the topic", async || {
-        !brokers.topics_at(&brokers.settings.brokers).contains(&name)
-    })
-    .await;
-    let mut given = Fixture::with(brokers, store, kafka);
+    brokers.delete_topic(Deposit::TOPIC).await;
+    let mut given = Fixture::with(brokers, store, kafka).await;
     publish(&given.store, (0..5).map(|n| deposit(&n.to_string(), n, 1))).await;
     publish(&given.store, (0..5).map(noise)).await;
     // then the others are published, and its messages stay
@@ -321,7 +340,9 @@ async fn the_messages_of_a_topic_that_the_brokers_reject_wait_and_all_others_are
     assert_eq!(letters(&given.store).await, []);
     assert_eq!(given.kept(Noise::TOPIC).await.len(), 5);
     // and they are published when the topic exists again, without an operator
+    let name = format!("{}{}", given.brokers.settings.prefix, Deposit::TOPIC);
     let topic = NewTopic::new(&name, 2, TopicReplication::Fixed(1));
+    let admin = given.brokers.admin();
     let made = admin.create_topics([&topic], &AdminOptions::new()).await;
     assert!(matches!(made.unwrap()[..], [Ok(_)]));
     given.clock.advance_millis(TOPIC_PAUSE_MILLIS);

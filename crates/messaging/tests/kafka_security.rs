@@ -14,7 +14,7 @@ use common::{
     kafka::{Brokers, Guarded, INBOX_SECS, TOPICS, guarded},
     publish, read_all, within,
 };
-use messaging::{Kafka, Payload, kafka::KafkaSecurity};
+use messaging::{Kafka, Payload, kafka_settings::KafkaSecurity};
 
 /// Longer than a request to the brokers may take.
 const REFUSED_WITHIN: Duration = Duration::from_secs(40);

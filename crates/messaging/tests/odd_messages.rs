@@ -5,24 +5,18 @@
 mod common;
 
 use common::{
-    Account, Place, balance, bus_places, context, deposit, drain, places, postgres, publish, start,
-    store_all, teller,
+    Account, Place, balance, bus_places, context, deposit, drain, incompressible, places, postgres,
+    publish, start, store_all, teller,
 };
 use messaging::{
-    Clock, Message, Metrics, Random, Store, Worker,
+    Clock, Message, Metrics, Payload, Store, Worker,
     dead_letters::{
-        self, DeadLetterConsumer, DeadLetterRecord, DeadLetterState, PUBLISHED_PAYLOAD_BYTES_MAX,
+        self, DeadLetter, DeadLetterConsumer, DeadLetterRecord, DeadLetterState,
+        PUBLISHED_PAYLOAD_BYTES_MAX,
     },
     message::REASON_CHARS_MAX,
     timers::Timers,
 };
-
-/// Text that no index can make smaller.
-fn incompressible(length: usize) -> String {
-    let random = Random::seeded(11);
-    let letter = |_| char::from_u32(0x4e00 + random.below(0x5000) as u32).unwrap();
-    (0..length).map(letter).collect()
-}
 
 async fn letters(store: &Store) -> Vec<DeadLetterRecord> {
     dead_letters::list(store, None, None, 100).await.unwrap()
@@ -106,6 +100,36 @@ async fn a_rejected_message_of_any_length_is_kept_whole_and_goes_back_on_schedul
         assert_eq!(balance(&store, 1).await, 10);
         let states = letters(&store).await.into_iter().map(|it| it.state);
         assert!(states.eq([DeadLetterState::Resolved; 2]));
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_dead_letter_on_the_dead_letters_topic_is_parked_after_its_retries() {
+    for place in bus_places() {
+        let metrics = Metrics::unregistered();
+        let store = place.open_with(metrics.clone()).await;
+        let clock = Clock::manual(start());
+        let context = context(&store, &metrics, &clock);
+        let timers = Timers {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics,
+        };
+        let foreign = Message {
+            topic: DeadLetter::TOPIC.to_owned(),
+            ..deposit("foreign", 1, 5)
+        };
+        publish(&store, [foreign]).await;
+        let mut undertaker = Worker::new(DeadLetterConsumer::default(), context.clone()).unwrap();
+        for _ in 0..=context.dead_letters.max_retry_count {
+            // The rejection, and then the dead letter about it.
+            drain(&mut undertaker).await;
+            drain(&mut undertaker).await;
+            clock.advance_millis(10_000);
+            timers.fire_due().await.unwrap();
+        }
+        let states = letters(&store).await.into_iter().map(|it| it.state);
+        assert!(states.eq([DeadLetterState::Parked]));
     }
 }
 

@@ -5,7 +5,7 @@
 )]
 
 use messaging::{
-    Column, Commit, CommitError, Find, Key, Metrics, Record, Snapshot, Store, StoreError, Table,
+    Column, Commit, CommitError, Find, Metrics, Record, Snapshot, Store, StoreError, Table,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,21 +20,11 @@ struct Old {
 impl Record for Old {
     const TABLE: &'static Table = &Table {
         name: "seat",
-        columns: &[
-            Column::text("id"),
-            Column::integer("row"),
-            Column::integer("version"),
-        ],
+        columns: &[Column::text("id"), Column::integer("row"), Column::VERSION],
         key: "id",
         constraints: &["CHECK (row < 100)"],
         indexes: &["(row)"],
     };
-    fn key(&self) -> Key {
-        self.id.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 /// A seat in the newer program: two more columns, another constraint, other indexes.
@@ -55,27 +45,17 @@ impl Record for New {
             Column::integer("row"),
             Column::integer("sold"),
             Column::text("note").null(),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "id",
         constraints: &["CHECK (row < 1000)"],
         indexes: &["(sold, row)", "(note)"],
     };
-    fn key(&self) -> Key {
-        self.id.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 const WITH_A_TEXT: &Table = &Table {
     name: "seat",
-    columns: &[
-        Column::text("id"),
-        Column::text("colour"),
-        Column::integer("version"),
-    ],
+    columns: &[Column::text("id"), Column::text("colour"), Column::VERSION],
     key: "id",
     constraints: &[],
     indexes: &[],
@@ -148,7 +128,7 @@ async fn a_snapshot_reads_an_older_programs_folder_as_its_upgrade_would() {
 }
 
 fn raw(folder: &tempfile::TempDir) -> rusqlite::Connection {
-    rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap()
+    rusqlite::Connection::open(folder.path().join("messaging.db")).unwrap()
 }
 
 /// The first page of the table of seats: another one after it was created anew.

@@ -49,7 +49,7 @@ fn outbox(schema: &postgres::Schema) -> PostgresSettings {
 fn backend(store: &Store) -> Arc<Postgres> {
     match store {
         Store::Postgres(postgres) => Arc::clone(postgres),
-        Store::Sqlite(_) => unreachable!("these stores are opened on PostgreSQL"),
+        _ => unreachable!("these stores are opened on PostgreSQL"),
     }
 }
 
@@ -81,7 +81,7 @@ async fn a_schema_that_was_not_migrated_is_rejected_with_a_remedy() {
     let schema = postgres::Schema::new();
     let rejected = open(&schema.settings).await.err();
     assert!(
-        matches!(&rejected, Some(StoreError::Unavailable(reason)) if reason.contains("boxoffice migrate")),
+        matches!(&rejected, Some(StoreError::Unavailable(reason)) if reason.contains("Postgres::migrate")),
         "{rejected:?}"
     );
     Postgres::migrate(&schema.settings, messaging::TABLES)
@@ -105,7 +105,7 @@ const WIDER: &Table = &Table {
         messaging::Column::json("tags"),
         messaging::Column::text("note").null(),
         messaging::Column::integer("limit_won"),
-        messaging::Column::integer("version"),
+        messaging::Column::VERSION,
     ],
     key: "id",
     constraints: &["UNIQUE (owner)", "CHECK (balance >= -1000)"],
@@ -744,9 +744,43 @@ async fn a_store_becomes_ready_without_a_commit_when_its_server_is_back() {
         ..schema.settings.clone()
     };
     let store = open(&settings).await.unwrap();
-    line.cut_for_long(Cut::BeforeCommit);
-    assert!(store.commit(put(&Account::new(1, 1))).await.is_err());
-    assert!(matches!(store.check(), Err(StoreError::Unavailable(_))));
-    line.mend();
-    common::eventually("the store is ready", async || store.check().is_ok()).await;
+    // Whether the outcome of a commit is unknown, or nothing was sent.
+    for cut in [Cut::BeforeCommit, Cut::BeforeAnything] {
+        line.cut_for_long(cut);
+        assert!(store.commit(put(&Account::new(1, 1))).await.is_err());
+        assert!(matches!(store.check(), Err(StoreError::Unavailable(_))));
+        line.mend();
+        common::eventually("the store is ready", async || store.check().is_ok()).await;
+    }
+}
+
+/// A server that accepts connections and rejects every commit is not usable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_whose_schema_is_unusable_is_not_ready_until_it_fails() {
+    let schema = migrated().await;
+    let settings = PostgresSettings {
+        wait_secs_max: 2,
+        ..schema.settings.clone()
+    };
+    let store = open(&settings).await.unwrap();
+    postgres::run(
+        postgres::url(),
+        format!("DROP TABLE {}.movement", schema.settings.schema),
+    );
+    let mut commit = Commit::new();
+    commit.append(&movement("a", 1, 1));
+    let committing = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(commit).await }
+    });
+    common::eventually("the commit is rejected", async || store.check().is_err()).await;
+    while !committing.is_finished() {
+        assert!(store.check().is_err());
+        tokio::task::yield_now().await;
+    }
+    let failed = committing.await.unwrap();
+    assert!(
+        matches!(failed, Err(CommitError::Store(StoreError::Poisoned(_)))),
+        "{failed:?}"
+    );
 }

@@ -11,7 +11,7 @@ use messaging::{
 };
 use tempfile::TempDir;
 
-const FILE: &str = "boxoffice.db";
+const FILE: &str = "messaging.db";
 
 async fn hold(store: &Store, name: &str) {
     let mut commit = Commit::new();
@@ -29,14 +29,15 @@ fn open(folder: &Path) -> Store {
     Store::open_embedded(folder, messaging::TABLES, Metrics::unregistered()).unwrap()
 }
 
-/// A copy of these files where a directory takes the place of SQLite's index, so that not even root can create it. Root
-/// can still create an empty log before that.
+/// A copy of these files where a link that leads nowhere takes the place of SQLite's index, so that not even root can
+/// open or create it. Root can still create an empty log before that.
 fn read_only(from: &Path, files: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in files {
         fs::copy(from.join(file), folder.path().join(file)).unwrap();
     }
-    fs::create_dir(folder.path().join("boxoffice.db-shm")).unwrap();
+    let index = folder.path().join("messaging.db-shm");
+    std::os::unix::fs::symlink("/nowhere/at/all", index).unwrap();
     folder
 }
 
@@ -80,7 +81,7 @@ async fn a_backup_with_a_log_is_read_to_its_last_commit_from_a_read_only_folder(
     let store = open(live.path());
     hold(&store, "one").await;
     hold(&store, "two").await;
-    let backup = read_only(live.path(), &[FILE, "boxoffice.db-wal"]);
+    let backup = read_only(live.path(), &[FILE, "messaging.db-wal"]);
     let before = listing(backup.path());
 
     assert_eq!(leases(backup.path()), ["one", "two"]);

@@ -10,8 +10,8 @@ use common::{
     read_all, start, store_all, teller,
 };
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Payload, Random, Records, Ref, Rejection, Store,
-    Timestamp, TraceContext, Worker,
+    Clock, Commit, Consumer, Decision, Group, Message, Metrics, Payload, Random, Records, Ref,
+    Rejection, Store, Timestamp, TraceContext, Worker,
     dead_letters::DeadLetter,
     dead_letters::{self, DeadLetterConsumer},
     timers::Timers,
@@ -35,28 +35,29 @@ async fn request(store: &Store, caller: Option<TraceContext>, message: Message) 
 struct Echo;
 
 impl Consumer for Echo {
+    type Input = Deposit;
     type Prefetched = ();
+    type Outcome = ();
 
-    fn group(&self) -> &'static str {
-        "echo"
+    fn group(&self) -> Group {
+        Group::new("echo", &[Deposit::TOPIC])
     }
 
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        let deposit: Deposit = message.parse()?;
-        Ok(vec![Ref::to::<Account>(deposit.account)])
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        vec![Ref::to::<Account>(deposit.account)]
     }
 
     fn decide(
         &self,
         message: &Message,
+        _deposit: &Deposit,
         _records: &Records,
         (): &(),
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
+    ) -> Result<Decision, Rejection> {
         let noise =
             |when| Message::new(format!("{}:{when}", message.id), &Noise { number: 1 }, now);
         let mut commit = Commit::new();
@@ -65,7 +66,7 @@ impl Consumer for Echo {
             now.plus_millis(1_000),
             noise("later"),
         );
-        Ok(commit)
+        Ok(commit.into())
     }
 }
 
@@ -174,7 +175,7 @@ async fn a_file_of_a_program_that_knew_no_traces_goes_on() {
     let store = open();
     publish(&store, [deposit("old", 1, 1)]).await;
     drop(store);
-    let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+    let file = rusqlite::Connection::open(folder.path().join("messaging.db")).unwrap();
     file.execute_batch(
         "ALTER TABLE message DROP COLUMN trace; ALTER TABLE timer DROP COLUMN trace;",
     )

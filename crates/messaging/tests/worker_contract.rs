@@ -9,16 +9,18 @@ use std::sync::{
 };
 
 use common::{
-    Account, Deposit, Place, REFUSED_KEY, Teller, account, balance, bus_places, context, deposit,
-    drain, eventually, movements, noise, places, publish, read_all, start, store_all, teller,
+    Account, Deposit, Movement, Place, REFUSED_KEY, Teller, account, balance, bus_places, context,
+    deposit, drain, eventually, movement, movements, noise, places, publish, read_all, start,
+    store_all, teller,
 };
 use futures::future::BoxFuture;
 use messaging::{
-    Clock, Commit, Consumer, Message, Metrics, Payload, Record, Records, Ref, Rejection,
-    ShutdownSwitch, Store, StoreError, Submission, Timestamp, Worker, WorkerContext,
+    Clock, Commit, Consumer, Decision, Entry, Group, Message, Metrics, Payload, Record, Records,
+    Ref, Rejection, ShutdownSwitch, Store, StoreError, Submission, Timestamp, Worker,
+    WorkerContext,
     dead_letters::DeadLetter,
     dead_letters::{self, DeadLetterConsumer, DeadLetterRecord, DeadLetterState},
-    housekeeping::{CleaningSettings, Expiry, Housekeeping},
+    housekeeping::{CleaningSettings, Housekeeping, RowRetention},
     timers::Timers,
 };
 
@@ -64,7 +66,7 @@ impl Given {
             settings: CleaningSettings {
                 inbox_retention_secs: 60,
             },
-            expiries: Vec::new(),
+            retentions: Vec::new(),
         }
     }
 
@@ -149,17 +151,19 @@ struct Unlucky {
 }
 
 impl Consumer for Unlucky {
+    type Input = Deposit;
     type Prefetched = ();
-    fn group(&self) -> &'static str {
-        "teller"
+    type Outcome = ();
+    fn group(&self) -> Group {
+        Group::new("teller", &[Deposit::TOPIC])
     }
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Teller { group: "teller" }.required_records(message)
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        Teller { group: "teller" }.required_records(deposit)
     }
-    fn prefetch<'a>(&'a self, _: &'a [Arc<Message>]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn prefetch<'a>(&'a self, _: Vec<&'a Deposit>) -> BoxFuture<'a, Result<(), StoreError>> {
         let fails = self.failures.fetch_add(1, Ordering::Relaxed) < 2;
         let answer = if fails {
             Err(StoreError::Unavailable("away".to_owned()))
@@ -171,11 +175,12 @@ impl Consumer for Unlucky {
     fn decide(
         &self,
         message: &Message,
+        deposit: &Deposit,
         records: &Records,
         prefetched: &(),
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        Teller { group: "teller" }.decide(message, records, prefetched, now)
+    ) -> Result<Decision, Rejection> {
+        Teller { group: "teller" }.decide(message, deposit, records, prefetched, now)
     }
 }
 
@@ -253,17 +258,19 @@ fn disturbed(given: &Given, times: u32) -> (Worker<Disturbed>, Arc<AtomicI64>) {
 }
 
 impl Consumer for Disturbed {
+    type Input = Deposit;
     type Prefetched = ();
-    fn group(&self) -> &'static str {
-        "teller"
+    type Outcome = ();
+    fn group(&self) -> Group {
+        Group::new("teller", &[Deposit::TOPIC])
     }
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Teller { group: "teller" }.required_records(message)
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        Teller { group: "teller" }.required_records(deposit)
     }
-    fn prefetch<'a>(&'a self, _: &'a [Arc<Message>]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn prefetch<'a>(&'a self, _: Vec<&'a Deposit>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async {
             if self.times.load(Ordering::Relaxed) > 0 {
                 self.times.fetch_sub(1, Ordering::Relaxed);
@@ -280,11 +287,12 @@ impl Consumer for Disturbed {
     fn decide(
         &self,
         message: &Message,
+        deposit: &Deposit,
         records: &Records,
         prefetched: &(),
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        Teller { group: "teller" }.decide(message, records, prefetched, now)
+    ) -> Result<Decision, Rejection> {
+        Teller { group: "teller" }.decide(message, deposit, records, prefetched, now)
     }
 }
 
@@ -307,27 +315,29 @@ async fn a_decision_upon_a_state_that_never_was_is_taken_again() {
 struct Blind;
 
 impl Consumer for Blind {
+    type Input = Deposit;
     type Prefetched = ();
-    fn group(&self) -> &'static str {
-        "blind"
+    type Outcome = ();
+    fn group(&self) -> Group {
+        Group::new("blind", &[Deposit::TOPIC])
     }
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-    fn required_records(&self, _: &Message) -> Result<Vec<Ref>, Rejection> {
-        Ok(Vec::new())
+    fn required_records(&self, _: &Deposit) -> Vec<Ref> {
+        Vec::new()
     }
     fn decide(
         &self,
-        message: &Message,
+        _message: &Message,
+        deposit: &Deposit,
         _: &Records,
         (): &(),
         _: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        let deposit: Deposit = message.parse()?;
+    ) -> Result<Decision, Rejection> {
         let mut commit = Commit::new();
         commit.put(&Account::new(deposit.account, deposit.amount));
-        Ok(commit)
+        Ok(commit.into())
     }
 }
 
@@ -659,6 +669,28 @@ async fn cleaning_removes_what_all_have_passed_and_nothing_undelivered() {
 }
 
 #[tokio::test]
+async fn a_group_that_is_left_out_of_a_run_keeps_its_messages_until_it_is_retired() {
+    for place in places() {
+        let given = given(&place).await;
+        store_all(&given.store, &[Account::new(1, 0)]).await;
+        publish(&given.store, [deposit("0", 1, 1)]).await;
+        let mut late = Worker::new(Teller { group: "late" }, given.context.clone()).unwrap();
+        drain(&mut late).await;
+        // "late" has handled the first message, and does not run while the others come and are cleaned.
+        publish(&given.store, (1..10).map(|n| deposit(&n.to_string(), 1, 1))).await;
+        drain(&mut teller(&given.context)).await;
+        assert_eq!(given.housekeeping(vec!["teller"]).clean().await, Ok(1));
+        assert_eq!(drain(&mut late).await, 9);
+        assert_eq!(given.housekeeping(vec!["teller"]).clean().await, Ok(9));
+        publish(&given.store, [deposit("10", 1, 1)]).await;
+        drain(&mut teller(&given.context)).await;
+        assert_eq!(given.housekeeping(vec!["teller"]).clean().await, Ok(0));
+        given.store.retire_group("late").await.unwrap();
+        assert_eq!(given.housekeeping(vec!["teller"]).clean().await, Ok(1));
+    }
+}
+
+#[tokio::test]
 async fn offsets_are_not_given_twice_after_cleaning_and_opening_again() {
     for place in places() {
         let given = given(&place).await;
@@ -766,14 +798,14 @@ async fn old_rows_of_declared_tables_expire_where_the_predicate_holds() {
         dead_letters::discard(&given.store, letters[0].id, start())
             .await
             .unwrap();
-        let expiry = Expiry {
+        let retention = RowRetention {
             table: DeadLetterRecord::TABLE,
             column: "updated_at",
             only: Some("state IN ('RESOLVED', 'DISCARDED')"),
             keep_secs: 60,
         };
         let housekeeping = Housekeeping {
-            expiries: vec![expiry],
+            retentions: vec![retention],
             ..given.housekeeping(vec![])
         };
         given.clock.advance_millis(60_000);
@@ -781,6 +813,48 @@ async fn old_rows_of_declared_tables_expire_where_the_predicate_holds() {
         given.clock.advance_millis(1);
         housekeeping.clean().await.unwrap();
         assert_eq!(given.letters().await, letters[1..]);
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_cleaned_holds_up_no_other() {
+    const MARKS: usize = 9_000;
+    for place in places() {
+        let given = given(&place).await;
+        // given a row that another table refers to, and old marks and movements
+        let mut commit = Commit::new();
+        commit
+            .append(&movement("referred to", 1, 1))
+            .append(&movement("old", 1, 1));
+        given.store.commit(commit).await.unwrap();
+        place.run_sql(
+            "CREATE TABLE {}receipt (movement TEXT REFERENCES {}movement (id));
+             INSERT INTO {}receipt VALUES ('referred to')",
+        );
+        mark_as_handled(&given, "a", MARKS, start()).await;
+        let expiry = |only| RowRetention {
+            table: Movement::TABLE,
+            column: "at",
+            only: Some(only),
+            keep_secs: 60,
+        };
+        let housekeeping = Housekeeping {
+            retentions: vec![expiry("id = 'referred to'"), expiry("id = 'old'")],
+            ..given.housekeeping(vec![])
+        };
+        given.clock.advance_millis(60_001);
+        assert!(housekeeping.clean().await.is_err());
+        // then all else goes at the first look: the clock stands still, so that none comes after it
+        let (switch, shutdown) = ShutdownSwitch::new();
+        let cleaning = tokio::spawn(housekeeping.run(shutdown));
+        eventually("the old marks go", async || {
+            marks_left(&given, "a", MARKS).await == 0
+        })
+        .await;
+        let left = movements(&given.store).await;
+        assert_eq!(left, [movement("referred to", 1, 1)]);
+        switch.stop();
+        cleaning.await.unwrap();
     }
 }
 

@@ -14,7 +14,7 @@ use toss::{Confirm, GatewayOutcome, protocol};
 use utoipa::ToSchema;
 
 use crate::{
-    Service,
+    Error, Service,
     consumers::apply_outcome,
     in_flight::InFlightGuard,
     model::{AttemptRequest, Refusal},
@@ -66,25 +66,6 @@ pub struct Pending {
     pub pg_payment_id: String,
     /// Always `CONFIRMING`: follow `GET /payment/{paymentId}`.
     pub status: PaymentStatus,
-}
-
-/// Why no attempt was made, or its result is unknown.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("there is no payment {0}")]
-    NotFound(PaymentId),
-    #[error("a gateway's payment key has 1 to 200 letters, digits, '-', '_', '=' and '.'")]
-    PgPaymentId,
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        Self::Commit(error.into())
-    }
 }
 
 /// The proven outcome of an attempt.
@@ -169,7 +150,7 @@ impl Service {
             refund_account: input.refund_account.as_ref(),
         };
         for _ in 0..ROUNDS_MAX {
-            let payment = self.show(id).await?.ok_or(Error::NotFound(id))?;
+            let payment = self.existing(id).await?;
             if payment.has_succeeded_as(&request) {
                 let pg_payment_id = payment.pg_payment_id.clone().unwrap_or_default();
                 let result = AttemptOutcome::Approved { pg_payment_id };
@@ -310,8 +291,9 @@ impl Service {
             }
             AttemptOutcome::Declined { .. } => None,
         };
-        let mut commit = apply_outcome(current, known, &outcome, &id, now)?;
-        commit.publish(Message::new(id, &outcome, now));
+        let message = Message::new(id, &outcome, now);
+        let mut commit = apply_outcome(current, known, &outcome, &message, now)?;
+        commit.publish(message);
         Ok(commit)
     }
 

@@ -2,6 +2,9 @@
 //!
 //! `create` and `delete` serve the purchase saga, `request_refund` the cancellation saga and ticketing, and
 //! `handle_outcome` the outcome that [`crate::confirm`] or the settler has published.
+//!
+//! **To answer a further request:** its topic in [`GROUP`], a variant of [`PaymentRequest`], an arm in its `read` and
+//! `payment_id` and in `decide`, and a function like `create`, which answers a repeated request in the same way.
 
 use contract::{
     Payload, PaymentId, Timestamp,
@@ -10,7 +13,7 @@ use contract::{
         DeleteRequest, DeleteResponse,
     },
 };
-use messaging::{Commit, Consumer, Message, Records, Ref, Rejection};
+use messaging::{Commit, Consumer, Decision, Group, Message, Records, Ref, Rejection};
 
 use crate::{
     Service,
@@ -19,14 +22,15 @@ use crate::{
 };
 
 /// The consumer group of this service.
-pub const GROUP: &str = "payment";
-/// The topics of the group.
-pub const TOPICS: &[&str] = &[
-    CreateRequest::TOPIC,
-    DeleteRequest::TOPIC,
-    ConfirmedRequest::TOPIC,
-    CancelRequest::TOPIC,
-];
+pub const GROUP: Group = Group {
+    name: "payment",
+    topics: &[
+        CreateRequest::TOPIC,
+        DeleteRequest::TOPIC,
+        ConfirmedRequest::TOPIC,
+        CancelRequest::TOPIC,
+    ],
+};
 
 /// Decides about requests and outcomes.
 pub struct PaymentConsumer {
@@ -40,81 +44,114 @@ impl PaymentConsumer {
     }
 }
 
-impl Consumer for PaymentConsumer {
-    type Prefetched = ();
+/// A parsed message.
+pub enum PaymentRequest {
+    Create(CreateRequest),
+    Delete(DeleteRequest),
+    Outcome(ConfirmedRequest),
+    Cancel(CancelRequest),
+}
 
-    fn group(&self) -> &'static str {
+impl PaymentRequest {
+    fn read(message: &Message) -> Result<Self, Rejection> {
+        match message.topic.as_str() {
+            CreateRequest::TOPIC => message.parse().map(Self::Create),
+            DeleteRequest::TOPIC => message.parse().map(Self::Delete),
+            ConfirmedRequest::TOPIC => message.parse().map(Self::Outcome),
+            CancelRequest::TOPIC => message.parse().map(Self::Cancel),
+            topic => Err(Rejection::new(format_args!(
+                "{topic} is not for the payment service"
+            ))),
+        }
+    }
+
+    fn payment_id(&self) -> PaymentId {
+        match self {
+            Self::Create(request) => PaymentId::of_saga(request.saga_id),
+            Self::Delete(request) => request.payment_id,
+            Self::Outcome(outcome) => outcome.payment_id,
+            Self::Cancel(request) => request.payment_id,
+        }
+    }
+}
+
+impl Consumer for PaymentConsumer {
+    type Input = PaymentRequest;
+    type Prefetched = ();
+    /// Whether the settler may have a refund to make.
+    type Outcome = bool;
+
+    fn group(&self) -> Group {
         GROUP
     }
 
-    fn topics(&self) -> &'static [&'static str] {
-        TOPICS
+    fn read(&self, message: &Message) -> Result<PaymentRequest, Rejection> {
+        PaymentRequest::read(message)
     }
 
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        let payment = payment_of(message)?;
+    fn required_records(&self, request: &PaymentRequest) -> Vec<Ref> {
+        let payment_id = request.payment_id();
         let mut refs = vec![
-            Ref::to::<PaymentRecord>(payment),
-            Ref::to::<TombstoneRecord>(payment),
+            Ref::to::<PaymentRecord>(payment_id),
+            Ref::to::<TombstoneRecord>(payment_id),
         ];
-        if message.topic == ConfirmedRequest::TOPIC {
-            let charge = message.parse::<ConfirmedRequest>()?.pg_payment_id;
-            refs.push(Ref::to::<OrphanChargeRecord>(charge.as_str()));
+        if let PaymentRequest::Outcome(outcome) = request {
+            let charge = outcome.pg_payment_id.as_str();
+            refs.push(Ref::to::<OrphanChargeRecord>(charge));
         }
-        Ok(refs)
+        refs
     }
 
     fn decide(
         &self,
         message: &Message,
+        request: &PaymentRequest,
         records: &Records,
         (): &(),
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        decide(message, records, now)
+    ) -> Result<Decision<bool>, Rejection> {
+        Ok(Decision {
+            commit: decide(message, request, records, now)?,
+            outcome: matches!(
+                request,
+                PaymentRequest::Outcome(_) | PaymentRequest::Cancel(_)
+            ),
+        })
     }
 
     /// Wakes the settler before its next tick.
-    fn committed(&self, message: &Message, _commit: &Commit) {
-        if message.topic == CancelRequest::TOPIC || message.topic == ConfirmedRequest::TOPIC {
+    fn committed(&self, may_refund: bool) {
+        if may_refund {
             self.service.inner.wake.refunds.notify_one();
         }
     }
 }
 
-fn decide(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
-    match message.topic.as_str() {
-        CreateRequest::TOPIC => create(message, records, now),
-        DeleteRequest::TOPIC => delete(message, records, now),
-        ConfirmedRequest::TOPIC => handle_outcome(message, records, now),
-        CancelRequest::TOPIC => request_refund(message, records, now),
-        other => Err(unexpected(other)),
+fn decide(
+    message: &Message,
+    request: &PaymentRequest,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
+    match request {
+        PaymentRequest::Create(request) => create(message, request, records, now),
+        PaymentRequest::Delete(request) => delete(message, request, records, now),
+        PaymentRequest::Outcome(outcome) => handle_outcome(message, outcome, records, now),
+        PaymentRequest::Cancel(request) => request_refund(message, request, records, now),
     }
 }
 
-fn payment_of(message: &Message) -> Result<PaymentId, Rejection> {
-    match message.topic.as_str() {
-        CreateRequest::TOPIC => Ok(PaymentId::of_saga(
-            message.parse::<CreateRequest>()?.saga_id,
-        )),
-        DeleteRequest::TOPIC => Ok(message.parse::<DeleteRequest>()?.payment_id),
-        ConfirmedRequest::TOPIC => Ok(message.parse::<ConfirmedRequest>()?.payment_id),
-        CancelRequest::TOPIC => Ok(message.parse::<CancelRequest>()?.payment_id),
-        other => Err(unexpected(other)),
-    }
-}
-
-fn unexpected(topic: &str) -> Rejection {
-    Rejection::new(format_args!("{topic} is not for the payment service"))
-}
-
-fn create(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
-    let request: CreateRequest = message.parse()?;
+fn create(
+    message: &Message,
+    request: &CreateRequest,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
     let payment_id = PaymentId::of_saga(request.saga_id);
     let known = records.get(payment_id)?;
     let tombstone = records.get(payment_id)?;
     let mut commit = Commit::new();
-    let succeed = match model::create(&request, known.as_ref(), tombstone.as_ref(), now)? {
+    let succeed = match model::create(request, known.as_ref(), tombstone.as_ref(), now)? {
         Creation::Opened(change) => {
             change.save(&mut commit);
             true
@@ -132,22 +169,26 @@ fn create(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
         event_id: request.event_id,
         payment_id: succeed.then_some(payment_id),
     };
-    respond(&mut commit, &message.id, &response, now);
+    commit.publish(message.reply(&response, now));
     Ok(commit)
 }
 
-fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
-    let request: DeleteRequest = message.parse()?;
+fn delete(
+    message: &Message,
+    request: &DeleteRequest,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
     let known = records.get(request.payment_id)?;
     let tombstone = records.get(request.payment_id)?;
     let mut commit = Commit::new();
-    let succeed = match model::delete(&request, known.as_ref(), tombstone.as_ref(), now) {
+    let succeed = match model::delete(request, known.as_ref(), tombstone.as_ref(), now) {
         Deletion::Closed(change) => {
             change.save(&mut commit);
             true
         }
         Deletion::Tombstoned(tombstone) => {
-            commit.put(&tombstone);
+            commit.put(&tombstone).append(&tombstone.entry());
             true
         }
         Deletion::Decided { succeed } => succeed,
@@ -163,7 +204,7 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
         succeed,
         payment_id: request.payment_id,
     };
-    respond(&mut commit, &message.id, &response, now);
+    commit.publish(message.reply(&response, now));
     Ok(commit)
 }
 
@@ -171,17 +212,17 @@ fn delete(message: &Message, records: &Records, now: Timestamp) -> Result<Commit
 /// an earlier version of the program only published.
 fn handle_outcome(
     message: &Message,
+    outcome: &ConfirmedRequest,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    let outcome: ConfirmedRequest = message.parse()?;
     let payment = existing(records, outcome.payment_id)?;
     let known = records.get(outcome.pg_payment_id.as_str())?;
-    apply_outcome(&payment, known, &outcome, &message.id, now)
+    apply_outcome(&payment, known, outcome, message, now)
 }
 
-/// The Commit of an outcome. `known` is the orphan record of the charge, if any. `message_id` is the id of the message
-/// that publishes the outcome; the ids of responses derive from it.
+/// The Commit of an outcome. `known` is the orphan record of the charge, if any. `message` publishes the
+/// outcome; a response is a reply to it.
 ///
 /// # Errors
 /// A [`Rejection`] if the attempt was never made.
@@ -189,7 +230,7 @@ pub(crate) fn apply_outcome(
     payment: &PaymentRecord,
     known: Option<OrphanChargeRecord>,
     outcome: &ConfirmedRequest,
-    message_id: &str,
+    message: &Message,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
     let mut commit = Commit::new();
@@ -202,7 +243,7 @@ pub(crate) fn apply_outcome(
                     succeed,
                     payment_id: payment.payment_id,
                 };
-                respond(&mut commit, message_id, &response, now);
+                commit.publish(message.reply(&response, now));
             }
             // The charge of this payment needs no refund as an orphan any more.
             let is_its_own = |orphan: &OrphanChargeRecord| orphan.is_open() && payment.owns(orphan);
@@ -224,13 +265,13 @@ pub(crate) fn apply_outcome(
 
 fn request_refund(
     message: &Message,
+    request: &CancelRequest,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    let request: CancelRequest = message.parse()?;
     let payment = existing(records, request.payment_id)?;
     let mut commit = Commit::new();
-    match payment.request_refund(&request, now)? {
+    match payment.request_refund(request, now)? {
         RefundReply::Requested(change) => change.save(&mut commit),
         RefundReply::Undecided => {}
         RefundReply::Decided { succeed, code } => {
@@ -242,7 +283,7 @@ fn request_refund(
                     succeed,
                     code,
                 };
-                respond(&mut commit, &message.id, &response, now);
+                commit.publish(message.reply(&response, now));
             }
         }
     }
@@ -252,15 +293,6 @@ fn request_refund(
 fn existing(records: &Records, id: PaymentId) -> Result<PaymentRecord, Rejection> {
     let payment = records.get(id)?;
     payment.ok_or_else(|| Rejection::new(format_args!("there is no payment {id}")))
-}
-
-/// Publishes the response to a request; its id derives from the request's, so that deciding again gives the same.
-fn respond<P: Payload>(commit: &mut Commit, request_id: &str, response: &P, now: Timestamp) {
-    commit.publish(Message::new(
-        format!("{request_id}:response"),
-        response,
-        now,
-    ));
 }
 
 #[cfg(test)]

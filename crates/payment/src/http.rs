@@ -18,14 +18,17 @@ use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use toss::protocol::{RefundAccount, TEST_CODE_HEADER};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
+};
 use web::{
     Body, Caller, Id, IdempotentRequest, Params, Problem, ProblemDetails, schema::HOLDER_CHARS_MAX,
 };
 
 use crate::{
-    Service,
-    confirm::{ConfirmInput, ConfirmOutput, Error, Pending, Settled},
+    Error, Service,
+    confirm::{ConfirmInput, ConfirmOutput, Pending, Settled},
     model::Refusal,
     record::{HistoryEntry, PaymentRecord, Refund},
 };
@@ -34,7 +37,7 @@ use crate::{
 pub fn router(service: Service) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(confirm))
-        .routes(routes!(confirm_by_verb))
+        .routes(confirm_by_verb())
         .routes(routes!(show))
         .routes(routes!(refund::list))
         .routes(routes!(refund::resume))
@@ -50,7 +53,7 @@ pub fn router(service: Service) -> OpenApiRouter {
 }
 
 /// The buyer has authenticated the payment at the gateway.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConfirmBody {
     payment_id: PaymentId,
@@ -71,6 +74,7 @@ struct ConfirmBody {
     refund_account: Option<RefundAccountBody>,
 }
 
+// It has no `Debug`, so that no log can show it.
 /// A bank account that receives a refund. It is stored, and never logged or shown.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -85,34 +89,22 @@ struct RefundAccountBody {
     holder_name: String,
 }
 
-impl std::fmt::Debug for RefundAccountBody {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("RefundAccountBody(***)")
-    }
-}
-
 impl RefundAccountBody {
     /// `path` is the prefix of the name of a wrong field.
     fn read(self, path: &str) -> Result<RefundAccount, Problem> {
         let wrong = |field: &str, detail: &str| Problem::invalid(format!("{path}{field}"), detail);
         let is_within = |text: &str, min, max| (min..=max).contains(&text.chars().count());
-        let is_code = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_code(&self.bank) || !is_within(&self.bank, 2, 3) {
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_digits(&self.bank) || !is_within(&self.bank, 2, 3) {
             return Err(wrong("bank", "a bank's code has 2 or 3 digits"));
         }
-        let is_number = self
-            .account_number
-            .bytes()
-            .all(|byte| byte.is_ascii_digit());
-        if !is_number || !is_within(&self.account_number, 1, 20) {
+        if !is_digits(&self.account_number) || !is_within(&self.account_number, 1, 20) {
             return Err(wrong("accountNumber", "an account has 1 to 20 digits"));
         }
         let is_name = text::is_plain(&self.holder_name) && text::is_visible(&self.holder_name);
         if !is_name || !is_within(&self.holder_name, 1, HOLDER_CHARS_MAX) {
-            return Err(wrong(
-                "holderName",
-                "a name has 1 to 60 characters that show",
-            ));
+            let detail = "a name has 1 to 60 characters that show";
+            return Err(wrong("holderName", detail));
         }
         Ok(RefundAccount {
             bank: self.bank,
@@ -194,9 +186,6 @@ struct HistoryView {
         (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
         (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
         (status = 409, description = "ALREADY_CONFIRMED, CONFIRMATION_IN_PROGRESS, PAYMENT_CLOSED, DEADLINE_PASSED, IDEMPOTENCY_KEY_IN_FLIGHT", body = ProblemDetails),
-        (status = 413, description = "BODY_TOO_LARGE", body = ProblemDetails),
-        (status = 422, description = "IDEMPOTENCY_KEY_REUSED", body = ProblemDetails),
-        (status = 503, description = "OVERLOADED, UNAVAILABLE", body = ProblemDetails),
     )
 )]
 async fn confirm(
@@ -238,31 +227,18 @@ fn pg_payment_id(body: &ConfirmBody) -> Result<String, Problem> {
     }
 }
 
-/// Confirm a payment, by another name
-///
-/// The same as `POST /payment/confirmed`.
-#[utoipa::path(
-    post, path = "/payment/confirm", tag = "payment", params(Caller), request_body = ConfirmBody,
-    responses(
-        (status = 200, description = "The gateway approved or declined", body = Settled),
-        (status = 202, description = "The gateway's answer is not known yet", body = Pending),
-        (status = 400, description = "INVALID_REQUEST, AMOUNT_MISMATCH", body = ProblemDetails),
-        (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
-        (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
-        (status = 409, description = "ALREADY_CONFIRMED, CONFIRMATION_IN_PROGRESS, PAYMENT_CLOSED, DEADLINE_PASSED, IDEMPOTENCY_KEY_IN_FLIGHT", body = ProblemDetails),
-        (status = 413, description = "BODY_TOO_LARGE", body = ProblemDetails),
-        (status = 422, description = "IDEMPOTENCY_KEY_REUSED", body = ProblemDetails),
-        (status = 503, description = "OVERLOADED, UNAVAILABLE", body = ProblemDetails),
-    )
-)]
-async fn confirm_by_verb(
-    state: State<Service>,
-    caller: Params<Caller>,
-    idempotent: IdempotentRequest,
-    headers: HeaderMap,
-    body: Body<ConfirmBody>,
-) -> Result<Response, Problem> {
-    confirm(state, caller, idempotent, headers, body).await
+/// `POST /payment/confirm`: the same route by another name.
+fn confirm_by_verb() -> UtoipaMethodRouter<Service> {
+    let (schemas, mut paths, handler) = routes!(confirm);
+    let known = paths.paths.remove("/payment/confirmed");
+    let mut item = known.expect("the path of `confirm`");
+    if let Some(operation) = &mut item.post {
+        operation.operation_id = Some("confirm_by_verb".to_owned());
+        operation.summary = Some("Confirm a payment, by another name".to_owned());
+        operation.description = Some("The same as `POST /payment/confirmed`.".to_owned());
+    }
+    paths.paths.insert("/payment/confirm".to_owned(), item);
+    (schemas, paths, handler)
 }
 
 /// Show a payment with its history
@@ -271,7 +247,6 @@ async fn confirm_by_verb(
     params(("paymentId" = PaymentId, Path)),
     responses(
         (status = 200, body = PaymentView),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
         (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
         (status = 503, description = "UNAVAILABLE", body = ProblemDetails),
     )
@@ -280,7 +255,7 @@ async fn show(
     State(service): State<Service>,
     Id(id): Id<PaymentId>,
 ) -> Result<Json<PaymentView>, Problem> {
-    let payment = service.show(id).await?.ok_or(Error::NotFound(id))?;
+    let payment = service.existing(id).await?;
     let history = service.history(&payment).await?;
     Ok(Json(PaymentView::new(payment, history)))
 }
@@ -349,8 +324,11 @@ impl From<Error> for Problem {
         let text = error.to_string();
         match error {
             Error::NotFound(_) => Self::not_found("PAYMENT_NOT_FOUND", text),
+            Error::OrphanNotFound(_) => Self::not_found("STRAY_NOT_FOUND", text),
             Error::PgPaymentId => Self::invalid("pgPaymentId", text),
             Error::Refused(refusal) => refused(refusal, text),
+            Error::NotParked => Self::conflict("REFUND_NOT_PARKED", text),
+            Error::NotConfirming => Self::conflict("PAYMENT_NOT_CONFIRMING", text),
             Error::Commit(error) => error.into(),
         }
     }

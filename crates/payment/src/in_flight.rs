@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use contract::PaymentId;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Confirmations that run at once; one more is refused.
 const CONFIRMS_MAX: usize = 4_096;
@@ -12,10 +12,10 @@ const CONFIRMS_MAX: usize = 4_096;
 const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 
 /// Allows one request to the gateway per payment, and a limited number of confirmations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InFlight {
     payments: watch::Sender<HashMap<PaymentId, Purpose>>,
-    confirms: watch::Sender<usize>,
+    confirms: Arc<Semaphore>,
 }
 
 /// Why the gateway is asked about a payment.
@@ -27,10 +27,6 @@ enum Purpose {
     Settlement,
 }
 
-/// Counts a confirmation from its first moment until it is dropped.
-#[derive(Debug)]
-pub struct ConfirmSlot(Arc<InFlight>);
-
 /// Reserves a payment for its holder; dropping it releases the payment.
 #[derive(Debug)]
 pub struct InFlightGuard {
@@ -38,15 +34,19 @@ pub struct InFlightGuard {
     payment: PaymentId,
 }
 
+impl Default for InFlight {
+    fn default() -> Self {
+        Self {
+            payments: watch::Sender::default(),
+            confirms: Arc::new(Semaphore::new(CONFIRMS_MAX)),
+        }
+    }
+}
+
 impl InFlight {
-    /// `None` if too many confirmations run.
-    pub fn start_confirm(self: &Arc<Self>) -> Option<ConfirmSlot> {
-        let started = self.confirms.send_if_modified(|running| {
-            let has_room = *running < CONFIRMS_MAX;
-            *running += usize::from(has_room);
-            has_room
-        });
-        started.then(|| ConfirmSlot(Arc::clone(self)))
+    /// Counts a confirmation until the permit is dropped; `None` if too many run.
+    pub fn start_confirm(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.confirms).try_acquire_owned().ok()
     }
 
     /// For a settlement; `None` if a request about this payment is in flight.
@@ -92,12 +92,6 @@ impl InFlight {
     pub async fn drained(&self) {
         // The sender lives in self, so the wait cannot fail.
         let _ = self.payments.subscribe().wait_for(HashMap::is_empty).await;
-    }
-}
-
-impl Drop for ConfirmSlot {
-    fn drop(&mut self) {
-        self.0.confirms.send_modify(|running| *running -= 1);
     }
 }
 

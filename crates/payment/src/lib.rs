@@ -11,11 +11,9 @@
 //! - [`reconcile`]: compares all payments with the gateway's list of transactions
 //! - [`operator`]: what an operator does about refunds and attempts that do not end
 //! - [`consumers`] and [`http`]: the entry points for messages and requests
-//! - [`audit`]: facts for checks across services
 //! - [`gateway_binding`]: which gateway a store belongs to
 //! - [`in_flight`] and [`retries`]: requests to the gateway in this process, and when to repeat them
 
-pub mod audit;
 pub mod confirm;
 pub mod consumers;
 pub mod gateway_binding;
@@ -35,11 +33,14 @@ pub mod webhook;
 use std::sync::Arc;
 
 use contract::{PaymentId, Timestamp};
-use messaging::{BackoffPolicy, Clock, Random, Record, Store, StoreError, Table};
+use messaging::{
+    BackoffPolicy, Clock, CommitError, Fence, Random, Record, Store, StoreError, Table,
+};
 use serde::Deserialize;
 use tokio::sync::Notify;
 
 use in_flight::InFlight;
+use model::Refusal;
 use record::{
     GatewayRecord, HistoryEntry, OrphanChargeRecord, PaymentRecord, ReconciliationRecord,
     TombstoneRecord, WebhookRecord,
@@ -127,12 +128,33 @@ impl Settings {
         i64::try_from(self.settle_after_millis.unwrap_or(default)).unwrap_or(i64::MAX)
     }
 
-    fn refund_give_up_millis(&self) -> i64 {
-        self.refund_give_up_secs.saturating_mul(1_000)
-    }
-
     fn give_up_after_millis(&self) -> i64 {
         i64::try_from(self.give_up_after_millis).unwrap_or(i64::MAX)
+    }
+}
+
+/// Why a request of a buyer or an operator was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no payment {0}")]
+    NotFound(PaymentId),
+    #[error("there is no orphan charge {0}")]
+    OrphanNotFound(String),
+    #[error("a gateway's payment key has 1 to 200 letters, digits, '-', '_', '=' and '.'")]
+    PgPaymentId,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the refund is not parked")]
+    NotParked,
+    #[error("the payment has no attempt at the gateway that is old enough to give up")]
+    NotConfirming,
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
     }
 }
 
@@ -140,6 +162,10 @@ impl Settings {
 #[derive(Clone)]
 pub struct Service {
     inner: Arc<Inner>,
+    /// Belongs into the Commits of settlements, if this is the settler's or the reconciliation's.
+    fence: Option<Fence>,
+    /// Refunds from before this moment may have been requested by an earlier settler.
+    settles_since: Timestamp,
 }
 
 struct Inner {
@@ -199,7 +225,23 @@ impl Service {
                 started_at,
                 wake: Wake::default(),
             }),
+            fence: None,
+            settles_since: started_at,
         })
+    }
+
+    /// The same service for the settler or the reconciliation: it settles only as long as this fence holds.
+    #[must_use]
+    pub fn fenced_by(&self, fence: Option<Fence>) -> Self {
+        let settles_since = match fence {
+            Some(_) => self.inner.clock.now(),
+            None => self.settles_since,
+        };
+        Self {
+            fence,
+            settles_since,
+            ..self.clone()
+        }
     }
 
     /// A stored start time, corrected for a clock that was set back: a time further in the future than machines' clocks
@@ -220,6 +262,10 @@ impl Service {
     /// [`StoreError`] if the store cannot answer.
     pub async fn show(&self, id: PaymentId) -> Result<Option<PaymentRecord>, StoreError> {
         self.inner.store.load(id).await
+    }
+
+    pub(crate) async fn existing(&self, id: PaymentId) -> Result<PaymentRecord, Error> {
+        self.show(id).await?.ok_or(Error::NotFound(id))
     }
 
     /// The newest 100 entries of a payment's history, oldest first. Each version has one entry, so that they are loaded by

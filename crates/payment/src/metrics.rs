@@ -1,28 +1,20 @@
 //! The metrics of the payment service.
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 use crate::reconcile::{DifferenceKind, Report};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
+/// One label: its name and its value.
+type Label = [(&'static str, &'static str); 1];
 
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    differences: Family<KindLabel, Gauge>,
-    reconciliations: Family<OutcomeLabel, Counter>,
-    webhooks: Family<OutcomeLabel, Counter>,
+    differences: Family<Label, Gauge>,
+    reconciliations: Family<Label, Counter>,
+    webhooks: Family<Label, Counter>,
     refunds_parked: Counter,
     orphans: Counter,
     refunds_overdue: Gauge,
@@ -70,9 +62,7 @@ impl Metrics {
     }
 
     fn difference(&self, kind: DifferenceKind) -> Gauge {
-        let label = KindLabel {
-            kind: kind.as_str(),
-        };
+        let label = [("kind", kind.as_str())];
         self.differences.get_or_create(&label).clone()
     }
 
@@ -84,7 +74,7 @@ impl Metrics {
             None => "failed",
         };
         self.reconciliations
-            .get_or_create(&OutcomeLabel { outcome })
+            .get_or_create(&[("outcome", outcome)])
             .inc();
         let Some(report) = report else { return };
         for kind in DifferenceKind::ALL {
@@ -94,7 +84,7 @@ impl Metrics {
     }
 
     pub(crate) fn webhook(&self, outcome: &'static str) {
-        self.webhooks.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.webhooks.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     pub(crate) fn refund_refused(&self) {

@@ -20,7 +20,7 @@ use contract::{
 use messaging::{Commit, Message, Rejection};
 use toss::protocol::{RefundAccount, VirtualAccount};
 
-use crate::record::{HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund};
+use crate::record::{HistoryEntry, PaymentRecord, Refund};
 
 pub use opening::{Creation, Deletion, create, delete};
 pub use refunding::RefundReply;
@@ -238,53 +238,11 @@ impl PaymentRecord {
         })
     }
 
-    /// The orphan record that requests the refund of a charge, once each time that it is found charged; `None` if the
-    /// refund is open. `known` is the stored record of the charge.
-    #[must_use]
-    pub fn orphan_to_refund(
-        &self,
-        pg_payment_id: &str,
-        amount: Money,
-        known: Option<OrphanChargeRecord>,
-        now: Timestamp,
-    ) -> Option<OrphanChargeRecord> {
-        match known {
-            None => {
-                let reason = "the order has a charge that is not its payment's";
-                let id = self.payment_id;
-                Some(OrphanChargeRecord::found(
-                    id,
-                    pg_payment_id,
-                    amount,
-                    reason,
-                    now,
-                ))
-            }
-            Some(known) => (!known.is_open()).then(|| known.refund_requested_again(now)),
-        }
-    }
-
     /// The saga whose deletion waited for the outcome, and its answer now that the payment has become `after`.
     #[must_use]
     pub fn deferred_deletion(&self, after: &Self) -> Option<(SagaId, bool)> {
         let is_deleted = after.status == PaymentStatus::Deleted;
         self.delete_saga.map(|saga| (saga, is_deleted))
-    }
-
-    /// Whether the charge is this payment's own and must not be refunded as an orphan.
-    #[must_use]
-    pub fn keeps(&self, orphan: &OrphanChargeRecord) -> bool {
-        self.status == PaymentStatus::Succeeded
-            && self.refund == Refund::None
-            && self.owns(orphan)
-            && self.is_charged_as(&orphan.pg_payment_id)
-    }
-
-    /// Whether an orphan charge belongs to this payment's order. It is loaded by the gateway's key, which a caller may send
-    /// for any payment; only its own payment may settle it.
-    #[must_use]
-    pub fn owns(&self, orphan: &OrphanChargeRecord) -> bool {
-        orphan.payment_id == self.payment_id && !self.is_free()
     }
 
     /// Whether nothing is to pay: the gateway is never asked about this payment.

@@ -1,39 +1,18 @@
 //! What an operator does about refunds and attempts that do not end by themselves: set an account, retry, give up.
 
 use contract::{PaymentId, UserId, domain::PaymentStatus};
-use messaging::{Commit, CommitError, StoreError};
+use messaging::Commit;
 use toss::protocol::RefundAccount;
 
 use crate::{
-    Service,
+    Error, Service,
     confirm::AttemptOutcome,
+    model::Refusal,
     record::{OrphanChargeRecord, PaymentRecord, Refund},
 };
 
 /// The decline code of an attempt that an operator has given up.
 pub const ABANDONED: &str = "ABANDONED";
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("there is no payment {0}")]
-    PaymentNotFound(PaymentId),
-    #[error("there is no orphan charge {0}")]
-    OrphanNotFound(String),
-    #[error("the payment belongs to another user")]
-    OwnerMismatch,
-    #[error("the refund is not parked")]
-    NotParked,
-    #[error("the payment has no attempt at the gateway that is old enough to give up")]
-    NotConfirming,
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        Self::Commit(error.into())
-    }
-}
 
 impl Service {
     /// Requests a parked refund again.
@@ -114,12 +93,8 @@ impl Service {
     async fn owned(&self, id: PaymentId, user_id: Option<UserId>) -> Result<PaymentRecord, Error> {
         let payment = self.existing(id).await?;
         if user_id.is_some_and(|user| user != payment.user_id) {
-            return Err(Error::OwnerMismatch);
+            return Err(Refusal::OwnerMismatch.into());
         }
         Ok(payment)
-    }
-
-    async fn existing(&self, id: PaymentId) -> Result<PaymentRecord, Error> {
-        self.show(id).await?.ok_or(Error::PaymentNotFound(id))
     }
 }

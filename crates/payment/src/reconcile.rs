@@ -338,6 +338,7 @@ impl Service {
     ) -> Result<T, StoreError> {
         let mut commit = Commit::new();
         commit.put(&ReconciliationRecord::new(report, is_scheduled));
+        commit.fences.extend(self.fence.clone());
         let mut answered = commit.clone();
         let answer = answer(&mut answered, report);
         let saved = match self.inner.store.commit(answered).await {

@@ -12,7 +12,7 @@ mod webhook;
 use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus,
 };
-use messaging::{Column, Entry, Key, Record, Table};
+use messaging::{Column, Entry, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub use contract::domain::Refund;
@@ -109,7 +109,7 @@ impl Record for PaymentRecord {
             Column::text("expires_at").null(),
             Column::text("created_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "payment_id",
         constraints: &[
@@ -134,12 +134,6 @@ impl Record for PaymentRecord {
             "(attempt_started_at) WHERE attempt > 0",
         ],
     };
-    fn key(&self) -> Key {
-        self.payment_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 /// One change of a payment; each version has one.
@@ -202,6 +196,25 @@ pub struct TombstoneRecord {
     pub version: i64,
 }
 
+impl TombstoneRecord {
+    /// For a deletion that came first: the entry of the payment's first version, which its creation would add. So only one
+    /// of the two is stored, even if two processes decide them at the same time.
+    #[must_use]
+    pub fn entry(&self) -> HistoryEntry {
+        HistoryEntry {
+            entry_id: HistoryEntry::id(self.payment_id, 1),
+            payment_id: self.payment_id,
+            payment_version: 1,
+            // No other entry has this status without an attempt: the payment has never opened.
+            status: PaymentStatus::Failed,
+            attempt: 0,
+            pg_payment_id: None,
+            note: "deleted before it was created".to_owned(),
+            at: self.created_at,
+        }
+    }
+}
+
 impl Record for TombstoneRecord {
     const TABLE: &'static Table = &Table {
         name: "payment_tombstone",
@@ -209,16 +222,10 @@ impl Record for TombstoneRecord {
             Column::text("payment_id"),
             Column::text("reason"),
             Column::text("created_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "payment_id",
         constraints: &["CHECK (reason IN ('DELETED_FIRST', 'TOO_MANY_POINTS'))"],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.payment_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }

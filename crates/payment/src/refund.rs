@@ -187,12 +187,12 @@ impl Service {
     }
 
     fn age(&self, since: Timestamp, unknown_at: Option<Timestamp>) -> RefundAge {
-        let (began, started_at) = (self.began(since), self.inner.started_at);
-        let is_older = since < started_at || began != since;
+        let began = self.began(since);
+        let is_older = since < self.settles_since || began != since;
         RefundAge {
             since: began,
-            // The previous process may have sent a request, whose answer is lost.
-            unknown_at: unknown_at.or_else(|| is_older.then_some(started_at)),
+            // An earlier settler may have sent a request, whose answer is lost.
+            unknown_at: unknown_at.max(is_older.then_some(self.settles_since)),
         }
     }
 
@@ -204,7 +204,8 @@ impl Service {
         let may_be_in_flight = age
             .unknown_at
             .is_some_and(|at| now.millis_since(at) < settings.give_up_after_millis());
-        let is_too_old = now.millis_since(age.since) >= settings.refund_give_up_millis();
+        let give_up_millis = settings.refund_give_up_secs.saturating_mul(1_000);
+        let is_too_old = now.millis_since(age.since) >= give_up_millis;
         let decision = match result {
             RefundOutcome::Done => RefundDecision::Finish,
             RefundOutcome::Refused { code } if !may_be_in_flight => RefundDecision::Refuse(code),
@@ -254,8 +255,8 @@ impl Service {
             refund_account: call.account,
             idempotency_key: match call.tries {
                 0 => call.key,
-                // A process that is gone may have used the same number.
-                tries => format!("{}:{}:{tries}", call.key, self.inner.started_at.as_millis()),
+                // An earlier settler, or this process when it led before, may have used the same number.
+                tries => format!("{}:{}:{tries}", call.key, self.settles_since.as_millis()),
             },
             test_code: None,
         };
@@ -314,5 +315,5 @@ fn refund_outcome(outcome: GatewayOutcome, found: &Lookup) -> RefundOutcome {
 
 /// Whether the bank is only closed for the night. Every other refusal needs an operator.
 fn is_temporary(code: &str) -> bool {
-    code == ErrorCode::NotAvailableBank.name()
+    code == ErrorCode::NOT_AVAILABLE_BANK.name()
 }

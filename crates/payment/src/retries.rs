@@ -95,11 +95,15 @@ impl<K: Eq + Hash + Clone> Retries<K> {
 
     /// Counts a try without a result; the next one is due after the backoff.
     pub fn retry_later(&self, key: &K, random: &Random, now: Timestamp) {
-        self.update(key, now, |state| {
-            let wait = self.backoff.jittered_millis(state.tries, random);
-            let wait = i64::try_from(wait).unwrap_or(i64::MAX);
-            state.tries = state.tries.saturating_add(1);
-            state.not_before = now.plus_millis(wait);
+        let wait = self.backoff.jittered_millis(self.tries(key), random);
+        let wait = i64::try_from(wait).unwrap_or(i64::MAX);
+        self.retry_at(key, now.plus_millis(wait));
+    }
+
+    /// The next try is not due before `at`.
+    pub fn not_before(&self, key: &K, at: Timestamp) {
+        self.update(key, at, |state| {
+            state.not_before = state.not_before.max(at);
         });
     }
 

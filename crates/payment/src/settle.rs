@@ -1,7 +1,24 @@
 //! The settler ends what is open: attempts without an outcome, requested refunds, orphan charges, received webhooks.
 //!
-//! It looks an attempt up by the gateway's key and by the order id. Only if the gateway says that nothing was charged does
-//! it repeat the confirm, with the same idempotency key. No answer proves nothing: it looks again later.
+//! **The answer to a confirm was lost**, or the process died before it was stored:
+//!
+//! 1. The attempt is a row `CONFIRMING`, committed before the gateway was asked. A living process answers 202 and wakes its
+//!    lane `InFlight`, if it settles (`leave_to_settler`).
+//! 2. That lane finds the row (`settle_lane`, every 500 ms). It is due (`is_due`) at once if this process left it, or it began
+//!    before this process; else `settle_after_millis` after its start. Each further look is later, up to a minute.
+//! 3. `look_up` asks by the gateway's key, then by the order id; `gateway_state::compare` reads the charge.
+//! 4. Charged: `apply_gateway_state` and `outcome_commit` make the Commit that confirm would have made: the payment `SUCCEEDED`
+//!    with history and `domain.payment`; `payment.confirmed.request` under the same id; the reply to a deletion that waited for
+//!    the outcome; an orphan record of this charge is deleted. `settled` adds the fence, if there is one. The buyer's key has
+//!    no answer: a repeated request finds `AlreadySucceeded`, and stores it.
+//! 5. Not charged: `finish` repeats the confirm with the same idempotency key, and declines the attempt after the deadline or
+//!    if repeating does not help. No answer proves nothing: it looks again later.
+//!
+//! A webhook (`settle_webhook`) or the reconciliation may be first: they compare and apply in the same way, and who comes
+//! second has a conflict, or finds both in sync.
+//!
+//! One process of those that share a store settles at a time; [`Service::fenced_by`] passes the proof. Its commits are
+//! fenced; requests to the gateway are not, and carry idempotency keys.
 //!
 //! Attempts, refunds and webhooks have lanes of their own, each with its share of the gateway's connections: a flood of
 //! webhooks, which anybody can send, does not delay attempts and refunds.
@@ -103,6 +120,8 @@ impl Settler {
             periodic::run(LaneTask { settler, lane }, clock, shutdown.clone())
         };
         futures::join!(run(Lane::InFlight), run(Lane::Refunds), run(Lane::Webhooks));
+        // The next settler counts them.
+        self.service.inner.metrics.refunds_overdue(0);
     }
 
     /// Settles what is due once; returns how much was settled.
@@ -170,12 +189,9 @@ impl Settler {
         F: Future<Output = Result<bool, StoreError>>,
     {
         let mut settled = 0;
-        let mut after = None;
-        loop {
-            let find = Find::all(R::TABLE, PAGE_ROWS_MAX).only(only);
-            let found: Vec<R> = self.service.inner.store.find(find.after(after)).await?;
-            let is_last = found.len() < PAGE_ROWS_MAX as usize;
-            after = found.last().map(Record::key);
+        let find = Find::all(R::TABLE, PAGE_ROWS_MAX).only(only);
+        let mut pages = self.service.inner.store.pages(find);
+        while let Some(found) = pages.next::<R>().await? {
             let outcomes: Vec<Result<bool, StoreError>> = stream::iter(found)
                 .map(&settle)
                 .buffer_unordered(lane.settlements_max())
@@ -184,10 +200,8 @@ impl Settler {
             for outcome in outcomes {
                 settled += usize::from(outcome?);
             }
-            if is_last {
-                return Ok(settled);
-            }
         }
+        Ok(settled)
     }
 }
 
@@ -220,13 +234,14 @@ impl Service {
     }
 
     /// Commits a settlement; returns whether the store accepted it.
-    pub(crate) async fn settled(&self, commit: Commit) -> Result<bool, StoreError> {
+    pub(crate) async fn settled(&self, mut commit: Commit) -> Result<bool, StoreError> {
+        commit.fences.extend(self.fence.clone());
         match self.inner.store.commit(commit).await {
             Ok(()) => Ok(true),
-            // A concurrent change: the next look loads it.
-            Err(CommitError::Conflict { .. }) => Ok(false),
+            // A concurrent change, or another process settles: the next look loads it.
+            Err(CommitError::Conflict { .. } | CommitError::Fenced { .. }) => Ok(false),
             Err(CommitError::Store(error)) => Err(error),
-            Err(error @ (CommitError::Constraint { .. } | CommitError::Fenced { .. })) => {
+            Err(error @ CommitError::Constraint { .. }) => {
                 tracing::error!(%error, "the store refused a settlement");
                 Ok(false)
             }

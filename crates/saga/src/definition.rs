@@ -25,6 +25,9 @@ pub struct Step {
     pub request: &'static str,
     /// The topic of the compensation; `None` if there is nothing to undo.
     pub compensation: Option<&'static str>,
+    /// Whether the request has no effect that must be undone: only then may a step without compensation compensate its
+    /// saga when it times out, because the request may have been handled.
+    pub is_harmless: bool,
     /// The timeout of one attempt.
     pub timeout_millis: u64,
     /// How often an unanswered request is sent again after the first attempt.
@@ -91,6 +94,7 @@ impl Step {
             name,
             request,
             compensation: None,
+            is_harmless: false,
             timeout_millis: 10_000,
             retry_limit: 3,
             on_refusal: OnFailure::Compensate,
@@ -107,6 +111,13 @@ impl Step {
     #[must_use]
     pub const fn compensated_by(mut self, topic: &'static str) -> Self {
         self.compensation = Some(topic);
+        self
+    }
+
+    /// Declares that the request has no effect that must be undone, such as a check.
+    #[must_use]
+    pub const fn harmless(mut self) -> Self {
+        self.is_harmless = true;
         self
     }
 
@@ -162,31 +173,16 @@ impl Step {
 }
 
 impl Definition {
-    /// The step and direction of a request or compensation topic.
-    #[must_use]
-    pub fn find_by_request(&self, topic: &str) -> Option<(usize, Direction)> {
-        self.find(|sent| sent == topic)
-    }
-
     /// The step and direction of a reply topic, if topics follow the convention that `something.request` is answered on
     /// `something.response`.
     #[must_use]
     pub fn find_by_response(&self, topic: &str) -> Option<(usize, Direction)> {
         let stem = topic.strip_suffix(".response")?;
-        self.find(|sent| sent.strip_suffix(".request") == Some(stem))
-    }
-
-    /// The index of the step of this name.
-    #[must_use]
-    pub fn find_by_name(&self, name: &str) -> Option<usize> {
-        self.steps.iter().position(|step| step.name == name)
-    }
-
-    fn find(&self, matches: impl Fn(&str) -> bool) -> Option<(usize, Direction)> {
+        let is_asked = |sent: &str| sent.strip_suffix(".request") == Some(stem);
         self.steps.iter().enumerate().find_map(|(at, step)| {
             [Direction::Request, Direction::Compensation]
                 .into_iter()
-                .find(|direction| step.topic(*direction).is_some_and(&matches))
+                .find(|direction| step.topic(*direction).is_some_and(is_asked))
                 .map(|direction| (at, direction))
         })
     }
@@ -204,15 +200,5 @@ impl Catalog {
             .iter()
             .copied()
             .find(|definition| definition.kind == kind && definition.version == version)
-    }
-
-    /// The newest definition of this kind, for a saga that starts now.
-    #[must_use]
-    pub fn latest(&self, kind: &str) -> Option<&'static Definition> {
-        self.0
-            .iter()
-            .copied()
-            .filter(|definition| definition.kind == kind)
-            .max_by_key(|definition| definition.version)
     }
 }

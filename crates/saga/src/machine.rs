@@ -1,5 +1,6 @@
 //! The machine: [`start`] begins a saga, [`cancel_before_start`] ends one that has not begun, [`step`] moves it. All are
-//! pure. [`step`] is one table of (state of the saga × input); each row calls one method of [`Transition`].
+//! pure. A saga waits for one reply ([`Saga::pending`]): an input about any other step, direction or attempt is late, and
+//! changes nothing.
 
 use crate::check::{check_input, check_saga};
 use crate::definition::{Definition, OnFailure};
@@ -10,14 +11,7 @@ use crate::progress::{Saga, SagaState, StepProgress, StepState};
 /// Starts a saga: its first request, and the timer of that.
 #[must_use]
 pub fn start(definition: &Definition) -> (Saga, Vec<Command>) {
-    let saga = Saga {
-        kind: definition.kind.to_owned(),
-        definition_version: definition.version,
-        state: SagaState::Started,
-        steps: Vec::new(),
-        failure: None,
-        parked: None,
-    };
+    let saga = without_steps(definition, SagaState::Started, None);
     let mut next = Transition {
         definition,
         saga,
@@ -30,16 +24,20 @@ pub fn start(definition: &Definition) -> (Saga, Vec<Command>) {
 /// A saga that is compensated before its first request. Store it: a start that arrives later finds it.
 #[must_use]
 pub fn cancel_before_start(definition: &Definition, reason: String) -> (Saga, Vec<Command>) {
-    let saga = Saga {
+    let state = SagaState::Compensated;
+    let saga = without_steps(definition, state, Some(reason));
+    (saga, vec![Command::Finished { state }])
+}
+
+fn without_steps(definition: &Definition, state: SagaState, failure: Option<String>) -> Saga {
+    Saga {
         kind: definition.kind.to_owned(),
         definition_version: definition.version,
-        state: SagaState::Compensated,
+        state,
         steps: Vec::new(),
-        failure: Some(reason),
+        failure,
         parked: None,
-    };
-    let state = SagaState::Compensated;
-    (saga, vec![Command::Finished { state }])
+    }
 }
 
 /// Moves a saga by one input. A duplicate, late or stale input returns the same saga and no commands.
@@ -52,9 +50,6 @@ pub fn step(
     saga: &Saga,
     input: Input,
 ) -> Result<(Saga, Vec<Command>), Illegal> {
-    use Direction::{Compensation, Request};
-    use SagaState::{Compensated, Compensating, Completed, Started};
-
     check_saga(definition, saga)?;
     check_input(definition, &input)?;
     let mut next = Transition {
@@ -62,75 +57,29 @@ pub fn step(
         saga: saga.clone(),
         commands: Vec::new(),
     };
-    match (saga.state, input) {
-        (
-            Started,
-            Input::Reply {
-                step,
-                direction: Request,
-                outcome,
-            },
-        ) => next.request_answered(step, outcome),
-        (
-            Started,
-            Input::Timeout {
-                step,
-                direction: Request,
-                attempt,
-            },
-        ) => next.request_timed_out(step, attempt),
-        (Started, Input::Abort { reason }) => next.compensate(reason),
-        (Started, Input::Resume) => next.resume(),
-        // No compensation was sent yet, so this answers none.
-        (
-            Started,
-            Input::Reply {
-                direction: Compensation,
-                ..
-            }
-            | Input::Timeout {
-                direction: Compensation,
-                ..
-            },
-        ) => {}
-
-        (
-            Compensating,
-            Input::Reply {
-                step,
-                direction: Compensation,
-                outcome,
-            },
-        ) => {
-            next.compensation_answered(step, outcome);
+    match input {
+        Input::Reply {
+            step,
+            direction,
+            outcome,
+        } if saga.waits_for(step, direction) => match direction {
+            Direction::Request => next.request_answered(step, outcome),
+            Direction::Compensation => next.compensation_answered(step, outcome),
+        },
+        Input::Timeout {
+            step,
+            direction,
+            attempt,
+        } if saga.waits_for(step, direction)
+            && saga.steps[step].attempt == attempt
+            && !saga.is_parked() =>
+        {
+            next.timed_out(step, direction);
         }
-        (
-            Compensating,
-            Input::Timeout {
-                step,
-                direction: Compensation,
-                attempt,
-            },
-        ) => {
-            next.compensation_timed_out(step, attempt);
-        }
-        (Compensating, Input::Resume) => next.resume(),
-        // The request's outcome no longer matters: the step is compensated in any case.
-        (
-            Compensating,
-            Input::Reply {
-                direction: Request, ..
-            }
-            | Input::Timeout {
-                direction: Request, ..
-            },
-        ) => {}
-        (Compensating, Input::Abort { .. }) => {}
-
-        (
-            Compensated | Completed,
-            Input::Reply { .. } | Input::Timeout { .. } | Input::Abort { .. } | Input::Resume,
-        ) => {}
+        Input::Abort { reason } if saga.state == SagaState::Started => next.compensate(reason),
+        Input::Resume => next.resume(),
+        // Late, or not wanted any more.
+        Input::Reply { .. } | Input::Timeout { .. } | Input::Abort { .. } => {}
     }
     Ok((next.saga, next.commands))
 }
@@ -162,9 +111,6 @@ impl Transition<'_> {
 
     /// A late reply counts: after the saga was parked, it lets the saga continue.
     fn request_answered(&mut self, at: usize, outcome: Outcome) {
-        if !self.is_pending(at) {
-            return;
-        }
         match (outcome, self.definition.steps[at].on_refusal) {
             (Outcome::Proceed, OnFailure::Compensate | OnFailure::Park) => {
                 self.saga.steps[at].state = StepState::Succeeded;
@@ -182,20 +128,6 @@ impl Transition<'_> {
                 self.saga.steps[at].refusal = Some(reason);
                 self.park(at, Direction::Request);
             }
-        }
-    }
-
-    fn request_timed_out(&mut self, at: usize, attempt: u32) {
-        if !self.is_current_timer(at, attempt) {
-            return;
-        }
-        let step = &self.definition.steps[at];
-        if self.saga.steps[at].retries < step.retry_limit {
-            return self.retry(at, Direction::Request);
-        }
-        match step.on_timeout {
-            OnFailure::Compensate => self.compensate(self.parking_reason(at, Direction::Request)),
-            OnFailure::Park => self.park(at, Direction::Request),
         }
     }
 
@@ -236,9 +168,6 @@ impl Transition<'_> {
     /// A refusal is only stored. The running timer sends the compensation again after the backoff; a retry at once would
     /// loop as fast as the participant refuses.
     fn compensation_answered(&mut self, at: usize, outcome: Outcome) {
-        if !self.is_pending(at) {
-            return;
-        }
         match outcome {
             Outcome::Proceed => {
                 self.saga.steps[at].state = StepState::Compensated;
@@ -250,19 +179,24 @@ impl Transition<'_> {
         }
     }
 
-    fn compensation_timed_out(&mut self, at: usize, attempt: u32) {
-        if !self.is_current_timer(at, attempt) {
-            return;
+    // ---- both directions
+
+    /// Sends again, up to the limit.
+    fn timed_out(&mut self, at: usize, direction: Direction) {
+        let step = &self.definition.steps[at];
+        let (retry_limit, on_timeout) = match direction {
+            Direction::Request => (step.retry_limit, step.on_timeout),
+            Direction::Compensation => (step.compensation_backoff.retry_limit, OnFailure::Park),
+        };
+        if self.saga.steps[at].retries < retry_limit {
+            self.saga.steps[at].retries += 1;
+            return self.send(at, direction);
         }
-        if self.saga.steps[at].retries < self.definition.steps[at].compensation_backoff.retry_limit
-        {
-            self.retry(at, Direction::Compensation);
-        } else {
-            self.park(at, Direction::Compensation);
+        match on_timeout {
+            OnFailure::Compensate => self.compensate(self.parking_reason(at, direction)),
+            OnFailure::Park => self.park(at, direction),
         }
     }
-
-    // ---- both directions
 
     fn resume(&mut self) {
         if self.saga.parked.take().is_none() {
@@ -273,22 +207,6 @@ impl Transition<'_> {
             self.saga.steps[pending.step].refusal = None;
             self.send(pending.step, pending.direction);
         }
-    }
-
-    fn is_pending(&self, at: usize) -> bool {
-        self.saga
-            .pending()
-            .is_some_and(|pending| pending.step == at)
-    }
-
-    fn is_current_timer(&self, at: usize, attempt: u32) -> bool {
-        let is_latest = |pending: crate::Pending| pending.step == at && pending.attempt == attempt;
-        !self.saga.is_parked() && self.saga.pending().is_some_and(is_latest)
-    }
-
-    fn retry(&mut self, at: usize, direction: Direction) {
-        self.saga.steps[at].retries += 1;
-        self.send(at, direction);
     }
 
     fn send(&mut self, at: usize, direction: Direction) {

@@ -93,6 +93,12 @@ impl Saga {
         })
     }
 
+    /// Whether this saga waits for the reply of this step in this direction.
+    pub(crate) fn waits_for(&self, step: usize, direction: Direction) -> bool {
+        let is_of = |pending: Pending| (pending.step, pending.direction) == (step, direction);
+        self.pending().is_some_and(is_of)
+    }
+
     /// The name of the step that is requested or compensated; `None` if the saga has ended.
     #[must_use]
     pub fn current_step(&self) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::definition::{Catalog, Definition, Step};
+use crate::definition::{Catalog, Definition, OnFailure, Step};
 use crate::message::Direction;
 
 /// Why a definition cannot run.
@@ -18,12 +18,18 @@ pub enum DefinitionError {
     TopicUsedTwice { topic: &'static str },
     #[error("{name} has a wait of zero, or a first wait above its cap")]
     ImpossibleWait { name: &'static str },
+    #[error(
+        "the effect of {name} would remain after its last timeout: give it a compensation, \
+         .on_timeout(OnFailure::Park), or .harmless()"
+    )]
+    EffectMayRemain { name: &'static str },
     #[error("{kind} version {version} is listed twice")]
     ListedTwice { kind: &'static str, version: u32 },
 }
 
 impl Definition {
-    /// Checks that each reply and timer belongs to one step, and that no wait is zero.
+    /// Checks that each reply and timer belongs to one step, that no wait is zero, and that a timeout leaves no effect
+    /// behind.
     ///
     /// # Errors
     ///
@@ -51,6 +57,9 @@ impl Definition {
             if !waits_are_possible(step) {
                 return Err(DefinitionError::ImpossibleWait { name: step.name });
             }
+            if may_leave_effect(step) {
+                return Err(DefinitionError::EffectMayRemain { name: step.name });
+            }
         }
         Ok(())
     }
@@ -61,6 +70,13 @@ const fn waits_are_possible(step: &Step) -> bool {
     step.timeout_millis > 0
         && backoff.initial_millis > 0
         && backoff.initial_millis <= backoff.max_millis
+}
+
+/// Whether the saga compensates although the outcome of this step is unknown and cannot be undone.
+const fn may_leave_effect(step: &Step) -> bool {
+    matches!(step.on_timeout, OnFailure::Compensate)
+        && step.compensation.is_none()
+        && !step.is_harmless
 }
 
 impl Catalog {

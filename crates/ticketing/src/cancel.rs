@@ -7,6 +7,8 @@
 use contract::{SagaId, TicketId, UserId, domain::TicketStatus, ticketing::Cancel};
 use messaging::{Commit, CommitError, Message, Record, StoreError, coordinator::SagaRecord};
 use saga::SagaState;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{Service, model::Ticket};
 
@@ -24,11 +26,13 @@ pub struct CancelInput {
 /// Tries to commit a cancellation while others change the same ticket.
 const TRIES_MAX: u32 = 3;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = CancellationBegun)]
 pub struct CancelOutput {
     pub ticket_id: TicketId,
     pub saga_id: SagaId,
-    /// Counted from 1 for each ticket.
+    /// The number of this cancellation of the ticket, from 1.
     pub cancellation: u32,
 }
 
@@ -62,15 +66,6 @@ impl From<StoreError> for Error {
     }
 }
 
-/// How far a cancellation has come.
-#[derive(Debug, Clone)]
-pub struct CancellationProgress {
-    /// Counted from 1 for each ticket.
-    pub cancellation: u32,
-    /// `None` until the saga worker has started it.
-    pub saga: Option<SagaRecord>,
-}
-
 impl Service {
     /// Checks the ticket and starts its cancellation. `answer` may add to the Commit what must become durable with it; it is
     /// called for each try. `saved` is the saga of the request's saved answer and that answer, which is returned unless
@@ -85,7 +80,7 @@ impl Service {
         answer: impl Fn(&mut Commit, &CancelOutput) -> T,
     ) -> Result<T, Error> {
         if let Some((saga_id, saved)) = saved
-            && !self.cancellation_has_failed(saga_id).await?
+            && !self.has_failed(saga_id).await?
         {
             return Ok(saved);
         }
@@ -103,10 +98,15 @@ impl Service {
         Err(Error::Contended)
     }
 
-    async fn cancellable(&self, input: &CancelInput) -> Result<Ticket, Error> {
-        let ticket_id = input.ticket_id;
+    /// # Errors
+    /// [`Refusal::TicketNotFound`]; [`Error::Commit`] if the store does not answer.
+    pub async fn ticket(&self, ticket_id: TicketId) -> Result<Ticket, Error> {
         let ticket: Option<Ticket> = self.0.store.load(ticket_id).await?;
-        let ticket = ticket.ok_or(Refusal::TicketNotFound(ticket_id))?;
+        Ok(ticket.ok_or(Refusal::TicketNotFound(ticket_id))?)
+    }
+
+    async fn cancellable(&self, input: &CancelInput) -> Result<Ticket, Error> {
+        let ticket = self.ticket(input.ticket_id).await?;
         if input.user_id.is_some_and(|user| user != ticket.user_id) {
             return Err(Refusal::OwnerMismatch.into());
         }
@@ -116,35 +116,15 @@ impl Service {
                 return Err(Refusal::Cancelled.into());
             }
         }
-        let last = self.last_cancellation(&ticket).await?;
-        if last.is_some_and(|last| !last.has_failed()) {
+        let last = ticket.ticket_id.cancel_saga(ticket.cancellation);
+        if ticket.cancellation > 0 && !self.has_failed(last).await? {
             return Err(Refusal::InProgress.into());
         }
         Ok(ticket)
     }
 
-    /// The last cancellation of this ticket, if there was one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store does not answer.
-    pub async fn last_cancellation(
-        &self,
-        ticket: &Ticket,
-    ) -> Result<Option<CancellationProgress>, StoreError> {
-        let cancellation = ticket.cancellation;
-        if cancellation == 0 {
-            return Ok(None);
-        }
-        let saga_id = ticket.ticket_id.cancel_saga(cancellation);
-        let saga = self.0.store.load(saga_id).await?;
-        Ok(Some(CancellationProgress { cancellation, saga }))
-    }
-
-    /// Whether this cancellation has failed, and left the ticket valid.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store does not answer.
-    pub async fn cancellation_has_failed(&self, saga_id: SagaId) -> Result<bool, StoreError> {
+    /// Whether a cancellation has failed and left the ticket valid, so that it may be tried again.
+    async fn has_failed(&self, saga_id: SagaId) -> Result<bool, StoreError> {
         let saga: Option<SagaRecord> = self.0.store.load(saga_id).await?;
         Ok(saga.is_some_and(|saga| saga.state == SagaState::Compensated))
     }
@@ -174,13 +154,5 @@ impl Service {
             cancellation,
         };
         (output, commit)
-    }
-}
-
-impl CancellationProgress {
-    /// Whether it has failed and left the ticket valid, so that it may be tried again.
-    fn has_failed(&self) -> bool {
-        let saga = self.saga.as_ref();
-        saga.is_some_and(|saga| saga.state == SagaState::Compensated)
     }
 }

@@ -8,6 +8,20 @@
 //!    stored as cancelled before its start.
 //! 3. When no payment can succeed any more, `ticketing.release` frees the claim. A payment that has succeeded refuses its
 //!    deletion, and `StockConsumer` issues the ticket on the claim that was kept.
+//!
+//! **When an unpaid ticket is on sale again:**
+//!
+//! | its reservation | ends |
+//! |---|---|
+//! | has no purchase | at `lapses_at`: `hold_ttl_secs` + `hold_grace_secs` after the grant, and one tick of 200 ms |
+//! | has an open purchase (`open_purchases`) | not before `lapses_at`, and when its payment is closed; until then it is due every minute (`RECHECK_SECS`), also while its saga is parked |
+//! | was rebuilt after a loss of Redis, which has an open purchase | as before; `lapses_at` is a grace period after the rebuild, or after its deadline if that is later |
+//! | was lost by Redis and has no purchase | at the rebuild |
+//! | is released by its buyer, or its purchase was compensated | at once ([`Service::release`]; `ticketing.release`) |
+//!
+//! In memory `State::due` finds due claims in a queue by `lapses_at`. In Redis each event has such a queue, and a set over all
+//! events says which to look at (`redis/expiry.rs`); a claim whose expiry began in a process that died is due again after
+//! 30 s. Each process begins a grace period after its start ([`ExpiryTask`]).
 
 use contract::Timestamp;
 use messaging::{Periodic, Schedule, StoreError, Tick};

@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use contract::{EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId};
+use contract::{EventId, Money, PaymentId, SagaId, TicketId, Timestamp, UserId};
 use messaging::Commit;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -44,61 +44,38 @@ pub fn router(service: Service) -> OpenApiRouter {
         .with_state(service)
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ReserveRequest)]
-struct ReserveBody {
-    event_id: EventId,
-    user_id: UserId,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct ReserveAnswer {
-    /// Identifies the reservation, and the ticket issued for it later.
-    ticket_id: TicketId,
-    /// The deadline for payment.
-    expires_at: Timestamp,
-}
-
 /// Reserve a ticket. The answer comes when the reservation is durable. The same key gets the same reservation as long as
 /// it stands; after it was released, has expired or was refunded, the key reserves again.
-#[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveBody, responses(
-    (status = 200, body = ReserveAnswer),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+#[utoipa::path(post, path = "/ticketing/reserve", tag = "ticketing", request_body = ReserveInput, responses(
+    (status = 200, body = ReserveOutput),
     (status = 404, description = "EVENT_NOT_FOUND", body = ProblemDetails),
     (status = 409, description = "ALREADY_RESERVED, ALREADY_PURCHASED, SOLD_OUT, SALE_NOT_OPEN", body = ProblemDetails),
     (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE, OVERLOADED, OUTCOME_UNKNOWN", body = ProblemDetails)))]
 async fn reserve_ticket(
     State(service): State<Service>,
     idempotent: IdempotentRequest,
-    Body(body): Body<ReserveBody>,
+    Body(input): Body<ReserveInput>,
 ) -> Result<Response, Problem> {
     let input = ReserveInput {
-        event_id: body.event_id,
-        user_id: body.user_id,
         request_digest: idempotent.short_digest(),
+        ..input
     };
-    let saved = idempotent.saved::<ReserveAnswer>();
+    let saved = idempotent.saved::<ReserveOutput>();
     let saved = saved.map(|saved| (saved.answer.ticket_id, saved.response));
     let answer = |commit: &mut Commit, reserved: &ReserveOutput| {
-        let answer = ReserveAnswer {
-            ticket_id: reserved.ticket_id,
-            expires_at: reserved.expires_at,
-        };
-        idempotent.revisable_answer(commit, StatusCode::OK, &answer)
+        idempotent.revisable_answer(commit, StatusCode::OK, reserved)
     };
     match service.reserve(input, saved, answer).await {
         Err(reserve::Error::Refused(Refusal::AlreadyReserved)) => {
-            Err(already_reserved(&service, body).await)
+            Err(already_reserved(&service, input).await)
         }
         reserved => Ok(reserved?),
     }
 }
 
 /// Names the reservation that the user has; it may have ended since.
-async fn already_reserved(service: &Service, body: ReserveBody) -> Problem {
-    let found = service.0.reservations.find(body.event_id, body.user_id);
+async fn already_reserved(service: &Service, input: ReserveInput) -> Problem {
+    let found = service.0.reservations.find(input.event_id, input.user_id);
     let existing = found.await.ok().flatten().map(|found| ExistingReservation {
         ticket_id: found.ticket_id,
         expires_at: found.expires_at,
@@ -146,7 +123,6 @@ enum HeldState {
 /// Find the reservation of a user for an event, such as one whose answer was lost.
 #[utoipa::path(get, path = "/ticketing/reserve", tag = "ticketing", params(ReservationQuery), responses(
     (status = 200, description = "what the user has", body = ReservationAnswer),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
     (status = 503, description = "RESERVATIONS_REBUILDING, UNAVAILABLE", body = ProblemDetails)))]
 async fn read_reservation(
@@ -218,17 +194,6 @@ async fn release_reservation(
     }
 }
 
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ProcessRequest {
-    ticket_id: TicketId,
-    event_id: EventId,
-    user_id: UserId,
-    total_amount: Money,
-    #[serde(default)]
-    point: Points,
-}
-
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ProcessAnswer {
@@ -236,7 +201,7 @@ struct ProcessAnswer {
 }
 
 /// Start the purchase of a reserved ticket; follow it at /ticketing/process/{ticketId}.
-#[utoipa::path(post, path = "/ticketing/process", tag = "ticketing", request_body = ProcessRequest, responses(
+#[utoipa::path(post, path = "/ticketing/process", tag = "ticketing", request_body = ProcessInput, responses(
     (status = 202, body = ProcessAnswer),
     (status = 400, description = "INVALID_REQUEST, TICKET_MISMATCH, PRICE_MISMATCH", body = ProblemDetails),
     (status = 404, description = "RESERVATION_NOT_FOUND", body = ProblemDetails),
@@ -245,22 +210,9 @@ struct ProcessAnswer {
 async fn start_purchase(
     State(service): State<Service>,
     idempotent: IdempotentRequest,
-    Body(request): Body<ProcessRequest>,
+    Body(input): Body<ProcessInput>,
 ) -> Result<Response, Problem> {
-    let ProcessRequest {
-        ticket_id,
-        event_id,
-        user_id,
-        total_amount,
-        point,
-    } = request;
-    let input = ProcessInput {
-        ticket_id,
-        event_id,
-        user_id,
-        total_amount,
-        point,
-    };
+    let ticket_id = input.ticket_id;
     let answer = |commit: &mut Commit, _: &Purchase| {
         idempotent.answer(commit, StatusCode::ACCEPTED, &ProcessAnswer { ticket_id })
     };
@@ -317,19 +269,12 @@ async fn read_stock(
     let stats = service.0.reservations.stats(event_id).await?;
     let stats = stats.ok_or_else(missing)?;
     let allocation: Option<Allocation> = service.0.store.load(event_id).await?;
-    let sold = allocation.map_or(0, |allocation| allocation.sold);
-    let crate::reservations::Stats {
-        quantity,
-        waiting,
-        completed,
-        available,
-    } = stats;
     Ok(Json(StockAnswer {
-        quantity,
-        waiting,
-        completed,
-        available,
-        sold,
+        quantity: stats.quantity,
+        waiting: stats.waiting,
+        completed: stats.completed,
+        available: stats.available,
+        sold: allocation.map_or(0, |allocation| allocation.sold),
     }))
 }
 
@@ -351,27 +296,15 @@ struct TicketAnswer {
 
 impl From<Ticket> for TicketAnswer {
     fn from(ticket: Ticket) -> Self {
-        let Ticket {
-            ticket_id,
-            event_id,
-            user_id,
-            payment_id,
-            status,
-            payment_version: _,
-            cancellation,
-            created_at,
-            updated_at,
-            version: _,
-        } = ticket;
         Self {
-            ticket_id,
-            event_id,
-            user_id,
-            payment_id,
-            status,
-            cancellation,
-            created_at,
-            updated_at,
+            ticket_id: ticket.ticket_id,
+            event_id: ticket.event_id,
+            user_id: ticket.user_id,
+            payment_id: ticket.payment_id,
+            status: ticket.status,
+            cancellation: ticket.cancellation,
+            created_at: ticket.created_at,
+            updated_at: ticket.updated_at,
         }
     }
 }
@@ -385,14 +318,7 @@ async fn read_ticket(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
 ) -> Result<Json<TicketAnswer>, Problem> {
-    let missing = || {
-        Problem::not_found(
-            "TICKET_NOT_FOUND",
-            format_args!("there is no ticket {ticket_id}"),
-        )
-    };
-    let ticket: Ticket = service.0.store.load(ticket_id).await?.ok_or_else(missing)?;
-    Ok(Json(ticket.into()))
+    Ok(Json(service.ticket(ticket_id).await?.into()))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -409,8 +335,7 @@ struct TicketsQuery {
 /// List a user's tickets in the order in which they were issued. A page after the last ticket seen misses none, however
 /// long ago it was reserved.
 #[utoipa::path(get, path = "/ticket", tag = "ticketing", params(TicketsQuery), responses(
-    (status = 200, body = Page<TicketAnswer>),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails)))]
+    (status = 200, body = Page<TicketAnswer>)))]
 async fn list_tickets(
     State(service): State<Service>,
     Params(query): Params<TicketsQuery>,

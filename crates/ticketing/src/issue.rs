@@ -2,16 +2,17 @@
 //! payment that gets no ticket is refunded.
 
 use contract::{Timestamp, domain, domain::DomainMessage, payment::CancelRequest};
-use messaging::{Commit, Message, Records, Rejection};
+use messaging::{Commit, Decision, Message, Records, Rejection};
 
 use crate::{
+    metrics::TicketOutcome,
     model::{Allocation, Purchase, Ticket, TicketStatus},
     refund::PurchaseRefund,
     reservations::{ClaimProof, Completion},
 };
 
 /// What to do about a succeeded payment.
-enum Decision {
+enum TicketAction {
     /// It was handled before, or its refund is in progress.
     Ignore,
     Refund(&'static str),
@@ -27,11 +28,11 @@ pub fn issue(
     completion: Option<&Completion>,
     records: &Records,
     now: Timestamp,
-) -> Result<Commit, Rejection> {
-    let proof = match decide(message, completion, records)? {
-        Decision::Ignore => return Ok(Commit::new()),
-        Decision::Refund(reason) => return Ok(request_refund(message, reason, now)),
-        Decision::Issue(proof) => proof,
+) -> Result<Decision<Option<TicketOutcome>>, Rejection> {
+    let proof = match action_for(message, completion, records)? {
+        TicketAction::Ignore => return Ok(Decision::default()),
+        TicketAction::Refund(reason) => return Ok(request_refund(message, reason, now)),
+        TicketAction::Issue(proof) => proof,
     };
     let payment = &message.payload;
     let allocation: Allocation = records.get(payment.event_id)?.ok_or_else(|| {
@@ -43,26 +44,26 @@ pub fn issue(
     let Some(sold) = allocation.sell_one() else {
         // The payment becomes CANCELLED, and that releases the claim.
         let reason = "the event was sold out when the payment succeeded";
-        let mut commit = request_refund(message, reason, now);
-        proof.discard(&mut commit);
-        return Ok(commit);
+        let mut decision = request_refund(message, reason, now);
+        proof.discard(&mut decision.commit);
+        return Ok(decision);
     };
     let ticket = Ticket::issued(payment, message.version, now);
-    let issued = DomainMessage::new(ticket.public(), ticket.version + 1, now);
+    let issued = DomainMessage::publish(ticket.public(), ticket.version + 1, now);
     let mut commit = Commit::new();
-    proof.attach_to(&mut commit, records)?;
-    commit
-        .put(&sold)
-        .put(&ticket)
-        .publish(Message::new(issued.event_id.clone(), &issued, now));
-    Ok(commit)
+    let is_retaken = proof.attach_to(&mut commit, records)?;
+    commit.put(&sold).put(&ticket).publish(issued);
+    Ok(Decision {
+        commit,
+        outcome: Some(TicketOutcome::Issued { is_retaken }),
+    })
 }
 
-fn decide(
+fn action_for(
     message: &DomainMessage<domain::Payment>,
     completion: Option<&Completion>,
     records: &Records,
-) -> Result<Decision, Rejection> {
+) -> Result<TicketAction, Rejection> {
     let ticket_id = message.payload.ticket_id;
     let ticket: Option<Ticket> = records.get(ticket_id)?;
     let refund: Option<PurchaseRefund> = records.get(ticket_id)?;
@@ -71,32 +72,32 @@ fn decide(
     let refund_at = refund.as_ref().map_or(-1, |refund| refund.payment_version);
     let is_old = message.version <= ticket_at.max(refund_at);
     if is_old || message.payload.refund != domain::Refund::None {
-        return Ok(Decision::Ignore);
+        return Ok(TicketAction::Ignore);
     }
     match ticket.map(|ticket| ticket.status) {
-        Some(TicketStatus::Reserved | TicketStatus::Expired) => return Ok(Decision::Ignore),
+        Some(TicketStatus::Reserved | TicketStatus::Expired) => return Ok(TicketAction::Ignore),
         Some(TicketStatus::Cancelled) => {
-            return Ok(Decision::Refund(
+            return Ok(TicketAction::Refund(
                 "the ticket was cancelled when the payment succeeded",
             ));
         }
         None => {}
     }
     if refund.is_some_and(|refund| refund.is_final()) {
-        return Ok(Decision::Refund(
+        return Ok(TicketAction::Refund(
             "the payment was cancelled before it succeeded",
         ));
     }
     let purchase: Option<Purchase> = records.get(ticket_id)?;
     if purchase.is_some_and(|purchase| purchase.released_at.is_some()) {
-        return Ok(Decision::Refund(
+        return Ok(TicketAction::Refund(
             "the buyer had released the reservation when the payment succeeded",
         ));
     }
     Ok(match completion {
-        Some(Completion::Completed(proof)) => Decision::Issue(proof.clone()),
+        Some(Completion::Completed(proof)) => TicketAction::Issue(proof.clone()),
         Some(Completion::Gone) | None => {
-            Decision::Refund("the reservation was gone when the payment succeeded")
+            TicketAction::Refund("the reservation was gone when the payment succeeded")
         }
     })
 }
@@ -106,7 +107,7 @@ fn request_refund(
     message: &DomainMessage<domain::Payment>,
     reason: &'static str,
     now: Timestamp,
-) -> Commit {
+) -> Decision<Option<TicketOutcome>> {
     let payment = &message.payload;
     tracing::warn!(payment.id = %payment.id, ticket.id = %payment.ticket_id, reason, "requesting the refund of a payment that gets no ticket");
     let request = CancelRequest {
@@ -120,5 +121,8 @@ fn request_refund(
         &request,
         now,
     ));
-    commit
+    Decision {
+        commit,
+        outcome: Some(TicketOutcome::GivenBack),
+    }
 }

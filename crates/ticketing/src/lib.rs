@@ -10,7 +10,6 @@
 //! - [`reservations`]: one atomic operation decides who gets a ticket; the backend is hidden here
 //! - [`consumers`] and [`http`]: messages and requests, both to the same use cases
 //! - [`redis_server`]: the connection to Redis
-//! - [`redis_leases`]: leases with fencing in Redis, for work that is not one atomic operation
 
 pub mod cancel;
 pub mod consumers;
@@ -21,7 +20,6 @@ pub mod metrics;
 pub mod model;
 pub mod process;
 pub mod progress;
-pub mod redis_leases;
 pub mod redis_server;
 pub mod refund;
 pub mod release;
@@ -42,7 +40,7 @@ pub use redis_server::RedisSettings;
 pub use reservations::Reservations;
 
 use redis_server::{ConnectError, RedisServer};
-use reservations::{ClaimSnapshot, RedisHold, SnapshotError};
+use reservations::{ClaimSnapshot, RedisHold};
 
 /// The tables of this service.
 pub const TABLES: &[&Table] = &[
@@ -76,7 +74,7 @@ pub enum ReservationsBackend {
     Redis,
 }
 
-/// Why the service cannot start.
+/// Why the store or Redis cannot be opened, or read at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -100,11 +98,11 @@ impl Settings {
     /// Claims that are kept outside the store, for audits; `None` if all claims are rows of the store.
     ///
     /// # Errors
-    /// [`SnapshotError`] if the server does not answer.
+    /// [`OpenError`] if the server does not answer.
     pub async fn read_claims(
         &self,
         events: &[EventId],
-    ) -> Result<Option<BTreeMap<EventId, ClaimSnapshot>>, SnapshotError> {
+    ) -> Result<Option<BTreeMap<EventId, ClaimSnapshot>>, OpenError> {
         match self.reservations {
             ReservationsBackend::Local => Ok(None),
             ReservationsBackend::Redis if events.is_empty() => Ok(Some(BTreeMap::new())),

@@ -12,9 +12,21 @@ pub struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SagaLabel {
-    saga_type: String,
-    state: String,
+pub struct SagaLabel {
+    pub saga_type: String,
+    pub state: &'static str,
+}
+
+/// What became of a paid ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TicketOutcome {
+    Issued {
+        /// Its claim had expired, and was retaken for the late payment.
+        is_retaken: bool,
+    },
+    Cancelled,
+    /// The payment got no ticket and is refunded.
+    GivenBack,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,14 +64,19 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn saga(&self, saga_type: &str, state: &str) {
-        let (saga_type, state) = (saga_type.to_owned(), state.to_owned());
-        self.sagas
-            .get_or_create(&SagaLabel { saga_type, state })
-            .inc();
+    pub(crate) fn saga(&self, reached: &SagaLabel) {
+        self.sagas.get_or_create(reached).inc();
     }
 
-    pub(crate) fn ticket(&self, outcome: &'static str) {
-        self.tickets.get_or_create(&OutcomeLabel { outcome }).inc();
+    pub(crate) fn ticket(&self, outcome: TicketOutcome) {
+        let outcomes: &[&'static str] = match outcome {
+            TicketOutcome::Issued { is_retaken: false } => &["issued"],
+            TicketOutcome::Issued { is_retaken: true } => &["issued", "retaken"],
+            TicketOutcome::Cancelled => &["cancelled"],
+            TicketOutcome::GivenBack => &["given_back"],
+        };
+        for outcome in outcomes {
+            self.tickets.get_or_create(&OutcomeLabel { outcome }).inc();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The records of the ticketing service and their transitions. Pure.
 
 use contract::{EventId, Money, PaymentId, Points, TicketId, Timestamp, UserId, domain};
-use messaging::record::{Column, Key, Record, Table};
+use messaging::record::{Column, Record, Table};
 use serde::{Deserialize, Serialize};
 
 pub use contract::domain::TicketStatus;
@@ -35,18 +35,12 @@ impl Record for Allocation {
             Column::text("sale_opens_at").null(),
             Column::text("sale_closes_at").null(),
             Column::integer("event_version"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "event_id",
         constraints: &["CHECK (sold >= 0)", "CHECK (sold <= quantity)"],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.event_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 impl Allocation {
@@ -146,18 +140,12 @@ impl Record for Ticket {
             Column::integer("cancellation"),
             Column::text("created_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "ticket_id",
         constraints: &["CHECK (status IN ('RESERVED', 'CANCELLED', 'EXPIRED'))"],
         indexes: &["(user_id)", "(event_id, ticket_id)"],
     };
-    fn key(&self) -> Key {
-        self.ticket_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 impl Ticket {
@@ -245,8 +233,8 @@ impl AgreedPrice {
 
 impl From<AgreedPrice> for String {
     fn from(agreed: AgreedPrice) -> Self {
-        let price = agreed.price().map(Money::get);
-        price.map(|price| price.to_string()).unwrap_or_default()
+        let price = agreed.price().map(|price| price.to_string());
+        price.unwrap_or_default()
     }
 }
 
@@ -284,18 +272,12 @@ impl Record for ReservationRecord {
             Column::text("expires_at"),
             Column::text("lapses_at"),
             Column::text("agreed_price").null(),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "ticket_id",
         constraints: &["CHECK (state IN ('WAITING', 'COMPLETED'))"],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.ticket_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 /// A buyer's request to start the purchase of a reserved ticket. Its key makes sure that the purchase starts once.
@@ -325,18 +307,12 @@ impl Record for Purchase {
             Column::text("expires_at"),
             Column::text("requested_at"),
             Column::text("released_at").null(),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "ticket_id",
         constraints: &[],
         indexes: &["(event_id, ticket_id)"],
     };
-    fn key(&self) -> Key {
-        self.ticket_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 #[cfg(test)]
@@ -344,7 +320,6 @@ mod tests {
     use super::*;
 
     fn event(quantity: i64) -> domain::Event {
-        let at = Timestamp::from_millis(0);
         domain::Event {
             id: EventId(1),
             name: "show".to_owned(),
@@ -352,8 +327,8 @@ mod tests {
             price: None,
             sale_opens_at: None,
             sale_closes_at: None,
-            created_at: at,
-            updated_at: at,
+            created_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
         }
     }
 
@@ -373,11 +348,8 @@ mod tests {
         };
         assert_eq!(sold_two.apply_event(&event(9), 4).unwrap().quantity, 9);
         assert_eq!(sold_two.apply_event(&event(1), 4).unwrap().quantity, 2);
-        assert_eq!(
-            sold_two.apply_event(&event(9), 3),
-            None,
-            "an update of the same version is ignored"
-        );
+        // An update of the same version is ignored.
+        assert_eq!(sold_two.apply_event(&event(9), 3), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@
 
 use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Process};
 use messaging::{Commit, Message, Record};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{
     Service,
@@ -16,12 +18,15 @@ use crate::{
     reservations::{self, Reservation},
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = ProcessRequest)]
 pub struct ProcessInput {
     pub ticket_id: TicketId,
     pub event_id: EventId,
     pub user_id: UserId,
     pub total_amount: Money,
+    #[serde(default)]
     pub point: Points,
 }
 
@@ -108,35 +113,29 @@ impl ProcessInput {
 
     /// The purchase, and the Commit that starts it.
     fn start(self, expires_at: Timestamp, now: Timestamp) -> (Purchase, Commit) {
-        let Self {
-            ticket_id,
-            event_id,
-            user_id,
-            total_amount,
-            point,
-        } = self;
         let purchase = Purchase {
-            ticket_id,
-            event_id,
-            user_id,
-            total_amount,
-            point,
+            ticket_id: self.ticket_id,
+            event_id: self.event_id,
+            user_id: self.user_id,
+            total_amount: self.total_amount,
+            point: self.point,
             expires_at,
             requested_at: now,
             released_at: None,
             version: 0,
         };
         let request = Process {
-            ticket_id,
-            event_id,
-            user_id,
-            total_amount,
-            point,
+            ticket_id: self.ticket_id,
+            event_id: self.event_id,
+            user_id: self.user_id,
+            total_amount: self.total_amount,
+            point: self.point,
         };
+        let id = format!("{}:process", self.ticket_id);
         let mut commit = Commit::new();
         commit
             .put(&purchase)
-            .publish(Message::new(format!("{ticket_id}:process"), &request, now));
+            .publish(Message::new(id, &request, now));
         (purchase, commit)
     }
 }

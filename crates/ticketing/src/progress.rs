@@ -6,26 +6,27 @@
 //! Commit, and `StockConsumer` frees the claim.
 
 use contract::{
-    Payload as _, PaymentId, Points, SagaId, TicketId, Timestamp,
-    ticketing::{
-        Cancel, CancelTicketResponse, Expire, Process, Release, SAGA_TIMEOUT, SagaTimeout,
-    },
+    Payload as _, Points, TicketId, Timestamp,
+    ticketing::{Cancel, CancelTicketResponse, Expire, Process, Release, SAGA_TIMEOUT},
 };
 use messaging::{
-    Commit, Key, Message, Record, Records, Rejection, StoreError,
-    coordinator::{self, NewSaga, Progress, SagaRecord},
+    Commit, Decision, Group, Key, Message, Record, Records, Rejection, StoreError,
+    coordinator::{self, NewSaga, Progress, SagaMessage, SagaRecord},
 };
 use saga::{Input, SagaState};
 
 use crate::{
     Service,
+    metrics::SagaLabel,
     model::{Purchase, Ticket},
     refund::PurchaseRefund,
     sagas::{
-        CANCEL, CATALOG, CancellationPayload, EXPIRE, PURCHASE, PurchasePayload, Sagas,
-        is_payment_closed, read_reply,
+        CANCEL, CancellationPayload, EXPIRE, PURCHASE, PurchasePayload, Sagas, is_payment_closed,
     },
 };
+
+/// What a message changes, and the state that a saga has reached by it, if that is counted.
+type SagaDecision = Decision<Option<SagaLabel>>;
 
 /// How far a purchase has come.
 #[derive(Debug, Clone)]
@@ -104,10 +105,10 @@ pub fn start(
     has_ended: bool,
     records: &Records,
     now: Timestamp,
-) -> Result<Commit, Rejection> {
+) -> Result<SagaDecision, Rejection> {
     let saga_id = process.ticket_id.purchase_saga();
     if records.get::<SagaRecord>(saga_id)?.is_some() {
-        return Ok(Commit::new());
+        return Ok(Decision::default());
     }
     let purchase: Option<Purchase> = records.get(process.ticket_id)?;
     let payload = PurchasePayload {
@@ -123,7 +124,7 @@ pub fn start(
         return cancel_before_start(&payload, now);
     }
     let new_saga = new_saga(&payload);
-    Ok(coordinator::begin(&Sagas, &PURCHASE, new_saga, now)?.commit)
+    coordinator::begin(&Sagas, &PURCHASE, new_saga, now).map(decision)
 }
 
 fn new_saga(payload: &PurchasePayload) -> NewSaga {
@@ -135,7 +136,10 @@ fn new_saga(payload: &PurchasePayload) -> NewSaga {
 }
 
 /// A purchase whose reservation ended before its first step: it takes nothing, and releases what may be left of its claim.
-fn cancel_before_start(payload: &PurchasePayload, now: Timestamp) -> Result<Commit, Rejection> {
+fn cancel_before_start(
+    payload: &PurchasePayload,
+    now: Timestamp,
+) -> Result<SagaDecision, Rejection> {
     let new_saga = new_saga(payload);
     let ended =
         coordinator::cancel_before_start(&Sagas, &PURCHASE, new_saga, RESERVATION_EXPIRED, now)?;
@@ -146,10 +150,14 @@ fn cancel_before_start(payload: &PurchasePayload, now: Timestamp) -> Result<Comm
 ///
 /// # Errors
 /// A [`Rejection`] if its first request cannot be made.
-pub fn cancel(cancel: Cancel, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
+pub fn cancel(
+    cancel: &Cancel,
+    records: &Records,
+    now: Timestamp,
+) -> Result<SagaDecision, Rejection> {
     let saga_id = cancel.ticket_id.cancel_saga(cancel.cancellation);
     if records.get::<SagaRecord>(saga_id)?.is_some() {
-        return Ok(Commit::new());
+        return Ok(Decision::default());
     }
     let purchase: Option<Purchase> = records.get(cancel.ticket_id)?;
     let payload = CancellationPayload {
@@ -158,79 +166,28 @@ pub fn cancel(cancel: Cancel, records: &Records, now: Timestamp) -> Result<Commi
         user_id: cancel.user_id,
         payment_id: cancel.payment_id,
         point: purchase.map_or(Points::ZERO, |purchase| purchase.point),
-        reason: cancel.reason,
+        reason: cancel.reason.clone(),
     };
     let new_saga = NewSaga {
         saga_id,
         reference_id: cancel.ticket_id.to_string(),
         payload: payload.to_json(),
     };
-    Ok(coordinator::begin(&Sagas, &CANCEL, new_saga, now)?.commit)
+    coordinator::begin(&Sagas, &CANCEL, new_saga, now).map(decision)
 }
 
-/// Applies a participant's response.
+/// A participant's reply, or none in time.
 ///
 /// # Errors
-/// A [`Rejection`] if it cannot be read, or its saga does not exist or does not wait for it.
-pub fn apply_reply(
-    message: &Message,
+/// A [`Rejection`] if its saga does not exist or does not wait for it.
+pub fn receive(
+    message: &SagaMessage,
     records: &Records,
     now: Timestamp,
-) -> Result<Commit, Rejection> {
-    let reply = read_reply(message)?;
-    let mut saga = load(records, reply.saga_id)?;
-    let definition = CATALOG.find(&saga.saga_type, saga.definition_version);
-    let waits_for = definition.and_then(|definition| definition.find_by_response(&message.topic));
-    let Some((step, direction)) = waits_for else {
-        return Err(Rejection::new(format_args!(
-            "a saga of type {} does not wait for {}",
-            saga.saga_type, message.topic
-        )));
-    };
-    let input = Input::Reply {
-        step,
-        direction,
-        outcome: reply.outcome,
-    };
-    let is_changed = match reply.payment_id {
-        Some(payment_id) => set_payment_id(&mut saga, payment_id)?,
-        None => false,
-    };
-    let changed = saga.clone();
-    let mut commit = advance(saga, input, now)?;
-    // A late reply does not advance the saga, but a later compensation needs the payment's id.
-    if is_changed && commit.is_empty() {
-        commit.put(&changed);
-    }
-    Ok(commit)
-}
-
-/// Stores the payment's id in the saga's payload; whether that changed it. The first id stays, and a saga that has ended
-/// never changes.
-fn set_payment_id(saga: &mut SagaRecord, payment_id: PaymentId) -> Result<bool, Rejection> {
-    let mut payload = PurchasePayload::of(saga)?;
-    if payload.payment_id.is_some() || saga.state.is_terminal() {
-        return Ok(false);
-    }
-    payload.payment_id = Some(payment_id);
-    saga.payload = payload.to_json();
-    Ok(true)
-}
-
-/// A request or compensation got no reply in time.
-///
-/// # Errors
-/// A [`Rejection`] if the saga does not exist.
-pub fn time_out(
-    timeout: &SagaTimeout,
-    records: &Records,
-    now: Timestamp,
-) -> Result<Commit, Rejection> {
-    advance(
-        load(records, timeout.saga_id)?,
-        coordinator::timeout_input(timeout),
-        now,
-    )
+) -> Result<SagaDecision, Rejection> {
+    let saga = message.saga(records)?;
+    let was_closed = is_payment_closed(&saga);
+    finish(was_closed, message.advance(&Sagas, saga, now)?, now)
 }
 
 /// `ticketing.expire`: the reservation expired, or its buyer released it. A purchase in progress is compensated; one that
@@ -240,11 +197,17 @@ pub fn time_out(
 ///
 /// # Errors
 /// A [`Rejection`] if a stored saga cannot be read.
-pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Commit, Rejection> {
-    let Expire { ticket_id, .. } = message.parse()?;
+pub fn expire(
+    message: &Message,
+    ticket_id: TicketId,
+    records: &Records,
+    now: Timestamp,
+) -> Result<SagaDecision, Rejection> {
     let Some(purchase) = records.get::<SagaRecord>(ticket_id.purchase_saga())? else {
         let requested: Option<Purchase> = records.get(ticket_id)?;
-        return requested.map_or(Ok(Commit::new()), |it| cancel_before_start(&it.into(), now));
+        return requested.map_or(Ok(Decision::default()), |it| {
+            cancel_before_start(&it.into(), now)
+        });
     };
     let release_id = format!("{}:release", message.id);
     match purchase.state {
@@ -268,7 +231,7 @@ pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Co
                 reference_id: ticket_id.to_string(),
                 payload: purchase.payload,
             };
-            Ok(coordinator::begin(&Sagas, &EXPIRE, new_saga, now)?.commit)
+            coordinator::begin(&Sagas, &EXPIRE, new_saga, now).map(decision)
         }
     }
 }
@@ -278,19 +241,23 @@ pub fn expire(message: &Message, records: &Records, now: Timestamp) -> Result<Co
 /// # Errors
 /// A [`Rejection`] if the stored saga does not fit its definition.
 pub fn resume(saga: SagaRecord, now: Timestamp) -> Result<Commit, Rejection> {
-    advance(saga, Input::Resume, now)
+    Ok(advance(saga, Input::Resume, now)?.commit)
 }
 
-fn load(records: &Records, saga_id: SagaId) -> Result<SagaRecord, Rejection> {
-    records
-        .get(saga_id)?
-        .ok_or_else(|| Rejection::new(format_args!("there is no saga {saga_id}")))
-}
-
-fn advance(saga: SagaRecord, input: Input, now: Timestamp) -> Result<Commit, Rejection> {
+fn advance(saga: SagaRecord, input: Input, now: Timestamp) -> Result<SagaDecision, Rejection> {
     let was_closed = is_payment_closed(&saga);
-    let Some(progress) = coordinator::advance(&Sagas, saga, input, now)? else {
-        return Ok(Commit::new());
+    let progress = coordinator::advance(&Sagas, saga, input, now)?;
+    finish(was_closed, progress, now)
+}
+
+/// Releases the reservation as soon as no payment can take money any more.
+fn finish(
+    was_closed: bool,
+    progress: Option<Progress>,
+    now: Timestamp,
+) -> Result<SagaDecision, Rejection> {
+    let Some(progress) = progress else {
+        return Ok(Decision::default());
     };
     let is_expiry = progress.record.saga_type == EXPIRE.kind;
     if is_expiry && !was_closed && is_payment_closed(&progress.record) {
@@ -300,27 +267,46 @@ fn advance(saga: SagaRecord, input: Input, now: Timestamp) -> Result<Commit, Rej
 }
 
 /// A compensated purchase releases its reservation at once.
-fn release_when_compensated(progress: Progress, now: Timestamp) -> Result<Commit, Rejection> {
+fn release_when_compensated(progress: Progress, now: Timestamp) -> Result<SagaDecision, Rejection> {
     let is_over = progress.finished == Some(SagaState::Compensated);
     if is_over && progress.record.saga_type == PURCHASE.kind {
         return release(progress, now);
     }
-    Ok(progress.commit)
+    Ok(decision(progress))
 }
 
-fn release(progress: Progress, now: Timestamp) -> Result<Commit, Rejection> {
-    let mut commit = progress.commit;
+fn release(mut progress: Progress, now: Timestamp) -> Result<SagaDecision, Rejection> {
     let id = format!("{}:release", progress.record.reference_id);
-    commit.publish(release_message(&progress.record, id, now)?);
-    Ok(commit)
+    let release = release_message(&progress.record, id, now)?;
+    progress.commit.publish(release);
+    Ok(decision(progress))
 }
 
-fn release_if_closed(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Commit, Rejection> {
+/// A saga is counted when it starts, ends or is parked.
+fn decision(progress: Progress) -> SagaDecision {
+    let saga = progress.record;
+    let state = match saga.state {
+        _ if saga.parked.is_some() => Some("PARKED"),
+        SagaState::Completed | SagaState::Compensated => Some(saga.state.as_str()),
+        SagaState::Started | SagaState::Compensating => (saga.version == 0).then_some("STARTED"),
+    };
+    let saga_type = saga.saga_type;
+    Decision {
+        commit: progress.commit,
+        outcome: state.map(|state| SagaLabel { saga_type, state }),
+    }
+}
+
+fn release_if_closed(
+    saga: &SagaRecord,
+    id: String,
+    now: Timestamp,
+) -> Result<SagaDecision, Rejection> {
     let mut commit = Commit::new();
     if is_payment_closed(saga) {
         commit.publish(release_message(saga, id, now)?);
     }
-    Ok(commit)
+    Ok(commit.into())
 }
 
 fn release_message(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Message, Rejection> {
@@ -338,18 +324,21 @@ fn release_message(saga: &SagaRecord, id: String, now: Timestamp) -> Result<Mess
     Ok(saga.traced(Message::new(id, &release, now)))
 }
 
-/// The topics that start or advance sagas.
-pub const TOPICS: &[&str] = &[
-    Process::TOPIC,
-    Expire::TOPIC,
-    Cancel::TOPIC,
-    SAGA_TIMEOUT,
-    contract::user::CheckActiveResponse::TOPIC,
-    contract::user::ReservePointResponse::TOPIC,
-    contract::user::RestorePointResponse::TOPIC,
-    contract::user::CheckFraudResponse::TOPIC,
-    contract::payment::CreateResponse::TOPIC,
-    contract::payment::DeleteResponse::TOPIC,
-    contract::payment::CancelResponse::TOPIC,
-    CancelTicketResponse::TOPIC,
-];
+/// Reads what starts or advances sagas: the responses of all steps and compensations too (`coordinator::check`).
+pub const GROUP: Group = Group {
+    name: "ticketing.saga",
+    topics: &[
+        Process::TOPIC,
+        Expire::TOPIC,
+        Cancel::TOPIC,
+        SAGA_TIMEOUT,
+        contract::user::CheckActiveResponse::TOPIC,
+        contract::user::ReservePointResponse::TOPIC,
+        contract::user::RestorePointResponse::TOPIC,
+        contract::user::CheckFraudResponse::TOPIC,
+        contract::payment::CreateResponse::TOPIC,
+        contract::payment::DeleteResponse::TOPIC,
+        contract::payment::CancelResponse::TOPIC,
+        CancelTicketResponse::TOPIC,
+    ],
+};

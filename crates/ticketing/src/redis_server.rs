@@ -3,14 +3,14 @@
 
 use std::{fmt, fs, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use messaging::StoreError;
 use redis::{
-    Client, Cmd, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError,
-    ScriptInvocation, TlsCertificates,
-    aio::{ConnectionManager, ConnectionManagerConfig},
+    Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError,
+    RedisFuture, RedisResult, ScriptInvocation, TlsCertificates, Value,
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
 };
 use serde::Deserialize;
-use tokio::sync::watch;
 
 /// The oldest version that has every command used here and is tested.
 const MAJOR_VERSION_MIN: u32 = 7;
@@ -33,7 +33,27 @@ pub struct RedisSettings {
     pub connect_timeout_millis: u64,
     /// The timeout of one call, including a reconnect.
     pub call_timeout_millis: u64,
+    /// Executes the commands in place of a server. Set by the program, not by an operator.
+    #[serde(skip)]
+    pub engine: Option<OtherRedis>,
 }
+
+/// Executes commands and scripts as Redis does.
+pub trait RedisEngine: Send + Sync {
+    fn execute(&self, command: &Cmd) -> BoxFuture<'static, RedisResult<Value>>;
+}
+
+/// What is used in place of a server.
+#[derive(Clone)]
+pub struct OtherRedis(pub Arc<dyn RedisEngine>);
+
+impl PartialEq for OtherRedis {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for OtherRedis {}
 
 impl Default for RedisSettings {
     fn default() -> Self {
@@ -45,6 +65,7 @@ impl Default for RedisSettings {
             prefix: "ticketing".to_owned(),
             connect_timeout_millis: 1_000,
             call_timeout_millis: 2_000,
+            engine: None,
         }
     }
 }
@@ -110,7 +131,7 @@ impl RedisSettings {
             .as_str()
             .into_connection_info()
             .map_err(ConnectError::Url)?;
-        // RESP3 delivers published messages on the same connection.
+        // With RESP3 a broken connection is reopened before the next call.
         let mut login = known
             .redis_settings()
             .clone()
@@ -141,39 +162,72 @@ impl RedisSettings {
 /// A server; clones share its connection.
 #[derive(Clone)]
 pub struct RedisServer {
-    connection: ConnectionManager,
+    connection: Connection,
     call_timeout: Duration,
     prefix: Arc<str>,
-    told: watch::Receiver<u64>,
+}
+
+#[derive(Clone)]
+enum Connection {
+    Managed(ConnectionManager),
+    Other(OtherRedis),
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Managed(manager) => manager.req_packed_command(command),
+            Self::Other(engine) => engine.0.execute(command),
+        }
+    }
+
+    /// Nothing here sends a pipeline.
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Managed(manager) => manager.req_packed_commands(pipeline, offset, count),
+            Self::Other(_) => Box::pin(async { Ok(Vec::new()) }),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Managed(manager) => manager.get_db(),
+            Self::Other(_) => 0,
+        }
+    }
 }
 
 impl RedisServer {
     /// # Errors
     /// [`ConnectError`] if a setting is invalid, or the server cannot be reached or is too old.
     pub async fn connect(settings: &RedisSettings) -> Result<Self, ConnectError> {
-        let client = settings.client()?;
-        let (tell, told) = watch::channel(0_u64);
-        let hear = move |_: PushInfo| {
-            tell.send_modify(|count| *count += 1);
-            Ok::<(), redis::aio::SendError>(())
-        };
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(settings.connect_timeout_millis)))
-            .set_response_timeout(Some(Duration::from_millis(settings.call_timeout_millis)))
-            .set_max_delay(Duration::from_millis(RECONNECT_MILLIS_MAX))
-            .set_push_sender(hear)
-            .set_automatic_resubscription();
-        let connection = ConnectionManager::new_with_config(client, config)
-            .await
-            .map_err(ConnectError::Unreachable)?;
         let server = Self {
-            connection,
+            connection: Self::open(settings).await?,
             call_timeout: Duration::from_millis(settings.call_timeout_millis),
             prefix: settings.prefix.as_str().into(),
-            told,
         };
         server.check().await?;
         Ok(server)
+    }
+
+    async fn open(settings: &RedisSettings) -> Result<Connection, ConnectError> {
+        if let Some(engine) = &settings.engine {
+            return Ok(Connection::Other(engine.clone()));
+        }
+        let client = settings.client()?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_millis(settings.connect_timeout_millis)))
+            .set_response_timeout(Some(Duration::from_millis(settings.call_timeout_millis)))
+            .set_max_delay(Duration::from_millis(RECONNECT_MILLIS_MAX));
+        ConnectionManager::new_with_config(client, config)
+            .await
+            .map(Connection::Managed)
+            .map_err(ConnectError::Unreachable)
     }
 
     async fn check(&self) -> Result<(), ConnectError> {
@@ -227,21 +281,6 @@ impl RedisServer {
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let mut connection = self.connection.clone();
         in_time(self.call_timeout, command.query_async(&mut connection)).await
-    }
-
-    /// Subscribes to a channel; [`told`](Self::told) changes with each message on it.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] if the server does not answer.
-    pub async fn subscribe(&self, channel: &str) -> Result<(), StoreError> {
-        let mut connection = self.connection.clone();
-        in_time(self.call_timeout, connection.subscribe(channel)).await
-    }
-
-    /// Changes with each message on a subscribed channel, and when the connection is lost or restored.
-    #[must_use]
-    pub fn told(&self) -> watch::Receiver<u64> {
-        self.told.clone()
     }
 }
 

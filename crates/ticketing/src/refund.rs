@@ -7,12 +7,15 @@ use contract::{
     ticketing::{CancelTicketRequest, CancelTicketResponse},
 };
 use messaging::{
-    Commit, Message, Records, Rejection,
-    record::{Column, Key, Record, Table},
+    Commit, Decision, Message, Records, Rejection,
+    record::{Column, Record, Table},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Allocation, Ticket};
+use crate::{
+    metrics::TicketOutcome,
+    model::{Allocation, Ticket},
+};
 
 /// The latest state of a purchase's refund, as the payment service published it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,18 +42,12 @@ impl Record for PurchaseRefund {
             Column::text("refund"),
             Column::text("reason").null(),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "ticket_id",
         constraints: &["CHECK (refund IN ('NONE', 'REQUESTED', 'DONE', 'PARKED'))"],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.ticket_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 impl PurchaseRefund {
@@ -118,21 +115,19 @@ pub fn apply_cancelled_payment(
     released: Commit,
     records: &Records,
     now: Timestamp,
-) -> Result<Commit, Rejection> {
+) -> Result<Decision<Option<TicketOutcome>>, Rejection> {
     let payment = &message.payload;
-    let mut commit = released;
     let Some(ticket) = records.get::<Ticket>(payment.ticket_id)? else {
-        return Ok(commit);
+        return Ok(released.into());
     };
     if message.version <= ticket.payment_version {
-        return Ok(Commit::new());
+        return Ok(Decision::default());
     }
     let ticket = Ticket {
         payment_version: message.version,
         ..ticket
     };
-    commit.merge(cancel_ticket(&ticket, payment.event_id, records, now)?);
-    Ok(commit)
+    cancel_ticket(&ticket, payment.event_id, released, records, now)
 }
 
 /// Handles `ticketing.ticket.cancel.request`: the payment was refunded, so its ticket is cancelled. A duplicate changes
@@ -146,37 +141,31 @@ pub fn apply_cancel_request(
     released: Commit,
     records: &Records,
     now: Timestamp,
-) -> Result<Commit, Rejection> {
-    let CancelTicketRequest {
-        saga_id,
-        ticket_id,
-        event_id,
-        ..
-    } = *request;
-    let mut commit = released;
-    let ticket: Option<Ticket> = records.get(ticket_id)?;
-    if let Some(ticket) = &ticket {
-        commit.merge(cancel_ticket(ticket, event_id, records, now)?);
-    }
+) -> Result<Decision<Option<TicketOutcome>>, Rejection> {
+    let ticket: Option<Ticket> = records.get(request.ticket_id)?;
+    let mut decision = match &ticket {
+        Some(ticket) => cancel_ticket(ticket, request.event_id, released, records, now)?,
+        None => released.into(),
+    };
     let response = CancelTicketResponse {
-        saga_id,
-        ticket_id,
+        saga_id: request.saga_id,
+        ticket_id: request.ticket_id,
         succeed: ticket.is_some(),
     };
-    let id = format!("{}:response", message.id);
-    commit.publish(Message::new(id, &response, now));
-    Ok(commit)
+    decision.commit.publish(message.reply(&response, now));
+    Ok(decision)
 }
 
 fn cancel_ticket(
     ticket: &Ticket,
     event_id: EventId,
+    released: Commit,
     records: &Records,
     now: Timestamp,
-) -> Result<Commit, Rejection> {
-    let mut commit = Commit::new();
+) -> Result<Decision<Option<TicketOutcome>>, Rejection> {
+    let mut commit = released;
     let Some(cancelled) = ticket.cancelled(now) else {
-        return Ok(commit);
+        return Ok(commit.into());
     };
     let allocation: Option<Allocation> = records.get(event_id)?;
     let returned = allocation.and_then(|allocation| allocation.return_one());
@@ -185,11 +174,10 @@ fn cancel_ticket(
             "event {event_id} has no sold ticket to return"
         ))
     })?;
-    let message = DomainMessage::new(cancelled.public(), cancelled.version + 1, now);
-    commit.put(&returned).put(&cancelled).publish(Message::new(
-        message.event_id.clone(),
-        &message,
-        now,
-    ));
-    Ok(commit)
+    let message = DomainMessage::publish(cancelled.public(), cancelled.version + 1, now);
+    commit.put(&returned).put(&cancelled).publish(message);
+    Ok(Decision {
+        commit,
+        outcome: Some(TicketOutcome::Cancelled),
+    })
 }

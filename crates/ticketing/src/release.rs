@@ -36,13 +36,17 @@ impl Service {
             return Err(Error::OwnerMismatch);
         }
         let now = self.0.clock.now();
-        let mut also = publish_expiry(claim, &format_args!("released:{}", now.as_millis()), now);
-        if let Some(purchase) = self.0.store.load::<Purchase>(ticket_id).await? {
-            also.put(&Purchase {
-                released_at: Some(now),
-                ..purchase
-            });
-        }
+        let also = move |purchase: Option<Purchase>| {
+            let which = format_args!("released:{}", now.as_millis());
+            let mut commit = publish_expiry(claim, &which, now);
+            if let Some(purchase) = purchase {
+                commit.put(&Purchase {
+                    released_at: Some(now),
+                    ..purchase
+                });
+            }
+            commit
+        };
         fail::fail_point!("ticketing.before_release", |_| std::process::abort());
         if !self.0.reservations.release_by_buyer(claim, also).await? {
             return Err(Error::NotFound(ticket_id));
@@ -56,17 +60,12 @@ impl Service {
 /// Publishes `ticketing.expire`: the saga worker undoes what the purchase took. `which` distinguishes the message ids:
 /// a claim that Redis lost and that was rebuilt ends once more, and that is not a duplicate.
 pub(crate) fn publish_expiry(claim: ClaimId, which: &dyn Display, now: Timestamp) -> Commit {
-    let ClaimId {
-        event_id,
-        user_id,
-        ticket_id,
-    } = claim;
     let expire = Expire {
-        ticket_id,
-        event_id,
-        user_id,
+        ticket_id: claim.ticket_id,
+        event_id: claim.event_id,
+        user_id: claim.user_id,
     };
-    let id = format!("{ticket_id}:expire:{which}");
+    let id = format!("{}:expire:{which}", claim.ticket_id);
     let mut commit = Commit::new();
     commit.publish(Message::new(id, &expire, now));
     commit

@@ -2,16 +2,29 @@
 //! matched here only; callers cannot tell which one answers.
 //!
 //! `available = quantity - waiting - completed` holds at every moment.
+//!
+//! **A user has one claim for an event**, waiting or completed. No constraint of a table says so (the key of
+//! [`ReservationRecord`] is the ticket): it is decided where claims are kept by user.
+//!
+//! | | in memory | in Redis |
+//! |---|---|---|
+//! | who decides | `Stock::reserve`, which `Local::grant` calls under its mutex | `reserve.lua`, one script for one event at a time |
+//! | looks at | `Stock::claims` | the hashes `waiting` and `completed`, and `granted` for those of the same call |
+//! | a claim comes back after its end | `Stock::insert` | `retake.lua` |
+//! | after a restart or loss | `Stock::restore` | `rebuild_fill.lua` |
+//!
+//! Who has a claim is refused as [`Refusal::AlreadyReserved`] or [`Refusal::AlreadyPurchased`], unless it is the same
+//! request again (`crate::reserve`).
 
 mod claim;
 mod local;
 mod redis;
 mod stock;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use contract::{EventId, TicketId, Timestamp, UserId};
-use messaging::{Clock, Commit, CommitOutcome, Key, Record as _, Ref, Store, StoreError};
+use messaging::{Clock, Commit, CommitOutcome, Key, Record as _, Ref, Row, Store, StoreError};
 
 use crate::{
     model::{Allocation, Purchase, ReservationRecord},
@@ -20,9 +33,9 @@ use crate::{
 
 pub use claim::{
     ClaimId, ClaimProof, Completion, Deadlines, DueClaim, Error, ExpiredClaims, Granted,
-    Reservation, ReserveRequest, Stats, stores_retaken_claim,
+    Reservation, ReserveRequest, Stats,
 };
-pub use redis::{ClaimSnapshot, RedisHold, SnapshotError};
+pub use redis::{ClaimSnapshot, RedisHold};
 pub use stock::Refusal;
 
 use local::Local;
@@ -43,19 +56,20 @@ enum Backend {
 /// When a claim that has expired but must stay is due again.
 const RECHECK_SECS: i64 = 60;
 
-/// Those of the due claims whose purchase has begun and was not released by its buyer: a payment may be in progress.
-async fn with_open_purchase(
+/// The purchases that have begun with these claims and were not released by their buyers: a payment may be in progress.
+async fn open_purchases(
     store: &Store,
-    due: &[DueClaim],
-) -> Result<HashSet<TicketId>, StoreError> {
-    let keys: Vec<Key> = due.iter().map(|it| it.claim.ticket_id.into()).collect();
+    claims: impl Iterator<Item = ClaimId>,
+) -> Result<HashMap<TicketId, Purchase>, StoreError> {
+    let keys: Vec<Key> = claims.map(|claim| claim.ticket_id.into()).collect();
     let rows = store.load_rows(Purchase::TABLE, &keys).await?;
-    let mut open = HashSet::new();
-    for row in rows {
-        let purchase: Purchase = row.read()?;
-        open.extend(purchase.released_at.is_none().then_some(purchase.ticket_id));
-    }
-    Ok(open)
+    let purchases: Result<Vec<Purchase>, _> = rows.iter().map(Row::read).collect();
+    let open = purchases?
+        .into_iter()
+        .filter(|purchase| purchase.released_at.is_none());
+    Ok(open
+        .map(|purchase| (purchase.ticket_id, purchase))
+        .collect())
 }
 
 /// Whether a commit certainly was not stored: only then may its grant or release be undone.
@@ -169,7 +183,10 @@ impl Reservations {
     /// [`StoreError`] if the backend does not answer.
     pub async fn release(&self, claims: &[ClaimId]) -> Result<Vec<Commit>, StoreError> {
         match &self.0 {
-            Backend::Local(local) => Ok(claims.iter().map(|claim| local.release(*claim)).collect()),
+            Backend::Local(local) => Ok(claims
+                .iter()
+                .map(|claim| local.release(*claim, false))
+                .collect()),
             Backend::Redis(redis) => redis.release(claims, "any").await,
         }
     }
@@ -182,21 +199,33 @@ impl Reservations {
         match &self.0 {
             Backend::Local(local) => Ok(claims
                 .iter()
-                .map(|claim| local.release_unpaid(*claim))
+                .map(|claim| local.release(*claim, true))
                 .collect()),
             Backend::Redis(redis) => redis.release(claims, "waiting").await,
         }
     }
 
-    /// Releases one waiting claim and commits `also` with that; false if it does not wait. If the commit fails, the
-    /// claim waits on. Dropping the future undoes nothing.
+    /// Releases one waiting claim; false if it does not wait. With that, it commits what `also` makes of the purchase
+    /// that began with the claim: none begins after that look. If the commit fails, the claim waits on. Runs to its end
+    /// even if the future is dropped.
     ///
     /// # Errors
     /// [`Refusal::Rebuilding`], or [`Error::Commit`] if the release was not stored.
-    pub async fn release_by_buyer(&self, claim: ClaimId, also: Commit) -> Result<bool, Error> {
-        match &self.0 {
-            Backend::Local(local) => local.release_by_buyer(claim, also).await,
-            Backend::Redis(redis) => redis.release_by_buyer(claim, also).await,
+    pub async fn release_by_buyer(
+        &self,
+        claim: ClaimId,
+        also: impl FnOnce(Option<Purchase>) -> Commit + Send + 'static,
+    ) -> Result<bool, Error> {
+        let this = self.clone();
+        let released = tokio::spawn(async move {
+            match &this.0 {
+                Backend::Local(local) => local.release_by_buyer(claim, also).await,
+                Backend::Redis(redis) => redis.release_by_buyer(claim, also).await,
+            }
+        });
+        match released.await {
+            Ok(released) => released,
+            Err(stopped) => Err(StoreError::Unavailable(stopped.to_string()).into()),
         }
     }
 

@@ -1,8 +1,31 @@
 //! Reserve: the first step of a purchase takes a ticket, with a deadline. The answer comes when the reservation is
 //! durable.
+//!
+//! **A repeated `POST /ticketing/reserve`** (same `Idempotency-Key`, buyer and body) gets the same reservation as long as
+//! that stands, and otherwise a new one:
+//!
+//! 1. `web::idempotency::idempotent` refuses it with 409 while the first request runs in this process. The answer of a
+//!    reservation is saved as revisable (`IdempotentRequest::revisable_answer`), so it is not replayed yet: the handler
+//!    gets it (`saved`), with a digest of key and request (`short_digest`).
+//! 2. [`Service::reserve`] returns the saved answer if its ticket is still this user's claim (`Reservations::find`).
+//! 3. Otherwise the reservation has ended, or its answer is not saved: its caller left before it was, or a process died
+//!    between the grant by Redis and the Commit. A ticket is requested whose id ends with the digest:
+//!    [`TicketId::of_request`] writes it into the last 48 bits, and marks the id as UUID version 8, so that a random end is
+//!    never taken for a digest.
+//! 4. `Stock::reserve` or `reserve.lua` decides: [`Granted::Now`]; if a waiting claim's id ends with the same digest
+//!    (`TicketId::is_of_same_request`), [`Granted::Before`] with that claim; or a [`Refusal`].
+//! 5. [`Granted::Before`] is answered with the first ticket, and that answer is committed alone. If another process commits
+//!    its answer to the key first, the Commit conflicts, and `idempotent` replays the answer of the other.
+//!
+//! The first grant's Commit may still fail after step 4. In memory, `Local::check_stored` waits for its outcome, and no
+//! purchase begins before. Redis undoes a grant only by the `lapses_at` that it was granted with (`undo_grant.lua`), and
+//! granting again moves that by a millisecond: a claim that was granted again stays. So does one that a purchase has begun
+//! with: other requests of the user find it.
 
 use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::Commit;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     Service,
@@ -11,17 +34,24 @@ use crate::{
 
 pub use crate::reservations::Error;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = ReserveRequest)]
 pub struct ReserveInput {
     pub event_id: EventId,
     pub user_id: UserId,
     /// Digest of a keyed request: if it is repeated, it is granted the same reservation.
+    #[serde(skip)]
     pub request_digest: Option<[u8; 6]>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ReserveAnswer)]
 pub struct ReserveOutput {
+    /// Identifies the reservation, and the ticket issued for it later.
     pub ticket_id: TicketId,
+    /// The deadline for payment.
     pub expires_at: Timestamp,
 }
 
@@ -51,43 +81,32 @@ impl Service {
             expires_at: request.deadlines.expires_at,
         };
         let new = answer(&mut request.also, &output);
-        match self.decide(request).await? {
-            Granted::Now => Ok(new),
-            Granted::Before {
-                ticket_id,
-                expires_at,
-            } => {
-                let output = ReserveOutput {
-                    ticket_id,
-                    expires_at,
-                };
-                let mut commit = Commit::new();
-                let answer = answer(&mut commit, &output);
-                self.0.store.commit(commit).await?;
-                Ok(answer)
-            }
-        }
+        let Granted::Before(first) = self.decide(request).await? else {
+            return Ok(new);
+        };
+        let mut commit = Commit::new();
+        let again = answer(&mut commit, &first);
+        self.0.store.commit(commit).await?;
+        Ok(again)
     }
 
     /// A request with a new ticket id, the deadlines of the settings, and nothing to commit.
     fn request(&self, input: ReserveInput) -> ReserveRequest {
         let now = self.0.clock.now();
         let expires_at = now.plus_secs(self.0.settings.hold_ttl_secs);
-        let request = ReserveRequest {
+        let fresh = self.0.random.uuid(now);
+        let of_request = |digest| TicketId::of_request(fresh, digest);
+        ReserveRequest {
             claim: ClaimId {
                 event_id: input.event_id,
                 user_id: input.user_id,
-                ticket_id: TicketId(self.0.random.uuid(now)),
+                ticket_id: input.request_digest.map_or(TicketId(fresh), of_request),
             },
             deadlines: Deadlines {
                 expires_at,
                 lapses_at: expires_at.plus_secs(self.0.settings.hold_grace_secs),
             },
             also: Commit::new(),
-        };
-        match input.request_digest {
-            Some(digest) => request.keyed(digest),
-            None => request,
         }
     }
 
@@ -100,7 +119,7 @@ impl Service {
         });
         match &reserved {
             Ok(Granted::Now) => self.0.metrics.reservation("granted"),
-            Ok(Granted::Before { .. }) => self.0.metrics.reservation("granted_before"),
+            Ok(Granted::Before(_)) => self.0.metrics.reservation("granted_before"),
             Err(Error::Refused(refusal)) => self.0.metrics.reservation(outcome(*refusal)),
             Err(Error::Commit(_)) => {}
         }

@@ -8,20 +8,21 @@ mod purchase;
 mod reply;
 mod step;
 
-use contract::{Timestamp, ticketing::SAGA_TIMEOUT};
+use contract::ticketing::SAGA_TIMEOUT;
 use messaging::{
-    Message, Rejection,
-    coordinator::{Domain, SagaRecord, Send},
+    Group, Message, Rejection,
+    coordinator::{Domain, Reply, SagaRecord, StepRequest},
 };
 use saga::{Catalog, SagaState, StepState};
+
+use crate::progress;
 
 pub use cancellation::{CANCEL, CancellationPayload};
 pub use expiry::EXPIRE;
 pub use purchase::{PURCHASE, PurchasePayload};
-pub use reply::{Reply, read_reply};
-
-/// Every definition that a stored saga may have started with. Versions are added, never changed.
-pub static CATALOG: Catalog = Catalog(&[&PURCHASE, &EXPIRE, &CANCEL]);
+/// Every definition that a stored saga may have started with. Versions are added, never changed: a new version
+/// stands beside the one before.
+pub const CATALOG: Catalog = Catalog(&[&PURCHASE, &EXPIRE, &CANCEL]);
 
 /// Whether, by the state of this saga, no payment of the purchase can take money any more. `saga` is the purchase itself
 /// or its expiry. Until then its claim stays, so that an attempt that began in time keeps its ticket.
@@ -45,44 +46,36 @@ pub fn is_payment_closed(saga: &SagaRecord) -> bool {
 pub struct Sagas;
 
 impl Domain for Sagas {
+    const GROUP: Group = progress::GROUP;
     const TIMEOUT_TOPIC: &'static str = SAGA_TIMEOUT;
+    const CATALOG: Catalog = CATALOG;
 
-    fn catalog(&self) -> Catalog {
-        Catalog(CATALOG.0)
+    fn request(&self, saga: &SagaRecord, request: &StepRequest) -> Result<Message, Rejection> {
+        match saga.saga_type.as_str() {
+            kind if kind == CANCEL.kind => step::message(&cancellation::STEPS, saga, request),
+            kind if kind == EXPIRE.kind => step::message(&expiry::STEPS, saga, request),
+            _ => step::message(&purchase::STEPS, saga, request),
+        }
     }
 
-    fn request(
-        &self,
-        saga: &SagaRecord,
-        send: &Send,
-        now: Timestamp,
-    ) -> Result<Message, Rejection> {
-        match saga.saga_type.as_str() {
-            kind if kind == CANCEL.kind => step::message(&cancellation::STEPS, saga, send, now),
-            kind if kind == EXPIRE.kind => step::message(&expiry::STEPS, saga, send, now),
-            _ => step::message(&purchase::STEPS, saga, send, now),
-        }
+    fn read_reply(&self, message: &Message) -> Result<Reply, Rejection> {
+        reply::read(message)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use messaging::coordinator;
+
     use super::*;
 
     #[test]
-    fn every_definition_is_sound() {
-        assert_eq!(CATALOG.validate(), Ok(()));
+    fn every_definition_is_sound_and_every_reply_that_a_step_waits_for_is_consumed() {
+        assert_eq!(coordinator::check::<Sagas>(), Ok(()));
     }
 
     #[test]
-    fn every_reply_that_a_step_waits_for_is_consumed_and_belongs_to_its_request() {
-        for reader in reply::readers() {
-            assert!(
-                crate::progress::TOPICS.contains(&reader.topic),
-                "{}",
-                reader.topic
-            );
-        }
+    fn every_reply_belongs_to_its_request() {
         for definition in CATALOG.0 {
             for (index, step) in definition.steps.iter().enumerate() {
                 let waits_for = |topic: &str| {

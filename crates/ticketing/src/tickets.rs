@@ -20,18 +20,10 @@ impl Service {
         after: Option<TicketId>,
         limit: u32,
     ) -> Result<Vec<Ticket>, StoreError> {
-        let (mut tickets, mut last): (Vec<Ticket>, Option<TicketId>) = (Vec::new(), None);
-        loop {
-            let find = Find::all(Ticket::TABLE, PAGE_ROWS)
-                .equals("user_id", user_id.0)
-                .after(last);
-            let page: Vec<Ticket> = self.0.store.find(find).await?;
-            last = page.last().map(|ticket| ticket.ticket_id);
-            let is_last = page.len() < PAGE_ROWS as usize;
-            tickets.extend(page);
-            if is_last {
-                break;
-            }
+        let find = Find::all(Ticket::TABLE, PAGE_ROWS).equals("user_id", user_id.0);
+        let (mut tickets, mut pages) = (Vec::<Ticket>::new(), self.0.store.pages(find));
+        while let Some(page) = pages.next().await? {
+            tickets.extend::<Vec<Ticket>>(page);
         }
         let place = |ticket: &Ticket| (ticket.created_at, ticket.ticket_id);
         tickets.sort_unstable_by_key(place);

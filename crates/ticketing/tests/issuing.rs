@@ -5,9 +5,10 @@ use contract::{
     EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId, domain,
     domain::{DomainMessage, PaymentStatus, Refund, TicketStatus},
 };
-use messaging::{Commit, Fence, Random, Records};
+use messaging::{Commit, Fence, Random, Records, Rejection};
 use ticketing::{
-    issue::issue,
+    issue,
+    metrics::TicketOutcome,
     model::{Allocation, Purchase, ReservationRecord, ReservationState, Ticket},
     refund::{PurchaseRefund, apply_cancelled_payment},
     reservations::{ClaimProof, Completion},
@@ -93,6 +94,15 @@ fn refunded(payment_status: PaymentStatus, payment_version: i64) -> PurchaseRefu
     }
 }
 
+fn issue(
+    payment: &DomainMessage<domain::Payment>,
+    completion: Option<&Completion>,
+    records: &Records,
+    now: Timestamp,
+) -> Result<Commit, Rejection> {
+    issue::issue(payment, completion, records, now).map(|decision| decision.commit)
+}
+
 fn topics(commit: &Commit) -> Vec<&str> {
     commit
         .messages
@@ -142,9 +152,11 @@ fn a_ticket_of_a_claim_without_a_row_carries_the_proof_of_its_claim_instead() {
 #[test]
 fn a_retaken_claim_is_stored_as_a_new_row() {
     let records = Records::default().with(&allocation(1, 0));
-    let commit = issue(&payment(), Some(&completed()), &records, NOW).unwrap();
-    assert_eq!(puts(&commit)[0], ("reservation", 0));
-    assert_eq!(topics(&commit), ["domain.ticket"]);
+    let decision = issue::issue(&payment(), Some(&completed()), &records, NOW).unwrap();
+    let retaken = TicketOutcome::Issued { is_retaken: true };
+    assert_eq!(decision.outcome, Some(retaken));
+    assert_eq!(puts(&decision.commit)[0], ("reservation", 0));
+    assert_eq!(topics(&decision.commit), ["domain.ticket"]);
 }
 
 #[test]
@@ -187,11 +199,11 @@ fn an_older_cancellation_of_the_payment_cancels_no_ticket() {
         };
         DomainMessage::new(cancelled, version, NOW)
     };
-    let older =
-        apply_cancelled_payment(&message(PAID_AT - 1), Commit::new(), &records(), NOW).unwrap();
-    assert!(older.is_empty());
-    let newer =
-        apply_cancelled_payment(&message(PAID_AT + 1), Commit::new(), &records(), NOW).unwrap();
+    let apply = |version| {
+        apply_cancelled_payment(&message(version), Commit::new(), &records(), NOW).unwrap()
+    };
+    assert!(apply(PAID_AT - 1).commit.is_empty());
+    let newer = apply(PAID_AT + 1).commit;
     assert_eq!(puts(&newer), [("allocation", 5), ("ticket", 1)]);
     assert_eq!(newer.puts[0].row["sold"], 0);
     assert_eq!(topics(&newer), ["domain.ticket"]);

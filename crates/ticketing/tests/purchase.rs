@@ -10,8 +10,8 @@ use contract::{
 };
 use futures::future::BoxFuture;
 use messaging::{
-    Bus, Clock, Commit, Consumer, DeadLetterSettings, Message, Metrics, Random, Records, Ref,
-    Rejection, Store, StoreError, Worker, WorkerContext, coordinator::SagaRecord,
+    Bus, Clock, Commit, Consumer, DeadLetterSettings, Decision, Group, Message, Metrics, Random,
+    Records, Ref, Rejection, Store, StoreError, Worker, WorkerContext, coordinator::SagaRecord,
 };
 use saga::SagaState;
 use tempfile::TempDir;
@@ -95,27 +95,29 @@ impl Member {
 }
 
 impl Consumer for Member {
+    type Input = <SagaConsumer as Consumer>::Input;
     type Prefetched = <SagaConsumer as Consumer>::Prefetched;
+    type Outcome = <SagaConsumer as Consumer>::Outcome;
 
     // The embedded bus keeps one position for each group, where Kafka keeps one for each partition.
-    fn group(&self) -> &'static str {
-        self.topic[0]
+    fn group(&self) -> Group {
+        Group::new(self.topic[0], self.topic)
     }
 
-    fn topics(&self) -> &'static [&'static str] {
-        self.topic
+    fn read(&self, message: &Message) -> Result<Self::Input, Rejection> {
+        self.consumer.read(message)
     }
 
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        self.consumer.required_records(message)
+    fn required_records(&self, input: &Self::Input) -> Vec<Ref> {
+        self.consumer.required_records(input)
     }
 
     fn prefetch<'a>(
         &'a self,
-        messages: &'a [Arc<Message>],
+        inputs: Vec<&'a Self::Input>,
     ) -> BoxFuture<'a, Result<Self::Prefetched, StoreError>> {
         Box::pin(async {
-            let prefetched = self.consumer.prefetch(messages).await;
+            let prefetched = self.consumer.prefetch(inputs).await;
             self.has_read.notify_one();
             let _resume = self.resume.acquire().await.unwrap();
             prefetched
@@ -125,11 +127,13 @@ impl Consumer for Member {
     fn decide(
         &self,
         message: &Message,
+        input: &Self::Input,
         records: &Records,
         prefetched: &Self::Prefetched,
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        self.consumer.decide(message, records, prefetched, now)
+    ) -> Result<Decision<Self::Outcome>, Rejection> {
+        self.consumer
+            .decide(message, input, records, prefetched, now)
     }
 }
 

@@ -45,10 +45,9 @@ impl Clock for SystemClock {
     fn wait_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
         async move {
             loop {
+                // Zero if the time has passed.
                 let left = self.now().duration_until(at);
-                let Ok(left @ Duration { .. }) = Duration::try_from(left) else {
-                    return;
-                };
+                let left = Duration::try_from(left).unwrap_or_default();
                 if left.is_zero() {
                     return;
                 }

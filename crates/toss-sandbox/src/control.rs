@@ -9,42 +9,37 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::faults::script::FaultScript;
-use super::payment::{Change, Method, Payment, Status};
-use super::routes::answer::{file_error, json, named, respond};
-use super::rules::{self, Requested};
+use super::payment::{Change, Method, Payment};
+use super::routes::answer::{Answered, json, named};
+use super::rules;
 use super::shared::Shared;
 use super::state::outbox::{self, WebhookView};
 use super::state::{StoredAnswer, movements, payments};
 use super::webhooks::schedule::DeliveryState;
 use request::{NewPayment, WebhookAddress, bad, read};
-use toss::ErrorCode;
 use toss::protocol::{CancelBody, RefundAccount};
+use toss::{ChargeStatus, ErrorCode};
 
 /// Enough for a script of a thousand rules.
 const SCRIPT_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) fn router() -> Router<Arc<Shared>> {
     let faults = get(faults).put(set_faults).delete(clear_faults);
+    let actions = Router::new()
+        .route("/authenticate", act(rules::authenticate))
+        .route("/abort", act(|payment, _| rules::abort(payment)))
+        .route("/deposit", act(rules::deposit))
+        .route("/withdraw", act(|payment, _| rules::withdraw(payment)))
+        .route("/cancel-by-merchant", act(cancel_by_merchant));
     Router::new()
         .route("/sandbox/payments", post(create))
-        .route(
-            "/sandbox/payments/{payment_key}/authenticate",
-            post(authenticate),
-        )
-        .route("/sandbox/payments/{payment_key}/abort", post(abort))
-        .route("/sandbox/payments/{payment_key}/deposit", post(deposit))
-        .route("/sandbox/payments/{payment_key}/withdraw", post(withdraw))
-        .route(
-            "/sandbox/payments/{payment_key}/cancel-by-merchant",
-            post(cancel_by_merchant),
-        )
+        .nest("/sandbox/payments/{payment_key}", actions)
         .route("/sandbox/books", get(totals))
         .route(
             "/sandbox/faults",
@@ -53,11 +48,8 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/sandbox/webhooks", get(webhooks).put(send_webhooks_to))
 }
 
-async fn create(State(shared): State<Arc<Shared>>, bytes: Bytes) -> Response {
-    let new = match read::<NewPayment>(&bytes).and_then(NewPayment::check) {
-        Ok(new) => new,
-        Err(refusal) => return respond(refusal),
-    };
+async fn create(State(shared): State<Arc<Shared>>, bytes: Bytes) -> Answered {
+    let new = read::<NewPayment>(&bytes)?.check()?;
     let created = shared.within(|transaction, now| {
         let count = payments::count_of_order(transaction, &new.order_id)?;
         let key = new
@@ -72,77 +64,60 @@ async fn create(State(shared): State<Arc<Shared>>, bytes: Bytes) -> Response {
         shared.apply(transaction, &change, now)?;
         Ok(json(200, &change.payment.body()))
     });
-    created.map_or_else(|error| file_error(&error), respond)
+    Ok(created?)
 }
 
 fn requested(new: &NewPayment, key: String, now: Timestamp) -> Change {
-    let has_account = new.method == Method::VirtualAccount;
-    let secret = Uuid::new_v4().simple().to_string();
-    let digits = |text: &str| {
-        text.bytes()
-            .map(|byte| char::from(b'0' + byte % 10))
-            .collect()
-    };
-    let account_number: String = digits(&secret[secret.len() - 14..]);
-    let payment = rules::request(
-        Requested {
-            key,
-            order_id: new.order_id.clone(),
-            amount: new.amount,
-            method: new.method,
-            due_secs: new.due_secs,
-            account_number: has_account.then_some(account_number),
-            secret: has_account.then_some(secret),
-        },
-        now,
-    );
-    if !new.authenticated {
-        return Change::without_money(payment);
+    let mut payment = rules::request(key, new.order_id.clone(), new.amount, new.method, now);
+    payment.due_secs = new.due_secs;
+    if new.method == Method::VirtualAccount {
+        let secret = Uuid::new_v4().simple().to_string();
+        let digits = secret[secret.len() - 14..].bytes();
+        let digits = digits.map(|byte| char::from(b'0' + byte % 10));
+        payment.account_number = Some(digits.collect());
+        payment.secret = Some(secret);
     }
-    rules::authenticate(payment, now).expect("it was requested just now")
+    if new.authenticated {
+        rules::authenticate(payment, now).expect("it was requested just now")
+    } else {
+        rules::unmoved(payment)
+    }
 }
 
-async fn authenticate(shared: State<Arc<Shared>>, payment_key: Path<String>) -> Response {
-    act(&shared, &payment_key, rules::authenticate)
+fn cancel_by_merchant(payment: Payment, now: Timestamp) -> Result<Change, ChargeStatus> {
+    let body = CancelBody {
+        cancel_reason: "cancelled in the gateway's console".to_owned(),
+        cancel_amount: None,
+        refund_receive_account: Some(RefundAccount {
+            bank: "20".to_owned(),
+            account_number: "0".to_owned(),
+            holder_name: "sandbox".to_owned(),
+        }),
+    };
+    let status = payment.status.clone();
+    rules::cancel(&body, Some(payment), now).map_err(|_| status)
 }
 
-async fn abort(shared: State<Arc<Shared>>, payment_key: Path<String>) -> Response {
-    act(&shared, &payment_key, |payment, _| rules::abort(payment))
-}
-
-async fn deposit(shared: State<Arc<Shared>>, payment_key: Path<String>) -> Response {
-    act(&shared, &payment_key, rules::deposit)
-}
-
-async fn withdraw(shared: State<Arc<Shared>>, payment_key: Path<String>) -> Response {
-    act(&shared, &payment_key, |payment, _| rules::withdraw(payment))
-}
-
-async fn cancel_by_merchant(shared: State<Arc<Shared>>, payment_key: Path<String>) -> Response {
-    act(&shared, &payment_key, |payment, now| {
-        let body = CancelBody {
-            cancel_reason: "cancelled in the gateway's console".to_owned(),
-            cancel_amount: None,
-            refund_receive_account: Some(RefundAccount {
-                bank: "20".to_owned(),
-                account_number: "0".to_owned(),
-                holder_name: "sandbox".to_owned(),
-            }),
-        };
-        let status = payment.status;
-        rules::cancel(&body, Some(payment), now).map_err(|_| status)
-    })
-}
-
+/// A route that applies a rule to a payment.
 fn act(
+    rule: impl Fn(Payment, Timestamp) -> Result<Change, ChargeStatus> + Clone + Send + Sync + 'static,
+) -> MethodRouter<Arc<Shared>> {
+    post(
+        move |State(shared): State<Arc<Shared>>, Path(payment_key): Path<String>| async move {
+            apply(&shared, &payment_key, rule)
+        },
+    )
+}
+
+fn apply(
     shared: &Shared,
     payment_key: &str,
-    rule: impl FnOnce(Payment, Timestamp) -> Result<Change, Status>,
-) -> Response {
+    rule: impl FnOnce(Payment, Timestamp) -> Result<Change, ChargeStatus>,
+) -> Answered {
     let done = shared.within(|transaction, now| {
         let Some(payment) = payments::find_by_key(transaction, payment_key)? else {
             let problem = format!("paymentKey: there is no payment {payment_key}");
-            return Ok(named(404, ErrorCode::NotFoundPayment.name(), problem));
+            return Ok(named(404, ErrorCode::NOT_FOUND_PAYMENT.name(), problem));
         };
         match rule(payment, now) {
             Ok(change) => {
@@ -156,34 +131,27 @@ fn act(
             }
         }
     });
-    done.map_or_else(|error| file_error(&error), respond)
+    Ok(done?)
 }
 
-async fn totals(State(shared): State<Arc<Shared>>) -> Response {
-    let totals = shared.within(|transaction, _| movements::totals(transaction));
-    match totals {
-        Ok(totals) => respond(json(200, &totals)),
-        Err(error) => file_error(&error),
-    }
+async fn totals(State(shared): State<Arc<Shared>>) -> Answered {
+    let totals = shared.within(|transaction, _| movements::totals(transaction))?;
+    Ok(json(200, &totals))
 }
 
-async fn faults(State(shared): State<Arc<Shared>>) -> Response {
-    respond(json(200, &shared.faults.script()))
+async fn faults(State(shared): State<Arc<Shared>>) -> StoredAnswer {
+    json(200, &shared.faults.script())
 }
 
-async fn set_faults(State(shared): State<Arc<Shared>>, bytes: Bytes) -> Response {
-    match FaultScript::parse(&bytes) {
-        Ok(script) => {
-            shared.faults.load(script);
-            respond(json(200, &shared.faults.script()))
-        }
-        Err(error) => respond(bad(&error.field, &error.problem)),
-    }
+async fn set_faults(State(shared): State<Arc<Shared>>, bytes: Bytes) -> Answered {
+    let script = FaultScript::parse(&bytes).map_err(|error| bad(&error.field, &error.problem))?;
+    shared.faults.load(script);
+    Ok(json(200, &shared.faults.script()))
 }
 
-async fn clear_faults(State(shared): State<Arc<Shared>>) -> Response {
+async fn clear_faults(State(shared): State<Arc<Shared>>) -> StatusCode {
     shared.faults.load(FaultScript::default());
-    StatusCode::NO_CONTENT.into_response()
+    StatusCode::NO_CONTENT
 }
 
 /// All webhooks by their state.
@@ -196,22 +164,7 @@ struct Webhooks {
     given_up: Vec<WebhookView>,
 }
 
-async fn webhooks(State(shared): State<Arc<Shared>>) -> Response {
-    respond(list_webhooks(&shared))
-}
-
-async fn send_webhooks_to(State(shared): State<Arc<Shared>>, bytes: Bytes) -> Response {
-    let address = match read::<WebhookAddress>(&bytes) {
-        Ok(address) => address,
-        Err(refusal) => return respond(refusal),
-    };
-    match shared.sender.send_to(address.url) {
-        Ok(()) => respond(list_webhooks(&shared)),
-        Err(error) => respond(bad("url", &error.to_string())),
-    }
-}
-
-fn list_webhooks(shared: &Shared) -> StoredAnswer {
+async fn webhooks(State(shared): State<Arc<Shared>>) -> Answered {
     let listed = shared.within(|transaction, _| {
         Ok(Webhooks {
             url: shared.sender.url(),
@@ -220,11 +173,12 @@ fn list_webhooks(shared: &Shared) -> StoredAnswer {
             given_up: outbox::list(transaction, DeliveryState::GivenUp)?,
         })
     });
-    match listed {
-        Ok(listed) => json(200, &listed),
-        Err(error) => {
-            tracing::error!(%error, "cannot use the file of the sandbox");
-            super::routes::answer::error(ErrorCode::FailedInternalSystemProcessing)
-        }
-    }
+    Ok(json(200, &listed?))
+}
+
+async fn send_webhooks_to(State(shared): State<Arc<Shared>>, bytes: Bytes) -> Answered {
+    let address: WebhookAddress = read(&bytes)?;
+    let changed = shared.sender.send_to(address.url);
+    changed.map_err(|error| bad("url", &error.to_string()))?;
+    webhooks(State(shared)).await
 }

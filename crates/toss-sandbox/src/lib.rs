@@ -37,7 +37,7 @@ use toss::SecretKey;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use faults::script::{Fault, FaultRule, FaultScript, FaultScriptError, FaultTarget};
 
-use faults::connection::{ConnectionCutter, CuttableListener};
+use faults::connection::ConnectionCutter;
 use faults::injector::FaultInjector;
 use shared::Shared;
 use state::{State, movements};
@@ -204,8 +204,7 @@ impl Sandbox {
 
 async fn answer(listener: TcpListener, router: axum::Router, shutdown: Shutdown) {
     let service = router.into_make_service_with_connect_info::<ConnectionCutter>();
-    let serving =
-        axum::serve(CuttableListener(listener), service).with_graceful_shutdown(shutdown.clone());
+    let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone());
     let deadline = async {
         shutdown.await;
         tokio::time::sleep(STOP_WAIT_MAX).await;

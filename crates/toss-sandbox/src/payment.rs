@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use toss::ChargeStatus;
+use toss::ChargeStatus as Status;
 use toss::korea;
 use toss::protocol::{CancelEntry, ErrorBody, PaymentBody, VirtualAccount};
 
@@ -43,73 +43,12 @@ impl Method {
     }
 }
 
-/// The status of a payment; unlike [`ChargeStatus`] it is a closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
-    /// Requested; the buyer has not authenticated it.
-    Ready,
-    /// Authenticated; the merchant has not confirmed it.
-    InProgress,
-    WaitingForDeposit,
-    Done,
-    Canceled,
-    PartialCanceled,
-    Aborted,
-    Expired,
-}
-
-impl Status {
-    const ALL: [Self; 8] = [
-        Self::Ready,
-        Self::InProgress,
-        Self::WaitingForDeposit,
-        Self::Done,
-        Self::Canceled,
-        Self::PartialCanceled,
-        Self::Aborted,
-        Self::Expired,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "READY",
-            Self::InProgress => "IN_PROGRESS",
-            Self::WaitingForDeposit => "WAITING_FOR_DEPOSIT",
-            Self::Done => "DONE",
-            Self::Canceled => "CANCELED",
-            Self::PartialCanceled => "PARTIAL_CANCELED",
-            Self::Aborted => "ABORTED",
-            Self::Expired => "EXPIRED",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == name)
-    }
-
-    /// Whether a webhook announces it: nothing before the confirm is announced.
-    pub fn is_announced(self) -> bool {
-        match self {
-            Self::Ready | Self::InProgress => false,
-            Self::WaitingForDeposit
-            | Self::Done
-            | Self::Canceled
-            | Self::PartialCanceled
-            | Self::Aborted
-            | Self::Expired => true,
-        }
-    }
-
-    pub fn on_the_wire(self) -> ChargeStatus {
-        ChargeStatus::from(self.as_str().to_owned())
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Payment {
     pub key: String,
     pub order_id: String,
     pub method: Method,
+    /// One of the documented statuses.
     pub status: Status,
     /// Minor units.
     pub total: i64,
@@ -143,12 +82,17 @@ impl Payment {
         key
     }
 
+    /// Whether a webhook announces its status: nothing before the confirm is announced.
+    pub fn is_announced(&self) -> bool {
+        !matches!(self.status, Status::Ready | Status::InProgress)
+    }
+
     pub fn body(&self) -> PaymentBody {
         let is_shown = self.is_confirmed && self.method == Method::VirtualAccount;
         PaymentBody {
             payment_key: self.key.clone(),
             order_id: self.order_id.clone(),
-            status: self.status.on_the_wire(),
+            status: self.status.clone(),
             total_amount: self.total,
             balance_amount: Some(self.balance),
             currency: Some("KRW".to_owned()),
@@ -172,27 +116,10 @@ impl Payment {
     }
 }
 
-/// Money in or out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Movement {
-    pub transaction_key: String,
-    pub status: Status,
-    /// Minor units; negative for a refund.
-    pub amount: i64,
-}
-
-/// A payment after a decision, and the money that it moved.
+/// A payment after a decision, and the money that it moved in its last transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub payment: Payment,
-    pub moved: Option<Movement>,
-}
-
-impl Change {
-    pub fn without_money(payment: Payment) -> Self {
-        Self {
-            payment,
-            moved: None,
-        }
-    }
+    /// Minor units; negative for a refund.
+    pub moved: Option<i64>,
 }

@@ -10,12 +10,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
 use rusqlite::Transaction;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::control;
 use super::faults::connection;
@@ -26,7 +24,7 @@ use super::payment::{Change, Payment};
 use super::rules;
 use super::shared::Shared;
 use super::state::{Reply, StoredAnswer, payments};
-use answer::{file_error, refuse};
+use answer::Answered;
 use caller::{Caller, PostRequest};
 use toss::protocol::{CancelBody, ConfirmBody};
 use toss::{ErrorCode, Meaning};
@@ -45,13 +43,33 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/transactions", get(transactions::list))
         .route("/healthz", get(|| async { StatusCode::OK }))
         .merge(control::router())
-        .fallback(|| async { refuse(ErrorCode::NotFound) })
+        .fallback(|| async { StoredAnswer::from(ErrorCode::NOT_FOUND) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }
 
-async fn confirm(State(shared): State<Arc<Shared>>, caller: Caller, bytes: Bytes) -> Response {
-    finish(caller.has_test_code(), make_confirm(shared, caller, bytes)).await
+async fn confirm(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    bytes: Bytes,
+) -> Answered<Response> {
+    finish(caller.has_test_code(), async move {
+        let path = "/v1/payments/confirm".to_owned();
+        let request = caller.read::<ConfirmBody>(&shared, path, &bytes)?;
+        let (order_id, key) = (&request.body.order_id, &request.body.payment_key);
+        let subject = Subject::new(Some(order_id), Some(key));
+        let fault = shared.faults.next(FaultTarget::Confirm, subject);
+        let decide = |transaction: &Transaction<'_>, now| {
+            let known = rules::Known {
+                by_key: payments::find_by_key(transaction, key)?,
+                order_taken: payments::is_order_taken(transaction, order_id, key)?,
+                lenient: shared.lenient,
+            };
+            Ok(rules::confirm(&request.body, known, now))
+        };
+        execute(&shared, &caller, &request, fault, decide).await
+    })
+    .await
 }
 
 async fn cancel(
@@ -59,11 +77,20 @@ async fn cancel(
     Path(payment_key): Path<String>,
     caller: Caller,
     bytes: Bytes,
-) -> Response {
-    finish(
-        caller.has_test_code(),
-        make_cancel(shared, payment_key, caller, bytes),
-    )
+) -> Answered<Response> {
+    finish(caller.has_test_code(), async move {
+        let path = format!("/v1/payments/{payment_key}/cancel");
+        let request = caller.read::<CancelBody>(&shared, path, &bytes)?;
+        let find = |transaction: &Transaction<'_>| payments::find_by_key(transaction, &payment_key);
+        let known = shared.within(|transaction, _| find(transaction))?;
+        let order_id = known.as_ref().map(|payment| payment.order_id.as_str());
+        let subject = Subject::new(order_id, Some(&payment_key));
+        let fault = shared.faults.next(FaultTarget::Cancel, subject);
+        let decide = |transaction: &Transaction<'_>, now| {
+            Ok(rules::cancel(&request.body, find(transaction)?, now))
+        };
+        execute(&shared, &caller, &request, fault, decide).await
+    })
     .await
 }
 
@@ -71,74 +98,21 @@ async fn cancel(
 /// ends with its caller, so that a hanging request does not outlive its test.
 async fn finish(
     has_test_code: bool,
-    work: impl Future<Output = Response> + Send + 'static,
-) -> Response {
+    work: impl Future<Output = Answered<Response>> + Send + 'static,
+) -> Answered<Response> {
     if has_test_code {
         return work.await;
     }
     let finished = tokio::spawn(work).await;
-    finished.unwrap_or_else(|_| refuse(ErrorCode::FailedInternalSystemProcessing))
-}
-
-async fn make_confirm(shared: Arc<Shared>, caller: Caller, bytes: Bytes) -> Response {
-    let request = match caller.read::<ConfirmBody>(&shared, "/v1/payments/confirm".into(), &bytes) {
-        Ok(request) => request,
-        Err(code) => return refuse(code),
-    };
-    let fault = shared.faults.next(
-        FaultTarget::Confirm,
-        Subject {
-            order_id: Some(&request.body.order_id),
-            payment_key: Some(&request.body.payment_key),
-        },
-    );
-    let decide = |transaction: &Transaction<'_>, body: &ConfirmBody, now| {
-        let known = rules::Known {
-            by_key: payments::find_by_key(transaction, &body.payment_key)?,
-            order_taken: payments::is_order_taken(transaction, &body.order_id, &body.payment_key)?,
-            lenient: shared.lenient,
-        };
-        Ok(rules::confirm(body, known, now))
-    };
-    execute(&shared, &caller, &request, fault, decide).await
-}
-
-async fn make_cancel(
-    shared: Arc<Shared>,
-    payment_key: String,
-    caller: Caller,
-    bytes: Bytes,
-) -> Response {
-    let path = format!("/v1/payments/{payment_key}/cancel");
-    let request = match caller.read::<CancelBody>(&shared, path, &bytes) {
-        Ok(request) => request,
-        Err(code) => return refuse(code),
-    };
-    let known = match shared.find(&payment_key) {
-        Ok(known) => known,
-        Err(error) => return file_error(&error),
-    };
-    let subject = Subject {
-        order_id: known.as_ref().map(|payment| payment.order_id.as_str()),
-        payment_key: Some(&payment_key),
-    };
-    let fault = shared.faults.next(FaultTarget::Cancel, subject);
-    let decide = |transaction: &Transaction<'_>, body: &CancelBody, now| {
-        let known = payments::find_by_key(transaction, &payment_key)?;
-        Ok(rules::cancel(body, known, now))
-    };
-    execute(&shared, &caller, &request, fault, decide).await
+    finished.unwrap_or_else(|_| Err(ErrorCode::FAILED_INTERNAL_SYSTEM_PROCESSING.into()))
 }
 
 async fn find_by_key(
     State(shared): State<Arc<Shared>>,
     Path(payment_key): Path<String>,
     caller: Caller,
-) -> Response {
-    let named = Subject {
-        order_id: None,
-        payment_key: Some(&payment_key),
-    };
+) -> Answered<Response> {
+    let named = Subject::new(None, Some(&payment_key));
     find(&shared, &caller, named, |transaction| {
         payments::find_by_key(transaction, &payment_key)
     })
@@ -149,11 +123,8 @@ async fn find_by_order(
     State(shared): State<Arc<Shared>>,
     Path(order_id): Path<String>,
     caller: Caller,
-) -> Response {
-    let named = Subject {
-        order_id: Some(&order_id),
-        payment_key: None,
-    };
+) -> Answered<Response> {
+    let named = Subject::new(Some(&order_id), None);
     find(&shared, &caller, named, |transaction| {
         payments::find_by_order(transaction, &order_id)
     })
@@ -166,23 +137,17 @@ async fn find(
     caller: &Caller,
     named: Subject<'_>,
     load: impl Fn(&Transaction<'_>) -> rusqlite::Result<Option<Payment>>,
-) -> Response {
-    if let Err(code) = caller.authenticate(shared) {
-        return refuse(code);
-    }
-    let found = match shared.within(|transaction, _| load(transaction)) {
-        Ok(found) => found,
-        Err(error) => return file_error(&error),
-    };
-    let subject = found.as_ref().map_or(named, |payment| Subject {
-        order_id: Some(&payment.order_id),
-        payment_key: Some(&payment.key),
+) -> Answered<Response> {
+    caller.authenticate(shared)?;
+    let found = shared.within(|transaction, _| load(transaction))?;
+    let subject = found.as_ref().map_or(named, |payment| {
+        Subject::new(Some(&payment.order_id), Some(&payment.key))
     });
     let fault = shared.faults.next(FaultTarget::Lookup, subject);
     reply(shared, caller, fault, |transaction| {
         Ok(match load(transaction)? {
             Some(payment) => answer::json(200, &payment.body()),
-            None => answer::error(ErrorCode::NotFoundPayment),
+            None => ErrorCode::NOT_FOUND_PAYMENT.into(),
         })
     })
     .await
@@ -194,63 +159,53 @@ async fn reply(
     caller: &Caller,
     fault: Option<Fault>,
     read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<StoredAnswer>,
-) -> Response {
+) -> Answered<Response> {
     if let Some(answered) = connection::before(fault.as_ref(), &caller.cutter).await {
-        return answered;
+        return Ok(answered);
     }
     if let Some(Fault::Refuse { code, status }) = &fault {
-        return answer::respond(refused(code, *status));
+        return Err(refused(code, *status));
     }
-    match shared.within(|transaction, _| read(transaction)) {
-        Ok(read) => connection::after(fault.as_ref(), read, &caller.cutter).await,
-        Err(error) => file_error(&error),
-    }
+    let read = shared.within(|transaction, _| read(transaction))?;
+    Ok(connection::after(fault.as_ref(), read, &caller.cutter).await)
 }
 
 /// Executes a POST, with its fault; `decide` decides about the payment.
-async fn execute<Body: Serialize + DeserializeOwned>(
+async fn execute<Body>(
     shared: &Shared,
     caller: &Caller,
     request: &PostRequest<Body>,
     fault: Option<Fault>,
-    decide: impl FnOnce(&Transaction<'_>, &Body, Timestamp) -> Decision,
-) -> Response {
+    decide: impl FnOnce(&Transaction<'_>, Timestamp) -> Decision,
+) -> Answered<Response> {
     if let Some(answered) = connection::before(fault.as_ref(), &caller.cutter).await {
-        return answered;
+        return Ok(answered);
     }
-    let _in_flight = match shared.state.begin(&request.request) {
-        Ok(in_flight) => in_flight,
-        Err(code) => return refuse(code),
-    };
+    let _in_flight = shared.state.begin(&request.request)?;
     let now = shared.now();
     let executed = shared.state.once(&request.request, now, |transaction| {
         if let Some(TestCode::Refuse(code)) = request.test_code {
-            return Ok(Reply::Stored(answer::error(code)));
+            return Ok(Reply::Stored(code.into()));
         }
         shared.expire_overdue(transaction, now)?;
-        match (decide(transaction, &request.body, now)?, &fault) {
-            (Err(code), _) => Ok(Reply::Stored(answer::error(code))),
+        match (decide(transaction, now)?, &fault) {
+            (Err(code), _) => Ok(Reply::Stored(code.into())),
             (Ok(_), Some(Fault::Refuse { code, status })) => Ok(refusal(code, *status)),
             (Ok(change), _) => {
                 shared.apply(transaction, &change, now)?;
                 Ok(Reply::Stored(answer::json(200, &change.payment.body())))
             }
         }
-    });
-    let executed = match executed {
-        Ok(Ok(executed)) => executed,
-        Ok(Err(code)) => return refuse(code),
-        Err(error) => return file_error(&error),
-    };
+    })??;
     fail::fail_point!("sandbox.after_charge", |_| std::process::abort());
     match request.test_code {
-        Some(TestCode::ChargeThen500) => refuse(ErrorCode::FailedInternalSystemProcessing),
+        Some(TestCode::ChargeThen500) => Err(ErrorCode::FAILED_INTERNAL_SYSTEM_PROCESSING.into()),
         Some(TestCode::Hang) => {
             tokio::time::sleep(HANG_MAX).await;
-            answer::respond(executed)
+            Ok(executed.into_response())
         }
         Some(TestCode::Refuse(_)) | None => {
-            connection::after(fault.as_ref(), executed, &caller.cutter).await
+            Ok(connection::after(fault.as_ref(), executed, &caller.cutter).await)
         }
     }
 }

@@ -4,14 +4,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::payment::{Change, Method, Movement, Payment, Status};
+use super::payment::{Change, Method, Payment};
 use super::windows;
-use toss::ErrorCode;
 use toss::korea;
 use toss::protocol::{
     CANCEL_DONE, CANCEL_REASON_CHARS_MAX, CancelBody, CancelEntry, ConfirmBody, RefundAccount,
     is_order_id, is_path_key,
 };
+use toss::{ChargeStatus as Status, ErrorCode};
 
 /// Documented limits of the account that receives the refund of a deposit.
 const BANK_DIGITS: usize = 2;
@@ -27,33 +27,29 @@ pub(super) struct Known {
     pub lenient: bool,
 }
 
-/// A payment that a buyer requests.
-pub(super) struct Requested {
-    pub key: String,
-    pub order_id: String,
-    pub amount: i64,
-    pub method: Method,
-    pub due_secs: i64,
-    pub secret: Option<String>,
-    pub account_number: Option<String>,
-}
-
-pub(super) fn request(requested: Requested, now: Timestamp) -> Payment {
+/// A payment that a buyer requests; a virtual account gets its number and secret later.
+pub(super) fn request(
+    key: String,
+    order_id: String,
+    amount: i64,
+    method: Method,
+    now: Timestamp,
+) -> Payment {
     Payment {
-        key: requested.key,
-        order_id: requested.order_id,
-        method: requested.method,
+        key,
+        order_id,
+        method,
         status: Status::Ready,
-        total: requested.amount,
-        balance: requested.amount,
+        total: amount,
+        balance: amount,
         requested_at: now,
         approved_at: None,
         is_confirmed: false,
         window_ends_at: Some(windows::authenticate_by(now)),
-        due_secs: requested.due_secs,
+        due_secs: windows::DEPOSIT_SECS,
         due_at: None,
-        secret: requested.secret,
-        account_number: requested.account_number,
+        secret: None,
+        account_number: None,
         failure_code: None,
         next_transaction: 0,
         last_transaction_key: None,
@@ -71,7 +67,7 @@ pub(super) fn authenticate(mut payment: Payment, now: Timestamp) -> Result<Chang
     }
     payment.status = Status::InProgress;
     payment.window_ends_at = Some(windows::confirm_by(now));
-    Ok(Change::without_money(payment))
+    Ok(unmoved(payment))
 }
 
 /// Decides a confirm.
@@ -86,56 +82,49 @@ pub(super) fn confirm(
     check(body)?;
     let payment = match known.by_key {
         Some(payment) => payment,
-        None if known.order_taken => return Err(ErrorCode::DuplicatedOrderId),
+        None if known.order_taken => return Err(ErrorCode::DUPLICATED_ORDER_ID),
         None if known.lenient => just_authenticated(body, now),
-        None => return Err(ErrorCode::NotFoundPaymentSession),
+        None => return Err(ErrorCode::NOT_FOUND_PAYMENT_SESSION),
     };
     // The live gateway compares both with the authenticated payment; the code of its answer is not documented.
     if payment.order_id != body.order_id || payment.total != body.amount {
-        return Err(ErrorCode::InvalidRequest);
+        return Err(ErrorCode::INVALID_REQUEST);
     }
     match payment.status {
-        Status::InProgress if known.order_taken => Err(ErrorCode::DuplicatedOrderId),
+        Status::InProgress if known.order_taken => Err(ErrorCode::DUPLICATED_ORDER_ID),
         Status::InProgress => Ok(confirmed(payment, now)),
-        Status::Ready => Err(ErrorCode::NotFoundPaymentSession),
+        Status::Ready => Err(ErrorCode::NOT_FOUND_PAYMENT_SESSION),
         Status::Aborted | Status::Expired if !payment.is_confirmed => {
-            Err(ErrorCode::NotFoundPaymentSession)
+            Err(ErrorCode::NOT_FOUND_PAYMENT_SESSION)
         }
         Status::WaitingForDeposit
         | Status::Done
         | Status::Canceled
         | Status::PartialCanceled
         | Status::Aborted
-        | Status::Expired => Err(ErrorCode::AlreadyProcessedPayment),
+        | Status::Expired
+        | Status::Other(_) => Err(ErrorCode::ALREADY_PROCESSED_PAYMENT),
     }
 }
 
 fn check(body: &ConfirmBody) -> Result<(), ErrorCode> {
     if !is_path_key(&body.payment_key) {
-        return Err(ErrorCode::InvalidPaymentKey);
+        return Err(ErrorCode::INVALID_PAYMENT_KEY);
     }
     if !is_order_id(&body.order_id) {
-        return Err(ErrorCode::InvalidOrderId);
+        return Err(ErrorCode::INVALID_ORDER_ID);
     }
     if body.amount <= 0 {
-        return Err(ErrorCode::BelowZeroAmount);
+        return Err(ErrorCode::BELOW_ZERO_AMOUNT);
     }
     Ok(())
 }
 
 fn just_authenticated(body: &ConfirmBody, now: Timestamp) -> Payment {
-    let requested = Requested {
-        key: body.payment_key.clone(),
-        order_id: body.order_id.clone(),
-        amount: body.amount,
-        method: Method::Card,
-        due_secs: windows::DEPOSIT_SECS,
-        secret: None,
-        account_number: None,
-    };
+    let (key, order_id) = (body.payment_key.clone(), body.order_id.clone());
     Payment {
         status: Status::InProgress,
-        ..request(requested, now)
+        ..request(key, order_id, body.amount, Method::Card, now)
     }
 }
 
@@ -149,8 +138,16 @@ fn confirmed(mut payment: Payment, now: Timestamp) -> Change {
             payment.due_at = Some(due_at);
             payment.window_ends_at = Some(due_at);
             payment.take_transaction_key();
-            Change::without_money(payment)
+            unmoved(payment)
         }
+    }
+}
+
+/// A change that moves no money.
+pub(super) fn unmoved(payment: Payment) -> Change {
+    Change {
+        payment,
+        moved: None,
     }
 }
 
@@ -159,15 +156,9 @@ fn charge(mut payment: Payment, now: Timestamp) -> Change {
     payment.status = Status::Done;
     payment.approved_at = Some(now);
     payment.window_ends_at = None;
-    let moved = Movement {
-        transaction_key: payment.take_transaction_key(),
-        status: payment.status,
-        amount: payment.total,
-    };
-    Change {
-        payment,
-        moved: Some(moved),
-    }
+    payment.take_transaction_key();
+    let moved = Some(payment.total);
+    Change { payment, moved }
 }
 
 /// The buyer deposits to the virtual account.
@@ -193,15 +184,9 @@ pub(super) fn withdraw(mut payment: Payment) -> Result<Change, Status> {
     payment.status = Status::WaitingForDeposit;
     payment.approved_at = None;
     payment.window_ends_at = payment.due_at;
-    let moved = Movement {
-        transaction_key: payment.take_transaction_key(),
-        status: payment.status,
-        amount: -payment.total,
-    };
-    Ok(Change {
-        payment,
-        moved: Some(moved),
-    })
+    payment.take_transaction_key();
+    let moved = Some(-payment.total);
+    Ok(Change { payment, moved })
 }
 
 /// The buyer or the bank aborts a payment before the confirm.
@@ -215,14 +200,14 @@ pub(super) fn abort(mut payment: Payment) -> Result<Change, Status> {
     payment.status = Status::Aborted;
     payment.window_ends_at = None;
     payment.failure_code = Some("PAY_PROCESS_ABORTED".to_owned());
-    Ok(Change::without_money(payment))
+    Ok(unmoved(payment))
 }
 
 /// The time window of a payment has ended.
 pub(super) fn expired(mut payment: Payment) -> Change {
     payment.status = Status::Expired;
     payment.window_ends_at = None;
-    Change::without_money(payment)
+    unmoved(payment)
 }
 
 /// Decides a cancel; the cancellation is the last entry of the payment.
@@ -234,26 +219,28 @@ pub(super) fn cancel(
     known: Option<Payment>,
     now: Timestamp,
 ) -> Result<Change, ErrorCode> {
-    let payment = known.ok_or(ErrorCode::NotFoundPayment)?;
+    let payment = known.ok_or(ErrorCode::NOT_FOUND_PAYMENT)?;
     if !(1..=CANCEL_REASON_CHARS_MAX).contains(&body.cancel_reason.chars().count()) {
-        return Err(ErrorCode::InvalidRequest);
+        return Err(ErrorCode::INVALID_REQUEST);
     }
     let account = body.refund_receive_account.as_ref();
     if account.is_some_and(|account| !is_account(account)) {
-        return Err(ErrorCode::InvalidRequest);
+        return Err(ErrorCode::INVALID_REQUEST);
     }
     match payment.status {
         Status::Done | Status::PartialCanceled => {
             if payment.method == Method::VirtualAccount && account.is_none() {
-                return Err(ErrorCode::InvalidRequest);
+                return Err(ErrorCode::INVALID_REQUEST);
             }
             refund(body, payment, now)
         }
         Status::WaitingForDeposit => close(body, payment, now),
-        Status::Canceled => Err(ErrorCode::AlreadyCanceledPayment),
-        Status::Ready | Status::InProgress | Status::Aborted | Status::Expired => {
-            Err(ErrorCode::NotCancelablePayment)
-        }
+        Status::Canceled => Err(ErrorCode::ALREADY_CANCELED_PAYMENT),
+        Status::Ready
+        | Status::InProgress
+        | Status::Aborted
+        | Status::Expired
+        | Status::Other(_) => Err(ErrorCode::NOT_CANCELABLE_PAYMENT),
     }
 }
 
@@ -268,27 +255,20 @@ fn is_account(account: &RefundAccount) -> bool {
 
 fn refund(body: &CancelBody, payment: Payment, now: Timestamp) -> Result<Change, ErrorCode> {
     let amount = body.cancel_amount.unwrap_or(payment.balance);
-    let (payment, transaction_key) = cancelled(body, payment, amount, now)?;
-    let moved = Movement {
-        transaction_key,
-        status: payment.status,
-        amount: -amount,
-    };
-    Ok(Change {
-        payment,
-        moved: Some(moved),
-    })
+    let payment = cancelled(body, payment, amount, now)?;
+    let moved = Some(-amount);
+    Ok(Change { payment, moved })
 }
 
 /// Closes a virtual account without a deposit: no money moves.
 fn close(body: &CancelBody, payment: Payment, now: Timestamp) -> Result<Change, ErrorCode> {
     let amount = body.cancel_amount.unwrap_or(payment.balance);
     if amount != payment.balance {
-        return Err(ErrorCode::NotCancelableAmount);
+        return Err(ErrorCode::NOT_CANCELABLE_AMOUNT);
     }
-    let (mut payment, _) = cancelled(body, payment, amount, now)?;
+    let mut payment = cancelled(body, payment, amount, now)?;
     payment.window_ends_at = None;
-    Ok(Change::without_money(payment))
+    Ok(unmoved(payment))
 }
 
 fn cancelled(
@@ -296,9 +276,9 @@ fn cancelled(
     mut payment: Payment,
     amount: i64,
     now: Timestamp,
-) -> Result<(Payment, String), ErrorCode> {
+) -> Result<Payment, ErrorCode> {
     if !(1..=payment.balance).contains(&amount) {
-        return Err(ErrorCode::NotCancelableAmount);
+        return Err(ErrorCode::NOT_CANCELABLE_AMOUNT);
     }
     payment.balance -= amount;
     payment.status = if payment.balance == 0 {
@@ -312,9 +292,9 @@ fn cancelled(
         cancel_status: Some(CANCEL_DONE.to_owned()),
         cancel_reason: Some(body.cancel_reason.clone()),
         canceled_at: Some(korea::body_time(now)),
-        transaction_key: Some(transaction_key.clone()),
+        transaction_key: Some(transaction_key),
     });
-    Ok((payment, transaction_key))
+    Ok(payment)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use rusqlite::{Result, Transaction};
 
 use super::clock::Clock;
 use super::faults::injector::FaultInjector;
-use super::payment::{Change, Payment};
+use super::payment::Change;
 use super::rules;
 use super::state::{State, movements, payments};
 use super::webhooks::WebhookSender;
@@ -49,8 +49,8 @@ impl Shared {
         now: Timestamp,
     ) -> Result<()> {
         payments::put(transaction, &change.payment)?;
-        if let Some(moved) = &change.moved {
-            movements::add(transaction, &change.payment, moved, now)?;
+        if let Some(amount) = change.moved {
+            movements::add(transaction, &change.payment, amount, now)?;
         }
         self.sender.announce(transaction, &change.payment, now)
     }
@@ -60,9 +60,5 @@ impl Shared {
             self.apply(transaction, &rules::expired(payment), now)?;
         }
         Ok(())
-    }
-
-    pub fn find(&self, payment_key: &str) -> Result<Option<Payment>> {
-        self.within(|transaction, _| payments::find_by_key(transaction, payment_key))
     }
 }

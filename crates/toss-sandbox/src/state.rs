@@ -89,7 +89,7 @@ impl State {
         if let Some(operation) = &operation
             && !lock(&self.in_flight).insert(operation.clone())
         {
-            return Err(ErrorCode::IdempotentRequestProcessing);
+            return Err(ErrorCode::IDEMPOTENT_REQUEST_PROCESSING);
         }
         Ok(InFlight {
             state: self,
@@ -115,7 +115,7 @@ impl State {
             return Ok(if is_same {
                 Ok(answer)
             } else {
-                Err(ErrorCode::IdempotencyKeyReused)
+                Err(ErrorCode::IDEMPOTENCY_KEY_REUSED)
             });
         }
         let answer = match work(&transaction)? {

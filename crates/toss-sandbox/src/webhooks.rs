@@ -21,14 +21,12 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Notify;
 use toss::korea;
 
-use uuid::Uuid;
-
 use super::Error;
 use super::faults::injector::Subject;
 use super::faults::script::{Fault, FaultTarget};
 use super::payment::{Method, Payment};
 use super::shared::Shared;
-use super::state::outbox::{self, Due, New};
+use super::state::outbox::{self, Due};
 use super::state::{lock, payments};
 use schedule::Delivery;
 use toss::protocol::{
@@ -102,7 +100,7 @@ impl WebhookSender {
             return Ok(());
         }
         self.wake.notify_one();
-        if !payment.status.is_announced() {
+        if !payment.is_announced() {
             return Ok(());
         }
         let webhook = StatusWebhook {
@@ -110,38 +108,19 @@ impl WebhookSender {
             created_at: korea::body_time(now),
             data: payment.body(),
         };
-        let body = json(&webhook);
-        self.add(connection, payment, PAYMENT_STATUS_CHANGED, body, now)?;
+        let (kind, body) = (PAYMENT_STATUS_CHANGED, json(&webhook));
+        outbox::add(connection, payment, kind, &body, now)?;
         if payment.method == Method::VirtualAccount && payment.is_confirmed {
             let webhook = DepositWebhook {
                 created_at: korea::body_time(now),
                 secret: payment.secret.clone().unwrap_or_default(),
-                status: payment.status.on_the_wire(),
+                status: payment.status.clone(),
                 transaction_key: payment.last_transaction_key.clone().unwrap_or_default(),
                 order_id: payment.order_id.clone(),
             };
-            self.add(connection, payment, DEPOSIT_CALLBACK, json(&webhook), now)?;
+            outbox::add(connection, payment, DEPOSIT_CALLBACK, &json(&webhook), now)?;
         }
         Ok(())
-    }
-
-    fn add(
-        &self,
-        connection: &Connection,
-        payment: &Payment,
-        kind: &'static str,
-        body: String,
-        now: Timestamp,
-    ) -> Result<()> {
-        let new = New {
-            id: Uuid::new_v4().to_string(),
-            payment_key: payment.key.clone(),
-            order_id: payment.order_id.clone(),
-            kind,
-            payment_status: payment.status.as_str(),
-            body,
-        };
-        outbox::add(connection, &new, now)
     }
 
     /// Sends one delivery; returns whether the merchant took it, and a text for the list of webhooks.
@@ -268,7 +247,7 @@ async fn attempt(shared: &Shared, due: &Due) -> Result<()> {
             let millis = i64::try_from(millis).unwrap_or(i64::MAX);
             return postpone(shared, due, millis, false);
         }
-        Some(Fault::Reorder) if !is_one_held(shared, due)? => {
+        Some(Fault::Reorder) if !shared.state.within(|it| outbox::is_one_held(it, due))? => {
             let millis = HELD_MILLIS / i64::from(shared.sender.speed);
             return postpone(shared, due, millis.max(1), true);
         }
@@ -291,17 +270,8 @@ fn fault_of(shared: &Shared, due: &Due) -> Option<Fault> {
     if due.was_put_off || due.delivery.was_delivered {
         return None;
     }
-    let subject = Subject {
-        order_id: Some(&due.order_id),
-        payment_key: Some(&due.payment_key),
-    };
+    let subject = Subject::new(Some(&due.order_id), Some(&due.payment_key));
     shared.faults.next(FaultTarget::Webhook, subject)
-}
-
-fn is_one_held(shared: &Shared, due: &Due) -> Result<bool> {
-    shared
-        .state
-        .within(|transaction| outbox::is_one_held(transaction, due))
 }
 
 fn postpone(shared: &Shared, due: &Due, millis: i64, is_held: bool) -> Result<()> {

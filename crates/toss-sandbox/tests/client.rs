@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use futures::future::join_all;
+use test_support::{Polling, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -19,7 +20,10 @@ use toss_sandbox::{Sandbox, SandboxSettings};
 
 const SECRET: &str = "test_sk_of_the_tests";
 /// No test waits longer than this for anything.
-const DEADLINE: Duration = Duration::from_secs(20);
+const POLLING: Polling = Polling {
+    interval: Duration::from_millis(1),
+    timeout: Duration::from_secs(20),
+};
 
 struct Running {
     address: SocketAddr,
@@ -148,14 +152,13 @@ fn unknown_because(outcome: GatewayOutcome) -> String {
 
 /// Asks the sandbox until it has charged the payment, or fails at the deadline.
 async fn until_charged(gateway: &Client) {
-    let charged = async {
-        while gateway.find_by_key("payment-key-1").await != Lookup::Found(paid()) {
-            tokio::task::yield_now().await;
+    eventually(POLLING, "the payment is charged", async || {
+        match gateway.find_by_key("payment-key-1").await {
+            Lookup::Found(charge) if charge == paid() => Ok(()),
+            other => Err(format!("{other:?}")),
         }
-    };
-    tokio::time::timeout(DEADLINE, charged)
-        .await
-        .expect("charged in time");
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -312,14 +315,15 @@ async fn a_second_request_with_a_key_in_flight_is_unknown() {
     assert!(reason.contains("IDEMPOTENT_REQUEST_PROCESSING"), "{reason}");
 
     hanging.abort();
-    let repeated = async {
-        while gateway.confirm(&confirm("once")).await != GatewayOutcome::Approved(paid()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, repeated)
-        .await
-        .expect("the key is let go when its caller is gone");
+    eventually(
+        POLLING,
+        "the key is let go, as its caller is gone",
+        async || match gateway.confirm(&confirm("once")).await {
+            GatewayOutcome::Approved(charge) if charge == paid() => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .await;
 }
 
 #[tokio::test]

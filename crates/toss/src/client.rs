@@ -7,7 +7,7 @@ use reqwest::Url;
 use serde::Serialize;
 
 use super::codes::ErrorCode;
-use super::outcome::{Inconclusive, ProvenRefusal, RawAnswer};
+use super::outcome::{Inconclusive, RawAnswer};
 use super::protocol::{self, CancelBody, ConfirmBody};
 use super::transport::{Call, LISTING_BYTES_MAX, RESPONSE_BYTES_MAX, Transport};
 use super::{
@@ -36,8 +36,8 @@ impl Client {
     /// Charges a payment. [`GatewayOutcome::Approved`] proves that exactly this payment was charged exactly this amount;
     /// [`GatewayOutcome::Declined`] that this request moved no money and never will. The request is sent once.
     pub async fn confirm(&self, confirm: &Confirm) -> GatewayOutcome {
-        if let Err(refusal) = refuse_unsendable(&confirm.payment_key, &confirm.idempotency_key) {
-            return refusal.into();
+        if let Some(refusal) = refuse_unsendable(&confirm.payment_key, &confirm.idempotency_key) {
+            return refusal;
         }
         let body = ConfirmBody {
             payment_key: confirm.payment_key.clone(),
@@ -58,8 +58,8 @@ impl Client {
     /// Cancels a payment. [`GatewayOutcome::Approved`] proves that this cancellation was executed once;
     /// [`GatewayOutcome::Declined`] that it was not and never will be. The request is sent once.
     pub async fn cancel(&self, cancel: &Cancel) -> GatewayOutcome {
-        if let Err(refusal) = refuse_unsendable(&cancel.payment_key, &cancel.idempotency_key) {
-            return refusal.into();
+        if let Some(refusal) = refuse_unsendable(&cancel.payment_key, &cancel.idempotency_key) {
+            return refusal;
         }
         let body = CancelBody {
             cancel_reason: cancel.reason.clone(),
@@ -138,12 +138,16 @@ impl Client {
 }
 
 /// Refuses what the gateway would certainly refuse, and a key that would change the address of the request.
-fn refuse_unsendable(payment_key: &str, idempotency_key: &str) -> Result<(), ProvenRefusal> {
-    if !protocol::is_path_key(payment_key) {
-        return Err(ProvenRefusal::unsent(ErrorCode::InvalidPaymentKey));
-    }
-    if !protocol::is_idempotency_key(idempotency_key) {
-        return Err(ProvenRefusal::unsent(ErrorCode::InvalidIdempotencyKey));
-    }
-    Ok(())
+fn refuse_unsendable(payment_key: &str, idempotency_key: &str) -> Option<GatewayOutcome> {
+    let code = if !protocol::is_path_key(payment_key) {
+        ErrorCode::INVALID_PAYMENT_KEY
+    } else if !protocol::is_idempotency_key(idempotency_key) {
+        ErrorCode::INVALID_IDEMPOTENCY_KEY
+    } else {
+        return None;
+    };
+    Some(GatewayOutcome::Declined {
+        code: code.name().to_owned(),
+        message: "not sent: the gateway would refuse it".to_owned(),
+    })
 }

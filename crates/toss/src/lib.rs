@@ -23,6 +23,7 @@ pub use client::Client;
 pub use codes::{ErrorCode, Meaning};
 pub use protocol::ChargeStatus;
 pub use settings::{Error, KeyKind, Protocol, SecretKey, Settings};
+pub use transport::{Exchange, ExchangeError, HttpAnswer};
 
 /// Charges a payment that the buyer has authenticated.
 #[derive(Clone, Debug)]

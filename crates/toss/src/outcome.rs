@@ -12,8 +12,8 @@ use super::{Cancel, Charge, Confirm, GatewayOutcome, Listing, Lookup};
 pub(super) const CURRENCY: &str = "KRW";
 /// The codes of a lookup that finds no payment.
 const NOT_FOUND: [&str; 2] = [
-    ErrorCode::NotFoundPayment.name(),
-    ErrorCode::NotFound.name(),
+    ErrorCode::NOT_FOUND_PAYMENT.name(),
+    ErrorCode::NOT_FOUND.name(),
 ];
 /// The longest error code that is accepted; the documented ones have less than 50 characters.
 const CODE_CHARS_MAX: usize = 64;
@@ -26,13 +26,6 @@ pub(super) struct RawAnswer {
     pub status: u16,
     pub is_json: bool,
     pub body: Vec<u8>,
-}
-
-/// A refusal that the answer proves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ProvenRefusal {
-    code: String,
-    message: String,
 }
 
 /// Why an answer proves nothing.
@@ -99,22 +92,6 @@ impl Inconclusive {
     /// Whether the connection failed, rather than the deadline or the answer.
     pub fn is_connection_failure(&self) -> bool {
         matches!(self, Self::NoConnection | Self::Broken)
-    }
-}
-
-impl From<ProvenRefusal> for GatewayOutcome {
-    fn from(ProvenRefusal { code, message }: ProvenRefusal) -> Self {
-        Self::Declined { code, message }
-    }
-}
-
-impl ProvenRefusal {
-    /// For a request that was never sent.
-    pub fn unsent(code: ErrorCode) -> Self {
-        Self {
-            code: code.name().to_owned(),
-            message: "not sent: the gateway would refuse it".to_owned(),
-        }
     }
 }
 

@@ -130,24 +130,15 @@ pub struct PaymentBody {
     /// Minor units that can still be cancelled; see [`Self::balance`].
     #[serde(default, deserialize_with = "whole_or_none")]
     pub balance_amount: Option<i64>,
-    #[serde(default)]
     pub currency: Option<String>,
-    #[serde(default)]
     pub method: Option<String>,
-    #[serde(default)]
     pub requested_at: Option<String>,
-    #[serde(default)]
     pub approved_at: Option<String>,
-    #[serde(default)]
     pub last_transaction_key: Option<String>,
-    #[serde(default)]
     pub cancels: Option<Vec<CancelEntry>>,
-    #[serde(default)]
     pub failure: Option<ErrorBody>,
     /// Known only to the merchant and the gateway: a `DEPOSIT_CALLBACK` carries the same. At most 50 characters.
-    #[serde(default)]
     pub secret: Option<String>,
-    #[serde(default)]
     pub virtual_account: Option<VirtualAccount>,
 }
 
@@ -173,14 +164,10 @@ impl PaymentBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualAccount {
-    #[serde(default)]
     pub account_number: Option<String>,
-    #[serde(default)]
     pub bank_code: Option<String>,
     /// The deadline of the deposit.
-    #[serde(default)]
     pub due_date: Option<String>,
-    #[serde(default)]
     pub expired: Option<bool>,
 }
 
@@ -196,12 +183,9 @@ pub struct TransactionBody {
     /// Minor units; negative for a cancellation of some merchants, so that only the status tells the two apart.
     #[serde(deserialize_with = "whole")]
     pub amount: i64,
-    #[serde(default)]
     pub currency: Option<String>,
-    #[serde(default)]
     pub method: Option<String>,
     /// ISO 8601 with offset.
-    #[serde(default)]
     pub transaction_at: Option<String>,
 }
 
@@ -245,13 +229,9 @@ pub struct CancelEntry {
     #[serde(default, deserialize_with = "whole_or_none")]
     pub cancel_amount: Option<i64>,
     /// See [`CANCEL_DONE`]; a cancellation that completes later is `IN_PROGRESS` at first.
-    #[serde(default)]
     pub cancel_status: Option<String>,
-    #[serde(default)]
     pub cancel_reason: Option<String>,
-    #[serde(default)]
     pub canceled_at: Option<String>,
-    #[serde(default)]
     pub transaction_key: Option<String>,
 }
 
@@ -354,50 +334,9 @@ impl From<ChargeStatus> for String {
     }
 }
 
-/// `Basic base64("secret:")`, RFC 7617. A dependency only for this header is not worth it.
-pub(crate) fn basic_authorization(secret: &str) -> String {
-    format!("Basic {}", base64(format!("{secret}:").as_bytes()))
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = (0..3).fold(0_u32, |group, index| {
-            group << 8 | u32::from(chunk.get(index).copied().unwrap_or(0))
-        });
-        for index in 0..4 {
-            let sextet = (group >> (18 - 6 * index)) & 0x3f;
-            let is_data = index <= chunk.len();
-            text.push(if is_data {
-                char::from(ALPHABET[sextet as usize])
-            } else {
-                '='
-            });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_agrees_with_the_vectors_of_rfc_4648() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
 
     #[test]
     fn a_key_that_would_change_the_path_is_no_path_key() {

@@ -1,12 +1,12 @@
 //! The settings of a client: the address, the secret and the limits. Nothing here prints the secret.
 
-use std::fmt;
-use std::ops::RangeInclusive;
+use std::{fmt, sync::Arc};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use super::protocol;
+use super::transport::Exchange;
 
 /// Longer than any gateway needs; the buyer has left long before.
 const TIMEOUT_MILLIS_MAX: u64 = 600_000;
@@ -42,6 +42,9 @@ pub struct Settings {
     /// Immediate retries of a lookup or a list after a broken connection, within the request timeout. Requests that
     /// move money are never retried. From 0 to 10.
     pub lookup_retries: u32,
+    /// Sends the requests in place of the network. Set by the program, not by an operator.
+    #[serde(skip)]
+    pub exchange: Option<Arc<dyn Exchange>>,
 }
 
 impl Default for Settings {
@@ -55,6 +58,7 @@ impl Default for Settings {
             request_timeout_millis: 10_000,
             max_connections: 256,
             lookup_retries: 2,
+            exchange: None,
         }
     }
 }
@@ -72,31 +76,20 @@ impl Settings {
     /// [`Error::Limit`] with the name of the first limit that cannot work.
     pub(super) fn check_limits(&self) -> Result<(), Error> {
         let connections = u64::try_from(self.max_connections).unwrap_or(u64::MAX);
-        within(
-            "connect_timeout_millis",
-            self.connect_timeout_millis,
-            1..=TIMEOUT_MILLIS_MAX,
-        )?;
-        within(
-            "request_timeout_millis",
-            self.request_timeout_millis,
-            1..=TIMEOUT_MILLIS_MAX,
-        )?;
-        within("max_connections", connections, 1..=CONNECTIONS_MAX)?;
-        within(
-            "lookup_retries",
-            self.lookup_retries.into(),
-            0..=LOOKUP_RETRIES_MAX,
-        )
+        let (connect, request) = (self.connect_timeout_millis, self.request_timeout_millis);
+        let retries = self.lookup_retries.into();
+        for (name, value, min, max) in [
+            ("connect_timeout_millis", connect, 1, TIMEOUT_MILLIS_MAX),
+            ("request_timeout_millis", request, 1, TIMEOUT_MILLIS_MAX),
+            ("max_connections", connections, 1, CONNECTIONS_MAX),
+            ("lookup_retries", retries, 0, LOOKUP_RETRIES_MAX),
+        ] {
+            if !(min..=max).contains(&value) {
+                return Err(Error::Limit { name, min, max });
+            }
+        }
+        Ok(())
     }
-}
-
-fn within(name: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<(), Error> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    let (min, max) = range.into_inner();
-    Err(Error::Limit { name, min, max })
 }
 
 /// The merchant's secret key. It is sent, and never printed.
@@ -111,7 +104,7 @@ impl SecretKey {
 
     /// The value of the `Authorization` header (RFC 7617: the key is the user, the password is empty).
     pub fn basic_authorization(&self) -> String {
-        protocol::basic_authorization(&self.0)
+        format!("Basic {}", BASE64_STANDARD.encode(format!("{}:", self.0)))
     }
 
     /// The kind of the key, by its documented prefix.
@@ -170,4 +163,24 @@ pub enum Error {
     Tls(#[source] rustls::Error),
     #[error("the HTTP client could not be made")]
     Client(#[source] reqwest::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_sent_as_a_user_without_a_password() {
+        for (secret, header) in [
+            ("", "Basic Og=="),
+            ("f", "Basic Zjo="),
+            ("foobar", "Basic Zm9vYmFyOg=="),
+            (
+                "test_sk_zXLkKEypNArWmo50nX3lmeaxYG5R",
+                "Basic dGVzdF9za196WExrS0V5cE5BcldtbzUwblgzbG1lYXhZRzVSOg==",
+            ),
+        ] {
+            assert_eq!(SecretKey::new(secret).basic_authorization(), header);
+        }
+    }
 }

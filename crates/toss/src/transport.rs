@@ -2,10 +2,12 @@
 //! exchange, and a limit of the answer's size. It judges nothing. Reads are retried after a broken connection; requests
 //! that move money are sent once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Client, RequestBuilder, Url, redirect, retry};
+use reqwest::{Client, Request, RequestBuilder, Url, redirect, retry};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
@@ -28,9 +30,33 @@ pub(super) struct Call<'a> {
     pub test_code: Option<&'a str>,
 }
 
+/// Sends requests in place of the network.
+pub trait Exchange: std::fmt::Debug + Send + Sync {
+    fn send(&self, request: Request) -> BoxFuture<'static, Result<HttpAnswer, ExchangeError>>;
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeError {
+    /// The request was certainly not received.
+    NoConnection,
+    /// It may have been received.
+    Broken,
+}
+
 #[derive(Debug)]
 pub(super) struct Transport {
     http: Client,
+    /// Used in place of `http`.
+    exchange: Option<Arc<dyn Exchange>>,
     base_url: Url,
     request_timeout: Duration,
     slots: Semaphore,
@@ -42,6 +68,7 @@ impl Transport {
         settings.check_limits()?;
         Ok(Self {
             http: client(settings)?,
+            exchange: settings.exchange.clone(),
             base_url: base_url(&settings.base_url)?,
             request_timeout: Duration::from_millis(settings.request_timeout_millis),
             slots: Semaphore::new(settings.max_connections),
@@ -64,7 +91,7 @@ impl Transport {
         let exchanges = async {
             let mut retries_left = self.lookup_retries;
             loop {
-                match exchange(self.http.get(url.clone()), bytes_max).await {
+                match self.exchange(self.http.get(url.clone()), bytes_max).await {
                     Err(reason) if reason.is_connection_failure() && retries_left > 0 => {
                         tracing::debug!(%reason, retries_left, "the gateway is asked again");
                         retries_left -= 1;
@@ -86,8 +113,29 @@ impl Transport {
         if let Some(code) = call.test_code {
             request = request.header(TEST_CODE_HEADER, code);
         }
-        self.within_limits(exchange(request, RESPONSE_BYTES_MAX))
+        self.within_limits(self.exchange(request, RESPONSE_BYTES_MAX))
             .await
+    }
+
+    async fn exchange(
+        &self,
+        request: RequestBuilder,
+        bytes_max: usize,
+    ) -> Result<RawAnswer, Inconclusive> {
+        let Some(other) = &self.exchange else {
+            return exchange(request, bytes_max).await;
+        };
+        let request = request.build().map_err(|error| inconclusive(&error))?;
+        match other.send(request).await {
+            Ok(answer) if answer.body.len() > bytes_max => Err(Inconclusive::TooLarge),
+            Ok(answer) => Ok(RawAnswer {
+                status: answer.status,
+                is_json: is_json(&answer.content_type),
+                body: without_nul(&answer.body),
+            }),
+            Err(ExchangeError::NoConnection) => Err(Inconclusive::NoConnection),
+            Err(ExchangeError::Broken) => Err(Inconclusive::Broken),
+        }
     }
 
     async fn within_limits(

@@ -1,6 +1,11 @@
 //! The message consumer: requests of the purchase saga, and payments.
 //!
 //! Each request message gets one reply, in the Commit that does the work.
+//!
+//! **To answer a further request:** its topic in [`GROUP`], a variant of [`UserRequest`], an arm in `read`,
+//! `required_records` and `decide`, and a function like `check_active`, whose reply is made by `reply_to`. If it takes
+//! something, its record is found by saga, as [`Hold`] is: a repeated request gets the same reply, and a compensation that
+//! comes first leaves a tombstone, which refuses the late request (`points`).
 
 use contract::{
     Payload, Points, SagaId, Timestamp,
@@ -10,7 +15,7 @@ use contract::{
         ReservePointRequest, ReservePointResponse, RestorePointRequest, RestorePointResponse,
     },
 };
-use messaging::{Commit, Consumer, Message, Records, Ref, Rejection};
+use messaging::{Commit, Consumer, Decision, Group, Message, Records, Ref, Rejection};
 
 use crate::{
     Service,
@@ -19,15 +24,16 @@ use crate::{
     points::{self, Hold, HoldRequest, PaymentUpdate, RestoreReason},
 };
 
-pub const GROUP: &str = "user";
-
-pub const TOPICS: &[&str] = &[
-    CheckActiveRequest::TOPIC,
-    ReservePointRequest::TOPIC,
-    RestorePointRequest::TOPIC,
-    CheckFraudRequest::TOPIC,
-    PaymentMessage::TOPIC,
-];
+pub const GROUP: Group = Group {
+    name: "user",
+    topics: &[
+        CheckActiveRequest::TOPIC,
+        ReservePointRequest::TOPIC,
+        RestorePointRequest::TOPIC,
+        CheckFraudRequest::TOPIC,
+        PaymentMessage::TOPIC,
+    ],
+};
 
 type PaymentMessage = DomainMessage<domain::Payment>;
 
@@ -45,53 +51,8 @@ impl UserConsumer {
     }
 }
 
-impl Consumer for UserConsumer {
-    type Prefetched = ();
-
-    fn group(&self) -> &'static str {
-        GROUP
-    }
-
-    fn topics(&self) -> &'static [&'static str] {
-        TOPICS
-    }
-
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        let (user_id, holder) = match UserRequest::read(message)? {
-            UserRequest::CheckActive(request) => (request.user_id, None),
-            UserRequest::CheckFraud(request) => (request.user_id, None),
-            UserRequest::ReservePoint(request) => (request.user_id, Some(request.saga_id)),
-            UserRequest::RestorePoint(request) => (request.user_id, Some(holder_of(&request))),
-            UserRequest::Payment(payment) => {
-                (payment.payload.user_id, Some(purchase_saga_of(&payment)))
-            }
-        };
-        let mut refs = vec![Ref::to::<User>(user_id)];
-        refs.extend(holder.map(Ref::to::<Hold>));
-        Ok(refs)
-    }
-
-    fn decide(
-        &self,
-        message: &Message,
-        records: &Records,
-        (): &(),
-        now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        match UserRequest::read(message)? {
-            UserRequest::CheckActive(request) => check_active(message, request, records, now),
-            UserRequest::ReservePoint(request) => reserve_point(message, request, records, now),
-            UserRequest::RestorePoint(request) => restore_point(message, request, records, now),
-            UserRequest::CheckFraud(request) => {
-                check_fraud(&self.rules, message, request, records, now)
-            }
-            UserRequest::Payment(payment) => apply_payment(&payment, records, now),
-        }
-    }
-}
-
 /// A parsed message.
-enum UserRequest {
+pub enum UserRequest {
     CheckActive(CheckActiveRequest),
     ReservePoint(ReservePointRequest),
     RestorePoint(RestorePointRequest),
@@ -99,18 +60,62 @@ enum UserRequest {
     Payment(Box<PaymentMessage>),
 }
 
-impl UserRequest {
-    fn read(message: &Message) -> Result<Self, Rejection> {
+impl Consumer for UserConsumer {
+    type Input = UserRequest;
+    type Prefetched = ();
+    type Outcome = ();
+
+    fn group(&self) -> Group {
+        GROUP
+    }
+
+    fn read(&self, message: &Message) -> Result<UserRequest, Rejection> {
         match message.topic.as_str() {
-            CheckActiveRequest::TOPIC => message.parse().map(Self::CheckActive),
-            ReservePointRequest::TOPIC => message.parse().map(Self::ReservePoint),
-            RestorePointRequest::TOPIC => message.parse().map(Self::RestorePoint),
-            CheckFraudRequest::TOPIC => message.parse().map(Self::CheckFraud),
-            PaymentMessage::TOPIC => message.parse().map(Box::new).map(Self::Payment),
+            CheckActiveRequest::TOPIC => message.parse().map(UserRequest::CheckActive),
+            ReservePointRequest::TOPIC => message.parse().map(UserRequest::ReservePoint),
+            RestorePointRequest::TOPIC => message.parse().map(UserRequest::RestorePoint),
+            CheckFraudRequest::TOPIC => message.parse().map(UserRequest::CheckFraud),
+            PaymentMessage::TOPIC => message.parse().map(UserRequest::Payment),
             other => Err(Rejection::new(format_args!(
-                "{GROUP} does not read {other}"
+                "{} does not read {other}",
+                GROUP.name
             ))),
         }
+    }
+
+    fn required_records(&self, request: &UserRequest) -> Vec<Ref> {
+        let (user_id, holder) = match request {
+            UserRequest::CheckActive(request) => (request.user_id, None),
+            UserRequest::CheckFraud(request) => (request.user_id, None),
+            UserRequest::ReservePoint(request) => (request.user_id, Some(request.saga_id)),
+            UserRequest::RestorePoint(request) => (request.user_id, Some(holder_of(request))),
+            UserRequest::Payment(payment) => {
+                (payment.payload.user_id, Some(purchase_saga_of(payment)))
+            }
+        };
+        let mut refs = vec![Ref::to::<User>(user_id)];
+        refs.extend(holder.map(Ref::to::<Hold>));
+        refs
+    }
+
+    fn decide(
+        &self,
+        message: &Message,
+        request: &UserRequest,
+        records: &Records,
+        (): &(),
+        now: Timestamp,
+    ) -> Result<Decision, Rejection> {
+        let commit = match request {
+            UserRequest::CheckActive(request) => check_active(message, request, records, now),
+            UserRequest::ReservePoint(request) => reserve_point(message, request, records, now),
+            UserRequest::RestorePoint(request) => restore_point(message, request, records, now),
+            UserRequest::CheckFraud(request) => {
+                check_fraud(&self.rules, message, request, records, now)
+            }
+            UserRequest::Payment(payment) => apply_payment(payment, records, now),
+        }?;
+        Ok(commit.into())
     }
 }
 
@@ -122,11 +127,11 @@ fn holder_of(request: &RestorePointRequest) -> SagaId {
 /// An unknown user is not active, which ends the purchase.
 fn check_active(
     message: &Message,
-    request: CheckActiveRequest,
+    request: &CheckActiveRequest,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
-    let CheckActiveRequest { saga_id, user_id } = request;
+    let CheckActiveRequest { saga_id, user_id } = *request;
     let user = records.get::<User>(user_id)?;
     let response = CheckActiveResponse {
         saga_id,
@@ -134,13 +139,13 @@ fn check_active(
         is_active: user.is_some_and(|user| user.is_active()),
     };
     let mut commit = Commit::new();
-    commit.publish(reply_to(message, "check.active", saga_id, &response, now));
+    commit.publish(reply_to(message, &response, now));
     Ok(commit)
 }
 
 fn reserve_point(
     message: &Message,
-    request: ReservePointRequest,
+    request: &ReservePointRequest,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
@@ -148,7 +153,7 @@ fn reserve_point(
         saga_id,
         user_id,
         point,
-    } = request;
+    } = *request;
     let hold_request = HoldRequest {
         saga_id,
         user_id,
@@ -164,21 +169,21 @@ fn reserve_point(
         reserved,
     };
     let mut commit = change.into_commit();
-    commit.publish(reply_to(message, "reserve.point", saga_id, &response, now));
+    commit.publish(reply_to(message, &response, now));
     Ok(commit)
 }
 
 fn restore_point(
     message: &Message,
-    request: RestorePointRequest,
+    request: &RestorePointRequest,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
     let RestorePointRequest {
         saga_id, user_id, ..
-    } = request;
+    } = *request;
     let hold_request = HoldRequest {
-        saga_id: holder_of(&request),
+        saga_id: holder_of(request),
         user_id,
         point: Points::ZERO,
     };
@@ -197,7 +202,7 @@ fn restore_point(
         succeed: reply.succeed,
     };
     let mut commit = change.into_commit();
-    commit.publish(reply_to(message, "restore.point", saga_id, &response, now));
+    commit.publish(reply_to(message, &response, now));
     Ok(commit)
 }
 
@@ -205,7 +210,7 @@ fn restore_point(
 fn check_fraud(
     rules: &Rules,
     message: &Message,
-    request: CheckFraudRequest,
+    request: &CheckFraudRequest,
     records: &Records,
     now: Timestamp,
 ) -> Result<Commit, Rejection> {
@@ -213,7 +218,7 @@ fn check_fraud(
         saga_id,
         user_id,
         total_amount,
-    } = request;
+    } = *request;
     let mut commit = Commit::new();
     let verdict = match records.get::<User>(user_id)? {
         None => FraudVerdict::Clear,
@@ -230,7 +235,7 @@ fn check_fraud(
         user_id,
         is_fraudulent: verdict != FraudVerdict::Clear,
     };
-    commit.publish(reply_to(message, "check.fraud", saga_id, &response, now));
+    commit.publish(reply_to(message, &response, now));
     Ok(commit)
 }
 
@@ -259,13 +264,11 @@ fn apply_payment(
 }
 
 /// The reply to a request message; its id is derived from the request's, so a repeated decision has the same one.
-fn reply_to<P: Payload>(
-    request: &Message,
-    verb: &str,
-    saga_id: SagaId,
-    response: &P,
-    now: Timestamp,
-) -> Message {
-    let id = format!("{saga_id}:{verb}:response:{}", request.id);
+fn reply_to<P: Payload>(request: &Message, response: &P, now: Timestamp) -> Message {
+    let verb = request
+        .topic
+        .trim_start_matches("user.")
+        .trim_end_matches(".request");
+    let id = format!("{}:{verb}:response:{}", response.key(), request.id);
     Message::new(id, response, now)
 }

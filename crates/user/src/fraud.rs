@@ -29,15 +29,6 @@ impl Default for Rules {
     }
 }
 
-/// The input of the rules.
-#[derive(Debug, Clone, Copy)]
-pub struct FraudFacts<'a> {
-    pub flagged: bool,
-    /// Purchases before this one.
-    pub earlier: &'a [PurchaseStart],
-    pub total_amount: Option<Money>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum FraudVerdict {
@@ -54,15 +45,17 @@ pub enum FraudReason {
     AmountTooLarge,
 }
 
-/// The first broken rule decides.
-#[must_use]
-pub fn evaluate(rules: &Rules, facts: &FraudFacts<'_>, now: Timestamp) -> FraudVerdict {
-    let recent = facts
-        .earlier
-        .iter()
-        .filter(|start| rules.is_recent(start, now));
-    let exceeds = |amount_max| facts.total_amount.is_some_and(|amount| amount > amount_max);
-    if facts.flagged {
+/// The verdict on a further purchase of this user: the first broken rule decides.
+fn evaluate(
+    rules: &Rules,
+    user: &User,
+    total_amount: Option<Money>,
+    now: Timestamp,
+) -> FraudVerdict {
+    let earlier = user.recent_purchases.iter();
+    let recent = earlier.filter(|start| rules.is_recent(start, now));
+    let exceeds = |amount_max| total_amount.is_some_and(|amount| amount > amount_max);
+    if user.flagged {
         FraudVerdict::Fraudulent(FraudReason::Flagged)
     } else if recent.count() >= usize::from(rules.purchases_max) {
         FraudVerdict::Fraudulent(FraudReason::TooManyPurchases)
@@ -96,12 +89,7 @@ pub fn check(
     if let Some(known) = known {
         return (known.verdict, None);
     }
-    let facts = FraudFacts {
-        flagged: user.flagged,
-        earlier: &user.recent_purchases,
-        total_amount,
-    };
-    let verdict = evaluate(rules, &facts, now);
+    let verdict = evaluate(rules, &user, total_amount, now);
     let recent = &mut user.recent_purchases;
     recent.retain(|start| rules.is_recent(start, now));
     recent.push(PurchaseStart {
@@ -130,6 +118,14 @@ mod tests {
 
     fn user() -> User {
         User::new(UserId(1), "Kim".to_owned(), Status::Active, NOW)
+    }
+
+    fn buyer(flagged: bool, earlier: &[PurchaseStart]) -> User {
+        User {
+            flagged,
+            recent_purchases: earlier.to_vec(),
+            ..user()
+        }
     }
 
     fn starts(count: u128, at: Timestamp) -> Vec<PurchaseStart> {
@@ -189,26 +185,15 @@ mod tests {
             ),
         ];
         for (row, (flagged, earlier, total_amount, expected)) in table.into_iter().enumerate() {
-            let facts = FraudFacts {
-                flagged,
-                earlier,
-                total_amount,
-            };
-            assert_eq!(evaluate(&rules, &facts, NOW), expected, "row {row}");
+            let verdict = evaluate(&rules, &buyer(flagged, earlier), total_amount, NOW);
+            assert_eq!(verdict, expected, "row {row}");
         }
     }
 
     #[test]
     fn without_a_limit_no_amount_is_too_large() {
-        let facts = FraudFacts {
-            flagged: false,
-            earlier: &[],
-            total_amount: Money::new(i64::MAX).ok(),
-        };
-        assert_eq!(
-            evaluate(&Rules::default(), &facts, NOW),
-            FraudVerdict::Clear
-        );
+        let verdict = evaluate(&Rules::default(), &user(), Money::new(i64::MAX).ok(), NOW);
+        assert_eq!(verdict, FraudVerdict::Clear);
     }
 
     #[test]
@@ -218,15 +203,8 @@ mod tests {
             at: NOW.plus_secs(1_200),
             verdict: FraudVerdict::Clear,
         };
-        let facts = FraudFacts {
-            flagged: false,
-            earlier: &[start; 20],
-            total_amount: None,
-        };
-        assert_eq!(
-            evaluate(&Rules::default(), &facts, NOW),
-            FraudVerdict::Clear
-        );
+        let verdict = evaluate(&Rules::default(), &buyer(false, &[start; 20]), None, NOW);
+        assert_eq!(verdict, FraudVerdict::Clear);
     }
 
     #[test]
@@ -277,7 +255,7 @@ mod tests {
             let (mut buyer, mut now, mut all) = (user(), NOW, Vec::new());
             for (number, gap) in gaps.into_iter().enumerate() {
                 now = now.plus_millis(gap);
-                let expected = evaluate(&rules, &FraudFacts { flagged: false, earlier: &all, total_amount: None }, now);
+                let expected = evaluate(&rules, &User { recent_purchases: all.clone(), ..user() }, None, now);
                 let saga_id = saga(number as u128);
                 let (verdict, saved) = check(&rules, buyer, saga_id, None, now);
                 prop_assert_eq!(verdict, expected);

@@ -34,44 +34,6 @@ pub fn router(service: Service) -> OpenApiRouter {
         .with_state(service)
 }
 
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RegisterUser {
-    /// Generated if absent.
-    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
-    id: Option<UserId>,
-    #[schema(schema_with = web::schema::name)]
-    name: String,
-    #[serde(default)]
-    status: Status,
-    /// Granted at registration.
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_000_i64)]
-    points: i64,
-}
-
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ModifyUser {
-    #[schema(schema_with = web::schema::name)]
-    name: String,
-    status: Status,
-    /// Whether an operator marked this user as fraudulent; unchanged if absent.
-    flagged: Option<bool>,
-    /// The version that the client has read. Refused if the name, the status or the flag has changed since; changes by
-    /// purchases and points raise the version too, but do not conflict.
-    version: i64,
-}
-
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GrantPoints {
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_i64)]
-    amount: i64,
-    #[schema(schema_with = web::schema::reason)]
-    reason: Option<String>,
-}
-
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -163,26 +125,16 @@ impl From<Error> for Problem {
 }
 
 /// Register a user.
-#[utoipa::path(post, path = "/user", tag = "user", request_body = RegisterUser,
+#[utoipa::path(post, path = "/user", tag = "user", request_body = RegisterInput,
     responses(
         (status = 201, body = UserAnswer),
-        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
-        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "USER_EXISTS, IDEMPOTENCY_KEY_IN_FLIGHT"),
-        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
-        (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_REUSED"),
-        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+        (status = 409, body = ProblemDetails, description = "USER_EXISTS"),
     ))]
 async fn register(
     State(service): State<Service>,
     idempotent: IdempotentRequest,
-    Body(request): Body<RegisterUser>,
+    Body(input): Body<RegisterInput>,
 ) -> Result<Response, Problem> {
-    let input = RegisterInput {
-        id: request.id,
-        name: request.name,
-        status: request.status,
-        points: request.points,
-    };
     let answer = |commit: &mut Commit, user: &User| {
         idempotent.answer(commit, StatusCode::CREATED, &UserAnswer::from(user))
     };
@@ -193,9 +145,7 @@ async fn register(
 #[utoipa::path(get, path = "/user/{id}", tag = "user", params(("id" = UserId, Path)),
     responses(
         (status = 200, body = UserAnswer),
-        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
-        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
-        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "UNAVAILABLE"),
+        (status = 404, body = ProblemDetails, description = "USER_NOT_FOUND"),
     ))]
 async fn show(
     State(service): State<Service>,
@@ -205,71 +155,49 @@ async fn show(
 }
 
 /// Modify a user.
-#[utoipa::path(put, path = "/user/{id}", tag = "user", request_body = ModifyUser, params(("id" = UserId, Path)),
+#[utoipa::path(put, path = "/user/{id}", tag = "user", request_body = ModifyInput, params(("id" = UserId, Path)),
     responses(
         (status = 200, body = UserAnswer),
-        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
-        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
-        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "VERSION_CONFLICT"),
-        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
-        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+        (status = 404, body = ProblemDetails, description = "USER_NOT_FOUND"),
+        (status = 409, body = ProblemDetails, description = "VERSION_CONFLICT"),
     ))]
 async fn modify(
     State(service): State<Service>,
     Id(id): Id<UserId>,
     idempotent: IdempotentRequest,
-    Body(request): Body<ModifyUser>,
+    Body(input): Body<ModifyInput>,
 ) -> Result<Response, Problem> {
-    let input = ModifyInput {
-        id,
-        name: request.name,
-        status: request.status,
-        flagged: request.flagged,
-        version: request.version,
-    };
     let answer = |commit: &mut Commit, user: &User| {
         idempotent.answer(commit, StatusCode::OK, &UserAnswer::from(user))
     };
-    Ok(service.modify(input, answer).await?)
+    Ok(service.modify(id, input, answer).await?)
 }
 
 /// Grant points to a user.
-#[utoipa::path(post, path = "/user/{id}/points", tag = "user", request_body = GrantPoints,
+#[utoipa::path(post, path = "/user/{id}/points", tag = "user", request_body = GrantInput,
     params(("id" = UserId, Path)),
     responses(
         (status = 200, body = PointsAnswer),
-        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
-        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
-        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_IN_FLIGHT"),
-        (status = 413, body = ProblemDetails, content_type = "application/problem+json", description = "BODY_TOO_LARGE"),
-        (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "IDEMPOTENCY_KEY_REUSED"),
-        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "OVERLOADED, UNAVAILABLE"),
+        (status = 404, body = ProblemDetails, description = "USER_NOT_FOUND"),
     ))]
 async fn grant(
     State(service): State<Service>,
     Id(id): Id<UserId>,
     idempotent: IdempotentRequest,
-    Body(request): Body<GrantPoints>,
+    Body(input): Body<GrantInput>,
 ) -> Result<Response, Problem> {
-    let input = GrantInput {
-        id,
-        amount: request.amount,
-        reason: request.reason,
-    };
     let answer = |commit: &mut Commit, points: Points| {
         let user_id = id;
         idempotent.answer(commit, StatusCode::OK, &PointsAnswer { user_id, points })
     };
-    Ok(service.grant(input, answer).await?)
+    Ok(service.grant(id, input, answer).await?)
 }
 
 /// List a user's ledger in the order of its changes.
 #[utoipa::path(get, path = "/user/{id}/points", tag = "user", params(("id" = UserId, Path), ListEntries),
     responses(
         (status = 200, body = Page<LedgerEntryAnswer>),
-        (status = 400, body = ProblemDetails, content_type = "application/problem+json", description = "INVALID_REQUEST"),
-        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "USER_NOT_FOUND"),
-        (status = 503, body = ProblemDetails, content_type = "application/problem+json", description = "UNAVAILABLE"),
+        (status = 404, body = ProblemDetails, description = "USER_NOT_FOUND"),
     ))]
 async fn ledger(
     State(service): State<Service>,

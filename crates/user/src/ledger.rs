@@ -2,16 +2,13 @@
 
 use contract::{
     Points, SagaId, Timestamp, UserId,
-    text::{self, REASON_CHARS_MAX},
+    text::{self, Invalid, REASON_CHARS_MAX},
 };
 use messaging::{Column, Commit, Entry, Table};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    model::{Invalid, User},
-    points::Hold,
-};
+use crate::{model::User, points::Hold};
 
 /// The highest balance that a grant may reach; far below the 64-bit limit, so that restoring points never overflows.
 pub const BALANCE_MAX: i64 = 1_000_000_000_000_000;
@@ -90,7 +87,7 @@ pub fn grant(
     Ok(change)
 }
 
-/// RestoreReason a balance changes.
+/// Why a balance changes.
 pub(crate) struct ChangeCause {
     pub(crate) kind: EntryKind,
     /// Signed.

@@ -24,15 +24,11 @@ pub mod register;
 
 use std::sync::Arc;
 
-use contract::UserId;
+use contract::{UserId, text::Invalid};
 use messaging::{Clock, CommitError, Entry, Record, Store, StoreError, Table};
 use serde::Deserialize;
 
-use crate::{
-    ledger::LedgerEntry,
-    model::{Invalid, User},
-    points::Hold,
-};
+use crate::{ledger::LedgerEntry, model::User, points::Hold};
 
 /// The tables of this service; the store must be opened with them.
 pub const TABLES: &[&Table] = &[User::TABLE, Hold::TABLE, LedgerEntry::TABLE];

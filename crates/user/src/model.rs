@@ -1,7 +1,7 @@
 //! A user and its rules. Pure: ids and the time are passed in.
 
-use contract::{Points, SagaId, Timestamp, UserId, text};
-use messaging::{Column, Key, Record, Table};
+use contract::{Points, SagaId, Timestamp, UserId, text::Invalid};
+use messaging::{Column, Record, Table};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -47,26 +47,6 @@ pub struct PurchaseStart {
     pub verdict: FraudVerdict,
 }
 
-/// A value that breaks a rule; `field` is named as in the request.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
-pub struct Invalid {
-    pub field: &'static str,
-    pub detail: String,
-}
-
-impl Invalid {
-    pub(crate) fn new(field: &'static str, detail: impl std::fmt::Display) -> Self {
-        let detail = detail.to_string();
-        Self { field, detail }
-    }
-
-    /// The same error for a field that the request names differently.
-    pub(crate) fn with_field(self, field: &'static str) -> Self {
-        Self { field, ..self }
-    }
-}
-
 impl User {
     /// A user without points; `ledger::grant` adds points together with their entry.
     #[must_use]
@@ -101,12 +81,6 @@ impl User {
 }
 
 /// # Errors
-/// [`Invalid`] if the name is blank, too long, or has control characters.
-pub fn check_name(name: &str) -> Result<(), Invalid> {
-    text::check_name(name).map_err(|invalid| Invalid::new("name", invalid))
-}
-
-/// # Errors
 /// [`Invalid`] if a client may not give this id.
 pub fn check_given_id(id: UserId) -> Result<(), Invalid> {
     if (1..=GIVEN_ID_MAX).contains(&id.0) {
@@ -130,7 +104,7 @@ impl Record for User {
             Column::text("created_at"),
             Column::text("updated_at"),
             Column::integer("profile_version"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "user_id",
         constraints: &[
@@ -139,16 +113,12 @@ impl Record for User {
         ],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.user_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use contract::text::check_name;
+
     use super::*;
 
     #[test]

@@ -1,24 +1,29 @@
 //! Modify a user.
 
-use contract::UserId;
+use contract::{UserId, text::check_name};
 use messaging::{Commit, Record};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{
     Error, Service,
-    model::{Status, User, check_name},
+    model::{Status, User},
 };
 
 /// Tries to commit a change while purchases change the same user.
 const TRIES_MAX: u32 = 16;
 
-/// New values for a user whom the client has read in `version`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = ModifyUser)]
 pub struct ModifyInput {
-    pub id: UserId,
+    #[schema(schema_with = web::schema::name)]
     pub name: String,
     pub status: Status,
-    /// Unchanged if `None`, so that an omission never clears a fraud flag.
+    /// Whether an operator marked this user as fraudulent; unchanged if absent.
     pub flagged: Option<bool>,
+    /// The version that the client has read. Refused if the name, the status or the flag has changed since; changes by
+    /// purchases and points raise the version too, but do not conflict.
     pub version: i64,
 }
 
@@ -32,12 +37,13 @@ impl Service {
     /// [`Error::Commit`].
     pub async fn modify<T>(
         &self,
+        id: UserId,
         input: ModifyInput,
         answer: impl Fn(&mut Commit, &User) -> T,
     ) -> Result<T, Error> {
         check_name(&input.name)?;
         for _ in 0..TRIES_MAX {
-            let mut user = self.modified(&input).await?;
+            let mut user = self.modified(id, &input).await?;
             let mut commit = Commit::new();
             commit.put(&user);
             user.version += 1;
@@ -49,11 +55,11 @@ impl Service {
         Err(Error::Contended)
     }
 
-    async fn modified(&self, input: &ModifyInput) -> Result<User, Error> {
-        let before = self.show(input.id).await?;
+    async fn modified(&self, id: UserId, input: &ModifyInput) -> Result<User, Error> {
+        let before = self.show(id).await?;
         if !before.has_unchanged_profile_since(input.version) {
             return Err(Error::VersionConflict {
-                id: input.id,
+                id,
                 stored: before.version,
                 expected: input.version,
             });

@@ -12,7 +12,7 @@
 //! | REFUSED  | no             | yes: nothing was taken   | as restore        | -    | -                 |
 
 use contract::{Points, SagaId, Timestamp, UserId, domain::PaymentStatus};
-use messaging::{Column, Key, Record, Table};
+use messaging::{Column, Record, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -120,7 +120,7 @@ pub struct RestoreReply {
 pub enum RestoreReason {
     /// The purchase was not paid: used points stay used.
     Unpaid,
-    /// The payment was refunded: used points are restored too.
+    /// The payment was refunded, or deleted: used points are restored too.
     Refunded,
 }
 
@@ -135,25 +135,21 @@ pub fn restore(
     hold: Option<Hold>,
     now: Timestamp,
 ) -> Result<(RestoreReply, BalanceChange), InvariantError> {
+    let reply = |succeed, point| RestoreReply { succeed, point };
     let Some(hold) = hold else {
         let tombstone = HoldRequest {
             point: Points::ZERO,
             ..request
         };
-        let reply = RestoreReply {
-            succeed: true,
-            point: Points::ZERO,
-        };
         let tombstone = Hold::new(tombstone, HoldState::Restored, now);
-        return Ok((reply, BalanceChange::of_hold(tombstone)));
+        return Ok((reply(true, Points::ZERO), BalanceChange::of_hold(tombstone)));
     };
     hold.check_owner(request.user_id)?;
-    let reply = |succeed, point| RestoreReply { succeed, point };
     match (hold.state, reason) {
         (HoldState::Held, RestoreReason::Unpaid | RestoreReason::Refunded)
         | (HoldState::Used, RestoreReason::Refunded) => {
-            let point = hold.point;
-            Ok((reply(true, point), restore_balance(hold, user, now)?))
+            let reply = reply(true, hold.point);
+            Ok((reply, settle(hold, HoldState::Restored, user, now)?))
         }
         (HoldState::Restored, RestoreReason::Unpaid | RestoreReason::Refunded) => {
             Ok((reply(true, hold.point), BalanceChange::default()))
@@ -198,9 +194,9 @@ pub fn apply_payment(
     }
     hold.payment_version = payment.version;
     match (payment.status, hold.state) {
-        (PaymentStatus::Succeeded, HoldState::Held) => mark_used(hold, user, now),
+        (PaymentStatus::Succeeded, HoldState::Held) => settle(hold, HoldState::Used, user, now),
         (PaymentStatus::Cancelled, HoldState::Held | HoldState::Used) => {
-            restore_balance(hold, user, now)
+            settle(hold, HoldState::Restored, user, now)
         }
         (PaymentStatus::Succeeded, HoldState::Used)
         | (
@@ -217,34 +213,24 @@ pub fn apply_payment(
     }
 }
 
-fn mark_used(
+/// Ends a hold: used points stay taken, others return to the balance.
+fn settle(
     hold: Hold,
+    state: HoldState,
     user: Option<User>,
     now: Timestamp,
 ) -> Result<BalanceChange, InvariantError> {
     let (point, saga_id, user_id) = (hold.point, hold.saga_id, hold.user_id);
-    let mut change = BalanceChange::of_hold(hold.with_state(HoldState::Used, now));
+    let (kind, returned) = match state {
+        HoldState::Used => (EntryKind::Used, Points::ZERO),
+        HoldState::Held | HoldState::Restored | HoldState::Refused => (EntryKind::Restored, point),
+    };
+    let mut change = BalanceChange::of_hold(hold.with_state(state, now));
     if point > Points::ZERO {
         let user = user.ok_or(InvariantError::NoUser(user_id))?;
-        let balance = user.balance;
-        let cause = ChangeCause::saga(EntryKind::Used, 0, saga_id);
-        change.post(user, balance, cause, now);
-    }
-    Ok(change)
-}
-
-fn restore_balance(
-    hold: Hold,
-    user: Option<User>,
-    now: Timestamp,
-) -> Result<BalanceChange, InvariantError> {
-    let (point, saga_id, user_id) = (hold.point, hold.saga_id, hold.user_id);
-    let mut change = BalanceChange::of_hold(hold.with_state(HoldState::Restored, now));
-    if point > Points::ZERO {
-        let user = user.ok_or(InvariantError::NoUser(user_id))?;
-        let after = user.balance.checked_add(point);
+        let after = user.balance.checked_add(returned);
         let after = after.ok_or(InvariantError::Overflow(user_id))?;
-        let cause = ChangeCause::saga(EntryKind::Restored, point.get(), saga_id);
+        let cause = ChangeCause::saga(kind, returned.get(), saga_id);
         change.post(user, after, cause, now);
     }
     Ok(change)
@@ -313,7 +299,7 @@ impl Record for Hold {
             Column::integer("payment_version"),
             Column::text("created_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "saga_id",
         constraints: &[
@@ -322,12 +308,6 @@ impl Record for Hold {
         ],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        self.saga_id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 #[cfg(test)]

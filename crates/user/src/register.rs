@@ -1,24 +1,36 @@
 //! Register a user.
 
-use contract::UserId;
+use contract::{
+    UserId,
+    text::{Invalid, check_name},
+};
 use messaging::{Commit, Record};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{
     Error, Service, ledger,
-    model::{Status, User, check_given_id, check_name},
+    model::{Status, User, check_given_id},
 };
 
 /// Generated ids that are tried: a client may have registered one of them explicitly.
 const ID_TRIES_MAX: u32 = 4096;
 const REASON: &str = "registration";
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = RegisterUser)]
 pub struct RegisterInput {
-    /// `None`: generated.
+    /// Generated if absent.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
     pub id: Option<UserId>,
+    #[schema(schema_with = web::schema::name)]
     pub name: String,
+    #[serde(default)]
     pub status: Status,
     /// Granted at registration.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000_i64)]
     pub points: i64,
 }
 
@@ -63,7 +75,7 @@ impl Service {
         }
         let reason = Some(REASON.to_owned());
         let change = ledger::grant(user, input.points, reason, now)
-            .map_err(|invalid| invalid.with_field("points"))?;
+            .map_err(|invalid| Invalid::new("points", invalid.detail))?;
         let user = change.user.clone().expect("a grant changes its user");
         Ok((user, change.into_commit()))
     }

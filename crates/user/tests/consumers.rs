@@ -6,6 +6,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use contract::{
     Money, Payload, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
     dead_letter::DeadLetter,
@@ -21,6 +23,7 @@ use messaging::{
     Worker, WorkerContext,
 };
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use user::{
     Service, Settings,
     consumers::UserConsumer,
@@ -271,11 +274,10 @@ async fn a_refused_point_reservation_stays_refused_after_a_grant() {
     app.send("q1", &reserve(1, 1001)).await;
     app.work().await;
     let grant = GrantInput {
-        id: KIM,
         amount: 5000,
         reason: None,
     };
-    app.service.grant(grant, |_, _| ()).await.unwrap();
+    app.service.grant(KIM, grant, |_, _| ()).await.unwrap();
     app.send("q2", &reserve(1, 1001)).await;
     app.work().await;
 
@@ -563,13 +565,12 @@ async fn one_purchase_too_many_in_a_minute_is_fraud_and_repeated_checks_count_on
 async fn a_flagged_user_is_fraudulent_and_an_unknown_user_is_clear() {
     let mut app = TestApp::with_kim().await;
     let flag = ModifyInput {
-        id: KIM,
         name: "Kim".to_owned(),
         status: Status::Active,
         flagged: Some(true),
         version: 1,
     };
-    app.service.modify(flag, |_, _| ()).await.unwrap();
+    app.service.modify(KIM, flag, |_, _| ()).await.unwrap();
     app.send("q1", &fraud_check(1)).await;
     app.send(
         "q2",
@@ -600,11 +601,10 @@ async fn concurrent_grants_and_purchases_lose_no_points() {
     let grants = async {
         for _ in 0..20 {
             let grant = GrantInput {
-                id: KIM,
                 amount: 7,
                 reason: None,
             };
-            service.grant(grant, |_, _| ()).await.unwrap();
+            service.grant(KIM, grant, |_, _| ()).await.unwrap();
         }
     };
 
@@ -631,17 +631,49 @@ async fn a_user_who_keeps_buying_can_be_blocked_by_one_request() {
         app.send(&format!("q{number}"), &fraud_check(number)).await;
     }
     let block = ModifyInput {
-        id: KIM,
         name: "Kim".to_owned(),
         status: Status::Inactive,
         flagged: None,
         version: seen,
     };
     let service = app.service.clone();
-    let (blocked, ()) = tokio::join!(service.modify(block, |_, user| user.status), app.work());
+    let (blocked, ()) = tokio::join!(
+        service.modify(KIM, block, |_, user| user.status),
+        app.work()
+    );
     assert_eq!(blocked.unwrap(), Status::Inactive);
     let kim = app.kim().await;
     assert_eq!(kim.status, Status::Inactive);
     assert_eq!(kim.recent_purchases.len(), 40, "no purchase was forgotten");
     assert!(app.is_consistent().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_during_which_points_are_granted_is_tried_again() {
+    let app = TestApp::with_kim().await;
+    let block = ModifyInput {
+        name: "Kim".to_owned(),
+        status: Status::Inactive,
+        flagged: None,
+        version: app.kim().await.version,
+    };
+    let tries = AtomicU32::new(0);
+    let service = app.service.clone();
+    let blocked = app.service.modify(KIM, block, |_, user| {
+        // Another request changes the user between this one's read and its commit.
+        if tries.fetch_add(1, Ordering::Relaxed) == 0 {
+            let grant = GrantInput {
+                amount: 5,
+                reason: Some("a gift".to_owned()),
+            };
+            let granted = service.grant(KIM, grant, |_, points| points);
+            let granted = tokio::task::block_in_place(|| Handle::current().block_on(granted));
+            assert_eq!(granted.unwrap(), points(1005));
+        }
+        user.status
+    });
+    assert_eq!(blocked.await.unwrap(), Status::Inactive);
+    assert_eq!(tries.load(Ordering::Relaxed), 2);
+    let kim = app.kim().await;
+    assert_eq!((kim.status, kim.balance), (Status::Inactive, points(1005)));
 }

@@ -120,14 +120,22 @@ fn path_to_nul(value: &Value) -> Option<String> {
 
 fn unreadable(status: StatusCode) -> Problem {
     if status == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes");
         Problem {
             field: Some("body".to_owned()),
-            ..Problem::new(status, "BODY_TOO_LARGE", detail)
+            ..too_large()
         }
     } else {
-        Problem::invalid("body", "the body could not be read to its end")
+        incomplete()
     }
+}
+
+pub(crate) fn too_large() -> Problem {
+    let detail = format_args!("the body is larger than {BODY_BYTES_MAX} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail)
+}
+
+pub(crate) fn incomplete() -> Problem {
+    Problem::invalid("body", "the body could not be read to its end")
 }
 
 /// The missing, unknown or duplicate field that Serde names in its message.

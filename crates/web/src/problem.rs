@@ -96,6 +96,12 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
+    /// 500 `INTERNAL`; the caller logs the failure.
+    #[must_use]
+    pub fn internal(detail: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail)
+    }
+
     /// 503: nothing was changed, and the request may be sent again.
     #[must_use]
     pub fn unavailable(code: &'static str, detail: impl std::fmt::Display) -> Self {
@@ -173,11 +179,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::Corrupt(_) => {
                 tracing::error!(%error, "cannot answer a request: stored data is corrupt");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "INTERNAL",
-                    "the service cannot read its stored data; the failure is logged",
-                )
+                Self::internal("the service cannot read its stored data; the failure is logged")
             }
         }
     }
@@ -193,11 +195,7 @@ impl From<CommitError> for Problem {
             CommitError::Store(error) => error.into(),
             CommitError::Constraint { .. } | CommitError::Fenced { .. } => {
                 tracing::error!(%error, "the store refused the commit of a request");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "INTERNAL",
-                    "the store refused the change; the failure is logged",
-                )
+                Self::internal("the store refused the change; the failure is logged")
             }
         }
     }

@@ -50,7 +50,11 @@ pub async fn run() -> anyhow::Result<()> {
 
 /// Writes the rows of a million buyers.
 async fn fill(folder: &Path, state: ReservationState) -> anyhow::Result<()> {
-    let store = Store::open_embedded(folder, &boxoffice::app::tables(), Metrics::unregistered())?;
+    let store = Store::open_embedded(
+        boxoffice::backends::data_folder(folder),
+        &boxoffice::app::tables(),
+        Metrics::unregistered(),
+    )?;
     let (clock, random) = (Clock::System, Random::System);
     let now = clock.now();
     let event_id = EventId(1);

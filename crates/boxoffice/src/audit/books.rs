@@ -1,11 +1,17 @@
 //! The records that an audit reads. Each store is read in one snapshot; several stores are read one after the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    slice,
+};
 
-use contract::{DeadLetterId, EventId, PaymentId, SagaId, TicketId, UserId, domain::PaymentStatus};
+use contract::{
+    DeadLetterId, EventId, PaymentId, SagaId, TicketId, UserId,
+    domain::{PaymentStatus, TicketStatus},
+};
 use event::model::Event;
 use messaging::{
-    Snapshot, StoreError,
+    Group, Snapshot, StoreError,
     coordinator::SagaRecord,
     dead_letters::{self, DeadLetterRecord, DeadLetterState},
 };
@@ -56,21 +62,15 @@ pub struct Books {
     pub under_way: HashSet<String>,
 }
 
-/// The consumer groups and their topics.
+/// The consumer groups.
 #[must_use]
-pub fn subscriptions() -> Vec<(&'static str, &'static [&'static str])> {
+pub fn subscriptions() -> Vec<Group> {
     vec![
-        (
-            ticketing::consumers::SAGA_GROUP,
-            ticketing::progress::TOPICS,
-        ),
-        (
-            ticketing::consumers::STOCK_GROUP,
-            ticketing::consumers::STOCK_TOPICS,
-        ),
-        (user::consumers::GROUP, user::consumers::TOPICS),
-        (payment::consumers::GROUP, payment::consumers::TOPICS),
-        (dead_letters::GROUP, dead_letters::TOPICS),
+        ticketing::progress::GROUP,
+        ticketing::consumers::STOCK_GROUP,
+        user::consumers::GROUP,
+        payment::consumers::GROUP,
+        dead_letters::GROUP,
     ]
 }
 
@@ -82,59 +82,35 @@ impl Books {
     pub fn read_all(snapshots: &[Snapshot]) -> Result<Self, StoreError> {
         let mut all = Self::default();
         for snapshot in snapshots {
-            all.add(Self::read(snapshot)?);
+            all.add(snapshot)?;
         }
         Ok(all)
-    }
-
-    /// Merges the books of another store; no record is in two stores.
-    pub(super) fn add(&mut self, own: Self) {
-        self.events.extend(own.events);
-        self.allocations.extend(own.allocations);
-        self.reservations.extend(own.reservations);
-        self.tickets.extend(own.tickets);
-        self.purchases.extend(own.purchases);
-        self.purchase_refunds.extend(own.purchase_refunds);
-        self.payments.extend(own.payments);
-        self.histories.extend(own.histories);
-        self.tombstones.extend(own.tombstones);
-        self.orphan_charges.extend(own.orphan_charges);
-        self.webhooks.extend(own.webhooks);
-        self.sagas.extend(own.sagas);
-        self.users.extend(own.users);
-        self.ledger.add(own.ledger);
-        self.holds.extend(own.holds);
-        self.timers.extend(own.timers);
-        self.dead_letters.extend(own.dead_letters);
-        self.claims_are_rows |= own.claims_are_rows;
-        self.claims.extend(own.claims);
-        self.reissued.extend(own.reissued);
-        self.under_way.extend(own.under_way);
-        self.open_dead_letters += own.open_dead_letters;
-        self.messages_under_way += own.messages_under_way;
     }
 
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn read(snapshot: &Snapshot) -> Result<Self, StoreError> {
-        let mut books = Self::default();
-        books.read_sales(snapshot)?;
-        books.read_money(snapshot)?;
-        snapshot.each(|it: SagaRecord| _ = books.sagas.insert(it.saga_id, it))?;
-        snapshot.each(|it: User| _ = books.users.insert(it.user_id, it))?;
-        snapshot.each(|it: Hold| _ = books.holds.insert(it.saga_id, it))?;
-        snapshot.each_entry(|it| books.ledger.note(&it))?;
-        books.timers = snapshot.timers()?;
-        for (group, topics) in subscriptions() {
-            for message in snapshot.pending(group, topics)? {
-                books.messages_under_way += 1;
+        Self::read_all(slice::from_ref(snapshot))
+    }
+
+    /// Adds the records of a store; no record is in two stores.
+    pub(super) fn add(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        self.read_sales(snapshot)?;
+        self.read_money(snapshot)?;
+        snapshot.each(|it: SagaRecord| _ = self.sagas.insert(it.saga_id, it))?;
+        snapshot.each(|it: User| _ = self.users.insert(it.user_id, it))?;
+        snapshot.each(|it: Hold| _ = self.holds.insert(it.saga_id, it))?;
+        snapshot.each_entry(|it| self.ledger.note(&it))?;
+        self.timers.extend(snapshot.timers()?);
+        for group in subscriptions() {
+            for message in snapshot.pending(group.name, group.topics)? {
+                self.messages_under_way += 1;
                 let reissue = message.reissue.as_ref();
-                books.reissued.extend(reissue.map(|it| it.dead_letter));
-                books.note_under_way(&message.key, &message.payload);
+                self.reissued.extend(reissue.map(|it| it.dead_letter));
+                self.note_under_way(&message.key, &message.payload);
             }
         }
-        snapshot.each(|it: DeadLetterRecord| books.note_dead_letter(it))?;
-        Ok(books)
+        snapshot.each(|it: DeadLetterRecord| self.note_dead_letter(it))
     }
 
     fn read_sales(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
@@ -222,11 +198,8 @@ impl Books {
     }
 
     fn is_moved_by(&self, ticket_id: TicketId, is_moving: impl Fn(&SagaRecord) -> bool) -> bool {
-        let payment = self
-            .payments
-            .get(&PaymentId::of_saga(ticket_id.purchase_saga()));
         self.is_pending(ticket_id, is_moving)
-            || payment.is_some_and(|payment| {
+            || self.payment_of(ticket_id).is_some_and(|payment| {
                 payment.status == PaymentStatus::Confirming || payment.refund == Refund::Requested
             })
     }
@@ -236,14 +209,36 @@ impl Books {
         if let Some(ticket) = self.tickets.get(&ticket_id) {
             sagas.push(ticket_id.cancel_saga(ticket.cancellation));
         }
-        let payment_id = PaymentId::of_saga(ticket_id.purchase_saga());
         let is_open = |saga_id| self.sagas.get(saga_id).is_some_and(&is_moving);
-        let is_named = |id: String| self.under_way.contains(&id);
-        is_named(ticket_id.to_string())
-            || is_named(payment_id.to_string())
-            || sagas
-                .iter()
-                .any(|saga_id| is_open(saga_id) || is_named(saga_id.to_string()))
+        self.is_named(ticket_id)
+            || self.is_named(PaymentId::of_saga(ticket_id.purchase_saga()))
+            || sagas.iter().any(|id| is_open(id) || self.is_named(id))
+    }
+
+    /// Whether an unhandled message or an open dead letter names this id.
+    #[must_use]
+    pub fn is_named(&self, id: impl ToString) -> bool {
+        self.under_way.contains(&id.to_string())
+    }
+
+    /// The payment of this ticket's purchase.
+    #[must_use]
+    pub fn payment_of(&self, ticket_id: TicketId) -> Option<&PaymentRecord> {
+        let saga_id = ticket_id.purchase_saga();
+        self.payments.get(&PaymentId::of_saga(saga_id))
+    }
+
+    /// The tickets that are issued and not cancelled.
+    pub fn owned_tickets(&self) -> impl Iterator<Item = &Ticket> {
+        let tickets = self.tickets.values();
+        tickets.filter(|ticket| ticket.status == TicketStatus::Reserved)
+    }
+
+    /// Whether this ticket is issued and not cancelled.
+    #[must_use]
+    pub fn has_ticket(&self, ticket_id: TicketId) -> bool {
+        let ticket = self.tickets.get(&ticket_id);
+        ticket.is_some_and(|ticket| ticket.status == TicketStatus::Reserved)
     }
 
     /// The payment's status in this version.
@@ -257,26 +252,20 @@ impl Books {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let in_state = |state| {
-            self.reservations
-                .values()
-                .filter(|reservation| reservation.state == state)
-                .count()
+            let reservations = self.reservations.values();
+            reservations.filter(|it| it.state == state).count()
         };
+        let claims = self.claims.values();
+        let (waiting, completed) = claims.fold((0, 0), |(waiting, completed), it| {
+            (waiting + it.waiting.len(), completed + it.completed.len())
+        });
         let open = || self.sagas.values().filter(|saga| !saga.state.is_terminal());
+        let payments = self.payments.values();
+        let orphans = self.orphan_charges.values();
         Counts {
             events: self.allocations.len(),
-            waiting_reservations: in_state(ReservationState::Waiting)
-                + self
-                    .claims
-                    .values()
-                    .map(|it| it.waiting.len())
-                    .sum::<usize>(),
-            completed_reservations: in_state(ReservationState::Completed)
-                + self
-                    .claims
-                    .values()
-                    .map(|it| it.completed.len())
-                    .sum::<usize>(),
+            waiting_reservations: in_state(ReservationState::Waiting) + waiting,
+            completed_reservations: in_state(ReservationState::Completed) + completed,
             tickets: self.tickets.len(),
             payments: self.payments.len(),
             users: self.users.len(),
@@ -284,16 +273,8 @@ impl Books {
             open_sagas: open().count(),
             parked_sagas: open().filter(|saga| saga.parked.is_some()).count(),
             open_dead_letters: self.open_dead_letters,
-            parked_refunds: self
-                .payments
-                .values()
-                .filter(|payment| payment.refund == Refund::Parked)
-                .count(),
-            parked_orphan_charges: self
-                .orphan_charges
-                .values()
-                .filter(|orphan| orphan.refund == Refund::Parked)
-                .count(),
+            parked_refunds: payments.filter(|it| it.refund == Refund::Parked).count(),
+            parked_orphan_charges: orphans.filter(|it| it.refund == Refund::Parked).count(),
             messages_under_way: self.messages_under_way,
         }
     }

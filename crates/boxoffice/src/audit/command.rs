@@ -30,11 +30,7 @@ pub async fn run(configs: Vec<Config>, json: bool) -> anyhow::Result<ExitCode> {
     are_distinct(&configs)?;
     let report = audit(configs).await?;
     output::print(json, &report, || report.to_table())?;
-    Ok(if report.violations.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(output::exit_code(report.violations.is_empty()))
 }
 
 /// Rejects a store that is named twice, whose records would be counted twice.
@@ -114,34 +110,37 @@ fn still(now: Vec<Violation>, before: &[Violation]) -> Vec<Violation> {
 }
 
 async fn read(configs: &[Config]) -> anyhow::Result<Report> {
-    // Reading a snapshot blocks.
-    let owned = configs.to_vec();
-    let reading = tokio::task::spawn_blocking(move || {
-        let read = |config: &Config| -> anyhow::Result<Books> {
-            let books = backends::snapshot(config).and_then(|it| Books::read_all(&[it]));
-            books.with_context(|| match config.store.backend {
-                StoreBackend::Sqlite => {
-                    format!("cannot audit the data folder {}", config.data.display())
-                }
-                StoreBackend::Postgres => {
-                    let schema = &config.store.postgres.schema;
-                    format!("cannot audit the PostgreSQL schema {schema}")
-                }
-            })
-        };
-        owned.iter().map(read).collect::<anyhow::Result<Vec<_>>>()
-    });
-    let mut all = Books::default();
-    for (config, mut books) in configs.iter().zip(reading.await??) {
-        let events: Vec<EventId> = books.allocations.keys().copied().collect();
-        let outside = config.ticketing.read_claims(&events).await;
-        let outside =
-            outside.context("cannot read the claims in Redis (setting ticketing.redis)")?;
-        books.claims_are_rows = outside.is_none() && !books.allocations.is_empty();
-        books.claims = outside.unwrap_or_default();
-        all.add(books);
+    let (mut books, mut known) = (Books::default(), BTreeSet::new());
+    let mut claims_are_rows = false;
+    for config in configs {
+        books = add_store(books, config.clone()).await?;
+        let events = books.allocations.keys().copied();
+        let events: Vec<EventId> = events.filter(|event| known.insert(*event)).collect();
+        let claims = config.ticketing.read_claims(&events).await;
+        let claims = claims.context("cannot read the claims in Redis (setting ticketing.redis)")?;
+        claims_are_rows |= claims.is_none() && !events.is_empty();
+        books.claims.extend(claims.unwrap_or_default());
     }
-    Ok(Report::of(&all, Clock::System.now()))
+    books.claims_are_rows = claims_are_rows;
+    Ok(Report::of(&books, Clock::System.now()))
+}
+
+async fn add_store(mut books: Books, config: Config) -> anyhow::Result<Books> {
+    // Reading a snapshot blocks.
+    let reading = tokio::task::spawn_blocking(move || {
+        let read = backends::snapshot(&config).and_then(|snapshot| books.add(&snapshot));
+        read.with_context(|| match config.store.backend {
+            StoreBackend::Sqlite => {
+                format!("cannot audit the data folder {}", config.data.display())
+            }
+            StoreBackend::Postgres => {
+                let schema = &config.store.postgres.schema;
+                format!("cannot audit the PostgreSQL schema {schema}")
+            }
+        })?;
+        Ok(books)
+    });
+    reading.await?
 }
 
 /// How many messages at the brokers the groups have not handled; `None` if this binary has no Kafka support.
@@ -152,10 +151,10 @@ async fn unhandled(configs: &[Config]) -> anyhow::Result<Option<i64>> {
         return Ok(Some(0));
     };
     let mut count = 0;
-    for (group, topics) in super::books::subscriptions() {
-        count += messaging::kafka::lag(&config.bus.kafka, group, topics)
+    for messaging::Group { name, topics } in super::books::subscriptions() {
+        count += messaging::kafka::lag(&config.bus.kafka, name, topics)
             .await
-            .with_context(|| format!("cannot read the lag of group {group} (setting bus.kafka)"))?;
+            .with_context(|| format!("cannot read the lag of group {name} (setting bus.kafka)"))?;
     }
     Ok(Some(count))
 }

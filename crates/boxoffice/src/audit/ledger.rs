@@ -84,12 +84,6 @@ impl PointsLedger {
             EntryKind::Granted => {}
         }
     }
-
-    pub(super) fn add(&mut self, own: Self) {
-        self.accounts.extend(own.accounts);
-        self.sagas.extend(own.sagas);
-        self.flaws.extend(own.flaws);
-    }
 }
 
 /// Whether kind, sign and saga fit together.

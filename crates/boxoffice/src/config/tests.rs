@@ -37,15 +37,43 @@ fn refusal(file: &str, environment: &[(&str, &str)]) -> String {
 #[test]
 fn the_commented_defaults_are_the_defaults() {
     let config = Config::load(None, [], &Flags::default()).unwrap();
-    assert_eq!(config.http, HttpSettings::default());
-    assert_eq!(config.log, LogSettings::default());
-    assert_eq!(config.messaging, MessagingSettings::default());
+    assert_eq!(
+        config.messaging.dead_letters(),
+        DeadLetterSettings::default()
+    );
     assert_eq!(config.user, user::Settings::default());
     assert_eq!(config.ticketing, ticketing::Settings::default());
     #[cfg(feature = "kafka")]
-    assert_eq!(config.bus.kafka, messaging::KafkaSettings::default());
+    assert_eq!(
+        config.bus.kafka,
+        messaging::KafkaSettings {
+            source: "/boxoffice".to_owned(),
+            ..messaging::KafkaSettings::default()
+        }
+    );
     let payment = payment::Settings::default();
     assert_eq!(format!("{:?}", config.payment), format!("{payment:?}"));
+}
+
+#[test]
+fn the_defaults_of_the_process_are_the_documented_ones() {
+    let config = Config::load(None, [], &Flags::default()).unwrap();
+    let http = HttpSettings {
+        hosts: String::new(),
+        in_flight_max: 4096,
+        request_timeout_millis: 60_000,
+        shutdown_timeout_millis: 30_000,
+        idempotency_retention_secs: 86_400,
+        bench_route: false,
+    };
+    assert_eq!(config.http, http);
+    let log = LogSettings {
+        format: LogFormat::Text,
+        level: "info".to_owned(),
+    };
+    assert_eq!(config.log, log);
+    assert_eq!(config.messaging.inbox_retention_secs, None);
+    assert_eq!(config.messaging.dead_letter_retention_secs, 604_800);
 }
 
 #[test]

@@ -10,9 +10,33 @@ use crate::{
     http::hosts::Hosts,
 };
 
+/// Settings that must be at least 1.
+const POSITIVE: [&str; 13] = [
+    "http.in_flight_max",
+    "http.request_timeout_millis",
+    "http.shutdown_timeout_millis",
+    "messaging.inbox_retention_secs",
+    "messaging.dead_letter_retry_interval_millis",
+    "payment.retry_millis_min",
+    "payment.retry_millis_max",
+    "payment.refund_give_up_secs",
+    "payment.webhook_retention_secs",
+    "payment.reconciliation_retention_secs",
+    "http.idempotency_retention_secs",
+    "messaging.dead_letter_retention_secs",
+    "ticketing.hold_ttl_secs",
+];
+
+pub(super) fn validate_limits(layers: &config::Config) -> anyhow::Result<()> {
+    let is_less = |name: &&str| layers.get_int(name).is_ok_and(|value| value < 1);
+    if let Some(name) = POSITIVE.into_iter().find(is_less) {
+        bail!("the setting {name} must be at least 1");
+    }
+    Ok(())
+}
+
 impl Config {
     pub(super) fn validate(&self) -> anyhow::Result<()> {
-        self.validate_limits()?;
         self.validate_engines()?;
         if let Err(entry) = Hosts::read(&self.http.hosts) {
             bail!(
@@ -103,17 +127,13 @@ impl Config {
             );
         }
         match self.bus.backend {
-            #[cfg(feature = "kafka")]
-            BusBackend::Kafka => self.validate_kafka(),
+            BusBackend::Kafka if cfg!(feature = "kafka") => self.validate_kafka(),
             // `open_bus` reports that this binary has no Kafka support.
-            #[cfg(not(feature = "kafka"))]
-            BusBackend::Kafka => Ok(()),
-            BusBackend::Local => Ok(()),
+            BusBackend::Kafka | BusBackend::Local => Ok(()),
         }
     }
 
     /// Validates Kafka's own settings, and the settings that depend on them.
-    #[cfg(feature = "kafka")]
     fn validate_kafka(&self) -> anyhow::Result<()> {
         let kafka = &self.bus.kafka;
         if let Err(error) = kafka.validate() {
@@ -133,63 +153,6 @@ impl Config {
                  least {needed}, because the broker may deliver a message again until then",
                 kafka.retention_secs
             );
-        }
-        Ok(())
-    }
-
-    fn validate_limits(&self) -> anyhow::Result<()> {
-        let positive = |value: i64| u64::try_from(value).unwrap_or(0);
-        let at_least_one = [
-            ("http.in_flight_max", self.http.in_flight_max as u64),
-            (
-                "http.request_timeout_millis",
-                self.http.request_timeout_millis,
-            ),
-            (
-                "http.shutdown_timeout_millis",
-                self.http.shutdown_timeout_millis,
-            ),
-            (
-                "messaging.inbox_retention_secs",
-                positive(self.inbox_retention_secs()),
-            ),
-            (
-                "messaging.dead_letter_retry_interval_millis",
-                self.messaging.dead_letter_retry_interval_millis,
-            ),
-            (
-                "payment.retry_millis_min",
-                self.payment
-                    .retry_millis_min
-                    .min(self.payment.retry_millis_max),
-            ),
-            (
-                "payment.refund_give_up_secs",
-                positive(self.payment.refund_give_up_secs),
-            ),
-            (
-                "payment.webhook_retention_secs",
-                positive(self.payment.webhook_retention_secs),
-            ),
-            (
-                "payment.reconciliation_retention_secs",
-                positive(self.payment.reconciliation_retention_secs),
-            ),
-            (
-                "http.idempotency_retention_secs",
-                positive(self.http.idempotency_retention_secs),
-            ),
-            (
-                "messaging.dead_letter_retention_secs",
-                positive(self.messaging.dead_letter_retention_secs),
-            ),
-            (
-                "ticketing.hold_ttl_secs",
-                positive(self.ticketing.hold_ttl_secs),
-            ),
-        ];
-        if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
-            bail!("the setting {name} must be at least 1");
         }
         Ok(())
     }

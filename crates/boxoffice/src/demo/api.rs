@@ -60,12 +60,10 @@ pub struct LedgerEntry {
 }
 
 impl Api {
-    #[must_use]
     pub fn new(client: ServerClient) -> Self {
         Self(client)
     }
 
-    #[must_use]
     pub fn url(&self) -> &str {
         self.0.url()
     }
@@ -93,15 +91,8 @@ impl Api {
             version: i64,
         }
         let name = &persona.name;
-        let status = match persona.behaviour {
-            Behaviour::Inactive => "INACTIVE",
-            Behaviour::Pays
-            | Behaviour::PaysWithAnotherCard
-            | Behaviour::GivesUp
-            | Behaviour::NeverPays
-            | Behaviour::Flagged
-            | Behaviour::Overdraws => "ACTIVE",
-        };
+        let is_active = persona.behaviour != Behaviour::Inactive;
+        let status = if is_active { "ACTIVE" } else { "INACTIVE" };
         let body = json!({ "name": name, "status": status, "points": persona.balance });
         let call = self.post("/user").json(&body);
         let Registered { id, version } = done(call, format_args!("registering {name}")).await?;

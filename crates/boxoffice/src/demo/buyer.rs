@@ -77,9 +77,16 @@ pub async fn visit(api: &Api, show: Show, buyer: Buyer) -> anyhow::Result<Visit>
 }
 
 impl Visit {
-    #[must_use]
     pub fn is_sold_out(&self) -> bool {
         self.outcome == VisitOutcome::LeftOut && self.refused.as_deref() == Some("SOLD_OUT")
+    }
+
+    /// The ticket that the buyer reserved and did not pay.
+    pub fn unpaid_ticket(&self) -> Option<TicketId> {
+        if let VisitOutcome::Unpaid { ticket_id } = self.outcome {
+            return Some(ticket_id);
+        }
+        None
     }
 
     async fn go(&mut self, api: &Api, show: Show) -> anyhow::Result<VisitOutcome> {

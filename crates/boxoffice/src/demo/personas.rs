@@ -45,18 +45,13 @@ const POINTS_PACKET: u32 = 1_000;
 const PACKETS: u32 = 5;
 
 /// Buyer number `k`.
-#[must_use]
 pub fn persona(k: u32) -> Persona {
     let behaviour = behaviour(k);
     let point = points((k % PACKETS) * POINTS_PACKET);
-    let (balance, point) = match behaviour {
-        Behaviour::Overdraws => (points(POINTS_PACKET), points(POINTS_PACKET * PACKETS)),
-        Behaviour::Pays
-        | Behaviour::PaysWithAnotherCard
-        | Behaviour::GivesUp
-        | Behaviour::NeverPays
-        | Behaviour::Inactive
-        | Behaviour::Flagged => (points(POINTS_PACKET * PACKETS), point),
+    let (balance, point) = if behaviour == Behaviour::Overdraws {
+        (points(POINTS_PACKET), points(POINTS_PACKET * PACKETS))
+    } else {
+        (points(POINTS_PACKET * PACKETS), point)
     };
     Persona {
         name: format!("Buyer {k:05}"),
@@ -84,7 +79,6 @@ fn points(amount: u32) -> Points {
 
 impl Behaviour {
     /// The cards that the buyer tries, in order.
-    #[must_use]
     pub const fn cards(self) -> &'static [Card] {
         match self {
             Self::Pays | Self::Inactive | Self::Flagged | Self::Overdraws => &[Card::Good],

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
     api::{Api, Progress, Stock},
-    buyer::{Buyer, VisitOutcome},
+    buyer::{Buyer, Visit},
     polling::poll_until,
     sale::Sale,
     statistics::{PointsStatistics, SaleStatistics},
@@ -232,13 +232,7 @@ async fn count_points(api: &Api, buyers: &[Buyer]) -> anyhow::Result<PointsStati
 
 /// How many of the unpaid reservations expired.
 async fn count_expired(api: &Api, sale: &Sale) -> anyhow::Result<u64> {
-    let unpaid = sale.visits.iter().filter_map(|visit| match visit.outcome {
-        VisitOutcome::Unpaid { ticket_id } => Some(ticket_id),
-        VisitOutcome::LeftOut
-        | VisitOutcome::Compensated { .. }
-        | VisitOutcome::Refunded
-        | VisitOutcome::Bought { .. } => None,
-    });
+    let unpaid = sale.visits.iter().filter_map(Visit::unpaid_ticket);
     let progress = stream::iter(unpaid.map(|ticket_id| api.progress(ticket_id)));
     // A reservation without a purchase expired too: none is left waiting.
     let count = async |expired: u64, progress: Result<Progress, _>| {

@@ -40,7 +40,6 @@ pub struct PointsStatistics {
 
 impl SaleStatistics {
     /// The first `rush` visits belong to the rush.
-    #[must_use]
     pub fn of(visits: &[Visit], rush: usize) -> Self {
         let mut statistics = Self {
             buyers: rush as u64,
@@ -91,7 +90,6 @@ impl PointsStatistics {
     }
 
     /// Exact once nothing is in progress: points reserved and not restored are used.
-    #[must_use]
     pub fn used(&self) -> i64 {
         self.reserved - self.restored
     }

@@ -14,7 +14,6 @@ const REQUEST: &str = ".request";
 const RESPONSE: &str = ".response";
 
 /// The whole document. <https://www.asyncapi.com/docs/reference/specification/v3.1.0>
-#[must_use]
 pub fn document() -> Value {
     let topics = topics();
     let mut schemas = Map::new();

@@ -4,7 +4,7 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Body, ProblemDetails};
+use web::Body;
 
 pub fn router() -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(echo))
@@ -20,9 +20,7 @@ struct Echo {
 
 /// Returns the request's body.
 #[utoipa::path(post, path = "/bench/echo", tag = "bench", request_body = Echo, responses(
-    (status = 200, body = Echo),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
-    (status = 413, description = "BODY_TOO_LARGE", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 200, body = Echo)))]
 async fn echo(Body(echo): Body<Echo>) -> Json<Echo> {
     Json(echo)
 }

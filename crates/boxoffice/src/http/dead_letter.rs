@@ -10,7 +10,7 @@ use messaging::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Id, Page, Params, Problem, ProblemDetails, page};
+use web::{Id, Page, Params, Problem, page};
 
 #[derive(Clone)]
 struct Service {
@@ -72,8 +72,7 @@ struct ListParams {
 
 /// Dead letters, the oldest first.
 #[utoipa::path(get, path = "/dead-letter", tag = "dead letters", params(ListParams), responses(
-    (status = 200, body = Page<DeadLetterView>),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 200, body = Page<DeadLetterView>)))]
 async fn list(
     State(service): State<Service>,
     Params(params): Params<ListParams>,
@@ -87,8 +86,7 @@ async fn list(
 /// One dead letter.
 #[utoipa::path(get, path = "/dead-letter/{id}", tag = "dead letters", params(("id" = DeadLetterId, Path)), responses(
     (status = 200, body = DeadLetterView),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
-    (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 404, description = "DEAD_LETTER_NOT_FOUND")))]
 async fn show(
     State(service): State<Service>,
     Id(id): Id<DeadLetterId>,
@@ -104,9 +102,8 @@ async fn show(
 #[utoipa::path(post, path = "/dead-letter/{id}/replay", tag = "dead letters", params(("id" = DeadLetterId, Path)),
     responses(
         (status = 200, body = DeadLetterView),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "DEAD_LETTER_CLOSED, DEAD_LETTER_UNPUBLISHABLE, VERSION_CONFLICT", body = ProblemDetails, content_type = "application/problem+json")))]
+        (status = 404, description = "DEAD_LETTER_NOT_FOUND"),
+        (status = 409, description = "DEAD_LETTER_CLOSED, DEAD_LETTER_UNPUBLISHABLE, VERSION_CONFLICT")))]
 async fn replay(
     State(service): State<Service>,
     Id(id): Id<DeadLetterId>,
@@ -119,9 +116,8 @@ async fn replay(
 #[utoipa::path(delete, path = "/dead-letter/{id}", tag = "dead letters", params(("id" = DeadLetterId, Path)),
     responses(
         (status = 200, body = DeadLetterView),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "DEAD_LETTER_CLOSED, VERSION_CONFLICT", body = ProblemDetails, content_type = "application/problem+json")))]
+        (status = 404, description = "DEAD_LETTER_NOT_FOUND"),
+        (status = 409, description = "DEAD_LETTER_CLOSED, VERSION_CONFLICT")))]
 async fn discard(
     State(service): State<Service>,
     Id(id): Id<DeadLetterId>,

@@ -26,7 +26,7 @@ use web::{
 use super::{
     Parts,
     hosts::{HostRefusal, Hosts},
-    metrics::{HttpMetrics, Route},
+    metrics::HttpMetrics,
 };
 
 /// Answered also under overload, because that is when operators need them.
@@ -57,11 +57,10 @@ impl Guard {
         }
     }
 
-    fn admit(&self, route: &Route) -> Option<InFlightPermit<'_>> {
+    fn admit(&self, route: &str) -> Option<InFlightPermit<'_>> {
         let permit = InFlightPermit(&self.in_flight);
         let under_way = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        (under_way < self.in_flight_max || ALWAYS_ANSWERED.contains(&route.as_str()))
-            .then_some(permit)
+        (under_way < self.in_flight_max || ALWAYS_ANSWERED.contains(&route)).then_some(permit)
     }
 
     /// Refuses requests that no route accepts.
@@ -118,8 +117,9 @@ fn caller_trace(headers: &HeaderMap) -> Option<TraceContext> {
 async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let route = Route::of(request.extensions().get::<MatchedPath>());
-    let response = match guard.admit(&route) {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let response = match guard.admit(route) {
         Some(_permit) => match guard.refuse(&request) {
             Some(refusal) => refusal,
             None => guard.perform(request, next).await,
@@ -127,13 +127,13 @@ async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
         None => overloaded().into_response(),
     };
     let (status, elapsed) = (response.status(), started.elapsed());
-    log(&method, &route, status, elapsed);
+    log(&method, route, status, elapsed);
     guard.metrics.observe(&method, route, status, elapsed);
     response
 }
 
-fn log(method: &Method, route: &Route, status: StatusCode, elapsed: Duration) {
-    let (route, status) = (route.as_str(), status.as_u16());
+fn log(method: &Method, route: &str, status: StatusCode, elapsed: Duration) {
+    let status = status.as_u16();
     if status >= 500 {
         tracing::warn!(%method, route, status, ?elapsed, "a request failed");
     } else {
@@ -182,7 +182,7 @@ fn overloaded() -> Problem {
 
 fn internal() -> Problem {
     let detail = "the server failed to handle this request; the failure is logged";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail)
+    Problem::internal(detail)
 }
 
 fn gave_up() -> Problem {

@@ -1,68 +1,26 @@
 //! HTTP metrics: requests and their duration by method, route template and status. It owns both metric families.
 
-use std::{
-    fmt::Write,
-    hash::{Hash, Hasher},
-    time::Duration,
-};
+use std::time::Duration;
 
-use axum::{
-    extract::MatchedPath,
-    http::{Method, StatusCode},
-};
+use axum::http::{Method, StatusCode};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
-/// The matched route's template, never the path: the number of label values must be bounded.
-#[derive(Debug, Clone)]
-pub struct Route(Option<MatchedPath>);
-
-impl Route {
-    #[must_use]
-    pub fn of(matched: Option<&MatchedPath>) -> Self {
-        Self(matched.cloned())
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.as_ref().map_or("none", MatchedPath::as_str)
-    }
-}
-
-impl PartialEq for Route {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Route {}
-
-impl Hash for Route {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl EncodeLabelValue for Route {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        encoder.write_str(self.as_str())
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
-    route: Route,
+    /// The matched route's template, never the path: the number of label values must be bounded.
+    route: String,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TimeLabels {
     method: &'static str,
-    route: Route,
+    route: String,
 }
 
 pub struct HttpMetrics {
@@ -92,8 +50,8 @@ impl HttpMetrics {
         metrics
     }
 
-    pub fn observe(&self, method: &Method, route: Route, status: StatusCode, elapsed: Duration) {
-        let method = known(method);
+    pub fn observe(&self, method: &Method, route: &str, status: StatusCode, elapsed: Duration) {
+        let (method, route) = (known(method), route.to_owned());
         let labels = RequestLabels {
             method,
             route: route.clone(),

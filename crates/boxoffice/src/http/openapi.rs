@@ -14,7 +14,7 @@ use utoipa::openapi::{
     path::{Operation, PathsMap},
 };
 
-use super::problems::CODES;
+use super::problems;
 
 /// Completes the document once it has all routes.
 pub fn finish(page: &mut OpenApi) {
@@ -45,11 +45,9 @@ fn describe(page: &mut OpenApi) {
     text.push_str(
         "\n\nEach POST and PUT takes an `Idempotency-Key`: a repeated request with the same key and body takes effect once \
          and gets the first response again. A refused request is decided again.\n\nA refusal is a problem (RFC 9457, \
-         `application/problem+json`); programs decide by its `code`:\n\n| status | code | meaning |\n|---|---|---|\n",
+         `application/problem+json`); programs decide by its `code`:\n\n",
     );
-    for (status, code, meaning) in CODES {
-        text.push_str(&format!("| {status} | `{code}` | {meaning} |\n"));
-    }
+    text.push_str(problems::TABLE);
     page.info.description = Some(text);
     let here = ServerBuilder::new().url("/");
     page.servers = Some(vec![

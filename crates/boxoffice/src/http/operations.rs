@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Problem, ProblemDetails};
+use web::Problem;
 
 use super::{Parts, asyncapi};
 
@@ -59,17 +59,20 @@ struct Shared {
 impl Operations {
     pub fn new(parts: Parts, page: &OpenApi) -> Self {
         let mut registry = parts.registry;
-        let (dead_letters, open_sagas) = (Gauges::default(), Gauges::default());
-        let open_payments = Gauges::default();
-        registry.register(
-            "dead_letters",
-            "Dead letters by state",
-            dead_letters.clone(),
+        let mut by_state = |name: &str, help: &str| {
+            let gauges = Gauges::default();
+            registry.register(name, help, gauges.clone());
+            gauges
+        };
+        let dead_letters = by_state("dead_letters", "Dead letters by state");
+        let open_sagas = by_state(
+            "open_sagas",
+            "Sagas that have not ended, by state; PARKED are counted in their state too",
         );
-        let help = "Sagas that have not ended, by state; PARKED are counted in their state too";
-        registry.register("open_sagas", help, open_sagas.clone());
-        let help = "Money in transit, or waiting for a person: attempts, refunds, orphan charges, webhooks";
-        registry.register("open_payments", help, open_payments.clone());
+        let open_payments = by_state(
+            "open_payments",
+            "Money in transit, or waiting for a person: attempts, refunds, orphan charges, webhooks",
+        );
         let outbox_messages = Gauge::default();
         let help = "Committed messages that are not published yet, counted up to 10000";
         registry.register("outbox_messages", help, outbox_messages.clone());
@@ -111,7 +114,7 @@ async fn healthz() -> &'static str {
 /// Readiness: the store accepts commits, and each worker runs.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "the store accepts commits, and each worker runs", body = String, content_type = "text/plain"),
-    (status = 503, description = "NOT_READY: the store has failed, or a worker has ended", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 503, description = "NOT_READY: the store has failed, or a worker has ended")))]
 async fn readyz(State(Operations(shared)): State<Operations>) -> Result<&'static str, Problem> {
     if let Err(error) = shared.store.check() {
         return Err(Problem::unavailable("NOT_READY", error));
@@ -128,7 +131,7 @@ async fn readyz(State(Operations(shared)): State<Operations>) -> Result<&'static
 /// Metrics, as OpenMetrics text.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses(
     (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text"),
-    (status = 503, description = "UNAVAILABLE: the store cannot be read", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 503, description = "UNAVAILABLE: the store cannot be read")))]
 async fn metrics(State(Operations(shared)): State<Operations>) -> Result<Response, Problem> {
     shared.count().await?;
     let mut body = String::new();
@@ -150,44 +153,17 @@ async fn asyncapi_document(State(Operations(shared)): State<Operations>) -> Resp
     ([(header::CONTENT_TYPE, JSON_TYPE)], shared.asyncapi.clone()).into_response()
 }
 
-/// The states of `open_payments`: name, table, indexed column, and condition.
-const OPEN_MONEY: &[(&str, &Table, &str, &str)] = &[
-    (
-        "CONFIRMING",
-        PaymentRecord::TABLE,
-        "status",
-        "status = 'CONFIRMING'",
-    ),
-    (
-        "REFUND_REQUESTED",
-        PaymentRecord::TABLE,
-        "refund",
-        "refund = 'REQUESTED'",
-    ),
-    (
-        "REFUND_PARKED",
-        PaymentRecord::TABLE,
-        "refund",
-        "refund = 'PARKED'",
-    ),
-    (
-        "STRAY_REQUESTED",
-        OrphanChargeRecord::TABLE,
-        "refund",
-        "refund = 'REQUESTED'",
-    ),
-    (
-        "STRAY_PARKED",
-        OrphanChargeRecord::TABLE,
-        "refund",
-        "refund = 'PARKED'",
-    ),
-    (
-        "WEBHOOK_RECEIVED",
-        WebhookRecord::TABLE,
-        "state",
-        "state = 'RECEIVED'",
-    ),
+const PAYMENTS: &Table = PaymentRecord::TABLE;
+const ORPHANS: &Table = OrphanChargeRecord::TABLE;
+const WEBHOOKS: &Table = WebhookRecord::TABLE;
+/// The states of `open_payments`: name, table, and a condition, which begins with its column.
+const OPEN_MONEY: [(&str, &Table, &str); 6] = [
+    ("CONFIRMING", PAYMENTS, "status = 'CONFIRMING'"),
+    ("REFUND_REQUESTED", PAYMENTS, "refund = 'REQUESTED'"),
+    ("REFUND_PARKED", PAYMENTS, "refund = 'PARKED'"),
+    ("STRAY_REQUESTED", ORPHANS, "refund = 'REQUESTED'"),
+    ("STRAY_PARKED", ORPHANS, "refund = 'PARKED'"),
+    ("WEBHOOK_RECEIVED", WEBHOOKS, "state = 'RECEIVED'"),
 ];
 
 impl Shared {
@@ -195,30 +171,29 @@ impl Shared {
     async fn count(&self) -> Result<(), StoreError> {
         let letters = self.store.count_by(DeadLetterRecord::TABLE, "state", None);
         set(&self.dead_letters, &LETTER_STATES, letters.await?);
-        let mut sagas = self
-            .store
-            .count_by(SagaRecord::TABLE, "state", Some(OPEN))
-            .await?;
-        let parked = self
-            .store
-            .count_by(SagaRecord::TABLE, "state", Some(OPEN_AND_PARKED))
-            .await?;
-        let parked_total = parked.iter().map(|(_, count)| count).sum();
-        sagas.push(("PARKED".to_owned(), parked_total));
+        let sagas = self.store.count_by(SagaRecord::TABLE, "state", Some(OPEN));
+        let mut sagas = sagas.await?;
+        let parked = self.total(SagaRecord::TABLE, "state", OPEN_AND_PARKED);
+        sagas.push(("PARKED".to_owned(), parked.await?));
         set(&self.open_sagas, &["STARTED", "COMPENSATING"], sagas);
         self.outbox_messages.set(self.bus.unpublished().await?);
-        self.count_money().await
+        let mut money = Vec::new();
+        for (name, table, only) in OPEN_MONEY {
+            let column = only.split(' ').next().unwrap_or(only);
+            money.push((name.to_owned(), self.total(table, column, only).await?));
+        }
+        set(&self.open_payments, &[], money);
+        Ok(())
     }
 
-    async fn count_money(&self) -> Result<(), StoreError> {
-        let mut counts = Vec::new();
-        for (name, table, column, only) in OPEN_MONEY {
-            let rows = self.store.count_by(table, column, Some(only)).await?;
-            let total = rows.iter().map(|(_, count)| count).sum();
-            counts.push(((*name).to_owned(), total));
-        }
-        set(&self.open_payments, &[], counts);
-        Ok(())
+    async fn total(
+        &self,
+        table: &'static Table,
+        column: &'static str,
+        only: &'static str,
+    ) -> Result<i64, StoreError> {
+        let counts = self.store.count_by(table, column, Some(only)).await?;
+        Ok(counts.iter().map(|(_, count)| count).sum())
     }
 }
 

@@ -7,7 +7,7 @@ use saga::{SagaState, StepState};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use web::{Id, Page, Params, Problem, ProblemDetails, page};
+use web::{Id, Page, Params, Problem, page};
 
 pub fn router(store: Store) -> OpenApiRouter {
     OpenApiRouter::new()
@@ -110,8 +110,7 @@ struct ListParams {
 
 /// Sagas, the newest first.
 #[utoipa::path(get, path = "/saga", tag = "sagas", params(ListParams), responses(
-    (status = 200, body = Page<SagaView>),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 200, body = Page<SagaView>)))]
 async fn list(
     State(store): State<Store>,
     Params(params): Params<ListParams>,
@@ -134,8 +133,7 @@ async fn list(
 /// One saga with the steps that it has started.
 #[utoipa::path(get, path = "/saga/{sagaId}", tag = "sagas", params(("sagaId" = SagaId, Path)), responses(
     (status = 200, body = SagaView),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails, content_type = "application/problem+json"),
-    (status = 404, description = "SAGA_NOT_FOUND", body = ProblemDetails, content_type = "application/problem+json")))]
+    (status = 404, description = "SAGA_NOT_FOUND")))]
 async fn show(State(store): State<Store>, Id(id): Id<SagaId>) -> Result<Json<SagaView>, Problem> {
     let record: Option<SagaRecord> = store.load(id).await?;
     let not_found = || Problem::not_found("SAGA_NOT_FOUND", format_args!("there is no saga {id}"));

@@ -360,7 +360,12 @@ async fn crash_at_beside_poison(name: &str) {
 async fn poisoned(name: &str) -> CrashHarness {
     let harness = CrashHarness::open(seed(name)).await;
     let tables = boxoffice::app::tables();
-    let store = Store::open_embedded(harness.path(), &tables, Metrics::unregistered()).unwrap();
+    let store = Store::open_embedded(
+        boxoffice::backends::data_folder(harness.path()),
+        &tables,
+        Metrics::unregistered(),
+    )
+    .unwrap();
     let mut commit = Commit::new();
     for number in 0..POISONED {
         commit.publish(Message {

@@ -25,7 +25,7 @@ use crate::server::{HOLD_GRACE_SECS, TIMEOUT};
 const AUDIT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub fn read(folder: &Path) -> Books {
-    Books::read(&Snapshot::open(folder).unwrap()).unwrap()
+    Books::read(&Snapshot::open(boxoffice::backends::data_folder(folder)).unwrap()).unwrap()
 }
 
 /// Waits until no saga is open, no message or payment is pending and no reservation waits.
@@ -213,7 +213,7 @@ fn points_are_where_they_belong(calls: &CallLog, books: &Books) {
 /// A server that stopped on SIGTERM has answered every request that took effect.
 pub fn nothing_was_done_unanswered(calls: &CallLog, folder: &Path) {
     let mut answered = Vec::new();
-    let snapshot = Snapshot::open(folder).unwrap();
+    let snapshot = Snapshot::open(boxoffice::backends::data_folder(folder)).unwrap();
     snapshot
         .each(|it: AnswerRecord| answered.push(it.key))
         .unwrap();

@@ -84,7 +84,14 @@ fn payments_without_a_gateway_are_reconciled_only_if_the_settings_name_one() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let tables = boxoffice::app::tables();
-    drop(Store::open_embedded(folder, &tables, Metrics::unregistered()).unwrap());
+    drop(
+        Store::open_embedded(
+            boxoffice::backends::data_folder(folder),
+            &tables,
+            Metrics::unregistered(),
+        )
+        .unwrap(),
+    );
 
     let refused = command(folder, &["reconcile"]).output().unwrap();
     assert_refused(&refused, &["payment.sandbox = false", "serve them once"]);

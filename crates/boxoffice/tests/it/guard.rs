@@ -202,7 +202,11 @@ async fn a_stop_finishes_accepted_requests_accepts_no_new_ones_and_closes_the_st
     assert_eq!(answer.text().await.unwrap(), "through");
     stopped.await.unwrap();
     let tables = boxoffice::app::tables();
-    let opened = Store::open_embedded(it.folder.path(), &tables, Metrics::unregistered());
+    let opened = Store::open_embedded(
+        boxoffice::backends::data_folder(it.folder.path()),
+        &tables,
+        Metrics::unregistered(),
+    );
     assert!(opened.is_ok(), "{:?}", opened.err());
 }
 

@@ -110,6 +110,18 @@ async fn a_full_disk_under_the_log_stops_neither_the_start_nor_the_server() {
     child.wait().unwrap();
 }
 
+#[test]
+fn an_error_that_cannot_be_printed_keeps_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let data = folder.path().to_str().unwrap();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut command = boxoffice(&["serve", "--listen", &listen, "--data", data]);
+    let refused = command.stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(refused.code(), Some(1));
+}
+
 #[tokio::test]
 async fn an_unread_log_delays_no_answer_and_no_stop() {
     let folder = tempfile::tempdir().unwrap();

@@ -24,7 +24,14 @@ fn older_folder() -> TempDir {
 /// Opens the folder as a start of the program does.
 fn open(folder: &Path) {
     let tables = boxoffice::app::tables();
-    drop(Store::open_embedded(folder, &tables, Metrics::unregistered()).unwrap());
+    drop(
+        Store::open_embedded(
+            boxoffice::backends::data_folder(folder),
+            &tables,
+            Metrics::unregistered(),
+        )
+        .unwrap(),
+    );
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::support::{Running, TIMEOUT, assert_problem};
 use axum::Router;
 use boxoffice::{
-    config::HttpSettings,
+    config::{Config, Flags},
     http::{self, Parts},
 };
 use contract::{SagaId, TicketId, Timestamp};
@@ -34,7 +34,12 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
     let folder = tempfile::tempdir().unwrap();
     let metrics = Metrics::unregistered();
     let tables = boxoffice::app::tables();
-    let store = Store::open_embedded(folder.path(), &tables, metrics.clone()).unwrap();
+    let store = Store::open_embedded(
+        boxoffice::backends::data_folder(folder.path()),
+        &tables,
+        metrics.clone(),
+    )
+    .unwrap();
     let clock = Clock::manual(NOW);
     let mut runner = Runner::with_context(WorkerContext {
         store: store.clone(),
@@ -58,7 +63,7 @@ async fn it_is_not_ready_when_a_worker_has_ended() {
         random: messaging::Random::seeded(1),
         registry: Registry::default(),
         handles: running.handles(),
-        settings: HttpSettings::default(),
+        settings: Config::load(None, [], &Flags::default()).unwrap().http,
     };
     let router = http::router(parts, OpenApiRouter::new(), Router::new());
     let request = axum::http::Request::get("/readyz").body(axum::body::Body::empty());
@@ -115,6 +120,47 @@ async fn the_openapi_page_describes_idempotency_and_body_limit_answers_of_every_
             .filter(|it| it["name"] == "Idempotency-Key");
         assert_eq!(keys.count(), 1, "{post}");
     }
+}
+
+#[tokio::test]
+async fn every_operation_describes_the_answers_that_any_request_may_get() {
+    let it = Running::start().await;
+    let page: Value = it.get("/openapi.json").await.json().await.unwrap();
+    let (mut missing, mut unlimited) = (Vec::new(), Vec::new());
+    for (path, item) in page["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let mut described = |status: &str, code: &str| {
+                let text = &operation["responses"][status]["description"];
+                if !text.as_str().unwrap_or_default().contains(code) {
+                    missing.push(format!("{method} {path}: {status} {code}"));
+                }
+            };
+            described("500", "INTERNAL");
+            if path != "/healthz" {
+                described("503", "OVERLOADED");
+                described("504", "REQUEST_TIMEOUT");
+            }
+            if !matches!(path.as_str(), "/healthz" | "/readyz") {
+                described("421", "UNKNOWN_HOST");
+            }
+            if method != "get" {
+                described("403", "CROSS_ORIGIN_REQUEST");
+                described("415", "UNSUPPORTED_ENCODING");
+            }
+            let parameters = operation["parameters"].as_array();
+            for parameter in parameters.into_iter().flatten() {
+                if parameter["in"] != "header" {
+                    described("400", "INVALID_REQUEST");
+                }
+                let schema = &parameter["schema"];
+                let is_limited = schema["minimum"] == 1 && schema["maximum"] == 500;
+                if parameter["name"] == "limit" && !is_limited {
+                    unlimited.push(format!("{method} {path}"));
+                }
+            }
+        }
+    }
+    assert_eq!((missing, unlimited), (vec![], vec![]));
 }
 
 #[tokio::test]

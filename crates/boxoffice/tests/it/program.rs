@@ -35,7 +35,12 @@ async fn folder_with_a_dead_letter() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     {
         let tables = boxoffice::app::tables();
-        let store = Store::open_embedded(folder.path(), &tables, Metrics::unregistered()).unwrap();
+        let store = Store::open_embedded(
+            boxoffice::backends::data_folder(folder.path()),
+            &tables,
+            Metrics::unregistered(),
+        )
+        .unwrap();
         let mut commit = Commit::new();
         commit.publish(Message {
             id: "poison".to_owned(),
@@ -66,8 +71,11 @@ async fn folder_with_a_dead_letter() -> (TempDir, String) {
 #[tokio::test]
 async fn serve_prints_one_line_answers_and_stops_on_either_signal() {
     let folder = tempfile::tempdir().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
     for signal in ["-TERM", "-INT"] {
-        let serving = serve(folder.path());
+        let mut command = process::serve(PROGRAM, folder.path());
+        command.stderr(log.reopen().unwrap());
+        let serving = ServerProcess::start(command);
         let address_file = folder.path().join("server.addr");
         let address = fs::read_to_string(&address_file).unwrap();
         assert_eq!(serving.url(), format!("http://{address}"));
@@ -79,6 +87,9 @@ async fn serve_prints_one_line_answers_and_stops_on_either_signal() {
 
         assert_eq!(serving.stop(signal), "", "more than one line was printed");
         assert!(!address_file.exists());
+        // Else the stop has waited for somebody who never gives the store back.
+        let log = fs::read_to_string(log.path()).unwrap();
+        assert!(!log.contains("the store is still in use"), "{log}");
     }
 }
 
@@ -144,6 +155,27 @@ fn an_address_in_use_is_refused_with_the_name_of_its_setting() {
         printed.contains("listen") && printed.contains(&listen),
         "{printed}"
     );
+}
+
+#[test]
+fn a_data_folder_that_is_a_file_is_refused_over_each_store() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for store in ["sqlite", "postgres"] {
+        let data = file.path().to_str().unwrap();
+        let mut command = boxoffice(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
+        command.env("BOXOFFICE_STORE__BACKEND", store);
+        command.env(
+            "BOXOFFICE_STORE__POSTGRES__URL",
+            "postgres://127.0.0.1:1/none",
+        );
+        let refused = command.output().unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{store}");
+        let printed = text(&refused.stderr);
+        assert!(
+            printed.contains("is a file; name another with --data or BOXOFFICE_DATA"),
+            "{store}: {printed}"
+        );
+    }
 }
 
 #[test]

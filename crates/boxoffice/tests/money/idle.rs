@@ -28,7 +28,7 @@ pub struct AllBooks {
 
 impl AllBooks {
     pub fn read(folder: &Path) -> Self {
-        let snapshot = Snapshot::open(folder).unwrap();
+        let snapshot = Snapshot::open(boxoffice::backends::data_folder(folder)).unwrap();
         let mut strays = BTreeMap::new();
         let mut dead_letters = Vec::new();
         let mut webhooks_ignored = 0;

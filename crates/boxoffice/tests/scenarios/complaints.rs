@@ -200,6 +200,7 @@ async fn the_first_delivery_found_nobody(app: &mut TestApp) {
     let purchase = app.purchase(event, user, 300).await;
     app.paid(&purchase, "w-1").await;
     app.gateway.wait_for_all_webhooks().await;
+    app.webhooks_are_applied().await;
     app.stop().await;
     app.gateway.perform("w-1", "cancel-by-merchant").await;
     app.gateway.wait_for_failed_webhook().await;

@@ -11,7 +11,7 @@ use boxoffice::{
     backends::{self, BusBackend, StoreBackend},
     config::Config,
 };
-use messaging::{Bus, KafkaSettings, PostgresSettings};
+use messaging::{Bus, Group, KafkaSettings, PostgresSettings};
 use test_support::{Polling, engines, eventually};
 use tokio_postgres::{Client, NoTls};
 
@@ -85,9 +85,9 @@ impl EngineNamespace {
     /// Creates the record of published messages.
     async fn record_messages(&self) {
         self.run(LOG).await;
-        for (group, topics) in subscriptions() {
+        for Group { name, topics } in subscriptions() {
             let text = "INSERT INTO subscription SELECT $1, unnest($2::text[])";
-            self.client.execute(text, &[&group, &topics]).await.unwrap();
+            self.client.execute(text, &[&name, &topics]).await.unwrap();
         }
     }
 
@@ -118,10 +118,10 @@ impl EngineNamespace {
     pub async fn wait_until_consumed(&self, bus: &Bus) -> usize {
         let published = self.published().await.len();
         let groups = subscriptions().into_iter();
-        let consuming = groups.map(async |(group, topics)| {
+        let consuming = groups.map(async |Group { name, topics }| {
             eventually(POLLING, "every message is acknowledged", async || {
-                let is_drained = bus.is_drained(group, topics).await.unwrap();
-                if is_drained { Ok(()) } else { Err(group) }
+                let is_drained = bus.is_drained(name, topics).await.unwrap();
+                if is_drained { Ok(()) } else { Err(name) }
             })
             .await;
         });

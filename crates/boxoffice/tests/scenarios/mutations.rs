@@ -1,6 +1,7 @@
 //! The audit detects every change of a healthy folder. The test changes a folder with every kind of record cell by cell
 //! and row by row; changes that no check detects are listed with their reasons.
 
+mod breaches;
 mod folder;
 mod mutate;
 mod undetected;

@@ -90,13 +90,15 @@ async fn a_purchase_that_does_not_match_its_reservation_is_refused() {
         app.get(&path).await.refused(404, "PROCESS_NOT_FOUND");
 
         let purchase = app.processed(&ticket, event, user, 0).await;
-        app.process(&ticket, event, user, 0)
-            .await
-            .refused(409, "ALREADY_PROCESSING");
+        let says_where_to_look = |refused: Value| {
+            let detail = refused["detail"].as_str().unwrap();
+            assert!(detail.contains("GET /ticketing/process/"), "{detail}");
+        };
+        let again = app.process(&ticket, event, user, 0).await;
+        says_where_to_look(again.refused(409, "ALREADY_PROCESSING"));
         app.paid(&purchase, "card-1").await;
-        app.process(&ticket, event, user, 0)
-            .await
-            .refused(409, "ALREADY_PROCESSING");
+        let again = app.process(&ticket, event, user, 0).await;
+        says_where_to_look(again.refused(409, "ALREADY_PROCESSING"));
         let late = app.reserved(event, stranger).await;
         app.clock.advance_millis(HOLD_SECS * 1000 + 1);
         let refused = app.process(&late, event, stranger, 0).await;

@@ -219,6 +219,9 @@ async fn crash_and_restart(deployment: &Deployment, engine: Target, away: Durati
     };
     let begun = Instant::now();
     engine.crash().await;
+    if engine.name == engines.redis.name {
+        deployment.redis_is_lost();
+    }
     tokio::time::sleep(away).await;
     engine.restart().await;
     eprintln!("{} was down for {:?}", engine.name, begun.elapsed());

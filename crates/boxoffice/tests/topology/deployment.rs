@@ -19,7 +19,7 @@ use ticketing::RedisSettings;
 use crate::{
     engines::{Engines, KAFKA_ROUTES},
     gateway::{SECRET, TestGateway},
-    process::{Process, command, spawn, supervise},
+    process::{Process, command, program, spawn, supervise},
     proxy::Proxy,
 };
 
@@ -37,6 +37,8 @@ const PROCESSES: &[(&str, &str, usize)] = &[
     ("payment-worker", "payment", 2),
 ];
 pub const SCHEMAS: [&str; 4] = ["event", "user", "ticketing", "payment"];
+/// Long enough for a purchase without faults, short enough to wait for.
+pub const HOLD_TTL_SECS: u64 = 25;
 /// Timeouts as short as a machine that runs everything can keep.
 const SETTINGS: &[(&str, &str)] = &[
     ("STORE__BACKEND", "postgres"),
@@ -55,8 +57,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("PAYMENT__SETTLE_AFTER_MILLIS", "4000"),
     ("PAYMENT__RETRY_MILLIS_MAX", "2000"),
     ("PAYMENT__GIVE_UP_AFTER_MILLIS", "5000"),
-    // Long enough for a purchase without faults, short enough to wait for.
-    ("TICKETING__HOLD_TTL_SECS", "25"),
     ("TICKETING__HOLD_GRACE_SECS", "8"),
     ("LOG__LEVEL", "info"),
 ];
@@ -78,6 +78,7 @@ pub struct Deployment {
     name: String,
     folder: Option<TempDir>,
     faults_changed: Mutex<ActiveFaults>,
+    redis_lost: Mutex<Option<Instant>>,
     /// Forwards the gateway's webhooks to a `payment-api` process that listens.
     _webhook_proxy: Proxy,
     supervisor: tokio::task::JoinHandle<()>,
@@ -109,12 +110,18 @@ impl Deployment {
                 let routes = routes(services, engines, &gateway_route, kafka);
                 let settings = settings(engines, &routes, &name, schema);
                 if number == 1 {
-                    let migrated = command(&settings).arg("migrate").output().unwrap();
-                    assert!(migrated.status.success(), "{migrated:?}");
+                    // An earlier program's schema is there when this one migrates.
+                    for program in [program(2), program(1)] {
+                        let migrated = command(&program, &settings).arg("migrate").output();
+                        let migrated = migrated.unwrap();
+                        assert!(migrated.status.success(), "{migrated:?}");
+                    }
                 }
-                let running = Mutex::new(spawn(services, &folder, &settings, ""));
+                let program = program(number);
+                let running = Mutex::new(spawn(&program, services, &folder, &settings, ""));
                 processes.push(Arc::new(Process {
                     name: name_of_it,
+                    program,
                     services,
                     folder,
                     settings,
@@ -136,6 +143,7 @@ impl Deployment {
                 faults: 0,
                 since: Instant::now(),
             }),
+            redis_lost: Mutex::default(),
             _webhook_proxy: webhook_proxy,
             supervisor,
         };
@@ -167,6 +175,16 @@ impl Deployment {
         faults_changed.since = Instant::now();
     }
 
+    /// Redis crashes now, and restarts empty.
+    pub fn redis_is_lost(&self) {
+        *self.redis_lost.lock().unwrap() = Some(Instant::now());
+    }
+
+    pub fn was_redis_lost_since(&self, moment: Instant) -> bool {
+        let lost = *self.redis_lost.lock().unwrap();
+        lost.is_some_and(|lost| lost >= moment)
+    }
+
     /// Whether to wait longer for a condition: the timeout begins when the last fault has ended.
     pub fn may_wait(&self, since: Instant) -> bool {
         let faults_changed = self.faults_changed.lock().unwrap();
@@ -193,6 +211,7 @@ impl Deployment {
             messages: MessageTable::Outbox,
             connections_max: 2,
             wait_secs_max: 10,
+            program: boxoffice::backends::PROGRAM,
         }
     }
 
@@ -300,6 +319,7 @@ fn settings(
         // A process that does not use Redis still needs an address.
         own.push(("TICKETING__REDIS__URL", engines.redis.address.clone()));
     }
+    own.push(("TICKETING__HOLD_TTL_SECS", HOLD_TTL_SECS.to_string()));
     let fixed = SETTINGS
         .iter()
         .map(|(key, value)| (*key, (*value).to_owned()));

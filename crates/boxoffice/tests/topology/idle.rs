@@ -10,7 +10,7 @@ use contract::{
     topic,
 };
 use futures::future;
-use messaging::{Clock, Snapshot, StoreError};
+use messaging::{Clock, Group, Snapshot, StoreError};
 use payment::record::Refund;
 use test_support::{Polling, eventually};
 use ticketing::reservations::ClaimSnapshot;
@@ -37,9 +37,9 @@ pub async fn wait_until_idle(deployment: &Deployment, events: &[i64]) -> Books {
 pub async fn describe_remaining_work(deployment: &Deployment) -> String {
     let books = idle_books(deployment).await.err().map(|it| it.0);
     let mut lags = Vec::new();
-    for (group, topics) in subscriptions() {
-        let lag = messaging::kafka::lag(&deployment.kafka(), group, topics).await;
-        lags.push(format!("{group}: {lag:?}"));
+    for Group { name, topics } in subscriptions() {
+        let lag = messaging::kafka::lag(&deployment.kafka(), name, topics).await;
+        lags.push(format!("{name}: {lag:?}"));
     }
     format!("{books:?}; lags {lags:?}")
 }
@@ -103,7 +103,7 @@ async fn consumer_lag(deployment: &Deployment) -> Result<i64, StoreError> {
     let (kafka, groups) = (deployment.kafka(), subscriptions());
     let asked = groups
         .iter()
-        .map(|(group, topics)| messaging::kafka::lag(&kafka, group, topics));
+        .map(|it| messaging::kafka::lag(&kafka, it.name, it.topics));
     Ok(future::try_join_all(asked).await?.into_iter().sum())
 }
 
@@ -176,16 +176,16 @@ async fn every_message_was_handled(deployment: &Deployment) {
         };
         let groups = subscriptions().into_iter();
         groups
-            .map(|(group, topics)| (group, topics, marks_of(group)))
+            .map(|group| (group, marks_of(group.name)))
             .collect::<Vec<_>>()
     });
-    for (group, topics, marks) in reading.await.unwrap() {
+    for (Group { name, topics }, marks) in reading.await.unwrap() {
         let lost = records
             .iter()
-            .filter(|it| it.reissue.is_none() && it.is_for(group, topics))
+            .filter(|it| it.reissue.is_none() && it.is_for(name, topics))
             .filter(|it| !marks.contains(&it.id));
         let lost: Vec<_> = lost.map(|it| (&it.topic, &it.id)).collect();
-        assert!(lost.is_empty(), "{group} has not handled {lost:?}");
+        assert!(lost.is_empty(), "{name} has not handled {lost:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     buyer::{BuyerKind, put_on_sale},
     deployment::{Deployment, POLL_INTERVAL, TIMEOUT},
     idle,
-    process::command,
+    process::{command, program},
     sales::{ENGINES_LOCK, run_buyers},
 };
 
@@ -48,7 +48,7 @@ impl OperatorCli {
 
     /// A command with the settings of these processes.
     async fn run(&self, processes: &[&str], arguments: &[&str]) -> Output {
-        let mut command = command(&[]);
+        let mut command = command(&program(1), &[]);
         command.args(arguments).current_dir(self.folder.path());
         command.env("TMPDIR", self.folder.path());
         for process in processes {

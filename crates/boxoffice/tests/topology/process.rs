@@ -19,6 +19,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_boxoffice");
 /// One process and its replacements.
 pub struct Process {
     pub name: String,
+    pub program: PathBuf,
     pub services: &'static str,
     pub folder: PathBuf,
     pub settings: Vec<(String, String)>,
@@ -83,7 +84,13 @@ impl Process {
             eprintln!("{} exited by itself: {status}", self.name);
         }
         let failpoints = std::mem::take(&mut *self.failpoints.lock().unwrap());
-        *running = spawn(self.services, &self.folder, &self.settings, &failpoints);
+        *running = spawn(
+            &self.program,
+            self.services,
+            &self.folder,
+            &self.settings,
+            &failpoints,
+        );
     }
 }
 
@@ -98,14 +105,22 @@ pub async fn supervise(processes: Vec<Arc<Process>>) {
     }
 }
 
-/// The program with these settings.
-pub fn command(settings: &[(String, String)]) -> Command {
-    let mut command = process::command(PROGRAM);
+/// The program of the processes with this number: this one, or for all but the first of each service the earlier one that
+/// `TOPOLOGY_EARLIER_BINARY` names, so that both run side by side.
+pub fn program(number: usize) -> PathBuf {
+    let earlier = std::env::var_os("TOPOLOGY_EARLIER_BINARY").filter(|_| number > 1);
+    earlier.map_or_else(|| PROGRAM.into(), PathBuf::from)
+}
+
+/// A program with these settings.
+pub fn command(program: &Path, settings: &[(String, String)]) -> Command {
+    let mut command = process::command(program);
     command.envs(settings.iter().map(|(key, value)| (key, value)));
     command
 }
 
 pub fn spawn(
+    program: &Path,
     services: &str,
     folder: &Path,
     settings: &[(String, String)],
@@ -113,7 +128,7 @@ pub fn spawn(
 ) -> Running {
     let log = folder.join("log");
     let log = File::options().create(true).append(true).open(log);
-    let mut command = process::serve(PROGRAM, folder);
+    let mut command = process::serve(program, folder);
     command
         .args(["--services", services])
         .envs(settings.iter().map(|(key, value)| (key, value)))

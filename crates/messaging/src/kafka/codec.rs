@@ -42,11 +42,11 @@ pub(super) fn headers(message: &Message, source: &str) -> OwnedHeaders {
         });
     }
     if let Some(trace) = message.trace {
-        let text = trace.text();
+        let text = trace.to_string();
         for key in TRACE_HEADERS {
             all = all.insert(Header {
                 key,
-                value: Some(text.as_str()),
+                value: Some(&text),
             });
         }
     }

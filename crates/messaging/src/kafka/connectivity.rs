@@ -1,11 +1,9 @@
 //! The first request to the brokers. If it fails, the error names the setting that is wrong: librdkafka retries whatever
 //! the cause, and reports the cause by callbacks only. State: the cause that was reported.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
@@ -114,7 +112,7 @@ struct FailureListener(Mutex<Option<ConnectionFailure>>);
 
 impl FailureListener {
     fn record(&self, code: Option<RDKafkaErrorCode>, text: &str) {
-        let mut cause = self.0.lock().expect("no holder of this lock panics");
+        let mut cause = self.0.lock();
         if cause
             .as_ref()
             .and_then(ConnectionFailure::setting)
@@ -126,10 +124,7 @@ impl FailureListener {
     }
 
     fn cause(&self) -> Option<ConnectionFailure> {
-        self.0
-            .lock()
-            .expect("no holder of this lock panics")
-            .clone()
+        self.0.lock().clone()
     }
 }
 

@@ -6,11 +6,12 @@
 //! falls behind, the partitions are paused, and polling continues. State: the consumer, and its [`PartitionBuffer`].
 
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Message as _, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
@@ -126,10 +127,7 @@ impl ConsumerContext for Callbacks {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        *self
-            .commit_sent_at
-            .lock()
-            .expect("no holder of this lock panics") = None;
+        *self.commit_sent_at.lock() = None;
         set_committed(&self.buffer, &result, offsets);
     }
 }
@@ -145,7 +143,7 @@ fn topic_partitions(partitions: &TopicPartitionList) -> Vec<TopicPartition> {
 /// Commits the processed offsets to the brokers, unless they have yet to confirm the previous ones.
 fn commit_offsets(consumer: &BaseConsumer<Callbacks>, buffer: &PartitionBuffer, mode: CommitMode) {
     let sent_at = &consumer.context().commit_sent_at;
-    let since = *sent_at.lock().expect("no holder of this lock panics");
+    let since = *sent_at.lock();
     let answer_max = Duration::from_millis(COMMIT_ANSWER_MILLIS_MAX);
     let is_waiting = since.is_some_and(|since| since.elapsed() < answer_max);
     let uncommitted = buffer.uncommitted();
@@ -165,7 +163,7 @@ fn commit_offsets(consumer: &BaseConsumer<Callbacks>, buffer: &PartitionBuffer, 
     let result = consumer.commit(&offsets, mode);
     match mode {
         CommitMode::Async if result.is_ok() => {
-            *sent_at.lock().expect("no holder of this lock panics") = Some(Instant::now());
+            *sent_at.lock() = Some(Instant::now());
         }
         CommitMode::Async | CommitMode::Sync => set_committed(buffer, &result, &offsets),
     }

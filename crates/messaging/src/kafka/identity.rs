@@ -2,25 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Message, PayloadRules, id};
+use crate::{Message, PayloadRules, id, kafka_settings::MessageIdentity};
 
 /// The field of a domain message that holds its id.
 const EVENT_ID: &str = "eventId";
-
-/// How a record identifies its message. The header `ce_id` always does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MessageIdentity {
-    /// By that header alone; the record key is the message's key.
-    #[default]
-    Header,
-    /// Also by a UUID, a digest of `ce_id`: it is the record key of requests and responses between services, and the
-    /// `eventId` of a domain message.
-    Uuid,
-}
 
 impl MessageIdentity {
     /// The record key. Requests and responses need no order among themselves: a saga waits for one response at a time.

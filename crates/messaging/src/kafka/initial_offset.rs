@@ -12,51 +12,19 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     topic_partition_list::{Offset, TopicPartitionList},
 };
-use serde::Deserialize;
 
 use super::{
     KafkaSettings, OpenError, REQUEST_SECS_MAX, committed, is_transient,
     partition_buffer::TopicPartition, retry,
 };
-use crate::Timestamp;
-
-/// Where a new group starts on a topic that has records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum InitialOffset {
-    /// At the oldest retained record.
-    Earliest,
-    /// After the newest record.
-    Latest,
-    /// At the first record of this time or later.
-    At(Timestamp),
-}
-
-impl TryFrom<String> for InitialOffset {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "earliest" => Ok(Self::Earliest),
-            "latest" => Ok(Self::Latest),
-            time => time.parse().map(Self::At).map_err(|_| {
-                format!(
-                    "initial_offset is \"earliest\", \"latest\" or a time (RFC 3339), not {text:?}"
-                )
-            }),
-        }
-    }
-}
-
-/// A consumer group and its topics.
-pub type Group = (&'static str, &'static [&'static str]);
+use crate::{Group, kafka_settings::InitialOffset};
 
 /// Commits initial offsets for each of these groups that has none.
 pub(super) async fn ensure(settings: &KafkaSettings, groups: &[Group]) -> Result<(), OpenError> {
-    let spawn = |(group, topics): &Group| {
-        let (settings, group, topics) = (settings.clone(), *group, *topics);
+    let spawn = |group: &Group| {
+        let (settings, group) = (settings.clone(), *group);
         // A client has one group id, so each group needs its own client.
-        tokio::task::spawn_blocking(move || ensure_group(&settings, group, topics))
+        tokio::task::spawn_blocking(move || ensure_group(&settings, group))
     };
     let tasks: Vec<_> = groups.iter().map(spawn).collect();
     for task in tasks {
@@ -65,15 +33,15 @@ pub(super) async fn ensure(settings: &KafkaSettings, groups: &[Group]) -> Result
     Ok(())
 }
 
-fn ensure_group(settings: &KafkaSettings, group: &str, topics: &[&str]) -> Result<(), OpenError> {
-    for (brokers, names) in settings.by_brokers(topics) {
+fn ensure_group(settings: &KafkaSettings, group: Group) -> Result<(), OpenError> {
+    for (brokers, names) in settings.by_brokers(group.topics) {
         let consumer: BaseConsumer = settings
             .client(brokers)
-            .set("group.id", format!("{}{group}", settings.prefix))
+            .set("group.id", format!("{}{}", settings.prefix, group.name))
             .set("enable.auto.commit", "false")
             .create()
             .map_err(OpenError::kafka)?;
-        ensure_at(settings, &consumer, group, &names)?;
+        ensure_at(settings, &consumer, group.name, &names)?;
     }
     Ok(())
 }
@@ -258,7 +226,7 @@ mod tests {
             prefix: "p.".to_owned(),
             ..KafkaSettings::default()
         };
-        ensure(&settings, &[("group", &["one", "two"])])
+        ensure(&settings, &[Group::new("group", &["one", "two"])])
             .await
             .unwrap();
         let client = settings

@@ -3,10 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 
 /// The least time between two lines of one kind.
@@ -56,7 +56,7 @@ impl LogThrottle {
     pub(super) fn admit(&self, kind: &str, text: &str, now: Instant) -> Option<u64> {
         // The rest is a duration, which differs each time.
         let text = text.split(" (after ").next().unwrap_or(text);
-        let mut kinds = self.0.lock().expect("no holder of this lock panics");
+        let mut kinds = self.0.lock();
         let Some(last) = kinds.get_mut(kind) else {
             let last = LastLine {
                 text: text.to_owned(),

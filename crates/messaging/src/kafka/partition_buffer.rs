@@ -3,10 +3,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Condvar, Mutex, MutexGuard, atomic::AtomicI64},
+    sync::{Arc, atomic::AtomicI64},
     time::{Duration, Instant},
 };
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::Message;
@@ -71,7 +72,7 @@ impl PartitionBuffer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
+        self.state.lock()
     }
 
     // ---- called by the worker
@@ -210,9 +211,8 @@ impl PartitionBuffer {
         };
         let waited = self
             .batch_done
-            .wait_timeout_while(state, timeout, is_in_progress);
-        let (_state, timeout) = waited.expect("no holder of this lock panics");
-        !timeout.timed_out()
+            .wait_while_for(&mut state, is_in_progress, timeout);
+        !waited.timed_out()
     }
 
     pub(super) fn revoke(&self, partitions: &[TopicPartition]) {

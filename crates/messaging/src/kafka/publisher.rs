@@ -12,8 +12,9 @@
 //! in order. A row that the brokers reject permanently is left to the relay, with the later rows of its subject; all others
 //! are published.
 //!
-//! **A crash** leaves rows in the outbox. A row that was sent and not deleted is published twice, under one id, and the inbox
-//! of each group drops the second. State: the rows that are sent or not sent yet.
+//! **A crash** leaves rows in the outbox. The process that starts again publishes only what it commits itself; the relay takes
+//! the others (`Relay::overdue`). A row that was acknowledged and not yet deleted is published twice, under one id, and the
+//! inbox of each group drops the second. State: the rows that are sent or not sent yet.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -1,15 +1,23 @@
 //! Publishes rows that no process has published for a while: those of a crashed process, and those that their own process
 //! could not publish. In the order of their offsets.
 //!
-//! There is one leader at a time, by a lease whose token grows with each change of the holder. The leader proves its lease
-//! to the store before each batch; a leader that lost it publishes nothing. A leader that is suspended between that proof
-//! and its sends can only repeat rows that were pending then, under their own ids: the inbox drops them. Rows of one key are
-//! sent in their order, and a row is overdue only if all earlier rows of its key are.
+//! There is one relay at a time, by a [lease](crate::lease); each holding begins with a new relay. Rows of one topic and
+//! subject are sent in their order, and a row is overdue only if all earlier ones of its subject are.
+//!
+//! **A leader that was paused for longer than its lease** goes on where it was, and meets one of these:
+//!
+//! - `Renewal::renew` sees that the lease expired, which is final even if no process took it. `Lease::lost` resolves, and
+//!   `Leader` ends the relay after its round.
+//! - `run_once` proves the lease before each batch (`verify_lease`, a Commit of the fence only). If another process took it, the
+//!   token has moved, the Commit is fenced, and `reset` drops the producer and what is queued in it. If none took it, no
+//!   other relay publishes.
+//! - It was paused between that proof and its sends: it repeats rows that were pending then, under their own ids, and the
+//!   inbox drops them. To delete acknowledged rows, or to park the followers of a parked row, needs no lease; to park a
+//!   row does (`parked`).
 //!
 //! Brokers may reject a whole batch because of one row, so rejected rows are then sent one by one. A row that is rejected
 //! alone is parked, with the later rows of its subject ([`parked`]); all others are published. If the brokers reject a
-//! topic, its rows wait, and are sent again after a pause. State: when each pending row was first seen, what was rejected,
-//! and the lease.
+//! topic, its rows wait, and are sent again after a pause. State: when each pending row was first seen, and what was rejected.
 
 mod parked;
 mod sending;
@@ -27,26 +35,23 @@ use super::{
     producer::{Delivery, Producer, TOPIC_PAUSE_SECS},
 };
 use crate::{
-    Clock, Commit, CommitError, Metrics, Periodic, Schedule, Store, StoreError, Tick,
-    lease::LeaseRecord, log_cache::StoredMessage,
+    Clock, Commit, CommitError, Fence, Metrics, Periodic, Schedule, Store, StoreError, Tick,
+    log_cache::StoredMessage,
 };
 
-/// The name of the lease.
-const LEASE: &str = "relay";
 /// Rows published in one round.
 const ROWS_MAX: u32 = 1_024;
 /// The pause between two rounds.
 const ROUND_MILLIS: i64 = 1_000;
-/// The lease is renewed after this fraction of its time.
-const RENEWALS_PER_LEASE: i64 = 3;
+/// Deliveries are awaited for this fraction of the lease's time.
+const SENDS_PER_LEASE: i64 = 3;
 
 pub struct Relay {
     kafka: Arc<Kafka>,
     store: Store,
     clock: Clock,
-    holder: String,
     metrics: Arc<Metrics>,
-    lease: Option<LeaseRecord>,
+    fence: Fence,
     /// When each pending row was first seen.
     first_seen: HashMap<i64, Timestamp>,
     /// Rows that were rejected in a batch.
@@ -75,27 +80,30 @@ impl Periodic for Relay {
     }
 
     async fn end(&mut self) {
-        self.release_lease().await;
+        // The next leader counts them.
+        self.metrics.topics_refused.set(0);
     }
 }
 
 impl Relay {
-    /// `holder` names the process to operators.
+    /// The name of the lease.
+    pub const LEASE: &'static str = "relay";
+
+    /// `fence` is that of the lease, which the caller holds as long as the relay runs.
     #[must_use]
     pub fn new(
         kafka: Arc<Kafka>,
         store: Store,
         clock: Clock,
         metrics: Arc<Metrics>,
-        holder: String,
+        fence: Fence,
     ) -> Self {
         Self {
             kafka,
             store,
             clock,
-            holder,
             metrics,
-            lease: None,
+            fence,
             first_seen: HashMap::new(),
             suspects: HashSet::new(),
             rejected_topics: HashMap::new(),
@@ -108,12 +116,6 @@ impl Relay {
     /// # Errors
     /// [`StoreError`] if store or brokers are unreachable; unacknowledged rows stay pending.
     pub async fn run_once(&mut self) -> Result<usize, StoreError> {
-        if !self.acquire_lease().await? {
-            self.reset();
-            self.rejected_topics.clear();
-            self.metrics.topics_refused.set(0);
-            return Ok(0);
-        }
         let decided = self.apply_decisions().await?;
         let overdue = self.overdue().await?;
         if overdue.is_empty() || !self.verify_lease().await? {
@@ -137,68 +139,15 @@ impl Relay {
         self.suspects.clear();
     }
 
-    /// Takes or renews the lease; returns whether this process holds it.
-    async fn acquire_lease(&mut self) -> Result<bool, StoreError> {
-        let now = self.clock.now();
-        let lease_millis = self.kafka.settings().relay_lease_millis;
-        let renew_after = lease_millis / RENEWALS_PER_LEASE;
-        if let Some(lease) = &self.lease {
-            let fresh = lease.expires_at.millis_since(now) > lease_millis - renew_after;
-            if fresh {
-                return Ok(true);
-            }
-        }
-        let stored: Option<LeaseRecord> = self.store.load(LEASE).await?;
-        let mine = |stored: &LeaseRecord| {
-            let held = self.lease.as_ref();
-            held.is_some_and(|held| held.token == stored.token) && now < stored.expires_at
-        };
-        let (token, version) = match &stored {
-            Some(stored) if mine(stored) => (stored.token, stored.version),
-            Some(stored) if stored.stands(now, lease_millis) => {
-                self.lease = None;
-                return Ok(false);
-            }
-            Some(stored) => (stored.token + 1, stored.version),
-            None => (1, 0),
-        };
-        let lease = LeaseRecord {
-            name: LEASE.to_owned(),
-            holder: self.holder.clone(),
-            token,
-            expires_at: now.plus_millis(lease_millis),
-            version,
-        };
-        let mut commit = Commit::new();
-        commit.put(&lease);
-        self.lease = match self.store.commit(commit).await {
-            Ok(()) => Some(LeaseRecord {
-                version: version + 1,
-                ..lease
-            }),
-            Err(CommitError::Store(error)) => return Err(error),
-            // Another process took it.
-            Err(_) => None,
-        };
-        Ok(self.lease.is_some())
-    }
-
     /// Proves the lease to the store by a commit with its fence.
     async fn verify_lease(&mut self) -> Result<bool, StoreError> {
-        let Some(lease) = &self.lease else {
-            return Ok(false);
-        };
         let mut commit = Commit::new();
-        commit.fences.push(lease.fence());
+        commit.fences.push(self.fence.clone());
         match self.store.commit(commit).await {
             Ok(()) => Ok(true),
             Err(CommitError::Store(error)) => Err(error),
             Err(_) => {
-                tracing::warn!(
-                    holder = self.holder,
-                    "the relay lost its lease to another process"
-                );
-                self.lease = None;
+                self.reset();
                 Ok(false)
             }
         }
@@ -241,21 +190,5 @@ impl Relay {
             since.is_some_and(|since| now.millis_since(*since) >= after)
         };
         Ok(pending.into_iter().filter(is_overdue).collect())
-    }
-
-    /// Ends the lease, so that another process takes it at once.
-    async fn release_lease(&mut self) {
-        let Some(lease) = self.lease.take() else {
-            return;
-        };
-        let mut commit = Commit::new();
-        commit.put(&LeaseRecord {
-            token: lease.token + 1,
-            expires_at: Timestamp::from_millis(0),
-            ..lease
-        });
-        if let Err(error) = self.store.commit(commit).await {
-            tracing::info!(%error, "cannot release the relay's lease; it expires by itself");
-        }
     }
 }

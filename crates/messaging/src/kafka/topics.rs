@@ -11,7 +11,8 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{KafkaSettings, OpenError, REQUEST_SECS_MAX, connectivity, settings::inbox_secs_min};
+use super::{KafkaSettings, OpenError, REQUEST_SECS_MAX, connectivity};
+use crate::kafka_settings::inbox_secs_min;
 
 type Admin = AdminClient<DefaultClientContext>;
 
@@ -41,12 +42,11 @@ pub(super) async fn ensure(
             .client(brokers)
             .create()
             .map_err(OpenError::kafka)?;
-        if create(&admin, settings, &names, &known).await? {
-            let known = shapes(settings, brokers, &names).await?;
-            check_shapes(settings, &names, &known)?;
-        } else {
-            check_shapes(settings, &names, &known)?;
-        }
+        let known = match create(&admin, settings, &names, &known).await? {
+            true => shapes(settings, brokers, &names).await?,
+            false => known,
+        };
+        check_shapes(settings, &names, &known)?;
         check_configs(&admin, settings, &names, inbox_retention_secs).await?;
     }
     Ok(())

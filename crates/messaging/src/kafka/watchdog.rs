@@ -2,11 +2,12 @@
 //! stop, and aborts it after 30 s. State: the buffers of the subscribed groups.
 
 use std::{
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::partition_buffer::PartitionBuffer;
@@ -38,7 +39,7 @@ impl Watchdog {
     }
 
     pub(super) fn watch(&self, group: &'static str, buffer: &Arc<PartitionBuffer>) {
-        let mut buffers = self.buffers.lock().expect("no holder of this lock panics");
+        let mut buffers = self.buffers.lock();
         buffers.retain(|(_, buffer)| buffer.strong_count() > 0);
         buffers.push((group, Arc::downgrade(buffer)));
     }
@@ -61,7 +62,7 @@ fn watch(buffers: &Weak<Buffers>, stall_after: Duration, failure: &watch::Sender
         if slept.elapsed() > pause * 2 {
             continue;
         }
-        let buffers = buffers.lock().expect("no holder of this lock panics");
+        let buffers = buffers.lock();
         let stalled = buffers.iter().find_map(|(group, buffer)| {
             let reason = buffer.upgrade()?.stall_reason(stall_after)?;
             Some(format!("group {group} has stalled: {reason}"))

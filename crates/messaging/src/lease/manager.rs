@@ -1,4 +1,4 @@
-//! Takes, renews and loses leases, in any ledger. State: the queues of this process.
+//! Takes, renews and loses leases. State: none; each [`Lease`] has a task that renews it.
 
 use std::sync::Arc;
 
@@ -7,96 +7,55 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{
-    Error, LeaseRecord,
-    ledger::{LeaseLedger, LeaseState},
-    queue::{QueueTurn, Queues},
-};
-use crate::{Clock, Fence, StoreError, Timestamp};
+use super::{Error, LeaseRecord};
+use crate::{Clock, Fence, Store, StoreError, Timestamp};
 
 /// How often a lease is renewed within its time.
 const RENEWALS_PER_LEASE: i64 = 3;
+/// How often a process that waits for a lease tries to take it within its time.
+const TRIES_PER_LEASE: i64 = 10;
 
 /// Takes leases; clones share it.
 #[derive(Clone)]
 pub struct LeaseManager(Arc<Inner>);
 
 struct Inner {
-    ledger: Box<dyn LeaseLedger>,
+    store: Store,
     clock: Clock,
     holder: String,
     lease_millis: i64,
-    queues: Queues,
-}
-
-enum Attempt {
-    Won(Lease),
-    /// Another process holds it until then, or was faster; the turn comes back.
-    Held(QueueTurn, Option<Timestamp>),
 }
 
 impl LeaseManager {
-    /// Takes leases in `ledger` for `lease_millis` each, in the name of `holder`. The name is for operators and decides
+    /// Takes leases in `store` for `lease_millis` each, in the name of `holder`. The name is for operators and decides
     /// nothing: two managers of one holder exclude each other.
     #[must_use]
-    pub fn new(ledger: impl LeaseLedger, clock: Clock, holder: String, lease_millis: i64) -> Self {
+    pub fn new(store: Store, clock: Clock, holder: String, lease_millis: i64) -> Self {
         Self(Arc::new(Inner {
-            ledger: Box::new(ledger),
+            store,
             clock,
             holder,
-            lease_millis: lease_millis.max(RENEWALS_PER_LEASE),
-            queues: Queues::default(),
+            lease_millis: lease_millis.max(TRIES_PER_LEASE),
         }))
     }
 
-    /// Waits until the lease `name` is free, behind earlier callers of this process, and takes it. Dropping the future
-    /// leaves the queue and releases what it had taken by then. The caller limits the wait by dropping the future.
-    /// Must be called on the runtime.
+    /// Takes the lease `name` if it is free. Dropping the future releases what it had taken by then. Must be called on the
+    /// runtime.
     ///
     /// # Errors
-    /// [`Error::Crowded`], or [`Error::Store`] if the ledger cannot answer.
-    pub async fn acquire(&self, name: &str) -> Result<Lease, Error> {
-        let mut turn = self.0.queues.wait(name).await?;
-        loop {
-            // Before looking, so that no change falls between the look and the wait.
-            let changed = self.0.ledger.changed();
-            match self.try_once(name, turn).await? {
-                Attempt::Won(lease) => return Ok(lease),
-                Attempt::Held(back, None) => turn = back,
-                Attempt::Held(back, Some(until)) => {
-                    turn = back;
-                    tokio::select! {
-                        () = self.0.clock.wait_until(until) => {}
-                        () = changed => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes the lease `name` if it is free and no task of this process waits for it.
-    ///
-    /// # Errors
-    /// As [`acquire`](Self::acquire).
-    pub async fn try_acquire(&self, name: &str) -> Result<Option<Lease>, Error> {
-        let Some(turn) = self.0.queues.try_take(name)? else {
-            return Ok(None);
-        };
-        match self.try_once(name, turn).await? {
-            Attempt::Won(lease) => Ok(Some(lease)),
-            Attempt::Held(..) => Ok(None),
-        }
-    }
-
-    /// Runs in a task of its own: if the caller is dropped during a claim, the lease that was won is dropped here, and so
-    /// released.
-    async fn try_once(&self, name: &str, turn: QueueTurn) -> Result<Attempt, Error> {
+    /// [`StoreError`] if the store cannot answer.
+    pub async fn try_acquire(&self, name: &str) -> Result<Option<Lease>, StoreError> {
         let (inner, name) = (Arc::clone(&self.0), name.to_owned());
-        let tried = tokio::spawn(async move { inner.try_once(name, turn).await });
-        match tried.await {
-            Ok(tried) => tried,
-            Err(stopped) => Err(StoreError::Unavailable(stopped.to_string()).into()),
-        }
+        // A task of its own: if the caller is dropped during a claim, the lease that was won is dropped here.
+        let tried = tokio::spawn(async move { inner.try_acquire(name).await });
+        tried
+            .await
+            .unwrap_or_else(|stopped| Err(StoreError::Unavailable(stopped.to_string())))
+    }
+
+    /// The pause between two tries, in milliseconds.
+    pub(super) fn retry_millis(&self) -> i64 {
+        self.0.lease_millis / TRIES_PER_LEASE
     }
 }
 
@@ -162,37 +121,36 @@ impl Lease {
 }
 
 impl Inner {
-    async fn try_once(self: Arc<Self>, name: String, turn: QueueTurn) -> Result<Attempt, Error> {
+    async fn try_acquire(self: Arc<Self>, name: String) -> Result<Option<Lease>, StoreError> {
         let now = self.clock.now();
-        let wanted = LeaseRecord {
+        let stored: Option<LeaseRecord> = self.store.load(name.as_str()).await?;
+        if stored
+            .as_ref()
+            .is_some_and(|it| it.stands(now, self.lease_millis))
+        {
+            return Ok(None);
+        }
+        let claim = LeaseRecord {
             name,
             holder: self.holder.clone(),
-            token: 0,
+            token: stored.as_ref().map_or(0, |it| it.token) + 1,
             expires_at: now.plus_millis(self.lease_millis),
-            version: 0,
+            version: stored.map_or(0, |it| it.version),
         };
-        let free = match self.ledger.look(wanted, now).await? {
-            LeaseState::Free(free) => free,
-            LeaseState::Held { until } => return Ok(Attempt::Held(turn, Some(until))),
-        };
-        Ok(match self.ledger.claim(free, now).await? {
-            Some(record) => Attempt::Won(Renewal::start(self, record, turn)),
-            None => Attempt::Held(turn, None),
-        })
+        let claimed = claim.save(&self.store).await?;
+        Ok(claimed.map(|record| Renewal::start(self, record)))
     }
 }
 
-/// Renews a lease until its holder releases it or it is lost. Its turn ends with it: the next in the queue does not wait
-/// for a holder that has not noticed its loss.
+/// Renews a lease until its holder releases it or it is lost.
 struct Renewal {
     inner: Arc<Inner>,
     record: LeaseRecord,
     stands_until: watch::Sender<Option<Timestamp>>,
-    _turn: QueueTurn,
 }
 
 impl Renewal {
-    fn start(inner: Arc<Inner>, record: LeaseRecord, turn: QueueTurn) -> Lease {
+    fn start(inner: Arc<Inner>, record: LeaseRecord) -> Lease {
         let (holding, released) = oneshot::channel();
         let (stands_until, stands) = watch::channel(Some(record.expires_at));
         let (fence, clock) = (record.fence(), inner.clock.clone());
@@ -200,7 +158,6 @@ impl Renewal {
             inner,
             record,
             stands_until,
-            _turn: turn,
         };
         Lease {
             fence,
@@ -250,7 +207,7 @@ impl Renewal {
         let saved = tokio::select! {
             biased;
             () = self.inner.clock.wait_until(self.record.expires_at) => None,
-            saved = self.inner.ledger.renew(renewed, now) => saved?,
+            saved = renewed.save(&self.inner.store) => saved?,
         };
         self.record = saved.ok_or_else(|| self.lost())?;
         self.stands_until.send_replace(Some(self.record.expires_at));
@@ -261,7 +218,14 @@ impl Renewal {
         if self.inner.clock.now() >= self.record.expires_at {
             return Err(self.lost());
         }
-        match self.inner.ledger.release(self.record.clone()).await? {
+        let released = LeaseRecord {
+            // The released fence is refused although no process holds the next one yet.
+            token: self.record.token + 1,
+            // In the past by every process's clock.
+            expires_at: Timestamp::from_millis(0),
+            ..self.record.clone()
+        };
+        match released.save(&self.inner.store).await? {
             Some(_) => Ok(()),
             None => Err(self.lost()),
         }

@@ -13,12 +13,13 @@ use std::{
 use super::sql::SqlTexts;
 use crate::{
     Commit, CommitError, Message, Timestamp,
-    commit::{Append, Fence, Handled, TimerChange},
+    commit::{Fence, Handled, Put, TimerChange},
+    lease::LeaseRecord,
     record::{Key, Record, Table},
     row::Row,
 };
 
-/// The stored state that a record's first change requires.
+/// The stored state that a change of a record requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Precondition {
     Absent,
@@ -26,23 +27,15 @@ pub(super) enum Precondition {
     Any,
 }
 
-/// What the server reported about stored rows while this batch was tried. The next try rejects the commits that
-/// contradict it.
-#[derive(Debug, Default)]
-pub(super) struct BatchFacts {
-    pub(super) mismatched: HashSet<(&'static str, Key, Precondition)>,
-    pub(super) handled: HashSet<(String, String)>,
-    pub(super) existing_entries: HashSet<(&'static str, Key)>,
-    pub(super) lost_leases: HashSet<Fence>,
-}
-
-impl BatchFacts {
-    pub(super) fn len(&self) -> usize {
-        self.mismatched.len()
-            + self.handled.len()
-            + self.existing_entries.len()
-            + self.lost_leases.len()
-    }
+/// A stored row that is not as a commit was decided on, as the server reported while this batch was tried. The next try
+/// rejects the commits that contradict it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) enum Fact {
+    /// The record does not meet this precondition.
+    Mismatched(&'static str, Key, Precondition),
+    /// The group has handled the message.
+    Handled(String, String),
+    LeaseLost(Fence),
 }
 
 /// Whether a commit could be merged into the current stage.
@@ -53,26 +46,25 @@ pub(super) enum AddOutcome {
     NextStage,
 }
 
-/// One record: its precondition, and every row that it becomes in turn.
-#[derive(Debug, Clone)]
+/// One record: what its first change requires, and every row that it becomes in turn.
 pub(super) struct RecordChange<'a> {
     pub(super) table: &'static Table,
     pub(super) precondition: Precondition,
-    /// The version after the last change; `None` if that removes the record.
-    pub(super) version: Option<i64>,
+    /// What the last change leaves: a version, or nothing.
+    pub(super) state: Precondition,
     pub(super) rows: Vec<&'a Row>,
     /// Whether it changes in the current stage, not only in one that was written.
     pub(super) in_stage: bool,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(super) struct TimerPlan<'a> {
     /// Remove the stored timer if it has this due time and message id.
     pub(super) fire: Option<(Timestamp, &'a str)>,
     pub(super) state: TimerState<'a>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(super) enum TimerState<'a> {
     #[default]
     AsStored,
@@ -80,64 +72,52 @@ pub(super) enum TimerState<'a> {
     Removed,
 }
 
-/// A message of the current stage.
-#[derive(Debug, Clone)]
-pub(super) enum PlannedMessage<'a> {
-    Always(Arc<Message>),
-    IfFired(&'a str, Arc<Message>),
-}
+/// A message, and the timer that must have fired for it.
+pub(super) type PlannedMessage<'a> = (Option<&'a str>, Arc<Message>);
 
 /// The changes of one transaction. Keys are sorted, so that every process locks rows in one order.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct BatchPlan<'a> {
     pub(super) records: BTreeMap<(&'static str, &'a Key), RecordChange<'a>>,
     marks: HashSet<(&'a str, &'a str)>,
-    entries: HashSet<(&'static str, Key)>,
     // ---- of the current stage only
     pub(super) fences: HashSet<&'a Fence>,
     pub(super) handled: Vec<&'a Handled>,
-    pub(super) appends: Vec<(Key, &'a Append)>,
     pub(super) timers: BTreeMap<&'a str, TimerPlan<'a>>,
     pub(super) messages: Vec<PlannedMessage<'a>>,
 }
-
-/// A record's precondition and version, while it is not decided whether its commit is merged.
-type RecordState = (Precondition, Option<i64>);
 
 impl<'a> BatchPlan<'a> {
     /// Merges a commit into the stage, whole or not at all.
     pub(super) fn add(
         &mut self,
         commit: &'a Commit,
-        facts: &BatchFacts,
+        facts: &HashSet<Fact>,
         texts: &SqlTexts,
     ) -> AddOutcome {
-        let entries = match self.check(commit, facts, texts) {
-            Ok(entries) => entries,
-            Err(not_added) => return not_added,
-        };
+        if let Err(not_added) = self.check(commit, facts, texts) {
+            return not_added;
+        }
         self.fences.extend(&commit.fences);
         if let Some(handled) = &commit.handled {
             self.marks.insert((&handled.group, &handled.message_id));
             self.handled.push(handled);
         }
-        for put in &commit.puts {
-            let change = self.record_mut(put.table, &put.key, precondition(Some(put.expected)));
-            change.version = Some(put.expected + 1);
-            change.rows.push(&put.row);
+        for change in changes(commit) {
+            let record = self.records.entry(change.id());
+            let record = record.or_insert(RecordChange {
+                table: change.table,
+                precondition: change.precondition,
+                state: Precondition::Absent,
+                rows: Vec::new(),
+                in_stage: true,
+            });
+            record.in_stage = true;
+            record.state = change.state();
+            record.rows.extend(change.row);
         }
-        for delete in &commit.deletes {
-            let first = delete
-                .expected
-                .map_or(Precondition::Any, Precondition::Version);
-            self.record_mut(delete.table, &delete.key, first).version = None;
-        }
-        for (key, append) in entries.into_iter().zip(&commit.appends) {
-            self.entries.insert((append.table.name, key.clone()));
-            self.appends.push((key, append));
-        }
-        let always = |message: &Arc<Message>| PlannedMessage::Always(Arc::clone(message));
-        self.messages.extend(commit.messages.iter().map(always));
+        let always = commit.messages.iter().map(|it| (None, Arc::clone(it)));
+        self.messages.extend(always);
         for change in &commit.timers {
             self.change_timer(change);
         }
@@ -148,140 +128,67 @@ impl<'a> BatchPlan<'a> {
     pub(super) fn finish_stage(&mut self) {
         for change in self.records.values_mut().filter(|change| change.in_stage) {
             change.in_stage = false;
-            change.precondition = change
-                .version
-                .map_or(Precondition::Absent, Precondition::Version);
+            change.precondition = change.state;
             change.rows.clear();
         }
         self.fences.clear();
         self.handled.clear();
-        self.appends.clear();
         self.timers.clear();
         self.messages.clear();
     }
 
-    fn record_mut(
-        &mut self,
-        table: &'static Table,
-        key: &'a Key,
-        first: Precondition,
-    ) -> &mut RecordChange<'a> {
-        let change = self
-            .records
-            .entry((table.name, key))
-            .or_insert(RecordChange {
-                table,
-                precondition: first,
-                version: None,
-                rows: Vec::new(),
-                in_stage: true,
-            });
-        change.in_stage = true;
-        change
-    }
-
-    /// The keys of the commit's entries, if it can be merged.
     fn check(
         &self,
         commit: &'a Commit,
-        facts: &BatchFacts,
+        facts: &HashSet<Fact>,
         texts: &SqlTexts,
-    ) -> Result<Vec<Key>, AddOutcome> {
+    ) -> Result<(), AddOutcome> {
         for fence in &commit.fences {
-            if facts.lost_leases.contains(fence) {
-                let lease = fence.lease.clone();
-                return Err(AddOutcome::Rejected(CommitError::Fenced { lease }));
-            }
+            known(facts, || Fact::LeaseLost(fence.clone()))?;
             let lease = Key::Text(fence.lease.clone());
-            let table = <crate::lease::LeaseRecord as Record>::TABLE.name;
-            if self
-                .records
-                .get(&(table, &lease))
-                .is_some_and(|change| change.in_stage)
-            {
+            let record = self.records.get(&(LeaseRecord::TABLE.name, &lease));
+            if record.is_some_and(|change| change.in_stage) {
                 return Err(AddOutcome::NextStage);
             }
         }
-        if let Some(Handled {
-            group, message_id, ..
-        }) = &commit.handled
-            && (self.marks.contains(&(group.as_str(), message_id.as_str()))
-                || facts.handled.contains(&(group.clone(), message_id.clone())))
-        {
-            return Err(conflict("inbox", message_id));
+        if let Some(handled) = &commit.handled {
+            let mark = (handled.group.as_str(), handled.message_id.as_str());
+            let fact = || Fact::handled(handled);
+            if self.marks.contains(&mark) {
+                return Err(AddOutcome::Rejected(fact().error()));
+            }
+            known(facts, fact)?;
         }
         self.check_records(commit, facts, texts)?;
-        self.check_timers(commit)?;
-        self.check_entries(commit, facts)
+        self.check_timers(commit)
     }
 
     fn check_records(
         &self,
         commit: &'a Commit,
-        facts: &BatchFacts,
+        facts: &HashSet<Fact>,
         texts: &SqlTexts,
     ) -> Result<(), AddOutcome> {
-        let mut states: HashMap<(&'static str, &'a Key), RecordState> = HashMap::new();
-        for put in &commit.puts {
-            let id = (put.table.name, &put.key);
-            let state = states.get(&id).copied().or_else(|| self.state_of(&id));
-            let change = self.records.get(&id).filter(|change| change.in_stage);
-            if change.is_some_and(|change| !fits_in_stage(change, &put.row, texts)) {
+        let mut states = HashMap::new();
+        for change in changes(commit) {
+            let id = change.id();
+            let planned = self.records.get(&id);
+            let in_stage = planned.filter(|planned| planned.in_stage).zip(change.row);
+            if in_stage.is_some_and(|(planned, row)| !fits_in_stage(planned, row, texts)) {
                 return Err(AddOutcome::NextStage);
             }
-            let matches = match state {
-                None => !facts.contradict(id, precondition(Some(put.expected))),
-                Some((_, version)) => version.unwrap_or(0) == put.expected,
-            };
-            if !matches {
-                return Err(conflict(put.table.name, &put.key));
+            let state = states.get(&id).copied();
+            let state = state.or(planned.map(|planned| planned.state));
+            let fact = || Fact::Mismatched(id.0, id.1.clone(), change.precondition);
+            match (state, change.precondition) {
+                (_, Precondition::Any) => {}
+                (None, _) => known(facts, fact)?,
+                (Some(state), precondition) if state == precondition => {}
+                (Some(_), _) => return Err(AddOutcome::Rejected(fact().error())),
             }
-            let first = state.map_or(precondition(Some(put.expected)), |state| state.0);
-            states.insert(id, (first, Some(put.expected + 1)));
-        }
-        for delete in &commit.deletes {
-            let id = (delete.table.name, &delete.key);
-            let state = states.get(&id).copied().or_else(|| self.state_of(&id));
-            let first = delete
-                .expected
-                .map_or(Precondition::Any, Precondition::Version);
-            let matches = match (state, delete.expected) {
-                (_, None) => true,
-                (None, Some(_)) => !facts.contradict(id, first),
-                (Some((_, version)), Some(expected)) => version == Some(expected),
-            };
-            if !matches {
-                return Err(conflict(delete.table.name, &delete.key));
-            }
-            states.insert(id, (state.map_or(first, |state| state.0), None));
+            states.insert(id, change.state());
         }
         Ok(())
-    }
-
-    fn state_of(&self, id: &(&'static str, &'a Key)) -> Option<RecordState> {
-        let change = self.records.get(id)?;
-        Some((change.precondition, change.version))
-    }
-
-    fn check_entries(&self, commit: &Commit, facts: &BatchFacts) -> Result<Vec<Key>, AddOutcome> {
-        let mut keys = Vec::with_capacity(commit.appends.len());
-        for Append { table, row } in &commit.appends {
-            let Some(key) = Key::of(table, row) else {
-                let detail = format!("an entry of {} has no key", table.name);
-                return Err(AddOutcome::Rejected(CommitError::Constraint { detail }));
-            };
-            let entry = (table.name, key);
-            if self.entries.contains(&entry) || facts.existing_entries.contains(&entry) {
-                return Err(conflict(table.name, &entry.1));
-            }
-            keys.push(entry.1);
-        }
-        let tables = commit.appends.iter().map(|append| append.table.name);
-        let mut distinct = HashSet::new();
-        match tables.zip(&keys).find(|entry| !distinct.insert(*entry)) {
-            Some((table, key)) => Err(conflict(table, key)),
-            None => Ok(keys),
-        }
     }
 
     /// A stage asks the server only once whether a stored timer is still the one that was due.
@@ -317,20 +224,19 @@ impl<'a> BatchPlan<'a> {
                 message,
             } => {
                 let change = self.timers.entry(id).or_default();
+                let message = || Arc::new(message.clone());
                 match change.state {
                     // Firing a timer twice in one commit fires it once.
                     TimerState::AsStored if change.fire.is_some() => {}
                     TimerState::AsStored => {
                         change.fire = Some((*due_at, message_id));
-                        let message = Arc::new(message.clone());
-                        self.messages.push(PlannedMessage::IfFired(id, message));
+                        self.messages.push((Some(id), message()));
                     }
                     TimerState::Set(set_for, set)
                         if set_for == *due_at && set.id == *message_id =>
                     {
                         change.state = TimerState::Removed;
-                        self.messages
-                            .push(PlannedMessage::Always(Arc::new(message.clone())));
+                        self.messages.push((None, message()));
                     }
                     TimerState::Set(..) | TimerState::Removed => {}
                 }
@@ -339,21 +245,80 @@ impl<'a> BatchPlan<'a> {
     }
 }
 
-impl BatchFacts {
-    fn contradict(&self, (table, key): (&'static str, &Key), precondition: Precondition) -> bool {
-        !self.mismatched.is_empty()
-            && self
-                .mismatched
-                .contains(&(table, key.clone(), precondition))
+/// What a commit does to one record or entry.
+struct Change<'a> {
+    table: &'static Table,
+    key: &'a Key,
+    precondition: Precondition,
+    /// `None` if it removes the record.
+    row: Option<&'a Row>,
+}
+
+fn changes(commit: &Commit) -> impl Iterator<Item = Change<'_>> {
+    let deletes = commit.deletes.iter().map(|delete| Change {
+        table: delete.table,
+        key: &delete.key,
+        precondition: (delete.expected).map_or(Precondition::Any, Precondition::Version),
+        row: None,
+    });
+    let puts = commit.puts.iter().map(Change::of);
+    puts.chain(deletes)
+        .chain(commit.appends.iter().map(Change::of))
+}
+
+impl<'a> Change<'a> {
+    fn of(put: &'a Put) -> Self {
+        Self {
+            table: put.table,
+            key: &put.key,
+            precondition: match put.expected {
+                0 => Precondition::Absent,
+                version => Precondition::Version(version),
+            },
+            row: Some(&put.row),
+        }
+    }
+
+    fn id(&self) -> (&'static str, &'a Key) {
+        (self.table.name, self.key)
+    }
+
+    /// What it leaves.
+    fn state(&self) -> Precondition {
+        match (self.row, self.precondition) {
+            (None, _) => Precondition::Absent,
+            (Some(_), Precondition::Version(version)) => Precondition::Version(version + 1),
+            (Some(_), Precondition::Absent | Precondition::Any) => Precondition::Version(1),
+        }
     }
 }
 
-/// Version 0 means that no record is stored.
-fn precondition(expected: Option<i64>) -> Precondition {
-    match expected {
-        None => Precondition::Any,
-        Some(0) => Precondition::Absent,
-        Some(version) => Precondition::Version(version),
+impl Fact {
+    pub(super) fn handled(handled: &Handled) -> Self {
+        Self::Handled(handled.group.clone(), handled.message_id.clone())
+    }
+
+    /// The rejection of a commit that contradicts it.
+    pub(super) fn error(&self) -> CommitError {
+        let conflict = |table: &str, key: String| CommitError::Conflict {
+            table: table.to_owned(),
+            key,
+        };
+        match self {
+            Self::Mismatched(table, key, _) => conflict(table, key.to_string()),
+            Self::Handled(_, message_id) => conflict("inbox", message_id.clone()),
+            Self::LeaseLost(fence) => CommitError::Fenced {
+                lease: fence.lease.clone(),
+            },
+        }
+    }
+}
+
+/// Rejects a commit that contradicts a known fact.
+fn known(facts: &HashSet<Fact>, fact: impl Fn() -> Fact) -> Result<(), AddOutcome> {
+    match !facts.is_empty() && facts.contains(&fact()) {
+        true => Err(AddOutcome::Rejected(fact().error())),
+        false => Ok(()),
     }
 }
 
@@ -367,11 +332,4 @@ fn fits_in_stage(change: &RecordChange<'_>, row: &Row, texts: &SqlTexts) -> bool
             .all(|place| earlier.values()[*place] == row.values()[*place])
     };
     change.precondition != Precondition::Any && change.rows.last().is_none_or(is_alike)
-}
-
-fn conflict(table: &str, key: &impl std::fmt::Display) -> AddOutcome {
-    AddOutcome::Rejected(CommitError::Conflict {
-        table: table.to_owned(),
-        key: key.to_string(),
-    })
 }

@@ -9,7 +9,7 @@ use tokio_postgres::{
 };
 
 use super::{PostgresSettings, tls::Tls};
-use crate::StoreError;
+use crate::{Program, StoreError};
 
 /// How often two sessions are asked for their server process, to recognise a pooler.
 const SESSION_CHECKS: u32 = 3;
@@ -51,6 +51,7 @@ pub(super) struct Connector {
     config: Config,
     tls: Option<Tls>,
     schema: String,
+    program: Program,
 }
 
 impl Connector {
@@ -70,7 +71,7 @@ impl Connector {
             ))
         })?;
         config
-            .application_name("boxoffice")
+            .application_name(settings.program.name)
             .connect_timeout(Duration::from_secs(CONNECT_SECS_MAX))
             .keepalives_idle(Duration::from_secs(UNACKNOWLEDGED_SECS_MAX))
             .tcp_user_timeout(Duration::from_secs(UNACKNOWLEDGED_SECS_MAX));
@@ -96,11 +97,16 @@ impl Connector {
             config,
             tls,
             schema,
+            program: settings.program,
         })
     }
 
     pub(super) fn schema(&self) -> &str {
         &self.schema
+    }
+
+    pub(super) fn program(&self) -> Program {
+        self.program
     }
 
     pub(super) fn config(&self) -> &Config {

@@ -1,10 +1,13 @@
-//! What a statement's result must show for the batch to be as it was decided, and what a different result means.
+//! What a statement's result must show for the batch to be as it was decided.
 
 use std::collections::HashSet;
 
 use tokio_postgres::Row as ResultRow;
 
-use super::batch_plan::{BatchFacts, Precondition};
+use super::{
+    batch_plan::{Fact, Precondition},
+    writer_connection::TxError,
+};
 use crate::{
     commit::{Fence, Handled},
     record::{Key, Table},
@@ -15,10 +18,6 @@ pub(super) enum Expectation<'a> {
     Nothing,
     /// These records met their preconditions.
     Changed(&'static Table, Vec<(&'a Key, Precondition)>),
-    /// These of the removed records met their preconditions; the others have none.
-    Removed(&'static Table, Vec<(&'a Key, Precondition)>),
-    /// These entries were new.
-    Appended(&'static Table, Vec<Key>),
     /// These messages were not handled before.
     Marked(Vec<&'a Handled>),
     /// These leases are held.
@@ -29,91 +28,58 @@ pub(super) enum Expectation<'a> {
     OwnsWriterRow,
 }
 
-pub(super) enum StatementVerdict {
-    Met,
-    /// A stored row is not as the batch was decided on; the facts now say which.
-    FactsChanged,
-    ConstraintBroken(String),
-    Fenced,
-}
-
 impl Expectation<'_> {
-    /// Compares a result with the expectation, and adds what it contradicts to `facts`.
-    pub(super) fn check(&self, result: &[ResultRow], facts: &mut BatchFacts) -> StatementVerdict {
+    /// The facts that the commits of the batch contradict; none if the expectation is met.
+    pub(super) fn contradictions(&self, result: &[ResultRow]) -> Result<Vec<Fact>, TxError> {
         match self {
-            Self::Nothing => return StatementVerdict::Met,
-            Self::OwnsWriterRow if result.is_empty() => return StatementVerdict::Fenced,
-            Self::OwnsWriterRow => return StatementVerdict::Met,
-            Self::NoBrokenRule(table) => {
-                return result.first().map_or(StatementVerdict::Met, |row| {
-                    let key: String = row.get(0);
-                    let detail =
-                        format!("a row of {} breaks a rule of its table: {key}", table.name);
-                    StatementVerdict::ConstraintBroken(detail)
+            Self::OwnsWriterRow if result.is_empty() => Err(TxError::Fenced),
+            Self::NoBrokenRule(table) => result.first().map_or(Ok(Vec::new()), |row| {
+                let (name, key) = (table.name, row.get::<_, String>(0));
+                let detail = format!("a row of {name} breaks a rule of its table: {key}");
+                Err(TxError::Constraint(detail))
+            }),
+            Self::Changed(table, keys) if result.len() != keys.len() => {
+                let done: HashSet<Key> = result.iter().map(|row| key_of(table, row)).collect();
+                // Removing a record whatever its version is done if there is none.
+                let missing = keys.iter().filter(|(key, precondition)| {
+                    *precondition != Precondition::Any && !done.contains(key)
                 });
+                let fact = |(key, precondition): &(&Key, Precondition)| {
+                    Fact::Mismatched(table.name, Key::clone(key), *precondition)
+                };
+                Ok(missing.map(fact).collect())
             }
-            Self::Changed(_, keys) if result.len() == keys.len() => return StatementVerdict::Met,
-            Self::Appended(_, keys) if result.len() == keys.len() => return StatementVerdict::Met,
-            Self::Marked(marks) if result.len() == marks.len() => return StatementVerdict::Met,
-            Self::Held(fences) if result.len() == fences.len() => return StatementVerdict::Met,
-            Self::Changed(..)
-            | Self::Removed(..)
-            | Self::Appended(..)
-            | Self::Marked(_)
-            | Self::Held(_) => {}
-        }
-        let before = facts.len();
-        self.add_missing(result, facts);
-        match facts.len() > before {
-            true => StatementVerdict::FactsChanged,
-            false if matches!(self, Self::Removed(..)) => StatementVerdict::Met,
-            // The plan respects every known fact, so that another try would end the same.
-            false => StatementVerdict::ConstraintBroken(
-                "a change was not applied, though its precondition holds".to_owned(),
-            ),
-        }
-    }
-
-    fn add_missing(&self, result: &[ResultRow], facts: &mut BatchFacts) {
-        match self {
-            Self::Nothing | Self::NoBrokenRule(_) | Self::OwnsWriterRow => {}
-            Self::Changed(table, keys) | Self::Removed(table, keys) => {
-                let done = keys_of(table, result);
-                let missing = keys.iter().filter(|(key, _)| !done.contains(key));
-                facts.mismatched.extend(
-                    missing.map(|(key, precondition)| (table.name, Key::clone(key), *precondition)),
-                );
+            Self::Marked(marks) if result.len() != marks.len() => {
+                let done = result
+                    .iter()
+                    .map(|row| Fact::Handled(row.get(0), row.get(1)));
+                let done: HashSet<Fact> = done.collect();
+                let facts = marks.iter().map(|mark| Fact::handled(mark));
+                Ok(facts.filter(|fact| !done.contains(fact)).collect())
             }
-            Self::Appended(table, keys) => {
-                let done = keys_of(table, result);
-                let missing = keys.iter().filter(|key| !done.contains(key));
-                let missing = missing.map(|key| (table.name, key.clone()));
-                facts.existing_entries.extend(missing);
-            }
-            Self::Marked(marks) => {
-                let done: HashSet<(String, String)> =
-                    result.iter().map(|row| (row.get(0), row.get(1))).collect();
-                let mark = |it: &&Handled| (it.group.clone(), it.message_id.clone());
-                let missing = marks.iter().map(mark).filter(|mark| !done.contains(mark));
-                facts.handled.extend(missing);
-            }
-            Self::Held(fences) => {
+            Self::Held(fences) if result.len() != fences.len() => {
                 let fence = |row: &ResultRow| Fence {
                     lease: row.get(0),
                     token: row.get(1),
                 };
                 let held: Vec<Fence> = result.iter().map(fence).collect();
                 let lost = fences.iter().filter(|fence| !held.contains(fence));
-                facts.lost_leases.extend(lost.copied().cloned());
+                Ok(lost
+                    .map(|fence| Fact::LeaseLost((*fence).clone()))
+                    .collect())
             }
+            Self::Nothing
+            | Self::OwnsWriterRow
+            | Self::Changed(..)
+            | Self::Marked(_)
+            | Self::Held(_) => Ok(Vec::new()),
         }
     }
 }
 
-fn keys_of(table: &Table, result: &[ResultRow]) -> HashSet<Key> {
-    let key = |row: &ResultRow| match table.is_keyed_by_text() {
+fn key_of(table: &Table, row: &ResultRow) -> Key {
+    match table.is_keyed_by_text() {
         true => Key::Text(row.get(0)),
         false => Key::Integer(row.get(0)),
-    };
-    result.iter().map(key).collect()
+    }
 }

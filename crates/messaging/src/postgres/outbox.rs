@@ -39,11 +39,8 @@ impl Postgres {
             topic: row.get(1),
             subject: row.get(2),
         };
-        let statement = |reader: Arc<Reader>| async move {
-            let rows = reader.query(text, &[&subjects, &offset]).await?;
-            Ok(rows.iter().map(row).collect())
-        };
-        self.readers.with(statement).await
+        let rows = self.rows(text, &[&subjects, &offset]).await?;
+        Ok(rows.iter().map(row).collect())
     }
 
     /// Messages that are still to be published, by any process, in the order of their offsets: for the relay.
@@ -90,11 +87,9 @@ impl Postgres {
     #[cfg(feature = "kafka")]
     pub(crate) async fn park(&self, offset: i64, dead_letter: &str) -> Result<(), StoreError> {
         let text = "UPDATE message SET parked = $2 WHERE \"offset\" = $1";
-        let write = |reader: Arc<Reader>| async move {
-            let client = reader.client();
-            Ok(client.execute(text, &[&offset, &dead_letter]).await?)
-        };
-        self.readers.with(write).await.map(|_| ())
+        self.execute(text, &[&offset, &dead_letter])
+            .await
+            .map(|_| ())
     }
 
     /// Parks the messages that follow a parked one of their topic and subject.
@@ -106,9 +101,7 @@ impl Postgres {
         let text = "UPDATE message m SET parked = p.parked FROM message p
                     WHERE p.parked IS NOT NULL AND m.parked IS NULL AND m.topic = p.topic
                     AND coalesce(m.subject, m.key) = coalesce(p.subject, p.key) AND m.\"offset\" > p.\"offset\"";
-        let write =
-            |reader: Arc<Reader>| async move { Ok(reader.client().execute(text, &[]).await?) };
-        self.readers.with(write).await.map(|_| ())
+        self.execute(text, &[]).await.map(|_| ())
     }
 
     /// Lets the messages be published that wait for this dead letter.
@@ -118,10 +111,7 @@ impl Postgres {
     #[cfg(feature = "kafka")]
     pub(crate) async fn unpark(&self, dead_letter: &str) -> Result<(), StoreError> {
         let text = "UPDATE message SET parked = NULL WHERE parked = $1";
-        let write = |reader: Arc<Reader>| async move {
-            Ok(reader.client().execute(text, &[&dead_letter]).await?)
-        };
-        self.readers.with(write).await.map(|_| ())
+        self.execute(text, &[&dead_letter]).await.map(|_| ())
     }
 
     /// How many messages are still to be published, by any process; counts at most `max`.
@@ -131,11 +121,8 @@ impl Postgres {
     #[cfg(feature = "kafka")]
     pub(crate) async fn pending_count(&self, max: i64) -> Result<i64, StoreError> {
         let text = "SELECT count(*) FROM (SELECT 1 FROM message LIMIT $1) AS pending";
-        let count = |reader: Arc<Reader>| async move {
-            let counted = reader.query(text, &[&max]).await?;
-            Ok(counted.first().map_or(0, |row| row.get(0)))
-        };
-        self.readers.with(count).await
+        let counted = self.rows(text, &[&max]).await?;
+        Ok(counted.first().map_or(0, |row| row.get(0)))
     }
 
     /// At most `max` messages after `offset` that this process committed: for publishing at once, without reading them
@@ -152,10 +139,7 @@ impl Postgres {
     /// [`StoreError`] if the store cannot answer; the messages stay and will be published again.
     pub async fn published(&self, offsets: &[i64]) -> Result<u64, StoreError> {
         let text = "DELETE FROM message WHERE \"offset\" = ANY($1)";
-        let remove = |reader: Arc<Reader>| async move {
-            Ok(reader.client().execute(text, &[&offsets]).await?)
-        };
-        self.readers.with(remove).await
+        self.execute(text, &[&offsets]).await
     }
 
     /// The offset of the last message that this process committed.

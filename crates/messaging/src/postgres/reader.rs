@@ -1,6 +1,6 @@
 //! Every statement that reads, for the pool and for the audit.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use crate::Timestamp;
 use serde_json::Value;
@@ -9,19 +9,18 @@ use tokio_postgres::{
     types::{FromSqlOwned, ToSql},
 };
 
-use super::sql::DIALECT;
+use super::{connect::unavailable, sql::DIALECT};
 use crate::{
-    Message, StoreError, TraceContext,
+    StoreError,
     log_cache::StoredMessage,
     record::{Column, Key, Kind, Table},
     row::Row,
-    sql::{Parameter, columns, find_query},
+    sql::{
+        Cells, MESSAGE_COLUMNS, MESSAGES_SCANNED_MAX, Parameter, TIMER_COLUMNS, columns, due_timer,
+        find_query, stored_message,
+    },
     store::{DueTimer, Find},
 };
-
-/// Messages that one read of the log scans.
-const MESSAGES_SCANNED_MAX: i64 = 4096;
-const MESSAGE_COLUMNS: &str = "\"offset\", id, topic, key, time, payload, reissue, trace";
 
 /// A connection that reads.
 pub(super) enum Reader {
@@ -31,7 +30,7 @@ pub(super) enum Reader {
 }
 
 /// Why a read failed.
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     Server(Error),
     Store(StoreError),
 }
@@ -39,6 +38,21 @@ pub(super) enum ReadError {
 impl From<Error> for ReadError {
     fn from(error: Error) -> Self {
         Self::Server(error)
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error,
+            ReadError::Server(error) => unavailable(&error),
+        }
     }
 }
 
@@ -113,35 +127,12 @@ impl Reader {
         (from, to): (Timestamp, Timestamp),
         limit: u32,
     ) -> Result<Vec<DueTimer>, ReadError> {
-        let text = "SELECT id, due_at, message_id, topic, key, payload, reissue, trace
-                    FROM timer WHERE due_at > $1 AND due_at <= $2 ORDER BY due_at LIMIT $3";
-        let results = self
-            .query(
-                text,
-                &[&from.as_millis(), &to.as_millis(), &i64::from(limit)],
-            )
-            .await?;
-        results
-            .iter()
-            .map(|row| {
-                let due_at = Timestamp::from_millis(row.get(1));
-                let message = Message {
-                    id: row.get(2),
-                    topic: row.get(3),
-                    key: row.get(4),
-                    subject: None,
-                    time: due_at,
-                    payload: row.get(5),
-                    reissue: reissue(row.get(6))?,
-                    trace: trace(row.get(7)),
-                };
-                Ok(DueTimer {
-                    id: row.get(0),
-                    due_at,
-                    message,
-                })
-            })
-            .collect()
+        let text = format!(
+            "SELECT {TIMER_COLUMNS} FROM timer WHERE due_at > $1 AND due_at <= $2 ORDER BY due_at LIMIT $3"
+        );
+        let (from, to, limit) = (from.as_millis(), to.as_millis(), i64::from(limit));
+        let results = self.query(&text, &[&from, &to, &limit]).await?;
+        results.iter().map(due_timer).collect()
     }
 
     /// Messages after an offset, as many as one read scans.
@@ -158,7 +149,7 @@ impl Reader {
             "SELECT {MESSAGE_COLUMNS} FROM message WHERE \"offset\" > $1 ORDER BY \"offset\" LIMIT $2"
         );
         let results = self.query(&text, &[&offset, &limit]).await?;
-        results.iter().map(stored).collect()
+        results.iter().map(stored_message).collect()
     }
 
     /// Messages of an outbox that are neither parked nor of one of these topics.
@@ -173,7 +164,7 @@ impl Reader {
              ORDER BY \"offset\" LIMIT $2"
         );
         let results = self.query(&text, &[&without, &limit]).await?;
-        results.iter().map(stored).collect()
+        results.iter().map(stored_message).collect()
     }
 
     /// The first message of each parked subject whose dead letter is not parked any more, with that dead letter.
@@ -192,7 +183,7 @@ impl Reader {
         let results = self.query(&text, &[&limit]).await?;
         let read = |row: &tokio_postgres::Row| {
             Ok(Unparked {
-                stored: stored(row)?,
+                stored: stored_message(row)?,
                 dead_letter: row.get(8),
             })
         };
@@ -207,22 +198,16 @@ pub(crate) struct Unparked {
     pub(crate) dead_letter: String,
 }
 
-/// A row of [`MESSAGE_COLUMNS`].
-fn stored(row: &tokio_postgres::Row) -> Result<StoredMessage, ReadError> {
-    let message = Message {
-        id: row.get(1),
-        topic: row.get(2),
-        key: row.get(3),
-        subject: None,
-        time: Timestamp::from_millis(row.get(4)),
-        payload: row.get(5),
-        reissue: reissue(row.get(6))?,
-        trace: trace(row.get(7)),
-    };
-    Ok(StoredMessage {
-        offset: row.get(0),
-        message: Arc::new(message),
-    })
+impl Cells for tokio_postgres::Row {
+    type Error = ReadError;
+
+    fn integer(&self, place: usize) -> Result<i64, ReadError> {
+        Ok(self.try_get(place)?)
+    }
+
+    fn text(&self, place: usize) -> Result<Option<String>, ReadError> {
+        Ok(self.try_get(place)?)
+    }
 }
 
 fn parameter_text((kind, value): Parameter) -> String {
@@ -260,15 +245,4 @@ fn cell(column: &Column, row: &tokio_postgres::Row, place: usize) -> Result<Valu
         Kind::Boolean => value::<bool>(row, place),
         Kind::Json => value::<Value>(row, place),
     }
-}
-
-fn reissue(text: Option<String>) -> Result<Option<crate::message::Reissue>, ReadError> {
-    text.map(|text| serde_json::from_str(&text))
-        .transpose()
-        .map_err(|error| ReadError::Store(StoreError::Corrupt(error.to_string())))
-}
-
-/// Ignores an invalid trace: nothing depends on it.
-fn trace(text: Option<&str>) -> Option<TraceContext> {
-    text.and_then(TraceContext::parse)
 }

@@ -11,7 +11,7 @@ use super::{
     MessageTable, SharedState,
     writer_connection::{TxError, WriterConnection, in_time},
 };
-use crate::{Random, StoreError};
+use crate::{Program, Random, StoreError};
 
 /// How long the session of a process that has just ended may still hold the log.
 const LOCK_MILLIS_MAX: u64 = 2_000;
@@ -25,12 +25,14 @@ pub(super) struct WriterRegistration {
     /// The number of the last batch that the writer began.
     pub(super) batch: i64,
     is_log: bool,
+    program: Program,
 }
 
 /// Locks the log, or inserts the row of an outbox writer.
 pub(super) async fn register_writer(
     connection: &WriterConnection,
     messages: MessageTable,
+    program: Program,
     random: &Random,
 ) -> Result<WriterRegistration, StoreError> {
     let is_log = messages == MessageTable::Log;
@@ -43,10 +45,11 @@ pub(super) async fn register_writer(
         epoch: 0,
         batch: 0,
         is_log,
+        program,
     };
     if is_log {
         let until = Instant::now() + Duration::from_millis(LOCK_MILLIS_MAX);
-        while !lock_log(connection).await? {
+        while !registration.lock_log(connection).await? {
             if Instant::now() >= until {
                 return Err(StoreError::Unavailable(
                     "another process has the message log of this schema open".to_owned(),
@@ -57,12 +60,6 @@ pub(super) async fn register_writer(
     }
     (registration.epoch, registration.batch) = registration.write_row(connection, 1).await?;
     Ok(registration)
-}
-
-async fn lock_log(connection: &WriterConnection) -> Result<bool, TxError> {
-    let text = "SELECT pg_try_advisory_lock(hashtext('boxoffice log'), hashtext(current_schema()))";
-    let row = in_time(connection.client().query_one(text, &[])).await?;
-    Ok(row.get(0))
 }
 
 /// Moves the offset sequence past rows that it did not number: a restored table, or another program's rows. The lock
@@ -83,6 +80,13 @@ async fn advance_offset_sequence(connection: &WriterConnection) -> Result<(), Tx
 }
 
 impl WriterRegistration {
+    async fn lock_log(&self, connection: &WriterConnection) -> Result<bool, TxError> {
+        let text =
+            "SELECT pg_try_advisory_lock(hashtext($1 || ' log'), hashtext(current_schema()))";
+        let row = in_time(connection.client().query_one(text, &[&self.program.name])).await?;
+        Ok(row.get(0))
+    }
+
     /// Returns epoch and last batch; waits for a transaction of this writer that still holds the row.
     async fn write_row(
         &self,
@@ -102,7 +106,7 @@ impl WriterRegistration {
 
     /// Registers again after a lost connection; returns the last batch that was committed.
     pub(super) async fn resume(&self, connection: &WriterConnection) -> Result<i64, TxError> {
-        if self.is_log && !lock_log(connection).await? {
+        if self.is_log && !self.lock_log(connection).await? {
             return Err(TxError::ConnectionLost(
                 "the lost session still holds the log".to_owned(),
             ));
@@ -138,18 +142,14 @@ impl WriterRegistration {
 
     /// Lets the next process register at once.
     pub(super) async fn release(&self, connection: &WriterConnection) {
-        let released = if self.is_log {
-            let text =
-                "SELECT pg_advisory_unlock(hashtext('boxoffice log'), hashtext(current_schema()))";
-            in_time(connection.client().query(text, &[]))
-                .await
-                .map(|_| ())
-        } else {
-            let text = "DELETE FROM writer WHERE name = $1";
-            in_time(connection.client().execute(text, &[&self.name]))
-                .await
-                .map(|_| ())
+        let (text, parameters): (_, &[&(dyn ToSql + Sync)]) = match self.is_log {
+            true => (
+                "SELECT pg_advisory_unlock(hashtext($1 || ' log'), hashtext(current_schema()))",
+                &[&self.program.name],
+            ),
+            false => ("DELETE FROM writer WHERE name = $1", &[&self.name]),
         };
+        let released = in_time(connection.client().execute(text, parameters)).await;
         if released.is_err() {
             tracing::warn!(
                 "cannot release the writer's registration; the server releases it when the session ends"

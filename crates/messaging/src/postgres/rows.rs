@@ -13,12 +13,12 @@ use crate::{
     row::Row,
 };
 
-pub(super) fn json<T: Serialize + ?Sized>(rows: &T) -> String {
+pub(super) fn rows_json<T: Serialize + ?Sized>(rows: &T) -> String {
     serde_json::to_string(rows).expect("rows have string keys only")
 }
 
 fn reissue_text(message: &Message) -> Option<String> {
-    message.reissue.as_ref().map(json)
+    message.reissue.as_ref().map(rows_json)
 }
 
 /// Messages as rows, numbered from this offset; without one, the sequence gives offsets.
@@ -38,7 +38,7 @@ pub(super) fn message_rows(messages: &[Arc<Message>], first: Option<i64>) -> Str
             trace: message.trace,
         })
         .collect();
-    json(&rows)
+    rows_json(&rows)
 }
 
 /// A row of a table, with the expected version of the stored one.
@@ -115,18 +115,6 @@ impl<'a> InboxRow<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct FireRow<'a> {
-    pub(super) id: &'a str,
-    pub(super) due_at: i64,
-    pub(super) message_id: &'a str,
-}
-
-#[derive(Serialize)]
-pub(super) struct TimerIdRow<'a> {
-    pub(super) id: &'a str,
-}
-
-#[derive(Serialize)]
 pub(super) struct TimerRow<'a> {
     pub(super) id: &'a str,
     pub(super) due_at: i64,
@@ -151,17 +139,4 @@ impl<'a> TimerRow<'a> {
             trace: message.trace,
         }
     }
-}
-
-#[derive(Serialize)]
-pub(super) struct PositionRow<'a> {
-    pub(super) name: &'a str,
-    pub(super) position: i64,
-}
-
-#[derive(Serialize)]
-pub(super) struct WriterRow<'a> {
-    pub(super) name: &'a str,
-    pub(super) epoch: i64,
-    pub(super) batch: i64,
 }

@@ -63,7 +63,7 @@ pub(super) async fn migrate(
     let mut attempt = 1;
     loop {
         let taken = match client.batch_execute("BEGIN").await {
-            Ok(()) => take_steps(&client, connector.schema(), tables).await,
+            Ok(()) => take_steps(&client, connector, tables).await,
             Err(error) => Err(error),
         };
         match taken {
@@ -94,11 +94,12 @@ fn is_made_by_another(error: &Error) -> bool {
 
 async fn take_steps(
     client: &Client,
-    schema: &str,
+    connector: &Connector,
     tables: &[&'static Table],
 ) -> Result<Vec<String>, Error> {
+    let (schema, program) = (connector.schema(), connector.program().name);
     let prepare = format!(
-        "SELECT pg_advisory_xact_lock(hashtext('boxoffice migrate'), hashtext('{schema}'));
+        "SELECT pg_advisory_xact_lock(hashtext('{program} migrate'), hashtext('{schema}'));
          CREATE SCHEMA IF NOT EXISTS \"{schema}\";
          CREATE TABLE IF NOT EXISTS migration (
              version bigint PRIMARY KEY, step text COLLATE \"C\" NOT NULL UNIQUE,
@@ -140,12 +141,13 @@ async fn take_steps(
 /// Fails if the schema lacks anything that the program needs; ignores what a newer program has added.
 pub(super) async fn check(
     client: &Client,
-    schema: &str,
+    connector: &Connector,
     tables: &[&'static Table],
 ) -> Result<(), StoreError> {
+    let (schema, advice) = (connector.schema(), connector.program().migrate_advice);
     let behind = |what: &str| {
         Err(StoreError::Unavailable(format!(
-            "schema {schema} lacks {what}: run `boxoffice migrate`"
+            "schema {schema} lacks {what}: {advice}"
         )))
     };
     let known = match client.query("SELECT step FROM migration", &[]).await {

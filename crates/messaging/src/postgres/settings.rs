@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::Program;
+
 /// The location of the store, and how this process uses it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +18,9 @@ pub struct PostgresSettings {
     pub connections_max: usize,
     /// The role of the message table.
     pub messages: MessageTable,
+    /// Set by the program, not by an operator.
+    #[serde(skip)]
+    pub program: Program,
     /// How long a commit waits for an unreachable server before it fails: as not applied, or as not known yet.
     pub wait_secs_max: u64,
 }
@@ -34,7 +39,8 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             url: String::new(),
-            schema: "boxoffice".to_owned(),
+            schema: "messaging".to_owned(),
+            program: Program::default(),
             connections_max: 8,
             messages: MessageTable::Log,
             wait_secs_max: 30,

@@ -3,10 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Mutex,
+    sync::Arc,
 };
 
-use crate::{StoreError, log_cache::StoredMessage, writer_state::WriterState};
+use parking_lot::Mutex;
+
+use crate::{
+    Metrics, StoreError, housekeeping::passed_by_all, log_cache::StoredMessage,
+    writer_state::WriterState,
+};
 
 pub(super) struct SharedState {
     pub(super) writer: WriterState,
@@ -17,36 +22,35 @@ pub(super) struct SharedState {
 }
 
 impl SharedState {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            writer: WriterState::new(0),
+            writer: WriterState::new(0, metrics),
             unreachable: Mutex::default(),
             positions: Mutex::default(),
         }
     }
 
     pub(super) fn set_positions(&self, positions: HashMap<String, i64>) {
-        *self
-            .positions
-            .lock()
-            .expect("no holder of this lock panics") = positions;
+        *self.positions.lock() = positions;
     }
 
     pub(super) fn position(&self, group: &str) -> i64 {
-        let positions = self
-            .positions
-            .lock()
-            .expect("no holder of this lock panics");
+        let positions = self.positions.lock();
         positions.get(group).copied().unwrap_or(0)
+    }
+
+    pub(super) fn forget(&self, group: &str) {
+        self.positions.lock().remove(group);
+    }
+
+    pub(super) fn passed_by_all(&self, groups: &[&str]) -> i64 {
+        passed_by_all(&self.positions.lock(), groups)
     }
 
     /// Applies what a transaction committed: the positions, then the messages.
     pub(super) fn take_effect(&self, published: Vec<StoredMessage>, moved: BTreeMap<String, i64>) {
         if !moved.is_empty() {
-            let mut positions = self
-                .positions
-                .lock()
-                .expect("no holder of this lock panics");
+            let mut positions = self.positions.lock();
             for (group, offset) in moved {
                 let position = positions.entry(group).or_insert(0);
                 *position = offset.max(*position);
@@ -56,10 +60,7 @@ impl SharedState {
     }
 
     pub(super) fn set_unreachable(&self, reason: &str) {
-        let mut unreachable = self
-            .unreachable
-            .lock()
-            .expect("no holder of this lock panics");
+        let mut unreachable = self.unreachable.lock();
         if unreachable.is_none() {
             tracing::warn!(reason, "PostgreSQL cannot be reached; commits wait");
         }
@@ -67,10 +68,7 @@ impl SharedState {
     }
 
     pub(super) fn set_reachable(&self) {
-        let mut unreachable = self
-            .unreachable
-            .lock()
-            .expect("no holder of this lock panics");
+        let mut unreachable = self.unreachable.lock();
         if unreachable.take().is_some() {
             tracing::info!("PostgreSQL can be reached again");
         }
@@ -79,10 +77,7 @@ impl SharedState {
     /// Fails if the store cannot commit now.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         self.writer.check_failure()?;
-        let unreachable = self
-            .unreachable
-            .lock()
-            .expect("no holder of this lock panics");
+        let unreachable = self.unreachable.lock();
         match unreachable.as_ref() {
             None => Ok(()),
             Some(reason) => Err(StoreError::Unavailable(reason.clone())),

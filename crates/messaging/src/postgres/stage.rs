@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::{
     batch_plan::{BatchPlan, PlannedMessage, Precondition, RecordChange, TimerPlan, TimerState},
     expectation::Expectation,
-    rows::{FireRow, InboxRow, KeyParameter, RowParameter, TimerIdRow, TimerRow, json},
+    rows::{InboxRow, KeyParameter, RowParameter, TimerRow, rows_json},
     sql::{self, SqlTexts},
 };
 use crate::{
@@ -22,13 +24,23 @@ pub(super) struct Statement<'a> {
     pub(super) expectation: Expectation<'a>,
 }
 
+impl<'a> Statement<'a> {
+    pub(super) fn unchecked(text: &'a str, rows: String) -> Self {
+        Self {
+            text,
+            rows,
+            expectation: Expectation::Nothing,
+        }
+    }
+}
+
 /// Checks the leases; before every other statement.
 pub(super) fn fence_statement<'a>(plan: &BatchPlan<'a>) -> Option<Statement<'a>> {
     let mut fences: Vec<&'a Fence> = plan.fences.iter().copied().collect();
     fences.sort_unstable();
     (!fences.is_empty()).then(|| Statement {
         text: sql::FENCES,
-        rows: json(&fences),
+        rows: rows_json(&fences),
         expectation: Expectation::Held(fences),
     })
 }
@@ -37,38 +49,31 @@ pub(super) fn fence_statement<'a>(plan: &BatchPlan<'a>) -> Option<Statement<'a>>
 pub(super) fn fire_statement<'a>(plan: &BatchPlan<'a>) -> Option<Statement<'a>> {
     let fire = |(id, timer): (&&'a str, &TimerPlan<'a>)| {
         let (due_at, message_id) = timer.fire?;
-        Some(FireRow {
-            id,
-            due_at: due_at.as_millis(),
-            message_id,
-        })
+        Some(json!({"id": id, "due_at": due_at.as_millis(), "message_id": message_id}))
     };
-    let rows: Vec<FireRow<'_>> = plan.timers.iter().filter_map(fire).collect();
-    (!rows.is_empty()).then(|| Statement {
-        text: sql::FIRE,
-        rows: json(&rows),
-        expectation: Expectation::Nothing,
-    })
+    let rows: Vec<_> = plan.timers.iter().filter_map(fire).collect();
+    (!rows.is_empty()).then(|| Statement::unchecked(sql::FIRE, rows_json(&rows)))
 }
 
-/// Writes timers, records, entries and inbox marks: everything but the messages.
+/// Writes inbox marks, timers, records and entries: everything but the messages. The marks come first, as a message that
+/// was handled meanwhile is a better reason to reject its commit than a rule that it breaks.
 pub(super) fn change_statements<'a>(
     plan: &BatchPlan<'a>,
     texts: &'a SqlTexts,
 ) -> Vec<Statement<'a>> {
-    let mut statements = timer_statements(plan);
-    add_record_statements(plan, texts, &mut statements);
-    add_entry_statements(plan, texts, &mut statements);
+    let mut statements = Vec::new();
     if !plan.handled.is_empty() {
         let mut marks = plan.handled.clone();
         marks.sort_unstable_by_key(|it| (&it.group, &it.message_id));
         let rows: Vec<_> = marks.iter().map(|it| InboxRow::of(it)).collect();
         statements.push(Statement {
             text: sql::INBOX,
-            rows: json(&rows),
+            rows: rows_json(&rows),
             expectation: Expectation::Marked(marks),
         });
     }
+    statements.extend(timer_statements(plan));
+    add_record_statements(plan, texts, &mut statements);
     statements
 }
 
@@ -78,20 +83,17 @@ fn timer_statements<'a>(plan: &BatchPlan<'a>) -> Vec<Statement<'a>> {
         match &timer.state {
             TimerState::AsStored => {}
             TimerState::Set(due_at, message) => set.push(TimerRow::of(id, *due_at, message)),
-            TimerState::Removed => cancelled.push(TimerIdRow { id }),
+            TimerState::Removed => cancelled.push(json!({"id": id})),
         }
     }
     let texts = [
-        (sql::SET_TIMER, json(&set)),
-        (sql::CANCEL_TIMER, json(&cancelled)),
+        (sql::SET_TIMER, rows_json(&set)),
+        (sql::CANCEL_TIMER, rows_json(&cancelled)),
     ];
     let changes = texts.into_iter().filter(|(_, rows)| rows != "[]");
-    let statement = |(text, rows)| Statement {
-        text,
-        rows,
-        expectation: Expectation::Nothing,
-    };
-    changes.map(statement).collect()
+    changes
+        .map(|(text, rows)| Statement::unchecked(text, rows))
+        .collect()
 }
 
 fn add_record_statements<'a>(
@@ -107,32 +109,11 @@ fn add_record_statements<'a>(
         while let Some(((_, key), change)) = records.next_if(|((next, _), _)| *next == name) {
             changes.add(key, change);
         }
-        changes.add_statements(table, texts, statements);
+        statements.extend(changes.statements(table, texts));
     }
 }
 
-fn add_entry_statements<'a>(
-    plan: &BatchPlan<'a>,
-    texts: &'a SqlTexts,
-    statements: &mut Vec<Statement<'a>>,
-) {
-    let mut appends: Vec<_> = plan.appends.iter().collect();
-    appends.sort_by(|a, b| (a.1.table.name, &a.0).cmp(&(b.1.table.name, &b.0)));
-    for entries in appends.chunk_by(|a, b| a.1.table.name == b.1.table.name) {
-        let table = entries[0].1.table;
-        let rows = entries
-            .iter()
-            .map(|(_, it)| RowParameter::of(&it.row, None));
-        let keys = entries.iter().map(|(key, _)| key.clone());
-        statements.push(Statement {
-            text: &texts.of(table).insert,
-            rows: json(&rows.collect::<Vec<_>>()),
-            expectation: Expectation::Appended(table, keys.collect()),
-        });
-    }
-}
-
-/// The changes of one table's records.
+/// The changes of one table: rows, and what the server must find of each.
 #[derive(Default)]
 struct TableChanges<'p, 'a> {
     replaced: Vec<RowParameter<'p>>,
@@ -146,81 +127,76 @@ struct TableChanges<'p, 'a> {
 
 impl<'p, 'a> TableChanges<'p, 'a> {
     fn add(&mut self, key: &'a Key, change: &'p RecordChange<'a>) {
-        let mut rows = change.rows.as_slice();
-        let precondition = change.precondition;
+        let (precondition, is_removed) =
+            (change.precondition, change.state == Precondition::Absent);
         let expected = match precondition {
             Precondition::Version(version) => Some(version),
             Precondition::Absent | Precondition::Any => None,
         };
-        if let (Precondition::Absent, Some((last, earlier))) = (precondition, rows.split_last()) {
-            self.inserts.push(RowParameter::of(last, None));
-            self.inserted.push((key, precondition));
-            rows = earlier;
-        } else if let (Some(_), Some((last, earlier))) = (change.version, rows.split_last()) {
-            self.updates.push(RowParameter::of(last, expected));
-            self.updated.push((key, precondition));
-            rows = earlier;
+        let mut replaced = change.rows.as_slice();
+        if let Some((last, earlier)) = replaced.split_last() {
+            if precondition == Precondition::Absent {
+                self.inserts.push(RowParameter::of(last, None));
+                self.inserted.push((key, precondition));
+                replaced = earlier;
+            } else if !is_removed {
+                self.updates.push(RowParameter::of(last, expected));
+                self.updated.push((key, precondition));
+                replaced = earlier;
+            }
         }
-        if change.version.is_none() {
+        if is_removed {
             self.deletes.push(KeyParameter {
                 table: change.table,
                 key,
                 expected,
             });
-            // A removal of any version does not conflict if the record is gone already.
-            if expected.is_some() {
-                self.deleted.push((key, precondition));
-            }
+            self.deleted.push((key, precondition));
         }
-        let replaced = rows.iter().map(|row| RowParameter::of(row, None));
+        let replaced = replaced.iter().map(|row| RowParameter::of(row, None));
         self.replaced.extend(replaced);
     }
 
-    fn add_statements(
+    fn statements(
         self,
         table: &'static Table,
         texts: &'a SqlTexts,
-        statements: &mut Vec<Statement<'a>>,
-    ) {
+    ) -> impl Iterator<Item = Statement<'a>> {
         let texts = texts.of(table);
-        let deleted = match self.deletes.len() == self.deleted.len() {
-            true => Expectation::Changed(table, self.deleted),
-            false => Expectation::Removed(table, self.deleted),
-        };
+        let changed = |keys| Expectation::Changed(table, keys);
+        let rule = Expectation::NoBrokenRule(table);
         let all = [
-            (
-                &texts.rules,
-                json(&self.replaced),
-                Expectation::NoBrokenRule(table),
-            ),
+            (&texts.rules, rows_json(&self.replaced), rule),
             (
                 &texts.update,
-                json(&self.updates),
-                Expectation::Changed(table, self.updated),
+                rows_json(&self.updates),
+                changed(self.updated),
             ),
             (
                 &texts.insert,
-                json(&self.inserts),
-                Expectation::Changed(table, self.inserted),
+                rows_json(&self.inserts),
+                changed(self.inserted),
             ),
-            (&texts.delete, json(&self.deletes), deleted),
+            (
+                &texts.delete,
+                rows_json(&self.deletes),
+                changed(self.deleted),
+            ),
         ];
         let all = all.into_iter().filter(|(_, rows, _)| rows != "[]");
-        statements.extend(all.map(|(text, rows, expectation)| Statement {
+        all.map(|(text, rows, expectation)| Statement {
             text,
             rows,
             expectation,
-        }));
+        })
     }
 }
 
 /// The messages of a stage, once it is known which timers fired.
 pub(super) fn messages(plan: &BatchPlan<'_>, fired: &[String]) -> Vec<Arc<Message>> {
-    let published = |planned: &PlannedMessage<'_>| match planned {
-        PlannedMessage::Always(message) => Some(Arc::clone(message)),
-        PlannedMessage::IfFired(id, message) => {
-            fired.iter().any(|it| it == id).then(|| Arc::clone(message))
-        }
+    let is_published = |(timer, _): &&PlannedMessage<'_>| {
+        timer.is_none_or(|timer| fired.iter().any(|it| it == timer))
     };
-    plan.messages.iter().filter_map(published).collect()
+    let published = plan.messages.iter().filter(is_published);
+    published.map(|(_, message)| Arc::clone(message)).collect()
 }

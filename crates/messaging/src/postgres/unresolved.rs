@@ -28,7 +28,7 @@ impl UnresolvedBatch {
     pub(super) fn add_waiter(&mut self, reason: String) -> Unresolved {
         let (waiter, resolved) = oneshot::channel();
         self.waiters.push(waiter);
-        Unresolved { reason, resolved }
+        Unresolved::new(reason, resolved)
     }
 
     /// Whether the submitters were answered; if not, the writer still tries the batch.

@@ -7,10 +7,7 @@
 //! follow once there is one ([`unresolved`](super::unresolved)).
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,8 +23,11 @@ use super::{
     writer_connection::{TxError, WriterConnection},
 };
 use crate::{
-    CommitOutcome, Metrics, Random, StoreError, backoff::Backoff, commit_handle::SubmissionResult,
-    record::Table, store::Submission,
+    Random, StoreError,
+    backoff::Backoff,
+    record::Table,
+    store::Submission,
+    writer_state::{Reply, answer},
 };
 
 /// Commits per transaction.
@@ -41,18 +41,14 @@ pub(super) struct Job {
     pub(super) submitted_at: Instant,
 }
 
-type Reply = oneshot::Sender<SubmissionResult>;
-
 pub(super) struct Writer {
     pub(super) connector: Connector,
     pub(super) tables: Vec<&'static Table>,
     pub(super) texts: Arc<SqlTexts>,
     pub(super) messages: MessageTable,
     pub(super) queue: mpsc::UnboundedReceiver<Job>,
-    pub(super) waiting: Arc<AtomicUsize>,
     pub(super) shared: Arc<SharedState>,
     pub(super) closing: watch::Receiver<bool>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) random: Random,
     pub(super) wait_max: Duration,
     pub(super) connection: Option<WriterConnection>,
@@ -82,7 +78,7 @@ impl Writer {
                 commits += job.submission.commits.len().max(1);
                 jobs.push(job);
             }
-            self.waiting.fetch_sub(jobs.len(), Ordering::Relaxed);
+            self.shared.writer.received(jobs.len());
             self.apply(jobs).await;
         }
         if let Some(connection) = self.connection.take() {
@@ -120,8 +116,10 @@ impl Writer {
 
     async fn open(&mut self) -> Result<(), StoreError> {
         let connection = WriterConnection::open(&self.connector).await?;
-        super::schema::check(connection.client(), self.connector.schema(), &self.tables).await?;
-        self.registration = register_writer(&connection, self.messages, &self.random).await?;
+        super::schema::check(connection.client(), &self.connector, &self.tables).await?;
+        let program = self.connector.program();
+        self.registration =
+            register_writer(&connection, self.messages, program, &self.random).await?;
         let head = self.registration.head(&connection, &self.shared).await;
         self.shared.writer.start_at(head?);
         self.connection = Some(connection);
@@ -143,16 +141,11 @@ impl Writer {
         match self.transact(&submissions, waiting_since).await {
             Ok(applied) => {
                 fail::fail_point!("store.after_commit", |_| std::process::abort());
-                self.metrics
-                    .commit_secs
-                    .observe(started.elapsed().as_secs_f64());
-                self.metrics.commit_size.observe(commits as f64);
+                self.shared.writer.observe(started, commits);
                 // Before the replies, so that the submitter of a commit finds its messages on the log.
-                let outcomes = self.take_effect(applied);
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // A dropped waiter does not undo its commit.
-                    let _ = reply.send(Ok(outcome));
-                }
+                let (published, positions) = (applied.published, applied.positions);
+                self.shared.take_effect(published, positions);
+                answer(replies, applied.outcomes);
             }
             Err(error) => {
                 for (reply, submission) in replies.into_iter().zip(submissions) {
@@ -167,15 +160,6 @@ impl Writer {
                 }
             }
         }
-    }
-
-    /// Applies a committed batch to the state in memory.
-    fn take_effect(&mut self, applied: Applied) -> Vec<Vec<CommitOutcome>> {
-        let published = applied.published.len() as u64;
-        self.metrics.messages_published.inc_by(published);
-        self.shared
-            .take_effect(applied.published, applied.positions);
-        applied.outcomes
     }
 
     /// Tries a batch until it is committed or its time is over.
@@ -241,7 +225,7 @@ impl Writer {
                 .shared
                 .writer
                 .poison("another process has taken over the log")),
-            TxError::FactsChanged => Ok(error.reason()),
+            TxError::Stale(_) => Ok(error.reason()),
             TxError::ForeignRows(reason) => {
                 self.connection = None;
                 Err(self.shared.writer.poison(&reason))
@@ -281,7 +265,9 @@ impl Writer {
             return Ok(was_committed.then_some(lost.applied));
         }
         if was_committed {
-            self.take_effect(lost.applied.clone());
+            let applied = lost.applied.clone();
+            self.shared
+                .take_effect(applied.published, applied.positions);
         }
         lost.resolve(was_committed);
         Ok(None)

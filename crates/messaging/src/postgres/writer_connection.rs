@@ -9,6 +9,7 @@ use tokio_postgres::{
 };
 
 use super::{
+    batch_plan::Fact,
     connect::{Connector, SHARED_SESSIONS, describe, is_contention},
     stage::Statement,
 };
@@ -19,8 +20,8 @@ const ANSWER_SECS_MAX: u64 = 20;
 
 /// Why a transaction was not committed.
 pub(super) enum TxError {
-    /// A stored row is not as the batch was decided on; the facts say which.
-    FactsChanged,
+    /// Stored rows are not as the batch was decided on.
+    Stale(Vec<Fact>),
     /// A commit breaks a rule of a table, or holds a value that the database rejects.
     Constraint(String),
     /// Something that the program needs is missing in the schema or not permitted; every commit would fail.
@@ -73,7 +74,7 @@ impl TxError {
             | Self::ForeignRows(reason)
             | Self::Contention(reason)
             | Self::ConnectionLost(reason) => reason,
-            Self::FactsChanged => "the batch could not be put together".to_owned(),
+            Self::Stale(_) => "the batch could not be put together".to_owned(),
             Self::Fenced => "another process has opened the store".to_owned(),
         }
     }
@@ -115,12 +116,13 @@ impl WriterConnection {
         &self.client
     }
 
-    /// Sends all statements at once, after `BEGIN` if `begins`, and returns the result of each.
+    /// Sends all statements at once, after `BEGIN` if `begins`, and returns the result of each. Every statement after a
+    /// failed one fails too; only the first error has the reason.
     pub(super) async fn execute(
         &mut self,
         begins: bool,
         statements: &[Statement<'_>],
-    ) -> Result<Vec<Vec<Row>>, TxError> {
+    ) -> Result<impl Iterator<Item = Result<Vec<Row>, TxError>>, TxError> {
         let mut prepared = Vec::with_capacity(statements.len());
         for statement in statements {
             prepared.push(self.prepare(statement.text).await?);
@@ -141,10 +143,11 @@ impl WriterConnection {
             }));
         }
         let answers = in_time(async { Ok(futures::future::join_all(sent).await) }).await?;
-        // Every statement after a failed one fails too; only the first error has the reason.
-        let mut results = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        results.remove(0);
-        Ok(results)
+        let mut answers = answers
+            .into_iter()
+            .map(|answer| answer.map_err(TxError::from));
+        answers.next().transpose()?;
+        Ok(answers)
     }
 
     async fn prepare(&mut self, text: &str) -> Result<PreparedStatement, TxError> {

@@ -10,8 +10,10 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{read_error, schema::FILE_NAME};
 use crate::{Random, StoreError};
+
+/// The copied file.
+const COPY_NAME: &str = "copy.db";
 
 /// A copy in the system's folder for temporary files, removed on drop.
 pub(super) struct TemporaryCopy(PathBuf);
@@ -48,7 +50,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<TemporaryCopy>), S
             | OpenFlags::SQLITE_OPEN_URI
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(immutable_uri(path), flags);
-        return Ok((opened.map_err(|error| read_error(&error))?, None));
+        return Ok((opened?, None));
     }
     let copied = copy(path, &log).map_err(|error| {
         StoreError::Unavailable(format!(
@@ -57,8 +59,8 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<TemporaryCopy>), S
             std::env::temp_dir().display()
         ))
     })?;
-    let opened = Connection::open(copied.0.join(FILE_NAME));
-    Ok((opened.map_err(|error| read_error(&error))?, Some(copied)))
+    let opened = Connection::open(copied.0.join(COPY_NAME));
+    Ok((opened?, Some(copied)))
 }
 
 fn log_of(path: &Path) -> PathBuf {
@@ -84,12 +86,12 @@ fn immutable_uri(path: &Path) -> String {
 
 fn copy(path: &Path, log: &Path) -> io::Result<TemporaryCopy> {
     let name = format!(
-        "boxoffice-{}",
+        "messaging-{}",
         Random::System.uuid(crate::Clock::System.now())
     );
     let copied = TemporaryCopy(std::env::temp_dir().join(name));
     make_private(&copied.0)?;
-    let file = copied.0.join(FILE_NAME);
+    let file = copied.0.join(COPY_NAME);
     // `fs::copy` would copy the permissions too, and the copy must be writable.
     io::copy(&mut File::open(log)?, &mut File::create_new(log_of(&file))?)?;
     io::copy(&mut File::open(path)?, &mut File::create_new(&file)?)?;
@@ -122,12 +124,12 @@ mod tests {
     #[test]
     fn opening_creates_no_file_beside_one_with_or_without_a_log() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE_NAME);
+        let path = folder.path().join(COPY_NAME);
         let writer = Connection::open(&path).unwrap();
         writer.pragma_update(None, "journal_mode", "WAL").unwrap();
         let text = "CREATE TABLE it (x); INSERT INTO it VALUES (1)";
         writer.execute_batch(text).unwrap();
-        fs::remove_file(folder.path().join("boxoffice.db-shm")).unwrap();
+        fs::remove_file(folder.path().join("copy.db-shm")).unwrap();
         let before = names(folder.path());
         let (with_log, copied) = open(&path).unwrap();
         let copy = copied.as_ref().unwrap().0.clone();
@@ -154,10 +156,10 @@ mod tests {
 
     #[test]
     fn the_uri_of_a_path_escapes_its_special_characters() {
-        let path = Path::new("/a b/50%/c?d#e/boxoffice.db");
+        let path = Path::new("/a b/50%/c?d#e/store.db");
         assert_eq!(
             immutable_uri(path),
-            "file:/a b/50%25/c%3fd%23e/boxoffice.db?immutable=1"
+            "file:/a b/50%25/c%3fd%23e/store.db?immutable=1"
         );
     }
 }

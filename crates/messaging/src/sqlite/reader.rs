@@ -4,30 +4,32 @@ use std::{
     collections::HashSet,
     path::Path,
     rc::Rc,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use crate::Timestamp;
-use rusqlite::{Connection, OpenFlags, types::Value as Cell};
+use parking_lot::Mutex;
+use rusqlite::{
+    Connection, OpenFlags,
+    types::{FromSql, Value as Cell},
+};
 use serde_json::Value;
 
-use super::{read_error, transaction::Bound};
+use super::transaction::Bound;
 use crate::{
-    Message, StoreError, TraceContext,
+    Message, StoreError,
     log_cache::{self, StoredMessage},
     record::{Column, Key, Kind, Table},
     row::Row,
-    sql::{Dialect, columns, find_query},
+    sql::{
+        Cells, Dialect, MESSAGE_COLUMNS, MESSAGES_SCANNED_MAX, TIMER_COLUMNS, columns, due_timer,
+        find_query, stored_message,
+    },
     store::{DueTimer, Find},
 };
 
 /// Reading connections; further reads wait for one.
 const READERS: usize = 4;
-/// Messages that one read of the log scans.
-const MESSAGES_SCANNED_MAX: i64 = 4096;
 
 pub(super) struct ReadConnections {
     connections: Vec<Mutex<Connection>>,
@@ -38,8 +40,7 @@ impl ReadConnections {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let connections = (0..READERS)
             .map(|_| open_reader(path).map(Mutex::new))
-            .collect::<rusqlite::Result<_>>()
-            .map_err(|error| read_error(&error))?;
+            .collect::<rusqlite::Result<_>>()?;
         Ok(Self {
             connections,
             next: AtomicUsize::new(0),
@@ -49,18 +50,13 @@ impl ReadConnections {
     /// Runs `read` on a free connection, or waits for the next in turn.
     pub(super) fn with<T>(
         &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let free =
-            (0..READERS).find_map(|step| self.connections[(turn + step) % READERS].try_lock().ok());
-        let reader = match free {
-            Some(reader) => reader,
-            None => self.connections[turn % READERS]
-                .lock()
-                .expect("no holder of this lock panics"),
-        };
-        read(&reader).map_err(|error| read_error(&error))
+            (0..READERS).find_map(|step| self.connections[(turn + step) % READERS].try_lock());
+        let reader = free.unwrap_or_else(|| self.connections[turn % READERS].lock());
+        read(&reader)
     }
 }
 
@@ -89,38 +85,38 @@ impl From<&Key> for Cell {
     }
 }
 
-pub(super) fn read_row(table: &'static Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let read = |(place, column): (usize, &Column)| read_cell(column.kind, row.get(place)?, place);
-    let values = table
-        .columns
-        .iter()
-        .enumerate()
-        .map(read)
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(Row::new(table, values))
+fn read_row(table: &'static Table, row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
+    let columns = table.columns.iter().enumerate();
+    let values = columns.map(|(place, column)| read_cell(column, row.get(place)?));
+    Ok(Row::new(table, values.collect::<Result<_, _>>()?))
 }
 
-fn read_cell(kind: Kind, cell: Cell, place: usize) -> rusqlite::Result<Value> {
-    let wrong = |found| {
-        Err(rusqlite::Error::InvalidColumnType(
-            place,
-            format!("{kind:?}"),
-            found,
-        ))
-    };
-    match (kind, cell) {
+fn read_cell(column: &Column, cell: Cell) -> Result<Value, StoreError> {
+    match (column.kind, cell) {
         (_, Cell::Null) => Ok(Value::Null),
         (Kind::Integer, Cell::Integer(number)) => Ok(number.into()),
         (Kind::Boolean, Cell::Integer(number)) => Ok((number != 0).into()),
         (Kind::Text, Cell::Text(text)) => Ok(text.into()),
-        (Kind::Json, Cell::Text(text)) => serde_json::from_str(&text).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(
-                place,
-                rusqlite::types::Type::Text,
-                Box::new(error),
-            )
-        }),
-        (_, other) => wrong(other.data_type()),
+        (Kind::Json, Cell::Text(text)) => {
+            serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(error.to_string()))
+        }
+        (kind, other) => Err(StoreError::Corrupt(format!(
+            "the column {} holds {} and not {kind:?}",
+            column.name,
+            other.data_type()
+        ))),
+    }
+}
+
+impl Cells for rusqlite::Row<'_> {
+    type Error = StoreError;
+
+    fn integer(&self, place: usize) -> Result<i64, StoreError> {
+        Ok(self.get(place)?)
+    }
+
+    fn text(&self, place: usize) -> Result<Option<String>, StoreError> {
+        Ok(self.get(place)?)
     }
 }
 
@@ -138,9 +134,9 @@ pub(super) fn load(
     text: &str,
     table: &'static Table,
     keys: &[Key],
-) -> rusqlite::Result<Vec<Row>> {
+) -> Result<Vec<Row>, StoreError> {
     let mut statement = connection.prepare_cached(text)?;
-    let rows = statement.query_map([array(keys.iter())], |row| read_row(table, row))?;
+    let rows = statement.query_and_then([array(keys.iter())], |row| read_row(table, row))?;
     rows.collect()
 }
 
@@ -150,106 +146,78 @@ const DIALECT: Dialect = Dialect {
     no_index: "+",
 };
 
-pub(super) fn find(
+pub(crate) fn find(connection: &Connection, find: &Find) -> Result<Vec<Row>, StoreError> {
+    find_columns(connection, find, &columns(find.table))
+}
+
+/// As [`find`], with an expression for each column.
+pub(super) fn find_columns(
     connection: &Connection,
     find: &Find,
     columns: &str,
-) -> rusqlite::Result<Vec<Row>> {
+) -> Result<Vec<Row>, StoreError> {
     let (text, parameters) = find_query(find, columns, &DIALECT);
     let cells = parameters.iter().map(|(kind, value)| Bound(*kind, value));
+    let cells = rusqlite::params_from_iter(cells);
     let mut statement = connection.prepare_cached(&text)?;
-    let rows = statement.query_map(rusqlite::params_from_iter(cells), |row| {
-        read_row(find.table, row)
-    })?;
+    let rows = statement.query_and_then(cells, |row| read_row(find.table, row))?;
     rows.collect()
 }
 
-pub(super) fn count_by(
+/// The rows of a query of two columns.
+pub(super) fn pairs<A: FromSql, B: FromSql>(
+    connection: &Connection,
+    text: &str,
+) -> Result<Vec<(A, B)>, StoreError> {
+    let mut statement = connection.prepare_cached(text)?;
+    let pairs = statement.query_and_then((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    pairs.collect()
+}
+
+pub(crate) fn count_by(
     connection: &Connection,
     table: &'static Table,
     column: &'static str,
     only: Option<&'static str>,
-) -> rusqlite::Result<Vec<(String, i64)>> {
-    let only = only.unwrap_or("TRUE");
+) -> Result<Vec<(String, i64)>, StoreError> {
+    let (name, only) = (table.name, only.unwrap_or("TRUE"));
     let text = format!(
-        "SELECT coalesce(CAST(\"{column}\" AS TEXT), ''), count(*) FROM \"{}\" WHERE {only} GROUP BY \"{column}\"",
-        table.name
+        "SELECT coalesce(CAST(\"{column}\" AS TEXT), ''), count(*) FROM \"{name}\" WHERE {only} GROUP BY \"{column}\""
     );
-    let mut statement = connection.prepare_cached(&text)?;
-    let counts = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    counts.collect()
+    pairs(connection, &text)
 }
 
-pub(super) fn max_key(connection: &Connection, table: &'static Table) -> rusqlite::Result<i64> {
-    let text = format!(
-        "SELECT coalesce(max(\"{}\"), 0) FROM \"{}\"",
-        table.key, table.name
-    );
-    connection.query_row(&text, (), |row| row.get(0))
+pub(super) fn max_key(connection: &Connection, table: &'static Table) -> Result<i64, StoreError> {
+    let (name, key) = (table.name, table.key);
+    let text = format!("SELECT coalesce(max(\"{key}\"), 0) FROM \"{name}\"");
+    Ok(connection.query_row(&text, (), |row| row.get(0))?)
 }
 
-pub(super) fn seen(
+pub(crate) fn seen(
     connection: &Connection,
     group: &str,
     message_ids: &[&str],
-) -> rusqlite::Result<HashSet<String>> {
+) -> Result<HashSet<String>, StoreError> {
     let text = "SELECT message_id FROM inbox WHERE consumer = ?1 AND message_id IN rarray(?2)";
     let ids = array(message_ids.iter().map(|id| (*id).to_owned()));
     let mut statement = connection.prepare_cached(text)?;
-    let rows = statement.query_map((group, ids), |row| row.get(0))?;
+    let rows = statement.query_and_then((group, ids), |row| Ok(row.get(0)?))?;
     rows.collect()
 }
 
 /// Timers that are due after `from`, up to `to`.
-pub(super) fn timers(
+pub(crate) fn timers(
     connection: &Connection,
     (from, to): (Timestamp, Timestamp),
     limit: u32,
-) -> rusqlite::Result<Vec<DueTimer>> {
-    let text = "SELECT id, due_at, message_id, topic, key, payload, reissue, trace
-                FROM timer WHERE due_at > ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3";
-    let mut statement = connection.prepare_cached(text)?;
-    let timers = statement.query_map((from.as_millis(), to.as_millis(), limit), |row| {
-        let due_at = Timestamp::from_millis(row.get(1)?);
-        let message = Message {
-            id: row.get(2)?,
-            topic: row.get(3)?,
-            key: row.get(4)?,
-            subject: None,
-            time: due_at,
-            payload: row.get(5)?,
-            reissue: reissue(row, 6)?,
-            trace: trace(row, 7)?,
-        };
-        Ok(DueTimer {
-            id: row.get(0)?,
-            due_at,
-            message,
-        })
-    })?;
+) -> Result<Vec<DueTimer>, StoreError> {
+    let text = format!(
+        "SELECT {TIMER_COLUMNS} FROM timer WHERE due_at > ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3"
+    );
+    let bounds = (from.as_millis(), to.as_millis(), limit);
+    let mut statement = connection.prepare_cached(&text)?;
+    let timers = statement.query_and_then(bounds, |row| due_timer(row))?;
     timers.collect()
-}
-
-fn reissue(
-    row: &rusqlite::Row<'_>,
-    place: usize,
-) -> rusqlite::Result<Option<crate::message::Reissue>> {
-    let text: Option<String> = row.get(place)?;
-    text.map(|text| serde_json::from_str(&text))
-        .transpose()
-        .map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(
-                place,
-                rusqlite::types::Type::Text,
-                Box::new(error),
-            )
-        })
-}
-
-/// Ignores an invalid trace: nothing depends on it.
-fn trace(row: &rusqlite::Row<'_>, place: usize) -> rusqlite::Result<Option<TraceContext>> {
-    let text = row.get_ref(place)?.as_str_or_null()?;
-    Ok(text.and_then(TraceContext::parse))
 }
 
 pub(super) fn messages(
@@ -257,32 +225,17 @@ pub(super) fn messages(
     offset: i64,
     max: usize,
     wanted: &dyn Fn(&Message) -> bool,
-) -> rusqlite::Result<(Vec<StoredMessage>, i64)> {
-    let text = "SELECT offset, id, topic, key, time, payload, reissue, trace
-                FROM message WHERE offset > ?1 ORDER BY offset LIMIT ?2";
-    let mut statement = connection.prepare_cached(text)?;
-    let messages = statement.query_map((offset, MESSAGES_SCANNED_MAX), |row| {
-        let message = Message {
-            id: row.get(1)?,
-            topic: row.get(2)?,
-            key: row.get(3)?,
-            subject: None,
-            time: Timestamp::from_millis(row.get(4)?),
-            payload: row.get(5)?,
-            reissue: reissue(row, 6)?,
-            trace: trace(row, 7)?,
-        };
-        Ok(StoredMessage {
-            offset: row.get(0)?,
-            message: Arc::new(message),
-        })
-    })?;
+) -> Result<(Vec<StoredMessage>, i64), StoreError> {
+    let text =
+        format!("SELECT {MESSAGE_COLUMNS} FROM message WHERE offset > ?1 ORDER BY offset LIMIT ?2");
+    let mut statement = connection.prepare_cached(&text)?;
+    let messages =
+        statement.query_and_then((offset, MESSAGES_SCANNED_MAX), |row| stored_message(row))?;
     log_cache::select(messages, offset, max, wanted)
 }
 
-pub(super) fn position(connection: &Connection, group: &str) -> rusqlite::Result<i64> {
+pub(crate) fn position(connection: &Connection, group: &str) -> Result<i64, StoreError> {
     let text = "SELECT coalesce((SELECT position FROM consumer WHERE name = ?1), 0)";
-    connection
-        .prepare_cached(text)?
-        .query_row([group], |row| row.get(0))
+    let mut statement = connection.prepare_cached(text)?;
+    Ok(statement.query_row([group], |row| row.get(0))?)
 }

@@ -2,19 +2,17 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rusqlite::Connection;
 
 use super::upgrade;
 use crate::{
-    StoreError,
+    DataFolder, StoreError,
     record::{Kind, Table},
 };
 
-pub(super) const FILE_NAME: &str = "boxoffice.db";
-const LOCK_NAME: &str = "boxoffice.lock";
 /// The version of the layout below; a file with a newer one is rejected.
 const FORMAT_VERSION: i64 = 1;
 /// Pages of the write-ahead log (4 KiB each) after which the writer copies them into the file.
@@ -38,9 +36,14 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
+/// The file of the store.
+pub(super) fn file(folder: &DataFolder) -> PathBuf {
+    folder.path.join(format!("{}.db", folder.program.name))
+}
+
 /// Why a data folder cannot be created, and what to do.
 #[must_use]
-pub fn no_folder(folder: &Path, error: &std::io::Error) -> String {
+pub fn no_folder(folder: &DataFolder, error: &std::io::Error) -> String {
     use std::io::ErrorKind as K;
     let why = match error.kind() {
         K::AlreadyExists | K::NotADirectory => "it, or what it is to be in, is a file".to_owned(),
@@ -50,15 +53,16 @@ pub fn no_folder(folder: &Path, error: &std::io::Error) -> String {
         _ => error.to_string(),
     };
     format!(
-        "the data folder {} cannot be made: {why}; name another with --data or BOXOFFICE_DATA",
-        folder.display()
+        "the data folder {} cannot be made: {why}; {}",
+        folder.path.display(),
+        folder.program.folder_advice
     )
 }
 
 /// Creates the folder if it is missing, and locks it until the file is dropped or the process ends.
-pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreError> {
-    fs::create_dir_all(folder).map_err(|error| unavailable(no_folder(folder, &error)))?;
-    let path = folder.join(LOCK_NAME);
+pub(super) fn lock_folder(folder: &DataFolder) -> Result<File, StoreError> {
+    fs::create_dir_all(&folder.path).map_err(|error| unavailable(no_folder(folder, &error)))?;
+    let path = folder.path.join(format!("{}.lock", folder.program.name));
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -69,7 +73,7 @@ pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(unavailable(format_args!(
             "another process has the data folder {} open",
-            folder.display()
+            folder.path.display()
         ))),
         Err(TryLockError::Error(error)) => Err(unavailable(error)),
     }
@@ -79,17 +83,15 @@ pub(super) fn open_writer(
     path: &Path,
     tables: &[&'static Table],
 ) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path).map_err(unavailable)?;
-    let format: i64 = connection
-        .query_row("PRAGMA user_version", (), |row| row.get(0))
-        .map_err(unavailable)?;
+    let connection = Connection::open(path)?;
+    let format: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
     if format > FORMAT_VERSION {
         return Err(unavailable(format_args!(
             "cannot open {}: a newer program wrote it (format {format}; this program supports {FORMAT_VERSION}): use that program",
             path.display()
         )));
     }
-    configure(&connection).map_err(unavailable)?;
+    configure(&connection)?;
     let mut statements = upgrade::own_tables(&connection)?;
     statements.push_str(OWN_TABLES);
     for table in tables {
@@ -97,9 +99,7 @@ pub(super) fn open_writer(
         statements.push_str(&create_table(table));
     }
     statements.push_str(&format!("PRAGMA user_version = {FORMAT_VERSION};"));
-    connection
-        .execute_batch(&format!("BEGIN IMMEDIATE; {statements} COMMIT;"))
-        .map_err(unavailable)?;
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {statements} COMMIT;"))?;
     Ok(connection)
 }
 
@@ -170,9 +170,7 @@ pub(super) fn index_definition(table: &Table, number: usize) -> String {
 pub(super) fn last_offset(connection: &Connection) -> Result<i64, StoreError> {
     let text = "SELECT max(coalesce((SELECT max(offset) FROM message), 0),
                            coalesce((SELECT max(position) FROM consumer), 0))";
-    connection
-        .query_row(text, (), |row| row.get(0))
-        .map_err(unavailable)
+    Ok(connection.query_row(text, (), |row| row.get(0))?)
 }
 
 #[cfg(test)]
@@ -185,11 +183,8 @@ mod tests {
         let file = place.path().join("file");
         fs::write(&file, "").unwrap();
         for folder in [file.clone(), file.join("below")] {
-            let text = lock_folder(&folder).unwrap_err().to_string();
-            assert!(
-                text.contains("is a file; name another with --data"),
-                "{text}"
-            );
+            let text = lock_folder(&(&folder).into()).unwrap_err().to_string();
+            assert!(text.contains("is a file; choose another one"), "{text}");
         }
     }
 }

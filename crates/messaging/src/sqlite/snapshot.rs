@@ -3,17 +3,13 @@
 
 use std::{collections::HashSet, path::Path};
 
-use crate::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    read_error,
     read_only::{self, TemporaryCopy},
-    reader,
-    schema::FILE_NAME,
-    upgrade,
+    reader, schema, upgrade,
 };
-use crate::{Message, StoreError, log_cache::StoredMessage, row::Row, store::Find};
+use crate::{DataFolder, Message, StoreError, log_cache::StoredMessage, row::Row, store::Find};
 
 /// A data folder as of one moment.
 pub(crate) struct SqliteSnapshot {
@@ -24,12 +20,12 @@ pub(crate) struct SqliteSnapshot {
 
 impl SqliteSnapshot {
     /// Opens a folder without write access as immutable.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join(FILE_NAME);
+    pub(crate) fn open(folder: &DataFolder) -> Result<Self, StoreError> {
+        let path = schema::file(folder);
         if !path.is_file() {
             return Err(StoreError::Unavailable(format!(
                 "{} holds no data",
-                folder.display()
+                folder.path.display()
             )));
         }
         // With write access, because a reader of a write-ahead log must be able to create its index.
@@ -38,22 +34,19 @@ impl SqliteSnapshot {
         match opened {
             Ok(connection) => Self::of(connection, None),
             Err(error) if read_only::cannot_write(&error) => Self::open_read_only(&path),
-            Err(error) => Err(read_error(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
     fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         let (connection, copied) = read_only::open(path)?;
-        let connection = begin(connection).map_err(|error| read_error(&error))?;
-        Self::of(connection, copied)
+        Self::of(begin(connection)?, copied)
     }
 
     fn of(connection: Connection, copied: Option<TemporaryCopy>) -> Result<Self, StoreError> {
         let views = upgrade::own_views(&connection)?;
-        let prepared = connection
-            .execute_batch(&views)
-            .and_then(|()| connection.pragma_update(None, "query_only", true));
-        prepared.map_err(|error| read_error(&error))?;
+        connection.execute_batch(&views)?;
+        connection.pragma_update(None, "query_only", true)?;
         Ok(Self {
             connection,
             _copied: copied,
@@ -63,9 +56,9 @@ impl SqliteSnapshot {
     /// Tables and columns that an older program did not create are read as its upgrade would create them.
     pub(crate) fn find(&self, find: &Find) -> Result<Vec<Row>, StoreError> {
         let columns = upgrade::columns(&self.connection, find.table)?;
-        let rows = columns.map(|columns| reader::find(&self.connection, find, &columns));
-        let rows = rows.unwrap_or_else(|| Ok(Vec::new()));
-        rows.map_err(|error| read_error(&error))
+        columns.map_or(Ok(Vec::new()), |columns| {
+            reader::find_columns(&self.connection, find, &columns)
+        })
     }
 
     /// The sum of a column by the value of another, over all rows of a table of entries.
@@ -76,20 +69,15 @@ impl SqliteSnapshot {
         by: &str,
     ) -> Result<Vec<(i64, i64)>, StoreError> {
         let text = format!("SELECT \"{by}\", sum(\"{sum}\") FROM \"{table}\" GROUP BY \"{by}\"");
-        let read = || -> rusqlite::Result<Vec<(i64, i64)>> {
-            let mut statement = self.connection.prepare(&text)?;
-            let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
-        };
-        read().map_err(|error| read_error(&error))
+        reader::pairs(&self.connection, &text)
     }
 
     pub(crate) fn position(&self, group: &str) -> Result<i64, StoreError> {
-        reader::position(&self.connection, group).map_err(|error| read_error(&error))
+        reader::position(&self.connection, group)
     }
 
     pub(crate) fn seen(&self, group: &str, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
-        reader::seen(&self.connection, group, ids).map_err(|error| read_error(&error))
+        reader::seen(&self.connection, group, ids)
     }
 
     pub(crate) fn messages(
@@ -98,25 +86,16 @@ impl SqliteSnapshot {
         wanted: &dyn Fn(&Message) -> bool,
     ) -> Result<(Vec<StoredMessage>, i64), StoreError> {
         reader::messages(&self.connection, offset, usize::MAX, wanted)
-            .map_err(|error| read_error(&error))
     }
 
     /// The ids of all stored timers.
     pub(crate) fn timers(&self) -> Result<HashSet<String>, StoreError> {
-        let ever = [i64::MIN, i64::MAX].map(Timestamp::from_millis);
-        let timers = reader::timers(&self.connection, ever.into(), u32::MAX)
-            .map_err(|error| read_error(&error))?;
-        Ok(timers.into_iter().map(|timer| timer.id).collect())
+        upgrade::names(&self.connection, "SELECT id FROM timer", ())
     }
 
     pub(crate) fn handled(&self, group: &str) -> Result<HashSet<String>, StoreError> {
         let text = "SELECT message_id FROM inbox WHERE consumer = ?1";
-        let read = || {
-            let mut statement = self.connection.prepare(text)?;
-            let marks = statement.query_map([group], |row| row.get(0))?;
-            marks.collect::<Result<_, _>>()
-        };
-        read().map_err(|error: rusqlite::Error| read_error(&error))
+        upgrade::names(&self.connection, text, [group])
     }
 }
 

@@ -10,12 +10,11 @@ use serde_json::Value;
 
 use super::SqlTexts;
 use crate::{
-    Commit, CommitError, CommitOutcome, Message, TraceContext,
-    commit::{Append, Delete, Fence, Handled, Put, TimerChange},
+    Commit, CommitError, CommitOutcome, Message,
+    commit::{Delete, Fence, Handled, Put, TimerChange},
     log_cache::StoredMessage,
     record::Kind,
     row::Row,
-    trace::Text,
 };
 
 /// Why a statement of a commit failed.
@@ -98,8 +97,9 @@ impl OpenTransaction<'_> {
         for delete in &commit.deletes {
             self.delete(delete)?;
         }
+        // Keys of entries are stable ids: an entry that exists is one that another writer has decided on.
         for append in &commit.appends {
-            self.append(append)?;
+            self.put(append)?;
         }
         for message in &commit.messages {
             self.publish(message)?;
@@ -175,14 +175,6 @@ impl OpenTransaction<'_> {
         }
     }
 
-    /// Conflicts if the entry exists: keys of entries are stable ids, so that another writer has decided the same.
-    fn append(&self, append: &Append) -> Result<(), ApplyError> {
-        match self.execute(&self.texts.of(append.table).insert, &append.row, None)? {
-            1 => Ok(()),
-            _ => Err(conflict(append.table.name, &append.row[append.table.key])),
-        }
-    }
-
     fn publish(&mut self, message: &Arc<Message>) -> Result<(), ApplyError> {
         let text = "INSERT INTO message (offset, id, topic, key, time, payload, reissue, trace)
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -195,7 +187,7 @@ impl OpenTransaction<'_> {
             message.time.as_millis(),
             &message.payload,
             reissue_text(message),
-            trace_text(message).as_ref().map(Text::as_str),
+            message.trace.map(|trace| trace.to_string()),
         ))?;
         self.next_offset += 1;
         self.published.push(StoredMessage {
@@ -225,7 +217,7 @@ impl OpenTransaction<'_> {
                     &message.key,
                     &message.payload,
                     reissue_text(message),
-                    trace_text(message).as_ref().map(Text::as_str),
+                    message.trace.map(|trace| trace.to_string()),
                 ))?;
             }
             TimerChange::Cancel { id } => {
@@ -265,10 +257,6 @@ fn conflict(table: &str, key: &impl std::fmt::Display) -> ApplyError {
 fn reissue_text(message: &Message) -> Option<String> {
     let reissue = message.reissue.as_ref()?;
     Some(serde_json::to_string(reissue).expect("a reissue has string keys only"))
-}
-
-fn trace_text(message: &Message) -> Option<Text> {
-    message.trace.map(TraceContext::text)
 }
 
 /// A value as a parameter of a column; a text is not copied.

@@ -13,10 +13,6 @@ use crate::{
     record::{Column, Kind, Table},
 };
 
-fn unavailable(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Unavailable(error.to_string())
-}
-
 /// The statements that add new columns to the store's own tables; an older program can still use them.
 ///
 /// # Errors
@@ -44,7 +40,7 @@ pub(super) fn own_views(connection: &Connection) -> Result<String, StoreError> {
 fn without_trace(connection: &Connection) -> Result<Vec<&'static str>, StoreError> {
     let mut tables = Vec::new();
     for table in ["message", "timer"] {
-        let known = names(connection, "SELECT name FROM pragma_table_info(?1)", table)?;
+        let known = column_names(connection, table)?;
         if !known.is_empty() && !known.iter().any(|name| name == "trace") {
             tables.push(table);
         }
@@ -57,11 +53,10 @@ fn without_trace(connection: &Connection) -> Result<Vec<&'static str>, StoreErro
 /// # Errors
 /// If a row of the stored table cannot become one of the declared table.
 pub(super) fn statements(connection: &Connection, table: &Table) -> Result<String, StoreError> {
-    match TableShape::stored(connection, table.name).map_err(unavailable)? {
+    match TableShape::stored(connection, table.name)? {
         None => Ok(String::new()),
         Some(stored) if stored == TableShape::declared(table) => {
-            let indexes = undeclared_indexes(connection, table).map_err(unavailable)?;
-            Ok(drop_indexes(&indexes))
+            Ok(drop_indexes(&undeclared_indexes(connection, table)?))
         }
         Some(_) => rebuild(connection, table),
     }
@@ -84,11 +79,7 @@ pub(super) fn columns(
     connection: &Connection,
     table: &Table,
 ) -> Result<Option<String>, StoreError> {
-    let known = names(
-        connection,
-        "SELECT name FROM pragma_table_info(?1)",
-        table.name,
-    )?;
+    let known = column_names(connection, table.name)?;
     if known.is_empty() {
         return Ok(None);
     }
@@ -104,15 +95,13 @@ fn values(table: &Table, known: &[String]) -> Result<Vec<String>, StoreError> {
 
 fn rebuild(connection: &Connection, table: &Table) -> Result<String, StoreError> {
     let name = table.name;
-    let known = names(connection, "SELECT name FROM pragma_table_info(?1)", name)?;
+    let known = column_names(connection, name)?;
     let columns = table.columns.iter().map(|column| quoted(column.name));
     let columns: Vec<String> = columns.collect();
     let values = values(table, &known)?;
-    let indexes = names(
-        connection,
-        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL",
-        name,
-    )?;
+    let indexes =
+        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL";
+    let indexes: Vec<_> = names(connection, indexes, [name])?;
     let mut text = format!("ALTER TABLE \"{name}\" RENAME TO \"{name}__old\";\n");
     text.push_str(&drop_indexes(&indexes));
     text.push_str(&create_table(table));
@@ -142,20 +131,31 @@ fn value(column: &Column, known: &[String]) -> Option<String> {
 }
 
 fn cannot_fill(table: &Table, column: &Column) -> StoreError {
-    unavailable(format_args!(
+    StoreError::Unavailable(format!(
         "cannot upgrade the file of an older program: its table {} has no column {}",
         table.name, column.name
     ))
+}
+
+fn column_names(connection: &Connection, table: &str) -> Result<Vec<String>, StoreError> {
+    names(
+        connection,
+        "SELECT name FROM pragma_table_info(?1)",
+        [table],
+    )
 }
 
 fn quoted(name: &str) -> String {
     format!("\"{name}\"")
 }
 
-fn names(connection: &Connection, text: &str, table: &str) -> Result<Vec<String>, StoreError> {
-    let mut statement = connection.prepare(text).map_err(unavailable)?;
-    let rows = statement
-        .query_map([table], |row| row.get(0))
-        .map_err(unavailable)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(unavailable)
+/// The rows of a query of one column.
+pub(super) fn names<C: FromIterator<String>>(
+    connection: &Connection,
+    text: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<C, StoreError> {
+    let mut statement = connection.prepare(text)?;
+    let rows = statement.query_and_then(parameters, |row| Ok(row.get(0)?))?;
+    rows.collect()
 }

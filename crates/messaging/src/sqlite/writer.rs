@@ -5,30 +5,22 @@
 //! the common path does not pay for them.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::Instant,
 };
 
-use crate::Timestamp;
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::oneshot;
 
 use super::{
-    SqlTexts, cleanup, save_position,
+    SqlTexts, save_position,
     transaction::{ApplyError, OpenTransaction},
 };
 use crate::{
-    CommitOutcome, Metrics, StoreError,
-    commit_handle::SubmissionResult,
+    CommitOutcome, StoreError,
     dependency_check::DependencyCheck,
-    housekeeping::{Cleaned, Expiry},
     log_cache::StoredMessage,
     store::Submission,
-    writer_state::WriterState,
+    writer_state::{Reply, WriterState, answer},
 };
 
 /// Commits per transaction.
@@ -39,35 +31,20 @@ pub(super) enum Job {
         submission: Submission,
         reply: Reply,
     },
-    Clean {
-        groups: Vec<&'static str>,
-        inbox_before: Timestamp,
-        rows_max: u32,
-        reply: oneshot::Sender<Result<Cleaned, StoreError>>,
-    },
-    Expire {
-        expiry: Expiry,
-        before: Timestamp,
-        rows_max: u32,
-        reply: oneshot::Sender<Result<u64, StoreError>>,
-    },
+    /// Runs between two transactions.
+    Clean(Box<dyn FnOnce(&Writer) + Send>),
 }
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) texts: Arc<SqlTexts>,
     pub(super) queue: mpsc::Receiver<Job>,
-    pub(super) waiting: Arc<AtomicUsize>,
     pub(super) state: Arc<WriterState>,
-    pub(super) metrics: Arc<Metrics>,
 }
-
-type Reply = oneshot::Sender<SubmissionResult>;
 
 impl Writer {
     /// Runs until every sender is dropped; applies everything that was sent before.
     pub(super) fn run(mut self) {
-        let mut inbox_cursor = cleanup::InboxCursor::default();
         while let Ok(job) = self.queue.recv() {
             let mut applies = Vec::new();
             let mut cleans = Vec::new();
@@ -79,7 +56,7 @@ impl Writer {
                         commits += submission.commits.len().max(1);
                         applies.push((submission, reply));
                     }
-                    clean @ (Job::Clean { .. } | Job::Expire { .. }) => cleans.push(clean),
+                    Job::Clean(clean) => cleans.push(clean),
                 }
                 next = if commits < COMMITS_PER_TRANSACTION_MAX {
                     self.queue.try_recv().ok()
@@ -87,12 +64,12 @@ impl Writer {
                     None
                 };
             }
-            self.waiting.fetch_sub(applies.len(), Ordering::Relaxed);
+            self.state.received(applies.len());
             if !applies.is_empty() {
                 self.apply(applies);
             }
             for clean in cleans {
-                self.clean(clean, &mut inbox_cursor);
+                clean(&self);
             }
         }
         self.checkpoint();
@@ -101,17 +78,12 @@ impl Writer {
     /// Copies the write-ahead log into the file, so that after a clean stop the file alone holds everything.
     fn checkpoint(&self) {
         let truncate = || {
-            self.connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+            let text = "PRAGMA wal_checkpoint(TRUNCATE)";
+            Ok(self.connection.query_row(text, (), |_| Ok(()))?)
         };
-        if let Err(error) = self
-            .state
-            .check_failure()
-            .map_err(|error| error.to_string())
-            .and_then(|()| truncate().map_err(|error| error.to_string()))
-        {
+        if let Err(error) = self.state.check_failure().and_then(|()| truncate()) {
             tracing::warn!(
-                error,
+                %error,
                 "cannot copy the write-ahead log into the store's file; it stays beside it"
             );
         }
@@ -127,24 +99,15 @@ impl Writer {
         let commits: usize = sizes.iter().sum();
         match self.transact(submissions) {
             Ok((outcomes, published)) => {
-                let messages = published.len() as u64;
-                self.metrics.messages_published.inc_by(messages);
                 fail::fail_point!("store.after_commit", |_| std::process::abort());
-                self.metrics
-                    .commit_secs
-                    .observe(started.elapsed().as_secs_f64());
-                self.metrics.commit_size.observe(commits as f64);
+                self.state.observe(started, commits);
                 // Before the replies, so that the submitter of a commit finds its messages on the log.
                 self.state.publish(published);
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // A dropped waiter does not undo its commit.
-                    let _ = reply.send(Ok(outcome));
-                }
+                answer(replies, outcomes);
             }
             Err(error) => {
-                for (reply, size) in replies.into_iter().zip(sizes) {
-                    let _ = reply.send(Ok(vec![Err(error.clone().into()); size.max(1)]));
-                }
+                let failed = |size: usize| vec![Err(error.clone().into()); size.max(1)];
+                answer(replies, sizes.into_iter().map(failed).collect());
             }
         }
     }
@@ -244,7 +207,7 @@ impl Writer {
     }
 
     /// Runs one piece of cleanup in a transaction of its own.
-    fn clean_piece<T>(
+    pub(super) fn clean_piece<T>(
         &self,
         piece: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
@@ -264,36 +227,6 @@ impl Writer {
                 Err(poisoned) => poisoned,
             },
         })
-    }
-
-    fn clean(&self, job: Job, cursor: &mut cleanup::InboxCursor) {
-        match job {
-            Job::Apply { .. } => unreachable!("commits are applied before cleanup begins"),
-            Job::Clean {
-                groups,
-                inbox_before,
-                rows_max,
-                reply,
-            } => {
-                let cleaned = self.clean_piece(|connection| {
-                    let messages = cleanup::messages(connection, &groups, rows_max)?;
-                    let marks = cleanup::inbox(connection, inbox_before, rows_max, cursor)?;
-                    Ok(marks.and_removed(messages))
-                });
-                let _ = reply.send(cleaned);
-            }
-            Job::Expire {
-                expiry,
-                before,
-                rows_max,
-                reply,
-            } => {
-                let cleaned = self.clean_piece(|connection| {
-                    cleanup::expired(connection, &expiry, before, rows_max)
-                });
-                let _ = reply.send(cleaned);
-            }
-        }
     }
 }
 

@@ -42,8 +42,14 @@ impl Rejected {
         self.messages.insert(message.id.clone(), rejected_message);
     }
 
-    pub(super) fn get(&self, message: &Message) -> Option<&RejectedMessage> {
-        self.messages.get(&message.id)
+    pub(super) fn check(&self, message: &Message) -> Result<(), RejectedMessage> {
+        self.messages.get(&message.id).cloned().map_or(Ok(()), Err)
+    }
+}
+
+impl From<&Rejection> for RejectedMessage {
+    fn from(rejection: &Rejection) -> Self {
+        rejection.clone().into()
     }
 }
 
@@ -67,7 +73,7 @@ impl<C: Consumer> Worker<C> {
     ) {
         let handled_at_last = message.reissue.as_ref().filter(|_| !was_rejected);
         commit.handled = Some(Handled {
-            group: self.consumer.group().to_owned(),
+            group: self.label.group.to_owned(),
             message_id: handled_at_last
                 .map_or_else(|| message.inbox_id().into_owned(), Reissue::mark),
             key: message.key.clone(),
@@ -92,7 +98,7 @@ impl<C: Consumer> Worker<C> {
 
     /// The dead letter of a message that is too large for a dead letter on the bus: the commit itself writes it.
     pub(super) fn stored_letter(&self, message: &Message) -> Option<Ref> {
-        let group = self.consumer.group();
+        let group = self.label.group;
         dead_letters::is_large(message)
             .then(|| Ref::to::<DeadLetterRecord>(dead_letters::id_of(group, message)))
     }
@@ -119,18 +125,13 @@ impl<C: Consumer> Worker<C> {
         let metrics = &self.context.metrics;
         metrics.messages_rejected.get_or_create(&self.label).inc();
         let settings = &self.context.dead_letters;
-        let letter = settings.letter(
-            self.consumer.group(),
-            message,
-            &rejected_message.rejection,
-            now,
-        );
+        let letter = settings.letter(self.label.group, message, &rejected_message.rejection, now);
         if rejected_message.is_stripped {
             return dead_letters::publish(&dead_letters::stripped(letter), now);
         }
         if dead_letters::is_large(message) {
             return match records.get::<DeadLetterRecord>(letter.event_id) {
-                Ok(known) => dead_letters::record(letter, known, now),
+                Ok(known) => dead_letters::record(letter, known, now).commit,
                 // A row under this derived id that this program did not write.
                 Err(_) => dead_letters::publish(&dead_letters::stripped(letter), now),
             };

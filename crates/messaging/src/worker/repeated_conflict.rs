@@ -1,7 +1,5 @@
 //! Detects a conflict that would repeat for ever. Pure.
 
-use std::sync::Arc;
-
 use crate::{Commit, CommitError, Message, Rejection};
 
 /// A conflict of the first message of a round. No message of its batch was before it and its records were loaded afresh,
@@ -15,7 +13,7 @@ pub(super) struct RepeatedConflict {
 
 impl RepeatedConflict {
     pub(super) fn of(
-        messages: &[Arc<Message>],
+        message: &Message,
         commits: &[Commit],
         outcomes: &[Result<(), CommitError>],
     ) -> Option<Self> {
@@ -27,7 +25,7 @@ impl RepeatedConflict {
             .iter()
             .find(|put| put.table.name == table && put.key.to_string() == *key);
         Some(Self {
-            message_id: messages.first()?.id.clone(),
+            message_id: message.id.clone(),
             error: error.clone(),
             expected: put.map(|put| put.expected),
         })

@@ -16,13 +16,14 @@ use messaging::{
     Bus, Kafka, KafkaSettings, MessageTable, Metrics, Payload, Postgres, PostgresSettings, Store,
     StoreError,
     dead_letters::{DeadLetter, DeadLetterResolved},
-    kafka::KafkaSecurity,
+    kafka_settings::KafkaSecurity,
 };
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
     client::DefaultClientContext,
     consumer::{Consumer as _, StreamConsumer},
+    error::RDKafkaErrorCode,
     message::{Header, OwnedHeaders, OwnedMessage},
     producer::{BaseProducer, FutureProducer, FutureRecord, Producer as _},
 };
@@ -36,9 +37,14 @@ pub const TOPICS: &[&str] = &[
     DeadLetter::TOPIC,
     DeadLetterResolved::TOPIC,
     "trip.timeout",
-    "trip.request",
-    "trip.cancel",
-    "trip.answer",
+    "flight.book.request",
+    "flight.book.response",
+    "flight.cancel.request",
+    "flight.cancel.response",
+    "hotel.book.request",
+    "hotel.book.response",
+    "hotel.cancel.request",
+    "hotel.cancel.response",
 ];
 /// Longer than the retention of all topics of the tests.
 pub const INBOX_SECS: i64 = 10_000;
@@ -234,6 +240,18 @@ impl Brokers {
         self.client(&self.settings.brokers).create().unwrap()
     }
 
+    /// Deletes a topic, and returns when the broker has forgotten it.
+    pub async fn delete_topic(&self, topic: &str) {
+        let name = format!("{}{topic}", self.settings.prefix);
+        let admin = self.admin();
+        let removed = admin.delete_topics(&[&name], &AdminOptions::new()).await;
+        assert!(matches!(removed.unwrap()[..], [Ok(_)]));
+        super::eventually("the broker has forgotten the topic", async || {
+            !self.topics_at(&self.settings.brokers).contains(&name)
+        })
+        .await;
+    }
+
     /// Sends a record as a foreign producer.
     pub async fn send(&self, topic: &str, key: &[u8], headers: &[(&str, &[u8])], payload: &[u8]) {
         let name = format!("{}{topic}", self.settings.prefix);
@@ -258,8 +276,19 @@ impl Brokers {
         let consumer: StreamConsumer = client.create().unwrap();
         let name = format!("{}{topic}", self.settings.prefix);
         consumer.subscribe(&[&name]).unwrap();
-        let record = super::within("a record arrives", consumer.recv()).await;
-        record.unwrap().detach()
+        let record = async {
+            loop {
+                match consumer.recv().await {
+                    Ok(record) => return record.detach(),
+                    // A topic that was created just now is not known to every broker.
+                    Err(error)
+                        if error.rdkafka_error_code()
+                            == Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        super::within("a record arrives", record).await
     }
 
     /// A client with the security of the settings.

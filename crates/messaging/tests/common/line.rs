@@ -14,6 +14,8 @@ pub enum Cut {
     BehindCommit,
     /// It does not arrive.
     BeforeCommit,
+    /// Nothing passes from the next statement on.
+    BeforeAnything,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +86,7 @@ async fn carry(mut client: TcpStream, there: &str, plan: &Mutex<Plan>) {
             sent = client.read(&mut up) => {
                 let Ok(sent @ 1..) = sent else { return };
                 let due = due(plan, &up[..sent]);
-                if due == Some(Cut::BeforeCommit) {
+                if matches!(due, Some(Cut::BeforeCommit | Cut::BeforeAnything)) {
                     return;
                 }
                 server.write_all(&up[..sent]).await.unwrap();
@@ -105,7 +107,8 @@ async fn carry(mut client: TcpStream, there: &str, plan: &Mutex<Plan>) {
 fn due(plan: &Mutex<Plan>, sent: &[u8]) -> Option<Cut> {
     let is_commit = sent.windows(6).any(|word| word == b"COMMIT");
     let mut plan = plan.lock().unwrap();
-    let due = is_commit.then(|| plan.next.take()).flatten();
+    let is_due = is_commit || plan.next == Some(Cut::BeforeAnything);
+    let due = is_due.then(|| plan.next.take()).flatten();
     plan.is_down |= due.is_some() && plan.for_long;
     due
 }

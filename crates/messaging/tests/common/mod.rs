@@ -1,8 +1,9 @@
-//! A small bank, unrelated to tickets: what every contract suite is told with. State: none; each test gets places
+//! What every contract suite is told with: a small bank and the places of its store. State: none; each test gets places
 //! of its own.
 #![expect(dead_code, reason = "each suite uses a part of this")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bank;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod line;
@@ -10,12 +11,12 @@ pub mod postgres;
 
 use std::sync::Arc;
 
+pub use bank::*;
 use messaging::{
-    Clock, Column, Commit, Consumer, DeadLetterSettings, Entry, Key, Message, Metrics, Payload,
-    Postgres, Random, Record, Records, Ref, Rejection, Store, StoreError, Table, Timestamp, Worker,
-    WorkerContext, bus::Bus,
+    Clock, Commit, Consumer, DeadLetterSettings, Decision, Group, Message, Metrics, Payload,
+    Postgres, Random, Records, Ref, Rejection, Store, StoreError, Timestamp, Worker, WorkerContext,
+    bus::Bus,
 };
-use serde::{Deserialize, Serialize};
 
 /// A place where a store is opened, closed and opened again.
 pub enum Place {
@@ -54,11 +55,6 @@ pub fn bus_places() -> Vec<Place> {
     places
 }
 
-/// The tables that the suites use.
-pub fn tables() -> Vec<&'static Table> {
-    [messaging::TABLES, &[Account::TABLE, Movement::TABLE]].concat()
-}
-
 impl Place {
     pub async fn open(&self) -> Store {
         self.open_with(Metrics::unregistered()).await
@@ -89,7 +85,7 @@ impl Place {
     pub fn refuse_messages(&self) {
         let schema = match self {
             Self::Folder(folder) => {
-                let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+                let file = rusqlite::Connection::open(folder.path().join("messaging.db")).unwrap();
                 let rule = format!(
                     "CREATE TRIGGER refusing BEFORE INSERT ON message WHEN new.key = '{REFUSED_KEY}'
                      BEGIN SELECT RAISE(ABORT, 'it is refused'); END"
@@ -112,7 +108,7 @@ impl Place {
     pub fn run_sql(&self, sql: &str) {
         let schema = match self {
             Self::Folder(folder) => {
-                let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+                let file = rusqlite::Connection::open(folder.path().join("messaging.db")).unwrap();
                 return file.execute_batch(&sql.replace("{}", "")).unwrap();
             }
             Self::Schema(schema) => schema,
@@ -127,7 +123,7 @@ impl Place {
     pub fn take_messages(&self) {
         let schema = match self {
             Self::Folder(folder) => {
-                let file = rusqlite::Connection::open(folder.path().join("boxoffice.db")).unwrap();
+                let file = rusqlite::Connection::open(folder.path().join("messaging.db")).unwrap();
                 return file.execute_batch("DROP TRIGGER refusing").unwrap();
             }
             Self::Schema(schema) => schema,
@@ -140,134 +136,11 @@ impl Place {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
-    pub id: i64,
-    pub owner: String,
-    pub balance: i64,
-    pub frozen: bool,
-    pub tags: Vec<String>,
-    pub note: Option<String>,
-    pub version: i64,
-}
-
-impl Account {
-    pub fn new(id: i64, balance: i64) -> Self {
-        let (owner, tags) = (format!("owner {id}"), vec!["new".to_owned()]);
-        Self {
-            id,
-            owner,
-            balance,
-            frozen: false,
-            tags,
-            note: None,
-            version: 0,
-        }
-    }
-
-    pub fn with_balance(&self, balance: i64) -> Self {
-        Self {
-            balance,
-            ..self.clone()
-        }
-    }
-}
-
-impl Record for Account {
-    const TABLE: &'static Table = &Table {
-        name: "account",
-        columns: &[
-            Column::integer("id"),
-            Column::text("owner"),
-            Column::integer("balance"),
-            Column::boolean("frozen"),
-            Column::json("tags"),
-            Column::text("note").null(),
-            Column::integer("version"),
-        ],
-        key: "id",
-        constraints: &["UNIQUE (owner)", "CHECK (balance >= 0)"],
-        indexes: &["(balance)"],
-    };
-    fn key(&self) -> Key {
-        self.id.into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
-}
-
-/// A line of an account's ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Movement {
-    pub id: String,
-    pub account: i64,
-    pub amount: i64,
-    pub at: Timestamp,
-}
-
-impl Entry for Movement {
-    const TABLE: &'static Table = &Table {
-        name: "movement",
-        columns: &[
-            Column::text("id"),
-            Column::integer("account"),
-            Column::integer("amount"),
-            Column::text("at"),
-        ],
-        key: "id",
-        constraints: &["CHECK (amount <> 0)"],
-        indexes: &["(at)"],
-    };
-}
-
-pub fn movement(id: &str, account: i64, amount: i64) -> Movement {
-    let id = id.to_owned();
-    Movement {
-        id,
-        account,
-        amount,
-        at: start(),
-    }
-}
-
-/// Moves money on an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deposit {
-    pub account: i64,
-    pub amount: i64,
-}
-
-impl Payload for Deposit {
-    const TOPIC: &'static str = "bank.deposit.request";
-    fn key(&self) -> String {
-        self.account.to_string()
-    }
-}
-
-/// Something else on the bus.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Noise {
-    pub number: i64,
-}
-
-impl Payload for Noise {
-    const TOPIC: &'static str = "noise";
-    fn key(&self) -> String {
-        self.number.to_string()
-    }
-}
-
-pub fn start() -> Timestamp {
-    Timestamp::from_millis(1_800_000_000_000)
-}
-
-pub fn deposit(id: &str, account: i64, amount: i64) -> Message {
-    Message::new(id, &Deposit { account, amount }, start())
-}
-
-pub fn noise(number: i64) -> Message {
-    Message::new(format!("noise {number}"), &Noise { number }, start())
+/// Text that no index can make smaller.
+pub fn incompressible(length: usize) -> String {
+    let random = Random::seeded(11);
+    let letter = |_| char::from_u32(0x4e00 + random.below(0x5000) as u32).unwrap();
+    (0..length).map(letter).collect()
 }
 
 /// The bus of a store that a place opened.
@@ -297,30 +170,29 @@ pub struct Teller {
 }
 
 impl Consumer for Teller {
+    type Input = Deposit;
     type Prefetched = ();
+    type Outcome = ();
 
-    fn group(&self) -> &'static str {
-        self.group
+    fn group(&self) -> Group {
+        Group::new(self.group, &[Deposit::TOPIC])
     }
 
-    fn topics(&self) -> &'static [&'static str] {
-        &[Deposit::TOPIC]
+    fn read(&self, message: &Message) -> Result<Deposit, Rejection> {
+        message.parse()
     }
-
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Ok(vec![Ref::to::<Account>(
-            message.parse::<Deposit>()?.account,
-        )])
+    fn required_records(&self, deposit: &Deposit) -> Vec<Ref> {
+        vec![Ref::to::<Account>(deposit.account)]
     }
 
     fn decide(
         &self,
         message: &Message,
+        deposit: &Deposit,
         records: &Records,
         (): &(),
         _now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        let deposit: Deposit = message.parse()?;
+    ) -> Result<Decision, Rejection> {
         let account = records
             .get::<Account>(deposit.account)?
             .ok_or_else(|| Rejection::new("there is no such account"))?;
@@ -335,7 +207,7 @@ impl Consumer for Teller {
                 deposit.account,
                 deposit.amount,
             ));
-        Ok(commit)
+        Ok(commit.into())
     }
 }
 
@@ -384,40 +256,6 @@ pub async fn drain<C: Consumer>(worker: &mut Worker<C>) -> usize {
         }
     };
     within("a group has handled everything", draining).await
-}
-
-/// Stores what is new or changed, in one commit.
-pub async fn store_all(store: &Store, accounts: &[Account]) {
-    let mut commit = Commit::new();
-    for account in accounts {
-        commit.put(account);
-    }
-    store.commit(commit).await.unwrap();
-}
-
-pub async fn publish(store: &Store, messages: impl IntoIterator<Item = Message>) {
-    let mut commit = Commit::new();
-    for message in messages {
-        commit.publish(message);
-    }
-    store.commit(commit).await.unwrap();
-}
-
-pub async fn account(store: &Store, id: i64) -> Account {
-    store
-        .load(id)
-        .await
-        .unwrap()
-        .expect("the account is stored")
-}
-
-pub async fn balance(store: &Store, id: i64) -> i64 {
-    account(store, id).await.balance
-}
-
-pub async fn movements(store: &Store) -> Vec<Movement> {
-    let all = messaging::Find::all(Movement::TABLE, 100_000);
-    store.find(all).await.unwrap()
 }
 
 /// Everything on the bus for a group that reads `topics`, from its stored position.

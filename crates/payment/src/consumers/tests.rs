@@ -42,6 +42,43 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
     proptest::collection::vec(input, 1..30)
 }
 
+/// Two processes read the store before either commits: one handles the creation, and the other the deletion.
+#[tokio::test]
+async fn a_creation_and_a_deletion_that_are_decided_at_the_same_time_are_not_both_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = [messaging::TABLES, crate::TABLES].concat();
+    let metrics = messaging::Metrics::unregistered();
+    let store = messaging::Store::open_embedded(folder.path(), &tables, metrics).unwrap();
+    let random = Random::seeded(5);
+    let creation = CreateRequest {
+        saga_id: SagaId(random.uuid(NOW)),
+        ticket_id: TicketId(random.uuid(NOW)),
+        event_id: EventId(1),
+        user_id: UserId(2),
+        total_amount: Money::new(1_000).unwrap(),
+        point: Points::ZERO,
+        expires_at: None,
+    };
+    let deletion = DeleteRequest {
+        saga_id: creation.saga_id,
+        payment_id: PaymentId::of_saga(creation.saga_id),
+    };
+    let created = decided(&Message::new("create", &creation, NOW));
+    let deleted = decided(&Message::new("delete", &deletion, NOW));
+    assert_eq!(store.commit(created).await, Ok(()));
+    let refused = store.commit(deleted).await;
+    assert!(
+        matches!(refused, Err(messaging::CommitError::Conflict { .. })),
+        "{refused:?}"
+    );
+}
+
+/// The Commit of a message about a payment that is not stored.
+fn decided(message: &Message) -> Commit {
+    let request = PaymentRequest::read(message).unwrap();
+    decide(message, &request, &Records::default(), NOW).unwrap()
+}
+
 struct PaymentHistory {
     saga: SagaId,
     ticket: TicketId,
@@ -66,6 +103,11 @@ impl PaymentHistory {
 
     fn payment(&self) -> Option<PaymentRecord> {
         self.records.get(PaymentId::of_saga(self.saga)).unwrap()
+    }
+
+    fn tombstone(&self) -> Option<TombstoneRecord> {
+        let id = PaymentId::of_saga(self.saga);
+        self.records.get(id).unwrap()
     }
 
     /// Whether the input was taken; a rejected message and a refused attempt change nothing.
@@ -113,7 +155,8 @@ impl PaymentHistory {
 
     fn receive<P: Payload>(&mut self, payload: &P) -> bool {
         let message = Message::new("request", payload, NOW);
-        match decide(&message, &self.records, NOW) {
+        let request = PaymentRequest::read(&message).unwrap();
+        match decide(&message, &request, &self.records, NOW) {
             Ok(commit) => {
                 self.apply(&commit);
                 true
@@ -189,9 +232,11 @@ proptest! {
                 prop_assert!(matches!(status, Some(Succeeded | Cancelled)), "money was lost: {status:?}");
             }
         }
+        let tombstone = payments.tombstone();
         let version = payments.payment().map_or(0, |payment| payment.version);
-        prop_assert_eq!(payments.history.len(), usize::try_from(version).unwrap());
-        prop_assert_eq!(payments.published.len(), payments.history.len());
+        let entries = version + i64::from(tombstone.is_some());
+        prop_assert_eq!(payments.history.len(), usize::try_from(entries).unwrap());
+        prop_assert_eq!(payments.published.len(), usize::try_from(version).unwrap());
         prop_assert_eq!(payments.responses, requests);
     }
 

@@ -1,6 +1,7 @@
 //! A table of every status of a payment against every status of a charge.
 
-use contract::Money;
+use contract::{Money, PaymentId, SagaId};
+use messaging::Random;
 
 use super::*;
 use crate::record::{
@@ -167,4 +168,15 @@ fn a_free_payment_has_no_charge() {
     let amount = Money::new(700).unwrap();
     let orphan = OrphanChargeRecord::found(free.payment_id, "pg-1", amount, "beside it", NOW);
     assert!(!free.keeps(&orphan) && !free.owns(&orphan));
+}
+
+#[test]
+fn an_orphan_charge_belongs_to_its_own_payment_alone() {
+    let paid = payment(Succeeded, Refund::None);
+    let found = |payment_id| {
+        let amount = Money::new(700).unwrap();
+        OrphanChargeRecord::found(payment_id, "pg-second", amount, "beside it", NOW)
+    };
+    let other = PaymentId::of_saga(SagaId(Random::System.uuid(NOW)));
+    assert!(paid.owns(&found(paid.payment_id)) && !paid.owns(&found(other)));
 }

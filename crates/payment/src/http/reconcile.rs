@@ -33,7 +33,6 @@ pub(super) struct ReconcileBody {
     post, path = "/payment/reconciliation", tag = "payment", request_body = Option<ReconcileBody>,
     responses(
         (status = 200, body = Report),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
         (status = 409, description = "RECONCILIATION_RUNNING, IDEMPOTENCY_KEY_IN_FLIGHT", body = ProblemDetails),
         (status = 503, description = "GATEWAY_UNAVAILABLE, OVERLOADED, UNAVAILABLE", body = ProblemDetails),
     )
@@ -71,7 +70,6 @@ pub(super) struct ReconciliationsWhere {
     get, path = "/payment/reconciliation", tag = "payment", params(ReconciliationsWhere),
     responses(
         (status = 200, body = Page<Summary>),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     )
 )]
 pub(super) async fn list(
@@ -127,7 +125,7 @@ impl From<Error> for Problem {
             Error::Store(error) => error.into(),
             Error::Died => {
                 tracing::error!(%error, "a reconciliation has failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", text)
+                Self::internal(text)
             }
         }
     }

@@ -1,11 +1,6 @@
 //! Refunds, orphan charges and open attempts, for operators.
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use contract::{Money, PaymentId, Timestamp, UserId, domain::PaymentStatus};
 use messaging::{Find, Record};
 use serde::{Deserialize, Serialize};
@@ -15,7 +10,6 @@ use web::{Body, Caller, Id, Page, Params, Problem, ProblemDetails};
 use super::{PaymentView, RefundAccountBody};
 use crate::{
     Service,
-    operator::Error,
     record::{OrphanChargeRecord, PaymentRecord, Refund},
 };
 
@@ -38,7 +32,6 @@ pub(super) struct PaymentsWhere {
     get, path = "/payment", tag = "payment", params(PaymentsWhere),
     responses(
         (status = 200, body = Page<PaymentView>),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     )
 )]
 pub(super) async fn list(
@@ -93,9 +86,9 @@ fn name(of: &impl Serialize) -> serde_json::Value {
 pub(super) async fn resume(
     State(service): State<Service>,
     Id(id): Id<PaymentId>,
-) -> Result<Response, Problem> {
+) -> Result<StatusCode, Problem> {
     service.resume_refund(id).await?;
-    Ok(StatusCode::ACCEPTED.into_response())
+    Ok(StatusCode::ACCEPTED)
 }
 
 /// Give up an attempt whose outcome the gateway does not tell
@@ -116,9 +109,9 @@ pub(super) async fn abandon(
     State(service): State<Service>,
     Id(id): Id<PaymentId>,
     Params(caller): Params<Caller>,
-) -> Result<Response, Problem> {
+) -> Result<StatusCode, Problem> {
     service.abandon(id, caller.user_id()).await?;
-    Ok(StatusCode::ACCEPTED.into_response())
+    Ok(StatusCode::ACCEPTED)
 }
 
 /// The account, and the caller.
@@ -154,7 +147,6 @@ impl NameAccountBody {
     params(("paymentId" = PaymentId, Path), Caller), request_body = NameAccountBody,
     responses(
         (status = 204),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
         (status = 403, description = "PAYMENT_OWNER_MISMATCH", body = ProblemDetails),
         (status = 404, description = "PAYMENT_NOT_FOUND", body = ProblemDetails),
         (status = 409, description = "VERSION_CONFLICT", body = ProblemDetails),
@@ -210,7 +202,6 @@ pub(super) struct StraysWhere {
     get, path = "/payment/stray", tag = "payment", params(StraysWhere),
     responses(
         (status = 200, body = Page<StrayView>),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
     )
 )]
 pub(super) async fn list_strays(
@@ -243,9 +234,9 @@ pub(super) async fn list_strays(
 pub(super) async fn resume_stray(
     State(service): State<Service>,
     Id(pg_payment_id): Id<String>,
-) -> Result<Response, Problem> {
+) -> Result<StatusCode, Problem> {
     service.resume_orphan_refund(&pg_payment_id).await?;
-    Ok(StatusCode::ACCEPTED.into_response())
+    Ok(StatusCode::ACCEPTED)
 }
 
 impl From<OrphanChargeRecord> for StrayView {
@@ -260,22 +251,6 @@ impl From<OrphanChargeRecord> for StrayView {
             refund_requested_at: orphan.refund_requested_at,
             found_at: orphan.found_at,
             updated_at: orphan.updated_at,
-        }
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        let text = error.to_string();
-        match error {
-            Error::PaymentNotFound(_) => Self::not_found("PAYMENT_NOT_FOUND", text),
-            Error::OrphanNotFound(_) => Self::not_found("STRAY_NOT_FOUND", text),
-            Error::OwnerMismatch => {
-                Self::new(StatusCode::FORBIDDEN, "PAYMENT_OWNER_MISMATCH", text)
-            }
-            Error::NotParked => Self::conflict("REFUND_NOT_PARKED", text),
-            Error::NotConfirming => Self::conflict("PAYMENT_NOT_CONFIRMING", text),
-            Error::Commit(error) => error.into(),
         }
     }
 }

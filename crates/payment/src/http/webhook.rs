@@ -26,8 +26,6 @@ use crate::{
     params(("tosspayments-webhook-transmission-id" = Option<String>, Header, description = "Names the webhook, however often it is sent")),
     responses(
         (status = 200, description = "It is kept, or needs not be"),
-        (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
-        (status = 413, description = "BODY_TOO_LARGE", body = ProblemDetails),
         (status = 503, description = "OVERLOADED, UNAVAILABLE: it must be sent again", body = ProblemDetails),
     )
 )]

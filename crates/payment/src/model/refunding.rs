@@ -1,13 +1,15 @@
 //! The refund of a payment: requested, done, refused, parked, or found done at the gateway.
 
-use contract::{Timestamp, payment::CancelRequest};
+use contract::{
+    Money, SagaId, Timestamp,
+    domain::PaymentStatus,
+    payment::{CancelRequest, CancelResponse},
+};
 use messaging::{Commit, Message, Rejection};
-
-use super::Change;
 use toss::protocol::RefundAccount;
 
-use crate::record::{PaymentRecord, Refund};
-use contract::{SagaId, domain::PaymentStatus, payment::CancelResponse};
+use super::Change;
+use crate::record::{OrphanChargeRecord, PaymentRecord, Refund};
 
 /// The decision about a request for a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,8 +166,7 @@ impl PaymentRecord {
     /// The payment was cancelled at the gateway itself.
     #[must_use]
     pub fn cancelled_at_gateway(&self, now: Timestamp) -> Option<Change> {
-        let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
-        is_kept.then(|| {
+        self.is_kept().then(|| {
             let reason = "it was cancelled at the gateway";
             self.change(now, reason.to_owned(), |payment| {
                 payment.status = PaymentStatus::Cancelled;
@@ -179,13 +180,51 @@ impl PaymentRecord {
     /// The bank reversed the deposit. The refund closes the account, so that no later deposit arrives.
     #[must_use]
     pub fn deposit_reversed(&self, now: Timestamp) -> Option<Change> {
-        let is_kept = self.status == PaymentStatus::Succeeded && self.refund == Refund::None;
-        is_kept.then(|| {
+        self.is_kept().then(|| {
             let reason = "the bank took the deposit back";
             self.change(now, reason.to_owned(), |payment| {
                 payment.start_refund(reason, None, now)
             })
         })
+    }
+
+    /// The orphan record that requests the refund of a charge, once each time that it is found charged; `None` if the
+    /// refund is open. `known` is the stored record of the charge.
+    #[must_use]
+    pub fn orphan_to_refund(
+        &self,
+        pg_payment_id: &str,
+        amount: Money,
+        known: Option<OrphanChargeRecord>,
+        now: Timestamp,
+    ) -> Option<OrphanChargeRecord> {
+        match known {
+            None => {
+                let reason = "the order has a charge that is not its payment's";
+                let id = self.payment_id;
+                let found = OrphanChargeRecord::found(id, pg_payment_id, amount, reason, now);
+                Some(found)
+            }
+            Some(known) => (!known.is_open()).then(|| known.refund_requested_again(now)),
+        }
+    }
+
+    /// Whether the charge is this payment's own and must not be refunded as an orphan.
+    #[must_use]
+    pub fn keeps(&self, orphan: &OrphanChargeRecord) -> bool {
+        self.is_kept() && self.owns(orphan) && self.is_charged_as(&orphan.pg_payment_id)
+    }
+
+    /// Whether the payment was charged, and its money stays.
+    fn is_kept(&self) -> bool {
+        self.status == PaymentStatus::Succeeded && self.refund == Refund::None
+    }
+
+    /// Whether an orphan charge belongs to this payment's order. It is loaded by the gateway's key, which a caller may send
+    /// for any payment; only its own payment may settle it.
+    #[must_use]
+    pub fn owns(&self, orphan: &OrphanChargeRecord) -> bool {
+        orphan.payment_id == self.payment_id && !self.is_free()
     }
 
     /// Sets the account that receives the refund of a deposit.

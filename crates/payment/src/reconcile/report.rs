@@ -123,15 +123,8 @@ impl DifferenceKind {
 
 impl Counts {
     #[must_use]
-    pub fn of(&self, kind: DifferenceKind) -> u64 {
-        match kind {
-            DifferenceKind::MissingHere => self.missing_here,
-            DifferenceKind::MissingThere => self.missing_there,
-            DifferenceKind::DifferentAmount => self.different_amount,
-            DifferenceKind::DifferentStatus => self.different_status,
-            DifferenceKind::ParkedRefund => self.parked_refunds,
-            DifferenceKind::NotAsked => self.not_asked,
-        }
+    pub fn of(mut self, kind: DifferenceKind) -> u64 {
+        *self.of_mut(kind)
     }
 
     fn of_mut(&mut self, kind: DifferenceKind) -> &mut u64 {
@@ -150,7 +143,7 @@ impl Report {
     /// Whether no difference is left for an operator.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let counts = &self.summary.counts;
+        let counts = self.summary.counts;
         counts.unreadable == 0 && DifferenceKind::ALL.iter().all(|kind| counts.of(*kind) == 0)
     }
 }

@@ -43,16 +43,10 @@ impl Record for GatewayRecord {
             Column::text("name"),
             Column::json("identity"),
             Column::text("recorded_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "name",
         constraints: &[],
         indexes: &[],
     };
-    fn key(&self) -> Key {
-        Self::id()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }

@@ -2,7 +2,7 @@
 //! of a cancelled payment. The settler refunds them. The table keeps the name `payment_stray`.
 
 use contract::{Money, PaymentId, Timestamp, domain::Refund};
-use messaging::{Column, Key, Record, Table};
+use messaging::{Column, Record, Table};
 use serde::{Deserialize, Serialize};
 
 /// A charge to refund, by the gateway's key.
@@ -128,7 +128,7 @@ impl Record for OrphanChargeRecord {
             Column::text("refund_requested_at").null(),
             Column::text("found_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "pg_payment_id",
         constraints: &[
@@ -140,10 +140,4 @@ impl Record for OrphanChargeRecord {
             "(refund, pg_payment_id) WHERE refund = 'PARKED'",
         ],
     };
-    fn key(&self) -> Key {
-        self.pg_payment_id.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }

@@ -1,7 +1,7 @@
 //! Reports of reconciliations.
 
 use contract::Timestamp;
-use messaging::{Column, Key, Record, Table};
+use messaging::{Column, Record, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::reconcile::{Counts, Difference, Report, Summary};
@@ -121,16 +121,10 @@ impl Record for ReconciliationRecord {
             Column::integer("unreadable"),
             Column::json("differences"),
             Column::integer("left_out"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "reconciliation_id",
         constraints: &["CHECK (period_from < period_to)"],
         indexes: &["(finished_at)"],
     };
-    fn key(&self) -> Key {
-        self.reconciliation_id.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }

@@ -1,7 +1,7 @@
 //! Received webhooks: committed before they are answered, handled afterwards.
 
 use contract::{PaymentId, Timestamp};
-use messaging::{Column, Key, Record, Table};
+use messaging::{Column, Record, Table};
 use serde::{Deserialize, Serialize};
 
 /// The state of a webhook.
@@ -65,7 +65,7 @@ impl Record for WebhookRecord {
             Column::text("note").null(),
             Column::text("received_at"),
             Column::text("updated_at"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "transmission_id",
         constraints: &["CHECK (state IN ('RECEIVED', 'HANDLED', 'IGNORED'))"],
@@ -74,10 +74,4 @@ impl Record for WebhookRecord {
             "(updated_at) WHERE state <> 'RECEIVED'",
         ],
     };
-    fn key(&self) -> Key {
-        self.transmission_id.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }

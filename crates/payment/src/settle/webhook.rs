@@ -16,10 +16,8 @@ const LAG_MILLIS_MAX: i64 = 60_000;
 const LOOKUPS_MAX: u32 = 3;
 /// How long the lookup is repeated if the gateway gives no usable answer; afterwards the reconciliation looks it up.
 const UNKNOWN_MILLIS_MAX: i64 = 3 * 24 * 3_600_000;
-/// The wait between two lookups without a usable answer, after the first tries.
-const UNKNOWN_WAIT_MILLIS: i64 = 3_600_000;
-/// The number of first tries.
-const UNKNOWN_TRIES_SOON: u32 = 8;
+/// The longest wait between two lookups without a usable answer.
+const UNKNOWN_WAIT_MILLIS_MAX: i64 = 3_600_000;
 
 impl Service {
     /// Handles one webhook; returns whether that ended.
@@ -70,20 +68,19 @@ impl Service {
         Ok(false)
     }
 
-    /// No usable answer: repeat the lookup, less and less often.
+    /// No usable answer: repeat the lookup, less and less often. The wait is half of the webhook's age, so a webhook is
+    /// handled at the latest when the gateway has been back for half as long as it was away.
     async fn retry_unknown(&self, webhook: &WebhookRecord) -> Result<bool, StoreError> {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         let id = &webhook.transmission_id;
-        if now.millis_since(self.began(webhook.received_at)) >= UNKNOWN_MILLIS_MAX {
+        let age = now.millis_since(self.began(webhook.received_at));
+        if age >= UNKNOWN_MILLIS_MAX {
             let note = "the gateway gave no usable answer";
             return self.ignore(webhook, note).await;
         }
-        if inner.webhook_retries.tries(id) >= UNKNOWN_TRIES_SOON {
-            let later = now.plus_millis(UNKNOWN_WAIT_MILLIS);
-            inner.webhook_retries.retry_at(id, later);
-        } else {
-            inner.webhook_retries.retry_later(id, &inner.random, now);
-        }
+        inner.webhook_retries.retry_later(id, &inner.random, now);
+        let by_age = now.plus_millis((age / 2).min(UNKNOWN_WAIT_MILLIS_MAX));
+        inner.webhook_retries.not_before(id, by_age);
         Ok(false)
     }
 

@@ -9,7 +9,8 @@ use contract::{
 };
 use futures::{FutureExt, future::join_all};
 use payment::{
-    confirm::{ConfirmInput, Error},
+    Error,
+    confirm::ConfirmInput,
     in_flight::InFlight,
     model::Refusal,
     record::{HistoryEntry, OrphanChargeRecord, PaymentRecord, Refund},

@@ -109,6 +109,26 @@ async fn a_confirmed_payment_is_answered_and_shown_with_its_history() {
 }
 
 #[tokio::test]
+async fn the_other_name_of_confirm_is_documented_alike() {
+    let api = TestApi::open().await;
+    let (_, document) = payment::http::router(api.app.service.clone()).split_for_parts();
+    let paths = serde_json::to_value(document.paths).unwrap();
+    let mut one = paths["/payment/confirmed"]["post"].clone();
+    let mut other = paths["/payment/confirm"]["post"].clone();
+    assert_eq!(other["operationId"], "confirm_by_verb");
+    assert_eq!(other["summary"], "Confirm a payment, by another name");
+    let same = "The same as `POST /payment/confirmed`.";
+    assert_eq!(other["description"], same);
+    for operation in [&mut one, &mut other] {
+        for name in ["operationId", "summary", "description"] {
+            operation[name].take();
+        }
+    }
+    assert_eq!(one, other);
+    assert_eq!(one["tags"], json!(["payment"]));
+}
+
+#[tokio::test]
 async fn confirming_a_payment_with_a_refund_is_refused_with_the_state_of_the_refund() {
     let mut api = TestApi::open().await;
     let (status, _) = api.post(&api.body(), &[]).await;

@@ -12,6 +12,7 @@ mod http;
 mod reconciling;
 mod refund_ends;
 mod refunding;
+mod restarting;
 mod settling;
 mod support;
 mod webhooks;

@@ -2,6 +2,7 @@
 
 use contract::{PaymentId, payment::CancelResponse};
 use payment::{
+    Settler,
     reconcile::DifferenceKind,
     record::{OrphanChargeRecord, Refund},
 };
@@ -30,6 +31,14 @@ fn in_turn(faults: Vec<Fault>) -> FaultScript {
         seed: 1,
         rules: rules.flat_map(|script| script.rules).collect(),
     }
+}
+
+/// The first cancellation gets no answer, and every later one is refused.
+fn lost_then_refused() -> FaultScript {
+    let mut script = in_turn(vec![Fault::DropBefore]);
+    let refusal = rule(FaultTarget::Cancel, refuse("NOT_CANCELABLE_PAYMENT"), None);
+    script.rules.extend(refusal.rules);
+    script
 }
 
 /// A payment whose buyer has named an account, so that a refund may be asked for twice.
@@ -116,10 +125,7 @@ async fn a_refund_to_a_closed_bank_is_not_repeated_without_the_account() {
 async fn a_refusal_decides_only_when_no_earlier_request_can_be_in_flight() {
     let mut harness = SandboxHarness::open().await;
     let id = harness.paid(1).await;
-    let mut script = in_turn(vec![Fault::DropBefore]);
-    let refusal = rule(FaultTarget::Cancel, refuse("NOT_CANCELABLE_PAYMENT"), None);
-    script.rules.extend(refusal.rules);
-    harness.sandbox.set_faults(script).unwrap();
+    harness.sandbox.set_faults(lost_then_refused()).unwrap();
 
     harness.app.send("cancel", &cancellation_by_saga(id)).await;
     assert_eq!(harness.app.settle().await, 0);
@@ -133,6 +139,42 @@ async fn a_refusal_decides_only_when_no_earlier_request_can_be_in_flight() {
     assert_eq!(harness.app.settle().await, 1);
     assert_eq!(refund(&harness, id).await.0, Refund::None);
     assert_eq!(answers(&harness), [false]);
+}
+
+#[tokio::test]
+async fn a_refusal_right_after_a_change_of_settlers_does_not_decide() {
+    let mut harness = SandboxHarness::open().await;
+    let id = harness.paid(1).await;
+    let refusal = rule(FaultTarget::Cancel, refuse("NOT_CANCELABLE_PAYMENT"), None);
+    harness.sandbox.set_faults(refusal).unwrap();
+    harness.app.send("cancel", &cancellation(id)).await;
+
+    // The settler before may have sent a request.
+    harness.advance_secs(5);
+    let (_, lease) = harness.app.change_leaders().await;
+    let settler = Settler::new(harness.app.service.fenced_by(Some(lease.fence())));
+    assert_eq!(settler.settle_due().await, Ok(0));
+    assert_eq!(refund(&harness, id).await.0, Refund::Requested);
+
+    harness.advance_secs(60);
+    assert_eq!(settler.settle_due().await, Ok(1));
+    assert_eq!(refund(&harness, id).await.0, Refund::Parked);
+}
+
+/// What a process remembers of a request of its own says nothing about the settlers since.
+#[tokio::test]
+async fn a_settler_that_leads_again_waits_for_the_requests_of_the_one_between() {
+    let mut harness = SandboxHarness::open().await;
+    let id = harness.paid(1).await;
+    harness.sandbox.set_faults(lost_then_refused()).unwrap();
+    harness.app.send("cancel", &cancellation(id)).await;
+    assert_eq!(harness.app.settle().await, 0);
+
+    harness.advance_secs(120);
+    let (_, lease) = harness.app.change_leaders().await;
+    let settler = Settler::new(harness.app.service.fenced_by(Some(lease.fence())));
+    assert_eq!(settler.settle_due().await, Ok(0));
+    assert_eq!(refund(&harness, id).await.0, Refund::Requested);
 }
 
 #[tokio::test]

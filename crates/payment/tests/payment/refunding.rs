@@ -6,9 +6,10 @@ use contract::{
     domain::{self, DomainMessage, PaymentStatus},
     payment::{CancelResponse, ConfirmedRequest, DeleteRequest},
 };
+use messaging::{Find, Record};
 use payment::{
-    audit, operator,
-    record::{OrphanChargeRecord, Refund},
+    Error,
+    record::{OrphanChargeRecord, PaymentRecord, Refund},
 };
 use toss::{Cancel, ChargeStatus, Confirm, protocol::RefundAccount};
 use toss_sandbox::{Fault, FaultScript, FaultTarget};
@@ -97,8 +98,9 @@ async fn a_refund_that_the_gateway_refuses_is_parked_and_visible() {
     let last = history.last().expect("a history");
     assert_eq!(last.note, "refund refused: NOT_FOUND_PAYMENT");
     assert_eq!(app.settle().await, 0);
-    let facts = audit::payments(&app.store, None).await.unwrap();
-    assert!(facts.len() == 1 && !facts[0].is_kept());
+    let find = Find::all(PaymentRecord::TABLE, 2);
+    let all: Vec<PaymentRecord> = app.store.find(find).await.unwrap();
+    assert_eq!(all, [payment]);
 }
 
 #[tokio::test]
@@ -108,7 +110,7 @@ async fn an_operator_can_retry_a_parked_refund() {
     let id = paid(&mut app).await;
     assert!(matches!(
         app.service.resume_refund(id).await,
-        Err(operator::Error::NotParked)
+        Err(Error::NotParked)
     ));
     drop(app);
     let other = TestGateway::start().await;

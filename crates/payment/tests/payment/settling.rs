@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use contract::domain::PaymentStatus;
 use messaging::ShutdownSwitch;
-use payment::{confirm::Error, model::Refusal};
+use payment::{Error, Settler, model::Refusal};
 
 use crate::support::{
     START, TestGateway, TestPaymentService, answer, assert_pending, input, input_with, settings,
@@ -15,14 +15,16 @@ use crate::support::{
 async fn an_attempt_that_is_left_open_wakes_the_settler() {
     let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
     let mut app = TestPaymentService::open(folder.path(), settings(gateway.address));
-    let id = app.open_payment(1).await;
     let (switch, shutdown) = ShutdownSwitch::new();
     let settler = tokio::spawn(app.settler.clone().run(shutdown));
 
-    // The clock stands still, so the settler's next look never comes by itself.
-    let lost = input_with(id, "SANDBOX_CHARGE_THEN_500");
-    assert_pending(&app.confirm(lost).await);
-    until(&app.store, id, PaymentStatus::Succeeded).await;
+    // The settler's first look may find the first attempt. The clock stands still, so no other look comes by itself.
+    for number in 1..=3 {
+        let id = app.open_payment(number).await;
+        let lost = input_with(id, "SANDBOX_CHARGE_THEN_500");
+        assert_pending(&app.confirm(lost).await);
+        until(&app.store, id, PaymentStatus::Succeeded).await;
+    }
 
     switch.stop();
     settler.await.unwrap();
@@ -59,6 +61,25 @@ async fn a_charge_that_was_answered_with_an_error_is_found() {
     assert_eq!(app.settle().await, 1);
     assert_eq!(app.status(id).await, PaymentStatus::Succeeded);
     assert_eq!(app.history(id).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_settler_that_lost_its_lease_changes_nothing_and_the_next_one_settles() {
+    let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
+    let mut app = TestPaymentService::open(folder.path(), settings(gateway.address));
+    let id = app.open_payment(1).await;
+    assert_pending(&app.confirm(input_with(id, "SANDBOX_CHARGE_THEN_500")).await);
+    let (stale, lease) = app.change_leaders().await;
+
+    let stale = Settler::new(app.service.fenced_by(Some(stale)));
+    assert_eq!(stale.settle_due().await, Ok(0));
+    assert_eq!(app.status(id).await, PaymentStatus::Confirming);
+
+    // The next look at this attempt is due after a pause.
+    app.clock.advance_millis(1_000);
+    let leader = Settler::new(app.service.fenced_by(Some(lease.fence())));
+    assert_eq!(leader.settle_due().await, Ok(1));
+    assert_eq!(app.status(id).await, PaymentStatus::Succeeded);
 }
 
 #[test]

@@ -9,16 +9,17 @@ use contract::{
 };
 use futures::FutureExt;
 use messaging::{
-    Bus, Clock, Commit, DeadLetterSettings, Message, Metrics, Random, Record, ShutdownSwitch,
-    Store, Worker, WorkerContext,
+    Bus, Clock, Commit, DeadLetterSettings, Fence, Lease, LeaseManager, Message, Metrics, Random,
+    Record, ShutdownSwitch, Store, Worker, WorkerContext,
 };
 use payment::{
-    PaymentConsumer, Service, Settings, Settler,
-    confirm::{ConfirmInput, ConfirmOutput, Error, Settled},
+    Error, PaymentConsumer, Service, Settings, Settler,
+    confirm::{ConfirmInput, ConfirmOutput, Settled},
     record::{HistoryEntry, PaymentRecord},
 };
 use prometheus_client::registry::Registry;
 use reqwest::Method;
+use test_support::api::ApiAnswer;
 use tokio::task::JoinHandle;
 use toss::{self, Charge, Client, Confirm, GatewayOutcome, Lookup, SecretKey};
 use toss_sandbox::{Sandbox, SandboxSettings};
@@ -83,16 +84,12 @@ impl TestGateway {
 
     async fn tell(&self, method: Method, path: &str, body: &serde_json::Value) {
         let url = format!("http://{}/sandbox/{path}", self.address);
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = test_support::api::client();
         let request = client.request(method, url).body(body.to_string());
-        let answer = request.send().await.unwrap();
-        let status = answer.status();
-        assert!(
-            status.is_success(),
-            "{status} {}",
-            answer.text().await.unwrap()
-        );
+        let answer = ApiAnswer::read(request.send().await.unwrap())
+            .await
+            .unwrap();
+        assert!(answer.status < 300, "{} {}", answer.status, answer.text);
     }
 
     /// The charge of a payment.
@@ -159,8 +156,8 @@ impl TestPaymentService {
     }
 
     pub fn open_at(folder: &Path, settings: Settings, now: Timestamp) -> Self {
-        let mut tables = payment::TABLES.to_vec();
-        tables.push(web::idempotency::AnswerRecord::TABLE);
+        let answers = web::idempotency::AnswerRecord::TABLE;
+        let tables = [messaging::TABLES, payment::TABLES, &[answers]].concat();
         let metrics = Metrics::unregistered();
         let store = Store::open_embedded(folder, &tables, metrics.clone()).unwrap();
         let clock = Clock::manual(now);
@@ -212,6 +209,16 @@ impl TestPaymentService {
         settled
     }
 
+    /// The fence of a leader that was replaced, and the next leader's lease.
+    pub async fn change_leaders(&self) -> (Fence, Lease) {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let leases = LeaseManager::new(store, clock, "leader".to_owned(), 9_000);
+        let first = leases.try_acquire("leader").await.unwrap().unwrap();
+        let stale = first.fence();
+        first.release().await.unwrap();
+        (stale, leases.try_acquire("leader").await.unwrap().unwrap())
+    }
+
     /// The metrics of the service.
     pub fn metrics(&self) -> String {
         let mut text = String::new();
@@ -260,6 +267,11 @@ impl TestPaymentService {
     }
 }
 
+/// Awaits something for as long as a test may.
+pub async fn within<T>(awaited: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, awaited).await.unwrap()
+}
+
 /// Waits until a payment has this status.
 pub async fn until(store: &Store, id: PaymentId, status: PaymentStatus) {
     let mut committed = store.committed();
@@ -273,7 +285,7 @@ pub async fn until(store: &Store, id: PaymentId, status: PaymentStatus) {
             committed.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(DEADLINE, reached).await.unwrap();
+    within(reached).await;
 }
 
 /// 10,000 less 3,000 points, to be paid within ten minutes.

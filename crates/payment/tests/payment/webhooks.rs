@@ -2,6 +2,7 @@
 //! confirms it.
 
 use contract::{PaymentId, domain::PaymentStatus};
+use futures::FutureExt;
 use messaging::ShutdownSwitch;
 use payment::{
     record::{Refund, WebhookRecord, WebhookState},
@@ -12,6 +13,7 @@ use toss::Cancel;
 
 use crate::support::{
     TestGateway, TestPaymentService, assert_pending, input, input_with, settings, settled, until,
+    within,
 };
 
 /// A webhook about a payment's charge, by its name.
@@ -111,6 +113,8 @@ async fn webhooks_that_wait_for_the_gateway_delay_no_open_attempt() {
     let mut settings = settings(gateway.address);
     settings.gateway.request_timeout_millis = 60_000;
     settings.settle_after_millis = Some(0);
+    // Enough for the webhooks' share, and for one attempt.
+    settings.gateway.max_connections = 5;
     let mut app = TestPaymentService::open(folder.path(), settings);
     let mut rules = Vec::new();
     for number in 1..=WEBHOOKS {
@@ -120,17 +124,45 @@ async fn webhooks_that_wait_for_the_gateway_delay_no_open_attempt() {
         rules.push(json!({ "on": "lookup", "paymentKey": format!("pg-{id}"), "fault": fault }));
     }
     gateway.script(&json!({ "rules": rules })).await;
-    let paid = app.open_payment(WEBHOOKS + 1).await;
-    let lost = input_with(paid, "SANDBOX_CHARGE_THEN_500");
-    assert_pending(&app.confirm(lost).await);
 
     let (switch, shutdown) = ShutdownSwitch::new();
     let settler = tokio::spawn(app.settler.clone().run(shutdown));
-    until(&app.store, paid, PaymentStatus::Succeeded).await;
+    // The webhooks' lookups may begin after the first attempts.
+    for number in WEBHOOKS + 1..WEBHOOKS + 6 {
+        let paid = app.open_payment(number).await;
+        let lost = input_with(paid, "SANDBOX_CHARGE_THEN_500");
+        let confirmed = within(app.confirm(lost)).await;
+        assert_pending(&confirmed);
+        until(&app.store, paid, PaymentStatus::Succeeded).await;
+    }
 
     assert_eq!(webhook(&app, "w1").await.state, WebhookState::Received);
     switch.stop();
     settler.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_buyer_who_pays_while_a_webhook_is_looked_up_is_charged() {
+    let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
+    let mut app = TestPaymentService::open(folder.path(), settings(gateway.address));
+    let id = app.open_payment(1).await;
+    receive(&app, told("w1", id, "DONE")).await;
+    let slow = json!({ "delay": { "millis": 300 } });
+    gateway
+        .script(&json!({ "rules": [{ "on": "lookup", "times": 1, "fault": slow }] }))
+        .await;
+    let settler = app.settler.clone();
+    let settling = tokio::spawn(async move { settler.settle_due().await });
+    let begun = async {
+        while app.service.drained().now_or_never().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(begun).await;
+
+    assert!(settled(within(app.confirm(input(id))).await).succeeded);
+
+    settling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -190,6 +222,32 @@ async fn a_webhook_is_handled_once_the_gateway_can_be_asked() {
         .charge_directly(id, &format!("pg-{id}"), 7_000)
         .await;
     app.clock.advance_millis(1_000);
+    assert_eq!(app.settle().await, 1);
+
+    assert_eq!(app.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn after_a_long_outage_a_webhook_is_handled_within_half_of_the_time_that_it_lasted() {
+    const MINUTE: i64 = 60_000;
+    let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
+    let mut app = TestPaymentService::open(folder.path(), settings(gateway.address));
+    let id = app.open_payment(1).await;
+    gateway
+        .charge_directly(id, &format!("pg-{id}"), 7_000)
+        .await;
+    let away = json!({ "refuse": { "code": "COMMON_ERROR" } });
+    gateway
+        .script(&json!({ "rules": [{ "on": "lookup", "fault": away }] }))
+        .await;
+
+    receive(&app, told("w1", id, "DONE")).await;
+    for _ in 0..40 {
+        assert_eq!(app.settle().await, 0);
+        app.clock.advance_millis(MINUTE / 2);
+    }
+    gateway.script(&json!({ "rules": [] })).await;
+    app.clock.advance_millis(10 * MINUTE);
     assert_eq!(app.settle().await, 1);
 
     assert_eq!(app.status(id).await, PaymentStatus::Succeeded);

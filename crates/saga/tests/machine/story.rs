@@ -15,6 +15,7 @@ pub const PURCHASE: Definition = Definition {
     version: 1,
     steps: &[
         Step::new("check.active", "check.active.request")
+            .harmless()
             .timeout_millis(1_000)
             .retry_limit(1),
         Step::new("reserve.points", "reserve.points.request")
@@ -23,6 +24,7 @@ pub const PURCHASE: Definition = Definition {
             .retry_limit(1)
             .compensation_backoff(BACKOFF),
         Step::new("check.fraud", "check.fraud.request")
+            .harmless()
             .timeout_millis(1_000)
             .retry_limit(1),
         Step::new("create.payment", "create.payment.request")

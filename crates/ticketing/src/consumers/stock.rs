@@ -1,36 +1,38 @@
 //! The stock group: applies changes of events, issues paid tickets, and returns released and cancelled ones to the stock.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use contract::{
     EventId, Payload, TicketId, Timestamp, UserId,
-    domain::{self, DomainMessage, PaymentStatus, TicketStatus},
-    payment::CancelRequest,
+    domain::{self, DomainMessage, PaymentStatus},
     ticketing::{CancelTicketRequest, Release},
 };
 use futures::future::BoxFuture;
 use messaging::{
-    Commit, Consumer, Key, Message, Record, Records, Ref, Rejection, StoreError, commit::Put,
+    Commit, Consumer, Decision, Group, Key, Message, Record, Records, Ref, Rejection, StoreError,
 };
 
 use crate::{
     Service, issue,
+    metrics::TicketOutcome,
     model::{Allocation, Purchase, Ticket},
     refund::{self, PurchaseRefund},
-    reservations::{ClaimId, Completion, stores_retaken_claim},
+    reservations::{ClaimId, Completion},
 };
 
 type EventMessage = DomainMessage<domain::Event>;
 type PaymentMessage = DomainMessage<domain::Payment>;
 
-pub const STOCK_GROUP: &str = "ticketing.stock";
-/// The topics that change an event's stock.
-pub const STOCK_TOPICS: &[&str] = &[
-    EventMessage::TOPIC,
-    PaymentMessage::TOPIC,
-    Release::TOPIC,
-    CancelTicketRequest::TOPIC,
-];
+/// Reads what changes an event's stock.
+pub const STOCK_GROUP: Group = Group {
+    name: "ticketing.stock",
+    topics: &[
+        EventMessage::TOPIC,
+        PaymentMessage::TOPIC,
+        Release::TOPIC,
+        CancelTicketRequest::TOPIC,
+    ],
+};
 
 /// Owns every event's stock.
 pub struct StockConsumer(pub Service);
@@ -56,18 +58,29 @@ impl ReservationOutcomes {
 }
 
 impl Consumer for StockConsumer {
+    type Input = StockMessage;
     type Prefetched = ReservationOutcomes;
+    type Outcome = Option<TicketOutcome>;
 
-    fn group(&self) -> &'static str {
+    fn group(&self) -> Group {
         STOCK_GROUP
     }
 
-    fn topics(&self) -> &'static [&'static str] {
-        STOCK_TOPICS
+    fn read(&self, message: &Message) -> Result<StockMessage, Rejection> {
+        match message.topic.as_str() {
+            EventMessage::TOPIC => message.parse().map(StockMessage::Event),
+            PaymentMessage::TOPIC => message.parse().map(StockMessage::Payment),
+            Release::TOPIC => message.parse().map(StockMessage::Release),
+            CancelTicketRequest::TOPIC => message.parse().map(StockMessage::Cancel),
+            other => Err(Rejection::new(format_args!(
+                "{} does not read {other}",
+                STOCK_GROUP.name
+            ))),
+        }
     }
 
-    fn required_records(&self, message: &Message) -> Result<Vec<Ref>, Rejection> {
-        Ok(match StockMessage::read(message)? {
+    fn required_records(&self, input: &StockMessage) -> Vec<Ref> {
+        match input {
             StockMessage::Event(event) => vec![Ref::to::<Allocation>(event.payload.id)],
             StockMessage::Payment(payment) if refund::is_irrelevant(&payment.payload) => Vec::new(),
             StockMessage::Payment(payment) => {
@@ -86,83 +99,53 @@ impl Consumer for StockConsumer {
                 Ref::to::<Allocation>(request.event_id),
                 Ref::to::<Ticket>(request.ticket_id),
             ],
-        })
+        }
     }
 
     fn prefetch<'a>(
         &'a self,
-        messages: &'a [Arc<Message>],
+        inputs: Vec<&'a StockMessage>,
     ) -> BoxFuture<'a, Result<ReservationOutcomes, StoreError>> {
-        Box::pin(self.0.apply_to_reservations(messages))
+        Box::pin(self.0.apply_to_reservations(inputs))
     }
 
     fn decide(
         &self,
         message: &Message,
+        input: &StockMessage,
         records: &Records,
         outcomes: &ReservationOutcomes,
         now: Timestamp,
-    ) -> Result<Commit, Rejection> {
-        match StockMessage::read(message)? {
+    ) -> Result<Decision<Option<TicketOutcome>>, Rejection> {
+        match input {
             StockMessage::Event(event) => {
-                let mut commit = apply_event(&event, records.get(event.payload.id)?);
+                let mut commit = apply_event(event, records.get(event.payload.id)?);
                 let also = outcomes.sales.get(&event.payload.id).cloned();
                 commit.merge(also.unwrap_or_default());
-                Ok(commit)
+                Ok(commit.into())
             }
-            StockMessage::Payment(payment) => apply_payment(&payment, records, outcomes, now),
-            StockMessage::Release(release) => Ok(outcomes.released(release.ticket_id)),
+            StockMessage::Payment(payment) => apply_payment(payment, records, outcomes, now),
+            StockMessage::Release(release) => Ok(outcomes.released(release.ticket_id).into()),
             StockMessage::Cancel(request) => {
                 let released = outcomes.released(request.ticket_id);
-                refund::apply_cancel_request(message, &request, released, records, now)
+                refund::apply_cancel_request(message, request, released, records, now)
             }
         }
     }
 
-    fn committed(&self, _message: &Message, commit: &Commit) {
-        let metrics = &self.0.0.metrics;
-        let put = |table: &str| commit.puts.iter().find(|put| put.table.name == table);
-        match put(Ticket::TABLE.name).and_then(status) {
-            Some(TicketStatus::Reserved) => {
-                metrics.ticket("issued");
-                if stores_retaken_claim(commit) {
-                    metrics.ticket("retaken");
-                }
-            }
-            Some(TicketStatus::Cancelled) => metrics.ticket("cancelled"),
-            Some(TicketStatus::Expired) | None => {}
-        }
-        let mut sent = commit.messages.iter();
-        if sent.any(|sent| sent.topic == CancelRequest::TOPIC) {
-            metrics.ticket("given_back");
+    fn committed(&self, outcome: Option<TicketOutcome>) {
+        if let Some(outcome) = outcome {
+            self.0.0.metrics.ticket(outcome);
         }
     }
 }
 
-fn status(put: &Put) -> Option<TicketStatus> {
-    put.row.read::<Ticket>().ok().map(|ticket| ticket.status)
-}
-
-/// A parsed message.
-enum StockMessage {
+/// A parsed message of the stock group.
+pub enum StockMessage {
     Event(Box<EventMessage>),
     Payment(Box<PaymentMessage>),
     Release(Release),
     Cancel(CancelTicketRequest),
-}
-
-impl StockMessage {
-    fn read(message: &Message) -> Result<Self, Rejection> {
-        match message.topic.as_str() {
-            EventMessage::TOPIC => message.parse().map(Box::new).map(Self::Event),
-            PaymentMessage::TOPIC => message.parse().map(Box::new).map(Self::Payment),
-            Release::TOPIC => message.parse().map(Self::Release),
-            CancelTicketRequest::TOPIC => message.parse().map(Self::Cancel),
-            other => Err(Rejection::new(format_args!(
-                "{STOCK_GROUP} does not read {other}"
-            ))),
-        }
-    }
 }
 
 /// The allocation after a domain message of its event.
@@ -183,12 +166,12 @@ fn apply_payment(
     records: &Records,
     outcomes: &ReservationOutcomes,
     now: Timestamp,
-) -> Result<Commit, Rejection> {
+) -> Result<Decision<Option<TicketOutcome>>, Rejection> {
     if refund::is_irrelevant(&message.payload) {
-        return Ok(Commit::new());
+        return Ok(Decision::default());
     }
     let ticket_id = message.payload.ticket_id;
-    let mut commit = match message.payload.status {
+    let mut decision = match message.payload.status {
         PaymentStatus::Succeeded => {
             let completion = outcomes.completions.get(&ticket_id);
             issue::issue(message, completion, records, now)?
@@ -200,10 +183,11 @@ fn apply_payment(
         PaymentStatus::Created
         | PaymentStatus::Confirming
         | PaymentStatus::Failed
-        | PaymentStatus::Deleted => Commit::new(),
+        | PaymentStatus::Deleted => Decision::default(),
     };
-    commit.merge(refund::record_refund(message, records, now)?);
-    Ok(commit)
+    let refund = refund::record_refund(message, records, now)?;
+    decision.commit.merge(refund);
+    Ok(decision)
 }
 
 /// What one message does to the reservations before it is decided.
@@ -215,14 +199,14 @@ enum ReservationAction {
 }
 
 impl ReservationAction {
-    /// `None` if it does nothing, or cannot be read: then `decide` rejects the message.
-    fn of(message: &Message) -> Option<Self> {
+    /// `None` if it does nothing.
+    fn of(message: &StockMessage) -> Option<Self> {
         let claim = |event_id: EventId, user_id: UserId, ticket_id: TicketId| ClaimId {
             event_id,
             user_id,
             ticket_id,
         };
-        match StockMessage::read(message).ok()? {
+        match message {
             StockMessage::Event(event) => {
                 let sale = Allocation::new(&event.payload, event.version);
                 Some(Self::SetSale(sale))
@@ -266,14 +250,11 @@ impl Service {
     /// memory and the allocation reach the same quantity.
     async fn apply_to_reservations(
         &self,
-        messages: &[Arc<Message>],
+        inputs: Vec<&StockMessage>,
     ) -> Result<ReservationOutcomes, StoreError> {
         let mut outcomes = ReservationOutcomes::default();
         let mut batch = ClaimBatch::default();
-        let actions = messages
-            .iter()
-            .filter_map(|message| ReservationAction::of(message));
-        for action in actions {
+        for action in inputs.into_iter().filter_map(ReservationAction::of) {
             match action {
                 ReservationAction::Complete(claim) => batch.paid.push(claim),
                 ReservationAction::Release(claim) => batch.cancelled.push(claim),

@@ -5,7 +5,7 @@ use contract::{
     SagaId, TicketId, UserId,
     text::{self, REASON_CHARS_MAX},
 };
-use messaging::Commit;
+use messaging::{Commit, coordinator::SagaRecord};
 use saga::SagaState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,7 +15,6 @@ use super::progress::{StepAnswer, steps};
 use crate::{
     Service,
     cancel::{self, CancelInput, CancelOutput, Refusal},
-    model::Ticket,
 };
 
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -27,22 +26,12 @@ pub(super) struct CancellationRequest {
     reason: Option<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct CancellationBegun {
-    ticket_id: TicketId,
-    saga_id: SagaId,
-    /// The number of this cancellation of the ticket, from 1.
-    cancellation: u32,
-}
-
 /// Cancel a ticket: its payment is refunded, its points are restored, and it is on sale again. Follow it at
 /// GET /ticket/{ticketId}/cancel. The body is optional. The same key gets the same cancellation, unless that failed: then
 /// it starts the next one.
 #[utoipa::path(post, path = "/ticket/{ticketId}/cancel", tag = "ticketing",
     params(("ticketId" = TicketId, Path), Caller), request_body = Option<CancellationRequest>, responses(
-    (status = 202, body = CancellationBegun),
-    (status = 400, description = "INVALID_REQUEST", body = ProblemDetails),
+    (status = 202, body = CancelOutput),
     (status = 403, description = "TICKET_OWNER_MISMATCH", body = ProblemDetails),
     (status = 404, description = "TICKET_NOT_FOUND", body = ProblemDetails),
     (status = 409, description = "TICKET_CANCELLED, CANCELLATION_IN_PROGRESS", body = ProblemDetails)))]
@@ -61,15 +50,10 @@ pub(super) async fn cancel_ticket(
         user_id,
         reason: request.reason,
     };
-    let saved = idempotent.saved::<CancellationBegun>();
+    let saved = idempotent.saved::<CancelOutput>();
     let saved = saved.map(|saved| (saved.answer.saga_id, saved.response));
     let answer = |commit: &mut Commit, started: &CancelOutput| {
-        let answer = CancellationBegun {
-            ticket_id,
-            saga_id: started.saga_id,
-            cancellation: started.cancellation,
-        };
-        idempotent.revisable_answer(commit, StatusCode::ACCEPTED, &answer)
+        idempotent.revisable_answer(commit, StatusCode::ACCEPTED, started)
     };
     Ok(service.cancel(input, saved, answer).await?)
 }
@@ -131,29 +115,24 @@ pub(super) async fn read_cancellation(
     State(service): State<Service>,
     Id(ticket_id): Id<TicketId>,
 ) -> Result<Json<CancellationAnswer>, Problem> {
-    let ticket: Option<Ticket> = service.0.store.load(ticket_id).await?;
-    let ticket = ticket
-        .ok_or_else(|| Problem::from(cancel::Error::from(Refusal::TicketNotFound(ticket_id))))?;
-    let missing = || {
-        Problem::not_found(
-            "CANCELLATION_NOT_FOUND",
-            format_args!("no cancellation of ticket {ticket_id} was requested"),
-        )
-    };
-    let last = service
-        .last_cancellation(&ticket)
-        .await?
-        .ok_or_else(missing)?;
+    let ticket = service.ticket(ticket_id).await?;
+    if ticket.cancellation == 0 {
+        let detail = format_args!("no cancellation of ticket {ticket_id} was requested");
+        return Err(Problem::not_found("CANCELLATION_NOT_FOUND", detail));
+    }
+    let saga_id = ticket_id.cancel_saga(ticket.cancellation);
+    let saga: Option<SagaRecord> = service.0.store.load(saga_id).await?;
     let answer = CancellationAnswer {
         ticket_id,
-        cancellation: last.cancellation,
-        saga_id: ticket_id.cancel_saga(last.cancellation),
+        cancellation: ticket.cancellation,
+        saga_id,
         saga_state: SagaState::Started,
         current_step: None,
         step_history: Vec::new(),
         failure: None,
     };
-    Ok(Json(match last.saga {
+    Ok(Json(match saga {
+        // The saga worker has not started it yet.
         None => answer,
         Some(saga) => CancellationAnswer {
             saga_state: saga.state,

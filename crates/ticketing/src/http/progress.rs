@@ -102,23 +102,20 @@ fn progress_answer(
     ticket_id: TicketId,
     progress: PurchaseProgress,
 ) -> Result<ProgressAnswer, Problem> {
-    let PurchaseProgress {
-        purchase,
-        saga,
-        expiry,
-        ticket,
-        refund,
-    } = progress;
-    let Some(saga) = saga else {
+    let Some(saga) = progress.saga else {
+        let purchase = progress.purchase;
         let requested_at = purchase.map_or(Timestamp::default(), |purchase| purchase.requested_at);
         return Ok(not_started(ticket_id, requested_at));
     };
+    let ticket = progress.ticket;
     let payload = PurchasePayload::of(&saga).map_err(messaging::StoreError::from)?;
     let ticket_status = ticket.as_ref().map(|ticket| ticket.status);
     let is_bought = ticket_status == Some(TicketStatus::Reserved);
-    let expired = expiry.filter(|expiry| expiry.state != SagaState::Compensated);
+    let expired = progress
+        .expiry
+        .filter(|expiry| expiry.state != SagaState::Compensated);
     // A refund that the gateway refused changed nothing.
-    let refund = refund.filter(PurchaseRefund::is_active);
+    let refund = progress.refund.filter(PurchaseRefund::is_active);
     // An expired or refunded purchase cannot be paid any more.
     let can_be_paid = saga.state == SagaState::Completed && expired.is_none() && refund.is_none();
     let failure = match (&refund, expired) {
@@ -137,9 +134,6 @@ fn progress_answer(
     let payment_id = paid.or_else(|| can_be_paid.then(|| payload.payment_id()));
     let amount = payload.total_amount.less(payload.point);
     Ok(ProgressAnswer {
-        saga_id: saga.saga_id,
-        reference_id: saga.reference_id,
-        saga_type: saga.saga_type,
         saga_state: saga.state,
         current_step: saga.current_step,
         step_history: steps(saga.steps),
@@ -150,8 +144,8 @@ fn progress_answer(
         ticket_status,
         failure,
         failure_detail: refund.and_then(|refund| refund.reason),
-        created_at: saga.created_at,
         updated_at: saga.updated_at,
+        ..not_started(ticket_id, saga.created_at)
     })
 }
 

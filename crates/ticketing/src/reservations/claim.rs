@@ -1,10 +1,13 @@
 //! Claims: how one is identified, requested, granted, read, expired and proved. Values only; the backends own the state.
 
 use contract::{EventId, Money, TicketId, Timestamp, UserId};
-use messaging::{Commit, CommitError, Fence, Record as _, Records, Rejection, StoreError};
+use messaging::{Commit, CommitError, CommitOutcome, Fence, Records, Rejection, StoreError};
 
 use super::Refusal;
-use crate::model::{AgreedPrice, ReservationRecord, ReservationState};
+use crate::{
+    model::{AgreedPrice, ReservationRecord, ReservationState},
+    reserve::ReserveOutput,
+};
 
 /// Identifies one claim: one ticket of one user. Another claim of the same user has another ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +45,37 @@ pub(super) struct Claim {
     pub price: Option<AgreedPrice>,
 }
 
+impl Claim {
+    /// A claim without an agreed price that ends at this time.
+    pub fn until(ticket_id: TicketId, lapses_at: Timestamp) -> Self {
+        Self {
+            ticket_id,
+            deadlines: Deadlines {
+                expires_at: lapses_at,
+                lapses_at,
+            },
+            price: None,
+        }
+    }
+
+    pub fn reserved(&self) -> ReserveOutput {
+        ReserveOutput {
+            ticket_id: self.ticket_id,
+            expires_at: self.deadlines.expires_at,
+        }
+    }
+
+    /// The reservation that its user sees, of a sale at this price.
+    pub fn reservation(&self, state: ReservationState, price: Option<Money>) -> Reservation {
+        Reservation {
+            ticket_id: self.ticket_id,
+            state,
+            expires_at: self.deadlines.expires_at,
+            price: self.price.map_or(price, AgreedPrice::price),
+        }
+    }
+}
+
 /// Requests one ticket.
 #[derive(Debug)]
 pub struct ReserveRequest {
@@ -51,25 +85,13 @@ pub struct ReserveRequest {
     pub also: Commit,
 }
 
-impl ReserveRequest {
-    /// The same request under an idempotency key: repeated, it is granted the same claim while that waits.
-    #[must_use]
-    pub fn keyed(mut self, digest: [u8; 6]) -> Self {
-        self.claim.ticket_id = TicketId::of_request(self.claim.ticket_id.0, digest);
-        self
-    }
-}
-
 /// How a request was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Granted {
     /// As requested, and `also` is stored.
     Now,
     /// The same keyed request was granted this claim before, and its answer may have been lost. `also` is not stored.
-    Before {
-        ticket_id: TicketId,
-        expires_at: Timestamp,
-    },
+    Before(ReserveOutput),
 }
 
 /// A user's reservation for an event.
@@ -99,6 +121,22 @@ pub struct ExpiredClaims {
 }
 
 impl ExpiredClaims {
+    /// Claims by the outcome of the Commit about each, and why one was not stored. `ended` tells whether each is freed.
+    pub(super) fn by_outcome(
+        ended: impl Iterator<Item = (ClaimId, bool)>,
+        outcomes: Vec<CommitOutcome>,
+    ) -> (Self, Option<StoreError>) {
+        let (mut expired, mut failure) = (Self::default(), None);
+        for ((claim, is_freed), outcome) in ended.zip(outcomes) {
+            match outcome {
+                Ok(()) if is_freed => expired.freed.push(claim),
+                Ok(()) => expired.closing.push(claim),
+                Err(error) => failure = Some(Error::from(error).into()),
+            }
+        }
+        (expired, failure)
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.freed.is_empty() && self.closing.is_empty()
@@ -124,25 +162,31 @@ pub enum ClaimProof {
 }
 
 impl ClaimProof {
-    /// Makes `commit` complete the claim durably, or fail if the claim may have been lost.
+    /// Makes `commit` complete the claim durably, or fail if the claim may have been lost. Returns whether the claim was
+    /// retaken: it had expired, so it has no stored row.
     ///
     /// # Errors
     /// A [`Rejection`] if the stored row cannot be read.
-    pub fn attach_to(&self, commit: &mut Commit, records: &Records) -> Result<(), Rejection> {
+    pub fn attach_to(&self, commit: &mut Commit, records: &Records) -> Result<bool, Rejection> {
         match self {
             Self::Row(completed) => {
-                // A claim that was retaken has no stored row.
                 let stored: Option<ReservationRecord> = records.get(completed.ticket_id)?;
-                commit.put(&ReservationRecord {
-                    version: stored.map_or(0, |stored| stored.version),
-                    ..completed.clone()
-                });
+                let is_retaken = stored.is_none();
+                // The stored deadlines stay: those in memory may be corrected for a clock that was set back.
+                commit.put(&stored.map_or_else(
+                    || completed.clone(),
+                    |stored| ReservationRecord {
+                        state: completed.state,
+                        ..stored
+                    },
+                ));
+                Ok(is_retaken)
             }
             Self::Fence(fence) => {
                 commit.fenced_by(fence.clone());
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     /// Makes `commit` remove the claim's row instead, because no ticket is issued for it.
@@ -152,13 +196,6 @@ impl ClaimProof {
             Self::Fence(fence) => commit.fenced_by(fence),
         };
     }
-}
-
-/// Whether this Commit stores a claim that had no row: it had expired, and was retaken for a late payment.
-#[must_use]
-pub fn stores_retaken_claim(commit: &Commit) -> bool {
-    let mut rows = commit.puts.iter();
-    rows.any(|put| put.table.name == ReservationRecord::TABLE.name && put.expected == 0)
 }
 
 /// Why the reservations did not do what was requested.
@@ -196,4 +233,15 @@ pub struct Stats {
     pub completed: i64,
     /// `quantity - waiting - completed`; negative after the quantity was lowered below what is claimed.
     pub available: i64,
+}
+
+impl Stats {
+    pub(super) const fn new(quantity: i64, waiting: i64, completed: i64) -> Self {
+        Self {
+            quantity,
+            waiting,
+            completed,
+            available: quantity - waiting - completed,
+        }
+    }
 }

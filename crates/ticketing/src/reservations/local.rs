@@ -17,10 +17,10 @@ use messaging::{
 
 use super::{
     ClaimId, ClaimProof, Completion, Deadlines, DueClaim, Error, ExpiredClaims, Granted,
-    RECHECK_SECS, Refusal, Reservation, ReserveRequest, Stats, claim::Claim, stock::Stock,
-    was_not_applied, with_open_purchase,
+    RECHECK_SECS, Refusal, Reservation, ReserveRequest, Stats, claim::Claim, open_purchases,
+    stock::Stock, was_not_applied,
 };
-use crate::model::{Allocation, ReservationRecord, ReservationState};
+use crate::model::{Allocation, Purchase, ReservationRecord, ReservationState};
 
 /// Rows of one read during the rebuild.
 const REBUILD_ROWS: u32 = 10_000;
@@ -43,25 +43,15 @@ struct State {
 impl Local {
     pub async fn rebuild(store: Store, now: Timestamp) -> Result<Self, StoreError> {
         let mut state = State::default();
-        let mut after = None;
-        loop {
-            let page: Vec<Allocation> = store
-                .find(Find::all(Allocation::TABLE, REBUILD_ROWS).after(after))
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.event_id);
-            state.stocks.extend(
-                page.into_iter()
-                    .map(|sale| (sale.event_id, Stock::new(sale))),
-            );
+        let mut sales = store.pages(Find::all(Allocation::TABLE, REBUILD_ROWS));
+        while let Some(page) = sales.next::<Allocation>().await? {
+            let stocks = page
+                .into_iter()
+                .map(|sale| (sale.event_id, Stock::new(sale)));
+            state.stocks.extend(stocks);
         }
-        let mut after = None;
-        loop {
-            let page: Vec<ReservationRecord> = store
-                .find(Find::all(ReservationRecord::TABLE, REBUILD_ROWS).after(after))
-                .await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.ticket_id);
+        let mut claims = store.pages(Find::all(ReservationRecord::TABLE, REBUILD_ROWS));
+        while let Some(page) = claims.next().await? {
             page.iter().for_each(|row| state.restore(row, now));
         }
         Ok(Self {
@@ -78,38 +68,39 @@ impl Local {
         &self.store
     }
 
-    fn submit(&self, commit: Commit) -> CommitHandle {
-        self.store.submit(Submission {
-            commits: [commit].into(),
-            position: None,
-        })
-    }
-
     pub async fn reserve(&self, request: ReserveRequest, now: Timestamp) -> Result<Granted, Error> {
         let claim = request.claim;
         let (granted, receipt) = self.grant(request, now)?;
         match (granted, receipt) {
-            (Granted::Before { ticket_id, .. }, _) => self.check_stored(ticket_id).await?,
+            (Granted::Before(first), _) => {
+                let ticket_id = first.ticket_id;
+                self.check_stored(ClaimId { ticket_id, ..claim }).await?;
+            }
             (Granted::Now, None) => {}
             (Granted::Now, Some(receipt)) => {
-                let undo = move |state: &mut State| state.undo_grant(claim);
-                self.stored_or(receipt, undo).await?;
+                let end = move |state: &mut State, is_stored| match is_stored {
+                    true => state.show(claim),
+                    false => state.undo_grant(claim),
+                };
+                self.settled(receipt, end).await?;
             }
         }
         Ok(granted)
     }
 
-    /// Waits for the commit, and undoes the decision in memory if it certainly was not stored, even if the caller is
+    /// Waits for the commit, and ends the decision in memory once it is known whether it was stored, even if the caller is
     /// dropped or times out.
-    async fn stored_or(
+    async fn settled(
         &self,
         receipt: CommitHandle,
-        undo: impl FnOnce(&mut State) + Send + 'static,
+        end: impl FnOnce(&mut State, bool) + Send + 'static,
     ) -> Result<(), CommitError> {
         let state = Arc::clone(&self.state);
         let settle = move |outcomes: &[CommitOutcome]| {
             if outcomes.iter().any(was_not_applied) {
-                undo(&mut lock(&state));
+                end(&mut lock(&state), false);
+            } else if outcomes.iter().all(Result::is_ok) {
+                end(&mut lock(&state), true);
             }
         };
         let mut outcomes = receipt.settled(settle).await;
@@ -118,11 +109,19 @@ impl Local {
 
     /// The first grant to the same request may not be stored yet. The store applies submissions in order, so its
     /// outcome is known after an empty one.
-    async fn check_stored(&self, ticket_id: TicketId) -> Result<(), Error> {
+    async fn check_stored(&self, claim: ClaimId) -> Result<(), Error> {
         let barrier = self.store.submit(Submission::default()).outcomes().await;
         barrier.into_iter().collect::<Result<(), CommitError>>()?;
-        match self.store.load::<ReservationRecord>(ticket_id).await? {
-            Some(_) => Ok(()),
+        match self
+            .store
+            .load::<ReservationRecord>(claim.ticket_id)
+            .await?
+        {
+            Some(_) => {
+                // The first caller may not have come to it yet.
+                self.state().show(claim);
+                Ok(())
+            }
             None => {
                 let reason = "the first grant to this request was not stored".to_owned();
                 Err(StoreError::Unavailable(reason).into())
@@ -151,7 +150,7 @@ impl Local {
             ..row(id, ReservationState::Waiting, deadlines)
         });
         fail::fail_point!("ticketing.before_grant", |_| std::process::abort());
-        let receipt = self.submit(commit);
+        let receipt = self.store.submit(Submission::of([commit]));
         if receipt.rejection().is_some() {
             stock.release(id);
         } else {
@@ -189,38 +188,49 @@ impl Local {
         }
     }
 
-    pub fn release(&self, claim: ClaimId) -> Commit {
+    /// Releases a claim, unless it is paid and paid ones are kept.
+    pub fn release(&self, claim: ClaimId, keeps_paid: bool) -> Commit {
+        let mut commit = Commit::new();
         let mut state = self.state();
         if let Some(stock) = state.stocks.get_mut(&claim.event_id) {
-            stock.release(claim);
-        }
-        removal(claim)
-    }
-
-    pub fn release_unpaid(&self, claim: ClaimId) -> Commit {
-        let mut state = self.state();
-        if let Some(stock) = state.stocks.get_mut(&claim.event_id) {
-            if stock.is_completed(claim) {
-                return Commit::new();
+            if keeps_paid && stock.is_completed(claim) {
+                return commit;
             }
             stock.release(claim);
         }
-        removal(claim)
+        commit.remove::<ReservationRecord>(claim.ticket_id);
+        commit
     }
 
-    pub async fn release_by_buyer(&self, claim: ClaimId, also: Commit) -> Result<bool, Error> {
-        let mut commit = also;
-        commit.remove::<ReservationRecord>(claim.ticket_id);
+    pub async fn release_by_buyer(
+        &self,
+        claim: ClaimId,
+        also: impl FnOnce(Option<Purchase>) -> Commit,
+    ) -> Result<bool, Error> {
+        if !self.state().hide(claim) {
+            return Ok(false);
+        }
+        // A purchase that begins after this look finds no claim.
+        let purchase = self.store.load(claim.ticket_id).await;
+        let commit = purchase.map(also);
         let (released, receipt) = {
             let mut state = self.state();
-            let stock = state.stocks.get_mut(&claim.event_id);
-            let Some(released) = stock.and_then(|stock| stock.release_waiting(claim)) else {
+            let Some(stock) = state.stocks.get_mut(&claim.event_id) else {
                 return Ok(false);
             };
-            (released, self.submit(commit))
+            let mut commit = commit.inspect_err(|_| stock.show(claim))?;
+            let Some(released) = stock.release_waiting(claim) else {
+                return Ok(false);
+            };
+            commit.remove::<ReservationRecord>(claim.ticket_id);
+            (released, self.store.submit(Submission::of([commit])))
         };
-        let put_back = move |state: &mut State| state.put_back(claim, released);
-        self.stored_or(receipt, put_back).await?;
+        let end = move |state: &mut State, is_stored: bool| {
+            if !is_stored {
+                state.put_back(claim, released);
+            }
+        };
+        self.settled(receipt, end).await?;
         Ok(true)
     }
 
@@ -234,7 +244,7 @@ impl Local {
         if due.is_empty() {
             return Ok(ExpiredClaims::default());
         }
-        let open = with_open_purchase(&self.store, &due).await?;
+        let open = open_purchases(&self.store, due.iter().map(|due| due.claim)).await?;
         let (ended, receipt) = {
             let mut state = self.state();
             let ended = state.end_due(due, &open, now.plus_secs(RECHECK_SECS));
@@ -245,10 +255,7 @@ impl Local {
                 }
                 commit
             });
-            let submission = Submission {
-                commits: commits.collect(),
-                position: None,
-            };
+            let submission = Submission::of(commits);
             fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
             (ended, self.store.submit(submission))
         };
@@ -256,20 +263,11 @@ impl Local {
         let settle =
             move |outcomes: &[CommitOutcome]| lock(&state).settle_expiry(&submitted, outcomes);
         let outcomes = receipt.settled(settle).await;
-        let mut expired = ExpiredClaims::default();
-        let mut failure = None;
-        for ((due, is_freed), outcome) in ended.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(()) if is_freed => expired.freed.push(due.claim),
-                Ok(()) => expired.closing.push(due.claim),
-                Err(error) => failure = Some(error),
-            }
-        }
-        match failure {
-            None => Ok(expired),
-            Some(CommitError::Store(error)) => Err(error),
-            Some(error) => Err(StoreError::Unavailable(error.to_string())),
-        }
+        let ended = ended
+            .into_iter()
+            .map(|(due, is_freed)| (due.claim, is_freed));
+        let (expired, failure) = ExpiredClaims::by_outcome(ended, outcomes);
+        failure.map_or(Ok(expired), Err)
     }
 
     pub fn set_sale(&self, sale: &Allocation) {
@@ -303,12 +301,6 @@ fn row(claim: ClaimId, state: ReservationState, deadlines: Deadlines) -> Reserva
     }
 }
 
-fn removal(claim: ClaimId) -> Commit {
-    let mut commit = Commit::new();
-    commit.remove::<ReservationRecord>(claim.ticket_id);
-    commit
-}
-
 impl State {
     fn restore(&mut self, row: &ReservationRecord, now: Timestamp) {
         let id = ClaimId::from(row);
@@ -329,6 +321,17 @@ impl State {
         }
         let superseded = superseded.map(|ticket_id| ClaimId { ticket_id, ..id });
         self.superseded.extend(superseded);
+    }
+
+    fn hide(&mut self, claim: ClaimId) -> bool {
+        let stock = self.stocks.get_mut(&claim.event_id);
+        stock.is_some_and(|stock| stock.hide(claim))
+    }
+
+    fn show(&mut self, claim: ClaimId) {
+        if let Some(stock) = self.stocks.get_mut(&claim.event_id) {
+            stock.show(claim);
+        }
     }
 
     fn undo_grant(&mut self, claim: ClaimId) {

@@ -24,7 +24,7 @@ use messaging::{Clock, Commit, CommitError, Store, StoreError};
 use redis::ScriptInvocation;
 use tokio::sync::{mpsc, oneshot};
 
-pub use snapshot::{ClaimSnapshot, SnapshotError};
+pub use snapshot::ClaimSnapshot;
 
 use self::{
     batcher::{PendingRequest, QUEUE_REQUESTS_MAX},
@@ -34,11 +34,11 @@ use self::{
     scripts::on_event,
 };
 use super::{
-    ClaimId, ClaimProof, Completion, DueClaim, Error, ExpiredClaims, Granted, Refusal, Reservation,
-    ReserveRequest, Stats, claim::Claim,
+    ClaimId, ClaimProof, Completion, Error, Granted, Refusal, Reservation, ReserveRequest, Stats,
+    claim::Claim,
 };
 use crate::{
-    model::{AgreedPrice, Allocation, Purchase, ReservationState},
+    model::{Allocation, Purchase, ReservationState},
     redis_server::RedisServer,
 };
 
@@ -96,17 +96,10 @@ impl Redis {
         call.arg(user_id.0);
         let reply: Option<(String, String, String)> = self.core.server.call(&call).await?;
         let Some((price, waiting, completed)) = reply else {
-            return self.none_unless_lost(event_id).await;
+            return self.core.none_unless_lost(event_id).await;
         };
         let price = price.parse().ok().and_then(|price| Money::new(price).ok());
-        let reservation = |text: &str, state| {
-            Claim::decode(text).map(|claim| Reservation {
-                ticket_id: claim.ticket_id,
-                state,
-                expires_at: claim.deadlines.expires_at,
-                price: claim.price.map_or(price, AgreedPrice::price),
-            })
-        };
+        let reservation = |text: &str, state| Some(Claim::decode(text)?.reservation(state, price));
         Ok(reservation(&waiting, ReservationState::Waiting)
             .or_else(|| reservation(&completed, ReservationState::Completed)))
     }
@@ -126,15 +119,13 @@ impl Redis {
 
     pub async fn complete(&self, claims: &[ClaimId]) -> Result<Vec<Completion>, StoreError> {
         let script = &self.core.scripts.complete;
-        let replies = self.core.call_for_claims(script, "", claims).await?;
-        self.verify_epoch(claims, &replies).await?;
+        let replies = self.core.call_in_epoch(script, "", claims).await?;
         Ok(replies.into_iter().map(completion).collect())
     }
 
     pub async fn retake(&self, claims: &[ClaimId], lapses_at: Timestamp) -> Result<(), StoreError> {
         let (script, at) = (&self.core.scripts.retake, lapses_at.as_millis().to_string());
-        let replies = self.core.call_for_claims(script, &at, claims).await?;
-        self.verify_epoch(claims, &replies).await
+        self.core.call_in_epoch(script, &at, claims).await.map(drop)
     }
 
     pub async fn release(
@@ -143,38 +134,64 @@ impl Redis {
         which: &str,
     ) -> Result<Vec<Commit>, StoreError> {
         let script = &self.core.scripts.release;
-        let replies = self.core.call_for_claims(script, which, claims).await?;
-        self.verify_epoch(claims, &replies).await?;
+        let replies = self.core.call_in_epoch(script, which, claims).await?;
         Ok(replies.into_iter().map(fenced).collect())
     }
 
-    async fn verify_epoch(
+    /// The claim is marked first, so that a purchase that begins after the look for one finds no claim, and so that it is
+    /// not completed meanwhile: the Commit of its ticket would not conflict with this one.
+    pub async fn release_by_buyer(
         &self,
-        claims: &[ClaimId],
-        replies: &[ScriptReply],
-    ) -> Result<(), StoreError> {
-        let events = claims.iter().map(|claim| claim.event_id);
-        let fences = replies.iter().map(|reply| reply.fence.clone());
-        self.core.verify_epoch(events.zip(fences)).await
-    }
-
-    /// Runs to its end even if the caller is dropped: a release that has begun is ended or undone.
-    pub async fn release_by_buyer(&self, claim: ClaimId, also: Commit) -> Result<bool, Error> {
-        let core = Arc::clone(&self.core);
-        let released = tokio::spawn(async move { release_by_buyer(&core, claim, also).await });
-        match released.await {
-            Ok(released) => released,
-            Err(stopped) => Err(StoreError::Unavailable(stopped.to_string()).into()),
+        claim: ClaimId,
+        also: impl FnOnce(Option<Purchase>) -> Commit,
+    ) -> Result<bool, Error> {
+        let core = &self.core;
+        let retry_at = core.clock.now().plus_millis(EXPIRY_RETRY_MILLIS);
+        let mut call = on_event(&core.scripts.release_by_buyer, &core.server, claim.event_id);
+        call.arg(claim.user_id.0)
+            .arg(claim.ticket_id.to_string())
+            .arg(retry_at.as_millis());
+        let reply: Option<String> = core.server.call(&call).await?;
+        let Some(epoch) = reply else {
+            let none: Option<()> = core.none_unless_lost(claim.event_id).await?;
+            return Ok(none.is_some());
+        };
+        let Ok(epoch) = epoch.parse() else {
+            return Ok(false);
+        };
+        let purchase: Result<Option<Purchase>, _> = core.store.load(claim.ticket_id).await;
+        let has_purchase = matches!(purchase, Ok(Some(_)));
+        let stored = match purchase {
+            Ok(purchase) => {
+                let mut commit = also(purchase);
+                commit.fenced_by(epoch_fence(claim.event_id, epoch));
+                core.store.commit(commit).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        let ending = match &stored {
+            Ok(()) => Some(Ending::Free),
+            Err(error) if error.may_be_applied() => None,
+            Err(_) => Some(Ending::UndoRelease(retry_at)),
+        };
+        // If this fails, or the outcome is unknown, the claim expires a little later, with the same message.
+        let freed = match ending {
+            Some(ending) => expiry::end(core, &[claim], ending).await,
+            None => Ok(Vec::new()),
+        };
+        if let Err(error) = &freed {
+            tracing::warn!(ticket.id = %claim.ticket_id, %error, "cannot end a release in Redis; the claim expires later");
         }
-    }
-
-    pub async fn expire(
-        &self,
-        now: Timestamp,
-        max: usize,
-        publish: impl Fn(DueClaim) -> Commit,
-    ) -> Result<ExpiredClaims, StoreError> {
-        expiry::expire(&self.core, now, max, publish).await
+        match stored {
+            // This process was paused for so long that the claim expired, or waits on with a purchase.
+            Ok(()) if !has_purchase && freed.is_ok_and(|freed| freed.is_empty()) => {
+                let reason = "the reservation has changed during its release".to_owned();
+                Err(StoreError::Unavailable(reason).into())
+            }
+            Ok(()) => Ok(true),
+            Err(CommitError::Fenced { .. }) => Err(Refusal::Rebuilding.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub async fn set_sale(&self, sale: &Allocation) -> Result<Commit, StoreError> {
@@ -209,59 +226,9 @@ impl Redis {
         let call = on_event(&self.core.scripts.stats, &self.core.server, event_id);
         let reply: Option<(i64, i64, i64)> = self.core.server.call(&call).await?;
         let Some((quantity, waiting, completed)) = reply else {
-            return self.none_unless_lost(event_id).await;
+            return self.core.none_unless_lost(event_id).await;
         };
-        Ok(Some(Stats {
-            quantity,
-            waiting,
-            completed,
-            available: quantity - waiting - completed,
-        }))
-    }
-
-    /// `None` if the event does not exist; an error if it is being rebuilt.
-    async fn none_unless_lost<T>(&self, event_id: EventId) -> Result<Option<T>, Error> {
-        match self.core.unknown_event(event_id).await {
-            Error::Refused(Refusal::EventNotFound) => Ok(None),
-            error => Err(error),
-        }
-    }
-}
-
-async fn release_by_buyer(core: &Arc<Core>, claim: ClaimId, also: Commit) -> Result<bool, Error> {
-    let retry_at = core.clock.now().plus_millis(EXPIRY_RETRY_MILLIS);
-    let mut call = on_event(&core.scripts.release_by_buyer, &core.server, claim.event_id);
-    call.arg(claim.user_id.0)
-        .arg(claim.ticket_id.to_string())
-        .arg(retry_at.as_millis());
-    let reply: Option<String> = core.server.call(&call).await?;
-    let Some(epoch) = reply else {
-        return match core.unknown_event(claim.event_id).await {
-            Error::Refused(Refusal::EventNotFound) => Ok(false),
-            error => Err(error),
-        };
-    };
-    let Ok(epoch) = epoch.parse() else {
-        return Ok(false);
-    };
-    let mut commit = also;
-    commit.fenced_by(epoch_fence(claim.event_id, epoch));
-    let stored = core.store.commit(commit).await;
-    let ending = match &stored {
-        Ok(()) => Some(Ending::Free),
-        Err(error) if error.may_be_applied() => None,
-        Err(_) => Some(Ending::Undo),
-    };
-    // If this fails, or the outcome is unknown, the claim expires a little later, with the same message.
-    if let Some(ending) = ending
-        && let Err(error) = expiry::end(core, &[claim], ending).await
-    {
-        tracing::warn!(ticket.id = %claim.ticket_id, %error, "cannot end a release in Redis; the claim expires later");
-    }
-    match stored {
-        Ok(()) => Ok(true),
-        Err(CommitError::Fenced { .. }) => Err(Refusal::Rebuilding.into()),
-        Err(error) => Err(error.into()),
+        Ok(Some(Stats::new(quantity, waiting, completed)))
     }
 }
 

@@ -38,6 +38,9 @@ pub(super) struct Stock {
 struct HeldClaim {
     claim: Claim,
     state: ReservationState,
+    /// Its grant is not stored yet, or its buyer is giving it back: it counts as waiting, but no purchase begins with it and
+    /// it is not completed.
+    is_hidden: bool,
 }
 
 impl HeldClaim {
@@ -63,7 +66,8 @@ impl Stock {
         }
     }
 
-    /// Grants a claim at the current price. A repeated keyed request is granted the claim that it already has.
+    /// Grants a claim at the current price, hidden until it is stored. A repeated keyed request is granted the claim that it
+    /// already has.
     ///
     /// # Errors
     /// The first [`Refusal`] that applies.
@@ -78,10 +82,7 @@ impl Stock {
         match self.claims.get(&user_id) {
             Some(held) if !held.is_waiting() => return Err(Refusal::AlreadyPurchased),
             Some(HeldClaim { claim, .. }) if claim.ticket_id.is_of_same_request(ticket_id) => {
-                return Ok(Granted::Before {
-                    ticket_id: claim.ticket_id,
-                    expires_at: claim.deadlines.expires_at,
-                });
+                return Ok(Granted::Before(claim.reserved()));
             }
             Some(_) => return Err(Refusal::AlreadyReserved),
             None => {}
@@ -100,6 +101,7 @@ impl Stock {
             price: Some(AgreedPrice::now(self.sale.price)),
         };
         self.insert(user_id, claim, ReservationState::Waiting);
+        self.hide(request.claim);
         Ok(Granted::Now)
     }
 
@@ -109,7 +111,12 @@ impl Stock {
             return false;
         }
         *self.count(state) += 1;
-        self.claims.insert(user_id, HeldClaim { claim, state });
+        let held = HeldClaim {
+            claim,
+            state,
+            is_hidden: false,
+        };
+        self.claims.insert(user_id, held);
         true
     }
 
@@ -134,13 +141,9 @@ impl Stock {
     }
 
     pub fn find(&self, user_id: UserId) -> Option<Reservation> {
-        let HeldClaim { claim, state } = *self.claims.get(&user_id)?;
-        Some(Reservation {
-            ticket_id: claim.ticket_id,
-            state,
-            expires_at: claim.deadlines.expires_at,
-            price: claim.price.map_or(self.sale.price, AgreedPrice::price),
-        })
+        let held = self.claims.get(&user_id)?;
+        let found = held.claim.reservation(held.state, self.sale.price);
+        (!held.is_hidden).then_some(found)
     }
 
     /// The price that this user's claim was granted at.
@@ -151,7 +154,7 @@ impl Stock {
     /// WAITING to COMPLETED, or still COMPLETED: the claim's deadlines. `None` if it is gone.
     pub fn complete(&mut self, id: ClaimId) -> Option<Deadlines> {
         let held = self.claims.get_mut(&id.user_id)?;
-        if held.claim.ticket_id != id.ticket_id {
+        if held.claim.ticket_id != id.ticket_id || held.is_hidden {
             return None;
         }
         let deadlines = held.claim.deadlines;
@@ -168,14 +171,7 @@ impl Stock {
     /// Grants a claim that is gone once more, to be completed before it expires; whether it did. The sale's window does
     /// not matter: the claim was first granted within it.
     pub fn retake(&mut self, id: ClaimId, lapses_at: Timestamp) -> bool {
-        let claim = Claim {
-            ticket_id: id.ticket_id,
-            deadlines: Deadlines {
-                expires_at: lapses_at,
-                lapses_at,
-            },
-            price: None,
-        };
+        let claim = Claim::until(id.ticket_id, lapses_at);
         self.stats().available > 0 && self.insert(id.user_id, claim, ReservationState::Waiting)
     }
 
@@ -190,6 +186,21 @@ impl Stock {
         // As in the allocation: after the quantity was lowered below what was sold, a returned ticket is not on sale.
         self.sale.quantity = self.sale.quantity_after(self.completed);
         Some(held.claim)
+    }
+
+    /// Hides the claim on this ticket; false if it does not wait, or is hidden.
+    pub fn hide(&mut self, id: ClaimId) -> bool {
+        let held = self.claims.get_mut(&id.user_id);
+        let held = held.filter(|held| held.is_waiting() && held.claim.ticket_id == id.ticket_id);
+        held.is_some_and(|held| !std::mem::replace(&mut held.is_hidden, true))
+    }
+
+    /// The grant of the claim is stored, or its release is not.
+    pub fn show(&mut self, id: ClaimId) {
+        let held = self.claims.get_mut(&id.user_id);
+        if let Some(held) = held.filter(|held| held.claim.ticket_id == id.ticket_id) {
+            held.is_hidden = false;
+        }
     }
 
     /// Removes the claim on this ticket if it waits for payment.
@@ -218,13 +229,7 @@ impl Stock {
     }
 
     pub fn stats(&self) -> Stats {
-        let (quantity, waiting, completed) = (self.sale.quantity, self.waiting, self.completed);
-        Stats {
-            quantity,
-            waiting,
-            completed,
-            available: quantity - waiting - completed,
-        }
+        Stats::new(self.sale.quantity, self.waiting, self.completed)
     }
 
     fn count(&mut self, state: ReservationState) -> &mut i64 {

@@ -1,5 +1,7 @@
 //! The cancellation of a ticket by its buyer. The money is refunded first: if the gateway refuses, everything stays as it
 //! was, and the buyer may try again.
+//!
+//! What a step of the purchase takes is given back here as in `expiry.rs`, in a new version of [`CANCEL`].
 
 use contract::{
     EventId, Payload as _, PaymentId, Points, TicketId, UserId,

@@ -1,15 +1,26 @@
 //! The purchase: from a reservation to a payment that the buyer can settle.
+//!
+//! **To add a step:** an entry of `STEPS`, whose length grows. Its definition is [`check`] if it takes nothing (early, if it
+//! can be), else [`undoable`] with `compensated_by` and a `compensation`. A name is the request's topic without `.request`,
+//! and unique. What the step learns is a field of [`PurchasePayload`] with `#[serde(default)]`, as `payment_id` is.
+//!
+//! Stored sagas keep the version that they began with. So [`PURCHASE`] gets version 2, and a second [`Definition`] beside it
+//! has version 1 and the definitions of the steps before, one by one (`STEPS` has the new one); it goes into `CATALOG` (`sagas.rs`) too. No step is renamed or
+//! removed: requests of all versions are found in `STEPS` by the step's name.
 
 use contract::{
     EventId, Money, Payload as _, PaymentId, Points, TicketId, Timestamp, UserId, payment, user,
 };
-use messaging::{Message, Rejection, coordinator::SagaRecord};
+use messaging::{
+    Message, Rejection,
+    coordinator::{SagaRecord, StepRequest},
+};
 use saga::Definition;
 use serde::{Deserialize, Serialize};
 
 use super::{
     reply::reply,
-    step::{Compensation, Outgoing, SagaStep, definitions, read_payload, undoable},
+    step::{Compensation, SagaStep, check, definitions, read_payload, undoable},
 };
 use crate::model::Purchase;
 
@@ -19,11 +30,13 @@ pub static PURCHASE: Definition = Definition {
     steps: &definitions(&STEPS),
 };
 
+/// The field of [`PurchasePayload::payment_id`].
+pub(super) const PAYMENT_ID: &str = "paymentId";
 pub(super) const CREATE_PAYMENT: &str = "payment.create";
 
 pub(super) static STEPS: [SagaStep<PurchasePayload>; 4] = [
     SagaStep {
-        definition: undoable("user.check.active", user::CheckActiveRequest::TOPIC),
+        definition: check("user.check.active", user::CheckActiveRequest::TOPIC),
         request: |purchase, out| {
             out.message(&user::CheckActiveRequest {
                 saga_id: out.saga_id,
@@ -45,12 +58,12 @@ pub(super) static STEPS: [SagaStep<PurchasePayload>; 4] = [
         },
         reply: reply::<user::ReservePointResponse>(),
         compensation: Some(Compensation {
-            request: restore_point,
+            request: |purchase, out| out.message(&restore_point(purchase, out)),
             reply: reply::<user::RestorePointResponse>(),
         }),
     },
     SagaStep {
-        definition: undoable("user.check.fraud", user::CheckFraudRequest::TOPIC),
+        definition: check("user.check.fraud", user::CheckFraudRequest::TOPIC),
         request: |purchase, out| {
             out.message(&user::CheckFraudRequest {
                 saga_id: out.saga_id,
@@ -83,17 +96,20 @@ pub(super) static STEPS: [SagaStep<PurchasePayload>; 4] = [
     },
 ];
 
-pub(super) fn restore_point(purchase: &PurchasePayload, out: &Outgoing<'_>) -> Message {
-    out.message(&user::RestorePointRequest {
+pub(super) fn restore_point(
+    purchase: &PurchasePayload,
+    out: &StepRequest,
+) -> user::RestorePointRequest {
+    user::RestorePointRequest {
         saga_id: out.saga_id,
         user_id: purchase.user_id,
         point: purchase.point,
         held_by: Some(purchase.ticket_id.purchase_saga()),
         refunded: false,
-    })
+    }
 }
 
-pub(super) fn delete_payment(purchase: &PurchasePayload, out: &Outgoing<'_>) -> Message {
+pub(super) fn delete_payment(purchase: &PurchasePayload, out: &StepRequest) -> Message {
     out.message(&payment::DeleteRequest {
         saga_id: out.saga_id,
         payment_id: purchase.payment_id(),

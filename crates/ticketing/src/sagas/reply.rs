@@ -1,36 +1,11 @@
-//! What a participant's response means to the saga that waits for it.
+//! What a participant's response means to the saga that waits for it. A new step needs an `impl` [`Response`] for its
+//! response, and one for its compensation's: whether it succeeded, and the `failure` that buyers read if not.
+//! `Reply::learning` adds a field to the saga's payload.
 
-use contract::{Payload, PaymentId, SagaId, payment, ticketing::CancelTicketResponse, user};
-use messaging::{Message, Rejection};
-use saga::Outcome;
+use contract::{Payload, payment, ticketing::CancelTicketResponse, user};
+use messaging::{Message, Rejection, coordinator::Reply};
 
 use super::{cancellation, expiry, purchase, step::SagaStep};
-
-/// A response, as the saga machine understands it.
-#[derive(Debug)]
-pub struct Reply {
-    pub saga_id: SagaId,
-    pub outcome: Outcome,
-    /// The id that the payment service gave to the payment that it created.
-    pub payment_id: Option<PaymentId>,
-}
-
-impl Reply {
-    fn new(saga_id: SagaId, proceeds: bool, refusal: &str) -> Self {
-        let outcome = if proceeds {
-            Outcome::Proceed
-        } else {
-            Outcome::Refuse {
-                reason: refusal.to_owned(),
-            }
-        };
-        Self {
-            saga_id,
-            outcome,
-            payment_id: None,
-        }
-    }
-}
 
 /// Reads the responses of one topic.
 #[derive(Clone, Copy)]
@@ -50,7 +25,7 @@ pub(super) const fn reply<R: Response>() -> ReplyReader {
 ///
 /// # Errors
 /// A [`Rejection`] if it cannot be parsed, or no saga waits for its topic.
-pub fn read_reply(message: &Message) -> Result<Reply, Rejection> {
+pub(super) fn read(message: &Message) -> Result<Reply, Rejection> {
     match readers().find(|reader| reader.topic == message.topic) {
         Some(reader) => (reader.read)(message),
         None => Err(Rejection::new(format_args!(
@@ -103,9 +78,10 @@ impl Response for user::CheckFraudResponse {
 
 impl Response for payment::CreateResponse {
     fn reply(self) -> Reply {
-        Reply {
-            payment_id: self.payment_id.filter(|_| self.succeed),
-            ..Reply::new(self.saga_id, self.succeed, "PAYMENT_NOT_CREATED")
+        let reply = Reply::new(self.saga_id, self.succeed, "PAYMENT_NOT_CREATED");
+        match self.payment_id.filter(|_| self.succeed) {
+            Some(payment_id) => reply.learning(purchase::PAYMENT_ID, payment_id.to_string()),
+            None => reply,
         }
     }
 }

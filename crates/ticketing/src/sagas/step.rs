@@ -1,9 +1,8 @@
 //! A step of a saga whose payload is `P`: its definition, its request, the reply that it waits for, and its compensation.
 
-use contract::{Payload, SagaId, Timestamp};
 use messaging::{
     Message, Rejection,
-    coordinator::{SagaRecord, Send},
+    coordinator::{SagaRecord, StepRequest},
 };
 use saga::{Backoff, Direction, OnFailure, Step};
 use serde::de::DeserializeOwned;
@@ -36,22 +35,14 @@ pub(super) struct Compensation<P> {
     pub reply: ReplyReader,
 }
 
-pub(super) type MakeMessage<P> = fn(&P, &Outgoing<'_>) -> Message;
+pub(super) type MakeMessage<P> = fn(&P, &StepRequest) -> Message;
 
-/// What a saga's next message carries beside its payload.
-pub(super) struct Outgoing<'a> {
-    pub saga_id: SagaId,
-    id: &'a str,
-    now: Timestamp,
+/// A step that is refused or gets no reply has no effect that must be undone, and ends the purchase.
+pub(super) const fn check(name: &'static str, request: &'static str) -> Step {
+    undoable(name, request).harmless()
 }
 
-impl Outgoing<'_> {
-    pub fn message<P: Payload>(&self, payload: &P) -> Message {
-        Message::new(self.id, payload, self.now)
-    }
-}
-
-/// A step that is compensated if it is refused or gets no reply.
+/// A step that is compensated if it gets no reply, or a later one fails.
 pub(super) const fn undoable(name: &'static str, request: &'static str) -> Step {
     Step::new(name, request)
         .timeout_millis(REPLY_TIMEOUT_MILLIS)
@@ -91,31 +82,25 @@ pub(super) const fn definitions<P, const N: usize>(steps: &[SagaStep<P>; N]) -> 
 pub(super) fn message<P: DeserializeOwned>(
     steps: &[SagaStep<P>],
     saga: &SagaRecord,
-    send: &Send,
-    now: Timestamp,
+    sent: &StepRequest,
 ) -> Result<Message, Rejection> {
     let payload: P = read_payload(saga)?;
     let name = saga
         .steps
-        .get(send.step)
+        .get(sent.step)
         .map_or("", |step| step.name.as_str());
     let step = steps.iter().find(|step| step.definition.name == name);
-    let request = step.and_then(|step| match send.direction {
+    let request = step.and_then(|step| match sent.direction {
         Direction::Request => Some(step.request),
         Direction::Compensation => step.compensation.as_ref().map(|undo| undo.request),
     });
     let request = request.ok_or_else(|| {
         Rejection::new(format_args!(
             "saga {} has no {:?} of step {name:?}",
-            saga.saga_id, send.direction
+            saga.saga_id, sent.direction
         ))
     })?;
-    let outgoing = Outgoing {
-        saga_id: saga.saga_id,
-        id: send.message_id.as_str(),
-        now,
-    };
-    Ok(request(&payload, &outgoing))
+    Ok(request(&payload, sent))
 }
 
 pub(super) fn read_payload<P: DeserializeOwned>(saga: &SagaRecord) -> Result<P, Rejection> {

@@ -4,7 +4,12 @@ use contract::{
     PaymentId, TicketId, UserId,
     domain::{self, DomainMessage, PaymentStatus, Refund, TicketStatus},
     payment::{CancelRequest, CreateResponse, DeleteRequest, DeleteResponse},
-    ticketing::{Expire, SagaTimeout},
+    ticketing::{Expire, Release, SagaTimeout},
+    user::{CheckActiveResponse, RestorePointRequest},
+};
+use messaging::{
+    Random,
+    trace::{self, TraceContext},
 };
 
 use crate::test_app::{EVENT, TestApp, cancelled, paid, payment_id};
@@ -98,6 +103,23 @@ async fn an_expired_purchase_deletes_the_payment_by_its_foreign_id() {
     assert_eq!(app.stats().await.available, 1);
 }
 
+/// The user service may know that the payment succeeded, and not yet that it was refunded.
+#[tokio::test]
+async fn an_expired_purchase_restores_points_that_count_as_used() {
+    let mut app = TestApp::with_quantity(1).await;
+    let ticket = app.purchase_with_foreign_payment().await;
+    app.expire_claims().await;
+    app.deliver(&DeleteResponse {
+        saga_id: ticket.expire_saga(),
+        succeed: true,
+        payment_id: foreign_id(),
+    })
+    .await;
+    let request = app.published::<RestorePointRequest>().pop().unwrap();
+    assert_eq!(request.held_by, Some(ticket.purchase_saga()));
+    assert!(request.refunded);
+}
+
 #[tokio::test]
 async fn a_payment_whose_id_arrives_late_is_deleted_by_it_when_the_request_is_repeated() {
     let mut app = TestApp::with_quantity(1).await;
@@ -163,4 +185,24 @@ async fn a_refund_at_version_0_is_stored() {
         serde_json::json!(PaymentStatus::Cancelled)
     );
     assert_eq!(shown["paymentId"], foreign_id().to_string());
+}
+
+#[tokio::test]
+async fn a_seat_comes_back_in_the_purchases_trace_though_answers_name_none() {
+    let mut app = TestApp::with_quantity(1).await;
+    let caller =
+        TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+    let ticket = app.reserve(1).await.unwrap();
+    let started = app.start_purchase(ticket, 1);
+    trace::requested(Some(caller), &Random::seeded(1), started).await;
+    let refusal = CheckActiveResponse {
+        saga_id: ticket.purchase_saga(),
+        user_id: UserId(1),
+        is_active: false,
+    };
+    app.deliver(&refusal).await;
+
+    let released = &app.messages::<Release>()[0];
+    let trace = released.trace.expect("a trace");
+    assert_eq!(trace.trace_id(), caller.trace_id());
 }

@@ -19,7 +19,7 @@ pub fn reserve(user: i64, key: &str) -> Request<Body> {
     request.body(Body::from(body)).unwrap()
 }
 
-fn ticket(answer: &Value) -> TicketId {
+pub fn ticket(answer: &Value) -> TicketId {
     answer["ticketId"].as_str().unwrap().parse().unwrap()
 }
 

@@ -2,13 +2,12 @@
 
 use contract::{
     UserId,
-    domain::TicketStatus,
     payment::{CancelRequest, DeleteResponse},
     ticketing::Release,
 };
 use messaging::Commit;
 
-use crate::test_app::{EVENT, TestApp, cancelled, paid, payment_id};
+use crate::test_app::{EVENT, TestApp, cancelled, paid, payment_id, reserve_body};
 
 #[tokio::test]
 async fn a_payment_for_an_expired_reservation_gets_a_ticket_while_any_is_left() {
@@ -20,10 +19,7 @@ async fn a_payment_for_an_expired_reservation_gets_a_ticket_while_any_is_left() 
 
     app.deliver(&paid(ticket, 1, 3)).await;
 
-    assert_eq!(
-        app.ticket_status(ticket).await,
-        Some(TicketStatus::Reserved)
-    );
+    app.check_issued(ticket).await;
     assert_eq!(app.check_consistency().await, 1);
     assert_eq!(app.published::<CancelRequest>(), []);
     let progress = app.progress(ticket).await;
@@ -43,14 +39,10 @@ async fn a_ticket_is_kept_while_a_payment_attempt_that_began_in_time_has_no_outc
         app.clock.advance_millis(61_000);
         app.service.expire_due().await.unwrap();
         app.run_workers().await;
-        let refused = |user, code: &str| (409, user, code.to_owned());
-        for (_, user, code) in [refused(1, "ALREADY_RESERVED"), refused(2, "SOLD_OUT")] {
-            let body = serde_json::json!({"eventId": 1, "userId": user}).to_string();
-            let (status, answer) = app.post("/ticketing/reserve", body).await;
-            assert_eq!(
-                (status, answer["code"].as_str()),
-                (409, Some(code.as_str()))
-            );
+        for (user, code) in [(1, "ALREADY_RESERVED"), (2, "SOLD_OUT")] {
+            let body = reserve_body(1, user);
+            app.post_refused("/ticketing/reserve", body, 409, code)
+                .await;
         }
         app.restart().await;
     }
@@ -58,10 +50,7 @@ async fn a_ticket_is_kept_while_a_payment_attempt_that_began_in_time_has_no_outc
 
     app.deliver(&paid(ticket, 1, 3)).await;
 
-    assert_eq!(
-        app.ticket_status(ticket).await,
-        Some(TicketStatus::Reserved)
-    );
+    app.check_issued(ticket).await;
     assert_eq!(app.check_consistency().await, 1);
 }
 
@@ -134,7 +123,7 @@ async fn a_payment_for_an_expired_reservation_is_refunded_if_all_is_sold() {
         (payment_id(ticket), None)
     );
     assert_eq!(app.ticket_status(ticket).await, None);
-    assert_eq!(app.ticket_status(next).await, Some(TicketStatus::Reserved));
+    app.check_issued(next).await;
     assert_eq!(app.check_consistency().await, 1);
 }
 

@@ -1,7 +1,7 @@
 //! The ticketing service on a store of its own, its workers stepped by hand. The tests play the other services: they
 //! publish the responses.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request, middleware::from_fn_with_state};
 use contract::{
@@ -14,11 +14,12 @@ use contract::{
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use messaging::{
-    Bus, Clock, Commit, DeadLetterSettings, Find, Message, Metrics, Random, Record, Store, Worker,
-    WorkerContext,
+    Bus, Clock, Commit, DeadLetterSettings, Find, Message, Metrics, Random, Record, Store, Table,
+    Worker, WorkerContext,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::{Polling, eventually};
 use ticketing::{
     Service, Settings,
     consumers::{SagaConsumer, StockConsumer},
@@ -29,11 +30,15 @@ use ticketing::{
 use tower::ServiceExt;
 use web::idempotency::{AnswerRecord, Idempotency, idempotent};
 
+const POLLING: Polling = Polling {
+    interval: Duration::from_millis(1),
+    timeout: Duration::from_secs(20),
+};
 pub const EVENT: EventId = EventId(1);
 pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 pub struct TestApp {
-    _folder: TempDir,
+    _folder: Option<TempDir>,
     pub settings: Settings,
     pub store: Store,
     pub clock: Clock,
@@ -48,18 +53,20 @@ pub struct TestApp {
 impl TestApp {
     pub async fn with_quantity(quantity: i64) -> Self {
         let folder = TempDir::new().unwrap();
-        let tables: Vec<_> = messaging::TABLES
-            .iter()
-            .chain(ticketing::TABLES)
-            .chain(&[AnswerRecord::TABLE])
-            .copied()
-            .collect();
-        let store = Store::open_embedded(folder.path(), &tables, Metrics::unregistered()).unwrap();
+        let metrics = Metrics::unregistered();
+        let store = Store::open_embedded(folder.path(), &tables(), metrics).unwrap();
+        Self {
+            _folder: Some(folder),
+            ..Self::over(store, quantity).await
+        }
+    }
+
+    pub async fn over(store: Store, quantity: i64) -> Self {
         let (clock, random) = (Clock::manual(START), Random::seeded(11));
         let settings = crate::backend::settings();
         let (service, stock, sagas) = open(&store, &clock, &random, &settings).await;
         let mut app = Self {
-            _folder: folder,
+            _folder: None,
             settings,
             router: router(&service, &store, &clock),
             store,
@@ -84,9 +91,15 @@ impl TestApp {
 
     /// The routes of another process over the same store and reservations.
     pub async fn another_process(&self, seed: u64) -> Router {
-        let random = Random::seeded(seed);
-        let (service, ..) = open(&self.store, &self.clock, &random, &self.settings).await;
+        let service = self.another_service(seed, &self.settings).await;
         router(&service, &self.store, &self.clock)
+    }
+
+    /// The service in another process over the same store and reservations.
+    pub async fn another_service(&self, seed: u64, settings: &Settings) -> Service {
+        let random = Random::seeded(seed);
+        let (service, ..) = open(&self.store, &self.clock, &random, settings).await;
+        service
     }
 
     /// Publishes without running the workers.
@@ -203,10 +216,7 @@ impl TestApp {
     pub async fn buy(&mut self, user: i64) -> TicketId {
         let ticket_id = self.purchase(user).await;
         self.deliver(&paid(ticket_id, user, 3)).await;
-        assert_eq!(
-            self.ticket_status(ticket_id).await,
-            Some(TicketStatus::Reserved)
-        );
+        self.check_issued(ticket_id).await;
         ticket_id
     }
 
@@ -265,15 +275,20 @@ impl TestApp {
         call(self.router.clone(), request).await
     }
 
+    /// A POST that must be refused in this way.
+    pub async fn post_refused(&self, path: &str, body: Value, status: u16, code: &str) {
+        let (answered, problem) = self.post(path, body.to_string()).await;
+        assert_eq!((answered, problem["code"].as_str()), (status, Some(code)));
+    }
+
     pub async fn reserve_by_key(&self, user: i64, key: &str) -> (u16, Value) {
         self.call(crate::idempotency_keys::reserve(user, key)).await
     }
 
     /// The buyer starts the purchase of a reserved ticket.
     pub async fn start_purchase(&mut self, ticket_id: TicketId, user: i64) {
-        let body = serde_json::json!({"ticketId": ticket_id, "eventId": 1, "userId": user,
-            "totalAmount": 100, "point": 30});
-        let (status, answer) = self.post("/ticketing/process", body.to_string()).await;
+        let body = process_body(ticket_id, user).to_string();
+        let (status, answer) = self.post("/ticketing/process", body).await;
         assert_eq!(status, 202, "{answer}");
         self.run_workers().await;
     }
@@ -303,25 +318,33 @@ impl TestApp {
         self.ticket(ticket_id).await.map(|ticket| ticket.status)
     }
 
+    /// The purchase has its ticket.
+    pub async fn check_issued(&self, ticket_id: TicketId) {
+        let status = self.ticket_status(ticket_id).await;
+        assert_eq!(status, Some(TicketStatus::Reserved));
+    }
+
     pub async fn stats(&self) -> Stats {
-        loop {
-            match self.service.reservations().stats(EVENT).await {
-                Ok(stats) => return stats.unwrap(),
-                // No other refusal while a lost event is rebuilt.
-                Err(error) => assert_eq!(error, Refusal::Rebuilding.into()),
-            }
-            tokio::task::yield_now().await;
-        }
+        let stats = eventually(POLLING, "the event is rebuilt", async || {
+            let stats = self.service.reservations().stats(EVENT).await;
+            // No other refusal while a lost event is rebuilt.
+            stats.inspect_err(|error| assert_eq!(*error, Refusal::Rebuilding.into()))
+        });
+        stats.await.unwrap()
     }
 
     /// All messages of this topic so far.
     pub fn published<P: Payload>(&self) -> Vec<P> {
+        let messages = self.messages::<P>().into_iter();
+        messages.map(|it| it.parse::<P>().unwrap()).collect()
+    }
+
+    pub fn messages<P: Payload>(&self) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
         let bus = Bus::Local(self.store.clone());
         let mut reader = bus.subscribe("reader", &[P::TOPIC]).unwrap();
         while let Some(batch) = reader.try_next(100).now_or_never().unwrap().unwrap() {
-            let read = |message: &Arc<Message>| message.parse::<P>().unwrap();
-            found.extend(batch.messages.iter().map(read));
+            found.extend(batch.messages.iter().cloned());
         }
         found
     }
@@ -372,6 +395,10 @@ impl TestApp {
     }
 }
 
+pub fn tables() -> Vec<&'static Table> {
+    [messaging::TABLES, ticketing::TABLES, &[AnswerRecord::TABLE]].concat()
+}
+
 fn router(service: &Service, store: &Store, clock: &Clock) -> Router {
     let idempotency = Idempotency::new(store.clone(), clock.clone());
     let (routes, _) = ticketing::http::router(service.clone()).split_for_parts();
@@ -411,6 +438,14 @@ pub async fn call(router: Router, request: Request<Body>) -> (u16, Value) {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     let answer = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     (status, answer)
+}
+
+pub fn reserve_body(event: i64, user: i64) -> Value {
+    json!({"eventId": event, "userId": user})
+}
+
+pub fn process_body(ticket_id: TicketId, user: i64) -> Value {
+    json!({"ticketId": ticket_id, "eventId": 1, "userId": user, "totalAmount": 100, "point": 30})
 }
 
 pub fn payment_id(ticket_id: TicketId) -> PaymentId {

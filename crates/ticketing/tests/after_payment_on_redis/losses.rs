@@ -1,10 +1,10 @@
 //! Redis loses its data in the middle of purchases.
 
-use contract::{Money, Points, UserId, domain::TicketStatus, payment::CancelRequest};
+use contract::{Money, Points, UserId, payment::CancelRequest};
 use messaging::Commit;
 use ticketing::{model::Purchase, process::ProcessInput};
 
-use crate::test_app::{EVENT, TestApp, cancelled, paid};
+use crate::test_app::{EVENT, TestApp, cancelled, paid, process_body, reserve_body};
 
 impl TestApp {
     async fn lose(&self) {
@@ -45,10 +45,7 @@ async fn a_payment_that_succeeds_while_redis_is_empty_gets_its_ticket() {
     app.lose().await;
     app.deliver(&paid(ticket, 1, 3)).await;
 
-    assert_eq!(
-        app.ticket_status(ticket).await,
-        Some(TicketStatus::Reserved)
-    );
+    app.check_issued(ticket).await;
     assert_eq!(app.check_consistency().await, 1);
 }
 
@@ -60,13 +57,9 @@ async fn a_reservation_without_a_purchase_is_lost_and_its_buyer_reserves_again()
     app.lose().await;
     assert_eq!(app.stats().await.available, 1);
 
-    let body = serde_json::json!({"ticketId": ticket_id, "eventId": 1, "userId": 1,
-        "totalAmount": 100, "point": 30});
-    let (status, answer) = app.post("/ticketing/process", body.to_string()).await;
-    assert_eq!(
-        (status, &answer["code"]),
-        (404, &"RESERVATION_NOT_FOUND".into())
-    );
+    let body = process_body(ticket_id, 1);
+    app.post_refused("/ticketing/process", body, 404, "RESERVATION_NOT_FOUND")
+        .await;
     app.reserve(1).await.unwrap();
 }
 
@@ -75,18 +68,14 @@ async fn requests_are_refused_with_a_code_while_an_event_is_rebuilt() {
     let app = TestApp::with_quantity(1).await;
     app.lose().await;
 
-    let body = serde_json::json!({"eventId": 1, "userId": 1}).to_string();
-    let (status, answer) = app.post("/ticketing/reserve", body.clone()).await;
-    assert_eq!(
-        (status, &answer["code"]),
-        (503, &"RESERVATIONS_REBUILDING".into())
-    );
+    let (path, body) = ("/ticketing/reserve", reserve_body(1, 1));
+    app.post_refused(path, body.clone(), 503, "RESERVATIONS_REBUILDING")
+        .await;
     app.stats().await;
-    assert_eq!(app.post("/ticketing/reserve", body).await.0, 200);
+    assert_eq!(app.post(path, body.to_string()).await.0, 200);
 
-    let unknown = serde_json::json!({"eventId": 2, "userId": 1}).to_string();
-    let (status, answer) = app.post("/ticketing/reserve", unknown).await;
-    assert_eq!((status, &answer["code"]), (404, &"EVENT_NOT_FOUND".into()));
+    app.post_refused(path, reserve_body(2, 1), 404, "EVENT_NOT_FOUND")
+        .await;
 }
 
 #[tokio::test]
@@ -166,7 +155,7 @@ async fn no_ticket_is_sold_twice_after_redis_lost_the_paid_claims() {
     app.publish(&paid(ticket, 1, 3)).await;
     app.run_workers().await;
 
-    assert_eq!(app.ticket_status(next).await, Some(TicketStatus::Reserved));
+    app.check_issued(next).await;
     assert_eq!(app.ticket_status(ticket).await, None);
     assert_eq!(app.published::<CancelRequest>().len(), 1);
     assert_eq!(app.check_consistency().await, 1);

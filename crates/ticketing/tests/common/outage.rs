@@ -1,52 +1,24 @@
-//! A deployment on PostgreSQL over a connection that can be cut, for the tests of both backends.
+//! A deployment whose connection to PostgreSQL can be cut, for the tests of both backends.
 
-use std::time::Duration;
-
-use messaging::{CommitError, Metrics, Postgres, PostgresSettings, Store, StoreError, Table};
+use contract::{EventId, TicketId, UserId};
+use messaging::{
+    Commit, CommitError, Message, Postgres, PostgresSettings, Random, Store, StoreError, Table,
+};
 use tempfile::TempDir;
 use ticketing::reservations::Error;
 
 use crate::{
     backend::Backend,
-    line::Line,
-    postgres::{self, Schema},
-    suite::{Deployment, TTL_MILLIS},
+    cuttable_schema::{self, PATIENCE},
+    suite::{Deployment, TTL_MILLIS, at},
 };
-
-/// A test that waits longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A fresh schema, reached over a connection that can be cut. Calls do not wait for a reconnect.
-pub struct CuttableSchema {
-    _schema: Schema,
-    pub line: Line,
-    pub settings: PostgresSettings,
-}
-
-impl CuttableSchema {
-    pub async fn new() -> Self {
-        let schema = Schema::new();
-        let line = Line::lay(postgres::url()).await;
-        let settings = PostgresSettings {
-            url: line.url.clone(),
-            wait_secs_max: 0,
-            ..schema.settings.clone()
-        };
-        Self {
-            _schema: schema,
-            line,
-            settings,
-        }
-    }
-}
 
 fn tables() -> Vec<&'static Table> {
     [messaging::TABLES, ticketing::TABLES].concat()
 }
 
 pub async fn open(settings: &PostgresSettings) -> Store {
-    let opened = Store::open_postgres(settings, &tables(), Metrics::unregistered()).await;
-    opened.unwrap()
+    cuttable_schema::open(settings, &tables()).await
 }
 
 pub async fn deploy(settings: &PostgresSettings, quantity: i64) -> Deployment {
@@ -60,4 +32,32 @@ pub fn is_unknown(error: &Error) -> bool {
         error,
         Error::Commit(CommitError::Store(StoreError::Unknown(_)))
     )
+}
+
+/// A Commit that is stored with a decision, as the answer to a keyed request is.
+pub fn also() -> Commit {
+    let expire = contract::ticketing::Expire {
+        ticket_id: TicketId(Random::seeded(3).uuid(at(0))),
+        event_id: EventId(1),
+        user_id: UserId(1),
+    };
+    let mut commit = Commit::new();
+    commit.publish(Message::new("also", &expire, at(0)));
+    commit
+}
+
+/// Returns when the store commits again: then the outcome of every earlier commit is known.
+pub async fn until_known(deployment: &Deployment) {
+    let known = async {
+        while deployment
+            .reservations()
+            .store()
+            .commit(also())
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.unwrap();
 }

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
 mod backend;
+#[path = "../common/cuttable_schema.rs"]
+mod cuttable_schema;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../../../messaging/tests/common/line.rs"]
 mod line;

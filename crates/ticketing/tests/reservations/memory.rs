@@ -1,18 +1,14 @@
 //! What only the backend in memory promises: the memory is rebuilt from the rows, and undone if a commit is not stored.
 
-use std::time::Duration;
-
-use futures::FutureExt;
+use futures::{FutureExt, poll};
 use messaging::{Commit, StoreError};
+use test_support::eventually;
 use ticketing::{
     model::{ReservationRecord, ReservationState},
     reservations::Completion,
 };
 
-use crate::suite::{Deployment, EVENT, TTL_MILLIS, at, claim_id, conflicting};
-
-/// A test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::suite::{Deployment, EVENT, POLLING, TTL_MILLIS, at, claim_id, conflicting, until};
 
 #[tokio::test]
 async fn a_retaken_claim_that_is_not_stored_is_free_after_a_crash() {
@@ -38,15 +34,13 @@ async fn a_release_that_is_not_stored_is_undone_even_if_its_caller_is_dropped() 
     // The caller is dropped after one poll; the store's writer thread may have answered by then.
     let released = deployment
         .reservations()
-        .release_by_buyer(claim, conflicting());
+        .release_by_buyer(claim, |_| conflicting());
     drop(released.now_or_never());
 
-    let put_back = async {
-        while deployment.find(1).await.is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, put_back).await.unwrap();
+    until("the claim is back", async || {
+        deployment.find(1).await.is_some()
+    })
+    .await;
     assert_eq!(deployment.find(1).await.unwrap().ticket_id, ticket_id);
 }
 
@@ -58,29 +52,33 @@ async fn a_released_claim_that_is_not_stored_and_went_to_another_buyer_expires_a
 
     let released = deployment
         .reservations()
-        .release_by_buyer(claim, conflicting());
-    drop(released.now_or_never());
-    let Ok(other) = deployment.reserve(2, at(1)).await else {
-        // The writer was faster: the claim is restored, and no other buyer has the ticket.
-        assert_eq!(deployment.find(1).await.unwrap().ticket_id, ticket_id);
-        return;
+        .release_by_buyer(claim, |_| conflicting());
+    let mut released = Box::pin(released);
+    let other = loop {
+        let is_over = poll!(&mut released).is_ready();
+        match deployment.reserve(2, at(1)).await {
+            Ok(other) => break other,
+            Err(_) if is_over => {
+                // The writer was faster: the claim is restored, and no other buyer has the ticket.
+                assert_eq!(deployment.find(1).await.unwrap().ticket_id, ticket_id);
+                return;
+            }
+            Err(_) => tokio::task::yield_now().await,
+        }
     };
+    drop(released);
 
     assert_eq!(
         deployment.stats().await.waiting,
         1,
         "no more is claimed than there is"
     );
-    let expired = async {
-        loop {
-            let expired = deployment.expire(at(2)).await;
-            if !expired.is_empty() {
-                return expired;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let expired = tokio::time::timeout(PATIENCE, expired).await.unwrap();
+    let mut expired = Vec::new();
+    until("a claim expires", async || {
+        expired = deployment.expire(at(2)).await;
+        !expired.is_empty()
+    })
+    .await;
     assert_eq!(expired, [claim]);
     deployment.restart().await;
     let held = deployment.find(2).await;
@@ -90,18 +88,40 @@ async fn a_released_claim_that_is_not_stored_and_went_to_another_buyer_expires_a
 
 #[tokio::test]
 async fn a_grant_that_is_not_stored_is_undone_even_if_its_caller_is_dropped() {
-    let deployment = Deployment::with_quantity(1).await;
-    // The caller is dropped after one poll; the store's writer thread may have answered by then.
-    let reserved = deployment.reserve_with(1, at(0), conflicting());
-    drop(reserved.now_or_never());
+    let deployment = Deployment::with_quantity(100).await;
+    // Each caller is dropped after one poll; the store's writer thread may have answered some of them by then.
+    for user in 1..=100 {
+        let reserved = deployment.reserve_with(user, at(0), conflicting());
+        drop(reserved.now_or_never());
+    }
 
-    let undone = async {
-        while deployment.stats().await.waiting > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, undone).await.unwrap();
+    until("the grants are undone", async || {
+        deployment.stats().await.waiting == 0
+    })
+    .await;
     assert!(deployment.reserve(2, at(0)).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_not_stored_is_undone_even_if_its_caller_is_dropped() {
+    let deployment = Deployment::with_quantity(1).await;
+    let ticket_id = deployment.reserve(1, at(0)).await.unwrap();
+
+    // The caller is dropped once the claim is freed; the store's writer thread may have answered by then.
+    let reservations = deployment.reservations();
+    let expired = reservations.expire(at(TTL_MILLIS), 10, |_| conflicting());
+    let mut expired = Box::pin(expired);
+    while poll!(&mut expired).is_pending() && deployment.find(1).await.is_some() {
+        tokio::task::yield_now().await;
+    }
+    drop(expired);
+
+    until("the claim is back", async || {
+        deployment.find(1).await.is_some()
+    })
+    .await;
+    let claim = claim_id(1, ticket_id);
+    assert_eq!(deployment.expire(at(TTL_MILLIS)).await, [claim]);
 }
 
 #[tokio::test]
@@ -111,22 +131,12 @@ async fn a_repeated_keyed_request_is_not_answered_with_a_grant_that_is_not_store
     drop(first.now_or_never());
 
     // The first grant may still be in memory, and will not be stored: nothing is granted until it is undone.
-    let granted = async {
-        loop {
-            let again = deployment
-                .reserve_keyed_with(1, at(0), *b"thekey", Commit::new())
-                .await;
-            match again {
-                Ok((ticket_id, _)) => return ticket_id,
-                Err(error) => {
-                    let error = StoreError::from(error);
-                    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
-                }
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let ticket_id = tokio::time::timeout(PATIENCE, granted).await.unwrap();
+    let (ticket_id, _) = eventually(POLLING, "the request is granted", async || {
+        let again = deployment.reserve_keyed_with(1, at(0), *b"thekey", Commit::new());
+        let again = again.await.map_err(StoreError::from);
+        again.inspect_err(|error| assert!(matches!(error, StoreError::Unavailable(_)), "{error}"))
+    })
+    .await;
 
     deployment.restart().await;
     let held = deployment.find(1).await.expect("a granted claim is stored");

@@ -1,12 +1,13 @@
 //! The contract of every reservations backend: who gets a ticket, and that nothing is sold twice or lost.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use contract::{EventId, Money, Points, TicketId, Timestamp, UserId, ticketing::Expire};
 use futures::{FutureExt, poll};
 use messaging::{Commit, Message, Metrics, Random, Records, Store};
 use proptest::prelude::*;
 use tempfile::TempDir;
+use test_support::{Polling, eventually};
 use ticketing::{
     Reservations,
     model::{Allocation, Purchase, ReservationRecord, ReservationState},
@@ -14,12 +15,29 @@ use ticketing::{
         ClaimId, ClaimProof, Completion, Deadlines, DueClaim, Error, Granted, Refusal, Reservation,
         ReserveRequest, Stats,
     },
+    reserve::ReserveOutput,
 };
 
 use crate::backend::Backend;
 
 pub const EVENT: EventId = EventId(1);
 pub const TTL_MILLIS: i64 = 1_000;
+/// Of a deployment's ticket ids.
+pub const SEED: u64 = 7;
+
+/// A test that waits longer has failed.
+pub const POLLING: Polling = Polling {
+    interval: Duration::from_millis(1),
+    timeout: Duration::from_secs(20),
+};
+
+/// Waits until this holds.
+pub async fn until(awaited: &str, mut holds: impl AsyncFnMut() -> bool) {
+    eventually(POLLING, awaited, async || {
+        holds().await.then_some(()).ok_or("it does not hold")
+    })
+    .await;
+}
 
 /// A store with one event, and the reservations over it.
 pub struct Deployment {
@@ -50,7 +68,7 @@ impl Deployment {
         Self {
             folder,
             backend,
-            random: Random::seeded(7),
+            random: Random::seeded(SEED),
             reservations,
         }
     }
@@ -121,8 +139,9 @@ impl Deployment {
         key: [u8; 6],
         also: Commit,
     ) -> Result<(TicketId, Granted), Error> {
-        let request = self.request(user, now, also).keyed(key);
-        let ticket_id = request.claim.ticket_id;
+        let mut request = self.request(user, now, also);
+        let ticket_id = TicketId::of_request(request.claim.ticket_id.0, key);
+        request.claim.ticket_id = ticket_id;
         let granted = self.reservations().reserve(request, now).await?;
         Ok((ticket_id, granted))
     }
@@ -408,7 +427,7 @@ async fn a_release_that_is_not_stored_leaves_the_claim_waiting_until_it_expires(
 
     let released = deployment
         .reservations()
-        .release_by_buyer(claim, conflicting())
+        .release_by_buyer(claim, |_| conflicting())
         .await;
 
     assert!(released.is_err(), "{released:?}");
@@ -418,6 +437,50 @@ async fn a_release_that_is_not_stored_leaves_the_claim_waiting_until_it_expires(
     assert_eq!(deployment.expire(at(TTL_MILLIS)).await, [claim]);
     let stored: Option<ReservationRecord> = store(&deployment).load(ticket_id).await.unwrap();
     assert_eq!(stored, None);
+}
+
+/// What happens between the look for a purchase and the Commit of a release.
+pub fn while_releasing(work: impl Future<Output = ()>) {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purchase_that_began_before_its_claim_is_released_is_released_with_it_and_none_begins_after()
+ {
+    let deployment = Arc::new(Deployment::with_quantity(1).await);
+    let claim = claim_id(1, deployment.reserve(1, at(0)).await.unwrap());
+    let begun = start_purchase(&deployment, claim.ticket_id, 1).await;
+
+    let inside = Arc::clone(&deployment);
+    let also = move |purchase: Option<Purchase>| {
+        while_releasing(async {
+            assert_eq!(inside.find(1).await, None);
+            let completed = inside.reservations().complete(&[claim]).await.unwrap();
+            assert!(matches!(completed[..], [Completion::Gone]), "{completed:?}");
+            let again = inside
+                .reservations()
+                .release_by_buyer(claim, |_| Commit::new());
+            assert_eq!(again.await, Ok(false));
+            assert_eq!(inside.stats().await.waiting, 1);
+        });
+        released(purchase.expect("it began before"))
+    };
+    let done = deployment.reservations().release_by_buyer(claim, also);
+
+    assert_eq!(done.await, Ok(true));
+    let stored: Option<Purchase> = store(&deployment).load(claim.ticket_id).await.unwrap();
+    assert!(stored.unwrap().released_at > begun.released_at);
+    assert_eq!(deployment.stats().await.available, 1);
+}
+
+/// The Commit that releases this purchase.
+pub fn released(purchase: Purchase) -> Commit {
+    let mut commit = Commit::new();
+    commit.put(&Purchase {
+        released_at: Some(at(1)),
+        ..purchase
+    });
+    commit
 }
 
 #[tokio::test]
@@ -514,7 +577,7 @@ async fn a_retaken_claim_that_is_never_completed_expires_a_minute_later() {
     assert_eq!(deployment.stats().await.available, 1);
 }
 
-async fn start_purchase(deployment: &Deployment, ticket_id: TicketId, user: i64) -> Purchase {
+pub async fn start_purchase(deployment: &Deployment, ticket_id: TicketId, user: i64) -> Purchase {
     let purchase = Purchase {
         ticket_id,
         event_id: EVENT,
@@ -684,10 +747,10 @@ async fn a_repeated_keyed_request_is_granted_the_claim_that_still_waits() {
         .await
         .unwrap();
     assert_eq!(how, Granted::Now);
-    let before = Granted::Before {
+    let before = Granted::Before(ReserveOutput {
         ticket_id: first,
         expires_at: at(TTL_MILLIS),
-    };
+    });
     for _ in 0..2 {
         let (named, how) = deployment
             .reserve_keyed(1, at(10), *b"thekey")
@@ -766,9 +829,10 @@ async fn a_grant_survives_its_dropped_caller() {
     let mut reserving = deployment.reservations().reserve(request, at(0)).boxed();
     let _ = poll!(&mut reserving);
     drop(reserving);
-    while deployment.stats().await.waiting == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("the grant is made", async || {
+        deployment.stats().await.waiting == 1
+    })
+    .await;
     deployment.restart().await;
     assert_eq!(deployment.stats().await.waiting, 1);
 }
@@ -929,7 +993,7 @@ async fn run(steps: Vec<Step>) {
                 };
                 let released = deployment
                     .reservations()
-                    .release_by_buyer(claim_id(user, claim.0), Commit::new())
+                    .release_by_buyer(claim_id(user, claim.0), |_| Commit::new())
                     .await
                     .unwrap();
                 assert_eq!(

@@ -2,6 +2,7 @@
 
 use contract::UserId;
 use messaging::{Commit, CommitError, StoreError};
+use test_support::eventually;
 use ticketing::{
     model::Allocation,
     reservations::{ClaimProof, Completion, Error, Refusal},
@@ -9,7 +10,7 @@ use ticketing::{
 
 use crate::{
     redis_place, snapshot,
-    suite::{Deployment, EVENT, TTL_MILLIS, at, claim_id, sale, store},
+    suite::{Deployment, EVENT, POLLING, TTL_MILLIS, at, claim_id, sale, store, until},
 };
 
 impl Deployment {
@@ -18,20 +19,24 @@ impl Deployment {
     }
 
     async fn wait_until_rebuilt(&self) {
-        while let Err(error) = self.reservations().stats(EVENT).await {
-            assert_eq!(error, Error::Refused(Refusal::Rebuilding));
-            tokio::task::yield_now().await;
-        }
+        eventually(POLLING, "the event is rebuilt", async || {
+            let stats = self.reservations().stats(EVENT).await;
+            stats.inspect_err(|error| assert_eq!(*error, Error::Refused(Refusal::Rebuilding)))
+        })
+        .await;
     }
 
     async fn wait_until_waiting(&self, waiting: i64) {
-        loop {
+        until("as many claims wait", async || {
             match self.reservations().stats(EVENT).await {
-                Ok(Some(stats)) if stats.waiting == waiting => return,
-                Ok(_) | Err(Error::Refused(Refusal::Rebuilding)) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
+                Ok(stats) => stats.is_some_and(|stats| stats.waiting == waiting),
+                Err(error) => {
+                    assert_eq!(error, Error::Refused(Refusal::Rebuilding));
+                    false
+                }
             }
-        }
+        })
+        .await;
     }
 }
 
@@ -183,7 +188,7 @@ async fn a_reservation_is_found_by_its_ticket_alone_and_released_by_its_buyer_on
     let release = || {
         deployment
             .reservations()
-            .release_by_buyer(claim_id(1, ticket), Commit::new())
+            .release_by_buyer(claim_id(1, ticket), |_| Commit::new())
     };
     assert_eq!(release().await, Ok(true));
     assert_eq!(release().await, Ok(false));

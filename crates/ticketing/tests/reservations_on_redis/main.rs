@@ -3,6 +3,9 @@
 
 mod away;
 mod backend;
+#[path = "../common/cuttable_schema.rs"]
+mod cuttable_schema;
+mod late_commits;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../../../messaging/tests/common/line.rs"]
 mod line;

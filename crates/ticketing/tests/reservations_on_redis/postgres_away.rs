@@ -2,31 +2,21 @@
 
 use std::sync::Arc;
 
-use contract::{EventId, TicketId, UserId};
-use messaging::{Commit, Message, Random};
+use contract::{EventId, TicketId};
+use messaging::{Commit, Random, StoreError};
 use ticketing::{
     Reservations,
-    reservations::{ClaimId, Deadlines, Error, Granted, Refusal, ReserveRequest},
+    reservations::{ClaimId, Completion, Deadlines, Error, Granted, Refusal, ReserveRequest},
 };
 
 use crate::{
+    cuttable_schema::CuttableSchema,
+    late_commits::RETRY_MILLIS,
     line::Cut,
-    outage::{CuttableSchema, PATIENCE, deploy, is_unknown},
+    outage::{also, deploy, is_unknown, until_known},
     postgres,
-    suite::{TTL_MILLIS, at, claim_id},
+    suite::{POLLING, TTL_MILLIS, at, claim_id, until},
 };
-
-/// A Commit that is stored with a grant, as the answer to a keyed request is.
-fn also() -> Commit {
-    let expire = contract::ticketing::Expire {
-        ticket_id: TicketId(Random::seeded(3).uuid(at(0))),
-        event_id: EventId(1),
-        user_id: UserId(1),
-    };
-    let mut commit = Commit::new();
-    commit.publish(Message::new("also", &expire, at(0)));
-    commit
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_whose_commit_has_an_unknown_outcome_stands_until_it_is_known() {
@@ -39,29 +29,87 @@ async fn a_grant_whose_commit_has_an_unknown_outcome_stands_until_it_is_known() 
         assert!(deployment.find(1).await.is_some(), "{cut:?}");
 
         line.mend();
-        // After this commit the outcome of the first is known.
-        let known = async {
-            while deployment
-                .reservations()
-                .store()
-                .commit(also())
-                .await
-                .is_err()
-            {
-                tokio::task::yield_now().await;
-            }
-            // A grant that was not stored is undone a little later.
-            while !is_there && deployment.find(1).await.is_some() {
-                deployment.backend.clock.advance_millis(100);
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, known).await.unwrap();
+        until_known(&deployment).await;
+        // A grant that was not stored is undone a little later.
+        until("the outcome is known", async || {
+            deployment.backend.clock.advance_millis(100);
+            is_there || deployment.find(1).await.is_none()
+        })
+        .await;
         if is_there {
             deployment.backend.clock.advance_millis(60_000);
             assert!(deployment.reserve(2, at(0)).await.is_ok());
         }
         assert_eq!(deployment.find(1).await.is_some(), is_there);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_with_an_unknown_outcome_stands_and_ends_once() {
+    for cut in [Cut::BehindCommit, Cut::BeforeCommit] {
+        let CuttableSchema { line, settings, .. } = &CuttableSchema::new().await;
+        let deployment = deploy(settings, 1).await;
+        let claim = claim_id(1, deployment.reserve(1, at(0)).await.unwrap());
+
+        line.cut_for_long(cut);
+        let released = deployment
+            .reservations()
+            .release_by_buyer(claim, |_| also())
+            .await;
+        assert!(is_unknown(released.as_ref().unwrap_err()), "{released:?}");
+        assert_eq!(deployment.find(1).await, None, "{cut:?}");
+
+        line.mend();
+        until_known(&deployment).await;
+        assert_eq!(deployment.expire(at(RETRY_MILLIS - 1)).await, []);
+        assert_eq!(deployment.expire(at(RETRY_MILLIS)).await, [claim]);
+        assert_eq!(deployment.stats().await.available, 1);
+    }
+}
+
+/// The Commit of its ticket would be stored beside that of the release.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_its_buyer_is_giving_back_is_not_completed() {
+    let CuttableSchema { line, settings, .. } = &CuttableSchema::new().await;
+    let deployment = deploy(settings, 1).await;
+    let claim = claim_id(1, deployment.reserve(1, at(0)).await.unwrap());
+    line.cut_for_long(Cut::BehindCommit);
+    let reservations = deployment.reservations();
+    let released = reservations.release_by_buyer(claim, |_| also()).await;
+    assert!(is_unknown(released.as_ref().unwrap_err()), "{released:?}");
+    line.mend();
+    until_known(&deployment).await;
+
+    let completed = reservations.complete(&[claim]).await.unwrap();
+
+    assert!(matches!(completed[..], [Completion::Gone]), "{completed:?}");
+    assert_eq!(deployment.expire(at(RETRY_MILLIS)).await, [claim]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expiry_with_an_unknown_outcome_stands_and_ends_once() {
+    for cut in [Cut::BehindCommit, Cut::BeforeCommit] {
+        let CuttableSchema { line, settings, .. } = &CuttableSchema::new().await;
+        let deployment = deploy(settings, 1).await;
+        let claim = claim_id(1, deployment.reserve(1, at(0)).await.unwrap());
+
+        line.cut_for_long(cut);
+        let expired = deployment
+            .reservations()
+            .expire(at(TTL_MILLIS), 10, |_| also())
+            .await;
+        assert!(
+            matches!(expired, Err(StoreError::Unknown(_))),
+            "{expired:?}"
+        );
+        assert_eq!(deployment.find(1).await, None, "{cut:?}");
+
+        line.mend();
+        until_known(&deployment).await;
+        let retry_millis = TTL_MILLIS + RETRY_MILLIS;
+        assert_eq!(deployment.expire(at(retry_millis - 1)).await, []);
+        assert_eq!(deployment.expire(at(retry_millis)).await, [claim]);
+        assert_eq!(deployment.stats().await.available, 1);
     }
 }
 
@@ -98,15 +146,11 @@ async fn query_waits(lock: &tokio_postgres::Client, schema: &postgres::Schema) {
     let text = format!(
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{name}.allocation'::regclass"
     );
-    let waiting = async {
-        loop {
-            let waiting: i64 = lock.query_one(&text, &[]).await.unwrap().get(0);
-            if waiting > 0 {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    until("a query waits", async || {
+        let waiting: i64 = lock.query_one(&text, &[]).await.unwrap().get(0);
+        waiting > 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +170,9 @@ async fn no_request_waits_for_the_store_lookup_of_an_event_that_redis_does_not_k
     // then every other request is answered meanwhile, in any batch;
     for user in 1..=2 {
         let granted = reserve(deployment.reservations(), 1, user);
-        let granted = tokio::time::timeout(PATIENCE / 4, granted).await.unwrap();
+        let granted = tokio::time::timeout(POLLING.timeout / 4, granted)
+            .await
+            .unwrap();
         assert_eq!(granted, Ok(Granted::Now));
     }
     assert!(!first.is_finished() && !second.is_finished());

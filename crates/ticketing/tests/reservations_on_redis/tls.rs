@@ -9,6 +9,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use test_support::{Polling, eventually};
 use ticketing::{
     RedisSettings,
     redis_server::{ConnectError, RedisServer},
@@ -17,7 +18,10 @@ use ticketing::{
 use crate::redis_place;
 
 /// A server that has not started by then has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const POLLING: Polling = Polling {
+    interval: Duration::from_millis(10),
+    timeout: Duration::from_secs(20),
+};
 
 /// A server with a certificate for `localhost`, an authority of its own, and one user.
 struct TlsServer {
@@ -88,17 +92,15 @@ fn make_certificate(folder: &Path) {
 #[tokio::test]
 async fn a_server_is_reached_over_tls_with_user_and_password() {
     let server = TlsServer::start();
-    let connected = tokio::time::timeout(PATIENCE, async {
-        loop {
-            match RedisServer::connect(&server.settings()).await {
-                Ok(connected) => break connected,
-                // It is still starting.
-                Err(ConnectError::Unreachable(error)) if error.is_io_error() => {}
-                Err(error) => panic!("{error:?}"),
-            }
-        }
+    let is_starting = |error: &ConnectError| {
+        let is_starting = matches!(error, ConnectError::Unreachable(error) if error.is_io_error());
+        assert!(is_starting, "{error:?}");
+    };
+    let connected = eventually(POLLING, "the server starts", async || {
+        let connected = RedisServer::connect(&server.settings()).await;
+        connected.inspect_err(is_starting)
     });
-    let connected = connected.await.expect("it should have started");
+    let connected = connected.await;
     let pong: String = connected.ask(&redis::cmd("PING")).await.unwrap();
     assert_eq!(pong, "PONG");
 

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::faults::script::is_root;
+use crate::faults::script::parse;
 use crate::payment::Method;
 use crate::routes::answer::named;
 use crate::state::StoredAnswer;
@@ -81,16 +81,7 @@ impl NewPayment {
 /// # Errors
 /// The answer, which names the field.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoredAnswer> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if is_root(&path) { "body" } else { &path };
-        bad(field, &error.inner().to_string())
-    })?;
-    reader
-        .end()
-        .map_err(|error| bad("body", &error.to_string()))?;
-    Ok(value)
+    parse(bytes, "body").map_err(|error| bad(&error.field, &error.problem))
 }
 
 pub(super) fn bad(field: &str, problem: &str) -> StoredAnswer {

@@ -1,18 +1,16 @@
 //! How an answer is broken in transit.
 //!
-//! An HTTP handler cannot close its connection without an answer. So [`CuttableListener`] gives every connection a
+//! An HTTP handler cannot close its connection without an answer. So every connection of [`Sandbox::serve`] has a
 //! [`ConnectionCutter`], which the handler finds in the extensions of the request. After [`ConnectionCutter::cut`] every
-//! write fails, and the server drops the connection with the answer unsent. If the router runs without
-//! `CuttableListener` (in a test, behind a layer), the body fails instead: the answer is never complete, but its head may
-//! be sent.
+//! write fails, and the server drops the connection with the answer unsent. Under another server the body fails instead:
+//! the answer is never complete, but its head may be sent.
+//!
+//! [`Sandbox::serve`]: crate::Sandbox::serve
 
-use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -20,94 +18,34 @@ use axum::extract::connect_info::Connected;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::serve::{IncomingStream, Listener};
-use futures::stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use axum::serve::IncomingStream;
+use futures::{StreamExt, stream};
+use tokio::net::TcpListener;
 
 use super::script::Fault;
-use crate::routes::answer::{self, refuse};
 use crate::state::StoredAnswer;
 use toss::ErrorCode;
 
-/// Cuts the connection of a request.
+/// Cuts the connection of a request; without effect if it has none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ConnectionCutter(Arc<AtomicBool>);
+pub(crate) struct ConnectionCutter(Option<Arc<std::net::TcpStream>>);
 
 impl ConnectionCutter {
     /// Makes every later write fail.
     fn cut(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn is_cut(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// Accepts connections that can be cut.
-pub(crate) struct CuttableListener(pub TcpListener);
-
-impl Listener for CuttableListener {
-    type Io = CuttableConnection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (CuttableConnection, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        // Nagle's algorithm may delay an answer by 40 ms; if the option cannot be set, answers are only slower.
-        let _ = stream.set_nodelay(true);
-        let connection = CuttableConnection {
-            stream,
-            cutter: ConnectionCutter::default(),
-        };
-        (connection, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, CuttableListener>> for ConnectionCutter {
-    fn connect_info(stream: IncomingStream<'_, CuttableListener>) -> Self {
-        stream.io().cutter.clone()
-    }
-}
-
-/// A connection that stops sending when it is cut.
-pub(crate) struct CuttableConnection {
-    stream: TcpStream,
-    cutter: ConnectionCutter,
-}
-
-impl AsyncRead for CuttableConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for CuttableConnection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.cutter.is_cut() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        if let Some(connection) = &self.0 {
+            // It fails only if the peer has closed the connection already.
+            let _ = connection.shutdown(Shutdown::Both);
         }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+impl Connected<IncomingStream<'_, TcpListener>> for ConnectionCutter {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        // Nagle's algorithm may delay an answer by 40 ms; if the option cannot be set, answers are only slower.
+        let _ = stream.io().set_nodelay(true);
+        let connection = stream.io().as_fd().try_clone_to_owned();
+        Self(connection.ok().map(|it| Arc::new(it.into())))
     }
 }
 
@@ -119,26 +57,12 @@ pub(crate) async fn before(fault: Option<&Fault>, cutter: &ConnectionCutter) -> 
             wait(*millis).await;
             Some(no_answer(cutter))
         }
-        Some(Fault::InFlight) => Some(refuse(ErrorCode::IdempotentRequestProcessing)),
+        Some(Fault::InFlight) => Some(refuse(ErrorCode::IDEMPOTENT_REQUEST_PROCESSING)),
         Some(Fault::Delay { millis }) => {
             wait(*millis).await;
             None
         }
-        Some(
-            Fault::Refuse { .. }
-            | Fault::DoThenDrop
-            | Fault::DoAnswerThenDrop
-            | Fault::DoThenHang { .. }
-            | Fault::DoThen500
-            | Fault::WrongContentType
-            | Fault::TruncatedBody
-            | Fault::LieProviderError
-            | Fault::Drop
-            | Fault::Duplicate { .. }
-            | Fault::Reorder
-            | Fault::Repeat { .. },
-        )
-        | None => None,
+        Some(_) | None => None,
     }
 }
 
@@ -155,26 +79,20 @@ pub(crate) async fn after(
             wait(*millis).await;
             no_answer(cutter)
         }
-        Some(Fault::DoThen500) => refuse(ErrorCode::FailedInternalSystemProcessing),
+        Some(Fault::DoThen500) => refuse(ErrorCode::FAILED_INTERNAL_SYSTEM_PROCESSING),
         Some(Fault::WrongContentType) => web_page(answer),
-        Some(Fault::TruncatedBody) => answer::respond(StoredAnswer {
+        Some(Fault::TruncatedBody) => StoredAnswer {
             body: half(&answer.body).to_owned(),
             ..answer
-        }),
-        Some(Fault::LieProviderError) => refuse(ErrorCode::ProviderError),
-        Some(
-            Fault::Refuse { .. }
-            | Fault::DropBefore
-            | Fault::Hang { .. }
-            | Fault::Delay { .. }
-            | Fault::InFlight
-            | Fault::Drop
-            | Fault::Duplicate { .. }
-            | Fault::Reorder
-            | Fault::Repeat { .. },
-        )
-        | None => answer::respond(answer),
+        }
+        .into_response(),
+        Some(Fault::LieProviderError) => refuse(ErrorCode::PROVIDER_ERROR),
+        Some(_) | None => answer.into_response(),
     }
+}
+
+fn refuse(code: ErrorCode) -> Response {
+    StoredAnswer::from(code).into_response()
 }
 
 async fn wait(millis: u64) {
@@ -196,18 +114,12 @@ fn no_answer(cutter: &ConnectionCutter) -> Response {
 fn partial_answer(answer: StoredAnswer) -> Response {
     let length = answer.body.len();
     let first = Bytes::copy_from_slice(half(&answer.body).as_bytes());
-    let parts = stream::unfold(Some(first), |rest| async move {
-        match rest {
-            Some(first) if !first.is_empty() => Some((Ok(first), Some(Bytes::new()))),
-            Some(_) => {
-                // The server flushes when the body is pending: without this the first half would be lost too.
-                yield_once().await;
-                Some((Err(aborted()), None))
-            }
-            None => None,
-        }
-    });
-    let mut response = answer::respond(answer);
+    let parts = stream::once(async { Ok(first) }).chain(stream::once(async {
+        // The server flushes when the body is pending: without this the first half would be lost too.
+        tokio::task::yield_now().await;
+        Err(aborted())
+    }));
+    let mut response = answer.into_response();
     *response.body_mut() = Body::from_stream(parts);
     response
         .headers_mut()
@@ -216,7 +128,7 @@ fn partial_answer(answer: StoredAnswer) -> Response {
 }
 
 fn web_page(answer: StoredAnswer) -> Response {
-    let mut response = answer::respond(answer);
+    let mut response = answer.into_response();
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
@@ -233,18 +145,4 @@ fn half(body: &str) -> &str {
 
 fn aborted() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
-}
-
-/// Pending once.
-async fn yield_once() {
-    let mut is_polled = false;
-    poll_fn(|context| {
-        if is_polled {
-            return Poll::Ready(());
-        }
-        is_polled = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -13,7 +13,14 @@ pub(crate) struct Subject<'a> {
     pub payment_key: Option<&'a str>,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    pub fn new(order_id: Option<&'a str>, payment_key: Option<&'a str>) -> Self {
+        Self {
+            order_id,
+            payment_key,
+        }
+    }
+
     /// The order, if known, identifies the payment, or else the key.
     fn name(&self) -> &str {
         self.order_id.or(self.payment_key).unwrap_or_default()
@@ -114,10 +121,7 @@ mod tests {
     }
 
     fn applies(injector: &FaultInjector, order_id: &str) -> bool {
-        let subject = Subject {
-            order_id: Some(order_id),
-            payment_key: Some("key"),
-        };
+        let subject = Subject::new(Some(order_id), Some("key"));
         injector.next(FaultTarget::Confirm, subject).is_some()
     }
 

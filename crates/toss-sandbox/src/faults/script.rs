@@ -1,5 +1,6 @@
 //! The fault script: which faults apply to which requests and webhooks, and how often. Plain data, read from JSON.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use toss::ErrorCode;
@@ -105,7 +106,7 @@ pub enum Fault {
     Repeat { times: u32 },
 }
 
-/// Why a script is invalid.
+/// Why a script, or another text of the control API, is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct FaultScriptError {
@@ -118,22 +119,7 @@ impl FaultScript {
     /// # Errors
     /// If the text is no valid script; the error names the rule and the field.
     pub fn parse(text: &[u8]) -> Result<Self, FaultScriptError> {
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        let script: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = error.path().to_string();
-            FaultScriptError {
-                field: if is_root(&path) {
-                    "script".into()
-                } else {
-                    path
-                },
-                problem: error.inner().to_string(),
-            }
-        })?;
-        reader.end().map_err(|error| FaultScriptError {
-            field: "script".into(),
-            problem: error.to_string(),
-        })?;
+        let script: Self = parse(text, "script")?;
         script.check()?;
         Ok(script)
     }
@@ -184,63 +170,49 @@ impl FaultRule {
 
 impl Fault {
     fn can_apply_to(&self, on: FaultTarget) -> bool {
-        match self {
-            Self::Delay { .. } => true,
-            Self::Refuse { .. }
-            | Self::DropBefore
-            | Self::Hang { .. }
-            | Self::DoThenDrop
-            | Self::DoAnswerThenDrop
-            | Self::DoThenHang { .. }
-            | Self::DoThen500
-            | Self::InFlight
-            | Self::WrongContentType
-            | Self::TruncatedBody
-            | Self::LieProviderError => on != FaultTarget::Webhook,
-            Self::Drop | Self::Duplicate { .. } | Self::Reorder | Self::Repeat { .. } => {
-                on == FaultTarget::Webhook
-            }
-        }
+        let is_of_webhooks = matches!(
+            self,
+            Self::Drop | Self::Duplicate { .. } | Self::Reorder | Self::Repeat { .. }
+        );
+        matches!(self, Self::Delay { .. }) || is_of_webhooks == (on == FaultTarget::Webhook)
     }
 
     fn check(&self) -> Result<(), &'static str> {
         match self {
-            Self::Refuse { code, status } => {
-                if code.is_empty() {
-                    return Err("the code is empty");
-                }
-                if status.is_some_and(|status| !(400..600).contains(&status)) {
-                    return Err("the status must be from 400 to 599");
-                }
+            Self::Refuse { code, .. } if code.is_empty() => Err("the code is empty"),
+            Self::Refuse {
+                status: Some(status),
+                ..
+            } if !(400..600).contains(status) => Err("the status must be from 400 to 599"),
+            Self::Hang { millis } | Self::DoThenHang { millis } | Self::Delay { millis }
+                if *millis > MILLIS_MAX =>
+            {
+                Err("millis is above 600000")
             }
-            Self::Hang { millis } | Self::DoThenHang { millis } | Self::Delay { millis } => {
-                if *millis > MILLIS_MAX {
-                    return Err("millis is above 600000");
-                }
+            Self::Duplicate { times } | Self::Repeat { times }
+                if !(1..=TIMES_MAX).contains(times) =>
+            {
+                Err("times is not between 1 and 7")
             }
-            Self::Duplicate { times } | Self::Repeat { times } => {
-                if !(1..=TIMES_MAX).contains(times) {
-                    return Err("times is not between 1 and 7");
-                }
-            }
-            Self::DropBefore
-            | Self::DoThenDrop
-            | Self::DoAnswerThenDrop
-            | Self::DoThen500
-            | Self::InFlight
-            | Self::WrongContentType
-            | Self::TruncatedBody
-            | Self::LieProviderError
-            | Self::Drop
-            | Self::Reorder => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
-/// Whether the path of an error names the whole text and no field.
-pub(crate) fn is_root(path: &str) -> bool {
-    matches!(path, "." | "?")
+/// Reads JSON strictly. An error about the whole text names `root` as its field.
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], root: &str) -> Result<T, FaultScriptError> {
+    let wrong = |path: String, problem: serde_json::Error| FaultScriptError {
+        field: match path.as_str() {
+            "." | "?" => root.to_owned(),
+            _ => path,
+        },
+        problem: problem.to_string(),
+    };
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| wrong(error.path().to_string(), error.into_inner()))?;
+    reader.end().map_err(|error| wrong(".".to_owned(), error))?;
+    Ok(value)
 }
 
 /// The HTTP status of a refusal.

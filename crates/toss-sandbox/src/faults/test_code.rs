@@ -27,7 +27,7 @@ impl TestCode {
             "SANDBOX_HANG" => Ok(Self::Hang),
             name => ErrorCode::parse(name)
                 .map(Self::Refuse)
-                .ok_or(ErrorCode::InvalidTestCode),
+                .ok_or(ErrorCode::INVALID_TEST_CODE),
         }
     }
 }

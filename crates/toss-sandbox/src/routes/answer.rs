@@ -9,14 +9,12 @@ use crate::state::StoredAnswer;
 use toss::ErrorCode;
 use toss::protocol::ErrorBody;
 
+/// An answer, or an error that is the answer.
+pub(crate) type Answered<T = StoredAnswer> = Result<T, StoredAnswer>;
+
 pub(crate) fn json(status: u16, body: &impl Serialize) -> StoredAnswer {
     let body = serde_json::to_string(body).expect("these bodies are plain structs");
     StoredAnswer { status, body }
-}
-
-pub(crate) fn error(code: ErrorCode) -> StoredAnswer {
-    let message = format!("the sandbox answers {}", code.name());
-    named(code.http_status(), code.name(), message)
 }
 
 /// An error whose code need not be in the table of codes.
@@ -28,21 +26,24 @@ pub(crate) fn named(status: u16, code: &str, message: impl Into<String>) -> Stor
     json(status, &body)
 }
 
-pub(crate) fn refuse(code: ErrorCode) -> Response {
-    respond(error(code))
+impl From<ErrorCode> for StoredAnswer {
+    fn from(code: ErrorCode) -> Self {
+        let message = format!("the sandbox answers {}", code.name());
+        named(code.http_status(), code.name(), message)
+    }
 }
 
-pub(crate) fn file_error(error: &rusqlite::Error) -> Response {
-    tracing::error!(%error, "cannot use the file of the sandbox");
-    refuse(ErrorCode::FailedInternalSystemProcessing)
+impl From<rusqlite::Error> for StoredAnswer {
+    fn from(error: rusqlite::Error) -> Self {
+        tracing::error!(%error, "cannot use the file of the sandbox");
+        ErrorCode::FAILED_INTERNAL_SYSTEM_PROCESSING.into()
+    }
 }
 
-pub(crate) fn respond(StoredAnswer { status, body }: StoredAnswer) -> Response {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (
-        status,
-        [(CONTENT_TYPE, "application/json;charset=UTF-8")],
-        body,
-    )
-        .into_response()
+impl IntoResponse for StoredAnswer {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = [(CONTENT_TYPE, "application/json;charset=UTF-8")];
+        (status, headers, self.body).into_response()
+    }
 }

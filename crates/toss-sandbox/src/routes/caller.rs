@@ -53,7 +53,7 @@ impl Caller {
         if given == Some(shared.authorization.as_bytes()) {
             Ok(())
         } else {
-            Err(ErrorCode::UnauthorizedKey)
+            Err(ErrorCode::UNAUTHORIZED_KEY)
         }
     }
 
@@ -64,19 +64,19 @@ impl Caller {
         bytes: &[u8],
     ) -> Result<PostRequest<Body>, ErrorCode> {
         self.authenticate(shared)?;
-        let idempotency_key = self.text(IDEMPOTENCY_HEADER, ErrorCode::InvalidIdempotencyKey)?;
+        let idempotency_key = self.text(IDEMPOTENCY_HEADER, ErrorCode::INVALID_IDEMPOTENCY_KEY)?;
         if idempotency_key.is_some_and(|key| !is_idempotency_key(key)) {
-            return Err(ErrorCode::InvalidIdempotencyKey);
+            return Err(ErrorCode::INVALID_IDEMPOTENCY_KEY);
         }
         let test_code = self
-            .text(TEST_CODE_HEADER, ErrorCode::InvalidTestCode)?
+            .text(TEST_CODE_HEADER, ErrorCode::INVALID_TEST_CODE)?
             .map(TestCode::parse)
             .transpose()?;
-        let body: Body = serde_json::from_slice(bytes).map_err(|_| ErrorCode::InvalidRequest)?;
+        let body: Body = serde_json::from_slice(bytes).map_err(|_| ErrorCode::INVALID_REQUEST)?;
         let request = Request {
             path,
             idempotency_key: idempotency_key.map(str::to_owned),
-            body: serde_json::to_string(&body).map_err(|_| ErrorCode::InvalidRequest)?,
+            body: serde_json::to_string(&body).map_err(|_| ErrorCode::INVALID_REQUEST)?,
         };
         Ok(PostRequest {
             request,

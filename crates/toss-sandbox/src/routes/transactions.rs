@@ -7,7 +7,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use reqwest::Url;
 
-use super::answer::{self, refuse};
+use super::answer::{self, Answered};
 use super::caller::Caller;
 use super::reply;
 use crate::faults::injector::Subject;
@@ -31,14 +31,10 @@ pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     RawQuery(query): RawQuery,
     caller: Caller,
-) -> Response {
-    if let Err(code) = caller.authenticate(&shared) {
-        return refuse(code);
-    }
-    let page = match read(&query.unwrap_or_default()) {
-        Ok(page) => page,
-        Err(problem) => return answer::respond(answer::named(400, "INVALID_REQUEST", problem)),
-    };
+) -> Answered<Response> {
+    caller.authenticate(&shared)?;
+    let page = read(&query.unwrap_or_default())
+        .map_err(|problem| answer::named(400, "INVALID_REQUEST", problem))?;
     let fault = shared
         .faults
         .next(FaultTarget::Transactions, Subject::default());
@@ -49,18 +45,15 @@ pub(super) async fn list(
 }
 
 fn find(connection: &rusqlite::Connection, page: &Page) -> rusqlite::Result<StoredAnswer> {
-    let after = match &page.after {
-        Some(key) => match movements::cursor(connection, key)? {
-            Some(cursor) => Some(cursor),
-            None => {
-                let problem = "startingAfter: there is no such transaction";
-                return Ok(answer::named(400, "INVALID_TRANSACTION_KEY", problem));
-            }
-        },
-        None => None,
-    };
+    let after = page.after.as_deref();
+    if let Some(key) = after
+        && !movements::exists(connection, key)?
+    {
+        let problem = "startingAfter: there is no such transaction";
+        return Ok(answer::named(400, "INVALID_TRANSACTION_KEY", problem));
+    }
     let window = (page.start, page.end);
-    let found = movements::list(connection, window, after.as_ref(), page.limit)?;
+    let found = movements::list(connection, window, after, page.limit)?;
     Ok(answer::json(200, &found))
 }
 

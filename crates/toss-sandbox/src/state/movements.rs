@@ -1,77 +1,57 @@
 //! Money in and out as rows, and their totals.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use rusqlite::{Connection, Result, Row, params};
 
 use crate::Totals;
-use crate::payment::{Method, Movement, Payment, Status};
+use crate::payment::{Method, Payment};
 use toss::korea;
 use toss::protocol::TransactionBody;
 
-use super::payments::word;
+use super::payments::{known_status, word};
 
-/// A position in the list of transactions, which is in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cursor {
-    pub at: Timestamp,
-    pub transaction_key: String,
-}
-
+/// Adds the money that the last transaction of the payment moved.
 pub(crate) fn add(
     connection: &Connection,
     payment: &Payment,
-    moved: &Movement,
+    amount: i64,
     now: Timestamp,
 ) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO movement VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![
-            moved.transaction_key,
+            payment.last_transaction_key,
             payment.key,
             payment.order_id,
             payment.method.as_str(),
-            moved.status.as_str(),
-            moved.amount,
+            payment.status.as_str(),
+            amount,
             now.as_millisecond(),
         ])?;
     Ok(())
 }
 
-/// The position of a transaction in the list.
-pub(crate) fn cursor(connection: &Connection, transaction_key: &str) -> Result<Option<Cursor>> {
+/// Whether there is such a transaction.
+pub(crate) fn exists(connection: &Connection, transaction_key: &str) -> Result<bool> {
     connection
-        .prepare_cached("SELECT at_millis FROM movement WHERE transaction_key = ?1")?
-        .query_row([transaction_key], |row| {
-            Ok(Cursor {
-                at: super::instant(row.get(0)?)?,
-                transaction_key: transaction_key.to_owned(),
-            })
-        })
-        .optional()
+        .prepare_cached("SELECT 1 FROM movement WHERE transaction_key = ?1")?
+        .exists([transaction_key])
 }
 
-/// At most `limit` transactions from `start` to `end`, both inclusive, after `after`.
+/// At most `limit` transactions from `start` to `end`, both inclusive, after the one with the key `after`.
 pub(crate) fn list(
     connection: &Connection,
     (start, end): (Timestamp, Timestamp),
-    after: Option<&Cursor>,
+    after: Option<&str>,
     limit: u32,
 ) -> Result<Vec<TransactionBody>> {
-    let (after_millis, after_key) = after.map_or((i64::MIN, ""), |cursor| {
-        (cursor.at.as_millisecond(), &cursor.transaction_key)
-    });
     let mut statement = connection.prepare_cached(
-        "SELECT * FROM movement WHERE at_millis BETWEEN ?1 AND ?2 AND (at_millis, transaction_key) > (?3, ?4)
-         ORDER BY at_millis, transaction_key LIMIT ?5",
+        "SELECT * FROM movement WHERE at_millis BETWEEN ?1 AND ?2 AND (?3 IS NULL OR (at_millis, transaction_key)
+             > (SELECT at_millis, transaction_key FROM movement WHERE transaction_key = ?3))
+         ORDER BY at_millis, transaction_key LIMIT ?4",
     )?;
-    let window = params![
-        start.as_millisecond(),
-        end.as_millisecond(),
-        after_millis,
-        after_key,
-        limit
-    ];
-    let rows = statement.query_map(window, transaction)?;
+    let (start, end) = (start.as_millisecond(), end.as_millisecond());
+    let rows = statement.query_map(params![start, end, after, limit], transaction)?;
     rows.collect()
 }
 
@@ -81,7 +61,7 @@ fn transaction(row: &Row<'_>) -> Result<TransactionBody> {
         transaction_key: row.get("transaction_key")?,
         payment_key: row.get("payment_key")?,
         order_id: row.get("order_id")?,
-        status: word(row, "status", Status::parse)?.on_the_wire(),
+        status: word(row, "status", known_status)?,
         amount: row.get("amount")?,
         currency: Some("KRW".to_owned()),
         method: Some(word(row, "method", Method::parse)?.on_the_wire().to_owned()),

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Result, Row, params};
+use uuid::Uuid;
 
+use crate::payment::Payment;
 use crate::webhooks::schedule::{Delivery, DeliveryState};
 
 /// Finished webhooks that are kept for inspection.
@@ -11,16 +13,6 @@ const KEPT_MAX: i64 = 10_000;
 const LISTED_MAX: u32 = 1_000;
 /// Due webhooks that are read at once.
 const DUE_MAX: u32 = 256;
-
-/// A new webhook.
-pub(crate) struct New {
-    pub id: String,
-    pub payment_key: String,
-    pub order_id: String,
-    pub kind: &'static str,
-    pub payment_status: &'static str,
-    pub body: String,
-}
 
 /// A webhook that is due.
 #[derive(Clone, Debug)]
@@ -52,19 +44,26 @@ pub(crate) struct WebhookView {
     pub last_outcome: Option<String>,
 }
 
-pub(crate) fn add(connection: &Connection, new: &New, now: Timestamp) -> Result<()> {
+/// Adds a webhook about a payment.
+pub(crate) fn add(
+    connection: &Connection,
+    payment: &Payment,
+    kind: &str,
+    body: &str,
+    now: Timestamp,
+) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO webhook (id, payment_key, order_id, kind, payment_status, body, next_at_millis)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
-            new.id,
-            new.payment_key,
-            new.order_id,
-            new.kind,
-            new.payment_status,
-            new.body,
+            Uuid::new_v4().to_string(),
+            payment.key,
+            payment.order_id,
+            kind,
+            payment.status.as_str(),
+            body,
             now.as_millisecond(),
         ])?;
     Ok(())

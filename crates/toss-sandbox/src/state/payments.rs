@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Error, OptionalExtension, Params, Result, Row, params};
 
-use crate::payment::{Method, Payment, Status};
+use crate::payment::{Method, Payment};
+use toss::ChargeStatus;
 use toss::protocol::{CANCEL_DONE, CancelEntry};
 
 /// Payments that expire in one transaction.
@@ -137,7 +138,7 @@ fn payment(row: &Row<'_>) -> Result<Payment> {
         key: row.get("payment_key")?,
         order_id: row.get("order_id")?,
         method: word(row, "method", Method::parse)?,
-        status: word(row, "status", Status::parse)?,
+        status: word(row, "status", known_status)?,
         total: row.get("total_amount")?,
         balance: row.get("balance_amount")?,
         requested_at: super::instant(row.get("requested_at_millis")?)?,
@@ -165,6 +166,11 @@ pub(super) fn word<T>(row: &Row<'_>, column: &str, parse: impl Fn(&str) -> Optio
     let index = row.as_ref().column_index(column)?;
     let text: String = row.get(index)?;
     parse(&text).ok_or_else(|| Error::InvalidColumnType(index, column.to_owned(), Type::Text))
+}
+
+pub(super) fn known_status(name: &str) -> Option<ChargeStatus> {
+    let status = ChargeStatus::from(name.to_owned());
+    (!matches!(status, ChargeStatus::Other(_))).then_some(status)
 }
 
 fn cancels(connection: &Connection, payment_key: &str) -> Result<Vec<CancelEntry>> {

@@ -16,6 +16,7 @@ use axum::{
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use test_support::{Polling, api::ApiAnswer, eventually};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -30,6 +31,10 @@ pub const SECRET: &str = "test_sk_of_the_tests";
 const AUTHORIZATION: &str = "Basic dGVzdF9za19vZl90aGVfdGVzdHM6";
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const POLLING: Polling = Polling {
+    interval: Duration::from_millis(1),
+    timeout: DEADLINE,
+};
 pub const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
 pub struct Harness {
@@ -54,8 +59,6 @@ impl Harness {
     }
 
     pub async fn with(settings: SandboxSettings) -> Self {
-        // Fails if another test has installed it, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Arc::new(ManualClock::new(START));
         let settings = SandboxSettings {
             clock: clock.clone(),
@@ -70,7 +73,7 @@ impl Harness {
             inner,
             address,
             clock,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: test_support::api::client(),
             stop,
             server,
         }
@@ -103,9 +106,8 @@ impl Harness {
             .send()
             .await
             .unwrap();
-        let status = answer.status().as_u16();
-        let text = answer.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+        let answer = ApiAnswer::read(answer).await.unwrap();
+        (answer.status, answer.body)
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
@@ -158,19 +160,15 @@ impl Harness {
 
     /// Looks at the webhooks until they are as wanted.
     pub async fn webhooks_until(&self, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        let wanted = async {
-            loop {
-                last = self.get("/sandbox/webhooks").await.1;
-                if is_wanted(&last) {
-                    break;
-                }
-                tokio::task::yield_now().await;
+        eventually(POLLING, "the wanted webhooks", async || {
+            let listed = self.get("/sandbox/webhooks").await.1;
+            if is_wanted(&listed) {
+                Ok(listed)
+            } else {
+                Err(listed)
             }
-        };
-        let found = tokio::time::timeout(DEADLINE, wanted).await;
-        assert!(found.is_ok(), "{last}");
-        last
+        })
+        .await
     }
 }
 

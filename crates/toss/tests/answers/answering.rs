@@ -38,6 +38,16 @@ async fn an_unsettled_code_is_unknown_whatever_its_status() {
 }
 
 #[tokio::test]
+async fn an_answer_with_nul_is_read_as_text_that_a_store_accepts() {
+    let refusal = json!({"code": "REJECT_CARD_PAYMENT", "message": "not\0 this card"});
+    let GatewayOutcome::Declined { message, .. } = confirmed_by(replies(403, &refusal)).await
+    else {
+        panic!("a refusal's code declines")
+    };
+    assert_eq!(message, "not\u{fffd} this card");
+}
+
+#[tokio::test]
 async fn a_refusal_code_is_a_decline() {
     for (status, code) in [
         (403, "REJECT_CARD_PAYMENT"),

@@ -20,7 +20,10 @@ use super::{
     HEADER, IdempotentRequest, JSON, KeyedRequest, LeaveUnsaved, record::AnswerRecord,
     scope::RequestScope,
 };
-use crate::{Problem, extract::BODY_BYTES_MAX};
+use crate::{
+    Problem,
+    extract::{self, BODY_BYTES_MAX},
+};
 
 /// The state of the middleware.
 #[derive(Clone)]
@@ -183,17 +186,7 @@ impl Idempotency {
 async fn read_body(body: Body) -> Result<Bytes, Problem> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-            Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "BODY_TOO_LARGE",
-                detail,
-            ))
-        }
-        Err(_) => Err(Problem::invalid(
-            "body",
-            "the body could not be read to its end",
-        )),
+        Err(error) if error.is::<LengthLimitError>() => Err(extract::too_large()),
+        Err(_) => Err(extract::incomplete()),
     }
 }

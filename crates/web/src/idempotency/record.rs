@@ -8,7 +8,7 @@ use axum::{
 use contract::Timestamp;
 use messaging::{
     Row, Store, StoreError,
-    record::{Column, Key, Record, Table},
+    record::{Column, Record, Table},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,18 +41,12 @@ impl Record for AnswerRecord {
             Column::text("body"),
             Column::text("created_at"),
             Column::integer("revisable"),
-            Column::integer("version"),
+            Column::VERSION,
         ],
         key: "key",
         constraints: &[],
         indexes: &["(created_at)"],
     };
-    fn key(&self) -> Key {
-        self.key.as_str().into()
-    }
-    fn version(&self) -> i64 {
-        self.version
-    }
 }
 
 impl AnswerRecord {

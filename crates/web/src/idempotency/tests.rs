@@ -96,6 +96,8 @@ async fn only_effects_are_saved_and_unknown_paths_are_ignored() {
     ] {
         assert_eq!(ask(method, path, &["k"]).await.status(), status, "{path}");
     }
+    let unknown = ask(Method::POST, "/nowhere", &["k", "l"]).await;
+    assert_eq!(unknown.status(), 404, "the keys are ignored");
     let find = || messaging::Find::all(AnswerRecord::TABLE, 10);
     let saved: Vec<AnswerRecord> = store.find(find()).await.unwrap();
     assert_eq!(saved, []);

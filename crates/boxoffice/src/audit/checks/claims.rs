@@ -3,23 +3,22 @@
 
 use std::collections::BTreeSet;
 
-use contract::{PaymentId, TicketId, domain::PaymentStatus};
+use contract::TicketId;
 use saga::SagaState;
 use ticketing::{
     model::{Purchase, ReservationState},
     reservations::ClaimSnapshot,
 };
 
-use super::{Books, Violation, owned, violation};
+use super::{Books, Findings, is_payable};
 
-pub(super) fn match_tickets(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn match_tickets(books: &Books, found: &mut Findings) {
     for (event, ClaimSnapshot { waiting, completed }) in &books.claims {
-        let tickets = books.tickets.values().filter(owned);
-        let tickets = tickets.filter(|it| it.event_id == *event);
+        let tickets = books.owned_tickets().filter(|it| it.event_id == *event);
         let owned: BTreeSet<TicketId> = tickets.map(|it| it.ticket_id).collect();
         let mut report = |ticket: &TicketId, detail: &str| {
             if !books.is_under_way(*ticket) {
-                found.push(violation(3, format_args!("claim {ticket}"), detail));
+                found.add(3, "claim", ticket, detail);
             }
         };
         for ticket in completed.difference(&owned) {
@@ -41,39 +40,32 @@ pub(super) fn match_tickets(books: &Books, found: &mut Vec<Violation>) {
 }
 
 /// Each ticket has a completed claim, and each payable purchase a waiting one.
-pub(super) fn exist(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn exist(books: &Books, found: &mut Findings) {
     if books.claims_are_rows {
-        for ticket_id in books.tickets.values().filter(owned).map(|it| it.ticket_id) {
+        for ticket_id in books.owned_tickets().map(|it| it.ticket_id) {
             if !books.reservations.contains_key(&ticket_id) && !books.is_under_way(ticket_id) {
                 let detail = "it is RESERVED, but has no reservation";
-                found.push(violation(3, format_args!("ticket {ticket_id}"), detail));
+                found.add(3, "ticket", ticket_id, detail);
             }
         }
     }
     for purchase in books.purchases.values() {
         let ticket_id = purchase.ticket_id;
         let is_gone = is_waiting(books, purchase) == Some(false);
-        if is_payable(books, ticket_id) && (is_gone || purchase.released_at.is_some()) {
+        if awaits_payment(books, ticket_id) && (is_gone || purchase.released_at.is_some()) {
             let detail = "it can be paid, but has no reservation and no expiry saga";
-            let subject = format_args!("purchase of ticket {ticket_id}");
-            found.push(violation(2, subject, detail));
+            found.add(2, "purchase of ticket", ticket_id, detail);
         }
     }
 }
 
 /// Whether the purchase waits for its buyer's payment.
-fn is_payable(books: &Books, ticket_id: TicketId) -> bool {
-    let saga_id = ticket_id.purchase_saga();
-    let is_ready = books
-        .sagas
-        .get(&saga_id)
-        .is_some_and(|saga| saga.state == SagaState::Completed);
-    let is_open = books
-        .payments
-        .get(&PaymentId::of_saga(saga_id))
-        .is_some_and(|it| matches!(it.status, PaymentStatus::Created | PaymentStatus::Failed));
-    let is_taken_back = books.sagas.contains_key(&ticket_id.expire_saga());
-    is_ready && is_open && !is_taken_back && !books.has_pending_messages(ticket_id)
+fn awaits_payment(books: &Books, ticket_id: TicketId) -> bool {
+    let saga = books.sagas.get(&ticket_id.purchase_saga());
+    saga.is_some_and(|saga| saga.state == SagaState::Completed)
+        && books.payment_of(ticket_id).is_some_and(is_payable)
+        && !books.sagas.contains_key(&ticket_id.expire_saga())
+        && !books.has_pending_messages(ticket_id)
 }
 
 /// Whether the claim waits for payment; `None` if that is unknown.

@@ -7,16 +7,16 @@ use saga::{SagaState, StepState};
 use ticketing::model::Purchase;
 use user::points::{Hold, HoldState};
 
-use super::{Books, Violation, purchases, violation};
+use super::{Books, Findings, purchases};
 use crate::audit::ledger::SagaPoints;
 
 const CHECK_ACTIVE: &str = "user.check.active";
 const RESERVE_POINT: &str = "user.reserve.point";
 const CHECK_FRAUD: &str = "user.check.fraud";
 
-pub(super) fn match_ledger_and_purchases(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn match_ledger_and_purchases(books: &Books, found: &mut Findings) {
     for (entry, flaw) in &books.ledger.flaws {
-        found.push(violation(3, format_args!("ledger entry {entry}"), flaw));
+        found.add(3, "ledger entry", entry, flaw);
     }
     users_match_ledger(books, found);
     for hold in books.holds.values() {
@@ -26,28 +26,20 @@ pub(super) fn match_ledger_and_purchases(books: &Books, found: &mut Vec<Violatio
                 "{} points are {:?}, but the ledger has {entries:?}",
                 hold.point, hold.state
             );
-            found.push(violation(
-                3,
-                format_args!("points of saga {}", hold.saga_id),
-                detail,
-            ));
+            found.add(3, "points of saga", hold.saga_id, detail);
         }
     }
     for saga_id in books.ledger.sagas.keys() {
         if !books.holds.contains_key(saga_id) {
             let detail = "the ledger has entries for it, but it has no hold";
-            found.push(violation(
-                3,
-                format_args!("points of saga {saga_id}"),
-                detail,
-            ));
+            found.add(3, "points of saga", saga_id, detail);
         }
     }
     holds_match_purchases(books, found);
 }
 
 /// Each user of the ledger exists, in the entry's version or later; a user's recent purchases are purchases of that user.
-fn users_match_ledger(books: &Books, found: &mut Vec<Violation>) {
+fn users_match_ledger(books: &Books, found: &mut Findings) {
     for (user_id, account) in &books.ledger.accounts {
         let version = books.users.get(user_id).map(|user| user.version);
         if version.is_none_or(|version| version < account.version) {
@@ -55,20 +47,17 @@ fn users_match_ledger(books: &Books, found: &mut Vec<Violation>) {
                 "the ledger has an entry of version {}, but the user's version is {version:?}",
                 account.version
             );
-            found.push(violation(3, format_args!("user {user_id}"), detail));
+            found.add(3, "user", user_id, detail);
         }
     }
     let purchases = purchases::by_saga(books);
     for (user_id, user) in &books.users {
         if !(0..=user.version).contains(&user.profile_version) {
             let detail = "its profile_version is negative or newer than its version";
-            found.push(violation(3, format_args!("user {user_id}"), detail));
+            found.add(3, "user", user_id, detail);
         }
-        for start in user
-            .recent_purchases
-            .iter()
-            .filter(|_| !books.sagas.is_empty())
-        {
+        let recent = user.recent_purchases.iter();
+        for start in recent.filter(|_| !books.sagas.is_empty()) {
             let is_theirs = purchases
                 .get(&start.saga_id)
                 .is_some_and(|it| it.user_id == *user_id);
@@ -85,7 +74,7 @@ fn users_match_ledger(books: &Books, found: &mut Vec<Violation>) {
                     "its recent purchase by saga {} is not a purchase of this user with this verdict",
                     start.saga_id
                 );
-                found.push(violation(3, format_args!("user {user_id}"), detail));
+                found.add(3, "user", user_id, detail);
             }
         }
     }
@@ -107,7 +96,7 @@ fn is_in_ledger(hold: &Hold, entries: Option<&SagaPoints>) -> bool {
     is_theirs && fits
 }
 
-fn holds_match_purchases(books: &Books, found: &mut Vec<Violation>) {
+fn holds_match_purchases(books: &Books, found: &mut Findings) {
     // Another company's user or ticketing service keeps its own records.
     if books.users.is_empty() || books.sagas.is_empty() {
         return;
@@ -121,19 +110,14 @@ fn holds_match_purchases(books: &Books, found: &mut Vec<Violation>) {
         let was_active = step(saga, CHECK_ACTIVE) == Some(StepState::Succeeded);
         if was_active && !books.users.contains_key(&purchase.user_id) {
             let detail = "its user was found active, but does not exist";
-            found.push(violation(3, format_args!("saga {saga_id}"), detail));
+            found.add(3, "saga", saga_id, detail);
         }
-        if let Some(flaw) = flaw(books, purchase, saga, hold) {
-            found.push(violation(3, format_args!("points of saga {saga_id}"), flaw));
-        }
+        let flaw = flaw(books, purchase, saga, hold);
+        found.check(3, "points of saga", saga_id, flaw);
     }
     for saga_id in books.holds.keys().filter(|it| !purchases.contains_key(it)) {
         let detail = "they are held for no purchase";
-        found.push(violation(
-            3,
-            format_args!("points of saga {saga_id}"),
-            detail,
-        ));
+        found.add(3, "points of saga", saga_id, detail);
     }
 }
 
@@ -177,6 +161,7 @@ fn flaw(
 /// The states that the hold of a purchase at rest may have; empty if the purchase requested none.
 fn allowed(books: &Books, saga: &SagaRecord, reserving: Option<StepState>) -> &'static [HoldState] {
     use HoldState::{Held, Refused, Restored, Used};
+    use PaymentStatus::{Cancelled, Confirming, Created, Deleted, Failed, Succeeded};
     match reserving {
         None => &[],
         Some(StepState::Failed) => &[Refused],
@@ -187,15 +172,9 @@ fn allowed(books: &Books, saga: &SagaRecord, reserving: Option<StepState>) -> &'
         Some(StepState::Succeeded) => {
             let payment = books.payments.get(&PaymentId::of_saga(saga.saga_id));
             match payment.map(|it| (it.status, it.refund)) {
-                Some((PaymentStatus::Succeeded, Refund::None)) => &[Used],
-                Some((
-                    PaymentStatus::Created | PaymentStatus::Failed | PaymentStatus::Confirming,
-                    _,
-                )) => &[Held],
-                Some((
-                    PaymentStatus::Succeeded | PaymentStatus::Cancelled | PaymentStatus::Deleted,
-                    _,
-                )) => &[Restored],
+                Some((Succeeded, Refund::None)) => &[Used],
+                Some((Created | Failed | Confirming, _)) => &[Held],
+                Some((Succeeded | Cancelled | Deleted, _)) => &[Restored],
                 None => &[Held, Restored, Used],
             }
         }

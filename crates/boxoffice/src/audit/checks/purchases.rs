@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use contract::{
-    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
+    PaymentId, SagaId, TicketId,
     domain::{PaymentStatus, Refund, TicketStatus},
 };
 use messaging::coordinator::SagaRecord;
@@ -15,76 +15,19 @@ use ticketing::{
     sagas::{CANCEL, CancellationPayload, PURCHASE, PurchasePayload},
 };
 
-use super::{Books, Violation, owned, violation};
-
-/// The terms of a purchase, which several services store.
-#[derive(Debug, PartialEq, Eq)]
-struct PurchaseTerms {
-    ticket_id: TicketId,
-    event_id: EventId,
-    user_id: UserId,
-    total_amount: Money,
-    point: Points,
-    expires_at: Option<Timestamp>,
-}
-
-impl From<&Purchase> for PurchaseTerms {
-    fn from(it: &Purchase) -> Self {
-        Self {
-            ticket_id: it.ticket_id,
-            event_id: it.event_id,
-            user_id: it.user_id,
-            total_amount: it.total_amount,
-            point: it.point,
-            expires_at: Some(it.expires_at),
-        }
-    }
-}
-
-impl From<&PaymentRecord> for PurchaseTerms {
-    fn from(it: &PaymentRecord) -> Self {
-        Self {
-            ticket_id: it.ticket_id,
-            event_id: it.event_id,
-            user_id: it.user_id,
-            total_amount: it.total_amount,
-            point: it.point_amount,
-            expires_at: it.expires_at,
-        }
-    }
-}
-
-impl From<PurchasePayload> for PurchaseTerms {
-    fn from(it: PurchasePayload) -> Self {
-        Self {
-            ticket_id: it.ticket_id,
-            event_id: it.event_id,
-            user_id: it.user_id,
-            total_amount: it.total_amount,
-            point: it.point,
-            expires_at: it.expires_at,
-        }
-    }
-}
+use super::{Books, Findings, owned};
 
 /// All records of one purchase agree.
-pub(super) fn match_across_services(books: &Books, found: &mut Vec<Violation>) {
-    for saga in books.sagas.values() {
-        if let Some(flaw) = saga_flaw(books, saga) {
-            found.push(violation(3, format_args!("saga {}", saga.saga_id), flaw));
-        }
+pub(super) fn match_across_services(books: &Books, found: &mut Findings) {
+    for (id, saga) in &books.sagas {
+        found.check(3, "saga", id, saga_flaw(books, saga));
     }
-    for payment in books.payments.values() {
-        if let Some(flaw) = payment_flaw(books, payment) {
-            let subject = format_args!("payment {}", payment.payment_id);
-            found.push(violation(3, subject, flaw));
-        }
+    for (id, payment) in &books.payments {
+        found.check(3, "payment", id, payment_flaw(books, payment));
     }
-    for reservation in books.reservations.values() {
-        if let Some(flaw) = reservation_flaw(books, reservation) {
-            let subject = format_args!("reservation {}", reservation.ticket_id);
-            found.push(violation(3, subject, flaw));
-        }
+    for (id, reservation) in &books.reservations {
+        let flaw = reservation_flaw(books, reservation);
+        found.check(3, "reservation", id, flaw);
     }
     tickets_match_payments(books, found);
     refunds_match_payments(books, found);
@@ -100,23 +43,26 @@ fn saga_flaw(books: &Books, saga: &SagaRecord) -> Option<String> {
     let Some(purchase) = books.purchases.get(&ticket_id) else {
         return Some(format!("ticket {ticket_id} has no purchase"));
     };
+    let is_of_ticket = |id| {
+        books
+            .payments
+            .get(&id)
+            .is_none_or(|it| it.ticket_id == ticket_id)
+    };
     let says_the_same = if saga.saga_type == CANCEL.kind {
         serde_json::from_value(saga.payload.clone()).is_ok_and(|it: CancellationPayload| {
             it.ticket_id == ticket_id
                 && it.event_id == purchase.event_id
                 && it.user_id == purchase.user_id
                 && it.point == purchase.point
-                && books
-                    .payments
-                    .get(&it.payment_id)
-                    .is_none_or(|it| it.ticket_id == ticket_id)
+                && is_of_ticket(it.payment_id)
         })
     } else {
         PurchasePayload::of(saga).is_ok_and(|it| {
             let named = it.payment_id.and_then(|id| books.payments.get(&id));
             let is_known = it.payment_id.is_none() || books.payments.is_empty();
             let is_its_own = named.map_or(is_known, |payment| payment.ticket_id == ticket_id);
-            is_its_own && PurchaseTerms::from(it) == PurchaseTerms::from(purchase)
+            is_its_own && terms(it) == PurchasePayload::from(purchase.clone())
         })
     };
     (!says_the_same).then(|| "its payload differs from the purchase of its ticket".to_owned())
@@ -134,10 +80,29 @@ fn payment_flaw(books: &Books, payment: &PaymentRecord) -> Option<&'static str> 
         saga.saga_type == PURCHASE.kind && PaymentId::of_saga(saga.saga_id) == payment.payment_id;
     // If another payment has its id, the saga compensated, and that payment was never paid.
     let came_to_nothing = saga.state == SagaState::Compensated && payment.attempt == 0;
-    let says_the_same = PurchasePayload::of(saga)
-        .is_ok_and(|it| PurchaseTerms::from(it) == PurchaseTerms::from(payment));
+    let says_the_same = PurchasePayload::of(saga).is_ok_and(|it| terms(it) == terms_of(payment));
     (!is_its_own || !says_the_same && !came_to_nothing)
         .then_some("it differs from its saga's request")
+}
+
+/// The terms of a purchase, without the payment's id.
+fn terms(payload: PurchasePayload) -> PurchasePayload {
+    PurchasePayload {
+        payment_id: None,
+        ..payload
+    }
+}
+
+fn terms_of(payment: &PaymentRecord) -> PurchasePayload {
+    PurchasePayload {
+        ticket_id: payment.ticket_id,
+        event_id: payment.event_id,
+        user_id: payment.user_id,
+        total_amount: payment.total_amount,
+        point: payment.point_amount,
+        expires_at: payment.expires_at,
+        payment_id: None,
+    }
 }
 
 fn reservation_flaw(books: &Books, reservation: &ReservationRecord) -> Option<&'static str> {
@@ -158,7 +123,7 @@ fn reservation_flaw(books: &Books, reservation: &ReservationRecord) -> Option<&'
         .then_some("its event, user, deadline or price differs from its purchase")
 }
 
-fn tickets_match_payments(books: &Books, found: &mut Vec<Violation>) {
+fn tickets_match_payments(books: &Books, found: &mut Findings) {
     for (ticket_id, ticket) in &books.tickets {
         let payment = books.payments.get(&ticket.payment_id);
         let paid_for = payment.map(|it| (it.ticket_id, it.event_id, it.user_id));
@@ -176,7 +141,7 @@ fn tickets_match_payments(books: &Books, found: &mut Vec<Violation>) {
             continue;
         };
         if !books.payments.is_empty() {
-            found.push(violation(3, format_args!("ticket {ticket_id}"), flaw));
+            found.add(3, "ticket", ticket_id, flaw);
         }
     }
 }
@@ -187,7 +152,7 @@ pub(super) fn says_money(status: PaymentStatus) -> bool {
 }
 
 /// Once ticketing has handled all messages, its record of a refund equals the payment's.
-fn refunds_match_payments(books: &Books, found: &mut Vec<Violation>) {
+fn refunds_match_payments(books: &Books, found: &mut Findings) {
     for (ticket_id, refund) in &books.purchase_refunds {
         let payment = books.payments.get(&refund.payment_id);
         let is_its_own = payment.is_none_or(|it| it.ticket_id == *ticket_id);
@@ -207,11 +172,7 @@ fn refunds_match_payments(books: &Books, found: &mut Vec<Violation>) {
         });
         if payment.is_none() && !books.payments.is_empty() || !is_its_own || !is_handled {
             let detail = "its record of the refund differs from its payment";
-            found.push(violation(
-                3,
-                format_args!("purchase of ticket {ticket_id}"),
-                detail,
-            ));
+            found.add(3, "purchase of ticket", ticket_id, detail);
         }
     }
     let is_published = |it: &&PaymentRecord| {
@@ -222,11 +183,7 @@ fn refunds_match_payments(books: &Books, found: &mut Vec<Violation>) {
         let is_known = books.purchase_refunds.contains_key(&ticket_id);
         if !books.sagas.is_empty() && !is_known && !books.has_pending_messages(ticket_id) {
             let detail = "it is refunded or being refunded, but ticketing has no record of it";
-            found.push(violation(
-                3,
-                format_args!("payment {}", payment.payment_id),
-                detail,
-            ));
+            found.add(3, "payment", payment.payment_id, detail);
         }
     }
 }

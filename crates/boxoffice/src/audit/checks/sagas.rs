@@ -9,13 +9,11 @@ use messaging::{
 use saga::{Input, Saga, SagaState};
 use ticketing::sagas::{CANCEL, CATALOG, EXPIRE, PURCHASE};
 
-use super::{Books, Violation, violation};
+use super::{Books, Findings};
 
-pub(super) fn are_consistent(books: &Books, found: &mut Vec<Violation>) {
-    for saga in books.sagas.values() {
-        if let Some(flaw) = flaw(books, saga) {
-            found.push(violation(7, format_args!("saga {}", saga.saga_id), flaw));
-        }
+pub(super) fn are_consistent(books: &Books, found: &mut Findings) {
+    for (id, saga) in &books.sagas {
+        found.check(7, "saga", id, flaw(books, saga));
     }
     cancellations_have_run(books, found);
     expiries_have_run(books, found);
@@ -23,29 +21,29 @@ pub(super) fn are_consistent(books: &Books, found: &mut Vec<Violation>) {
     for timer in &books.timers {
         if !has_owner(books, timer) {
             let detail = "no open saga or dead letter owns it";
-            found.push(violation(7, format_args!("timer {timer}"), detail));
+            found.add(7, "timer", timer, detail);
         }
     }
 }
 
-fn cancellations_have_run(books: &Books, found: &mut Vec<Violation>) {
+fn cancellations_have_run(books: &Books, found: &mut Findings) {
     for (ticket_id, ticket) in &books.tickets {
         let runs = (1..=ticket.cancellation).all(|number| {
             let id = ticket_id.cancel_saga(number);
-            books.sagas.contains_key(&id) || books.under_way.contains(&ticket_id.to_string())
+            books.sagas.contains_key(&id) || books.is_named(ticket_id)
         });
         if !runs && !books.sagas.is_empty() {
             let detail = format!(
                 "it has {} cancellations, but fewer cancellation sagas",
                 ticket.cancellation
             );
-            found.push(violation(7, format_args!("ticket {ticket_id}"), detail));
+            found.add(7, "ticket", ticket_id, detail);
         }
     }
 }
 
 /// Only an expiry saga closes a payment that was ready to be paid.
-fn expiries_have_run(books: &Books, found: &mut Vec<Violation>) {
+fn expiries_have_run(books: &Books, found: &mut Findings) {
     for payment in books.payments.values() {
         let saga = books.sagas.get(&payment.saga_id);
         let was_ready = saga.is_some_and(|it| it.state == SagaState::Completed);
@@ -53,8 +51,7 @@ fn expiries_have_run(books: &Books, found: &mut Vec<Violation>) {
         let runs = books.sagas.contains_key(&payment.ticket_id.expire_saga());
         if was_ready && is_closed && !runs && !books.has_pending_messages(payment.ticket_id) {
             let detail = "it is DELETED after its purchase completed, but has no expiry saga";
-            let subject = format_args!("payment {}", payment.payment_id);
-            found.push(violation(7, subject, detail));
+            found.add(7, "payment", payment.payment_id, detail);
         }
     }
 }
@@ -98,33 +95,26 @@ fn is_named(books: &Books, record: &SagaRecord) -> bool {
     let Ok(ticket_id) = record.reference_id.parse::<TicketId>() else {
         return false;
     };
-    let tries = || {
-        1..=books
-            .tickets
-            .get(&ticket_id)
-            .map_or(0, |it| it.cancellation)
-    };
+    let ticket = books.tickets.get(&ticket_id);
+    let tries = ticket.map_or(0, |ticket| ticket.cancellation);
     match record.saga_type.as_str() {
         kind if kind == PURCHASE.kind => record.saga_id == ticket_id.purchase_saga(),
         kind if kind == EXPIRE.kind => record.saga_id == ticket_id.expire_saga(),
         kind if kind == CANCEL.kind => {
-            tries().any(|it| record.saga_id == ticket_id.cancel_saga(it))
+            (1..=tries).any(|it| record.saga_id == ticket_id.cancel_saga(it))
         }
         _ => false,
     }
 }
 
-fn dead_letters_are_consistent(books: &Books, found: &mut Vec<Violation>) {
-    for (
-        id,
-        DeadLetterRecord {
+fn dead_letters_are_consistent(books: &Books, found: &mut Findings) {
+    for (id, record) in &books.dead_letters {
+        let DeadLetterRecord {
             state,
             letter,
             reissues,
             ..
-        },
-    ) in &books.dead_letters
-    {
+        } = record;
         let has_timer = books.timers.contains(&format!("dead-letter/{id}"));
         let is_waiting = *state == DeadLetterState::Waiting;
         let is_named = letter.event_id == *id;
@@ -137,11 +127,11 @@ fn dead_letters_are_consistent(books: &Books, found: &mut Vec<Violation>) {
             }
         };
         // Its reissue may not be handled yet, or the dead-letter worker may not have handled the result yet.
-        let is_reissued = books.reissued.contains(id) || books.under_way.contains(&id.to_string());
+        let is_reissued = books.reissued.contains(id) || books.is_named(id);
         let waits = is_waiting && (has_timer || is_reissued);
         if !is_named || !is_counted || has_timer && !is_waiting || is_waiting && !waits {
             let detail = format!("its id, counters or timer do not fit its state {state:?}");
-            found.push(violation(7, format_args!("dead letter {id}"), detail));
+            found.add(7, "dead letter", id, detail);
         }
     }
 }

@@ -3,23 +3,22 @@
 use event::model::Event;
 use ticketing::model::Allocation;
 
-use super::{Books, Violation, violation};
+use super::{Books, Findings};
 
 /// Each event has an allocation of its last version.
-pub(super) fn match_events(books: &Books, found: &mut Vec<Violation>) {
+pub(super) fn match_events(books: &Books, found: &mut Findings) {
     // Another company's event service keeps its own records.
     if books.events.is_empty() || books.allocations.is_empty() {
         return;
     }
     for (id, event) in &books.events {
-        let subject = format!("event {id}");
+        let is_under_way = books.is_named(id);
         match books.allocations.get(id) {
-            None if books.under_way.contains(&id.to_string()) => {}
-            None => found.push(violation(3, subject, "it has no allocation")),
+            None if is_under_way => {}
+            None => found.add(3, "event", id, "it has no allocation"),
             Some(allocation) => {
-                let is_under_way = books.under_way.contains(&id.to_string());
                 for flaw in flaws(event, allocation, is_under_way) {
-                    found.push(violation(3, &subject, flaw));
+                    found.add(3, "event", id, flaw);
                 }
             }
         }
@@ -27,7 +26,7 @@ pub(super) fn match_events(books: &Books, found: &mut Vec<Violation>) {
     for id in books.allocations.keys() {
         if !books.events.contains_key(id) {
             let detail = "it has an allocation, but does not exist";
-            found.push(violation(3, format_args!("event {id}"), detail));
+            found.add(3, "event", id, detail);
         }
     }
 }

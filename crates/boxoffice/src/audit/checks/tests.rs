@@ -1,180 +1,25 @@
 //! Consistent books have no violation, and each inconsistency is reported.
 
-use contract::{
-    EventId, Money, PaymentId, Points, SagaId, TicketId, Timestamp, UserId,
-    domain::{PaymentStatus, TicketStatus},
-};
+mod good_books;
+
+use contract::{PaymentId, SagaId, TicketId, Timestamp, UserId, domain::PaymentStatus};
 use messaging::{Random, coordinator::SagaRecord};
-use payment::record::{PaymentRecord, Refund};
+use payment::record::Refund;
 use saga::SagaState;
 use ticketing::{
-    model::{Allocation, Purchase, ReservationRecord, ReservationState, Ticket},
+    model::{ReservationRecord, ReservationState},
     reservations::ClaimSnapshot,
 };
-use user::{
-    model::{Status, User},
-    points::{Hold, HoldState},
-};
+use user::points::HoldState;
 
 use super::*;
-use crate::audit::ledger::UserEntries;
-
-const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-const EVENT: EventId = EventId(1);
-const USER: UserId = UserId(2);
-
-fn ticket_id() -> TicketId {
-    TicketId(Random::seeded(1).uuid(NOW))
-}
+use good_books::{EVENT, NOW, USER, account, good, money, payment_of, saga, ticket_id};
 
 /// Only the promises; `tests/scenarios/mutations.rs` tests the agreement of all tables by corrupting a real folder.
 fn check(books: &Books, now: Timestamp) -> Vec<Violation> {
-    promises(books, now)
-}
-
-fn account(sum: i64) -> UserEntries {
-    UserEntries { sum, version: 1 }
-}
-
-fn money(amount: i64) -> Money {
-    Money::new(amount).unwrap()
-}
-
-fn points(amount: i64) -> Points {
-    Points::new(amount).unwrap()
-}
-
-fn saga(ticket_id: TicketId, state: SagaState) -> SagaRecord {
-    SagaRecord {
-        saga_id: ticket_id.purchase_saga(),
-        saga_type: "ticketing.process".to_owned(),
-        definition_version: 1,
-        reference_id: ticket_id.to_string(),
-        state,
-        current_step: None,
-        steps: Vec::new(),
-        payload: serde_json::Value::Null,
-        failure: None,
-        parked: None,
-        traceparent: None,
-        created_at: NOW,
-        updated_at: NOW,
-        version: 9,
-    }
-}
-
-fn payment(ticket_id: TicketId) -> PaymentRecord {
-    PaymentRecord {
-        payment_id: PaymentId::of_saga(ticket_id.purchase_saga()),
-        saga_id: ticket_id.purchase_saga(),
-        event_id: EVENT,
-        user_id: USER,
-        ticket_id,
-        status: PaymentStatus::Succeeded,
-        total_amount: money(100),
-        point_amount: points(30),
-        final_amount: money(70),
-        pg_payment_id: Some("pg".to_owned()),
-        attempt: 1,
-        attempt_key: None,
-        attempt_started_at: None,
-        decline_code: None,
-        delete_saga: None,
-        refund: Refund::None,
-        refund_reason: None,
-        refund_number: 0,
-        refund_saga: None,
-        refund_code: None,
-        refund_requested_at: None,
-        deposit_bank: None,
-        deposit_account: None,
-        deposit_due: None,
-        refund_bank: None,
-        refund_account: None,
-        refund_holder: None,
-        expires_at: None,
-        created_at: NOW,
-        updated_at: NOW,
-        version: 3,
-    }
-}
-
-/// One event of one ticket, bought by a user with 30 of 100 points.
-fn good() -> Books {
-    let ticket_id = ticket_id();
-    let (event_id, user_id, saga_id) = (EVENT, USER, ticket_id.purchase_saga());
-    let mut books = Books::default();
-    let allocation = Allocation {
-        event_id,
-        quantity: 1,
-        lowered_to: None,
-        sold: 1,
-        price: None,
-        sale_opens_at: None,
-        sale_closes_at: None,
-        event_version: 1,
-        version: 2,
-    };
-    books.allocations.insert(EVENT, allocation);
-    let state = ReservationState::Completed;
-    let reservation = ReservationRecord {
-        ticket_id,
-        event_id,
-        user_id,
-        state,
-        expires_at: NOW,
-        lapses_at: NOW,
-        agreed_price: None,
-        version: 2,
-    };
-    books.reservations.insert(ticket_id, reservation);
-    let ticket = Ticket {
-        ticket_id,
-        event_id,
-        user_id,
-        payment_id: PaymentId::of_saga(saga_id),
-        status: TicketStatus::Reserved,
-        payment_version: 3,
-        cancellation: 0,
-        created_at: NOW,
-        updated_at: NOW,
-        version: 1,
-    };
-    books.tickets.insert(ticket_id, ticket);
-    let purchase = Purchase {
-        ticket_id,
-        event_id,
-        user_id,
-        total_amount: money(100),
-        point: points(30),
-        expires_at: NOW,
-        requested_at: NOW,
-        released_at: None,
-        version: 1,
-    };
-    books.purchases.insert(ticket_id, purchase);
-    books
-        .payments
-        .insert(PaymentId::of_saga(saga_id), payment(ticket_id));
-    books
-        .sagas
-        .insert(saga_id, saga(ticket_id, SagaState::Completed));
-    let mut user = User::new(USER, "Mina".to_owned(), Status::Active, NOW);
-    user.balance = points(70);
-    books.users.insert(USER, user);
-    books.ledger.accounts.insert(USER, account(70));
-    let hold = Hold {
-        saga_id,
-        user_id,
-        point: points(30),
-        state: HoldState::Used,
-        payment_version: 3,
-        created_at: NOW,
-        updated_at: NOW,
-        version: 2,
-    };
-    books.holds.insert(saga_id, hold);
-    books
+    let mut found = Findings::default();
+    promises(books, now, &mut found);
+    found.sorted()
 }
 
 /// The promises that this change of consistent books breaks.
@@ -217,11 +62,7 @@ fn a_compensated_purchase_that_still_holds_something_is_reported() {
         books.tickets.remove(&id);
         books.allocations.get_mut(&EVENT).unwrap().sold = 0;
         books.reservations.remove(&id);
-        books
-            .payments
-            .get_mut(&PaymentId::of_saga(saga_id))
-            .unwrap()
-            .status = PaymentStatus::Deleted;
+        payment_of(books, id).status = PaymentStatus::Deleted;
         books.holds.get_mut(&saga_id).unwrap().state = HoldState::Restored;
     };
     assert_eq!(
@@ -240,11 +81,7 @@ fn a_compensated_purchase_that_still_holds_something_is_reported() {
     };
     assert_eq!(with(held), [2]);
     let payable = |books: &mut Books, id: TicketId| {
-        books
-            .payments
-            .get_mut(&PaymentId::of_saga(id.purchase_saga()))
-            .unwrap()
-            .status = PaymentStatus::Created;
+        payment_of(books, id).status = PaymentStatus::Created;
     };
     assert_eq!(with(payable), [2]);
     let reserved = |books: &mut Books, id: TicketId| {
@@ -280,11 +117,7 @@ fn a_payment_without_a_ticket_and_a_ticket_without_a_payment_are_reported() {
         "an unhandled message may still issue the ticket"
     );
     let unpaid = |books: &mut Books, id: TicketId| {
-        books
-            .payments
-            .get_mut(&PaymentId::of_saga(id.purchase_saga()))
-            .unwrap()
-            .status = PaymentStatus::Failed;
+        payment_of(books, id).status = PaymentStatus::Failed;
     };
     assert_eq!(broken(unpaid), [3]);
     assert_eq!(
@@ -319,20 +152,14 @@ fn a_payment_without_a_ticket_is_reported_even_if_its_saga_is_parked() {
         let still_moving = broken(|books, id| {
             no_ticket(books, id);
             parked(books, id, saga_of(id));
-            let payment = books
-                .payments
-                .get_mut(&PaymentId::of_saga(id.purchase_saga()));
-            payment.unwrap().refund = Refund::Requested;
+            payment_of(books, id).refund = Refund::Requested;
         });
         assert_eq!(still_moving, [0_u8; 0], "it is being refunded");
     }
     let being_given_back = broken(|books, id| {
         books.tickets.get_mut(&id).unwrap().cancellation = 1;
         parked(books, id, id.cancel_saga(1));
-        let payment = books
-            .payments
-            .get_mut(&PaymentId::of_saga(id.purchase_saga()));
-        payment.unwrap().status = PaymentStatus::Cancelled;
+        payment_of(books, id).status = PaymentStatus::Cancelled;
     });
     assert_eq!(being_given_back, [0_u8; 0], "the ticket is cancelled last");
 }
@@ -404,10 +231,7 @@ fn an_attempt_without_an_outcome_is_reported_after_an_hour() {
         books.tickets.clear();
         books.reservations.clear();
         books.allocations.get_mut(&EVENT).unwrap().sold = 0;
-        let payment = books
-            .payments
-            .get_mut(&PaymentId::of_saga(id.purchase_saga()));
-        let payment = payment.unwrap();
+        let payment = payment_of(&mut books, id);
         payment.status = PaymentStatus::Confirming;
         payment.attempt_started_at = Some(NOW);
         payment.expires_at = expires_at;

@@ -32,7 +32,7 @@ pub async fn healthy_folder() -> (TempDir, Timestamp) {
     (copy, now)
 }
 
-fn copy_to(folder: &Path, copy: &Path) {
+pub fn copy_to(folder: &Path, copy: &Path) {
     let db = Connection::open(folder.join("boxoffice.db")).unwrap();
     let path = copy.join("boxoffice.db").display().to_string();
     db.execute("VACUUM INTO ?1", [path]).unwrap();

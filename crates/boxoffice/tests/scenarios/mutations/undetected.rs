@@ -139,6 +139,11 @@ pub const PARTLY_DETECTED: &[(&str, &str, &str)] = &[
     ),
     (
         "payment_history",
+        "(deleted)",
+        "of a payment that was deleted before it was created: an earlier program wrote none",
+    ),
+    (
+        "payment_history",
         "at",
         "of an entry between the first and the last that begins no attempt",
     ),

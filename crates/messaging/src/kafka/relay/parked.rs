@@ -98,10 +98,7 @@ impl Relay {
     /// Saves a dead letter under the lease's fence.
     async fn write(&mut self, record: &DeadLetterRecord) -> Result<(), StoreError> {
         let mut commit = Commit::new();
-        commit.put(record);
-        commit
-            .fences
-            .extend(self.lease.as_ref().map(|it| it.fence()));
+        commit.put(record).fenced_by(self.fence.clone());
         match self.store.commit(commit).await {
             Ok(()) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),

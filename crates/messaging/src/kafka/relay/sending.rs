@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Producer, RENEWALS_PER_LEASE, Relay};
+use super::{Producer, Relay, SENDS_PER_LEASE};
 use crate::{
     StoreError,
     kafka::producer::{SendError, SendLimits},
@@ -210,7 +210,7 @@ impl Relay {
 
     /// How long to wait for delivery reports.
     fn answer_timeout(&self) -> Duration {
-        let millis = self.kafka.settings().relay_lease_millis / RENEWALS_PER_LEASE;
+        let millis = self.kafka.settings().relay_lease_millis / SENDS_PER_LEASE;
         Duration::from_millis(u64::try_from(millis).unwrap_or(1))
     }
 }

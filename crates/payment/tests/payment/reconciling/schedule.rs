@@ -45,6 +45,19 @@ async fn each_scheduled_period_starts_where_the_last_one_ended() {
 }
 
 #[tokio::test]
+async fn a_reconciliation_that_lost_its_lease_stores_no_report_and_its_period_stays_due() {
+    let harness = SandboxHarness::open().await;
+    let (stale, lease) = harness.app.change_leaders().await;
+    let reconciler = |fence| Reconciler::new(harness.app.service.fenced_by(Some(fence)));
+    let refused = reconciler(stale).reconcile_due().await;
+    assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
+
+    let first = reconciler(lease.fence()).reconcile_due().await.unwrap();
+    let first = first.expect("the period is due");
+    assert_eq!(first.summary.from, START.plus_secs(-120 - 24 * 3_600));
+}
+
+#[tokio::test]
 async fn a_clock_that_was_far_ahead_for_one_run_stops_no_later_one() {
     let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
     let run_at = |now| {

@@ -1,14 +1,14 @@
 //! Which claims of the memory are due, and how they end.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use contract::{EventId, TicketId, Timestamp, UserId};
 use messaging::CommitOutcome;
 
 use super::State;
 use crate::{
-    model::ReservationState,
-    reservations::{ClaimId, Deadlines, DueClaim, claim::Claim, was_not_applied},
+    model::{Purchase, ReservationState},
+    reservations::{ClaimId, DueClaim, claim::Claim, was_not_applied},
 };
 
 impl State {
@@ -72,7 +72,7 @@ impl State {
     pub(super) fn end_due(
         &mut self,
         due: Vec<DueClaim>,
-        open: &HashSet<TicketId>,
+        open: &HashMap<TicketId, Purchase>,
         recheck_at: Timestamp,
     ) -> Vec<(DueClaim, bool)> {
         let mut ended = Vec::with_capacity(due.len());
@@ -85,7 +85,7 @@ impl State {
             } else if self.due_claim(&(due.lapses_at, claim.event_id, claim.user_id)) == Some(due)
                 && let Some(stock) = self.stocks.get_mut(&claim.event_id)
             {
-                let is_freed = !open.contains(&claim.ticket_id);
+                let is_freed = !open.contains_key(&claim.ticket_id);
                 if is_freed {
                     stock.release(claim);
                 } else {
@@ -102,14 +102,7 @@ impl State {
     pub(super) fn settle_expiry(&mut self, ended: &[(DueClaim, bool)], outcomes: &[CommitOutcome]) {
         for ((due, is_freed), outcome) in ended.iter().zip(outcomes) {
             if *is_freed && was_not_applied(outcome) {
-                let freed = Claim {
-                    ticket_id: due.claim.ticket_id,
-                    deadlines: Deadlines {
-                        expires_at: due.lapses_at,
-                        lapses_at: due.lapses_at,
-                    },
-                    price: None,
-                };
+                let freed = Claim::until(due.claim.ticket_id, due.lapses_at);
                 self.put_back(due.claim, freed);
             }
         }

@@ -9,14 +9,17 @@ use std::{
 use contract::{EventId, TicketId, Timestamp};
 use futures::future::join_all;
 use messaging::{Commit, CommitOutcome, StoreError, Submission, Unresolved};
+use redis::Cmd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    EXPIRY_RETRY_MILLIS,
     core::Core,
-    scripts::{self, on_event},
+    expiry::{self, Ending},
+    scripts::on_event,
 };
 use crate::reservations::{
-    ClaimId, Deadlines, Error, Granted, Refusal, ReserveRequest, claim::Claim, was_not_applied,
+    ClaimId, Error, Granted, Refusal, ReserveRequest, claim::Claim, open_purchases, was_not_applied,
 };
 
 /// Requests queued in this process; one more is refused as overloaded.
@@ -138,10 +141,7 @@ async fn grant(
             }
             b'B' => {
                 if let Some(claim) = before.next() {
-                    let granted = Granted::Before {
-                        ticket_id: claim.ticket_id,
-                        expires_at: claim.deadlines.expires_at,
-                    };
+                    let granted = Granted::Before(claim.reserved());
                     let pending = pending.granted_before(claim);
                     grants.push(Grant { pending, granted });
                 }
@@ -171,8 +171,8 @@ fn answer_unknown_event(core: &Arc<Core>, event_id: EventId, requests: Vec<Pendi
     });
 }
 
-/// Undoes grants once Redis answers again: their callers were told of a failure. What cannot be undone by the last try
-/// stands until it expires.
+/// Undoes grants once Redis and the store answer again: their callers were told of a failure. What cannot be undone by the
+/// last try stands until it expires. A grant that a purchase has begun with stands.
 async fn undo_grants(core: Arc<Core>, event_id: EventId, unconfirmed: Vec<UnconfirmedGrant>) {
     for _ in 0..UNDO_TRIES {
         let next = core.clock.now().plus_millis(UNDO_RETRY_MILLIS);
@@ -189,13 +189,30 @@ async fn undo_grants_now(
     unconfirmed: &[UnconfirmedGrant],
 ) -> Result<(), StoreError> {
     let mut call = on_event(&core.scripts.undo_grant, &core.server, event_id);
+    let retry_at = core.clock.now().plus_millis(EXPIRY_RETRY_MILLIS);
+    call.arg(retry_at.as_millis());
     for UnconfirmedGrant { claim, lapses_at } in unconfirmed {
         call.arg(claim.user_id.0)
             .arg(claim.ticket_id.to_string())
             .arg(lapses_at.as_millis());
     }
     // Nothing is granted for an event that Redis does not know.
-    let _: Option<bool> = core.server.call(&call).await?;
+    let words: Option<Vec<String>> = core.server.call(&call).await?;
+    let words = words.unwrap_or_default();
+    let marked = unconfirmed.iter().zip(words);
+    let marked: Vec<ClaimId> = marked
+        .filter_map(|(grant, word)| (word == "M").then_some(grant.claim))
+        .collect();
+    if marked.is_empty() {
+        return Ok(());
+    }
+    // Another request of the user may have found the claim. A purchase that begins after this look finds it gone.
+    let open = open_purchases(&core.store, marked.iter().copied()).await?;
+    let (used, unused): (Vec<ClaimId>, Vec<ClaimId>) = marked
+        .into_iter()
+        .partition(|claim| open.contains_key(&claim.ticket_id));
+    expiry::end(core, &used, Ending::Undo).await?;
+    expiry::end(core, &unused, Ending::Free).await?;
     Ok(())
 }
 
@@ -208,15 +225,11 @@ async fn decide(
 ) -> Result<Option<(String, Vec<Claim>)>, StoreError> {
     let mut call = on_event(&core.scripts.reserve, &core.server, event_id);
     for PendingRequest { request, now, .. } in requests {
-        let Deadlines {
-            expires_at,
-            lapses_at,
-        } = request.deadlines;
         call.arg(request.claim.user_id.0)
             .arg(request.claim.ticket_id.to_string())
             .arg(now.as_millis())
-            .arg(expires_at.as_millis())
-            .arg(lapses_at.as_millis());
+            .arg(request.deadlines.expires_at.as_millis())
+            .arg(request.deadlines.lapses_at.as_millis());
     }
     let answers: Option<Vec<String>> = match core.server.call(&call).await {
         Ok(answers) => answers,
@@ -252,11 +265,7 @@ async fn settle(core: Arc<Core>, granted: Vec<Grant>) {
         if commits.is_empty() {
             return Ok(Vec::new());
         }
-        let submission = Submission {
-            commits: commits.into(),
-            position: None,
-        };
-        let receipt = core.store.submit(submission);
+        let receipt = core.store.submit(Submission::of(commits));
         receipt.outcomes_or_unresolved().await
     };
     let index = index_tickets(&core, with.iter().chain(&without));
@@ -305,15 +314,16 @@ async fn answer_unknown(core: Weak<Core>, grants: Vec<Grant>, unresolved: Unreso
 
 /// Answers by the outcome of the grant's commit. A commit may conflict because another process answered the same keyed
 /// request first: then the claim was granted again there, and `undo_grant` leaves it.
-async fn answer(core: &Core, grant: Grant, outcome: CommitOutcome) {
+async fn answer(core: &Arc<Core>, grant: Grant, outcome: CommitOutcome) {
     let Grant { pending, granted } = grant;
     if let Err(error) = &outcome
         && was_not_applied(&outcome)
     {
         let claim = pending.request.claim;
-        let unconfirmed = UnconfirmedGrant::from(&pending);
-        if let Err(undo_error) = undo_grants_now(core, claim.event_id, &[unconfirmed]).await {
-            tracing::warn!(ticket.id = %claim.ticket_id, %error, %undo_error, "cannot undo a grant that was not stored; it stands until it expires");
+        let unconfirmed = vec![UnconfirmedGrant::from(&pending)];
+        if let Err(undo_error) = undo_grants_now(core, claim.event_id, &unconfirmed).await {
+            tracing::warn!(ticket.id = %claim.ticket_id, %error, %undo_error, "cannot undo a grant that was not stored yet; it is tried again, and expires at the latest");
+            tokio::spawn(undo_grants(Arc::clone(core), claim.event_id, unconfirmed));
         }
     }
     let _ = pending
@@ -324,37 +334,27 @@ async fn answer(core: &Core, grant: Grant, outcome: CommitOutcome) {
 /// Indexes event and user by ticket, for requests that name only the ticket. Without its entry a reservation cannot be
 /// released before it expires; nothing else depends on it.
 async fn index_tickets<'a>(core: &Core, granted: impl Iterator<Item = &'a Grant>) {
-    let mut by_key: HashMap<String, (Vec<String>, i64)> = HashMap::new();
+    let mut by_key: HashMap<String, (Vec<(String, String)>, i64)> = HashMap::new();
     for Grant { pending, .. } in granted {
         let PendingRequest { request, now, .. } = pending;
-        let ClaimId {
-            event_id,
-            user_id,
-            ticket_id,
-        } = request.claim;
-        let (fields, keep_millis) = by_key
-            .entry(ticket_key(core, ticket_id))
-            .or_insert((Vec::new(), 0));
-        fields.push(ticket_id.to_string());
-        fields.push(format!("{event_id}|{user_id}"));
+        let claim = request.claim;
+        let key = ticket_key(core, claim.ticket_id);
+        let (fields, keep_millis) = by_key.entry(key).or_default();
+        let owner = format!("{}|{}", claim.event_id, claim.user_id);
+        fields.push((claim.ticket_id.to_string(), owner));
         let claim_millis = request.deadlines.lapses_at.millis_since(*now);
         *keep_millis = (*keep_millis).max(claim_millis + INDEX_EXTRA_MILLIS);
     }
     let written = by_key.into_iter().map(async |(key, (fields, millis))| {
         let (set, keep) = (
-            redis::Cmd::hset_multiple(&key, &pairs(&fields)),
-            redis::Cmd::pexpire(&key, millis),
+            Cmd::hset_multiple(&key, &fields),
+            Cmd::pexpire(&key, millis),
         );
         tokio::try_join!(core.server.ask::<()>(&set), core.server.ask::<()>(&keep))
     });
     for failed in join_all(written).await.into_iter().filter_map(Result::err) {
         tracing::warn!(error = %failed, "cannot index tickets: their reservations cannot be released by ticketId");
     }
-}
-
-fn pairs(fields: &[String]) -> Vec<(&str, &str)> {
-    let pairs = fields.chunks_exact(2);
-    pairs.map(|it| (it[0].as_str(), it[1].as_str())).collect()
 }
 
 /// The tickets of one second share a key, so a batch writes few keys: a ticket's id begins with its time.
@@ -368,16 +368,13 @@ pub(super) async fn lookup_ticket(
     core: &Core,
     ticket_id: TicketId,
 ) -> Result<Option<ClaimId>, StoreError> {
-    let mut command = redis::cmd("HGET");
-    command
-        .arg(ticket_key(core, ticket_id))
-        .arg(ticket_id.to_string());
+    let command = Cmd::hget(ticket_key(core, ticket_id), ticket_id.to_string());
     let known: Option<String> = core.server.ask(&command).await?;
     Ok(known.and_then(|known| {
         let (event, user) = known.split_once('|')?;
         Some(ClaimId {
             event_id: event.parse().ok()?,
-            user_id: scripts::read_user(user)?,
+            user_id: user.parse().ok()?,
             ticket_id,
         })
     }))

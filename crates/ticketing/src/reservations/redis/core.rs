@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::{
     RedisHold,
     missing_events::MissingEvents,
-    rebuild::{self, RebuildOutcome},
+    rebuild,
     scripts::{Scripts, on_event},
 };
 use crate::{
@@ -74,6 +74,17 @@ impl Core {
         }
     }
 
+    /// `None` if the event does not exist; an error if it is being rebuilt.
+    pub async fn none_unless_lost<T>(
+        self: &Arc<Self>,
+        event_id: EventId,
+    ) -> Result<Option<T>, Error> {
+        match self.unknown_event(event_id).await {
+            Error::Refused(Refusal::EventNotFound) => Ok(None),
+            error => Err(error),
+        }
+    }
+
     /// Rebuilds an event in the background, unless this process does so already.
     pub fn start_rebuild(self: &Arc<Self>, event_id: EventId) {
         let Some(slot) = RebuildSlot::take(self, event_id) else {
@@ -84,11 +95,8 @@ impl Core {
             let Ok(_permit) = core.rebuilds.acquire().await else {
                 return;
             };
-            match rebuild::rebuild(&core, event_id).await {
-                Ok(RebuildOutcome::Done | RebuildOutcome::ByAnother) => {}
-                Err(error) => {
-                    tracing::warn!(event.id = %event_id, %error, "cannot rebuild the reservations of an event; the next request tries again");
-                }
+            if let Err(error) = rebuild::rebuild(&core, event_id).await {
+                tracing::warn!(event.id = %event_id, %error, "cannot rebuild the reservations of an event; the next request tries again");
             }
             drop(slot);
         });
@@ -139,29 +147,43 @@ impl Core {
         Ok(replies.collect())
     }
 
-    /// Fails unless each event's reply is of the epoch that the store holds, or the event does not exist. A consumer may
-    /// only decide on such replies; an event with another epoch is rebuilt, and the consumer retries.
-    pub async fn verify_epoch(
+    /// As [`call_for_claims`](Self::call_for_claims), for a consumer: it may only decide on replies of the epoch that the
+    /// store holds, or about an event that does not exist. An event with another epoch is rebuilt, and the consumer
+    /// retries.
+    pub async fn call_in_epoch(
         self: &Arc<Self>,
-        replies: impl Iterator<Item = (EventId, Option<Fence>)>,
+        script: &Script,
+        argument: &str,
+        claims: &[ClaimId],
+    ) -> Result<Vec<ScriptReply>, StoreError> {
+        let replies = self.call_for_claims(script, argument, claims).await?;
+        let events = claims.iter().map(|claim| claim.event_id);
+        let fences = replies.iter().map(|reply| reply.fence.as_ref());
+        self.verify_epoch(events.zip(fences).collect()).await?;
+        Ok(replies)
+    }
+
+    async fn verify_epoch(
+        self: &Arc<Self>,
+        fences: BTreeMap<EventId, Option<&Fence>>,
     ) -> Result<(), StoreError> {
-        let replies: BTreeMap<EventId, Option<Fence>> = replies.collect();
-        let keys: Vec<Key> = replies
-            .keys()
-            .map(|event_id| lease_name(*event_id).into())
-            .collect();
+        let names = fences.keys().map(|event_id| lease_name(*event_id));
+        let keys: Vec<Key> = names.map(Key::from).collect();
         if keys.is_empty() {
             return Ok(());
         }
-        let mut current = HashSet::new();
+        let mut current = Vec::new();
         for row in self.store.load_rows(LeaseRecord::TABLE, &keys).await? {
             let record: LeaseRecord = row.read()?;
-            current.insert((record.name, record.token));
+            current.push(Fence {
+                lease: record.name,
+                token: record.token,
+            });
         }
-        for (event_id, fence) in replies {
-            let is_current =
-                fence.is_some_and(|fence| current.contains(&(fence.lease, fence.token)));
-            if !is_current && !self.is_missing(event_id).await? {
+        for (event_id, fence) in fences {
+            let is_current = fence.is_some_and(|fence| current.contains(fence));
+            // Every claim on an event that does not exist is gone.
+            if !is_current && self.store.load::<Allocation>(event_id).await?.is_some() {
                 return Err(self.rebuild_first(event_id));
             }
         }
@@ -180,12 +202,6 @@ impl Core {
     pub async fn is_current(&self, fence: &Fence) -> Result<bool, StoreError> {
         let record: Option<LeaseRecord> = self.store.load(fence.lease.as_str()).await?;
         Ok(record.is_some_and(|record| record.token == fence.token))
-    }
-
-    /// Whether the event does not exist: then every claim on it is gone.
-    async fn is_missing(&self, event_id: EventId) -> Result<bool, StoreError> {
-        let known: Option<Allocation> = self.store.load(event_id).await?;
-        Ok(known.is_none())
     }
 
     fn rebuilding(&self) -> MutexGuard<'_, HashSet<EventId>> {

@@ -7,26 +7,28 @@
 //! again with the same messages. When Redis loses its data it loses the set, and with it the marker key that says that
 //! every event of the store is known.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
-use contract::{EventId, TicketId, Timestamp};
-use messaging::{Commit, CommitError, Find, Record as _, StoreError, Submission};
+use contract::{EventId, Timestamp};
+use messaging::{Commit, Find, Record as _, StoreError, Submission};
+use redis::Cmd;
 
 use super::{
-    EXPIRY_RETRY_MILLIS,
+    EXPIRY_RETRY_MILLIS, Redis,
     core::Core,
     rebuild::{RebuildOutcome, rebuild},
-    scripts::{key, on_event, read_user},
+    scripts::{key, on_event},
 };
 use crate::{
     model::Allocation,
     reservations::{
-        ClaimId, DueClaim, ExpiredClaims, RECHECK_SECS, claim::Claim, with_open_purchase,
+        ClaimId, DueClaim, ExpiredClaims, RECHECK_SECS, claim::Claim, open_purchases,
+        was_not_applied,
     },
 };
 
 /// Events checked in one round.
-const EVENTS_MAX: usize = 64;
+const EVENTS_MAX: isize = 64;
 /// Events of the store read at once, after Redis lost its data.
 const PAGE_EVENTS: u32 = 500;
 /// How often an event with nothing waiting is checked.
@@ -41,56 +43,69 @@ const REBUILDING_MILLIS: i64 = 1_000;
 pub(super) enum Ending {
     /// The claim is freed.
     Free,
-    /// The claim waits on as before.
+    /// The claim waits on as before, unless its buyer is giving it back.
     Undo,
+    /// The claim waits on as before, if it is still marked by the release that began with this `retry_at`.
+    UndoRelease(Timestamp),
     /// The claim waits on, and expires at this time.
     Postpone(Timestamp),
 }
 
-/// Expires up to `max` claims that are due by `now`.
-pub(super) async fn expire(
-    core: &Arc<Core>,
-    now: Timestamp,
-    max: usize,
-    publish: impl Fn(DueClaim) -> Commit,
-) -> Result<ExpiredClaims, StoreError> {
-    rebuild_lost_events(core).await?;
-    let mut due = Vec::new();
-    while due.len() < max {
-        let events = events_due(core, now).await?;
-        if events.is_empty() {
-            break;
-        }
-        for event_id in events {
-            if due.len() < max {
-                due.extend(begin(core, event_id, now, max - due.len()).await?);
+impl Redis {
+    /// Expires up to `max` claims that are due by `now`.
+    pub async fn expire(
+        &self,
+        now: Timestamp,
+        max: usize,
+        publish: impl Fn(DueClaim) -> Commit,
+    ) -> Result<ExpiredClaims, StoreError> {
+        let core = &self.core;
+        rebuild_lost_events(core).await?;
+        let mut due = Vec::new();
+        while due.len() < max {
+            let events = events_due(core, now).await?;
+            if events.is_empty() {
+                break;
+            }
+            for event_id in events {
+                if due.len() < max {
+                    due.extend(begin(core, event_id, now, max - due.len()).await?);
+                }
             }
         }
-    }
-    if due.is_empty() {
-        return Ok(ExpiredClaims::default());
-    }
-    // A purchase that begins after this read finds its claim gone.
-    let open = with_open_purchase(&core.store, &due).await?;
-    let submission = Submission {
-        commits: due.iter().map(|due| publish(*due)).collect(),
-        position: None,
-    };
-    fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
-    let outcomes = core.store.submit(submission).outcomes().await;
-    let (mut published, failure) = Published::of(due, &open, outcomes);
-    let recheck = Ending::Postpone(now.plus_secs(RECHECK_SECS));
-    // If one of these calls fails, its claims are due again a little later.
-    let _ = end(core, &published.failed, Ending::Undo).await;
-    for event_id in published.failed.iter().map(|claim| claim.event_id) {
-        let _ = check_now(core, event_id).await;
-    }
-    let _ = end(core, &published.expired.closing, recheck).await;
-    published.expired.freed = end(core, &published.expired.freed, Ending::Free).await?;
-    match failure {
-        None => Ok(published.expired),
-        Some(CommitError::Store(error)) => Err(error),
-        Some(error) => Err(StoreError::Unavailable(error.to_string())),
+        if due.is_empty() {
+            return Ok(ExpiredClaims::default());
+        }
+        // A purchase that begins after this read finds its claim gone.
+        let open = open_purchases(&core.store, due.iter().map(|due| due.claim)).await?;
+        let submission = Submission::of(due.iter().map(|due| {
+            let mut commit = publish(*due);
+            // Unchanged: the Commit of a release that was paused since before this expiry conflicts with that, so its claim
+            // can wait on.
+            if let Some(purchase) = open.get(&due.claim.ticket_id) {
+                commit.put(purchase);
+            }
+            commit
+        }));
+        fail::fail_point!("ticketing.before_lapse", |_| std::process::abort());
+        let outcomes = core.store.submit(submission).outcomes().await;
+        let claims = || due.iter().map(|due| due.claim);
+        // A claim whose message may be stored is due again a little later, with the same message.
+        let failed = claims().zip(&outcomes);
+        let failed: Vec<ClaimId> = failed
+            .filter_map(|(claim, outcome)| was_not_applied(outcome).then_some(claim))
+            .collect();
+        let ended = claims().map(|claim| (claim, !open.contains_key(&claim.ticket_id)));
+        let (mut expired, failure) = ExpiredClaims::by_outcome(ended, outcomes);
+        let recheck = Ending::Postpone(now.plus_secs(RECHECK_SECS));
+        // If one of these calls fails, its claims are due again a little later.
+        let _ = end(core, &failed, Ending::Undo).await;
+        for event_id in failed.iter().map(|claim| claim.event_id) {
+            let _ = check_now(core, event_id).await;
+        }
+        let _ = end(core, &expired.closing, recheck).await;
+        expired.freed = end(core, &expired.freed, Ending::Free).await?;
+        failure.map_or(Ok(expired), Err)
     }
 }
 
@@ -100,11 +115,7 @@ pub(super) async fn check_now(core: &Core, event_id: EventId) -> Result<(), Stor
 }
 
 async fn check_at(core: &Core, event_id: EventId, at: Timestamp) -> Result<(), StoreError> {
-    let mut command = redis::cmd("ZADD");
-    command
-        .arg(core.server.key("events"))
-        .arg(at.as_millis())
-        .arg(event_id.0);
+    let command = Cmd::zadd(core.server.key("events"), event_id.0, at.as_millis());
     core.server.ask(&command).await
 }
 
@@ -120,15 +131,8 @@ async fn events_due(core: &Core, now: Timestamp) -> Result<Vec<EventId>, StoreEr
 
 /// Up to `EVENTS_MAX` events whose next check is within this time.
 async fn events_between(core: &Core, from: String, to: String) -> Result<Vec<EventId>, StoreError> {
-    let mut command = redis::cmd("ZRANGE");
-    command
-        .arg(core.server.key("events"))
-        .arg(from)
-        .arg(to)
-        .arg("BYSCORE")
-        .arg("LIMIT")
-        .arg(0)
-        .arg(EVENTS_MAX);
+    let key = core.server.key("events");
+    let command = Cmd::zrangebyscore_limit(key, from, to, 0, EVENTS_MAX);
     let events: Vec<i64> = core.server.ask(&command).await?;
     Ok(events.into_iter().map(EventId).collect())
 }
@@ -160,53 +164,17 @@ async fn begin(
     let next = next.parse::<i64>().map_or(latest, Timestamp::from_millis);
     check_at(core, event_id, next.min(latest)).await?;
     let due_claim = |pair: &[String]| {
-        let Claim {
-            ticket_id,
-            deadlines,
-            ..
-        } = Claim::decode(&pair[1])?;
-        let claim = ClaimId {
-            event_id,
-            user_id: read_user(&pair[0])?,
-            ticket_id,
-        };
+        let claim = Claim::decode(&pair[1])?;
         Some(DueClaim {
-            claim,
-            lapses_at: deadlines.lapses_at,
+            claim: ClaimId {
+                event_id,
+                user_id: pair[0].parse().ok()?,
+                ticket_id: claim.ticket_id,
+            },
+            lapses_at: claim.deadlines.lapses_at,
         })
     };
     Ok(claims.chunks_exact(2).filter_map(due_claim).collect())
-}
-
-/// Due claims, by the outcome of the commit about them.
-#[derive(Default)]
-struct Published {
-    expired: ExpiredClaims,
-    failed: Vec<ClaimId>,
-}
-
-impl Published {
-    fn of(
-        due: Vec<DueClaim>,
-        open: &HashSet<TicketId>,
-        outcomes: Vec<Result<(), CommitError>>,
-    ) -> (Self, Option<CommitError>) {
-        let (mut published, mut failure) = (Self::default(), None);
-        let expired = &mut published.expired;
-        for (DueClaim { claim, .. }, outcome) in due.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(()) if open.contains(&claim.ticket_id) => expired.closing.push(claim),
-                Ok(()) => expired.freed.push(claim),
-                Err(error) => {
-                    // A claim whose message may be stored is due again a little later, with the same message.
-                    let is_failed = !error.may_be_applied();
-                    published.failed.extend(is_failed.then_some(claim));
-                    failure = Some(error);
-                }
-            }
-        }
-        (published, failure)
-    }
 }
 
 /// Ends the expiry of claims. Returns those that were freed; a claim that was paid meanwhile is not.
@@ -218,6 +186,7 @@ pub(super) async fn end(
     let argument = match ending {
         Ending::Free => "done".to_owned(),
         Ending::Undo => "undo".to_owned(),
+        Ending::UndoRelease(retry_at) => format!("undo|{}", retry_at.as_millis()),
         Ending::Postpone(at) => at.as_millis().to_string(),
     };
     let replies = core
@@ -234,21 +203,15 @@ pub(super) async fn end(
 /// that nobody requests would never expire.
 async fn rebuild_lost_events(core: &Core) -> Result<(), StoreError> {
     let marker = core.server.key("whole");
-    let is_whole: i64 = core.server.ask(redis::cmd("EXISTS").arg(&marker)).await?;
-    if is_whole == 1 {
+    if core.server.ask(&Cmd::exists(marker.as_str())).await? {
         return Ok(());
     }
-    let (mut after, mut is_whole) = (None, true);
-    loop {
-        let find = Find::all(Allocation::TABLE, PAGE_EVENTS).after(after);
-        let sales: Vec<Allocation> = core.store.find(find).await?;
-        let Some(last) = sales.last() else { break };
-        after = Some(last.event_id);
+    let mut is_whole = true;
+    let mut pages = core.store.pages(Find::all(Allocation::TABLE, PAGE_EVENTS));
+    while let Some(sales) = pages.next::<Allocation>().await? {
         for event_id in sales.iter().map(|sale| sale.event_id) {
-            let mut command = redis::cmd("EXISTS");
-            command.arg(key(&core.server, event_id, "sale"));
-            let is_known: i64 = core.server.ask(&command).await?;
-            if is_known == 1 {
+            let sale = key(&core.server, event_id, "sale");
+            if core.server.ask(&Cmd::exists(sale)).await? {
                 check_now(core, event_id).await?;
             } else {
                 is_whole &= rebuild(core, event_id).await? == RebuildOutcome::Done;
@@ -256,9 +219,7 @@ async fn rebuild_lost_events(core: &Core) -> Result<(), StoreError> {
         }
     }
     if is_whole {
-        let mut command = redis::cmd("SET");
-        command.arg(&marker).arg(1);
-        core.server.ask::<()>(&command).await?;
+        core.server.ask::<()>(&Cmd::set(marker, 1)).await?;
     }
     Ok(())
 }

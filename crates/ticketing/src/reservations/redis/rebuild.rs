@@ -1,19 +1,29 @@
 //! Rebuilds what Redis lost from the store, event by event, under the event's lease.
 //!
-//! The lease's token is the event's **epoch**. It is raised before anything is read, and every Commit that was decided
-//! on a reply of Redis carries the epoch of that reply as a fence. So a decision on the old state cannot become durable
-//! once the store is being read, and the rebuild misses nothing. In Redis the epoch fences the other way: a rebuilder
-//! that was paused writes nothing over a newer epoch. While an event has no `sale` key nothing is granted.
+//! The lease's token is the event's **epoch**. It is raised before anything is read, and every Commit that pays or releases
+//! a claim, or changes a sale, carries the epoch of Redis' reply as a fence: none that was decided on the old state becomes
+//! durable once the store is being read. A purchase that is committed then has no fence: it is read, or `SagaConsumer` finds
+//! no claim of it and compensates it. In Redis the epoch fences the other way: a rebuilder that was paused writes nothing
+//! over a newer epoch. While an event has no `sale` key nothing is granted.
 //!
-//! RESERVED tickets are completed claims; open purchases are waiting claims, with a grace period from now. A
-//! reservation without a purchase is only in Redis: its buyer reserves again.
+//! **Who rebuilds:** the process that notices. A request for an event that Redis does not know (`Core::unknown_event`), or a
+//! consumer that meets another epoch than the store's (`Core::verify_epoch`), starts it in the background; the expiry's tick
+//! does it for all events if the key `whole` is missing (`rebuild_lost_events`), but begins a grace period after the start of
+//! its process. Others end as [`RebuildOutcome::ByAnother`].
+//!
+//! **What users see** meanwhile, for each event: `RESERVATIONS_REBUILDING` (503) when they reserve, start a purchase, release
+//! one, or read the stock or their reservation. Paying goes on: `domain.payment` is retried (`Core::rebuild_first`), and the
+//! ticket is issued afterwards.
+//!
+//! **What comes back:** RESERVED tickets as completed claims (`fill_completed`), and purchases that are open (`leave_open`) as
+//! waiting claims with a grace period (`fill_waiting`). **What is lost:** a reservation without a purchase is only in Redis.
+//! Releasing it gets 404, as does starting its purchase afterwards; its buyer reserves again, with the same `Idempotency-Key` too.
 
 use std::collections::{HashMap, HashSet};
 
 use contract::{EventId, SagaId, TicketId, Timestamp};
 use messaging::{
-    Commit, CommitError, Find, Key, Record as _, Row, StoreError, coordinator::SagaRecord,
-    lease::LeaseRecord,
+    Find, Key, Record as _, Row, StoreError, coordinator::SagaRecord, lease::LeaseRecord,
 };
 use saga::SagaState;
 use serde::de::DeserializeOwned;
@@ -142,19 +152,10 @@ impl<'a> RebuildLease<'a> {
             expires_at,
             ..self.record.clone()
         };
-        let mut commit = Commit::new();
-        commit.put(&record);
-        match self.core.store.commit(commit).await {
-            Ok(()) => {
-                self.record = LeaseRecord {
-                    version: record.version + 1,
-                    ..record
-                };
-                Ok(true)
-            }
-            Err(CommitError::Store(error)) => Err(error),
-            Err(_) => Ok(false),
-        }
+        let saved = record.save(&self.core.store).await?;
+        let is_saved = saved.is_some();
+        self.record = saved.unwrap_or_else(|| self.record.clone());
+        Ok(is_saved)
     }
 
     async fn epoch_in_redis(&self) -> Result<Option<i64>, StoreError> {

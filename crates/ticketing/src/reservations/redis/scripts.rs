@@ -1,7 +1,7 @@
 //! The Lua scripts, one for each operation, and the keys of an event. Every script gets the same keys in the same
 //! order, all with the event's hash tag: one event is one slot of a cluster, and one script is atomic.
 
-use contract::{EventId, Timestamp, UserId};
+use contract::{EventId, Timestamp};
 use redis::{Script, ScriptInvocation};
 
 use crate::{
@@ -81,11 +81,8 @@ pub(super) fn key(server: &RedisServer, event_id: EventId, part: &str) -> String
 /// the last.
 impl Claim {
     pub(super) fn encode(&self) -> String {
-        let Deadlines {
-            expires_at,
-            lapses_at,
-        } = self.deadlines;
-        let (expires, lapses) = (expires_at.as_millis(), lapses_at.as_millis());
+        let expires = self.deadlines.expires_at.as_millis();
+        let lapses = self.deadlines.lapses_at.as_millis();
         let text = format!("{}|{expires}|{lapses}", self.ticket_id);
         match self.price {
             Some(price) => format!("{text}|{}|{lapses}", String::from(price)),
@@ -113,10 +110,6 @@ impl Claim {
             price,
         })
     }
-}
-
-pub(super) fn read_user(text: &str) -> Option<UserId> {
-    text.parse().ok()
 }
 
 #[cfg(test)]

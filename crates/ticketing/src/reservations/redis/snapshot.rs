@@ -9,7 +9,8 @@ use redis::Cmd;
 
 use super::scripts::key;
 use crate::{
-    redis_server::{ConnectError, RedisServer, RedisSettings},
+    OpenError,
+    redis_server::{RedisServer, RedisSettings},
     reservations::claim::Claim,
 };
 
@@ -23,23 +24,15 @@ pub struct ClaimSnapshot {
     pub completed: BTreeSet<TicketId>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 impl ClaimSnapshot {
     /// The claims of each event that Redis knows; an event that is still to be rebuilt is left out.
     ///
     /// # Errors
-    /// [`SnapshotError`] if the server does not answer.
+    /// [`OpenError`] if the server does not answer.
     pub async fn read_all(
         settings: &RedisSettings,
         events: &[EventId],
-    ) -> Result<BTreeMap<EventId, Self>, SnapshotError> {
+    ) -> Result<BTreeMap<EventId, Self>, OpenError> {
         let server = RedisServer::connect(settings).await?;
         let mut all = BTreeMap::new();
         for event in events {

@@ -21,7 +21,8 @@ local answers = { '' }
 for _, user in ipairs(due) do
   local claim = redis.call('HGET', waiting, user)
   if claim then
-    redis.call('HSET', lapsing, user, ticket_of(claim))
+    -- The Commit of a release may still come.
+    if not is_being_released(user, ticket_of(claim)) then redis.call('HSET', lapsing, user, ticket_of(claim)) end
     redis.call('ZADD', lapses, ARGV[3], user)
     answers[#answers + 1] = user
     answers[#answers + 1] = claim

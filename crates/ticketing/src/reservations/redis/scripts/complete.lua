@@ -1,19 +1,10 @@
--- Completes waiting claims. ARGV: an empty string, then user and ticket of each.
--- Returns the epoch, then each claim, or the empty string if it is gone; nil for an unknown event.
-local epoch = redis.call('HGET', sale, 'epoch')
-if not epoch then return false end
-local answers = { epoch }
-for i = 2, #ARGV, 2 do
-  local user, ticket = ARGV[i], ARGV[i + 1]
+-- Completes waiting claims: `for_each_claim` without an argument. The word is the claim, or the empty string if it is gone, or
+-- its buyer is giving it back: the Commit of the release would not conflict with that of the ticket.
+return for_each_claim(function(user, ticket)
   local bought, waits = redis.call('HGET', completed, user), redis.call('HGET', waiting, user)
-  local claim = ''
-  if is_for(bought, ticket) then
-    claim = bought
-  elseif is_for(waits, ticket) then
-    claim = waits
-    forget_waiting(user)
-    redis.call('HSET', completed, user, claim)
-  end
-  answers[#answers + 1] = claim
-end
-return answers
+  if is_for(bought, ticket) then return bought end
+  if not is_for(waits, ticket) or is_being_released(user, ticket) then return '' end
+  forget_waiting(user)
+  redis.call('HSET', completed, user, waits)
+  return waits
+end)

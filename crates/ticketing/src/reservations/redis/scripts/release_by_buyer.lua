@@ -7,6 +7,6 @@ if not is_for(redis.call('HGET', waiting, ARGV[1]), ARGV[2])
     or redis.call('HEXISTS', lapsing, ARGV[1]) == 1 then
   return ''
 end
-redis.call('HSET', lapsing, ARGV[1], ARGV[2])
+redis.call('HSET', lapsing, ARGV[1], ARGV[2] .. '|' .. ARGV[3])
 redis.call('ZADD', lapses, ARGV[3], ARGV[1])
 return epoch

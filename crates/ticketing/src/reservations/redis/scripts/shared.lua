@@ -8,10 +8,27 @@ local function ticket_of(claim) return string.sub(claim, 1, 36) end
 
 local function is_for(claim, ticket) return claim and ticket_of(claim) == ticket end
 
+-- `lapsing` holds the ticket of a claim that is ending. If its buyer is giving it back, the `retry_at` of that release
+-- follows behind a bar.
+local function is_being_released(user, ticket)
+  local mark = redis.call('HGET', lapsing, user)
+  return is_for(mark, ticket) and mark ~= ticket
+end
+
 -- Whether this ticket was requested by the request that the claim was granted to: `TicketId::of_request`.
 local function is_of_request(claim, ticket)
   return string.sub(claim, 15, 15) == '8' and string.sub(ticket, 15, 15) == '8'
     and string.sub(claim, 25, 36) == string.sub(ticket, 25, 36)
+end
+
+-- Decides claims. ARGV: an argument, then user and ticket of each. Returns the epoch, then the word that `decide` returns for
+-- each; nil for an unknown event.
+local function for_each_claim(decide)
+  local epoch = redis.call('HGET', sale, 'epoch')
+  if not epoch then return false end
+  local words = { epoch }
+  for i = 2, #ARGV, 2 do words[#words + 1] = decide(ARGV[i], ARGV[i + 1]) end
+  return words
 end
 
 local function forget_waiting(user)

@@ -1,9 +1,8 @@
 //! A holder that is stopped for longer than its lease, as a process is by a paused machine: another takes the lease
-//! and writes, and what the first one then writes is refused. A real process, Redis and PostgreSQL.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot be set up has failed"
-)]
+//! and writes, and what the first one then writes is refused. A real process and PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -12,45 +11,56 @@ use std::{
     time::Duration,
 };
 
+use common::{Account, postgres::Schema, tables};
 use messaging::{
-    Clock, CommitError, MessageTable, Metrics, Postgres, PostgresSettings, Store,
-    lease::{Error, LeaseManager},
+    Clock, Commit, CommitError, Fence, LeaseManager, MessageTable, Metrics, Postgres,
+    PostgresSettings, Store,
+    lease::{Error, Lease},
 };
-use ticketing::{RedisSettings, redis_leases::RedisLeases, redis_server::RedisServer};
 
-#[path = "../../messaging/tests/common/postgres.rs"]
-#[expect(dead_code, reason = "a part of it is used")]
-mod postgres_place;
-#[path = "common/protected.rs"]
-mod protected;
-#[path = "common/redis.rs"]
-#[expect(dead_code, reason = "a part of it is used")]
-mod redis_place;
-
-use protected::{STOCK, quantity, resize};
-
+const NAME: &str = "account 1";
 const LEASE_MILLIS: i64 = 1_000;
 /// What must come does so within this, or the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the child finds everything: it is this program again, and runs `the_other_process`.
 const PLACE: &str = "PAUSED_HOLDER_PLACE";
 
-/// One process that wants the lock, and what it protects.
+/// One process that wants the lease, and what it protects.
 struct Party {
     store: Store,
     leases: LeaseManager,
 }
 
 impl Party {
-    async fn join(postgres: &PostgresSettings, redis: &RedisSettings, holder: &str) -> Self {
-        let tables = [messaging::TABLES, ticketing::TABLES].concat();
-        let store = Store::open_postgres(postgres, &tables, Metrics::unregistered());
-        let store = store.await.unwrap();
-        let server = RedisServer::connect(redis).await.unwrap();
-        let (kept, holder) = (store.clone(), holder.to_owned());
-        let ledger = RedisLeases::open(server, kept).await.unwrap();
-        let leases = LeaseManager::new(ledger, Clock::System, holder, LEASE_MILLIS);
+    async fn join(postgres: &PostgresSettings, holder: &str) -> Self {
+        let opened = Store::open_postgres(postgres, &tables(), Metrics::unregistered()).await;
+        let (store, holder) = (opened.unwrap(), holder.to_owned());
+        let leases = LeaseManager::new(store.clone(), Clock::System, holder, LEASE_MILLIS);
         Self { store, leases }
+    }
+
+    /// Takes the lease when it is free.
+    async fn acquire(&self) -> Lease {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            if let Some(lease) = self.leases.try_acquire(NAME).await.unwrap() {
+                return lease;
+            }
+            look.tick().await;
+        }
+    }
+
+    async fn balance(&self) -> Option<i64> {
+        let known: Option<Account> = self.store.load(1).await.unwrap();
+        known.map(|known| known.balance)
+    }
+
+    async fn write(&self, balance: i64, fence: Fence) -> Result<(), CommitError> {
+        let known: Option<Account> = self.store.load(1).await.unwrap();
+        let account = known.unwrap_or_else(|| Account::new(1, 0));
+        let mut commit = Commit::new();
+        commit.put(&account.with_balance(balance)).fenced_by(fence);
+        self.store.commit(commit).await
     }
 }
 
@@ -61,8 +71,8 @@ struct Other {
 }
 
 impl Other {
-    fn start(postgres: &PostgresSettings, redis: &RedisSettings) -> Self {
-        let place = [&postgres.url, &postgres.schema, &redis.url, &redis.prefix];
+    fn start(postgres: &PostgresSettings) -> Self {
+        let place = [&postgres.url, &postgres.schema];
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["the_other_process", "--exact", "--nocapture"])
             .env(PLACE, place.map(String::as_str).join("\n"))
@@ -86,8 +96,8 @@ impl Other {
         self.said.recv_timeout(PATIENCE).expect("it says something")
     }
 
-    fn tell_to_write(&mut self, quantity: i64) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{quantity}").unwrap();
+    fn tell_to_write(&mut self, balance: i64) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{balance}").unwrap();
     }
 
     fn signal(&self, signal: &str) {
@@ -113,18 +123,13 @@ async fn the_other_process() {
     };
     let place: Vec<&str> = place.lines().collect();
     let postgres = settings(place[0], place[1]);
-    let redis = RedisSettings {
-        url: place[2].to_owned(),
-        prefix: place[3].to_owned(),
-        ..RedisSettings::default()
-    };
-    let party = Party::join(&postgres, &redis, "the other").await;
-    let lease = party.leases.acquire(STOCK).await.unwrap();
+    let party = Party::join(&postgres, "the other").await;
+    let lease = party.acquire().await;
     println!("said: holds {}", lease.token());
     let told = std::io::stdin().lines().map_while(Result::ok);
     for wanted in told {
         let wanted = wanted.parse().unwrap();
-        match resize(&party.store, wanted, lease.fence()).await {
+        match party.write(wanted, lease.fence()).await {
             Ok(()) => println!("said: written"),
             Err(CommitError::Fenced { lease }) => {
                 println!("said: refused without {lease}");
@@ -154,30 +159,28 @@ fn settings(url: &str, schema: &str) -> PostgresSettings {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_was_stopped_past_its_lease_is_told_of_the_loss_and_writes_nothing() {
     // Given a process that holds the lease, and writes under it,
-    let schema = postgres_place::Schema::new();
+    let schema = Schema::new();
     let postgres = settings(&schema.settings.url, &schema.settings.schema);
-    let tables = [messaging::TABLES, ticketing::TABLES].concat();
-    Postgres::migrate(&postgres, &tables).await.unwrap();
-    let redis = redis_place::settings();
-    let party = Party::join(&postgres, &redis, "this").await;
-    let mut other = Other::start(&postgres, &redis);
+    Postgres::migrate(&postgres, &tables()).await.unwrap();
+    let party = Party::join(&postgres, "this").await;
+    let mut other = Other::start(&postgres);
     assert_eq!(other.hear(), "holds 1");
     other.tell_to_write(3);
     assert_eq!(other.hear(), "written");
 
     // when it is stopped until its lease has run out, and another takes it and writes,
     other.signal("-STOP");
-    let lease = tokio::time::timeout(PATIENCE, party.leases.acquire(STOCK)).await;
-    let lease = lease.unwrap().unwrap();
+    let lease = tokio::time::timeout(PATIENCE, party.acquire()).await;
+    let lease = lease.unwrap();
     assert_eq!(lease.token(), 2);
-    resize(&party.store, 5, lease.fence()).await.unwrap();
+    party.write(5, lease.fence()).await.unwrap();
 
     // then what it wants to write when it goes on is refused, and it is told that it lost the lease.
     other.tell_to_write(7);
     other.signal("-CONT");
-    assert_eq!(other.hear(), format!("refused without {STOCK}"));
+    assert_eq!(other.hear(), format!("refused without {NAME}"));
     assert_eq!(other.hear(), "lost, true");
-    assert_eq!(other.hear(), format!("nothing to release of {STOCK}"));
-    assert_eq!(quantity(&party.store).await, Some(5));
+    assert_eq!(other.hear(), format!("nothing to release of {NAME}"));
+    assert_eq!(party.balance().await, Some(5));
     lease.release().await.unwrap();
 }

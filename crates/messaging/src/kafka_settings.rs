@@ -1,12 +1,8 @@
-//! The settings of the Kafka bus. Pure.
+//! The settings of the Kafka bus, for programs with and without the feature `kafka`. Pure.
 
-use std::collections::HashMap;
-
-use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use super::{InitialOffset, identity::MessageIdentity};
-use crate::{PayloadRules, lenient::Zone};
+use crate::{PayloadRules, Program, Timestamp, lenient::Zone};
 
 /// How long brokers may retain a record beyond its retention and its segment's time: they check in intervals.
 const RETENTION_SLACK_SECS: i64 = 600;
@@ -38,6 +34,9 @@ pub struct KafkaSettings {
     /// Set by the program, not by an operator.
     #[serde(skip)]
     pub payload_rules: PayloadRules,
+    /// Set by the program, not by an operator.
+    #[serde(skip)]
+    pub program: Program,
     /// A consumer that sends no heartbeat for this time loses its partitions to the others.
     pub session_timeout_millis: u32,
     /// The interval of offset commits. Records after the last one are redelivered after a crash, and dropped by the inbox.
@@ -76,6 +75,46 @@ pub struct KafkaSecurity {
     pub sasl_password: Option<String>,
 }
 
+/// How a record identifies its message. The header `ce_id` always does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageIdentity {
+    /// By that header alone; the record key is the message's key.
+    #[default]
+    Header,
+    /// Also by a UUID, a digest of `ce_id`: it is the record key of requests and responses between services, and the
+    /// `eventId` of a domain message.
+    Uuid,
+}
+
+/// The offset at which a new group starts on a topic that has records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum InitialOffset {
+    /// At the oldest retained record.
+    Earliest,
+    /// After the newest record.
+    Latest,
+    /// At the first record of this time or later.
+    At(Timestamp),
+}
+
+impl TryFrom<String> for InitialOffset {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            time => time.parse().map(Self::At).map_err(|_| {
+                format!(
+                    "initial_offset is \"earliest\", \"latest\" or a time (RFC 3339), not {text:?}"
+                )
+            }),
+        }
+    }
+}
+
 /// A setting that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} {reason}")]
@@ -106,7 +145,8 @@ impl Default for KafkaSettings {
             partitions: 8,
             replication: 1,
             retention_secs: 86_400,
-            source: "/boxoffice".to_owned(),
+            source: "/messaging".to_owned(),
+            program: Program::default(),
             message_identity: MessageIdentity::default(),
             zone: "UTC".to_owned(),
             payload_rules: PayloadRules::default(),
@@ -170,36 +210,8 @@ impl KafkaSettings {
         Ok(())
     }
 
-    /// The zone to add to times that name none; `None` if it is UTC, which parsing assumes.
-    pub(super) fn foreign_zone(&self) -> Option<Zone> {
-        let zone: Zone = self.zone.parse().ok()?;
-        (!zone.is_utc()).then_some(zone)
-    }
-
-    /// The topic's name at the brokers.
-    pub(super) fn broker_topic(&self, topic: &str) -> String {
-        format!("{}{topic}", self.prefix)
-    }
-
-    pub(super) fn brokers_of(&self, topic: &str) -> &str {
-        match &self.dead_letter_brokers {
-            Some(brokers) if super::is_dead_letter(topic) => brokers,
-            _ => &self.brokers,
-        }
-    }
-
-    /// The names of these topics, grouped by the brokers that hold them.
-    pub(super) fn by_brokers(&self, topics: &[&str]) -> HashMap<&str, Vec<String>> {
-        let mut by_brokers: HashMap<&str, Vec<String>> = HashMap::new();
-        for topic in topics {
-            let names = by_brokers.entry(self.brokers_of(topic)).or_default();
-            names.push(self.broker_topic(topic));
-        }
-        by_brokers
-    }
-
     /// `segment.ms` of each topic that is created: brokers delete whole segments, once the newest record is old enough.
-    pub(super) fn segment_secs(&self) -> i64 {
+    pub(crate) fn segment_secs(&self) -> i64 {
         (self.retention_secs / 4).max(1)
     }
 
@@ -208,38 +220,9 @@ impl KafkaSettings {
     pub fn inbox_secs_min(&self) -> i64 {
         inbox_secs_min(self.retention_secs, self.segment_secs())
     }
-
-    /// The configuration that all clients share.
-    pub(super) fn client(&self, brokers: &str) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", brokers)
-            .set("client.id", "boxoffice")
-            .set("topic.metadata.refresh.interval.ms", "60000")
-            .set("reconnect.backoff.max.ms", "2000");
-        let security = [
-            ("security.protocol", &self.security.protocol),
-            ("ssl.ca.location", &self.security.ssl_ca_location),
-            (
-                "ssl.certificate.location",
-                &self.security.ssl_certificate_location,
-            ),
-            ("ssl.key.location", &self.security.ssl_key_location),
-            ("ssl.key.password", &self.security.ssl_key_password),
-            ("sasl.mechanism", &self.security.sasl_mechanism),
-            ("sasl.username", &self.security.sasl_username),
-            ("sasl.password", &self.security.sasl_password),
-        ];
-        for (name, value) in security {
-            if let Some(value) = value {
-                config.set(name, value);
-            }
-        }
-        config
-    }
 }
 
-pub(super) fn inbox_secs_min(retention_secs: i64, segment_secs: i64) -> i64 {
+pub(crate) fn inbox_secs_min(retention_secs: i64, segment_secs: i64) -> i64 {
     retention_secs
         .saturating_add(segment_secs)
         .saturating_add(RETENTION_SLACK_SECS)
@@ -293,6 +276,5 @@ mod tests {
         settings.security.sasl_password = Some("hush".to_owned());
         settings.security.ssl_key_password = Some("hush".to_owned());
         assert!(!format!("{settings:?}").contains("hush"));
-        assert!(!format!("{:?}", settings.client("one:9092")).contains("hush"));
     }
 }

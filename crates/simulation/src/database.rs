@@ -1,0 +1,382 @@
+//! The database of a service, shared by its processes: the embedded store on a file in memory, behind connections that do
+//! what those to PostgreSQL may do. Each process has one connection that writes, in order. What a connection was sent
+//! survives its process; what the process had not sent is lost with it.
+//!
+//! State: the rows; until when the server is away or its disk is full.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+};
+
+use futures::{FutureExt, executor::block_on};
+use messaging::{
+    Commit, CommitHandle, CommitOutcome, DataFolder, Key, Metrics, Row, Snapshot, Store,
+    StoreError, Submission, Table, Timestamp, Unresolved,
+    backend::{Answer, StoreEngine},
+    housekeeping::{Cleaned, RowRetention},
+    store::{DueTimer, Find, Position},
+    writer_state::{Reply, WriterState},
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::unconstrained,
+};
+
+use crate::{
+    faults::Fault,
+    world::{World, pause},
+};
+
+/// The longest wait for a server that is away, as `store.postgres.wait_secs_max`.
+const WAIT_MILLIS_MAX: i64 = 3_000;
+/// The group in whose name published messages are removed.
+const RELAY: &str = "relay";
+
+pub struct Database {
+    pub name: &'static str,
+    /// Notified by each commit.
+    pub committed: Notify,
+    world: Arc<World>,
+    folder: PathBuf,
+    rows: Store,
+    away_until: AtomicI64,
+    full_until: AtomicI64,
+}
+
+/// What a process has sent to its writing connection.
+pub struct Job {
+    submission: Submission,
+    reply: Reply,
+    at: i64,
+}
+
+impl Database {
+    pub fn open(
+        world: &Arc<World>,
+        name: &'static str,
+        folder: &Path,
+        tables: &[&'static Table],
+    ) -> Arc<Self> {
+        let folder = folder.join(name);
+        let rows = Store::open_embedded(data_folder(&folder), tables, Metrics::unregistered());
+        Arc::new(Self {
+            name,
+            committed: Notify::new(),
+            world: Arc::clone(world),
+            rows: rows.unwrap(),
+            folder,
+            away_until: AtomicI64::new(0),
+            full_until: AtomicI64::new(0),
+        })
+    }
+
+    /// The file of the rows, to be read between two steps.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.folder
+            .join(format!("{}.db", boxoffice::backends::PROGRAM.name))
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::open(data_folder(&self.folder)).unwrap()
+    }
+
+    /// The store as a process sees it. `engines` is the host of the connection's other end.
+    pub fn connect(self: &Arc<Self>, engines: &tokio::runtime::Handle) -> Store {
+        let (jobs, received) = mpsc::unbounded_channel();
+        let state = Arc::new(WriterState::new(0, Metrics::unregistered()));
+        engines.spawn(Arc::clone(self).serve(received, Arc::downgrade(&state)));
+        Store::Other(Arc::new(Connection {
+            database: Arc::clone(self),
+            state,
+            jobs,
+        }))
+    }
+
+    /// Messages after `offset`, which were committed and may be published.
+    pub fn outbox(&self, offset: i64) -> Vec<messaging::StoredMessage> {
+        self.ask(self.rows.read_log(offset, 1_000, &|_| true))
+            .unwrap()
+            .0
+    }
+
+    /// Removes messages up to this offset.
+    pub fn remove_published(&self, offset: i64) {
+        let position = Position {
+            group: RELAY.to_owned(),
+            offset,
+        };
+        let submission = Submission {
+            commits: Arc::default(),
+            position: Some(position),
+        };
+        self.ask(self.rows.submit(submission).outcomes());
+        self.ask(self.rows.clean(&[RELAY], Timestamp::from_millis(0)))
+            .unwrap();
+    }
+
+    /// Waits for the embedded store on this thread: no simulated time passes.
+    fn ask<T>(&self, answer: impl Future<Output = T>) -> T {
+        block_on(unconstrained(answer))
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        mut jobs: mpsc::UnboundedReceiver<Job>,
+        state: std::sync::Weak<WriterState>,
+    ) {
+        while let Some(job) = jobs.recv().await {
+            let state = state.upgrade();
+            if let Some(state) = &state {
+                state.received(1);
+            } else if self.world.below(2) == 0 {
+                self.world.step(format_args!(
+                    "{}: a commit was lost with its process",
+                    self.name
+                ));
+                continue;
+            }
+            self.write(job, state.as_deref()).await;
+        }
+    }
+
+    async fn write(&self, job: Job, state: Option<&WriterState>) {
+        let place = place(self.name, &job.submission.commits);
+        pause(self.world.between(1, 15)).await;
+        if self.world.strikes(Fault::CommitSlow, &place) {
+            pause(self.world.between(100, 2_000)).await;
+        }
+        if self.world.strikes(Fault::StoreAway, self.name) {
+            let until = self.world.elapsed() + self.world.between(500, 8_000) as i64;
+            self.away_until.store(until, Relaxed);
+        }
+        if self.world.strikes(Fault::DiskFull, self.name) {
+            let until = self.world.elapsed() + self.world.between(500, 8_000) as i64;
+            self.full_until.store(until, Relaxed);
+        }
+        let size = job.submission.commits.len().max(1);
+        let failed = |reason: &str| {
+            Ok(vec![
+                Err(StoreError::Unavailable(reason.to_owned()).into());
+                size
+            ])
+        };
+        let is_late = self.world.elapsed() - job.at > WAIT_MILLIS_MAX;
+        let answer = if !self.is_back_in_time().await || is_late {
+            failed("the server is away")
+        } else if self.world.elapsed() < self.full_until.load(Relaxed) {
+            failed("the disk is full")
+        } else if self.world.strikes(Fault::CommitFails, &place) {
+            failed("the connection broke before COMMIT")
+        } else if self.world.strikes(Fault::CommitUnknown, &place) {
+            return self.lose_answer(job, state, &place).await;
+        } else {
+            Ok(self.apply(job.submission, state, &place))
+        };
+        // A dropped waiter undoes nothing.
+        let _ = job.reply.send(answer);
+    }
+
+    /// Applies or forgets a commit, now or later, and tells which later still. The connection is not there meanwhile.
+    async fn lose_answer(&self, job: Job, state: Option<&WriterState>, place: &str) {
+        let (resolve, resolved) = oneshot::channel();
+        let reason = "the connection broke during COMMIT".to_owned();
+        let is_applied = self.world.below(2) == 0;
+        let size = job.submission.commits.len().max(1);
+        pause(self.world.between(0, 1_000)).await;
+        let _ = job
+            .reply
+            .send(Err(Unresolved::new(reason.clone(), resolved)));
+        pause(self.world.between(0, 5_000)).await;
+        let outcomes = match is_applied {
+            true => self.apply(job.submission, state, place),
+            false => vec![Err(StoreError::Unavailable(reason).into()); size],
+        };
+        pause(self.world.between(0, 30_000)).await;
+        self.world.step(format_args!(
+            "{place}: known to be {}",
+            if is_applied { "applied" } else { "lost" }
+        ));
+        let _ = resolve.send(outcomes);
+    }
+
+    fn apply(
+        &self,
+        submission: Submission,
+        state: Option<&WriterState>,
+        place: &str,
+    ) -> Vec<CommitOutcome> {
+        let outcomes = self.ask(self.rows.submit(submission).outcomes());
+        let texts = outcomes.iter().map(|outcome| match outcome {
+            Ok(()) => "applied".to_owned(),
+            Err(error) => error.to_string(),
+        });
+        if !place.ends_with(" lease") {
+            let texts: Vec<_> = texts.collect();
+            self.world
+                .step(format_args!("{place}: {}", texts.join("; ")));
+        }
+        if let Some(state) = state {
+            state.publish(Vec::new());
+        }
+        self.committed.notify_one();
+        outcomes
+    }
+
+    async fn is_back_in_time(&self) -> bool {
+        let left = self.away_until.load(Relaxed) - self.world.elapsed();
+        pause(left.clamp(0, WAIT_MILLIS_MAX).unsigned_abs()).await;
+        left <= WAIT_MILLIS_MAX
+    }
+
+    async fn read<T>(
+        &self,
+        table: &str,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        if self.world.below(4) == 0 {
+            pause(self.world.between(1, 20)).await;
+        }
+        let is_back = self.is_back_in_time().await;
+        if !is_back || self.world.strikes(Fault::ReadFails, table) {
+            return Err(StoreError::Unavailable(
+                "the server does not answer".to_owned(),
+            ));
+        }
+        self.ask(read)
+    }
+}
+
+fn data_folder(path: &Path) -> DataFolder {
+    boxoffice::backends::data_folder(path)
+}
+
+/// The database and the tables that a commit changes, or the topics that it publishes.
+fn place(database: &str, commits: &[Commit]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for commit in commits {
+        names.extend(
+            commit
+                .puts
+                .iter()
+                .chain(&commit.appends)
+                .map(|put| put.table.name),
+        );
+        names.extend(commit.messages.iter().map(|message| message.topic.as_str()));
+    }
+    names.sort_unstable();
+    names.dedup();
+    format!("{database} {}", names.join("+"))
+}
+
+/// A process's connections to a database.
+struct Connection {
+    database: Arc<Database>,
+    state: Arc<WriterState>,
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+impl StoreEngine for Connection {
+    fn state(&self) -> &WriterState {
+        &self.state
+    }
+
+    fn load<'a>(&'a self, table: &'static Table, keys: &'a [Key]) -> Answer<'a, Vec<Row>> {
+        let database = &self.database;
+        database
+            .read(table.name, database.rows.load_rows(table, keys))
+            .boxed()
+    }
+
+    fn find(&self, find: Find) -> Answer<'_, Vec<Row>> {
+        let database = &self.database;
+        let name = find.table.name;
+        // Not on another thread, of which the simulated clock would not know.
+        let found = async move {
+            match &database.rows {
+                Store::Sqlite(rows) => rows.find(&find),
+                other => other.find_rows(find).await,
+            }
+        };
+        database.read(name, found).boxed()
+    }
+
+    fn count_by(
+        &self,
+        table: &'static Table,
+        column: &'static str,
+        only: Option<&'static str>,
+    ) -> Answer<'_, Vec<(String, i64)>> {
+        let database = &self.database;
+        database
+            .read(table.name, database.rows.count_by(table, column, only))
+            .boxed()
+    }
+
+    fn next_id(&self, table: &'static Table) -> Answer<'_, i64> {
+        let database = &self.database;
+        database
+            .read(table.name, database.rows.next_id(table))
+            .boxed()
+    }
+
+    fn submit(&self, submission: Submission) -> CommitHandle {
+        let at = self.database.world.elapsed();
+        let send = |submission, reply| {
+            self.jobs
+                .send(Job {
+                    submission,
+                    reply,
+                    at,
+                })
+                .is_ok()
+        };
+        self.state.submit(submission, send)
+    }
+
+    fn seen<'a>(
+        &'a self,
+        group: &'a str,
+        message_ids: &'a [&'a str],
+    ) -> Answer<'a, HashSet<String>> {
+        let database = &self.database;
+        database
+            .read("inbox", database.rows.seen(group, message_ids))
+            .boxed()
+    }
+
+    fn timers(&self, (from, to): (Timestamp, Timestamp), limit: u32) -> Answer<'_, Vec<DueTimer>> {
+        let database = &self.database;
+        database
+            .read("timer", database.rows.timers((from, to), limit))
+            .boxed()
+    }
+
+    fn clean<'a>(&'a self, _: &'a [&'static str], inbox_before: Timestamp) -> Answer<'a, Cleaned> {
+        let database = &self.database;
+        database
+            .read("inbox", database.rows.clean(&[], inbox_before))
+            .boxed()
+    }
+
+    fn retire_group<'a>(&'a self, group: &'a str) -> Answer<'a, ()> {
+        let database = &self.database;
+        database
+            .read("consumer", database.rows.retire_group(group))
+            .boxed()
+    }
+
+    fn remove_old<'a>(&'a self, retention: &'a RowRetention, before: Timestamp) -> Answer<'a, u64> {
+        let database = &self.database;
+        let name = retention.table.name;
+        database
+            .read(name, database.rows.remove_old(retention, before))
+            .boxed()
+    }
+}

@@ -1,0 +1,153 @@
+//! The payment gateway: the sandbox, and a network to it that does what a real one may do. A request that was sent is
+//! executed even if its caller is gone.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Body};
+use futures::{FutureExt, future::BoxFuture};
+use jiff::Timestamp;
+use reqwest::Request;
+use toss::{Exchange, ExchangeError, HttpAnswer, SecretKey, protocol::TEST_CODE_HEADER};
+use toss_sandbox::{Clock, Sandbox, SandboxSettings};
+use tower::ServiceExt;
+
+use crate::{
+    faults::Fault,
+    network::bytes,
+    world::{World, pause},
+};
+
+pub const SECRET: &str = "test_sk_of_the_simulation";
+pub const URL: &str = "http://gateway.test";
+/// Codes that prove a refusal, and codes that prove nothing.
+const CODES: &[&str] = &[
+    "REJECT_CARD_PAYMENT",
+    "INVALID_STOPPED_CARD",
+    "PROVIDER_ERROR",
+    "UNKNOWN_PAYMENT_ERROR",
+    "FAILED_INTERNAL_SYSTEM_PROCESSING",
+    "COMMON_ERROR",
+];
+
+#[derive(Clone)]
+pub struct Gateway {
+    pub sandbox: Sandbox,
+    world: Arc<World>,
+    router: Router,
+    engines: tokio::runtime::Handle,
+}
+
+impl Gateway {
+    #[must_use]
+    pub fn new(world: &Arc<World>, engines: &tokio::runtime::Handle) -> Self {
+        let settings = SandboxSettings {
+            clock: Arc::new(WorldClock(Arc::clone(world))),
+            ..SandboxSettings::new(SecretKey::new(SECRET))
+        };
+        let sandbox = Sandbox::open(settings).unwrap();
+        Self {
+            router: sandbox.router(),
+            sandbox,
+            world: Arc::clone(world),
+            engines: engines.clone(),
+        }
+    }
+
+    /// One exchange, on the gateway's host.
+    async fn answer(
+        self,
+        mut request: Request,
+        place: &'static str,
+    ) -> Result<HttpAnswer, ExchangeError> {
+        pause(self.world.between(5, 80)).await;
+        if self.world.strikes(Fault::GatewayAway, place) {
+            return Err(ExchangeError::NoConnection);
+        }
+        if self.world.strikes(Fault::GatewayRefuses, place) {
+            let code = self.world.pick(CODES).parse().unwrap();
+            request.headers_mut().insert(TEST_CODE_HEADER, code);
+        }
+        let breaks = self.world.strikes(Fault::GatewayBreaks, place);
+        if breaks && self.world.below(3) == 0 {
+            return Err(ExchangeError::Broken);
+        }
+        let answer = self.execute(request).await;
+        self.world
+            .step(format_args!("gateway {place}: {}", answer.status));
+        if self.world.strikes(Fault::GatewaySlow, place) {
+            pause(self.world.between(500, 6_000)).await;
+        }
+        if breaks {
+            return Err(ExchangeError::Broken);
+        }
+        if self.world.strikes(Fault::GatewayErrs, place) {
+            return Ok(HttpAnswer {
+                status: 500,
+                content_type: "text/html".to_owned(),
+                body: b"<html>".to_vec(),
+            });
+        }
+        Ok(answer)
+    }
+
+    async fn execute(&self, mut request: Request) -> HttpAnswer {
+        let authorization = SecretKey::new(SECRET).basic_authorization();
+        let headers = request.headers_mut();
+        headers.insert("authorization", authorization.parse().unwrap());
+        let sent = axum::http::Request::<reqwest::Body>::try_from(request);
+        let (head, body) = sent.unwrap().into_parts();
+        let body = Body::from(body.as_bytes().unwrap_or_default().to_vec());
+        let sent = axum::http::Request::from_parts(head, body);
+        let answered = self.router.clone().oneshot(sent).await.unwrap();
+        let content_type = answered.headers().get("content-type");
+        let content_type = content_type.map(|it| it.to_str().unwrap().to_owned());
+        HttpAnswer {
+            status: answered.status().as_u16(),
+            content_type: content_type.unwrap_or_default(),
+            body: bytes(answered.into_body()).await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gateway")
+    }
+}
+
+impl Exchange for Gateway {
+    fn send(&self, request: Request) -> BoxFuture<'static, Result<HttpAnswer, ExchangeError>> {
+        let path = request.url().path();
+        let place = match path {
+            path if path.ends_with("/confirm") => "confirm",
+            path if path.ends_with("/cancel") => "cancel",
+            path if path.ends_with("/transactions") => "transactions",
+            _ => "lookup",
+        };
+        let answered = self.engines.spawn(self.clone().answer(request, place));
+        async move { answered.await.unwrap_or(Err(ExchangeError::Broken)) }.boxed()
+    }
+}
+
+struct WorldClock(Arc<World>);
+
+impl std::fmt::Debug for WorldClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WorldClock")
+    }
+}
+
+impl Clock for WorldClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.0.now().as_millis()).unwrap()
+    }
+
+    fn wait_until(&self, at: Timestamp) -> BoxFuture<'_, ()> {
+        async move {
+            while self.now() < at {
+                pause(50).await;
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,192 @@
+//! How requests of clients reach the processes: late, twice, or not at all.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use test_support::api::{ApiAnswer, ApiRequest};
+use tokio::sync::{mpsc, oneshot};
+use tower::ServiceExt;
+
+use crate::{
+    faults::Fault,
+    world::{World, pause},
+};
+
+/// The longest wait of a client.
+const PATIENCE_MILLIS: u64 = 20_000;
+
+/// A request on its way, and where its answer goes.
+pub struct Call {
+    request: axum::http::Request<Body>,
+    reply: oneshot::Sender<ApiAnswer>,
+}
+
+/// By service and process.
+type Listeners = BTreeMap<(String, String), mpsc::UnboundedSender<Call>>;
+
+/// The processes that listen.
+#[derive(Clone)]
+pub struct Network {
+    world: Arc<World>,
+    listeners: Arc<Mutex<Listeners>>,
+}
+
+impl Network {
+    #[must_use]
+    pub fn new(world: &Arc<World>) -> Self {
+        Self {
+            world: Arc::clone(world),
+            listeners: Arc::default(),
+        }
+    }
+
+    pub fn listen(&self, services: &str, process: &str, to: mpsc::UnboundedSender<Call>) {
+        self.listeners
+            .lock()
+            .insert((services.to_owned(), process.to_owned()), to);
+    }
+
+    pub fn close(&self, services: &str, process: &str) {
+        self.listeners
+            .lock()
+            .remove(&(services.to_owned(), process.to_owned()));
+    }
+
+    /// Sends a request once; `None` if there was no answer.
+    pub async fn send(&self, request: &ApiRequest) -> Option<ApiAnswer> {
+        let route = route(request);
+        if request.method != reqwest::Method::GET
+            && self.world.strikes(Fault::ClientRepeats, &route)
+        {
+            let (one, other) = futures::join!(self.send_once(request), self.send_once(request));
+            return one.or(other);
+        }
+        self.send_once(request).await
+    }
+
+    async fn send_once(&self, request: &ApiRequest) -> Option<ApiAnswer> {
+        let route = route(request);
+        pause(self.world.between(1, 60)).await;
+        let to = self.listener(request)?;
+        let (reply, answer) = oneshot::channel();
+        let call = Call {
+            request: http_request(request),
+            reply,
+        };
+        to.send(call).ok()?;
+        let patience = match self.world.strikes(Fault::ClientDrops, &route) {
+            true => self.world.between(5, 400),
+            false => PATIENCE_MILLIS,
+        };
+        let answer = tokio::time::timeout(Duration::from_millis(patience), answer)
+            .await
+            .ok()?
+            .ok()?;
+        self.world.step(format_args!(
+            "{route} {}: {} {}",
+            request.key,
+            answer.status,
+            answer.code()
+        ));
+        Some(answer)
+    }
+
+    fn listener(&self, request: &ApiRequest) -> Option<mpsc::UnboundedSender<Call>> {
+        let service = match request.path.split(['/', '?']).nth(1).unwrap_or_default() {
+            "event" => "event",
+            "user" | "dead-letter" => "user",
+            "payment" => "payment",
+            _ => "ticketing",
+        };
+        let listeners = self.listeners.lock();
+        let those: Vec<_> = listeners
+            .iter()
+            .filter(|((name, _), _)| name.starts_with(service))
+            .collect();
+        (!those.is_empty()).then(|| self.world.pick(&those).1.clone())
+    }
+
+    /// Sends a request with its key until it is answered, at most so often.
+    pub async fn insist(&self, request: &ApiRequest, tries: u32) -> Option<ApiAnswer> {
+        for _ in 0..tries {
+            match self.send(request).await {
+                Some(answer) if !answer.leaves_key_open() && !answer.is_retryable() => {
+                    return Some(answer);
+                }
+                _ => pause(self.world.between(100, 2_000)).await,
+            }
+        }
+        None
+    }
+}
+
+/// Method and path, without ids.
+fn route(request: &ApiRequest) -> String {
+    let words = request
+        .path
+        .split(['/', '?'])
+        .filter(|word| !word.is_empty());
+    let words = words.map(|word| {
+        if word.contains(|it: char| it.is_ascii_digit()) {
+            "_"
+        } else {
+            word
+        }
+    });
+    format!("{} {}", request.method, words.collect::<Vec<_>>().join("/"))
+}
+
+fn http_request(request: &ApiRequest) -> axum::http::Request<Body> {
+    let mut sent = axum::http::Request::builder()
+        .method(request.method.clone())
+        .uri(&request.path)
+        .header("host", "localhost");
+    if !request.key.is_empty() {
+        sent = sent.header("idempotency-key", &request.key);
+    }
+    for (name, value) in &request.headers {
+        sent = sent.header(*name, value);
+    }
+    if request.body.is_null() {
+        return sent.body(Body::empty()).unwrap();
+    }
+    let sent = sent.header("content-type", "application/json");
+    sent.body(Body::from(request.body.to_string())).unwrap()
+}
+
+/// Answers the calls of one process, each in a task of its own, which ends if the client goes away.
+pub async fn serve(router: Router, mut calls: mpsc::UnboundedReceiver<Call>) {
+    while let Some(call) = calls.recv().await {
+        let router = router.clone();
+        tokio::spawn(async move {
+            let Call { request, mut reply } = call;
+            let answer = tokio::select! {
+                biased;
+                () = reply.closed() => return,
+                answer = answer(router, request) => answer,
+            };
+            // A client that is gone needs none.
+            let _ = reply.send(answer);
+        });
+    }
+}
+
+async fn answer(router: Router, request: axum::http::Request<Body>) -> ApiAnswer {
+    let response = router.oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let text = String::from_utf8_lossy(&bytes(body).await).into_owned();
+    ApiAnswer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: serde_json::from_str(&text).unwrap_or_default(),
+        text,
+    }
+}
+
+/// The whole of a body; nothing if it broke.
+pub async fn bytes(body: Body) -> Vec<u8> {
+    let collected = body.collect().await;
+    collected.map_or_else(|_| Vec::new(), |it| it.to_bytes().to_vec())
+}

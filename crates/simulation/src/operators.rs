@@ -1,0 +1,196 @@
+//! Operators and strangers: they put events on sale and change them, block users, replay and discard dead letters,
+//! reconcile; and send webhooks and records that nobody asked for.
+
+use std::sync::Arc;
+
+use messaging::Message;
+use serde_json::{Value, json};
+use test_support::api::ApiRequest;
+
+use crate::{
+    broker::Broker,
+    buyers::{Knowledge, PRICE},
+    database::Database,
+    faults::Fault,
+    network::Network,
+    world::{World, pause},
+};
+
+const STATUSES: &[&str] = &["DONE", "ABORTED", "CANCELED", "EXPIRED", "IN_PROGRESS"];
+
+#[derive(Clone)]
+pub struct Operator {
+    pub world: Arc<World>,
+    pub network: Network,
+    pub knowledge: Arc<Knowledge>,
+    pub broker: Arc<Broker>,
+    pub databases: Vec<Arc<Database>>,
+}
+
+impl Operator {
+    /// Puts `count` events with a few tickets each on sale.
+    pub async fn open_sales(self, count: u64) {
+        for number in 0..count {
+            let quantity = self.world.between(1, 6) as i64;
+            let request = ApiRequest::register_event("Show", quantity, PRICE)
+                .with_key(format!("event-{number}"));
+            if let Some(id) = self
+                .network
+                .insist(&request, 100)
+                .await
+                .and_then(|it| it.number_of("id"))
+            {
+                self.knowledge.events.lock().push(id);
+            }
+        }
+    }
+
+    /// Does something now and then, as long as there are faults.
+    pub async fn work(self) {
+        while self.world.is_stormy() {
+            pause(self.world.between(500, 6_000)).await;
+            let _ = match self.world.below(4) {
+                0 => self.change_event().await,
+                1 => self.change_user().await,
+                2 => self.reconcile().await,
+                _ => self.tend_dead_letters("work").await,
+            };
+        }
+    }
+
+    async fn change_event(&self) -> Option<()> {
+        let events = self.knowledge.events.lock().clone();
+        let event = *events.get(self.world.below(events.len().max(1) as u64) as usize)?;
+        let path = format!("/event/{event}");
+        let version = self
+            .network
+            .send(&ApiRequest::get(&path))
+            .await?
+            .number_of("version")?;
+        let quantity = self.world.between(0, 8);
+        let body = json!({ "name": "Show", "ticketQuantity": quantity, "version": version });
+        self.network
+            .send(&ApiRequest::put(path, body))
+            .await
+            .map(|_| ())
+    }
+
+    async fn change_user(&self) -> Option<()> {
+        let users = self.knowledge.users.lock().clone();
+        let user = *users.get(self.world.below(users.len().max(1) as u64) as usize)?;
+        let path = format!("/user/{user}");
+        let shown = self.network.send(&ApiRequest::get(&path)).await?;
+        let status = *self.world.pick(&["ACTIVE", "ACTIVE", "INACTIVE"]);
+        let body = json!({ "name": shown.text_of("name")?, "status": status, "version": shown.number_of("version")? });
+        self.network
+            .send(&ApiRequest::put(path, body))
+            .await
+            .map(|_| ())
+    }
+
+    pub async fn reconcile(&self) -> Option<()> {
+        self.network
+            .send(&ApiRequest::post("/payment/reconciliation", json!({})))
+            .await
+            .map(|_| ())
+    }
+
+    /// Replays or discards parked dead letters. `round` names the keys of its requests.
+    pub async fn tend_dead_letters(&self, round: &str) -> Option<()> {
+        for id in self.rows("SELECT id FROM dead_letter WHERE state = 'PARKED'") {
+            let path = format!("/dead-letter/{id}");
+            let text = format!("SELECT CAST(letter AS TEXT) FROM dead_letter WHERE id = '{id}'");
+            // Only what a stranger wrote may be dropped.
+            let is_foreign = self.rows(&text).iter().any(|it| it.contains("foreign"));
+            let request = match is_foreign && self.world.below(2) == 0 {
+                true => ApiRequest::delete(path),
+                false => ApiRequest::post(format!("{path}/replay"), Value::Null),
+            };
+            self.world.step(format_args!(
+                "operator ({round}): {} {}",
+                request.method, request.path
+            ));
+            self.network.send(&request).await?;
+        }
+        Some(())
+    }
+
+    /// Asks for parked refunds again.
+    pub async fn resume_refunds(&self) -> Option<()> {
+        let text = "SELECT payment_id FROM payment WHERE refund = 'PARKED'";
+        for id in self.rows(text) {
+            let request = ApiRequest::post(format!("/payment/{id}/refund"), Value::Null);
+            self.network.send(&request).await?;
+        }
+        Some(())
+    }
+
+    fn rows(&self, text: &str) -> Vec<String> {
+        let all = self.databases.iter().flat_map(|it| rows(it, text));
+        all.collect()
+    }
+
+    /// Sends webhooks about known payments, true or false.
+    pub async fn send_webhooks(self) {
+        for number in 0_u64.. {
+            pause(self.world.between(200, 2_000)).await;
+            if !self.world.is_stormy() {
+                return;
+            }
+            let payments = self.knowledge.payments.lock().clone();
+            if payments.is_empty() || !self.world.strikes(Fault::Webhook, "webhook") {
+                continue;
+            }
+            let (payment, card) = self.world.pick(&payments).clone();
+            let claimed = json!({ "paymentKey": card, "orderId": payment, "status": self.world.pick(STATUSES) });
+            // Some come twice.
+            let name = format!("webhook-{}", number / self.world.between(1, 2));
+            let _ = self
+                .network
+                .send(&ApiRequest::webhook(&name, claimed))
+                .await;
+        }
+    }
+
+    /// Writes records to topics: copies under another id, parts of others, and what is no message.
+    pub async fn write_records(self) {
+        for number in 0_u64.. {
+            pause(500).await;
+            if !self.world.is_stormy() {
+                return;
+            }
+            let Some(known) = self.broker.any_record() else {
+                continue;
+            };
+            if !self.world.strikes(Fault::Foreign, &known.topic) {
+                continue;
+            }
+            let mut message = Message::clone(&known);
+            match self.world.below(4) {
+                // As a relay that sends again under another id.
+                0 => message.id = format!("foreign-{number}"),
+                1 => message.payload = format!("{{\"foreign\":{number}}}"),
+                2 => message.payload = "foreign, and no JSON".to_owned(),
+                _ => {
+                    message.payload = message
+                        .payload
+                        .chars()
+                        .take(message.payload.chars().count() / 2)
+                        .collect()
+                }
+            }
+            if message.payload != known.payload {
+                message.id = format!("foreign-{number}");
+                message.reissue = None;
+            }
+            self.broker.append(Arc::new(message));
+        }
+    }
+}
+
+fn rows(database: &Database, text: &str) -> Vec<String> {
+    let connection = rusqlite::Connection::open(database.file()).unwrap();
+    let mut statement = connection.prepare(text).unwrap();
+    let rows = statement.query_map((), |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
