@@ -85,17 +85,16 @@ impl ClusterBuyer<'_> {
             self.post_at(services, Some(1), path, step, &body)
         );
         let had_lost_answer = one.had_lost_answer || other.had_lost_answer;
-        let answer = if one.is_same(&other) {
-            one
-        } else {
-            let (refused, granted) = if one.status == 200 {
-                (other, one)
-            } else {
-                (one, other)
-            };
-            self.check_refusal_beside_grant(&refused, &granted, path, step, &body)
-                .await;
-            granted
+        let (earlier, later) = match one.answered <= other.answered {
+            true => (one, other),
+            false => (other, one),
+        };
+        let answer = match later.is_same(&earlier) {
+            true => later,
+            false => {
+                self.check_different_answers(earlier, later, path, step, &body)
+                    .await
+            }
         };
         FinalAnswer {
             had_lost_answer,
@@ -103,30 +102,51 @@ impl ClusterBuyer<'_> {
         }
     }
 
-    /// A refusal is not saved under its key, so of two requests with one key the first may find the event sold out, and the
-    /// second a ticket that was released in between. Once one is granted, the key gets that answer at every process for as
-    /// long as the reservation exists.
-    async fn check_refusal_beside_grant(
+    /// Two requests with one key have different answers in two cases only, and the one that is returned is in force:
+    ///
+    /// - A refusal is not saved under its key, so one may find the event sold out, and the other a ticket that was released in between.
+    /// - The reservation of the earlier grant has ended before the later one: Redis was lost, or its time was over.
+    ///
+    /// Once one is granted, the key gets that answer at every process for as long as the reservation exists.
+    async fn check_different_answers(
         &self,
-        refused: &FinalAnswer,
-        granted: &FinalAnswer,
+        earlier: FinalAnswer,
+        later: FinalAnswer,
         path: &str,
         step: &str,
         body: &Value,
-    ) {
+    ) -> FinalAnswer {
         let answers = format!(
-            "{} sent two requests to {path}: {refused:?}, {granted:?}",
+            "{} sent two requests to {path}: {earlier:?}, {later:?}",
             self.name
         );
+        let is_sold_out = |it: &FinalAnswer| (it.status, it.code()) == (409, "SOLD_OUT");
+        let (other, granted) = match later.status {
+            200 => (earlier, later),
+            _ => (later, earlier),
+        };
+        assert_eq!(granted.status, 200, "{answers}");
+        assert!(is_sold_out(&other) || other.status == 200, "{answers}");
+        // The other request was decided while there was no grant, or no grant any more.
         assert!(
-            (refused.status, refused.code(), granted.status) == (409, "SOLD_OUT", 200),
+            match other.status {
+                200 => self.has_reservation_ended(&other),
+                _ => other.sent < granted.answered || self.has_reservation_ended(&granted),
+            },
             "{answers}"
         );
         let again = self.post_at("ticketing-api", None, path, step, body).await;
-        let has_ended = self.deployment.was_redis_lost_since(granted.sent)
-            || granted.sent.elapsed() >= Duration::from_secs(HOLD_TTL_SECS);
-        assert!(has_ended || refused.sent < granted.answered, "{answers}");
-        assert!(has_ended || again.is_same(granted), "{answers}, {again:?}");
+        assert!(
+            self.has_reservation_ended(&granted) || again.is_same(&granted),
+            "{answers}, {again:?}"
+        );
+        granted
+    }
+
+    /// Whether a reservation may be gone by now.
+    fn has_reservation_ended(&self, granted: &FinalAnswer) -> bool {
+        self.deployment.was_redis_lost_since(granted.sent)
+            || granted.sent.elapsed() >= Duration::from_secs(HOLD_TTL_SECS)
     }
 
     /// Repeats a request until there is a final answer: at the selected process first, or at any.
