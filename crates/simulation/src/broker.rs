@@ -26,6 +26,8 @@ use crate::{
     world::{World, pause},
 };
 
+/// As Kafka, unless its operators allow more.
+const MESSAGE_BYTES_MAX: usize = 1_048_576;
 const PARTITIONS: u64 = 2;
 /// A member without a heartbeat for so long has left.
 const SESSION_MILLIS: i64 = 6_000;
@@ -129,11 +131,16 @@ impl Broker {
         let partition = state.partitions.entry(place).or_default();
         partition.records.push(Arc::clone(&message));
         if self.world.strikes(Fault::PartitionSlow, &message.topic) {
-            partition.slow_until = self.world.elapsed() + self.world.between(500, 15_000) as i64;
+            // Now and then longer than a reservation waits for its payment.
+            let millis_max = *self.world.pick(&[3_000, 15_000, 60_000]);
+            partition.slow_until =
+                self.world.elapsed() + self.world.between(500, millis_max) as i64;
         }
         drop(state);
-        self.world
-            .step(format_args!("published {} {}", message.topic, message.id));
+        self.world.step(format_args!(
+            "published {} {:.80}",
+            message.topic, message.id
+        ));
         self.arrived.notify_waiters();
     }
 
@@ -192,6 +199,11 @@ impl Broker {
                     pause(millis).await;
                     broker.append(again);
                 });
+            }
+            if message.payload.len() > MESSAGE_BYTES_MAX {
+                let (topic, size) = (&message.topic, message.payload.len());
+                self.world
+                    .fail(format_args!("no broker takes {size} bytes on {topic}"));
             }
             self.append(message);
         }

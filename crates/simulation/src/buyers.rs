@@ -12,6 +12,7 @@ use test_support::api::{ApiAnswer, ApiRequest, Purchase};
 
 use crate::{
     faults::Fault,
+    gateway::Gateway,
     network::Network,
     world::{World, pause},
 };
@@ -44,6 +45,7 @@ pub struct Buyer {
     pub name: String,
     pub world: Arc<World>,
     pub network: Network,
+    pub gateway: Gateway,
     pub knowledge: Arc<Knowledge>,
 }
 
@@ -104,6 +106,7 @@ impl Buyer {
                 let _ = self.pay(round, &wrong, "wrong").await;
                 self.pay(round, &payable, "card").await?;
             }
+            5 => self.deposit(round, &payable).await?,
             // In two tabs of a browser.
             4 => {
                 let paying = self.pay(round, &payable, "card");
@@ -220,6 +223,27 @@ impl Buyer {
                 .told
                 .lock()
                 .push(Told::Paid { ticket, payment });
+        }
+        Some(())
+    }
+
+    /// Pays into a virtual account, soon, late or never; the bank may take it back.
+    async fn deposit(&self, round: u64, payable: &Payable) -> Option<()> {
+        let key = self.key(round, "account");
+        let account = json!({ "orderId": payable.payment, "paymentKey": key, "amount": payable.amount, "method": "VIRTUAL_ACCOUNT" });
+        self.gateway.perform("payments", &account).await;
+        self.pay(round, payable, "account").await?;
+        for action in ["deposit", "withdraw"] {
+            pause(self.world.between(0, 25_000)).await;
+            if self.world.below(4) == 0 {
+                break;
+            }
+            let path = format!("payments/{key}/{action}");
+            self.gateway.perform(&path, &json!(null)).await;
+            let changed =
+                json!({ "paymentKey": key, "orderId": payable.payment, "status": "DONE" });
+            let webhook = ApiRequest::webhook(&format!("{key}-{action}"), changed);
+            self.network.insist(&webhook, TRIES).await;
         }
         Some(())
     }

@@ -9,7 +9,6 @@ use boxoffice::audit::{Books, checks};
 use contract::{PaymentId, TicketId, domain::PaymentStatus};
 use messaging::dead_letters::DeadLetterState;
 use payment::record::{Refund, WebhookState};
-use rusqlite::Connection;
 
 use crate::{
     buyers::{Knowledge, Told},
@@ -47,44 +46,39 @@ const RULES: &[(&str, &str, &str)] = &[
 
 pub struct Checks {
     world: Arc<World>,
-    files: BTreeMap<&'static str, Connection>,
+    databases: Vec<Arc<Database>>,
     tokens: BTreeMap<(&'static str, String), i64>,
 }
 
 impl Checks {
     pub fn new(world: &Arc<World>, databases: &[Arc<Database>]) -> Self {
-        let files = databases
-            .iter()
-            .map(|it| (it.name, Connection::open(it.file()).unwrap()));
         Self {
             world: Arc::clone(world),
-            files: files.collect(),
+            databases: databases.to_vec(),
             tokens: BTreeMap::new(),
         }
     }
 
     /// What holds at each moment.
     pub fn hold_now(&mut self) {
-        for (database, rule, text) in RULES {
-            let connection = &self.files[database];
-            let mut statement = connection.prepare_cached(text).unwrap();
-            let broken: i64 = statement.query_row((), |row| row.get(0)).unwrap();
-            if broken > 0 {
-                self.world.fail(format_args!("{database}: {rule}"));
+        for database in &self.databases {
+            let (name, file) = (database.name, database.file.lock());
+            for (_, rule, text) in RULES.iter().filter(|rule| rule.0 == name) {
+                let mut statement = file.prepare_cached(text).unwrap();
+                let broken: i64 = statement.query_row((), |row| row.get(0)).unwrap();
+                if broken > 0 {
+                    self.world.fail(format_args!("{name}: {rule}"));
+                }
             }
-        }
-        for (database, connection) in &self.files {
-            let mut statement = connection
+            let mut statement = file
                 .prepare_cached("SELECT name, token FROM lease")
                 .unwrap();
-            let leases = statement
-                .query_map((), |row| Ok((row.get(0)?, row.get(1)?)))
-                .unwrap();
-            for (name, token) in leases.map(Result::unwrap) {
-                let known = self.tokens.entry((database, name)).or_insert(token);
+            let leases = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)));
+            for (lease, token) in leases.unwrap().map(Result::unwrap) {
+                let known = self.tokens.entry((name, lease)).or_insert(token);
                 if token < *known {
                     self.world
-                        .fail(format_args!("{database}: a lease's token went back"));
+                        .fail(format_args!("{name}: a lease's token went back"));
                 }
                 *known = token;
             }
@@ -154,15 +148,16 @@ pub fn describe(books: &Books) -> String {
     sagas.chain(letters).collect::<Vec<_>>().join("; ")
 }
 
-/// All records, with the claims in Redis.
+/// All records, with the claims in Redis, if they are there.
 pub fn read_all(engines: &Engines, process: &Process) -> Books {
     let mut books = read_books(engines);
     let events: Vec<_> = books.allocations.keys().copied().collect();
     let settings = process.config(engines).ticketing;
     let claims = engines.host.runtime.block_on(settings.read_claims(&events));
     // While faults last, Redis may not answer: those who ask then see no claims.
-    books.claims = claims.ok().flatten().unwrap_or_default();
-    books.claims_are_rows = false;
+    let claims = claims.ok();
+    books.claims_are_rows = engines.reservations == "local";
+    books.claims = claims.flatten().unwrap_or_default();
     books
 }
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashSet,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -22,6 +23,8 @@ use messaging::{
     store::{DueTimer, Find, Position},
     writer_state::{Reply, WriterState},
 };
+use parking_lot::Mutex;
+use rusqlite::Connection;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::unconstrained,
@@ -34,6 +37,8 @@ use crate::{
 
 /// The longest wait for a server that is away, as `store.postgres.wait_secs_max`.
 const WAIT_MILLIS_MAX: i64 = 3_000;
+/// What an index of PostgreSQL takes.
+const INDEX_BYTES_MAX: i64 = 2_704;
 /// The group in whose name published messages are removed.
 const RELAY: &str = "relay";
 
@@ -43,6 +48,8 @@ pub struct Database {
     pub committed: Notify,
     world: Arc<World>,
     folder: PathBuf,
+    /// The rows, to be read between two steps.
+    pub file: Mutex<Connection>,
     rows: Store,
     away_until: AtomicI64,
     full_until: AtomicI64,
@@ -64,22 +71,20 @@ impl Database {
     ) -> Arc<Self> {
         let folder = folder.join(name);
         let rows = Store::open_embedded(data_folder(&folder), tables, Metrics::unregistered());
+        let rows = rows.unwrap();
+        let file = folder.join(format!("{}.db", boxoffice::backends::PROGRAM.name));
+        let file = Connection::open(file).unwrap();
+        refuse_odd_texts(&file);
         Arc::new(Self {
             name,
             committed: Notify::new(),
             world: Arc::clone(world),
-            rows: rows.unwrap(),
+            rows,
             folder,
+            file: Mutex::new(file),
             away_until: AtomicI64::new(0),
             full_until: AtomicI64::new(0),
         })
-    }
-
-    /// The file of the rows, to be read between two steps.
-    #[must_use]
-    pub fn file(&self) -> PathBuf {
-        self.folder
-            .join(format!("{}.db", boxoffice::backends::PROGRAM.name))
     }
 
     #[must_use]
@@ -92,7 +97,7 @@ impl Database {
         let (jobs, received) = mpsc::unbounded_channel();
         let state = Arc::new(WriterState::new(0, Metrics::unregistered()));
         engines.spawn(Arc::clone(self).serve(received, Arc::downgrade(&state)));
-        Store::Other(Arc::new(Connection {
+        Store::Other(Arc::new(ServerConnection {
             database: Arc::clone(self),
             state,
             jobs,
@@ -235,21 +240,43 @@ impl Database {
         left <= WAIT_MILLIS_MAX
     }
 
-    async fn read<T>(
-        &self,
-        table: &str,
-        read: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        if self.world.below(4) == 0 {
-            pause(self.world.between(1, 20)).await;
-        }
-        let is_back = self.is_back_in_time().await;
-        if !is_back || self.world.strikes(Fault::ReadFails, table) {
-            return Err(StoreError::Unavailable(
-                "the server does not answer".to_owned(),
-            ));
-        }
-        self.ask(read)
+    fn read<'a, T: Send>(
+        &'a self,
+        table: &'static str,
+        read: impl Future<Output = Result<T, StoreError>> + Send + 'a,
+    ) -> Answer<'a, T> {
+        let answer = async move {
+            self.world.may_pause(table);
+            if self.world.below(4) == 0 {
+                pause(self.world.between(1, 20)).await;
+            }
+            let is_back = self.is_back_in_time().await;
+            if !is_back || self.world.strikes(Fault::ReadFails, table) {
+                let reason = "the server does not answer".to_owned();
+                return Err(StoreError::Unavailable(reason));
+            }
+            self.ask(read)
+        };
+        answer.boxed()
+    }
+}
+
+/// Lets the file refuse what PostgreSQL refuses: a text with U+0000, and a key that is too long for an index.
+fn refuse_odd_texts(file: &Connection) {
+    let events = "INSERT UPDATE".split(' ').map(|event| {
+        format!(
+            "SELECT 'CREATE TRIGGER odd_{event}_' || m.name || ' BEFORE {event} ON ' || m.name || ' WHEN '
+                || group_concat('instr(CAST(NEW.' || c.name || ' AS BLOB), x''00'')', ' OR ')
+                || group_concat(iif(c.pk > 0, ' OR length(CAST(NEW.' || c.name || ' AS BLOB)) > {INDEX_BYTES_MAX}', ''), '')
+                || ' BEGIN SELECT RAISE(ABORT, ''a text that PostgreSQL refuses''); END;'
+             FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' AND c.type = 'TEXT' GROUP BY m.name"
+        )
+    });
+    for triggers in events {
+        let mut statement = file.prepare(&triggers).unwrap();
+        let triggers = statement.query_map((), |row| row.get(0)).unwrap();
+        let triggers: rusqlite::Result<Vec<String>> = triggers.collect();
+        file.execute_batch(&triggers.unwrap().concat()).unwrap();
     }
 }
 
@@ -276,35 +303,37 @@ fn place(database: &str, commits: &[Commit]) -> String {
 }
 
 /// A process's connections to a database.
-struct Connection {
+struct ServerConnection {
     database: Arc<Database>,
     state: Arc<WriterState>,
     jobs: mpsc::UnboundedSender<Job>,
 }
 
-impl StoreEngine for Connection {
+impl Deref for ServerConnection {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
+    }
+}
+
+impl StoreEngine for ServerConnection {
     fn state(&self) -> &WriterState {
         &self.state
     }
 
     fn load<'a>(&'a self, table: &'static Table, keys: &'a [Key]) -> Answer<'a, Vec<Row>> {
-        let database = &self.database;
-        database
-            .read(table.name, database.rows.load_rows(table, keys))
-            .boxed()
+        self.read(table.name, self.rows.load_rows(table, keys))
     }
 
     fn find(&self, find: Find) -> Answer<'_, Vec<Row>> {
-        let database = &self.database;
-        let name = find.table.name;
         // Not on another thread, of which the simulated clock would not know.
-        let found = async move {
-            match &database.rows {
+        self.read(find.table.name, async move {
+            match &self.rows {
                 Store::Sqlite(rows) => rows.find(&find),
                 other => other.find_rows(find).await,
             }
-        };
-        database.read(name, found).boxed()
+        })
     }
 
     fn count_by(
@@ -313,31 +342,24 @@ impl StoreEngine for Connection {
         column: &'static str,
         only: Option<&'static str>,
     ) -> Answer<'_, Vec<(String, i64)>> {
-        let database = &self.database;
-        database
-            .read(table.name, database.rows.count_by(table, column, only))
-            .boxed()
+        self.read(table.name, self.rows.count_by(table, column, only))
     }
 
     fn next_id(&self, table: &'static Table) -> Answer<'_, i64> {
-        let database = &self.database;
-        database
-            .read(table.name, database.rows.next_id(table))
-            .boxed()
+        self.read(table.name, self.rows.next_id(table))
     }
 
     fn submit(&self, submission: Submission) -> CommitHandle {
-        let at = self.database.world.elapsed();
-        let send = |submission, reply| {
-            self.jobs
-                .send(Job {
-                    submission,
-                    reply,
-                    at,
-                })
-                .is_ok()
-        };
-        self.state.submit(submission, send)
+        let at = self.world.elapsed();
+        self.world.may_pause(self.name);
+        self.state.submit(submission, |submission, reply| {
+            let job = Job {
+                submission,
+                reply,
+                at,
+            };
+            self.jobs.send(job).is_ok()
+        })
     }
 
     fn seen<'a>(
@@ -345,38 +367,25 @@ impl StoreEngine for Connection {
         group: &'a str,
         message_ids: &'a [&'a str],
     ) -> Answer<'a, HashSet<String>> {
-        let database = &self.database;
-        database
-            .read("inbox", database.rows.seen(group, message_ids))
-            .boxed()
+        self.read("inbox", self.rows.seen(group, message_ids))
     }
 
     fn timers(&self, (from, to): (Timestamp, Timestamp), limit: u32) -> Answer<'_, Vec<DueTimer>> {
-        let database = &self.database;
-        database
-            .read("timer", database.rows.timers((from, to), limit))
-            .boxed()
+        self.read("timer", self.rows.timers((from, to), limit))
     }
 
     fn clean<'a>(&'a self, _: &'a [&'static str], inbox_before: Timestamp) -> Answer<'a, Cleaned> {
-        let database = &self.database;
-        database
-            .read("inbox", database.rows.clean(&[], inbox_before))
-            .boxed()
+        self.read("inbox", self.rows.clean(&[], inbox_before))
     }
 
     fn retire_group<'a>(&'a self, group: &'a str) -> Answer<'a, ()> {
-        let database = &self.database;
-        database
-            .read("consumer", database.rows.retire_group(group))
-            .boxed()
+        self.read("consumer", self.rows.retire_group(group))
     }
 
     fn remove_old<'a>(&'a self, retention: &'a RowRetention, before: Timestamp) -> Answer<'a, u64> {
-        let database = &self.database;
-        let name = retention.table.name;
-        database
-            .read(name, database.rows.remove_old(retention, before))
-            .boxed()
+        self.read(
+            retention.table.name,
+            self.rows.remove_old(retention, before),
+        )
     }
 }

@@ -61,6 +61,8 @@ pub enum Fault {
     Stop,
     /// A process stands still, longer than leases and sessions.
     Pause,
+    /// A process stands still as it waits for an answer, longer than leases and sessions.
+    PauseAtCall,
     /// A process's clock is set forward.
     ClockForward,
     /// A process's clock is set back.
@@ -100,6 +102,7 @@ pub const FAULTS: &[(Fault, u64)] = &[
     (Fault::Crash, 2),
     (Fault::Stop, 1),
     (Fault::Pause, 2),
+    (Fault::PauseAtCall, 1),
     (Fault::ClockForward, 1),
     (Fault::ClockBack, 1),
     (Fault::ClientDrops, 60),
@@ -132,26 +135,37 @@ impl Weather {
     }
 }
 
-/// How often each kind struck each place.
+/// How often each kind could strike each place, and how often it did.
 #[derive(Debug, Clone, Default)]
-pub struct Coverage(BTreeMap<(Fault, String), u64>);
+pub struct Coverage(BTreeMap<Fault, BTreeMap<String, (u64, u64)>>);
 
 impl Coverage {
-    pub fn count(&mut self, fault: Fault, place: &str) {
-        *self.0.entry((fault, place.to_owned())).or_default() += 1;
+    pub fn count(&mut self, fault: Fault, place: &str, struck: bool) {
+        let places = self.0.entry(fault).or_default();
+        if !places.contains_key(place) {
+            places.insert(place.to_owned(), (0, 0));
+        }
+        if let Some((visits, strikes)) = places.get_mut(place) {
+            *visits += 1;
+            *strikes += u64::from(struck);
+        }
     }
 
     #[must_use]
     pub fn has(&self, fault: Fault) -> bool {
-        self.0.keys().any(|(kind, _)| *kind == fault)
+        let mut places = self.0.get(&fault).into_iter().flat_map(BTreeMap::values);
+        places.any(|(_, strikes)| *strikes > 0)
     }
 
-    /// One line for each pair: fault, place and number, with tabs between.
+    /// One line for each pair: fault, place, how often it could strike, and how often it did, with tabs between.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let line = |((fault, place), count): (&(Fault, String), &u64)| {
-            format!("{fault:?}\t{place}\t{count}")
-        };
-        self.0.iter().map(line).collect()
+        let pairs = self.0.iter().flat_map(|(fault, places)| {
+            let line = move |(place, (visits, strikes)): (&String, &(u64, u64))| {
+                format!("{fault:?}\t{place}\t{visits}\t{strikes}")
+            };
+            places.iter().map(line)
+        });
+        pairs.collect()
     }
 }

@@ -7,6 +7,7 @@ use axum::{Router, body::Body};
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use reqwest::Request;
+use serde_json::Value;
 use toss::{Exchange, ExchangeError, HttpAnswer, SecretKey, protocol::TEST_CODE_HEADER};
 use toss_sandbox::{Clock, Sandbox, SandboxSettings};
 use tower::ServiceExt;
@@ -88,6 +89,16 @@ impl Gateway {
             });
         }
         Ok(answer)
+    }
+
+    /// What a buyer or the bank does at the gateway itself; returns whether it is allowed.
+    pub async fn perform(&self, path: &str, body: &Value) -> bool {
+        let request = axum::http::Request::post(format!("/sandbox/{path}"));
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        self.world
+            .step(format_args!("gateway {path}: {}", answer.status()));
+        answer.status().is_success()
     }
 
     async fn execute(&self, mut request: Request) -> HttpAnswer {

@@ -13,6 +13,9 @@ use simulation::{
     shrink::{arguments, shrink},
 };
 
+/// A place where a fault could have struck so often, and never did, is reported.
+const UNSTRUCK_VISITS: u64 = 10_000;
+
 #[derive(Parser)]
 struct Arguments {
     /// The seed of the run, or of the first.
@@ -119,7 +122,7 @@ fn report(plan: &Plan, outcome: &Outcome, arguments: &Arguments) {
 /// Runs seeds in processes of their own, a few at once; prints those that fail, and at the end the coverage.
 fn run_many(arguments: &Arguments, count: u64) -> ExitCode {
     let next = std::sync::Mutex::new(arguments.seed..arguments.seed + count);
-    let totals = std::sync::Mutex::new((0_u64, 0_u64, BTreeMap::<String, u64>::new()));
+    let totals = std::sync::Mutex::new((0_u64, 0_u64, BTreeMap::<String, (u64, u64)>::new()));
     let began = std::time::Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
@@ -129,8 +132,9 @@ fn run_many(arguments: &Arguments, count: u64) -> ExitCode {
                     let mut totals = totals.lock().expect("no holder panics");
                     totals.0 += steps_in(&text);
                     totals.1 += u64::from(!is_good);
-                    for (place, number) in struck_in(&text) {
-                        *totals.2.entry(place).or_default() += number;
+                    for (place, visits, strikes) in struck_in(&text) {
+                        let counts = totals.2.entry(place).or_default();
+                        *counts = (counts.0 + visits, counts.1 + strikes);
                     }
                     if !is_good {
                         println!(
@@ -147,15 +151,20 @@ fn run_many(arguments: &Arguments, count: u64) -> ExitCode {
     });
     let (steps, failed, struck) = totals.into_inner().expect("no holder panics");
     let secs = began.elapsed().as_secs_f64();
-    if arguments.coverage {
-        struck
-            .iter()
-            .for_each(|(place, number)| println!("struck\t{place}\t{number}"));
+    for (place, (visits, strikes)) in &struck {
+        if arguments.coverage {
+            println!("struck\t{place}\t{visits}\t{strikes}");
+        }
+        // By chance a kind misses a place that was there a few times.
+        if *strikes == 0 && *visits >= UNSTRUCK_VISITS {
+            println!("never struck: {place}, {visits} times");
+        }
     }
     for (fault, _) in FAULTS {
+        let name = format!("{fault:?}\t");
         if !struck
-            .keys()
-            .any(|place| place.starts_with(&format!("{fault:?}\t")))
+            .iter()
+            .any(|(it, counts)| it.starts_with(&name) && counts.1 > 0)
         {
             println!("never struck: {fault:?}");
         }
@@ -189,12 +198,18 @@ fn steps_in(text: &str) -> u64 {
     number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn struck_in(text: &str) -> impl Iterator<Item = (String, u64)> {
+/// Fault and place, how often it could strike there, and how often it did.
+fn struck_in(text: &str) -> impl Iterator<Item = (String, u64, u64)> {
     let lines = text
         .lines()
         .filter_map(|line| line.strip_prefix("struck\t"));
     lines.filter_map(|line| {
-        let (place, number) = line.rsplit_once('\t')?;
-        Some((place.to_owned(), number.parse().ok()?))
+        let (line, strikes) = line.rsplit_once('\t')?;
+        let (place, visits) = line.rsplit_once('\t')?;
+        Some((
+            place.to_owned(),
+            visits.parse().ok()?,
+            strikes.parse().ok()?,
+        ))
     })
 }

@@ -56,20 +56,32 @@ impl Network {
 
     /// Sends a request once; `None` if there was no answer.
     pub async fn send(&self, request: &ApiRequest) -> Option<ApiAnswer> {
+        let service = match request.path.split(['/', '?']).nth(1).unwrap_or_default() {
+            service @ ("event" | "user" | "payment") => service,
+            _ => "ticketing",
+        };
+        self.send_to(service, request).await
+    }
+
+    /// Sends a request once to a process of this service.
+    pub async fn send_to(&self, service: &str, request: &ApiRequest) -> Option<ApiAnswer> {
         let route = route(request);
         if request.method != reqwest::Method::GET
             && self.world.strikes(Fault::ClientRepeats, &route)
         {
-            let (one, other) = futures::join!(self.send_once(request), self.send_once(request));
+            let (one, other) = futures::join!(
+                self.send_once(service, request),
+                self.send_once(service, request)
+            );
             return one.or(other);
         }
-        self.send_once(request).await
+        self.send_once(service, request).await
     }
 
-    async fn send_once(&self, request: &ApiRequest) -> Option<ApiAnswer> {
+    async fn send_once(&self, service: &str, request: &ApiRequest) -> Option<ApiAnswer> {
         let route = route(request);
         pause(self.world.between(1, 60)).await;
-        let to = self.listener(request)?;
+        let to = self.listener(service)?;
         let (reply, answer) = oneshot::channel();
         let call = Call {
             request: http_request(request),
@@ -93,13 +105,7 @@ impl Network {
         Some(answer)
     }
 
-    fn listener(&self, request: &ApiRequest) -> Option<mpsc::UnboundedSender<Call>> {
-        let service = match request.path.split(['/', '?']).nth(1).unwrap_or_default() {
-            "event" => "event",
-            "user" | "dead-letter" => "user",
-            "payment" => "payment",
-            _ => "ticketing",
-        };
+    fn listener(&self, service: &str) -> Option<mpsc::UnboundedSender<Call>> {
         let listeners = self.listeners.lock();
         let those: Vec<_> = listeners
             .iter()

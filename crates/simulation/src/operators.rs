@@ -95,39 +95,37 @@ impl Operator {
             .map(|_| ())
     }
 
-    /// Replays or discards parked dead letters. `round` names the keys of its requests.
+    /// Replays or discards parked dead letters, at a process of the service that has them.
     pub async fn tend_dead_letters(&self, round: &str) -> Option<()> {
-        for id in self.rows("SELECT id FROM dead_letter WHERE state = 'PARKED'") {
-            let path = format!("/dead-letter/{id}");
-            let text = format!("SELECT CAST(letter AS TEXT) FROM dead_letter WHERE id = '{id}'");
-            // Only what a stranger wrote may be dropped.
-            let is_foreign = self.rows(&text).iter().any(|it| it.contains("foreign"));
-            let request = match is_foreign && self.world.below(2) == 0 {
-                true => ApiRequest::delete(path),
-                false => ApiRequest::post(format!("{path}/replay"), Value::Null),
-            };
-            self.world.step(format_args!(
-                "operator ({round}): {} {}",
-                request.method, request.path
-            ));
-            self.network.send(&request).await?;
+        for database in &self.databases {
+            let text =
+                "SELECT id, instr(letter, 'foreign') > 0 FROM dead_letter WHERE state = 'PARKED'";
+            for (id, is_foreign) in rows(database, text) {
+                let path = format!("/dead-letter/{id}");
+                // Only what a stranger wrote may be dropped.
+                let request = match is_foreign && self.world.below(2) == 0 {
+                    true => ApiRequest::delete(path),
+                    false => ApiRequest::post(format!("{path}/replay"), Value::Null),
+                };
+                self.world.step(format_args!(
+                    "operator ({round}): {} {}",
+                    request.method, request.path
+                ));
+                self.network.send_to(database.name, &request).await?;
+            }
         }
         Some(())
     }
 
     /// Asks for parked refunds again.
     pub async fn resume_refunds(&self) -> Option<()> {
-        let text = "SELECT payment_id FROM payment WHERE refund = 'PARKED'";
-        for id in self.rows(text) {
+        let text = "SELECT payment_id, TRUE FROM payment WHERE refund = 'PARKED'";
+        let parked = self.databases.iter().flat_map(|it| rows(it, text));
+        for (id, _) in parked.collect::<Vec<_>>() {
             let request = ApiRequest::post(format!("/payment/{id}/refund"), Value::Null);
             self.network.send(&request).await?;
         }
         Some(())
-    }
-
-    fn rows(&self, text: &str) -> Vec<String> {
-        let all = self.databases.iter().flat_map(|it| rows(it, text));
-        all.collect()
     }
 
     /// Sends webhooks about known payments, true or false.
@@ -166,11 +164,21 @@ impl Operator {
                 continue;
             }
             let mut message = Message::clone(&known);
-            match self.world.below(4) {
+            let mut id = format!("foreign-{number}");
+            match self.world.below(6) {
                 // As a relay that sends again under another id.
-                0 => message.id = format!("foreign-{number}"),
+                0 => message.id.clone_from(&id),
                 1 => message.payload = format!("{{\"foreign\":{number}}}"),
                 2 => message.payload = "foreign, and no JSON".to_owned(),
+                3 => {
+                    message.payload = format!("\"foreign\0{number}\"");
+                    id.push('\0');
+                }
+                4 => {
+                    let size = self.world.between(10, 700_000) as usize;
+                    message.payload = format!("{{\"foreign\":\"{}\"}}", "x".repeat(size));
+                    id += &"long".repeat(1_000);
+                }
                 _ => {
                     message.payload = message
                         .payload
@@ -180,7 +188,7 @@ impl Operator {
                 }
             }
             if message.payload != known.payload {
-                message.id = format!("foreign-{number}");
+                message.id = id;
                 message.reissue = None;
             }
             self.broker.append(Arc::new(message));
@@ -188,9 +196,10 @@ impl Operator {
     }
 }
 
-fn rows(database: &Database, text: &str) -> Vec<String> {
-    let connection = rusqlite::Connection::open(database.file()).unwrap();
-    let mut statement = connection.prepare(text).unwrap();
-    let rows = statement.query_map((), |row| row.get(0)).unwrap();
-    rows.map(Result::unwrap).collect()
+/// A text and a flag of each row.
+fn rows(database: &Database, text: &str) -> Vec<(String, bool)> {
+    let file = database.file.lock();
+    let mut statement = file.prepare_cached(text).unwrap();
+    let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.unwrap().map(Result::unwrap).collect()
 }

@@ -33,7 +33,6 @@ use crate::{
 const SETTINGS: &[(&str, &str)] = &[
     ("STORE__BACKEND", "postgres"),
     ("STORE__POSTGRES__URL", "postgres://simulated"),
-    ("TICKETING__RESERVATIONS", "redis"),
     ("TICKETING__REDIS__URL", "redis://simulated"),
     ("TICKETING__HOLD_TTL_SECS", "20"),
     ("TICKETING__HOLD_GRACE_SECS", "6"),
@@ -55,6 +54,8 @@ pub struct Engines {
     pub databases: Vec<Arc<Database>>,
     pub broker: Arc<Broker>,
     pub redis: Arc<RedisDouble>,
+    /// `redis`, or `local` with one process of ticketing.
+    pub reservations: &'static str,
     pub gateway: Gateway,
     pub network: Network,
 }
@@ -158,8 +159,10 @@ impl Process {
     /// The settings of this process.
     #[must_use]
     pub fn config(&self, engines: &Engines) -> Config {
+        let reservations = ("TICKETING__RESERVATIONS", engines.reservations);
         let environment = SETTINGS
             .iter()
+            .chain([&reservations])
             .map(|(name, value)| (format!("BOXOFFICE_{name}"), (*value).to_owned()));
         let mut config = Config::load(None, environment, &Flags::default()).unwrap();
         // A process of some services is refused with the local bus, which this one does not use.
@@ -182,6 +185,9 @@ impl Process {
             None => {}
             Some(run) => {
                 run.host.run(world);
+                if world.takes_pause() {
+                    self.paused_until = world.elapsed() + world.between(500, 25_000) as i64;
+                }
                 if run.task.is_finished() {
                     self.has_ended(world, engines);
                 }

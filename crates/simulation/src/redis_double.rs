@@ -219,6 +219,7 @@ pub struct RedisClient {
 impl RedisEngine for RedisClient {
     fn execute(&self, command: &Cmd) -> BoxFuture<'static, RedisResult<Value>> {
         let words = words_of(&command.get_packed_command());
+        self.double.world.may_pause(&words[0]);
         let called = self.engines.spawn(Arc::clone(&self.double).call(words));
         async move {
             called

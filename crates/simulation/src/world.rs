@@ -41,6 +41,8 @@ pub struct World {
     trace: Mutex<Trace>,
     coverage: Mutex<Coverage>,
     failures: Mutex<Vec<String>>,
+    /// Whether the process whose turn it is stands still after it.
+    pauses: AtomicBool,
 }
 
 impl World {
@@ -55,6 +57,7 @@ impl World {
             trace: Mutex::new(Trace::new(prints)),
             coverage: Mutex::default(),
             failures: Mutex::default(),
+            pauses: AtomicBool::new(false),
         })
     }
 
@@ -95,13 +98,28 @@ impl World {
 
     /// Whether this fault strikes here now.
     pub fn strikes(&self, fault: Fault, place: &str) -> bool {
-        let rate = self.weather.per_mille(fault);
-        if rate == 0 || !self.is_stormy() || self.below(1_000) >= rate {
+        if !self.is_stormy() {
             return false;
         }
-        self.coverage.lock().count(fault, place);
-        self.step(format_args!("{fault:?} at {place}"));
-        true
+        let rate = self.weather.per_mille(fault);
+        let strikes = rate > 0 && self.below(1_000) < rate;
+        self.coverage.lock().count(fault, place, strikes);
+        if strikes {
+            self.step(format_args!("{fault:?} at {place}"));
+        }
+        strikes
+    }
+
+    /// Whether the process whose turn it is stands still while it waits for this answer.
+    pub fn may_pause(&self, place: &str) {
+        if self.strikes(Fault::PauseAtCall, place) {
+            self.pauses.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a process stands still, asked after its turn.
+    pub fn takes_pause(&self) -> bool {
+        self.pauses.swap(false, Relaxed)
     }
 
     /// What happened so far.
