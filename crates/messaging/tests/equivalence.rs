@@ -278,6 +278,30 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn a_record_is_removed_after_a_commit_that_created_and_deleted_it() {
+    let created_and_deleted = vec![
+        Change::Put {
+            id: 1,
+            version: 0,
+            balance: 0,
+            is_renamed: false,
+        },
+        Change::Delete { id: 1, version: 1 },
+        Change::Lease {
+            version: 0,
+            token: 0,
+        },
+    ];
+    // The fence is checked behind the lease's change, in a stage of its own.
+    let removed = vec![Change::Fence { token: 0 }, Change::Remove { id: 1 }];
+    for place in places() {
+        let submissions = [vec![created_and_deleted.clone(), removed.clone()]];
+        let ended = history(&place, &submissions, true, BusOf::Log).await;
+        assert_eq!(ended[..2], ["applied", "applied"], "{ended:?}");
+    }
+}
+
 #[cfg(feature = "kafka")]
 proptest! {
     // Creating the topics of each case takes a second.

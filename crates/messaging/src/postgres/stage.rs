@@ -145,7 +145,9 @@ impl<'p, 'a> TableChanges<'p, 'a> {
                 replaced = earlier;
             }
         }
-        if is_removed {
+        // What an earlier stage left absent needs no delete.
+        let is_stored = precondition != Precondition::Absent || !change.rows.is_empty();
+        if is_removed && is_stored {
             self.deletes.push(KeyParameter {
                 table: change.table,
                 key,
