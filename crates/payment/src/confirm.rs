@@ -7,7 +7,9 @@
 //!    after this Commit, so that it can read it back, and start the next attempt after a decline.
 //! 5. If the outcome is unknown, or the process dies, the settler ([`crate::settle`]) finds the committed attempt.
 
-use contract::{Money, PaymentId, UserId, domain::PaymentStatus, payment::ConfirmedRequest};
+use contract::{
+    Money, PaymentId, Timestamp, UserId, domain::PaymentStatus, payment::ConfirmedRequest,
+};
 use messaging::{Commit, CommitError, Message, Record, StoreError, trace::carried};
 use serde::Serialize;
 use toss::{Confirm, GatewayOutcome, protocol};
@@ -129,7 +131,13 @@ impl Service {
             }
         };
         fail::fail_point!("payment.before_gateway", |_| std::process::abort());
-        let result = self.confirm_at_gateway(&payment, input.test_code).await;
+        let result = match payment.attempt_started_at {
+            Some(began) => {
+                self.confirm_at_gateway(&payment, began, input.test_code)
+                    .await
+            }
+            None => None,
+        };
         fail::fail_point!("payment.after_gateway", |_| std::process::abort());
         let settled = match result {
             Some(result) => self.conclude(&payment, &result, answer).await,
@@ -175,15 +183,23 @@ impl Service {
         Err(Refusal::InProgress.into())
     }
 
-    /// Charges a committed attempt at the gateway; `None` if the outcome is unknown. A free payment needs no charge.
+    /// Charges an attempt at the gateway that was open in the store at `open_at`; `None` if the outcome is unknown. A free
+    /// payment needs no charge. A process that stood still since then sends nothing: another one may have given the attempt
+    /// up, and would not learn of the charge (docs/decisions/0039).
     pub(crate) async fn confirm_at_gateway(
         &self,
         payment: &PaymentRecord,
+        open_at: Timestamp,
         test_code: Option<String>,
     ) -> Option<AttemptOutcome> {
         let pg_payment_id = payment.pg_payment_id.clone()?;
         if payment.is_free() {
             return Some(AttemptOutcome::Approved { pg_payment_id });
+        }
+        let millis = self.inner.clock.now().millis_since(open_at);
+        if millis > self.inner.settings.give_up_after_millis() / 2 {
+            tracing::warn!(payment.id = %payment.payment_id, millis, "an attempt is not sent: this process was held up; the settler looks it up");
+            return None;
         }
         let ask = Confirm {
             payment_key: pg_payment_id.clone(),

@@ -25,7 +25,7 @@ struct RetryState {
     /// How often the request that moves money was repeated.
     repeats: u32,
     not_before: Timestamp,
-    /// When a refund last ended with an unknown outcome.
+    /// When the request that moves money was last sent, or ended with an unknown outcome.
     unknown_at: Option<Timestamp>,
 }
 
@@ -65,9 +65,11 @@ impl<K: Eq + Hash + Clone> Retries<K> {
         self.lock().get(key).map_or(0, |state| state.repeats)
     }
 
+    /// The request that moves money is repeated now.
     pub fn count_repeat(&self, key: &K, now: Timestamp) {
         self.update(key, now, |state| {
             state.repeats = state.repeats.saturating_add(1);
+            state.unknown_at = Some(now);
         });
     }
 

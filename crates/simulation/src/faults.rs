@@ -53,6 +53,8 @@ pub enum Fault {
     GatewayErrs,
     /// The gateway refuses with a code of its script.
     GatewayRefuses,
+    /// The gateway refuses to cancel a charge, and refuses again.
+    RefundStuck,
     /// A webhook comes: true or false, early or late, again.
     Webhook,
     /// A process is killed.
@@ -98,6 +100,7 @@ pub const FAULTS: &[(Fault, u64)] = &[
     (Fault::GatewaySlow, 60),
     (Fault::GatewayErrs, 40),
     (Fault::GatewayRefuses, 30),
+    (Fault::RefundStuck, 60),
     (Fault::Webhook, 300),
     (Fault::Crash, 2),
     (Fault::Stop, 1),

@@ -1,11 +1,12 @@
 //! The payment gateway: the sandbox, and a network to it that does what a real one may do. A request that was sent is
 //! executed even if its caller is gone.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Router, body::Body};
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reqwest::Request;
 use serde_json::Value;
 use toss::{Exchange, ExchangeError, HttpAnswer, SecretKey, protocol::TEST_CODE_HEADER};
@@ -35,6 +36,8 @@ pub struct Gateway {
     pub sandbox: Sandbox,
     world: Arc<World>,
     router: Router,
+    /// Charges that it refuses to cancel, by a code that says nothing, until somebody calls its support.
+    stuck: Arc<Mutex<BTreeSet<String>>>,
     engines: tokio::runtime::Handle,
 }
 
@@ -48,6 +51,7 @@ impl Gateway {
         let sandbox = Sandbox::open(settings).unwrap();
         Self {
             router: sandbox.router(),
+            stuck: Arc::default(),
             sandbox,
             world: Arc::clone(world),
             engines: engines.clone(),
@@ -66,6 +70,10 @@ impl Gateway {
         }
         if self.world.strikes(Fault::GatewayRefuses, place) {
             let code = self.world.pick(CODES).parse().unwrap();
+            request.headers_mut().insert(TEST_CODE_HEADER, code);
+        }
+        if place == "cancel" && self.is_stuck(request.url().path()) {
+            let code = "UNKNOWN_PAYMENT_ERROR".parse().unwrap();
             request.headers_mut().insert(TEST_CODE_HEADER, code);
         }
         let breaks = self.world.strikes(Fault::GatewayBreaks, place);
@@ -89,6 +97,19 @@ impl Gateway {
             });
         }
         Ok(answer)
+    }
+
+    fn is_stuck(&self, path: &str) -> bool {
+        let mut stuck = self.stuck.lock();
+        if self.world.strikes(Fault::RefundStuck, "cancel") {
+            stuck.insert(path.to_owned());
+        }
+        stuck.contains(path)
+    }
+
+    /// Its support mends what is stuck.
+    pub fn call_support(&self) {
+        self.stuck.lock().clear();
     }
 
     /// What a buyer or the bank does at the gateway itself; returns whether it is allowed.

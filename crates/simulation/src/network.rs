@@ -102,6 +102,12 @@ impl Network {
             answer.status,
             answer.code()
         ));
+        if answer.status >= 500 && self.world.is_quiet() {
+            self.world.fail(format_args!(
+                "{route} fails without a fault: {}",
+                answer.text
+            ));
+        }
         Some(answer)
     }
 

@@ -12,6 +12,7 @@ use crate::{
     buyers::{Knowledge, PRICE},
     database::Database,
     faults::Fault,
+    gateway::Gateway,
     network::Network,
     world::{World, pause},
 };
@@ -22,6 +23,7 @@ const STATUSES: &[&str] = &["DONE", "ABORTED", "CANCELED", "EXPIRED", "IN_PROGRE
 pub struct Operator {
     pub world: Arc<World>,
     pub network: Network,
+    pub gateway: Gateway,
     pub knowledge: Arc<Knowledge>,
     pub broker: Arc<Broker>,
     pub databases: Vec<Arc<Database>>,
@@ -117,15 +119,36 @@ impl Operator {
         Some(())
     }
 
-    /// Asks for parked refunds again.
-    pub async fn resume_refunds(&self) -> Option<()> {
-        let text = "SELECT payment_id, TRUE FROM payment WHERE refund = 'PARKED'";
+    /// Calls the gateway about what it refuses, and resumes what is parked.
+    pub async fn resume_parked(&self) -> Option<()> {
+        let text = "SELECT '/payment/' || payment_id || '/refund', TRUE FROM payment WHERE refund = 'PARKED'
+            UNION ALL SELECT '/payment/stray/' || pg_payment_id || '/refund', TRUE FROM payment_stray WHERE refund = 'PARKED'
+            UNION ALL SELECT '/saga/' || saga_id || '/resume', TRUE FROM saga WHERE parked IS NOT NULL";
         let parked = self.databases.iter().flat_map(|it| rows(it, text));
-        for (id, _) in parked.collect::<Vec<_>>() {
-            let request = ApiRequest::post(format!("/payment/{id}/refund"), Value::Null);
-            self.network.send(&request).await?;
+        for (path, _) in parked.collect::<Vec<_>>() {
+            self.gateway.call_support();
+            self.network
+                .send(&ApiRequest::post(path, Value::Null))
+                .await?;
         }
         Some(())
+    }
+
+    /// Compares what is on sale with what the events and tickets leave, once nothing is pending.
+    pub async fn compare_stocks(self) {
+        let text = "SELECT event_id || ' ' || (quantity - sold), TRUE FROM allocation";
+        let left = self.databases.iter().flat_map(|it| rows(it, text));
+        for (left, _) in left.collect::<Vec<_>>() {
+            let (event, left) = left.split_once(' ').unwrap();
+            let stock = ApiRequest::get(format!("/ticketing/event/{event}"));
+            let stock = self.network.insist(&stock, 100).await;
+            let available = stock.and_then(|it| it.number_of("available"));
+            if available.map(|it| it.to_string()) != Some(left.to_owned()) {
+                self.world.fail(format_args!(
+                    "event {event} has {left} tickets left, and {available:?} are on sale"
+                ));
+            }
+        }
     }
 
     /// Sends webhooks about known payments, true or false.
@@ -173,6 +196,7 @@ impl Operator {
                 3 => {
                     message.payload = format!("\"foreign\0{number}\"");
                     id.push('\0');
+                    message.key.push('\0');
                 }
                 4 => {
                     let size = self.world.between(10, 700_000) as usize;

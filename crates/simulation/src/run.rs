@@ -161,6 +161,7 @@ impl Run {
         Operator {
             world: Arc::clone(&self.world),
             network: self.engines.network.clone(),
+            gateway: self.engines.gateway.clone(),
             knowledge: Arc::clone(&self.knowledge),
             broker: Arc::clone(&self.engines.broker),
             databases: self.engines.databases.clone(),
@@ -235,7 +236,8 @@ impl Run {
                 process.move_clock(world.between(100, 120_000) as i64);
             }
             if world.strikes(Fault::ClockBack, &name) {
-                process.move_clock(-(world.between(100, 60_000) as i64));
+                let millis_max = *world.pick(&[60_000, 1_800_000]);
+                process.move_clock(-(world.between(100, millis_max) as i64));
             }
             if world.strikes(Fault::Pause, &name) {
                 process.paused_until = world.elapsed() + world.between(500, 25_000) as i64;
@@ -267,6 +269,7 @@ impl Run {
             self.leave_one_of_each();
         }
         let began_at = self.world.elapsed();
+        let mut has_compared = false;
         loop {
             let until = self.world.elapsed() + REST_CHECK_MILLIS;
             while self.world.elapsed() < until {
@@ -278,7 +281,10 @@ impl Run {
             let books = checks::read_all(&self.engines, &self.processes[2]);
             let pending = checks::pending(&self.engines, &books);
             let clients = self.clients.runtime.metrics().num_alive_tasks();
-            if pending.is_empty() && clients == 0 {
+            if pending.is_empty() && clients == 0 && !has_compared {
+                has_compared = true;
+                self.clients.runtime.spawn(self.operator().compare_stocks());
+            } else if pending.is_empty() && clients == 0 {
                 checks::hold_at_rest(&self.world, &self.engines, &books, &self.knowledge);
                 return books.tickets.len();
             }
@@ -300,7 +306,7 @@ impl Run {
         let operator = self.operator();
         self.clients.runtime.spawn(async move {
             let _ = operator.tend_dead_letters("end").await;
-            let _ = operator.resume_refunds().await;
+            let _ = operator.resume_parked().await;
         });
     }
 }

@@ -29,6 +29,7 @@ use crate::{
 /// Simulated time of one turn of a host, while there are faults, and without.
 const TICK_MILLIS: i64 = 10;
 const CALM_TICK_MILLIS: i64 = 40;
+const QUIET_MILLIS: i64 = 60_000;
 const START: i64 = 1_800_000_000_000;
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
@@ -36,6 +37,8 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 pub struct World {
     pub random: Random,
     now: AtomicI64,
+    /// When a fault struck last.
+    struck_at: AtomicI64,
     weather: Weather,
     storms: AtomicBool,
     trace: Mutex<Trace>,
@@ -53,6 +56,7 @@ impl World {
             weather: Weather::draw(&random, without),
             random,
             now: AtomicI64::new(START),
+            struck_at: AtomicI64::new(0),
             storms: AtomicBool::new(false),
             trace: Mutex::new(Trace::new(prints)),
             coverage: Mutex::default(),
@@ -105,9 +109,15 @@ impl World {
         let strikes = rate > 0 && self.below(1_000) < rate;
         self.coverage.lock().count(fault, place, strikes);
         if strikes {
+            self.struck_at.store(self.elapsed(), Relaxed);
             self.step(format_args!("{fault:?} at {place}"));
         }
         strikes
+    }
+
+    /// Whether nothing has gone wrong for longer than anything takes.
+    pub fn is_quiet(&self) -> bool {
+        self.elapsed() - self.struck_at.load(Relaxed) > QUIET_MILLIS
     }
 
     /// Whether the process whose turn it is stands still while it waits for this answer.

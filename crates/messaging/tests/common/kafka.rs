@@ -273,6 +273,8 @@ impl Brokers {
         let mut client = self.client(&self.settings.brokers);
         client.set("group.id", format!("{}first", self.settings.prefix));
         client.set("auto.offset.reset", "earliest");
+        // One that was created just now is looked for again soon, not after five minutes.
+        client.set("topic.metadata.refresh.interval.ms", "500");
         let consumer: StreamConsumer = client.create().unwrap();
         let name = format!("{}{topic}", self.settings.prefix);
         consumer.subscribe(&[&name]).unwrap();

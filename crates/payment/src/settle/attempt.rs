@@ -55,12 +55,13 @@ impl Service {
         let Some(_attempt) = inner.in_flight.enter(id) else {
             return Ok(false);
         };
+        let open_at = inner.clock.now();
         let Some(payment) = self.show(id).await? else {
             return Ok(false);
         };
         fail::fail_point!("settler.before_gateway", |_| std::process::abort());
         let commit = match (payment.status, payment.refund) {
-            (PaymentStatus::Confirming, _) => self.settle_attempt(&payment).await?,
+            (PaymentStatus::Confirming, _) => self.settle_attempt(&payment, open_at).await?,
             (_, Refund::Requested) => self.settle_refund(&payment).await?,
             _ => {
                 inner.payment_retries.forget(&id);
@@ -85,7 +86,11 @@ impl Service {
             .retry_later(&id, &inner.random, inner.clock.now());
     }
 
-    async fn settle_attempt(&self, payment: &PaymentRecord) -> Result<Option<Commit>, StoreError> {
+    async fn settle_attempt(
+        &self,
+        payment: &PaymentRecord,
+        open_at: Timestamp,
+    ) -> Result<Option<Commit>, StoreError> {
         let result = match self.look_up(payment).await {
             AttemptLookup::Unknown => return Ok(None),
             AttemptLookup::Charge(_, GatewayState::AwaitingDeposit)
@@ -98,7 +103,7 @@ impl Service {
                 let mut commit = self
                     .apply_gateway_state(payment, &charge, &GatewayState::Orphan)
                     .await?;
-                if let Some(result) = self.finish(payment).await {
+                if let Some(result) = self.finish(payment, open_at).await {
                     let outcome = self.outcome_commit(payment, &result).await?;
                     commit.get_or_insert_default().merge(outcome);
                 }
@@ -107,7 +112,9 @@ impl Service {
             AttemptLookup::Charge(charge, state) if state != GatewayState::Pending => {
                 return self.apply_gateway_state(payment, &charge, &state).await;
             }
-            AttemptLookup::Charge(..) | AttemptLookup::NotCharged => self.finish(payment).await,
+            AttemptLookup::Charge(..) | AttemptLookup::NotCharged => {
+                self.finish(payment, open_at).await
+            }
         };
         let Some(result) = result else {
             return Ok(None);
@@ -138,23 +145,28 @@ impl Service {
     }
 
     /// Without a charge, the confirm is repeated until the deadline. The attempt is given up after the deadline, or if
-    /// repeating does not help, but only when no request can be in flight. Then a further attempt is possible.
-    async fn finish(&self, payment: &PaymentRecord) -> Option<AttemptOutcome> {
+    /// repeating does not help, but only when no request can be in flight: not that of the attempt, nor a repeated one of
+    /// this settler or of the one before it. Then a further attempt is possible.
+    async fn finish(&self, payment: &PaymentRecord, open_at: Timestamp) -> Option<AttemptOutcome> {
+        let (retries, id) = (&self.inner.payment_retries, &payment.payment_id);
         let now = self.inner.clock.now();
-        let age = now.millis_since(self.began(payment.attempt_started_at?));
-        let is_old = age >= self.inner.settings.give_up_after_millis();
-        let repeats = self.inner.payment_retries.repeats(&payment.payment_id);
-        let code = match payment.is_unwanted(now) {
-            true if is_old && payment.is_past_deadline(now) => DEADLINE_PASSED,
-            true if is_old => NOT_CHARGED,
-            true => return None,
-            false if is_old && repeats >= REPEATS_MIN => NOT_CHARGED,
-            false => {
-                self.inner
-                    .payment_retries
-                    .count_repeat(&payment.payment_id, now);
-                return self.confirm_at_gateway(payment, None).await;
-            }
+        let began = self.began(payment.attempt_started_at?);
+        let is_over =
+            |at: Timestamp| now.millis_since(at) >= self.inner.settings.give_up_after_millis();
+        let may_be_in_flight = !is_over(began)
+            || (began < self.settles_since && !is_over(self.settles_since))
+            || retries.unknown_at(id).is_some_and(|at| !is_over(at));
+        let is_unwanted = payment.is_unwanted(now);
+        if !is_unwanted && !(is_over(began) && retries.repeats(id) >= REPEATS_MIN) {
+            retries.count_repeat(id, now);
+            return self.confirm_at_gateway(payment, open_at, None).await;
+        }
+        if may_be_in_flight {
+            return None;
+        }
+        let code = match is_unwanted && payment.is_past_deadline(now) {
+            true => DEADLINE_PASSED,
+            false => NOT_CHARGED,
         };
         Some(AttemptOutcome::Declined {
             code: code.to_owned(),

@@ -1,9 +1,15 @@
 //! Attempts whose outcome was not known are finished, whatever happened to them.
 
-use std::net::TcpListener;
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+};
 
-use contract::domain::PaymentStatus;
-use messaging::ShutdownSwitch;
+use contract::{domain::PaymentStatus, payment::DeleteRequest};
+use messaging::{Clock, ShutdownSwitch};
 use payment::{Error, Settler, model::Refusal};
 
 use crate::support::{
@@ -149,6 +155,59 @@ async fn a_charge_of_another_amount_is_refunded_and_buys_nothing() {
     assert_eq!(payment.decline_code.as_deref(), Some("WRONG_AMOUNT"));
     let charge = gateway.charge(id).await.expect("a charge");
     assert_eq!(charge.balance_amount, 0);
+}
+
+#[tokio::test]
+async fn a_process_that_is_held_up_after_an_attempt_began_does_not_send_it() {
+    let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
+    // given a process that stands still for a minute after it has read the clock so often
+    let readings = Arc::new(AtomicI64::new(i64::MAX));
+    let left = Arc::clone(&readings);
+    let clock = Clock::steady_from(move || {
+        let passed = if left.fetch_sub(1, Relaxed) > 0 {
+            0
+        } else {
+            60_000_000_000
+        };
+        (START.as_millis() * 1_000_000 + passed, passed)
+    });
+    let mut app = TestPaymentService::open_with(folder.path(), settings(gateway.address), clock);
+    let id = app.open_payment(1).await;
+    // when it begins an attempt
+    readings.store(1, Relaxed);
+    assert_pending(&app.confirm(input(id)).await);
+    // then it leaves the attempt to the settler, which sends it
+    assert!(gateway.charge(id).await.is_none());
+    assert_eq!(app.settle().await, 1);
+    assert_eq!(app.status(id).await, PaymentStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn an_attempt_is_not_given_up_while_a_request_of_the_settler_before_may_be_in_flight() {
+    let (folder, gateway) = (tempfile::tempdir().unwrap(), TestGateway::start().await);
+    let settings = settings(gateway.address);
+    let give_up_millis = i64::try_from(settings.give_up_after_millis).unwrap();
+    let mut app = TestPaymentService::open(folder.path(), settings);
+    // given an old attempt without a charge, of a payment that is to be deleted
+    let id = app.open_payment(1).await;
+    assert_pending(&app.confirm(input_with(id, "PROVIDER_ERROR")).await);
+    let saga_id = app.payment(id).await.saga_id;
+    let deletion = DeleteRequest {
+        saga_id,
+        payment_id: id,
+    };
+    app.send("delete", &deletion).await;
+    app.clock.advance_millis(give_up_millis);
+    // when the leader changes
+    let (_, lease) = app.change_leaders().await;
+    let leader = Settler::new(app.service.fenced_by(Some(lease.fence())));
+    leader.settle_due().await.unwrap();
+    // then a request of the former leader may still be executed
+    assert_eq!(app.status(id).await, PaymentStatus::Confirming);
+    app.clock.advance_millis(give_up_millis);
+    leader.settle_due().await.unwrap();
+    app.drain().await;
+    assert_eq!(app.status(id).await, PaymentStatus::Deleted);
 }
 
 #[tokio::test]

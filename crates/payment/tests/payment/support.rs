@@ -156,11 +156,14 @@ impl TestPaymentService {
     }
 
     pub fn open_at(folder: &Path, settings: Settings, now: Timestamp) -> Self {
+        Self::open_with(folder, settings, Clock::manual(now))
+    }
+
+    pub fn open_with(folder: &Path, settings: Settings, clock: Clock) -> Self {
         let answers = web::idempotency::AnswerRecord::TABLE;
         let tables = [messaging::TABLES, payment::TABLES, &[answers]].concat();
         let metrics = Metrics::unregistered();
         let store = Store::open_embedded(folder, &tables, metrics.clone()).unwrap();
-        let clock = Clock::manual(now);
         let random = Random::seeded(1);
         let mut registry = Registry::default();
         let service = Service::new(

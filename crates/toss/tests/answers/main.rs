@@ -11,4 +11,3 @@ mod listing;
 mod peer;
 mod proof;
 mod repeating;
-mod secrecy;

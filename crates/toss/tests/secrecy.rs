@@ -1,4 +1,14 @@
-//! The secret goes out in one header, and comes out nowhere.
+//! The secret goes out in one header, and comes out nowhere. A program of its own: whether a log statement is recorded
+//! depends on the subscribers that exist when it runs for the first time, in any test of the program.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+#[expect(dead_code, reason = "the tests of the answers use the rest")]
+#[path = "answers/peer.rs"]
+mod peer;
 
 use std::error::Error as _;
 use std::fmt::{self, Debug, Write};
@@ -13,7 +23,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::peer::*;
+use peer::*;
 
 /// The secret as the header carries it, and its first bytes without the colon.
 const ENCODED: [&str; 2] = ["dGVzdF9za19vZl90aGVfdGVzdHM6", "dGVzdF9za19vZl90aGVf"];
