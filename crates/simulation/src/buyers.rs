@@ -123,7 +123,7 @@ impl Buyer {
         Some(())
     }
 
-    /// The ticket, and until when it is held.
+    /// The ticket, and until when it is held for sure.
     async fn reserve(&self, event: i64, user: i64, round: u64) -> Option<(String, Timestamp)> {
         let request = ApiRequest::reserve(event, user);
         let answer = match self.world.below(4) {
@@ -135,7 +135,12 @@ impl Buyer {
             }
         };
         let ticket = answer.text_of("ticketId")?.to_owned();
-        Some((ticket, answer.text_of("expiresAt")?.parse().ok()?))
+        // What a refusal names may not be stored yet.
+        let holds_until = match answer.status {
+            200 => answer.text_of("expiresAt")?.parse().ok()?,
+            _ => Timestamp::from_millis(0),
+        };
+        Some((ticket, holds_until))
     }
 
     async fn release(&self, ticket: &str) -> Option<()> {
@@ -193,10 +198,15 @@ impl Buyer {
         None
     }
 
-    /// A reservation that its buyer was told of stands until its deadline, unless Redis lost it or the time jumped.
+    /// A reservation that its buyer was told of stands until its deadline, unless Redis lost it or clocks disagree.
     fn reservation_holds(&self, begun: &ApiAnswer, expires_at: Timestamp) {
         let coverage = self.world.coverage();
-        let may_be_gone = [Fault::RedisEmpty, Fault::RedisOld, Fault::ClockForward];
+        let may_be_gone = [
+            Fault::RedisEmpty,
+            Fault::RedisOld,
+            Fault::ClockForward,
+            Fault::ClockBack,
+        ];
         let is_early = self.world.now() < expires_at;
         let is_gone = begun.code() == "RESERVATION_NOT_FOUND";
         if is_gone && is_early && !may_be_gone.iter().any(|fault| coverage.has(*fault)) {
