@@ -63,6 +63,13 @@ struct State {
     members: u64,
 }
 
+impl State {
+    /// The partitions, and a group.
+    fn group(&mut self, name: &str) -> Option<(&BTreeMap<Place, Partition>, &mut Group)> {
+        Some((&self.partitions, self.groups.get_mut(name)?))
+    }
+}
+
 pub struct Broker {
     world: Arc<World>,
     state: Mutex<State>,

@@ -3,7 +3,7 @@
 //!
 //! State: what the answers told them, which must be true at the end.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use messaging::Timestamp;
 use parking_lot::Mutex;
@@ -41,12 +41,26 @@ pub struct Knowledge {
     pub told: Mutex<Vec<Told>>,
 }
 
-pub struct Buyer {
-    pub name: String,
+/// What people reach, and know.
+#[derive(Clone)]
+pub struct Surroundings {
     pub world: Arc<World>,
     pub network: Network,
     pub gateway: Gateway,
     pub knowledge: Arc<Knowledge>,
+}
+
+pub struct Buyer {
+    pub name: String,
+    pub at: Surroundings,
+}
+
+impl Deref for Buyer {
+    type Target = Surroundings;
+
+    fn deref(&self) -> &Surroundings {
+        &self.at
+    }
 }
 
 /// A purchase that can be paid.
@@ -254,7 +268,7 @@ impl Buyer {
     async fn deposit(&self, round: u64, payable: &Payable) -> Option<()> {
         let key = self.key(round, "account");
         let account = json!({ "orderId": payable.payment, "paymentKey": key, "amount": payable.amount, "method": "VIRTUAL_ACCOUNT" });
-        self.gateway.perform("payments", &account).await;
+        self.gateway.perform("payments", account).await;
         self.pay(round, payable, "account").await?;
         for action in ["deposit", "withdraw"] {
             pause(self.world.between(0, 25_000)).await;
@@ -262,7 +276,7 @@ impl Buyer {
                 break;
             }
             let path = format!("payments/{key}/{action}");
-            self.gateway.perform(&path, &json!(null)).await;
+            self.gateway.perform(&path, json!(null)).await;
             let changed =
                 json!({ "paymentKey": key, "orderId": payable.payment, "status": "DONE" });
             let webhook = ApiRequest::webhook(&format!("{key}-{action}"), changed);

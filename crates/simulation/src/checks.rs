@@ -7,7 +7,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use boxoffice::audit::{Books, checks};
 use contract::{PaymentId, TicketId, domain::PaymentStatus};
-use messaging::dead_letters::DeadLetterState;
 use payment::record::{Refund, WebhookState};
 
 use crate::{
@@ -131,21 +130,6 @@ pub fn pending(engines: &Engines, books: &Books) -> Vec<String> {
     .filter(|(_, count)| *count > 0)
     .map(|(what, count)| format!("{count} {what}"))
     .collect()
-}
-
-/// The records that something may still move.
-pub fn describe(books: &Books) -> String {
-    let sagas = books.sagas.values().filter(|it| !it.state.is_terminal());
-    let sagas = sagas.map(|it| format!("saga {} {:?} {:?}", it.saga_id, it.state, it.parked));
-    let letters = books.dead_letters.values();
-    let letters = letters.filter(|it| {
-        !matches!(
-            it.state,
-            DeadLetterState::Resolved | DeadLetterState::Discarded
-        )
-    });
-    let letters = letters.map(|it| format!("dead letter {:?} {:?}", it.state, it.letter));
-    sagas.chain(letters).collect::<Vec<_>>().join("; ")
 }
 
 /// All records, with the claims in Redis, if they are there.

@@ -1,116 +1,100 @@
 //! What may go wrong. Each run draws how often each kind strikes, so that some runs have few kinds and many of each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use messaging::Random;
 
-/// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// A commit is refused, and not applied.
-    CommitFails,
-    /// Commits fail for seconds, for want of space.
-    DiskFull,
-    /// A commit's answer is lost; whether it was applied becomes known later.
-    CommitUnknown,
-    /// A commit takes up to two seconds.
-    CommitSlow,
-    /// A database does not answer for seconds.
-    StoreAway,
-    /// A read fails.
-    ReadFails,
-    /// A message is published twice.
-    Duplicate,
-    /// A message is published seconds later; those of its key wait behind it.
-    PublishSlow,
-    /// A partition is read seconds later, so that topics overtake each other.
-    PartitionSlow,
-    /// A batch is handled, and delivered again.
-    AckLost,
-    /// The partitions of a group move in the middle of a batch.
-    Rebalance,
-    /// The broker does not answer for seconds.
-    BrokerAway,
-    /// Somebody else writes a record to a topic.
-    Foreign,
-    /// A command is not executed.
-    RedisFails,
-    /// A command is executed, and its answer is lost.
-    RedisAnswerLost,
-    /// A command takes up to three seconds.
-    RedisSlow,
-    /// Redis comes back empty.
-    RedisEmpty,
-    /// Redis fails over without the last writes.
-    RedisOld,
-    /// No connection to the gateway.
-    GatewayAway,
-    /// The gateway does it, and the connection breaks.
-    GatewayBreaks,
-    /// The gateway answers late.
-    GatewaySlow,
-    /// The gateway does it, and answers 500.
-    GatewayErrs,
-    /// The gateway refuses with a code of its script.
-    GatewayRefuses,
-    /// The gateway refuses to cancel a charge, and refuses again.
-    RefundStuck,
-    /// A webhook comes: true or false, early or late, again.
-    Webhook,
-    /// A process is killed.
-    Crash,
-    /// A process is stopped, and started again.
-    Stop,
-    /// A process stands still, longer than leases and sessions.
-    Pause,
-    /// A process stands still as it waits for an answer, longer than leases and sessions.
-    PauseAtCall,
-    /// A process's clock is set forward.
-    ClockForward,
-    /// A process's clock is set back.
-    ClockBack,
-    /// A client goes away before the answer.
-    ClientDrops,
-    /// A client sends a request twice at once.
-    ClientRepeats,
+macro_rules! faults {
+    ($($(#[$doc:meta])* $kind:ident: $rate:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[$doc])* $kind,)*
+        }
+
+        /// Each kind, and how often it strikes where it can, of a thousand times, in a run that has much of it.
+        pub const FAULTS: &[(Fault, u64)] = &[$((Fault::$kind, $rate),)*];
+    };
 }
 
-/// Each kind, and how often it strikes where it can, of a thousand times, in a run that has much of it.
-pub const FAULTS: &[(Fault, u64)] = &[
-    (Fault::CommitFails, 20),
-    (Fault::DiskFull, 2),
-    (Fault::CommitUnknown, 12),
-    (Fault::CommitSlow, 30),
-    (Fault::StoreAway, 1),
-    (Fault::ReadFails, 8),
-    (Fault::Duplicate, 60),
-    (Fault::PublishSlow, 40),
-    (Fault::PartitionSlow, 30),
-    (Fault::AckLost, 20),
-    (Fault::Rebalance, 2),
-    (Fault::BrokerAway, 1),
-    (Fault::Foreign, 4),
-    (Fault::RedisFails, 15),
-    (Fault::RedisAnswerLost, 15),
-    (Fault::RedisSlow, 20),
-    (Fault::RedisEmpty, 1),
-    (Fault::RedisOld, 1),
-    (Fault::GatewayAway, 30),
-    (Fault::GatewayBreaks, 60),
-    (Fault::GatewaySlow, 60),
-    (Fault::GatewayErrs, 40),
-    (Fault::GatewayRefuses, 30),
-    (Fault::RefundStuck, 60),
-    (Fault::Webhook, 300),
-    (Fault::Crash, 2),
-    (Fault::Stop, 1),
-    (Fault::Pause, 2),
-    (Fault::PauseAtCall, 1),
-    (Fault::ClockForward, 1),
-    (Fault::ClockBack, 1),
-    (Fault::ClientDrops, 60),
-    (Fault::ClientRepeats, 100),
-];
+faults! {
+    /// A commit is refused, and not applied.
+    CommitFails: 40,
+    /// Commits fail for seconds, for want of space.
+    DiskFull: 2,
+    /// A commit's answer is lost; whether it was applied becomes known later.
+    CommitUnknown: 50,
+    /// A commit takes up to two seconds.
+    CommitSlow: 30,
+    /// A database does not answer for seconds.
+    StoreAway: 1,
+    /// A read fails.
+    ReadFails: 8,
+    /// A message is published twice.
+    Duplicate: 60,
+    /// A message is published seconds later; those of its key wait behind it.
+    PublishSlow: 40,
+    /// A partition is read seconds later, so that topics overtake each other.
+    PartitionSlow: 30,
+    /// A batch is handled, and delivered again.
+    AckLost: 20,
+    /// The partitions of a group move in the middle of a batch.
+    Rebalance: 5,
+    /// The broker does not answer for seconds.
+    BrokerAway: 1,
+    /// Somebody else writes a record to a topic.
+    Foreign: 4,
+    /// A command is not executed.
+    RedisFails: 15,
+    /// A command is executed, and its answer is lost.
+    RedisAnswerLost: 40,
+    /// A command takes up to three seconds.
+    RedisSlow: 20,
+    /// Redis comes back empty.
+    RedisEmpty: 1,
+    /// Redis fails over without the last writes.
+    RedisOld: 1,
+    /// No connection to the gateway.
+    GatewayAway: 30,
+    /// The gateway does it, and the connection breaks.
+    GatewayBreaks: 60,
+    /// The gateway answers late.
+    GatewaySlow: 60,
+    /// The gateway does it, and answers 500.
+    GatewayErrs: 40,
+    /// The gateway refuses with a code of its script.
+    GatewayRefuses: 30,
+    /// The gateway refuses to cancel a charge, and refuses again.
+    RefundStuck: 60,
+    /// A webhook comes: true or false, early or late, again.
+    Webhook: 300,
+    /// A process is killed.
+    Crash: 2,
+    /// A process is stopped, and started again.
+    Stop: 1,
+    /// A process stands still, longer than leases and sessions.
+    Pause: 2,
+    /// A process stands still as it waits for an answer, longer than leases and sessions.
+    PauseAtCall: 2,
+    /// A process's clock is set forward.
+    ClockForward: 1,
+    /// A process's clock is set back.
+    ClockBack: 1,
+    /// A client goes away before the answer.
+    ClientDrops: 60,
+    /// A client sends a request twice at once.
+    ClientRepeats: 100,
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let mut kinds = FAULTS.iter().map(|(fault, _)| *fault);
+        let kind = kinds.find(|fault| format!("{fault:?}") == name);
+        kind.ok_or_else(|| format!("there is no fault {name}"))
+    }
+}
 
 /// How often each kind strikes in a run.
 #[derive(Debug, Clone, Default)]

@@ -3,19 +3,19 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Router, body::Body};
+use axum::Router;
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use reqwest::Request;
 use serde_json::Value;
+use test_support::api::ApiRequest;
 use toss::{Exchange, ExchangeError, HttpAnswer, SecretKey, protocol::TEST_CODE_HEADER};
 use toss_sandbox::{Clock, Sandbox, SandboxSettings};
-use tower::ServiceExt;
 
 use crate::{
     faults::Fault,
-    network::bytes,
+    network::call,
     world::{World, pause},
 };
 
@@ -35,6 +35,7 @@ const CODES: &[&str] = &[
 pub struct Gateway {
     pub sandbox: Sandbox,
     world: Arc<World>,
+    client: reqwest::Client,
     router: Router,
     /// Charges that it refuses to cancel, by a code that says nothing, until somebody calls its support.
     stuck: Arc<Mutex<BTreeSet<String>>>,
@@ -50,6 +51,7 @@ impl Gateway {
         };
         let sandbox = Sandbox::open(settings).unwrap();
         Self {
+            client: test_support::api::client(),
             router: sandbox.router(),
             stuck: Arc::default(),
             sandbox,
@@ -113,30 +115,25 @@ impl Gateway {
     }
 
     /// What a buyer or the bank does at the gateway itself; returns whether it is allowed.
-    pub async fn perform(&self, path: &str, body: &Value) -> bool {
-        let request = axum::http::Request::post(format!("/sandbox/{path}"));
-        let request = request.body(Body::from(body.to_string())).unwrap();
-        let answer = self.router.clone().oneshot(request).await.unwrap();
-        self.world
-            .step(format_args!("gateway {path}: {}", answer.status()));
-        answer.status().is_success()
+    pub async fn perform(&self, path: &str, body: Value) -> bool {
+        let request = ApiRequest::post(format!("/sandbox/{path}"), body);
+        let request = request.on(&self.client, URL).build().unwrap();
+        let status = call(self.router.clone(), request).await.status();
+        self.world.step(format_args!("gateway {path}: {status}"));
+        status.is_success()
     }
 
     async fn execute(&self, mut request: Request) -> HttpAnswer {
         let authorization = SecretKey::new(SECRET).basic_authorization();
         let headers = request.headers_mut();
         headers.insert("authorization", authorization.parse().unwrap());
-        let sent = axum::http::Request::<reqwest::Body>::try_from(request);
-        let (head, body) = sent.unwrap().into_parts();
-        let body = Body::from(body.as_bytes().unwrap_or_default().to_vec());
-        let sent = axum::http::Request::from_parts(head, body);
-        let answered = self.router.clone().oneshot(sent).await.unwrap();
-        let content_type = answered.headers().get("content-type");
+        let answer = call(self.router.clone(), request).await;
+        let content_type = answer.headers().get("content-type");
         let content_type = content_type.map(|it| it.to_str().unwrap().to_owned());
         HttpAnswer {
-            status: answered.status().as_u16(),
+            status: answer.status().as_u16(),
             content_type: content_type.unwrap_or_default(),
-            body: bytes(answered.into_body()).await,
+            body: answer.bytes().await.unwrap().to_vec(),
         }
     }
 }
@@ -161,13 +158,8 @@ impl Exchange for Gateway {
     }
 }
 
+#[derive(Debug)]
 struct WorldClock(Arc<World>);
-
-impl std::fmt::Debug for WorldClock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WorldClock")
-    }
-}
 
 impl Clock for WorldClock {
     fn now(&self) -> Timestamp {

@@ -1,8 +1,12 @@
 //! Runs seeds. See docs/simulation.md.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the run")]
 
 use std::{
     collections::BTreeMap,
-    process::{Command, ExitCode},
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    thread,
+    time::Instant,
 };
 
 use clap::Parser;
@@ -10,35 +14,24 @@ use simulation::{
     entropy,
     faults::FAULTS,
     run::{Outcome, Plan, run},
-    shrink::{arguments, shrink},
+    shrink::{arguments, run_apart, shrink},
 };
 
+/// What a line about the coverage begins with.
+const STRUCK: &str = "struck\t";
 /// A place where a fault could have struck so often, and never did, is reported.
 const UNSTRUCK_VISITS: u64 = 10_000;
 
 #[derive(Parser)]
 struct Arguments {
-    /// The seed of the run, or of the first.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// How many seeds to run, each in a process of its own.
+    #[command(flatten)]
+    plan: Plan,
+    /// How many seeds to run from this one, each in a process of its own.
     #[arg(long)]
     seeds: Option<u64>,
     /// Processes at once, for several seeds.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    #[arg(long)]
-    steps: Option<u64>,
-    #[arg(long)]
-    buyers: Option<u64>,
-    #[arg(long)]
-    processes: Option<usize>,
-    /// Kinds of faults that do not strike.
-    #[arg(long)]
-    without: Vec<String>,
-    /// Prints each step.
-    #[arg(long)]
-    trace: bool,
     /// Prints the logs of the program.
     #[arg(long)]
     log: bool,
@@ -48,22 +41,6 @@ struct Arguments {
     /// Makes a failing run smaller.
     #[arg(long)]
     shrink: bool,
-}
-
-impl Arguments {
-    fn plan(&self, seed: u64) -> Plan {
-        let plan = Plan::of(seed);
-        let without = FAULTS.iter().map(|(fault, _)| *fault);
-        let without = without.filter(|fault| self.without.contains(&format!("{fault:?}")));
-        Plan {
-            steps: self.steps.unwrap_or(plan.steps),
-            buyers: self.buyers.unwrap_or(plan.buyers),
-            processes: self.processes.unwrap_or(plan.processes),
-            without: without.collect(),
-            prints: self.trace,
-            ..plan
-        }
-    }
 }
 
 fn main() -> ExitCode {
@@ -76,11 +53,11 @@ fn main() -> ExitCode {
             .init();
     }
     if let Some(count) = arguments.seeds {
-        return run_many(&arguments, count);
+        return run_many(&arguments.plan, count, arguments.jobs, arguments.coverage);
     }
-    let plan = arguments.plan(arguments.seed);
+    let plan = arguments.plan;
     let outcome = run(&plan);
-    report(&plan, &outcome, &arguments);
+    report(&plan, &outcome, arguments.coverage);
     if outcome.failures.is_empty() {
         return ExitCode::SUCCESS;
     }
@@ -90,7 +67,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn report(plan: &Plan, outcome: &Outcome, arguments: &Arguments) {
+fn report(plan: &Plan, outcome: &Outcome, coverage: bool) {
     println!(
         "seed {}: {} steps, {} s of simulated time, {} tickets, hash {:016x}",
         plan.seed,
@@ -99,79 +76,76 @@ fn report(plan: &Plan, outcome: &Outcome, arguments: &Arguments) {
         outcome.tickets,
         outcome.hash
     );
-    if arguments.coverage {
-        outcome
-            .coverage
-            .lines()
-            .iter()
-            .for_each(|line| println!("struck\t{line}"));
+    for line in outcome.coverage.lines().iter().filter(|_| coverage) {
+        println!("{STRUCK}{line}");
     }
-    if !outcome.failures.is_empty() {
-        outcome
-            .last_steps
-            .iter()
-            .for_each(|step| println!("  {step}"));
-        outcome
-            .failures
-            .iter()
-            .for_each(|failure| println!("FAILED: {failure}"));
-        println!("repeat with: {}", self::arguments(plan).join(" "));
+    if outcome.failures.is_empty() {
+        return;
     }
+    for step in &outcome.last_steps {
+        println!("  {step}");
+    }
+    for failure in &outcome.failures {
+        println!("FAILED: {failure}");
+    }
+    println!("repeat with: {}", arguments(plan).join(" "));
 }
 
 /// Runs seeds in processes of their own, a few at once; prints those that fail, and at the end the coverage.
-fn run_many(arguments: &Arguments, count: u64) -> ExitCode {
-    let next = std::sync::Mutex::new(arguments.seed..arguments.seed + count);
-    let totals = std::sync::Mutex::new((0_u64, 0_u64, BTreeMap::<String, (u64, u64)>::new()));
-    let began = std::time::Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs {
-            scope.spawn(|| {
-                while let Some(seed) = { next.lock().ok().and_then(|mut seeds| seeds.next()) } {
-                    let (is_good, text) = run_apart(&arguments.plan(seed));
-                    let mut totals = totals.lock().expect("no holder panics");
-                    totals.0 += steps_in(&text);
-                    totals.1 += u64::from(!is_good);
-                    for (place, visits, strikes) in struck_in(&text) {
-                        let counts = totals.2.entry(place).or_default();
-                        *counts = (counts.0 + visits, counts.1 + strikes);
-                    }
-                    if !is_good {
-                        println!(
-                            "{}",
-                            text.lines()
-                                .filter(|it| !it.starts_with("struck"))
-                                .collect::<Vec<_>>()
-                                .join("\n")
-                        );
-                    }
-                }
+fn run_many(plan: &Plan, count: u64, jobs: usize, coverage: bool) -> ExitCode {
+    let (began, next) = (Instant::now(), AtomicU64::new(0));
+    let run_some = || {
+        let mut all = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Relaxed);
+            if number >= count {
+                return all;
+            }
+            let seed = plan.seed + number;
+            let (is_good, text) = run_apart(&Plan {
+                seed,
+                ..plan.clone()
             });
+            for line in text
+                .lines()
+                .filter(|it| !is_good && !it.starts_with(STRUCK))
+            {
+                println!("{line}");
+            }
+            all.push((is_good, text));
         }
+    };
+    let runs: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(run_some)).collect();
+        let runs = threads.into_iter().flat_map(|it| it.join().unwrap());
+        runs.collect()
     });
-    let (steps, failed, struck) = totals.into_inner().expect("no holder panics");
-    let secs = began.elapsed().as_secs_f64();
+    let mut struck: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (place, visits, strikes) in runs.iter().flat_map(|(_, text)| struck_in(text)) {
+        let counts = struck.entry(place).or_default();
+        *counts = (counts.0 + visits, counts.1 + strikes);
+    }
     for (place, (visits, strikes)) in &struck {
-        if arguments.coverage {
-            println!("struck\t{place}\t{visits}\t{strikes}");
+        if coverage {
+            println!("{STRUCK}{place}\t{visits}\t{strikes}");
         }
         // By chance a kind misses a place that was there a few times.
         if *strikes == 0 && *visits >= UNSTRUCK_VISITS {
             println!("never struck: {place}, {visits} times");
         }
     }
-    for (fault, _) in FAULTS {
-        let name = format!("{fault:?}\t");
-        if !struck
-            .iter()
-            .any(|(it, counts)| it.starts_with(&name) && counts.1 > 0)
-        {
-            println!("never struck: {fault:?}");
+    for name in FAULTS.iter().map(|(fault, _)| format!("{fault:?}\t")) {
+        let mut places = struck.iter().filter(|(it, _)| it.starts_with(&name));
+        if !places.any(|(_, counts)| counts.1 > 0) {
+            println!("never struck: {name}");
         }
     }
+    let failed = runs.iter().filter(|(is_good, _)| !is_good).count();
+    let steps: u64 = runs.iter().filter_map(|(_, text)| steps_in(text)).sum();
+    let secs = began.elapsed().as_secs_f64();
+    let speed = steps as f64 / secs;
     println!(
-        "{count} seeds, {failed} failed, {steps} steps in {secs:.0} s: {:.0} steps a second",
-        steps as f64 / secs
+        "{count} seeds, {failed} failed, {steps} steps in {secs:.0} s: {speed:.0} steps a second"
     );
     if failed == 0 {
         ExitCode::SUCCESS
@@ -180,36 +154,17 @@ fn run_many(arguments: &Arguments, count: u64) -> ExitCode {
     }
 }
 
-fn run_apart(plan: &Plan) -> (bool, String) {
-    let program = std::env::current_exe().expect("the program has a path");
-    let output = Command::new(program)
-        .args(self::arguments(plan))
-        .arg("--coverage")
-        .output();
-    let output = output.expect("the program can be started");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), text)
-}
-
-fn steps_in(text: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix("seed "));
-    let number = line.and_then(|line| line.split(' ').nth(1));
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+fn steps_in(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("seed "))?;
+    line.split(' ').nth(1)?.parse().ok()
 }
 
 /// Fault and place, how often it could strike there, and how often it did.
-fn struck_in(text: &str) -> impl Iterator<Item = (String, u64, u64)> {
-    let lines = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("struck\t"));
+fn struck_in(text: &str) -> impl Iterator<Item = (&str, u64, u64)> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix(STRUCK));
     lines.filter_map(|line| {
         let (line, strikes) = line.rsplit_once('\t')?;
         let (place, visits) = line.rsplit_once('\t')?;
-        Some((
-            place.to_owned(),
-            visits.parse().ok()?,
-            strikes.parse().ok()?,
-        ))
+        Some((place, visits.parse().ok()?, strikes.parse().ok()?))
     })
 }

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use test_support::api::{ApiAnswer, ApiRequest};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +18,7 @@ const PATIENCE_MILLIS: u64 = 20_000;
 
 /// A request on its way, and where its answer goes.
 pub struct Call {
-    request: axum::http::Request<Body>,
+    request: reqwest::Request,
     reply: oneshot::Sender<ApiAnswer>,
 }
 
@@ -30,6 +29,7 @@ type Listeners = BTreeMap<(String, String), mpsc::UnboundedSender<Call>>;
 #[derive(Clone)]
 pub struct Network {
     world: Arc<World>,
+    client: reqwest::Client,
     listeners: Arc<Mutex<Listeners>>,
 }
 
@@ -38,6 +38,7 @@ impl Network {
     pub fn new(world: &Arc<World>) -> Self {
         Self {
             world: Arc::clone(world),
+            client: test_support::api::client(),
             listeners: Arc::default(),
         }
     }
@@ -84,7 +85,7 @@ impl Network {
         let to = self.listener(service)?;
         let (reply, answer) = oneshot::channel();
         let call = Call {
-            request: http_request(request),
+            request: self.built(request),
             reply,
         };
         to.send(call).ok()?;
@@ -109,6 +110,17 @@ impl Network {
             ));
         }
         Some(answer)
+    }
+
+    fn built(&self, request: &ApiRequest) -> reqwest::Request {
+        let mut built = request
+            .on(&self.client, "http://localhost")
+            .build()
+            .unwrap();
+        built
+            .headers_mut()
+            .insert("host", "localhost".parse().unwrap());
+        built
     }
 
     fn listener(&self, service: &str) -> Option<mpsc::UnboundedSender<Call>> {
@@ -150,55 +162,30 @@ fn route(request: &ApiRequest) -> String {
     format!("{} {}", request.method, words.collect::<Vec<_>>().join("/"))
 }
 
-fn http_request(request: &ApiRequest) -> axum::http::Request<Body> {
-    let mut sent = axum::http::Request::builder()
-        .method(request.method.clone())
-        .uri(&request.path)
-        .header("host", "localhost");
-    if !request.key.is_empty() {
-        sent = sent.header("idempotency-key", &request.key);
-    }
-    for (name, value) in &request.headers {
-        sent = sent.header(*name, value);
-    }
-    if request.body.is_null() {
-        return sent.body(Body::empty()).unwrap();
-    }
-    let sent = sent.header("content-type", "application/json");
-    sent.body(Body::from(request.body.to_string())).unwrap()
-}
-
 /// Answers the calls of one process, each in a task of its own, which ends if the client goes away.
 pub async fn serve(router: Router, mut calls: mpsc::UnboundedReceiver<Call>) {
-    while let Some(call) = calls.recv().await {
+    while let Some(received) = calls.recv().await {
         let router = router.clone();
         tokio::spawn(async move {
-            let Call { request, mut reply } = call;
+            let Call { request, mut reply } = received;
             let answer = tokio::select! {
                 biased;
                 () = reply.closed() => return,
-                answer = answer(router, request) => answer,
+                answer = call(router, request) => answer,
             };
             // A client that is gone needs none.
-            let _ = reply.send(answer);
+            if let Ok(answer) = ApiAnswer::read(answer).await {
+                let _ = reply.send(answer);
+            }
         });
     }
 }
 
-async fn answer(router: Router, request: axum::http::Request<Body>) -> ApiAnswer {
-    let response = router.oneshot(request).await.unwrap();
-    let (head, body) = response.into_parts();
-    let text = String::from_utf8_lossy(&bytes(body).await).into_owned();
-    ApiAnswer {
-        status: head.status.as_u16(),
-        headers: head.headers,
-        body: serde_json::from_str(&text).unwrap_or_default(),
-        text,
-    }
-}
-
-/// The whole of a body; nothing if it broke.
-pub async fn bytes(body: Body) -> Vec<u8> {
-    let collected = body.collect().await;
-    collected.map_or_else(|_| Vec::new(), |it| it.to_bytes().to_vec())
+/// Lets a router answer in this process.
+pub async fn call(router: Router, request: reqwest::Request) -> reqwest::Response {
+    let request = axum::http::Request::<reqwest::Body>::try_from(request).unwrap();
+    let answer = router.oneshot(request.map(Body::new)).await.unwrap();
+    let (head, body) = answer.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await;
+    axum::http::Response::from_parts(head, body.unwrap_or_default()).into()
 }

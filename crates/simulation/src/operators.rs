@@ -1,7 +1,7 @@
 //! Operators and strangers: they put events on sale and change them, block users, replay and discard dead letters,
 //! reconcile; and send webhooks and records that nobody asked for.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use messaging::Message;
 use serde_json::{Value, json};
@@ -9,24 +9,27 @@ use test_support::api::ApiRequest;
 
 use crate::{
     broker::Broker,
-    buyers::{Knowledge, PRICE},
+    buyers::{PRICE, Surroundings},
     database::Database,
     faults::Fault,
-    gateway::Gateway,
-    network::Network,
-    world::{World, pause},
+    world::pause,
 };
 
 const STATUSES: &[&str] = &["DONE", "ABORTED", "CANCELED", "EXPIRED", "IN_PROGRESS"];
 
 #[derive(Clone)]
 pub struct Operator {
-    pub world: Arc<World>,
-    pub network: Network,
-    pub gateway: Gateway,
-    pub knowledge: Arc<Knowledge>,
+    pub at: Surroundings,
     pub broker: Arc<Broker>,
     pub databases: Vec<Arc<Database>>,
+}
+
+impl Deref for Operator {
+    type Target = Surroundings;
+
+    fn deref(&self) -> &Surroundings {
+        &self.at
+    }
 }
 
 impl Operator {

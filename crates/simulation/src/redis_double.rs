@@ -15,7 +15,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use mlua::{Lua, Value as LuaValue};
 use parking_lot::Mutex;
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
+use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use ticketing::redis_server::RedisEngine;
 
 use commands::{forget_if_empty, hash, hash_command, sorted, sorted_command};
@@ -78,11 +78,6 @@ impl RedisDouble {
         library.set("call", call.unwrap()).unwrap();
         redis.lua.globals().set("redis", library).unwrap();
         redis
-    }
-
-    /// All keys and their values.
-    pub fn describe(&self) -> String {
-        format!("{:?}", self.keys.lock())
     }
 
     /// Executes a command as one of the server's clients sees it.
@@ -218,7 +213,7 @@ pub struct RedisClient {
 
 impl RedisEngine for RedisClient {
     fn execute(&self, command: &Cmd) -> BoxFuture<'static, RedisResult<Value>> {
-        let words = words_of(&command.get_packed_command());
+        let words = words_of(command);
         self.double.world.may_pause(&words[0]);
         let called = self.engines.spawn(Arc::clone(&self.double).call(words));
         async move {
@@ -230,17 +225,12 @@ impl RedisEngine for RedisClient {
     }
 }
 
-/// The words of a command as it is sent: `*COUNT`, then `$LENGTH` and the bytes of each.
-fn words_of(sent: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(sent).into_owned();
-    let (_, mut rest) = text.split_once("\r\n").unwrap();
-    let mut words = Vec::new();
-    while let Some((length, behind)) = rest.split_once("\r\n") {
-        let length: usize = length[1..].parse().unwrap();
-        words.push(behind[..length].to_owned());
-        rest = &behind[length + 2..];
-    }
-    words
+fn words_of(command: &Cmd) -> Vec<String> {
+    let words = command.args_iter().map(|word| match word {
+        Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        _ => "0".to_owned(),
+    });
+    words.collect()
 }
 
 fn failed(reason: &str) -> RedisError {

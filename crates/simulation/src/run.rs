@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use clap::Args;
+
 use crate::{
     broker::Broker,
-    buyers::{Buyer, Knowledge},
+    buyers::{Buyer, Surroundings},
     checks::{self, Checks},
     database::Database,
     faults::{Coverage, Fault},
@@ -35,31 +37,25 @@ const REST_CHECK_MILLIS: i64 = 2_000;
 const REST_MILLIS_MAX: i64 = 900_000;
 
 /// What is run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Plan {
+    /// The seed of the run, or of the first.
+    #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Faults end after so many steps.
+    #[arg(long, default_value_t = 2_000)]
     pub steps: u64,
+    #[arg(long, default_value_t = 14)]
     pub buyers: u64,
     /// Of each service, at most.
+    #[arg(long, default_value_t = 2)]
     pub processes: usize,
+    /// Kinds of faults that do not strike.
+    #[arg(long)]
     pub without: Vec<Fault>,
-    /// Whether each step is printed.
-    pub prints: bool,
-}
-
-impl Plan {
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        Self {
-            seed,
-            steps: 2_000,
-            buyers: 14,
-            processes: 2,
-            without: Vec::new(),
-            prints: false,
-        }
-    }
+    /// Prints each step.
+    #[arg(long)]
+    pub trace: bool,
 }
 
 /// How a run ended.
@@ -80,7 +76,7 @@ struct Run {
     engines: Engines,
     processes: Vec<Process>,
     clients: Host,
-    knowledge: Arc<Knowledge>,
+    at: Surroundings,
     checks: Checks,
     check_at: i64,
 }
@@ -89,7 +85,7 @@ struct Run {
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
     let folder = tempfile::tempdir_in(memory_folder()).unwrap();
-    let world = World::new(plan.seed, &plan.without, plan.prints);
+    let world = World::new(plan.seed, &plan.without, plan.trace);
     let mut run = Run::open(&world, plan, folder.path());
     run.storm(plan);
     let tickets = run.rest();
@@ -126,15 +122,20 @@ impl Run {
             broker.start();
         }
         let checks = Checks::new(world, &databases);
-        let gateway = Gateway::new(world, host.runtime.handle());
-        let reservations = *world.pick(&["redis", "redis", "redis", "local"]);
+        let at = Surroundings {
+            world: Arc::clone(world),
+            network: Network::new(world),
+            gateway: Gateway::new(world, host.runtime.handle()),
+            knowledge: Arc::default(),
+        };
+        let reservations = *world.pick(&["redis", "redis", "local"]);
         let engines = Engines {
             databases: databases.to_vec(),
             broker,
             redis: RedisDouble::new(world),
             reservations,
-            gateway,
-            network: Network::new(world),
+            gateway: at.gateway.clone(),
+            network: at.network.clone(),
             host,
         };
         let processes = PROCESSES.iter().flat_map(|(services, database, max)| {
@@ -151,7 +152,7 @@ impl Run {
             engines,
             processes: processes.collect(),
             clients: Host::new(world),
-            knowledge: Arc::default(),
+            at,
             checks,
             check_at: 0,
         }
@@ -159,10 +160,7 @@ impl Run {
 
     fn operator(&self) -> Operator {
         Operator {
-            world: Arc::clone(&self.world),
-            network: self.engines.network.clone(),
-            gateway: self.engines.gateway.clone(),
-            knowledge: Arc::clone(&self.knowledge),
+            at: self.at.clone(),
             broker: Arc::clone(&self.engines.broker),
             databases: self.engines.databases.clone(),
         }
@@ -199,10 +197,7 @@ impl Run {
         for number in 0..plan.buyers {
             let buyer = Buyer {
                 name: format!("buyer{number}"),
-                world: Arc::clone(&self.world),
-                network: self.engines.network.clone(),
-                gateway: self.engines.gateway.clone(),
-                knowledge: Arc::clone(&self.knowledge),
+                at: self.at.clone(),
             };
             clients.spawn(buyer.act());
         }
@@ -285,14 +280,12 @@ impl Run {
                 has_compared = true;
                 self.clients.runtime.spawn(self.operator().compare_stocks());
             } else if pending.is_empty() && clients == 0 {
-                checks::hold_at_rest(&self.world, &self.engines, &books, &self.knowledge);
+                checks::hold_at_rest(&self.world, &self.engines, &books, &self.at.knowledge);
                 return books.tickets.len();
             }
             if self.world.elapsed() - began_at > REST_MILLIS_MAX {
-                let what = checks::describe(&books) + &self.engines.redis.describe();
-                self.world.fail(format_args!(
-                    "still pending: {pending:?}, {clients} clients; {what}"
-                ));
+                let what = format!("still pending: {pending:?}, {clients} clients");
+                self.world.fail(what);
                 return 0;
             }
             if clients == 0 {

@@ -22,13 +22,15 @@ pub fn arguments(plan: &Plan) -> Vec<String> {
     all
 }
 
-fn fails(plan: &Plan) -> bool {
-    let program = std::env::current_exe().unwrap();
-    let output = Command::new(program)
-        .args(arguments(plan))
-        .output()
-        .unwrap();
-    !output.status.success()
+/// Runs a plan in a process of its own; returns whether everything held, and what it printed.
+#[must_use]
+pub fn run_apart(plan: &Plan) -> (bool, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(arguments(plan)).arg("--coverage").output();
+    let output = output.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (output.status.success(), text)
 }
 
 /// The smallest plan found that still fails; the first is known to.
@@ -47,7 +49,7 @@ pub fn shrink(mut plan: Plan) -> Plan {
 fn try_smaller(plan: &mut Plan, change: impl FnOnce(&mut Plan)) -> bool {
     let mut smaller = plan.clone();
     change(&mut smaller);
-    let is_smaller = fails(&smaller);
+    let is_smaller = !run_apart(&smaller).0;
     if is_smaller {
         *plan = smaller;
     }

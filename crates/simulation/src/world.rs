@@ -34,6 +34,7 @@ const START: i64 = 1_800_000_000_000;
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// What everything in a run shares.
+#[derive(Debug)]
 pub struct World {
     pub random: Random,
     now: AtomicI64,

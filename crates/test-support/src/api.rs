@@ -1,7 +1,7 @@
 //! Requests of the HTTP API and their answers. The bodies of a purchase are written here once.
 
 use reqwest::{
-    Client, Method, Response,
+    Client, Method, RequestBuilder, Response,
     header::{self, HeaderMap},
 };
 use serde_json::{Value, json};
@@ -135,6 +135,11 @@ impl ApiRequest {
 
     /// Sends the request to a server; an error if the connection broke before the end of the answer.
     pub async fn send(&self, client: &Client, url: &str) -> reqwest::Result<ApiAnswer> {
+        ApiAnswer::read(self.on(client, url).send().await?).await
+    }
+
+    /// The request to the server at this URL.
+    pub fn on(&self, client: &Client, url: &str) -> RequestBuilder {
         let mut request = client.request(self.method.clone(), format!("{url}{}", self.path));
         if self.method == Method::POST || self.method == Method::PUT {
             request = request.json(&self.body);
@@ -145,7 +150,7 @@ impl ApiRequest {
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
-        ApiAnswer::read(request.send().await?).await
+        request
     }
 }
 

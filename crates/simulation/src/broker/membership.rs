@@ -71,11 +71,8 @@ async fn heartbeat(broker: Arc<Broker>, group: &'static str, member: u64, alive:
         pause(HEARTBEAT_MILLIS).await;
         let now = broker.world.elapsed();
         let mut state = broker.lock();
-        let State {
-            partitions, groups, ..
-        } = &mut *state;
         if alive.strong_count() > 0
-            && let Some(group_state) = groups.get_mut(group)
+            && let Some((partitions, group_state)) = state.group(group)
             && group_state.members.insert(member, now).is_none()
         {
             broker.rebalance(partitions, group, group_state);
@@ -106,10 +103,7 @@ impl SubscriptionEngine for Membership {
             return None;
         }
         let (world, mut state) = (&broker.world, broker.lock());
-        let State {
-            partitions, groups, ..
-        } = &mut *state;
-        let group = groups.get_mut(self.group)?;
+        let (partitions, group) = state.group(self.group)?;
         // A topic whose first record came after the last rebalance.
         let those = partitions
             .keys()
@@ -196,10 +190,7 @@ impl SubscriptionEngine for Membership {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         let mut state = self.broker.lock();
-        let State {
-            partitions, groups, ..
-        } = &mut *state;
-        if let Some(group) = groups.get_mut(self.group) {
+        if let Some((partitions, group)) = state.group(self.group) {
             group.members.remove(&self.member);
             self.broker.rebalance(partitions, self.group, group);
         }
