@@ -157,7 +157,8 @@ impl Service {
             || (began < self.settles_since && !is_over(self.settles_since))
             || retries.unknown_at(id).is_some_and(|at| !is_over(at));
         let is_unwanted = payment.is_unwanted(now);
-        if !is_unwanted && !(is_over(began) && retries.repeats(id) >= REPEATS_MIN) {
+        let repeating_helps = !is_over(began) || retries.repeats(id) < REPEATS_MIN;
+        if repeating_helps && !is_unwanted {
             retries.count_repeat(id, now);
             return self.confirm_at_gateway(payment, open_at, None).await;
         }
