@@ -7,10 +7,7 @@ mod membership;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,7 +20,7 @@ pub use membership::BrokerClient;
 use crate::{
     database::Database,
     faults::Fault,
-    world::{World, pause},
+    world::{Outage, World, pause},
 };
 
 /// As Kafka, unless its operators allow more.
@@ -74,7 +71,7 @@ pub struct Broker {
     world: Arc<World>,
     state: Mutex<State>,
     arrived: Arc<Notify>,
-    away_until: AtomicI64,
+    away: Outage,
     databases: Vec<Arc<Database>>,
 }
 
@@ -84,7 +81,7 @@ impl Broker {
             world: Arc::clone(world),
             state: Mutex::default(),
             arrived: Arc::default(),
-            away_until: AtomicI64::new(0),
+            away: Outage::default(),
             databases: databases.to_vec(),
         })
     }
@@ -98,7 +95,7 @@ impl Broker {
     }
 
     fn is_away(&self) -> bool {
-        self.world.elapsed() < self.away_until.load(Relaxed)
+        self.away.millis_left(&self.world) > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -140,8 +137,7 @@ impl Broker {
         if self.world.strikes(Fault::PartitionSlow, &message.topic) {
             // Now and then longer than a reservation waits for its payment.
             let millis_max = *self.world.pick(&[3_000, 15_000, 60_000]);
-            partition.slow_until =
-                self.world.elapsed() + self.world.between(500, millis_max) as i64;
+            partition.slow_until = self.world.after(500, millis_max);
         }
         drop(state);
         self.world.step(format_args!(
@@ -164,21 +160,16 @@ impl Broker {
             .await;
             for stored in database.outbox(read) {
                 read = stored.offset;
-                let mut due = self.world.elapsed();
-                if self
-                    .world
-                    .strikes(Fault::PublishSlow, &stored.message.topic)
-                {
+                let (world, message) = (&self.world, stored.message);
+                let due = match world.strikes(Fault::PublishSlow, &message.topic) {
                     // Now and then longer than a reservation waits for its payment.
-                    let millis_max = *self.world.pick(&[3_000, 10_000, 60_000]);
-                    due += self.world.between(100, millis_max) as i64;
-                }
-                waiting.push_back((due, stored.message));
+                    true => world.after(100, *world.pick(&[3_000, 10_000, 60_000])),
+                    false => world.elapsed(),
+                };
+                waiting.push_back((due, message));
             }
-            if self.world.strikes(Fault::BrokerAway, "broker") {
-                let until = self.world.elapsed() + self.world.between(500, 20_000) as i64;
-                self.away_until.store(until, Relaxed);
-            }
+            self.away
+                .may_begin(&self.world, Fault::BrokerAway, "broker", 20_000);
             if self.is_away() || waiting.is_empty() {
                 continue;
             }

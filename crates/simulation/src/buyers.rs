@@ -50,6 +50,13 @@ pub struct Surroundings {
     pub knowledge: Arc<Knowledge>,
 }
 
+impl Surroundings {
+    pub fn any(&self, ids: &Mutex<Vec<i64>>) -> Option<i64> {
+        let ids = ids.lock();
+        (!ids.is_empty()).then(|| *self.world.pick(&ids))
+    }
+}
+
 pub struct Buyer {
     pub name: String,
     pub at: Surroundings,
@@ -94,10 +101,7 @@ impl Buyer {
 
     /// `None` if the buyer went away.
     async fn buy(&self, user: i64, round: u64) -> Option<()> {
-        let event = {
-            let events = self.knowledge.events.lock();
-            (!events.is_empty()).then(|| *self.world.pick(&events))?
-        };
+        let event = self.any(&self.knowledge.events)?;
         let (ticket, expires_at) = self.reserve(event, user, round).await?;
         match self.world.below(8) {
             0 => return None,

@@ -8,10 +8,7 @@ use std::{
     collections::HashSet,
     ops::Deref,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use futures::{FutureExt, executor::block_on};
@@ -32,7 +29,7 @@ use tokio::{
 
 use crate::{
     faults::Fault,
-    world::{World, pause},
+    world::{Outage, World, pause},
 };
 
 /// The longest wait for a server that is away, as `store.postgres.wait_secs_max`.
@@ -51,8 +48,8 @@ pub struct Database {
     /// The rows, to be read between two steps.
     pub file: Mutex<Connection>,
     rows: Store,
-    away_until: AtomicI64,
-    full_until: AtomicI64,
+    away: Outage,
+    full: Outage,
 }
 
 /// What a process has sent to its writing connection.
@@ -82,8 +79,8 @@ impl Database {
             rows,
             folder,
             file: Mutex::new(file),
-            away_until: AtomicI64::new(0),
-            full_until: AtomicI64::new(0),
+            away: Outage::default(),
+            full: Outage::default(),
         })
     }
 
@@ -157,14 +154,9 @@ impl Database {
         if self.world.strikes(Fault::CommitSlow, &place) {
             pause(self.world.between(100, 2_000)).await;
         }
-        if self.world.strikes(Fault::StoreAway, self.name) {
-            let until = self.world.elapsed() + self.world.between(500, 8_000) as i64;
-            self.away_until.store(until, Relaxed);
-        }
-        if self.world.strikes(Fault::DiskFull, self.name) {
-            let until = self.world.elapsed() + self.world.between(500, 8_000) as i64;
-            self.full_until.store(until, Relaxed);
-        }
+        let (world, name) = (&self.world, self.name);
+        self.away.may_begin(world, Fault::StoreAway, name, 8_000);
+        self.full.may_begin(world, Fault::DiskFull, name, 8_000);
         let size = job.submission.commits.len().max(1);
         let failed = |reason: &str| {
             Ok(vec![
@@ -175,7 +167,7 @@ impl Database {
         let is_late = self.world.elapsed() - job.at > WAIT_MILLIS_MAX;
         let answer = if !self.is_back_in_time().await || is_late {
             failed("the server is away")
-        } else if self.world.elapsed() < self.full_until.load(Relaxed) {
+        } else if self.full.millis_left(world) > 0 {
             failed("the disk is full")
         } else if self.world.strikes(Fault::CommitFails, &place) {
             failed("the connection broke before COMMIT")
@@ -195,19 +187,16 @@ impl Database {
         let is_applied = self.world.below(2) == 0;
         let size = job.submission.commits.len().max(1);
         pause(self.world.between(0, 1_000)).await;
-        let _ = job
-            .reply
-            .send(Err(Unresolved::new(reason.clone(), resolved)));
+        let unresolved = Unresolved::new(reason.clone(), resolved);
+        let _ = job.reply.send(Err(unresolved));
         pause(self.world.between(0, 5_000)).await;
         let outcomes = match is_applied {
             true => self.apply(job.submission, state, place),
             false => vec![Err(StoreError::Unavailable(reason).into()); size],
         };
         pause(self.world.between(0, 30_000)).await;
-        self.world.step(format_args!(
-            "{place}: known to be {}",
-            if is_applied { "applied" } else { "lost" }
-        ));
+        self.world
+            .step(format_args!("{place}: known to be applied: {is_applied}"));
         let _ = resolve.send(outcomes);
     }
 
@@ -218,14 +207,14 @@ impl Database {
         place: &str,
     ) -> Vec<CommitOutcome> {
         let outcomes = self.ask(self.rows.submit(submission).outcomes());
-        let texts = outcomes.iter().map(|outcome| match outcome {
-            Ok(()) => "applied".to_owned(),
-            Err(error) => error.to_string(),
-        });
         if !place.ends_with(" lease") {
-            let texts: Vec<_> = texts.collect();
-            self.world
-                .step(format_args!("{place}: {}", texts.join("; ")));
+            let text = |outcome: &CommitOutcome| match outcome {
+                Ok(()) => "applied".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let texts: Vec<_> = outcomes.iter().map(text).collect();
+            let texts = texts.join("; ");
+            self.world.step(format_args!("{place}: {texts}"));
         }
         if let Some(state) = state {
             state.publish(Vec::new());
@@ -235,8 +224,8 @@ impl Database {
     }
 
     async fn is_back_in_time(&self) -> bool {
-        let left = self.away_until.load(Relaxed) - self.world.elapsed();
-        pause(left.clamp(0, WAIT_MILLIS_MAX).unsigned_abs()).await;
+        let left = self.away.millis_left(&self.world);
+        pause(left.min(WAIT_MILLIS_MAX).unsigned_abs()).await;
         left <= WAIT_MILLIS_MAX
     }
 
@@ -288,13 +277,8 @@ fn data_folder(path: &Path) -> DataFolder {
 fn place(database: &str, commits: &[Commit]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for commit in commits {
-        names.extend(
-            commit
-                .puts
-                .iter()
-                .chain(&commit.appends)
-                .map(|put| put.table.name),
-        );
+        let puts = commit.puts.iter().chain(&commit.appends);
+        names.extend(puts.map(|put| put.table.name));
         names.extend(commit.messages.iter().map(|message| message.topic.as_str()));
     }
     names.sort_unstable();

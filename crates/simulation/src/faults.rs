@@ -65,7 +65,7 @@ faults! {
     /// The gateway refuses with a code of its script.
     GatewayRefuses: 30,
     /// The gateway refuses to cancel a charge, and refuses again.
-    RefundStuck: 60,
+    RefundStuck: 200,
     /// A webhook comes: true or false, early or late, again.
     Webhook: 300,
     /// A process is killed.

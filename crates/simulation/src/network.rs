@@ -22,15 +22,12 @@ pub struct Call {
     reply: oneshot::Sender<ApiAnswer>,
 }
 
-/// By service and process.
-type Listeners = BTreeMap<(String, String), mpsc::UnboundedSender<Call>>;
-
-/// The processes that listen.
+/// The processes that listen, by their names, which begin with their services.
 #[derive(Clone)]
 pub struct Network {
     world: Arc<World>,
     client: reqwest::Client,
-    listeners: Arc<Mutex<Listeners>>,
+    listeners: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<Call>>>>,
 }
 
 impl Network {
@@ -43,16 +40,12 @@ impl Network {
         }
     }
 
-    pub fn listen(&self, services: &str, process: &str, to: mpsc::UnboundedSender<Call>) {
-        self.listeners
-            .lock()
-            .insert((services.to_owned(), process.to_owned()), to);
+    pub fn listen(&self, process: &str, to: mpsc::UnboundedSender<Call>) {
+        self.listeners.lock().insert(process.to_owned(), to);
     }
 
-    pub fn close(&self, services: &str, process: &str) {
-        self.listeners
-            .lock()
-            .remove(&(services.to_owned(), process.to_owned()));
+    pub fn close(&self, process: &str) {
+        self.listeners.lock().remove(process);
     }
 
     /// Sends a request once; `None` if there was no answer.
@@ -125,10 +118,10 @@ impl Network {
 
     fn listener(&self, service: &str) -> Option<mpsc::UnboundedSender<Call>> {
         let listeners = self.listeners.lock();
-        let those: Vec<_> = listeners
+        let those = listeners
             .iter()
-            .filter(|((name, _), _)| name.starts_with(service))
-            .collect();
+            .filter(|(name, _)| name.starts_with(service));
+        let those: Vec<_> = those.collect();
         (!those.is_empty()).then(|| self.world.pick(&those).1.clone())
     }
 

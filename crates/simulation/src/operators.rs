@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 
 use messaging::Message;
 use serde_json::{Value, json};
-use test_support::api::ApiRequest;
+use test_support::api::{ApiAnswer, ApiRequest};
 
 use crate::{
     broker::Broker,
@@ -55,49 +55,34 @@ impl Operator {
         while self.world.is_stormy() {
             pause(self.world.between(500, 6_000)).await;
             let _ = match self.world.below(4) {
-                0 => self.change_event().await,
-                1 => self.change_user().await,
-                2 => self.reconcile().await,
+                0 => self.change_event().await.map(drop),
+                1 => self.change_user().await.map(drop),
+                2 => self.reconcile().await.map(drop),
                 _ => self.tend_dead_letters("work").await,
             };
         }
     }
 
-    async fn change_event(&self) -> Option<()> {
-        let events = self.knowledge.events.lock().clone();
-        let event = *events.get(self.world.below(events.len().max(1) as u64) as usize)?;
-        let path = format!("/event/{event}");
-        let version = self
-            .network
-            .send(&ApiRequest::get(&path))
-            .await?
-            .number_of("version")?;
+    async fn change_event(&self) -> Option<ApiAnswer> {
+        let path = format!("/event/{}", self.any(&self.knowledge.events)?);
+        let shown = self.network.send(&ApiRequest::get(&path)).await?;
+        let version = shown.number_of("version")?;
         let quantity = self.world.between(0, 8);
         let body = json!({ "name": "Show", "ticketQuantity": quantity, "version": version });
-        self.network
-            .send(&ApiRequest::put(path, body))
-            .await
-            .map(|_| ())
+        self.network.send(&ApiRequest::put(path, body)).await
     }
 
-    async fn change_user(&self) -> Option<()> {
-        let users = self.knowledge.users.lock().clone();
-        let user = *users.get(self.world.below(users.len().max(1) as u64) as usize)?;
-        let path = format!("/user/{user}");
+    async fn change_user(&self) -> Option<ApiAnswer> {
+        let path = format!("/user/{}", self.any(&self.knowledge.users)?);
         let shown = self.network.send(&ApiRequest::get(&path)).await?;
         let status = *self.world.pick(&["ACTIVE", "ACTIVE", "INACTIVE"]);
         let body = json!({ "name": shown.text_of("name")?, "status": status, "version": shown.number_of("version")? });
-        self.network
-            .send(&ApiRequest::put(path, body))
-            .await
-            .map(|_| ())
+        self.network.send(&ApiRequest::put(path, body)).await
     }
 
-    pub async fn reconcile(&self) -> Option<()> {
-        self.network
-            .send(&ApiRequest::post("/payment/reconciliation", json!({})))
-            .await
-            .map(|_| ())
+    async fn reconcile(&self) -> Option<ApiAnswer> {
+        let request = ApiRequest::post("/payment/reconciliation", json!({}));
+        self.network.send(&request).await
     }
 
     /// Replays or discards parked dead letters, at a process of the service that has them.

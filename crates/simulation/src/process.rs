@@ -109,7 +109,7 @@ impl Process {
         let _turn = host.runtime.enter();
         let (config, context) = self.open(world, engines);
         let network = engines.network.clone();
-        let (services, name) = (self.services, self.name.clone());
+        let name = self.name.clone();
         let task = host.runtime.spawn(async move {
             let registry = Registry::default();
             let store = context.store.clone();
@@ -118,14 +118,14 @@ impl Process {
                     Ok(started) => started,
                     Err(error) => return format!("did not start: {error:#}"),
                 };
-            network.listen(services, &name, calls);
+            network.listen(&name, calls);
             let serving = tokio::spawn(network::serve(router, received));
             let reason = tokio::select! {
                 reason = store.failed() => reason,
                 reason = app.ended() => reason,
                 _ = stopped => "stopped".to_owned(),
             };
-            network.close(services, &name);
+            network.close(&name);
             app.stop().await;
             serving.abort();
             reason
@@ -187,7 +187,7 @@ impl Process {
             Some(run) => {
                 run.host.run(world);
                 if world.takes_pause() {
-                    self.paused_until = world.elapsed() + world.between(500, 25_000) as i64;
+                    self.paused_until = world.after(500, 25_000);
                 }
                 if run.task.is_finished() {
                     self.has_ended(world, engines);
@@ -204,16 +204,16 @@ impl Process {
             world.fail(format_args!("{} panicked: {error}", self.name));
             error.to_string()
         });
-        engines.network.close(self.services, &self.name);
+        engines.network.close(&self.name);
         world.step(format_args!("{} ended: {reason}", self.name));
-        self.starts_at = world.elapsed() + world.between(100, 3_000) as i64;
+        self.starts_at = world.after(100, 3_000);
     }
 
     /// Ends it where it stands.
     pub fn kill(&mut self, world: &World, engines: &Engines) {
         if self.running.take().is_some() {
-            engines.network.close(self.services, &self.name);
-            self.starts_at = world.elapsed() + world.between(100, 8_000) as i64;
+            engines.network.close(&self.name);
+            self.starts_at = world.after(100, 8_000);
             self.paused_until = 0;
         }
     }

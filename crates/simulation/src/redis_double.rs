@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use ticketing::redis_server::RedisEngine;
 
-use commands::{forget_if_empty, hash, hash_command, sorted, sorted_command};
+use commands::{forget_if_empty, map, map_command};
 
 use crate::{
     faults::Fault,
-    world::{World, pause},
+    world::{Outage, World, pause},
 };
 
 /// How old the state is to which a failover may fall back.
@@ -32,8 +32,8 @@ const INFO: &str = "redis_version:7.2.0\r\nmaxmemory_policy:noeviction\r\n";
 #[derive(Debug, Clone)]
 enum Entry {
     Text(String),
-    Hash(BTreeMap<String, String>),
-    Sorted(BTreeMap<String, f64>),
+    /// A hash, or a sorted set with its scores.
+    Map(BTreeMap<String, String>),
 }
 
 type Keys = BTreeMap<String, Entry>;
@@ -44,7 +44,7 @@ pub struct RedisDouble {
     scripts: Mutex<HashMap<String, String>>,
     keys: Mutex<Keys>,
     replica: Mutex<(i64, Keys)>,
-    away_until: AtomicI64,
+    away: Outage,
     /// When an operator deletes the keys, as docs/distributed.md says for a failover that lost writes; 0: never.
     deleted_at: AtomicI64,
 }
@@ -57,7 +57,7 @@ impl RedisDouble {
             scripts: Mutex::default(),
             keys: Mutex::default(),
             replica: Mutex::default(),
-            away_until: AtomicI64::new(0),
+            away: Outage::default(),
             deleted_at: AtomicI64::new(0),
         });
         let double = Arc::downgrade(&redis);
@@ -140,16 +140,8 @@ impl RedisDouble {
                 ),
                 // Tickets that are indexed for too long do no harm.
                 ("PEXPIRE", _) => Value::Int(1),
-                (
-                    name @ ("HGET" | "HMGET" | "HSET" | "HDEL" | "HLEN" | "HEXISTS" | "HSCAN"),
-                    [key, rest @ ..],
-                ) => {
-                    let reply = hash_command(hash(&mut keys, key), name, rest);
-                    forget_if_empty(&mut keys, key);
-                    reply
-                }
-                (name @ ("ZADD" | "ZREM" | "ZRANGE" | "ZRANGEBYSCORE"), [key, rest @ ..]) => {
-                    let reply = sorted_command(sorted(&mut keys, key), name, rest);
+                (name, [key, rest @ ..]) if matches!(name.as_bytes()[0], b'H' | b'Z') => {
+                    let reply = map_command(map(&mut keys, key), name, rest)?;
                     forget_if_empty(&mut keys, key);
                     reply
                 }
@@ -161,17 +153,19 @@ impl RedisDouble {
     /// What may have happened to the server before this command.
     fn strike(&self) {
         let now = self.world.elapsed();
-        if self.world.strikes(Fault::RedisEmpty, "redis") {
+        let world = &self.world;
+        if self
+            .away
+            .may_begin(world, Fault::RedisEmpty, "redis", 5_000)
+        {
             self.keys.lock().clear();
             self.scripts.lock().clear();
-            let until = now + self.world.between(100, 5_000) as i64;
-            self.away_until.store(until, Relaxed);
         }
         let mut replica = self.replica.lock();
         if self.world.strikes(Fault::RedisOld, "redis") {
             *self.keys.lock() = replica.1.clone();
             self.scripts.lock().clear();
-            let soon = now + self.world.between(200, 5_000) as i64;
+            let soon = self.world.after(200, 5_000);
             self.deleted_at.store(soon, Relaxed);
         }
         let deleted_at = self.deleted_at.load(Relaxed);
@@ -192,9 +186,7 @@ impl RedisDouble {
             pause(self.world.between(100, 3_000)).await;
         }
         self.strike();
-        if self.world.elapsed() < self.away_until.load(Relaxed)
-            || self.world.strikes(Fault::RedisFails, &place)
-        {
+        if self.away.millis_left(&self.world) > 0 || self.world.strikes(Fault::RedisFails, &place) {
             return Err(failed("the connection broke before the command"));
         }
         let answer = self.answer(&words);

@@ -31,6 +31,7 @@ const CALM_MILLIS: i64 = 3_000;
 /// Faults of processes are drawn once in this time.
 const PROCESS_FAULT_MILLIS: i64 = 500;
 const STORM_MILLIS_MAX: i64 = 120_000;
+const LATE_BUYERS: u64 = 3;
 const CHECK_MILLIS: i64 = 200;
 const REST_CHECK_MILLIS: i64 = 2_000;
 /// Nothing may be pending later than this after the last fault.
@@ -91,8 +92,8 @@ pub fn run(plan: &Plan) -> Outcome {
     let tickets = run.rest();
     let trace = world.trace();
     Outcome {
-        hash: trace.hash(),
-        steps: trace.steps(),
+        hash: trace.hash,
+        steps: trace.steps,
         millis: world.elapsed(),
         failures: world.failures(),
         last_steps: trace.last(),
@@ -195,11 +196,7 @@ impl Run {
         }
         self.world.set_storms(true);
         for number in 0..plan.buyers {
-            let buyer = Buyer {
-                name: format!("buyer{number}"),
-                at: self.at.clone(),
-            };
-            clients.spawn(buyer.act());
+            self.send_buyer(format!("buyer{number}"));
         }
         clients.spawn(self.operator().work());
         clients.spawn(self.operator().send_webhooks());
@@ -215,8 +212,13 @@ impl Run {
         self.world.set_storms(false);
     }
 
+    fn send_buyer(&self, name: String) {
+        let at = self.at.clone();
+        self.clients.runtime.spawn(Buyer { name, at }.act());
+    }
+
     fn goes_on(&self, plan: &Plan) -> bool {
-        self.world.trace().steps() < plan.steps
+        self.world.trace().steps < plan.steps
             && self.world.elapsed() < STORM_MILLIS_MAX
             && self.world.failures().is_empty()
     }
@@ -235,7 +237,7 @@ impl Run {
                 process.move_clock(-(world.between(100, millis_max) as i64));
             }
             if world.strikes(Fault::Pause, &name) {
-                process.paused_until = world.elapsed() + world.between(500, 25_000) as i64;
+                process.paused_until = world.after(500, 25_000);
             }
             if world.strikes(Fault::Stop, &name) {
                 process.stop();
@@ -264,7 +266,8 @@ impl Run {
             self.leave_one_of_each();
         }
         let began_at = self.world.elapsed();
-        let mut has_compared = false;
+        // In some runs more buyers come when all is well again.
+        let mut to_do = if self.world.below(4) == 0 { 2 } else { 1 };
         loop {
             let until = self.world.elapsed() + REST_CHECK_MILLIS;
             while self.world.elapsed() < until {
@@ -276,12 +279,17 @@ impl Run {
             let books = checks::read_all(&self.engines, &self.processes[2]);
             let pending = checks::pending(&self.engines, &books);
             let clients = self.clients.runtime.metrics().num_alive_tasks();
-            if pending.is_empty() && clients == 0 && !has_compared {
-                has_compared = true;
-                self.clients.runtime.spawn(self.operator().compare_stocks());
-            } else if pending.is_empty() && clients == 0 {
-                checks::hold_at_rest(&self.world, &self.engines, &books, &self.at.knowledge);
-                return books.tickets.len();
+            if pending.is_empty() && clients == 0 && (to_do < 2 || self.world.is_quiet()) {
+                match to_do {
+                    0 => {
+                        let knowledge = &self.at.knowledge;
+                        checks::hold_at_rest(&self.world, &self.engines, &books, knowledge);
+                        return books.tickets.len();
+                    }
+                    1 => drop(self.clients.runtime.spawn(self.operator().compare_stocks())),
+                    _ => (0..LATE_BUYERS).for_each(|it| self.send_buyer(format!("late{it}"))),
+                }
+                to_do -= 1;
             }
             if self.world.elapsed() - began_at > REST_MILLIS_MAX {
                 let what = format!("still pending: {pending:?}, {clients} clients");

@@ -10,8 +10,9 @@ const PRIME: u64 = 0x0000_0100_0000_01B3;
 
 #[derive(Debug)]
 pub struct Trace {
-    hash: u64,
-    steps: u64,
+    /// Over every line so far.
+    pub hash: u64,
+    pub steps: u64,
     last: VecDeque<String>,
     prints: bool,
 }
@@ -40,17 +41,6 @@ impl Trace {
         if self.last.len() > KEPT {
             self.last.pop_front();
         }
-    }
-
-    /// The hash over every line so far.
-    #[must_use]
-    pub fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.steps
     }
 
     #[must_use]

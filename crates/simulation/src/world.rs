@@ -29,7 +29,7 @@ use crate::{
 /// Simulated time of one turn of a host, while there are faults, and without.
 const TICK_MILLIS: i64 = 10;
 const CALM_TICK_MILLIS: i64 = 40;
-const QUIET_MILLIS: i64 = 60_000;
+const QUIET_MILLIS: i64 = 40_000;
 const START: i64 = 1_800_000_000_000;
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
@@ -84,6 +84,11 @@ impl World {
     /// A number from `min` to `max`.
     pub fn between(&self, min: u64, max: u64) -> u64 {
         min + self.below(max - min + 1)
+    }
+
+    /// A moment from `min` to `max` milliseconds from now.
+    pub fn after(&self, min: u64, max: u64) -> i64 {
+        self.elapsed() + self.between(min, max) as i64
     }
 
     pub fn pick<'a, T>(&self, from: &'a [T]) -> &'a T {
@@ -179,6 +184,26 @@ impl World {
             let wall = now + skew.load(Relaxed);
             (wall * NANOS_PER_MILLI, (now - START) * NANOS_PER_MILLI)
         })
+    }
+}
+
+/// Until when something is not there.
+#[derive(Debug, Default)]
+pub struct Outage(AtomicI64);
+
+impl Outage {
+    /// Begins if this fault strikes, which it returns, and lasts up to this time.
+    pub fn may_begin(&self, world: &World, fault: Fault, place: &str, millis_max: u64) -> bool {
+        let strikes = world.strikes(fault, place);
+        if strikes {
+            self.0.store(world.after(100, millis_max), Relaxed);
+        }
+        strikes
+    }
+
+    /// How long it still lasts.
+    pub fn millis_left(&self, world: &World) -> i64 {
+        (self.0.load(Relaxed) - world.elapsed()).max(0)
     }
 }
 

@@ -4,116 +4,69 @@ use std::collections::BTreeMap;
 
 use redis::Value;
 
-use super::{Entry, Keys, bulk, integer, number};
+use super::{Entry, Keys, bulk, integer};
 
-pub(super) fn hash<'a>(keys: &'a mut Keys, key: &str) -> &'a mut BTreeMap<String, String> {
-    let entry = keys
-        .entry(key.to_owned())
-        .or_insert_with(|| Entry::Hash(BTreeMap::new()));
-    match entry {
-        Entry::Hash(fields) => fields,
-        other => panic!("{key} is no hash: {other:?}"),
-    }
-}
+type Map = BTreeMap<String, String>;
 
-pub(super) fn sorted<'a>(keys: &'a mut Keys, key: &str) -> &'a mut BTreeMap<String, f64> {
-    let entry = keys
-        .entry(key.to_owned())
-        .or_insert_with(|| Entry::Sorted(BTreeMap::new()));
-    match entry {
-        Entry::Sorted(members) => members,
-        other => panic!("{key} is no sorted set: {other:?}"),
+pub(super) fn map<'a>(keys: &'a mut Keys, key: &str) -> &'a mut Map {
+    let entry = keys.entry(key.to_owned());
+    match entry.or_insert_with(|| Entry::Map(BTreeMap::new())) {
+        Entry::Map(fields) => fields,
+        other => panic!("{key} is no hash or sorted set: {other:?}"),
     }
 }
 
 pub(super) fn forget_if_empty(keys: &mut Keys, key: &str) {
-    let is_empty = match keys.get(key) {
-        Some(Entry::Hash(fields)) => fields.is_empty(),
-        Some(Entry::Sorted(members)) => members.is_empty(),
-        Some(Entry::Text(_)) | None => false,
-    };
-    if is_empty {
+    if matches!(keys.get(key), Some(Entry::Map(fields)) if fields.is_empty()) {
         keys.remove(key);
     }
 }
 
-pub(super) fn hash_command(
-    fields: &mut BTreeMap<String, String>,
-    name: &str,
-    words: &[&str],
-) -> Value {
+pub(super) fn map_command(fields: &mut Map, name: &str, words: &[&str]) -> Result<Value, String> {
     let value = |field: &str| fields.get(field).map_or(Value::Nil, |text| bulk(text));
-    match name {
+    Ok(match name {
         "HGET" => value(words[0]),
         "HMGET" => Value::Array(words.iter().map(|field| value(field)).collect()),
         "HLEN" => Value::Int(fields.len() as i64),
         "HEXISTS" => integer(fields.contains_key(words[0])),
-        "HDEL" => Value::Int(
-            words
-                .iter()
-                .filter(|field| fields.remove(**field).is_some())
-                .count() as i64,
-        ),
-        "HSET" => {
+        "HDEL" | "ZREM" => {
             let before = fields.len();
-            let pairs = words
-                .chunks(2)
-                .map(|pair| (pair[0].to_owned(), pair[1].to_owned()));
-            fields.extend(pairs);
+            fields.retain(|field, _| !words.contains(&field.as_str()));
+            Value::Int((before - fields.len()) as i64)
+        }
+        "HSET" | "ZADD" => {
+            let before = fields.len();
+            for pair in words.chunks(2) {
+                let (field, value) = match name {
+                    "HSET" => (pair[0], pair[1]),
+                    _ => (pair[1], pair[0]),
+                };
+                fields.insert(field.to_owned(), value.to_owned());
+            }
             Value::Int((fields.len() - before) as i64)
         }
         // One page holds everything.
-        _ => {
+        "HSCAN" => {
             let all = fields
                 .iter()
-                .flat_map(|(field, value)| [bulk(field), bulk(value)]);
+                .flat_map(|(it, value)| [bulk(it), bulk(value)]);
             Value::Array(vec![bulk("0"), Value::Array(all.collect())])
         }
-    }
-}
-
-pub(super) fn sorted_command(
-    members: &mut BTreeMap<String, f64>,
-    name: &str,
-    words: &[&str],
-) -> Value {
-    match name {
-        "ZADD" => {
-            let before = members.len();
-            let pairs = words
-                .chunks(2)
-                .map(|pair| (pair[1].to_owned(), pair[0].parse().unwrap()));
-            members.extend(pairs);
-            Value::Int((members.len() - before) as i64)
-        }
-        "ZREM" => Value::Int(
-            words
-                .iter()
-                .filter(|it| members.remove(**it).is_some())
-                .count() as i64,
-        ),
-        _ => range(
-            members,
-            name == "ZRANGEBYSCORE" || words.contains(&"BYSCORE"),
-            words,
-        ),
-    }
+        "ZRANGE" | "ZRANGEBYSCORE" => range(fields, name, words),
+        _ => return Err(format!("the double does not know the command {name}")),
+    })
 }
 
 /// `ZRANGE … BYSCORE LIMIT`, `ZRANGEBYSCORE … LIMIT`, or by rank, from the first.
-fn range(members: &BTreeMap<String, f64>, is_by_score: bool, words: &[&str]) -> Value {
-    let mut all: Vec<(&String, f64)> = members
-        .iter()
-        .map(|(member, score)| (member, *score))
-        .collect();
+fn range(members: &Map, name: &str, words: &[&str]) -> Value {
+    let score = |text: &str| text.parse::<f64>().unwrap();
+    let mut all: Vec<_> = members.iter().map(|(it, text)| (it, score(text))).collect();
     all.sort_by(|one, other| one.1.total_cmp(&other.1).then(one.0.cmp(other.0)));
-    let bound = |text: &str| -> (f64, bool) {
-        let (text, is_open) = text
-            .strip_prefix('(')
-            .map_or((text, false), |text| (text, true));
-        (text.parse().unwrap(), is_open)
+    let bound = |text: &str| match text.strip_prefix('(') {
+        Some(text) => (score(text), true),
+        None => (score(text), false),
     };
-    if is_by_score {
+    if name == "ZRANGEBYSCORE" || words.contains(&"BYSCORE") {
         let ((from, after), (to, before)) = (bound(words[0]), bound(words[1]));
         all.retain(|(_, score)| {
             (*score > from || (!after && *score == from))
@@ -127,8 +80,8 @@ fn range(members: &BTreeMap<String, f64>, is_by_score: bool, words: &[&str]) -> 
         all.truncate(words[at + 2].parse().unwrap());
     }
     let with_scores = words.contains(&"WITHSCORES");
-    let items = all.into_iter().flat_map(|(member, score)| {
-        let score = with_scores.then(|| bulk(&number(score)));
+    let items = all.into_iter().flat_map(|(member, _)| {
+        let score = with_scores.then(|| bulk(&members[member]));
         [Some(bulk(member)), score].into_iter().flatten()
     });
     Value::Array(items.collect())
