@@ -120,6 +120,7 @@ impl ClusterBuyer<'_> {
             "{} sent two requests to {path}: {earlier:?}, {later:?}",
             self.name
         );
+        assert_eq!(path, "/ticketing/reserve", "{answers}");
         let is_sold_out = |it: &FinalAnswer| (it.status, it.code()) == (409, "SOLD_OUT");
         let (other, granted) = match later.status {
             200 => (earlier, later),
