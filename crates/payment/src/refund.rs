@@ -48,11 +48,11 @@ enum RefundDecision {
     },
 }
 
-/// The age of a refund.
-struct RefundAge {
-    since: Timestamp,
-    /// When a request last had an unknown outcome.
-    unknown_at: Option<Timestamp>,
+/// The age of what the gateway is asked for: an attempt, or a refund.
+pub(crate) struct RequestAge {
+    pub since: Timestamp,
+    /// When a request last had an unknown outcome, or may have had.
+    pub unknown_at: Option<Timestamp>,
 }
 
 /// A request to cancel the whole balance of a charge.
@@ -186,10 +186,10 @@ impl Service {
         Ok(None)
     }
 
-    fn age(&self, since: Timestamp, unknown_at: Option<Timestamp>) -> RefundAge {
+    pub(crate) fn age(&self, since: Timestamp, unknown_at: Option<Timestamp>) -> RequestAge {
         let began = self.began(since);
         let is_older = since < self.settles_since || began != since;
-        RefundAge {
+        RequestAge {
             since: began,
             // An earlier settler may have sent a request, whose answer is lost.
             unknown_at: unknown_at.max(is_older.then_some(self.settles_since)),
@@ -199,7 +199,7 @@ impl Service {
     /// A refusal counts only when no earlier request can be in flight at the gateway. Until then, and without proof, the
     /// request is repeated, long enough for a bank to open in the morning. A gateway that does not answer never parks a
     /// refund.
-    fn decide(&self, result: RefundOutcome, age: &RefundAge) -> RefundDecision {
+    fn decide(&self, result: RefundOutcome, age: &RequestAge) -> RefundDecision {
         let (settings, now) = (&self.inner.settings, self.inner.clock.now());
         let may_be_in_flight = age
             .unknown_at

@@ -150,14 +150,12 @@ impl Service {
     async fn finish(&self, payment: &PaymentRecord, open_at: Timestamp) -> Option<AttemptOutcome> {
         let (retries, id) = (&self.inner.payment_retries, &payment.payment_id);
         let now = self.inner.clock.now();
-        let began = self.began(payment.attempt_started_at?);
+        let age = self.age(payment.attempt_started_at?, retries.unknown_at(id));
         let is_over =
             |at: Timestamp| now.millis_since(at) >= self.inner.settings.give_up_after_millis();
-        let may_be_in_flight = !is_over(began)
-            || (began < self.settles_since && !is_over(self.settles_since))
-            || retries.unknown_at(id).is_some_and(|at| !is_over(at));
+        let may_be_in_flight = !is_over(age.since) || age.unknown_at.is_some_and(|at| !is_over(at));
         let is_unwanted = payment.is_unwanted(now);
-        let repeating_helps = !is_over(began) || retries.repeats(id) < REPEATS_MIN;
+        let repeating_helps = !is_over(age.since) || retries.repeats(id) < REPEATS_MIN;
         if repeating_helps && !is_unwanted {
             retries.count_repeat(id, now);
             return self.confirm_at_gateway(payment, open_at, None).await;
